@@ -1,0 +1,1 @@
+"""Data: from files on a disk to batches of token ids."""
