@@ -1,0 +1,158 @@
+"""GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"): a stack of blocks, each attention and then
+a feed-forward network, each behind a layer norm and added to what flows past.
+
+    ids (B, T) → token + position embedding (B, T, D) → n_layers × Block → layer norm → logits (B, T, V)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import nn, ops
+from ..ops import AnyTensor
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The shape of a GPT. Defaults are GPT-2's smallest model, 124M parameters."""
+
+    vocab_size: int = 50257
+    context: int = 1024  # longest sequence, in tokens
+    n_layers: int = 12
+    n_heads: int = 12
+    d_model: int = 768  # features of the residual stream
+    dropout: float = 0.0  # GPT-2 was trained with 0.1
+    attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
+    model_type: str = "gpt"
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "context", "n_layers", "n_heads", "d_model"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"GPTConfig: {name} = {value!r} must be a whole number, at least 1.")
+        if self.d_model % self.n_heads:
+            raise ValueError(f"GPTConfig: d_model = {self.d_model} must be divisible by n_heads = {self.n_heads}: each head gets an equal share of the features.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"GPTConfig: dropout = {self.dropout} must be at least 0 and below 1.")
+        if self.attention not in ("auto", "reference", "sdpa", "triton"):
+            raise ValueError(f"GPTConfig: attention = {self.attention!r} must be 'auto', 'reference', 'sdpa' or 'triton'.")
+        if self.model_type != "gpt":
+            raise ValueError(f"GPTConfig: model_type = {self.model_type!r} is not 'gpt'. This configuration belongs to another model.")
+
+
+class CausalSelfAttention(nn.Module):
+    """Every position gathers from itself and the positions before it, in n_heads independent ways."""
+
+    def __init__(self, config: GPTConfig, layer: int, rng: np.random.Generator) -> None:
+        d_model = config.d_model
+        self.n_heads = config.n_heads
+        self.layer = layer  # which of the cache's buffers are ours
+        self.qkv = nn.Linear(d_model, 3 * d_model, rng=rng)  # query, key and value of every head in one product
+        self.proj = nn.Linear(d_model, d_model, std=residual_std(config), rng=rng)
+        self.dropout_p = config.dropout
+        self.resid_dropout = nn.Dropout(config.dropout, rng)
+        self.impl = config.attention
+        self.rng = rng
+
+    def forward(self, x: AnyTensor, cache: nn.KVCache | None = None) -> AnyTensor:
+        B, T, D = x.shape
+        q, k, v = self.heads(x)  # each (B, H, T, D/H)
+        if cache is not None:
+            k, v = cache.update(self.layer, k, v)  # (B, H, past + T, D/H)
+        dropout_p = self.dropout_p if self.training else 0.0
+        out = ops.attention(q, k, v, causal=True, dropout_p=dropout_p, rng=self.rng, impl=self.impl)  # (B, H, T, D/H)
+        out = out.transpose(1, 2).reshape(B, T, D)  # heads side by side again
+        return self.resid_dropout(self.proj(out))
+
+    def heads(self, x: AnyTensor) -> tuple[AnyTensor, AnyTensor, AnyTensor]:
+        """Queries, keys and values (B, H, T, D/H) for x (B, T, D)."""
+        B, T, D = x.shape
+        qkv = self.qkv(x).reshape(B, T, 3, self.n_heads, D // self.n_heads)
+        qkv = qkv.transpose(1, 3)  # (B, H, 3, T, D/H)
+        return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+
+
+class MLP(nn.Module):
+    """The feed-forward network: four times wider inside, applied to each position alone."""
+
+    def __init__(self, config: GPTConfig, rng: np.random.Generator) -> None:
+        self.fc = nn.Linear(config.d_model, 4 * config.d_model, rng=rng)
+        self.proj = nn.Linear(4 * config.d_model, config.d_model, std=residual_std(config), rng=rng)
+        self.dropout = nn.Dropout(config.dropout, rng)
+
+    def forward(self, x: AnyTensor) -> AnyTensor:
+        h = ops.gelu(self.fc(x), approximate="tanh")  # (B, T, 4D)
+        return self.dropout(self.proj(h))  # (B, T, D)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)): the norm stands before ("pre-norm"), the sum is left alone."""
+
+    def __init__(self, config: GPTConfig, layer: int, rng: np.random.Generator) -> None:
+        self.ln_1 = nn.LayerNorm(config.d_model)
+        self.attn = CausalSelfAttention(config, layer, rng)
+        self.ln_2 = nn.LayerNorm(config.d_model)
+        self.mlp = MLP(config, rng)
+
+    def forward(self, x: AnyTensor, cache: nn.KVCache | None = None) -> AnyTensor:
+        x = x + self.attn(self.ln_1(x), cache)
+        x = x + self.mlp(self.ln_2(x))
+        return x
+
+
+class GPT(nn.Module):
+    """A decoder-only language model. `rng` draws the initial weights and, while training, dropout."""
+
+    def __init__(self, config: GPTConfig, rng: np.random.Generator | None = None) -> None:
+        rng = np.random.default_rng(0) if rng is None else rng
+        self.config = config
+        self.rng = rng
+        self.wte = nn.Embedding(config.vocab_size, config.d_model, rng=rng)  # tokens
+        self.wpe = nn.Embedding(config.context, config.d_model, std=0.01, rng=rng)  # positions
+        self.dropout = nn.Dropout(config.dropout, rng)
+        self.blocks = [Block(config, layer, rng) for layer in range(config.n_layers)]
+        self.ln_f = nn.LayerNorm(config.d_model)
+
+    def forward(
+        self,
+        ids: Any,
+        targets: Any = None,
+        *,
+        cache: nn.KVCache | None = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> AnyTensor:
+        """ids (B, T) integers -> logits (B, T, V); with targets (B, T), −100 = ignored, the cross-entropy as a scalar.
+
+        With a cache, ids are the tokens after those that the cache holds already.
+        """
+        h = self.hidden(ids, cache)  # (B, T, D)
+        if targets is None:
+            return ops.linear(h, self.wte.weight)  # the head is the token table again ("tied")
+        return ops.linear_cross_entropy(h, self.wte.weight, targets, reduction=reduction, label_smoothing=label_smoothing)
+
+    def hidden(self, ids: Any, cache: nn.KVCache | None = None) -> AnyTensor:
+        """The last layer's features (B, T, D): what the head turns into logits."""
+        past = 0 if cache is None else cache.length
+        T = ids.shape[1]
+        if past + T > self.config.context:
+            raise ValueError(f"GPT: {past + T} tokens are more than the context of {self.config.context}. Shorten the input, or build the model with a larger context.")
+        positions = self.wpe.weight[past : past + T]  # (T, D)
+        x = self.dropout(self.wte(ids) + positions)  # (B, T, D)
+        for block in self.blocks:
+            x = block(x, cache)
+        return self.ln_f(x)
+
+    def new_cache(self, capacity: int | None = None) -> nn.KVCache:
+        """An empty cache for decoding up to `capacity` positions (the whole context by default)."""
+        return nn.KVCache(self.config.n_layers, capacity or self.config.context)
+
+
+def residual_std(config: GPTConfig) -> float:
+    """Two projections per block write to the residual stream; with each scaled by 1/√(2 n_layers), its variance does not
+    grow with depth (GPT-2, section 2.3)."""
+    return 0.02 / math.sqrt(2 * config.n_layers)

@@ -1,0 +1,175 @@
+"""Layers: a Module owns Parameters and other Modules, and says in `forward` what it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from . import ops
+from .ops import AnyTensor
+from .tensor import Parameter, Tensor
+
+
+class Module:
+    """The base of every layer and model, with PyTorch's method names. Parameters, Modules, lists of Modules and
+    ndarrays (constants) found among the attributes belong to it; nothing happens behind an assignment."""
+
+    training = True
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{type(self).__name__} defines no forward().")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all inside it, with their dotted names ("" for itself), outermost first."""
+        yield prefix, self
+        for name, value in vars(self).items():
+            for key, child in ((name, value),) if not isinstance(value, list) else ((f"{name}.{i}", v) for i, v in enumerate(value)):
+                if isinstance(child, Module):
+                    yield from child.named_modules(f"{prefix}.{key}" if prefix else key)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Every Parameter once, under the first name it is reached by: a tied weight is stepped once, not twice."""
+        seen: set[int] = set()
+        for prefix, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield f"{prefix}.{name}" if prefix else name, value
+
+    def parameters(self) -> Iterator[Parameter]:
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Name -> array, no copies: save it, or copy it, before training goes on."""
+        return {name: parameter.data for name, parameter in self.named_parameters()}
+
+    def load_state_dict(self, state: dict[str, np.ndarray], strict: bool = True) -> None:
+        """Copy arrays into the parameters of the same names. Everything is checked before anything is changed.
+
+        Missing or unexpected names (unless `strict=False`) and shapes that differ raise ValueError with the full list.
+        """
+        mine = dict(self.named_parameters())
+        problems = [f"missing: {name} {mine[name].shape}" for name in mine if name not in state]
+        problems += [f"unexpected: {name} {state[name].shape}" for name in state if name not in mine]
+        if not strict:
+            problems = []
+        problems += [
+            f"wrong shape: {name} is {state[name].shape}, the model has {mine[name].shape}"
+            for name in mine
+            if name in state and state[name].shape != mine[name].shape
+        ]
+        if problems:
+            raise ValueError(f"{type(self).__name__}.load_state_dict: nothing was loaded, the weights do not fit this model:\n  " + "\n  ".join(problems))
+        for name, parameter in mine.items():
+            if name in state:
+                parameter.data[...] = state[name]
+
+    def train(self, mode: bool = True) -> Module:
+        """Training mode: dropout on (mode=False: off, what eval() does)."""
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Module:
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def to(self, dtype: Any) -> Module:
+        """Convert parameters and constants to float32 or float64, in place."""
+        for _, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter):
+                    value.data = value.data.astype(dtype)
+                elif isinstance(value, np.ndarray) and value.dtype.kind == "f":
+                    setattr(module, name, value.astype(dtype))
+        return self
+
+
+def normal(rng: np.random.Generator, shape: tuple[int, ...], std: float) -> Parameter:
+    """A float32 Parameter with values from a normal distribution of mean 0."""
+    return Parameter(rng.standard_normal(shape, dtype=np.float32) * np.float32(std))
+
+
+class Linear(Module):
+    """y = x Wᵀ + b: (..., in_features) -> (..., out_features)."""
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, std: float = 0.02, rng: np.random.Generator) -> None:
+        self.weight = normal(rng, (out_features, in_features), std)
+        self.bias = Parameter(np.zeros(out_features, dtype=np.float32)) if bias else None
+
+    def forward(self, x: AnyTensor) -> AnyTensor:
+        return ops.linear(x, self.weight, self.bias)
+
+
+class Embedding(Module):
+    """A table of vectors: integer ids (...) -> (..., d_model)."""
+
+    def __init__(self, num_embeddings: int, d_model: int, *, std: float = 0.02, rng: np.random.Generator) -> None:
+        self.weight = normal(rng, (num_embeddings, d_model), std)
+
+    def forward(self, ids: Any) -> AnyTensor:
+        return ops.embedding(ids, self.weight)
+
+
+class LayerNorm(Module):
+    """Each vector to mean 0 and variance 1, then a learned scale and shift."""
+
+    def __init__(self, d_model: int, *, eps: float = 1e-5) -> None:
+        self.weight = Parameter(np.ones(d_model, dtype=np.float32))
+        self.bias = Parameter(np.zeros(d_model, dtype=np.float32))
+        self.eps = eps
+
+    def forward(self, x: AnyTensor) -> AnyTensor:
+        return ops.layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class Dropout(Module):
+    """Zero a share p of the elements while training. `rng` is the model's generator, shared by all its dropouts."""
+
+    def __init__(self, p: float, rng: np.random.Generator) -> None:
+        self.p = p
+        self.rng = rng
+
+    def forward(self, x: AnyTensor) -> AnyTensor:
+        return ops.dropout(x, self.p, training=self.training, rng=self.rng)
+
+
+class KVCache:
+    """The keys and values of the positions that a decoder has seen, one pair of buffers per layer.
+
+    Causal attention never changes the past, so a new token needs only its own query, key and value: one step costs O(T)
+    instead of O(T²). `capacity` is the largest number of positions; the buffers are made at the first `update`.
+    """
+
+    def __init__(self, n_layers: int, capacity: int) -> None:
+        self.capacity = capacity
+        self.length = 0  # positions that every layer has stored
+        self.keys: list[Any] = [None] * n_layers
+        self.values: list[Any] = [None] * n_layers
+
+    def update(self, layer: int, k: AnyTensor, v: AnyTensor) -> tuple[AnyTensor, AnyTensor]:
+        """Store the new k, v (B, Hkv, T, D) of one layer; returns those of all positions so far (B, Hkv, length + T, D)."""
+        end = self.length + k.shape[2]
+        if end > self.capacity:
+            raise ValueError(f"KVCache: {end} positions do not fit into a cache of {self.capacity}.")
+        if self.keys[layer] is None:
+            shape = (*k.shape[:2], self.capacity, k.shape[3])
+            self.keys[layer] = np.empty(shape, k.dtype) if isinstance(k, Tensor) else k.new_empty(shape)
+            self.values[layer] = np.empty(shape, v.dtype) if isinstance(v, Tensor) else v.new_empty(shape)
+        keys, values = self.keys[layer], self.values[layer]
+        keys[:, :, self.length : end] = k.data
+        values[:, :, self.length : end] = v.data
+        if layer == len(self.keys) - 1:
+            self.length = end  # the last layer has stored its part: the step is complete
+        if isinstance(k, Tensor):
+            return Tensor(keys[:, :, :end]), Tensor(values[:, :, :end])
+        return keys[:, :, :end], values[:, :, :end]

@@ -1,0 +1,64 @@
+"""The two ops that hold nearly all parameters: a matrix product with a bias, and a look-up in a table."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..tensor import Array, Tensor
+
+# y = x Wᵀ + b, with x (N, in), W (out, in), b (out,), that is yₙₒ = Σᵢ xₙᵢ Wₒᵢ + bₒ. By the chain rule
+#   dL/dxₙᵢ = Σₒ dL/dyₙₒ Wₒᵢ      dL/dx = dL/dy W      (N, out)(out, in)
+#   dL/dWₒᵢ = Σₙ dL/dyₙₒ xₙᵢ      dL/dW = (dL/dy)ᵀ x   (out, N)(N, in)
+#   dL/dbₒ  = Σₙ dL/dyₙₒ          since b was broadcast over the rows
+# Leading axes (batch, time) are flattened into N: one large product is much faster than many small ones.
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if x.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"linear: x has {x.shape[-1]} features (shape {x.shape}), but weight {weight.shape} = (out, in) takes {weight.shape[1]}."
+        )
+    if x.dtype != weight.dtype:
+        raise TypeError(f"linear: x is {x.dtype}, weight {weight.dtype}. Convert the model or the input with .to().")
+    x2 = x.data.reshape(-1, weight.shape[1])  # (N, in)
+    y = x2 @ weight.data.T  # (N, out)
+    if bias is not None:
+        y += bias.data
+    y = y.reshape(*x.shape[:-1], weight.shape[0])  # (..., out)
+    parents = (x, weight) if bias is None else (x, weight, bias)
+    return Tensor.from_op(y, parents, linear_backward, (x2, weight.data, x.shape))
+
+
+def linear_backward(grad: Array, needs: tuple, x2: Array, weight: Array, x_shape: tuple) -> tuple:
+    grad2 = grad.reshape(-1, weight.shape[0])  # (N, out)
+    dx = (grad2 @ weight).reshape(x_shape) if needs[0] else None
+    dweight = grad2.T @ x2 if needs[1] else None  # (out, in)
+    if len(needs) == 2:
+        return dx, dweight
+    dbias = grad2.sum(axis=0) if needs[2] else None
+    return dx, dweight, dbias
+
+
+# y = W[ids]: row idsₙ of the table W (V, D). Row v was used wherever idsₙ = v, so dL/dWᵥ = Σ over those n of dL/dyₙ.
+
+
+def embedding(ids: Array, weight: Tensor) -> Tensor:
+    ids = np.asarray(ids)
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"embedding: ids must be integers, not {ids.dtype}.")
+    if ids.size and (ids.min() < 0 or ids.max() >= weight.shape[0]):
+        bad = ids[(ids < 0) | (ids >= weight.shape[0])].flat[0]
+        raise IndexError(
+            f"embedding: id {bad} is outside the table of {weight.shape[0]} rows (ids 0 to {weight.shape[0] - 1}). "
+            "Was the text encoded with another tokenizer than the model's?"
+        )
+    return Tensor.from_op(weight.data[ids], (weight,), embedding_backward, (ids, weight.shape))  # (*ids.shape, D)
+
+
+def embedding_backward(grad: Array, needs: tuple, ids: Array, shape: tuple) -> tuple:
+    dweight = np.zeros(shape, dtype=grad.dtype)
+    rows = grad.reshape(-1, shape[1])
+    # A loop: `dweight[ids] += rows` would drop repeated ids, and np.add.at is several times slower than this.
+    for i, row in zip(ids.ravel().tolist(), rows):
+        dweight[i] += row
+    return (dweight,)

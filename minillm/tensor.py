@@ -1,0 +1,521 @@
+"""The Tensor: an array that remembers how it was computed, so that `backward()` can find gradients.
+
+Every operation makes a new Tensor and, when a gradient will be wanted, a `Node` that records three things:
+the parents it was computed from, the arrays its derivative needs, and the function that turns the gradient of the
+result into the gradients of the parents. `backward()` walks those nodes from the loss to the leaves, each once,
+each after everything that was computed from it (reverse topological order), and applies the chain rule.
+
+The method names and their meaning are PyTorch's, so that a model reads the same on both engines. In every
+backward below, `grad` is dL/d(output); L is the scalar that `backward()` was called on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+_grad_enabled = True  # switched off by no_grad()
+_debug = False  # switched on by debug_mode()
+
+
+class Node:
+    """One step of the computation. It holds its parents and saved arrays, never its own output: a node that pointed
+    at its output would make a reference cycle, and memory would wait for the garbage collector."""
+
+    __slots__ = ("backward", "frozen", "needs", "parents", "saved")
+
+    def __init__(self, parents: tuple[Tensor, ...], backward: Callable[..., tuple], saved: tuple) -> None:
+        self.parents = parents
+        self.backward = backward
+        self.saved: tuple | None = saved
+        self.needs = tuple(p.requires_grad for p in parents)  # which parents want a gradient
+        self.frozen: list[Array] = []  # arrays that debug_mode() made read-only
+
+    def free(self) -> None:
+        """Forget parents and saved arrays, so that memory shrinks while the backward pass is still running."""
+        for array in self.frozen:
+            array.flags.writeable = True
+        self.parents, self.saved, self.frozen = (), None, []
+
+
+class Piece(NamedTuple):
+    """The gradient of `x[index]`: `grad` there and zero elsewhere, without an array of x's size for every slice."""
+
+    index: Any
+    grad: Array
+
+
+class MaxResult(NamedTuple):
+    """What `x.max(dim)` returns, as in torch: the largest values and where they stood."""
+
+    values: Tensor
+    indices: Array
+
+
+class Tensor:
+    """A float32 or float64 array with a gradient.
+
+    `data` is the ndarray; `grad` is None or an ndarray of the same shape and dtype; `requires_grad` says whether
+    gradients should reach this tensor. Lists and integers become float32; anything else that is not float32 or
+    float64 raises TypeError.
+    """
+
+    __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad")
+    __array_ufunc__ = None  # makes `ndarray * Tensor` call Tensor.__rmul__, instead of NumPy looping over elements
+
+    def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        if isinstance(data, Tensor):
+            raise TypeError("Tensor(data): data is already a Tensor. Use it as it is, or data.detach() for a copy of the handle.")
+        array = np.asarray(data)
+        if array.dtype not in FLOATS:
+            if array.dtype.kind not in "iubf" or isinstance(data, np.ndarray) and array.dtype.kind == "f":
+                raise TypeError(f"Tensor(data): dtype {array.dtype} is not float32 or float64. Convert it: data.astype(np.float32).")
+            array = array.astype(np.float32)
+        elif not isinstance(data, (np.ndarray, np.generic)):
+            array = array.astype(np.float32)  # a Python list or float: float32, as torch does
+        self.data: Array = array
+        self.grad: Array | None = None
+        self.requires_grad = requires_grad
+        self.node: Node | None = None
+
+    @staticmethod
+    def from_op(data: Array, parents: tuple[Tensor, ...], backward: Callable[..., tuple], saved: tuple) -> Tensor:
+        """The result of an operation: `data`, and a Node if any parent wants a gradient.
+
+        `backward(grad, needs, *saved)` returns one array (or None) per parent; `needs[i]` is False where parent i
+        wants none, so that its gradient need not be computed.
+        """
+        out = Tensor.__new__(Tensor)
+        if not isinstance(data, np.ndarray):
+            data = np.asarray(data)  # NumPy turns results without axes into scalars
+        out.data, out.grad, out.node, out.requires_grad = data, None, None, False
+        if _grad_enabled and any(p.requires_grad for p in parents):
+            out.requires_grad = True
+            out.node = Node(parents, backward, saved)
+            if _debug:
+                freeze(out.node)
+        return out
+
+    def backward(self, grad: Array | None = None, retain_graph: bool = False) -> None:
+        """Add dL/dx to `x.grad` of every leaf x that this tensor L was computed from.
+
+        `grad` is dL/d(self), 1.0 when self is a scalar. Gradients add up over several calls (that is how batches
+        are accumulated): set `.grad = None` between steps. The graph is freed on the way, unless `retain_graph`.
+        """
+        if not self.requires_grad:
+            raise RuntimeError("backward(): this tensor does not require a gradient: it was computed from no parameter, or under no_grad().")
+        if grad is None:
+            if self.data.size != 1:
+                raise RuntimeError(f"backward(): the tensor has shape {self.shape}; only a scalar has a gradient of 1. Reduce it (.sum(), .mean()) or pass grad=.")
+            grad = np.ones_like(self.data)
+        elif grad.shape != self.shape or grad.dtype != self.dtype:
+            raise ValueError(f"backward(grad): grad is {grad.dtype}{grad.shape}, but the tensor is {self.dtype}{self.shape}.")
+        if self.node is None:
+            self.grad = grad.copy() if self.grad is None else self.grad + grad
+            return
+
+        grads: dict[int, Array] = {id(self.node): grad}  # node -> sum of the gradients that have reached it so far
+        owned: set[int] = set()  # nodes and leaves whose sum is an array made here, so that it may be added to in place
+        order = topological_order(self.node)
+        while order:
+            node = order.pop()
+            grad = grads.pop(id(node))
+            if node.saved is None:
+                raise RuntimeError("backward(): this graph was already freed by an earlier backward(). Compute the loss again, or pass retain_graph=True the first time.")
+            parent_grads = node.backward(grad, node.needs, *node.saved)
+            for i, (parent, g) in enumerate(zip(node.parents, parent_grads)):
+                if not node.needs[i]:
+                    continue
+                if parent.node is not None:  # an inner tensor: sum up until its own turn comes
+                    key = id(parent.node)
+                    grads[key] = add_gradient(grads.get(key), g, parent, key, owned)
+                else:  # a leaf: its own array, not a view and not one that another tensor holds too
+                    if parent.grad is None and not isinstance(g, Piece) and (g is grad or g.base is not None or any(g is other for other in parent_grads[:i])):
+                        g = g.copy()
+                    parent.grad = add_gradient(parent.grad, g, parent, id(parent), owned)
+            if not retain_graph:
+                node.free()
+
+    # --- a few things to ask a tensor ---------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    def item(self) -> float:
+        """The value of a one-element tensor as a Python float."""
+        return self.data.item()
+
+    def numpy(self) -> Array:
+        """The array itself (no copy)."""
+        return self.data
+
+    def detach(self) -> Tensor:
+        """The same array, cut off from the graph."""
+        return Tensor(self.data)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __repr__(self) -> str:
+        values = np.array2string(self.data, precision=4, threshold=20, separator=", ", prefix="Tensor(")
+        origin = f", from {self.node.backward.__name__.removesuffix('_backward').strip('_')}" if self.node else ""
+        return f"Tensor({values}, {self.dtype}{', requires_grad' if self.requires_grad else ''}{origin})"
+
+    def operand(self, other: Any, op: str) -> Tensor:
+        """`other` as a Tensor of this tensor's dtype, its shape checked: the right-hand side of a binary operation.
+
+        Python and NumPy scalars and integer arrays take self's dtype. A float array of another precision raises:
+        NumPy would promote the whole network to float64 without a word.
+        """
+        if not isinstance(other, Tensor):
+            array = np.asarray(other)
+            if array.ndim and array.dtype.kind == "f" and array.dtype != self.dtype:
+                raise TypeError(f"{op}: a {self.dtype} tensor and a {array.dtype} array. Convert one of them with .astype(): silent promotion would slow down everything after it.")
+            other = Tensor(array.astype(self.dtype))
+        elif other.dtype != self.dtype:
+            raise TypeError(f"{op}: a {self.dtype} tensor and a {other.dtype} tensor. Convert one of them with .to(): silent promotion would slow down everything after it.")
+        for a, b in zip(reversed(self.shape), reversed(other.shape)):
+            if a != b and a != 1 and b != 1:
+                raise ValueError(f"{op}: shapes {self.shape} and {other.shape} do not broadcast: counted from the right, each pair of axes must be equal or contain a 1, and {a} meets {b}.")
+        return other
+
+    # --- elementwise: each method, then its derivative -----------------------------------------------------------
+
+    def __add__(self, other: Any) -> Tensor:
+        other = self.operand(other, "add")
+        return Tensor.from_op(self.data + other.data, (self, other), add_backward, (self.shape, other.shape))
+
+    def __sub__(self, other: Any) -> Tensor:
+        other = self.operand(other, "sub")
+        return Tensor.from_op(self.data - other.data, (self, other), sub_backward, (self.shape, other.shape))
+
+    def __mul__(self, other: Any) -> Tensor:
+        other = self.operand(other, "mul")
+        return Tensor.from_op(self.data * other.data, (self, other), mul_backward, (self.data, other.data))
+
+    def __truediv__(self, other: Any) -> Tensor:
+        other = self.operand(other, "div")
+        return Tensor.from_op(self.data / other.data, (self, other), div_backward, (self.data, other.data))
+
+    def __radd__(self, other: Any) -> Tensor:
+        return self + other
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return self.operand(other, "sub") - self
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return self * other
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return self.operand(other, "div") / self
+
+    def __neg__(self) -> Tensor:
+        return Tensor.from_op(-self.data, (self,), neg_backward, ())
+
+    def __pow__(self, exponent: float) -> Tensor:
+        if not isinstance(exponent, (int, float)):
+            raise TypeError(f"pow: the exponent must be a Python number, not {type(exponent).__name__}. For a tensor exponent write (exponent * x.log()).exp().")
+        return Tensor.from_op(power(self.data, exponent), (self,), pow_backward, (self.data, exponent))
+
+    def exp(self) -> Tensor:
+        y = np.exp(self.data)
+        return Tensor.from_op(y, (self,), exp_backward, (y,))
+
+    def log(self) -> Tensor:
+        return Tensor.from_op(np.log(self.data), (self,), log_backward, (self.data,))
+
+    def tanh(self) -> Tensor:
+        y = np.tanh(self.data)
+        return Tensor.from_op(y, (self,), tanh_backward, (y,))
+
+    def sigmoid(self) -> Tensor:
+        y = sigmoid(self.data)
+        return Tensor.from_op(y, (self,), sigmoid_backward, (y,))
+
+    def to(self, dtype: Any) -> Tensor:
+        """Convert to float32 or float64; the gradient is converted back."""
+        return Tensor.from_op(self.data.astype(dtype), (self,), to_backward, (self.dtype,))
+
+    # --- matrix product -------------------------------------------------------------------------------------------
+
+    def __matmul__(self, other: Any) -> Tensor:
+        """(..., n, k) @ (..., k, m) -> (..., n, m); leading axes broadcast."""
+        if not isinstance(other, Tensor):
+            other = Tensor(np.asarray(other, dtype=self.dtype))
+        if self.ndim < 2 or other.ndim < 2 or self.shape[-1] != other.shape[-2]:
+            raise ValueError(f"matmul: {self.shape} @ {other.shape}: each needs at least 2 axes, and the last axis of the left must equal the second-last of the right. For vectors, reshape to (1, k) or (k, 1).")
+        if self.dtype != other.dtype:
+            raise TypeError(f"matmul: a {self.dtype} tensor and a {other.dtype} tensor. Convert one of them with .to().")
+        return Tensor.from_op(self.data @ other.data, (self, other), matmul_backward, (self.data, other.data))
+
+    # --- reductions -----------------------------------------------------------------------------------------------
+
+    def sum(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+        return Tensor.from_op(np.asarray(self.data.sum(axis=dim, keepdims=keepdim)), (self,), sum_backward, (self.shape, dim, keepdim))
+
+    def mean(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+        total = self.sum(dim, keepdim)
+        return total * (total.data.size / self.data.size)
+
+    def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
+        """The largest element as a scalar tensor or, with `dim`, a pair (values, indices), as in torch."""
+        if dim is None:
+            y = np.asarray(self.data.max())
+            return Tensor.from_op(y, (self,), max_backward, (self.data, y))
+        indices = np.expand_dims(self.data.argmax(axis=dim), dim)
+        values = np.take_along_axis(self.data, indices, axis=dim)
+        if not keepdim:
+            values = values.squeeze(dim)
+        out = Tensor.from_op(values, (self,), max_dim_backward, (self.shape, indices, dim))
+        return MaxResult(out, indices if keepdim else indices.squeeze(dim))
+
+    # --- shape ----------------------------------------------------------------------------------------------------
+
+    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
+        new = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+        return Tensor.from_op(self.data.reshape(new), (self,), reshape_backward, (self.shape,))
+
+    def transpose(self, dim0: int, dim1: int) -> Tensor:
+        return Tensor.from_op(self.data.swapaxes(dim0, dim1), (self,), transpose_backward, (dim0, dim1))
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return Tensor.from_op(self.data[index], (self,), getitem_backward, (index,))
+
+
+class Parameter(Tensor):
+    """A Tensor that a Module owns and an optimizer changes: a leaf with `requires_grad=True`."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, requires_grad: bool = True) -> None:
+        super().__init__(data, requires_grad)
+
+
+# --- the derivatives of the methods above, in the same order -------------------------------------------------------
+
+
+def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:
+    """Undo broadcasting: an element that was used many times receives the sum of its copies' gradients."""
+    if grad.shape == shape:
+        return grad
+    added = grad.ndim - len(shape)
+    stretched = tuple(i + added for i, n in enumerate(shape) if n == 1 and grad.shape[i + added] != 1)
+    return grad.sum(axis=tuple(range(added)) + stretched, keepdims=True).reshape(shape)
+
+
+def add_backward(grad: Array, needs: tuple, a_shape: tuple, b_shape: tuple) -> tuple:
+    """y = a + b: dL/da = dL/dy, dL/db = dL/dy."""
+    return unbroadcast(grad, a_shape) if needs[0] else None, unbroadcast(grad, b_shape) if needs[1] else None
+
+
+def sub_backward(grad: Array, needs: tuple, a_shape: tuple, b_shape: tuple) -> tuple:
+    """y = a − b: dL/da = dL/dy, dL/db = −dL/dy."""
+    return unbroadcast(grad, a_shape) if needs[0] else None, unbroadcast(-grad, b_shape) if needs[1] else None
+
+
+def mul_backward(grad: Array, needs: tuple, a: Array, b: Array) -> tuple:
+    """y = a·b: dL/da = dL/dy · b, dL/db = dL/dy · a."""
+    return unbroadcast(grad * b, a.shape) if needs[0] else None, unbroadcast(grad * a, b.shape) if needs[1] else None
+
+
+def div_backward(grad: Array, needs: tuple, a: Array, b: Array) -> tuple:
+    """y = a/b: dL/da = dL/dy / b, dL/db = −dL/dy · a/b²."""
+    return unbroadcast(grad / b, a.shape) if needs[0] else None, unbroadcast(-grad * a / (b * b), b.shape) if needs[1] else None
+
+
+def neg_backward(grad: Array, needs: tuple) -> tuple:
+    """y = −x: dL/dx = −dL/dy."""
+    return (-grad,)
+
+
+def power(x: Array, exponent: float) -> Array:
+    """x ** exponent, small whole powers by multiplication: np.power takes over ten times as long for x³."""
+    if exponent == 2:
+        return x * x
+    if exponent == 3:
+        return x * x * x
+    return x**exponent
+
+
+def pow_backward(grad: Array, needs: tuple, x: Array, exponent: float) -> tuple:
+    """y = xⁿ: dL/dx = dL/dy · n·xⁿ⁻¹ (0 for n = 0, also at x = 0)."""
+    if exponent == 0:
+        return (np.zeros_like(grad),)
+    return (grad * (exponent * power(x, exponent - 1)),)
+
+
+def exp_backward(grad: Array, needs: tuple, y: Array) -> tuple:
+    """y = eˣ: dL/dx = dL/dy · y."""
+    return (grad * y,)
+
+
+def log_backward(grad: Array, needs: tuple, x: Array) -> tuple:
+    """y = ln x: dL/dx = dL/dy / x."""
+    return (grad / x,)
+
+
+def tanh_backward(grad: Array, needs: tuple, y: Array) -> tuple:
+    """y = tanh x: dL/dx = dL/dy · (1 − y²)."""
+    return (grad * (1 - y * y),)
+
+
+def sigmoid(x: Array) -> Array:
+    """σ(x) = 1/(1 + e⁻ˣ), written with tanh, which cannot overflow: σ(x) = (1 + tanh(x/2))/2."""
+    y = np.tanh(x * 0.5)
+    y += 1
+    y *= 0.5
+    return y
+
+
+def sigmoid_backward(grad: Array, needs: tuple, y: Array) -> tuple:
+    """y = σ(x): dL/dx = dL/dy · y(1 − y)."""
+    return (grad * (y * (1 - y)),)
+
+
+def to_backward(grad: Array, needs: tuple, dtype: np.dtype) -> tuple:
+    """A conversion passes its gradient on, in the precision that it came from."""
+    return (grad.astype(dtype),)
+
+
+def matmul_backward(grad: Array, needs: tuple, a: Array, b: Array) -> tuple:
+    """y = a b, that is yᵢⱼ = Σₖ aᵢₖ bₖⱼ: dL/da = dL/dy bᵀ and dL/db = aᵀ dL/dy (the shapes allow nothing else)."""
+    da = unbroadcast(grad @ b.swapaxes(-1, -2), a.shape) if needs[0] else None
+    db = unbroadcast(a.swapaxes(-1, -2) @ grad, b.shape) if needs[1] else None
+    return da, db
+
+
+def sum_backward(grad: Array, needs: tuple, shape: tuple, dim: int | tuple | None, keepdim: bool) -> tuple:
+    """y = Σ xᵢ: every xᵢ receives dL/dy."""
+    if dim is not None and not keepdim:
+        grad = np.expand_dims(grad, dim)
+    return (np.broadcast_to(grad, shape),)
+
+
+def max_backward(grad: Array, needs: tuple, x: Array, y: Array) -> tuple:
+    """y = max x: the gradient goes to the largest element, in equal parts if several share the place."""
+    winners = x == y
+    return (winners * (grad / np.asarray(winners.sum(), dtype=grad.dtype)),)
+
+
+def max_dim_backward(grad: Array, needs: tuple, shape: tuple, indices: Array, dim: int) -> tuple:
+    """y = max over one axis: the gradient goes to the element at `indices`."""
+    dx = np.zeros(shape, dtype=grad.dtype)
+    np.put_along_axis(dx, indices, grad.reshape(indices.shape), axis=dim)
+    return (dx,)
+
+
+def reshape_backward(grad: Array, needs: tuple, shape: tuple) -> tuple:
+    """The same numbers in another shape: shape the gradient back."""
+    return (grad.reshape(shape),)
+
+
+def transpose_backward(grad: Array, needs: tuple, dim0: int, dim1: int) -> tuple:
+    """Axes swapped: swap them back."""
+    return (grad.swapaxes(dim0, dim1),)
+
+
+def getitem_backward(grad: Array, needs: tuple, index: Any) -> tuple:
+    """y = x[index]: the gradient goes back to where the elements came from, zero elsewhere."""
+    return (Piece(index, grad),)
+
+
+# --- the graph ------------------------------------------------------------------------------------------------------
+
+
+def add_gradient(total: Array | None, g: Array | Piece, tensor: Tensor, key: int, owned: set[int]) -> Array:
+    """total + g for one tensor. Gradients that came in may be shared with other tensors and are never written to; a sum that
+    was made here belongs to us (`key` is in `owned`) and is added to in place."""
+    if isinstance(g, Piece):
+        if total is None:
+            total = np.zeros(tensor.shape, dtype=tensor.dtype)
+        elif key not in owned:
+            total = total.copy()
+        owned.add(key)
+        parts = g.index if isinstance(g.index, tuple) else (g.index,)
+        if any(isinstance(part, (np.ndarray, list)) for part in parts):
+            np.add.at(total, g.index, g.grad)  # one element may be taken twice, and `total[index] += grad` would add once
+        else:
+            total[g.index] += g.grad
+        return total
+    if g.shape != tensor.shape or g.dtype != tensor.dtype:
+        raise AssertionError(f"a backward returned {g.dtype}{g.shape} as the gradient of a {tensor.dtype}{tensor.shape} tensor")
+    if total is None:
+        return g if isinstance(g, np.ndarray) else np.asarray(g)
+    if key in owned:
+        total += g
+        return total
+    owned.add(key)
+    return np.asarray(total + g)
+
+
+def topological_order(root: Node) -> list[Node]:
+    """Every node that `root` was computed from, parents before children, `root` last.
+
+    Depth-first with an explicit stack: recursion would fail at Python's limit of about 1,000 frames, which an
+    unrolled recurrent network reaches.
+    """
+    order: list[Node] = []
+    visited = {id(root)}
+    stack: list[tuple[Node, Iterator[Tensor]]] = [(root, iter(root.parents))]
+    while stack:
+        node, parents = stack[-1]
+        for parent in parents:
+            if parent.node is not None and id(parent.node) not in visited:
+                visited.add(id(parent.node))
+                stack.append((parent.node, iter(parent.node.parents)))
+                break
+        else:  # all parents are placed: now the node itself
+            order.append(node)
+            stack.pop()
+    return order
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Inside, operations record no graph: less memory where no gradient is wanted, as in evaluation."""
+    global _grad_enabled
+    before, _grad_enabled = _grad_enabled, False
+    try:
+        yield
+    finally:
+        _grad_enabled = before
+
+
+def is_grad_enabled() -> bool:
+    """False inside no_grad()."""
+    return _grad_enabled
+
+
+@contextmanager
+def debug_mode() -> Iterator[None]:
+    """Inside, arrays that a backward pass will need are read-only until it has run: code that writes into one (an
+    in-place change between forward and backward, which would give wrong gradients in silence) raises at once."""
+    global _debug
+    before, _debug = _debug, True
+    try:
+        yield
+    finally:
+        _debug = before
+
+
+def freeze(node: Node) -> None:
+    """Make a node's saved arrays read-only, remembering which ones to release."""
+    for array in node.saved or ():
+        if isinstance(array, np.ndarray) and array.flags.writeable:
+            array.flags.writeable = False
+            node.frozen.append(array)
