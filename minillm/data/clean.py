@@ -1,0 +1,196 @@
+"""Cleaning: named rules, each a function from text to (text, how often it applied), so that a report can count them.
+
+The rules change only what no reader would miss: how characters are encoded, invisible characters, white space at line
+ends, licence headers, and notices that stand in many documents. They are applied in the order of `RULES`; applying
+them again changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+Normalization = Literal["NFC", "NFKC", "none"]
+
+# Control characters but tab and newline; zero-width space, direction marks, byte order mark, soft hyphen; the direction
+# overrides that make code read differently from what it says (Boucher & Anderson 2021, "Trojan Source"); interlinear
+# marks; half surrogate pairs and non-characters. Zero-width joiners stay: emoji and Persian need them.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
+)
+_LINE_ENDING = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+_TRAILING = re.compile("(?<![ \t])[ \t]+(?=\n|\\Z)")  # the look-behind keeps a long run of spaces linear in time
+_MANY_BLANKS = re.compile("\n{4,}")
+_LICENCE = re.compile(
+    r"copyright|licen[sc]e|all rights reserved|spdx-|©|permission is hereby granted|版权所有|许可证", re.IGNORECASE
+)
+_HEADER_LINES = 80  # a licence header stands within the first lines; further down it is content
+# A word of a sentence: letters alone between spaces (so `encode(self,` is none), or a Chinese character.
+_WORD = re.compile("(?<!\\S)[^\\W\\d_\u3400-\u9fff]{2,}[.,;:!?]?(?!\\S)|[\u3400-\u9fff]")
+
+
+def clean_text(
+    text: str, *, normalization: Normalization = "NFC", licences: bool = True, counts: Counter[str] | None = None
+) -> str:
+    """Apply the rules to one text; add to `counts[rule]` how often each applied.
+
+    The rules: "line_endings", "invisible", "unicode" (NFC writes é as one character and keeps ², ﬁ and full-width forms
+    apart from their plain twins; NFKC merges those, which suits search and spoils formulas and Chinese punctuation),
+    "trailing_space", "blank_lines" (at most two in a row, none at the ends; the text ends with one
+    newline), and "licence" unless `licences` is False.
+
+    >>> clean_text("Cafe\u0301  \\r\\n\\r\\n\\r\\n\\r\\n\ufeffmore")
+    'Café\\n\\n\\nmore\\n'
+    """
+    if normalization not in ("NFC", "NFKC", "none"):
+        raise ValueError(f"unknown normalization {normalization!r}: choose NFC, NFKC or none")
+    for name, rule in RULES.items():
+        if name == "licence" and not licences:
+            continue
+        text, n = normalize_unicode(text, normalization) if name == "unicode" else rule(text)
+        if n and counts is not None:
+            counts[name] += n
+    return text
+
+
+def unify_line_endings(text: str) -> tuple[str, int]:
+    r"""Write every line ending (\r\n, \r, form feed, U+0085, U+2028, U+2029) as \n."""
+    return _LINE_ENDING.subn("\n", text)
+
+
+def normalize_unicode(text: str, form: Normalization = "NFC") -> tuple[str, int]:
+    """Bring `text` to a Unicode normalization form (UAX #15); counts 1 where that changed it."""
+    if form == "none" or unicodedata.is_normalized(form, text):
+        return text, 0
+    return unicodedata.normalize(form, text), 1
+
+
+def remove_invisible(text: str) -> tuple[str, int]:
+    """Remove control characters and other characters that nobody sees; tab and newline stay."""
+    return _INVISIBLE.subn("", text)
+
+
+def strip_trailing_space(text: str) -> tuple[str, int]:
+    """Remove spaces and tabs at the ends of lines."""
+    return _TRAILING.subn("", text)
+
+
+def squeeze_blank_lines(text: str) -> tuple[str, int]:
+    """Keep at most two blank lines in a row and none at the ends; end with one newline. Counts runs shortened."""
+    shorter, n = _MANY_BLANKS.subn("\n\n\n", text)
+    shorter = shorter.strip("\n")
+    return (shorter + "\n" if shorter else ""), n
+
+
+def strip_licence_header(text: str) -> tuple[str, int]:
+    """Remove comment blocks near the top that speak of copyright or licences; counts blocks.
+
+    A block is a run of lines that begin with # or // (after white space), or /* ... */. It must begin within the
+    first 80 lines that are not blank; a `#!` line stays.
+    """
+    if _LICENCE.search(text) is None:
+        return text, 0
+    lines = text.split("\n")
+    kept: list[str] = []
+    n = n_kept = i = 0
+    while i < len(lines) and n_kept < _HEADER_LINES:
+        end, removable = _comment_block(lines, i)
+        if removable and _LICENCE.search("\n".join(lines[i:end])):
+            n += 1
+        else:
+            kept += lines[i:end]
+            n_kept += sum(map(bool, lines[i:end]))
+        i = end
+    if n == 0:
+        return text, 0
+    return squeeze_blank_lines("\n".join(kept + lines[i:]))[0], n  # the gaps around what was removed are one gap now
+
+
+def _comment_block(lines: list[str], start: int) -> tuple[int, bool]:
+    """(index after the comment block or plain line at lines[start], whether it is nothing but comment)."""
+    line = lines[start].lstrip()
+    if line.startswith("/*"):
+        for i in range(start, len(lines)):
+            if "*/" in lines[i]:
+                return i + 1, lines[i].rstrip().endswith("*/")
+        return start + 1, False
+    mark = "//" if line.startswith("//") else "#" if line.startswith("#") and not line.startswith("#!") else None
+    end = start
+    while mark is not None and end < len(lines) and lines[end].lstrip().startswith(mark):
+        end += 1
+    return max(end, start + 1), mark is not None
+
+
+RULES: dict[str, Callable[[str], tuple[str, int]]] = {
+    "line_endings": unify_line_endings,
+    "invisible": remove_invisible,
+    "unicode": normalize_unicode,
+    "trailing_space": strip_trailing_space,
+    "blank_lines": squeeze_blank_lines,
+    "licence": strip_licence_header,
+}
+
+
+class RepeatedLines:
+    """Finds lines that stand in many documents (notices, navigation, page footers) and removes them.
+
+    Count the lines of every document with `count`, then call `remove` on each. Only lines with at least six words
+    of a sentence count, so that code, which repeats lines by nature, is left alone. A line is boilerplate when it stands in
+    at least `min_documents` documents and in at least `min_share` of all.
+
+    The counts are a count-min sketch (Cormode & Muthukrishnan 2005): two hash functions, two rows of 2²⁰ counters,
+    the smaller of a line's two counters bounds its count from above. 8 MB, however many lines there are.
+    """
+
+    def __init__(self, min_documents: int = 10, min_share: float = 0.02) -> None:
+        if min_documents < 2 or not 0 <= min_share <= 1:
+            raise ValueError(
+                f"min_documents is {min_documents} (at least 2), min_share is {min_share} (from 0 to 1): a line of a "
+                "single document is not repeated"
+            )
+        self.min_documents = min_documents
+        self.min_share = min_share
+        self.n_documents = 0
+        self._counts = np.zeros((2, 1 << 20), dtype=np.uint32)
+
+    def count(self, text: str) -> None:
+        """Count each long line of one document once."""
+        self.n_documents += 1
+        lines = {line for line in map(str.strip, text.split("\n")) if _is_wordy(line)}
+        if lines:
+            places = np.array([_two_places(line) for line in lines])  # (n_lines, 2)
+            for row in range(2):  # unique: two lines that share a counter still count once for this document
+                self._counts[row][np.unique(places[:, row])] += 1
+
+    def remove(self, text: str) -> tuple[str, int]:
+        """(text without boilerplate lines, how many were removed)."""
+        least = max(self.min_documents, self.min_share * self.n_documents)
+        kept = []
+        n = 0
+        for line in text.split("\n"):
+            stripped = line.strip()
+            if _is_wordy(stripped):
+                first, second = _two_places(stripped)
+                if min(self._counts[0, first], self._counts[1, second]) >= least:
+                    n += 1
+                    continue
+            kept.append(line)
+        return (squeeze_blank_lines("\n".join(kept))[0], n) if n else (text, 0)
+
+
+def _is_wordy(line: str) -> bool:
+    return len(line) >= 6 and len(_WORD.findall(line)) >= 6
+
+
+def _two_places(line: str) -> tuple[int, int]:
+    """Two independent counters for a line, each below 2²⁰."""
+    digest = hashlib.blake2b(line.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    number = int.from_bytes(digest, "little")
+    return number & 0xFFFFF, number >> 20 & 0xFFFFF

@@ -1,0 +1,217 @@
+"""Deduplication: exact copies, near copies, and repeated paragraphs.
+
+Repeated text wastes training, is memorised word for word (Lee et al. 2022, "Deduplicating Training Data Makes Language
+Models Better", arXiv 2107.06499), and makes a held-out score a lie when its copy stands in the training text.
+
+**MinHash** (Broder 1997, "On the resemblance and containment of documents"). Let A and B be the sets of 5-word runs
+(shingles) of two documents. Their likeness is the Jaccard similarity J = |A ∩ B| / |A ∪ B|. Take a random permutation π
+of all shingles: the smallest element of π(A ∪ B) is equally likely to be any member, and it is the smallest of both
+π(A) and π(B) exactly when it lies in A ∩ B. Hence P(min π(A) = min π(B)) = J. With K permutations (here: multiply,
+add, keep the upper 32 bits) a document of any length becomes K numbers, its signature, and the share of equal places
+in two signatures estimates J with standard deviation √(J(1−J)/K).
+
+**LSH banding** (Indyk & Motwani 1998; Leskovec et al., "Mining of Massive Datasets", section 3.4) finds the similar ones
+without comparing all pairs. Cut the K numbers into b bands of r. Two documents meet when all r numbers of some band
+agree, which happens with probability 1 − (1 − Jʳ)ᵇ: an S-shaped curve in J that is steep near (1/b)^(1/r). Documents
+that meet are candidates only; whether they are near copies is decided on their whole signatures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from minillm.data.documents import Document, Dropped
+from minillm.data.shingles import shingles
+
+Signature = npt.NDArray[np.uint32]
+
+_CHUNK = 4096  # shingles hashed at once: 128 × 4096 × 8 bytes = 4 MB, about a core's cache
+
+
+class MinHash:
+    """Makes signatures: (n_permutations,) uint32 for a text. The same seed gives the same signatures everywhere.
+
+    >>> m = MinHash()
+    >>> round(m.similarity(m.signature("a b c d e f"), m.signature("A b, c d e f!")), 2)
+    1.0
+    """
+
+    def __init__(self, n_permutations: int = 128, shingle_words: int = 5, seed: int = 1) -> None:
+        if n_permutations < 1 or shingle_words < 1:
+            raise ValueError(f"n_permutations ({n_permutations}) and shingle_words ({shingle_words}) must be at least 1")
+        rng = np.random.default_rng(seed)
+        self.n_permutations = n_permutations
+        self.shingle_words = shingle_words
+        self._a = rng.integers(0, 2**64, n_permutations, dtype=np.uint64) | np.uint64(1)  # odd: a permutation
+        self._b = rng.integers(0, 2**64, n_permutations, dtype=np.uint64)
+
+    def signature(self, text: str) -> Signature | None:
+        """The signature of `text`, or None where it has no words."""
+        x = shingles(text, self.shingle_words)  # (m,)
+        if len(x) == 0:
+            return None
+        smallest = np.full(self.n_permutations, 2**64 - 1, dtype=np.uint64)
+        for start in range(0, len(x), _CHUNK):
+            permuted = np.multiply.outer(self._a, x[start : start + _CHUNK])  # (K, chunk), wraps around at 2⁶⁴
+            permuted += self._b[:, None]
+            np.minimum(smallest, permuted.min(axis=1), out=smallest)
+        return (smallest >> np.uint64(32)).astype(np.uint32)
+
+    @staticmethod
+    def similarity(a: Signature, b: Signature) -> float:
+        """The estimated Jaccard similarity of two signatures: the share of places where they agree."""
+        return float(np.mean(a == b))
+
+
+def choose_bands(n_permutations: int, threshold: float, recall: float = 0.99) -> tuple[int, int]:
+    """(bands, rows): the most rows a band for which a pair at `threshold` still meets with probability ≥ `recall`.
+
+    More rows mean fewer false candidates to verify; fewer rows mean fewer near copies missed.
+
+    >>> choose_bands(128, 0.8)
+    (21, 6)
+    """
+    for rows in range(n_permutations, 0, -1):
+        bands = n_permutations // rows
+        if 1 - (1 - threshold**rows) ** bands >= recall:
+            return bands, rows
+    return n_permutations, 1
+
+
+class NearDuplicates:
+    """Remembers documents by signature and finds an earlier one that is nearly the same.
+
+    Memory: about 3 KB for each document kept (its signature and an entry in each band), whatever its length.
+    """
+
+    def __init__(self, threshold: float = 0.8, minhash: MinHash | None = None) -> None:
+        if not 0 < threshold <= 1:
+            raise ValueError(f"the similarity threshold is {threshold}; it must be above 0 and at most 1 (0.8 is usual)")
+        self.threshold = threshold
+        self.minhash = minhash if minhash is not None else MinHash()
+        self.bands, self.rows = choose_bands(self.minhash.n_permutations, threshold)
+        self._buckets: list[dict[bytes, int]] = [{} for _ in range(self.bands)]  # band's numbers -> first document
+        self._others: dict[tuple[int, bytes], list[int]] = {}  # further documents of the same bucket (rare)
+        self._signatures = np.empty((64, self.minhash.n_permutations), dtype=np.uint32)
+        self._sources: list[str] = []
+
+    def check_and_add(self, document: Document) -> tuple[str, float] | None:
+        """(source, similarity) of the likest earlier document at or above the threshold; None, and it is remembered.
+
+        Documents without words are never duplicates.
+        """
+        signature = self.minhash.signature(document.text)
+        if signature is None:
+            return None
+        keys = [signature[i * self.rows : (i + 1) * self.rows].tobytes() for i in range(self.bands)]
+        candidates: set[int] = set()
+        for band, key in enumerate(keys):
+            if key in self._buckets[band]:
+                candidates.add(self._buckets[band][key])
+                candidates.update(self._others.get((band, key), ()))
+        if candidates:
+            rows = np.array(sorted(candidates))
+            similarity = np.mean(self._signatures[rows] == signature, axis=1)  # (n_candidates,)
+            best = int(np.argmax(similarity))
+            if similarity[best] >= self.threshold:
+                return self._sources[rows[best]], float(similarity[best])
+        self._remember(document.source, signature, keys)
+        return None
+
+    def _remember(self, source: str, signature: Signature, keys: list[bytes]) -> None:
+        number = len(self._sources)
+        if number == len(self._signatures):
+            self._signatures = np.concatenate([self._signatures, np.empty_like(self._signatures)])
+        self._signatures[number] = signature
+        self._sources.append(source)
+        for band, key in enumerate(keys):
+            if self._buckets[band].setdefault(key, number) != number:
+                self._others.setdefault((band, key), []).append(number)
+
+
+class ExactDuplicates:
+    """Remembers documents by the sha256 of their text with white space evened out, and finds an earlier equal one."""
+
+    def __init__(self) -> None:
+        self._sources: dict[bytes, str] = {}
+
+    def check_and_add(self, document: Document) -> str | None:
+        """The source of an earlier document with the same text up to white space; None, and it is remembered."""
+        digest = text_digest(document.text)
+        if digest in self._sources:
+            return self._sources[digest]
+        self._sources[digest] = document.source
+        return None
+
+
+def text_digest(text: str) -> bytes:
+    """16 bytes of the sha256 of `text` with every run of white space made one space."""
+    return hashlib.sha256(" ".join(text.split()).encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+class ParagraphDuplicates:
+    """Removes paragraphs that stood in an earlier document or earlier in the same one; the first stays.
+
+    A paragraph is what blank lines separate. Those with fewer than `min_words` words (headings, "Example:") may repeat.
+    Right for prose, wrong for code, whose functions would lose statements.
+    """
+
+    def __init__(self, min_words: int = 8) -> None:
+        self.min_words = min_words
+        self._sources: dict[bytes, str] = {}
+
+    def remove(self, document: Document) -> tuple[Document, list[str]]:
+        """(the document without repeated paragraphs, the source of the first occurrence of each one removed)."""
+        pieces = re.split(r"(\n[ \t]*\n\s*)", document.text)  # paragraph, gap, paragraph, gap, ...
+        kept, first_in = [], []
+        for i in range(0, len(pieces), 2):
+            if len(pieces[i].split()) >= self.min_words:
+                digest = text_digest(pieces[i])
+                if digest in self._sources:
+                    first_in.append(self._sources[digest])
+                    continue
+                self._sources[digest] = document.source
+            kept += pieces[i : i + 2]
+        if not first_in:
+            return document, []
+        return Document("".join(kept).rstrip() + "\n", document.source), first_in
+
+
+def deduplicate(
+    documents: Iterable[Document],
+    *,
+    near_threshold: float | None = 0.8,
+    paragraphs: bool = False,
+    dropped: list[Dropped] | None = None,
+) -> Iterator[Document]:
+    """Yield the documents that are not copies of earlier ones; append the others to `dropped`, with the reason.
+
+    In this order: exact copies (up to white space); near copies, at or above `near_threshold` estimated Jaccard
+    similarity of 5-word runs (None: not looked for); repeated paragraphs, where asked. The first of each group stays.
+    """
+    exact, paragraph = ExactDuplicates(), ParagraphDuplicates()
+    near = None if near_threshold is None else NearDuplicates(near_threshold)
+    out: list[Dropped] = dropped if dropped is not None else []
+    for document in documents:
+        same = exact.check_and_add(document)
+        if same is not None:
+            out.append(Dropped(document.source, "exact", "same text, up to white space", same, 1.0))
+            continue
+        if near is not None:
+            found = near.check_and_add(document)
+            if found is not None:
+                out.append(Dropped(document.source, "near", "nearly the same text", found[0], round(found[1], 4)))
+                continue
+        if paragraphs:
+            document, repeated = paragraph.remove(document)
+            for first in repeated:
+                out.append(Dropped(document.source, "paragraph", "a paragraph seen before", first, 1.0))
+            if not document.text.strip():
+                out.append(Dropped(document.source, "paragraph", "no paragraph left", repeated[0]))
+                continue
+        yield document

@@ -1,0 +1,285 @@
+"""Documents: local files and folders become a stream of `Document`, one at a time, whatever their size.
+
+A file that the user names is wanted, so anything wrong with it is an error. A file that merely lies in a folder that
+the user names may be skipped, and then the reason is recorded. Nothing is ever dropped in silence.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import os
+import tokenize
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+PROSE_EXTENSIONS = frozenset({".txt", ".md", ".rst", ".text"})
+CODE_EXTENSIONS = frozenset(
+    {".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".java", ".js", ".ts", ".go", ".rs", ".sh", ".tex"}
+)
+JSONL_EXTENSIONS = frozenset({".jsonl", ".ndjson"})
+COMPRESSED: dict[str, Callable[[str], IO[bytes]]] = {
+    ".gz": cast(Callable[[str], IO[bytes]], gzip.open),
+    ".bz2": cast(Callable[[str], IO[bytes]], bz2.open),
+    ".xz": cast(Callable[[str], IO[bytes]], lzma.open),
+}
+
+MAX_DOCUMENT_CHARS = 1_000_000  # no single document is longer than this, so that memory stays bounded
+MAX_JSONL_LINE_CHARS = 64_000_000
+_DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A piece of text and where it came from.
+
+    `source` is a path, or a path with `#3` (the fourth part of a long file, or the fourth line of a JSONL file).
+    """
+
+    text: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Why a document (or a paragraph, or a file) is not in the corpus.
+
+    `stage` is the step that dropped it ("read", "clean", "exact", "near", "paragraph", "contamination"), `duplicate_of`
+    the source that was kept instead, `similarity` the Jaccard similarity or overlap (0 to 1) that decided.
+    """
+
+    source: str
+    stage: str
+    reason: str
+    duplicate_of: str | None = None
+    similarity: float | None = None
+
+
+def read_documents(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    encoding: str = "utf-8",
+    text_key: str = "text",
+    part_chars: int = 20_000,
+    skipped: list[Dropped] | None = None,
+) -> Iterator[Document]:
+    """Yield the documents of files and folders in a deterministic order, holding one document at a time.
+
+    Folders are walked in sorted order, without hidden entries and `__pycache__`. Read are prose (.txt .md .rst), source
+    code (.py .c .rs ...), and JSONL with one object a line whose `text_key` holds the text; each also as .gz, .bz2 or
+    .xz. Prose longer than `part_chars` characters is cut at blank lines into parts of about that length (a book in one
+    file could not be split into train and validation otherwise); code is cut only beyond a million characters.
+    Python files are decoded as their coding line says, all others as `encoding`, or as UTF-16 when they say so with a
+    byte order mark. Line endings are kept: cleaning them is `clean`'s work.
+
+    Files found in a folder that cannot be read as text are appended to `skipped` with their reason. For a file named
+    in `paths` the same is an error: FileNotFoundError, or ValueError with the byte or line at fault.
+    """
+    if part_chars < 1:
+        raise ValueError(f"part_chars is {part_chars}; it counts the characters of a part, so it must be at least 1")
+    named = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not named:
+        raise ValueError("no file or folder given: read_documents needs at least one path")
+    for path in named:
+        if not os.path.exists(path):
+            raise FileNotFoundError(
+                f"there is no file or folder {os.fspath(path)!r} (looked from the current folder {os.getcwd()!r})"
+            )
+    for path in named:
+        if not os.path.isdir(path):
+            yield from _read_file(os.fspath(path), encoding, text_key, part_chars, skipped=None)
+            continue
+        n_documents = 0
+        for file, why_not in _walk(os.fspath(path)):
+            if why_not is not None:
+                if skipped is not None:
+                    skipped.append(Dropped(file, "read", why_not))
+                continue
+            for document in _read_file(file, encoding, text_key, part_chars, skipped if skipped is not None else []):
+                n_documents += 1
+                yield document
+        if n_documents == 0:
+            known = " ".join(sorted(PROSE_EXTENSIONS | CODE_EXTENSIONS | JSONL_EXTENSIONS))
+            raise ValueError(
+                f"the folder {os.fspath(path)!r} holds no readable text: looked for {known} (also .gz .bz2 .xz)"
+            )
+
+
+def _walk(folder: str) -> Iterator[tuple[str, str | None]]:
+    """Yield (file, reason to skip it or None) for everything below `folder`, sorted."""
+    known = PROSE_EXTENSIONS | CODE_EXTENSIONS | JSONL_EXTENSIONS
+    for where, folders, files in os.walk(folder):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__pycache__")
+        for name in sorted(files):
+            file = os.path.join(where, name)
+            extension = _extension(file)
+            if name.startswith("."):
+                yield file, "hidden file"
+            elif extension not in known:
+                yield file, f"extension {extension!r} is not one of text" if extension else "no extension"
+            elif not os.path.isfile(file):
+                yield file, "not a regular file (a broken link, a pipe or a device)"
+            else:
+                yield file, None
+
+
+def _extension(file: str) -> str:
+    """The extension that says what a file holds: ".txt" for "a.txt" and for "a.txt.gz"."""
+    stem, extension = os.path.splitext(file.lower())
+    return os.path.splitext(stem)[1] if extension in COMPRESSED else extension
+
+
+def _read_file(
+    file: str, encoding: str, text_key: str, part_chars: int, skipped: list[Dropped] | None
+) -> Iterator[Document]:
+    """Yield a file's documents. Where `skipped` is None, raise what is wrong; otherwise note it there and return."""
+    source = Path(file).as_posix()
+    try:
+        with _open_text(file, encoding) as stream:
+            if _extension(file) in JSONL_EXTENSIONS:
+                yield from _read_jsonl_stream(stream, source, text_key, skipped)
+            else:
+                limit = part_chars if _extension(file) in PROSE_EXTENSIONS else MAX_DOCUMENT_CHARS
+                empty = True
+                for part in _read_parts(stream, source, limit):
+                    empty = False
+                    yield part
+                if empty:
+                    raise ValueError("it is empty (no character other than white space)")
+    except (ValueError, OSError, *_DAMAGED) as error:
+        if isinstance(error, UnicodeDecodeError):
+            reason = (
+                f"not {error.encoding} text: byte 0x{error.object[error.start]:02x} ({error.reason}); "
+                "convert the file (iconv -t utf-8), or name its encoding"
+            )
+        elif isinstance(error, (*_DAMAGED,)):
+            reason = f"damaged or cut-off compressed data ({error})"
+        else:
+            reason = str(error)
+        if skipped is None:
+            raise ValueError(f"cannot read {source!r}: {reason}") from error
+        skipped.append(Dropped(source, "read", reason))
+
+
+def _open_text(file: str, encoding: str) -> io.TextIOWrapper:
+    """Open a file, compressed or not, as text with its line endings kept; refuse binary content."""
+    opener = COMPRESSED.get(os.path.splitext(file.lower())[1])
+    raw = cast(IO[bytes], opener(file) if opener else open(file, "rb"))  # noqa: SIM115 (closed by the text stream)
+    try:
+        buffered = io.BufferedReader(cast(io.RawIOBase, raw), 1 << 16) if opener else cast(io.BufferedReader, raw)
+        head = buffered.peek(8192)[:8192]
+        if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+            encoding = "utf-16"
+        elif b"\0" in head:  # git's rule for "binary"
+            raise ValueError(f"it is binary, not text (a zero byte at position {head.index(0)})")
+        elif _extension(file) in {".py", ".pyi"}:
+            try:
+                encoding = tokenize.detect_encoding(io.BytesIO(head[: head.rfind(b"\n") + 1]).readline)[0]
+            except SyntaxError as error:
+                raise ValueError(f"its Python coding line is wrong ({error})") from error
+        if encoding.lower().replace("_", "-") in {"utf-8", "utf8"}:
+            encoding = "utf-8-sig"  # drops a byte order mark at the start
+        return io.TextIOWrapper(buffered, encoding=encoding, newline="")
+    except LookupError:
+        raw.close()
+        raise ValueError(f"Python knows no text encoding called {encoding!r}") from None
+    except BaseException:
+        raw.close()
+        raise
+
+
+def _read_parts(stream: IO[str], source: str, limit: int) -> Iterator[Document]:
+    """Cut a stream of text into documents of at most `limit` characters, at the last blank line that fits."""
+    buffer, number, done = "", 0, False
+    while not done:
+        more = stream.read(limit + 1 - len(buffer))
+        done = len(more) < limit + 1 - len(buffer)
+        buffer += more
+        if done and number == 0:
+            if buffer.strip():
+                yield Document(buffer, source)
+            return
+        cut = len(buffer) if done else _last_break(buffer, limit)
+        if buffer[:cut].strip():
+            yield Document(buffer[:cut], f"{source}#{number}")
+            number += 1
+        buffer = buffer[cut:]
+
+
+def _last_break(text: str, limit: int) -> int:
+    """The position just after the last blank line in text[:limit]; or after the last line; or `limit`."""
+    for separator in ("\n\n", "\n\r\n", "\n"):
+        at = text.rfind(separator, 0, limit)
+        if at > 0:
+            return at + len(separator)
+    return limit
+
+
+def _read_jsonl_stream(
+    stream: IO[str], source: str, text_key: str, skipped: list[Dropped] | None
+) -> Iterator[Document]:
+    """Yield a document for each line of JSON; a faulty line is skipped with its reason, or raises ValueError."""
+    number, n_documents = 0, 0
+    while line := stream.readline(MAX_JSONL_LINE_CHARS):
+        where = f"{source}#{number}"
+        number += 1
+        if not line.strip():
+            continue
+        try:
+            text, where = _jsonl_text(line, text_key, where)
+        except ValueError as error:
+            if skipped is None:
+                raise ValueError(f"line {number}: {error}") from error
+            skipped.append(Dropped(where, "read", str(error)))
+            continue
+        n_documents += 1
+        yield Document(text, where)
+    if n_documents == 0:
+        raise ValueError(f"no line holds a JSON object with text under the key {text_key!r}")
+
+
+def _jsonl_text(line: str, text_key: str, where: str) -> tuple[str, str]:
+    """(text, source) of one JSONL line; a "source" inside the object wins over the line's own place."""
+    if len(line) >= MAX_JSONL_LINE_CHARS:
+        raise ValueError(f"the line is longer than {MAX_JSONL_LINE_CHARS:,} characters")
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from None
+    except RecursionError:
+        raise ValueError("not usable JSON (nested too deeply)") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"a JSON {type(record).__name__} where an object with the key {text_key!r} is needed")
+    if text_key not in record:
+        raise ValueError(f"no key {text_key!r}; the object's keys are {sorted(record)[:10]}")
+    text = record[text_key]
+    if not isinstance(text, str):
+        raise ValueError(f"the value under {text_key!r} is a {type(text).__name__}, not a string")
+    source = record.get("source")
+    return text, source if isinstance(source, str) and source else where
+
+
+def read_jsonl(path: str | os.PathLike[str]) -> Iterator[Document]:
+    """Yield the documents of one JSONL file with the keys "text" and "source", as `write_jsonl` writes them.
+
+    An empty file holds no documents (an empty split is legal). Raises ValueError on the first faulty line.
+    """
+    source = Path(path).as_posix()
+    with open(path, encoding="utf-8", newline="\n") as stream:
+        for number, line in enumerate(stream):
+            try:
+                text, where = _jsonl_text(line, "text", f"{source}#{number}")
+            except ValueError as error:
+                raise ValueError(f"cannot read {source!r}: line {number + 1}: {error}") from error
+            yield Document(text, where)
+
+
+def write_jsonl(stream: IO[str], document: Document) -> None:
+    """Write one document as one line of JSON, non-ASCII characters kept readable."""
+    stream.write(json.dumps({"text": document.text, "source": document.source}, ensure_ascii=False) + "\n")

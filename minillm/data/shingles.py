@@ -1,0 +1,90 @@
+"""Shingles: the words of a text as 64-bit hashes, and the runs of n words, made by NumPy for a whole text at once.
+
+Deduplication asks how many 5-word runs two documents share, contamination how many 13-word runs. Python strings would
+be slow and large for both, so a text becomes an array of code points, its words become numbers, and a run of n words
+becomes one number made of n.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import numpy.typing as npt
+
+Hashes = npt.NDArray[np.uint64]
+
+_SEPARATOR, _LETTER, _OWN_WORD = 0, 1, 2
+_TABLE_SIZE = 0x20000  # above lie CJK ideographs (each a word) and little else
+_BASE = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴/φ, odd: multiplying by it permutes the 64-bit numbers
+_MAX_WORD = 256
+
+
+def word_hashes(text: str) -> Hashes:
+    """The words of `text` in order, each as a 64-bit hash: (n_words,) uint64.
+
+    A word is a run of letters and digits, lower-cased, so that layout and punctuation do not matter; each Chinese or
+    Japanese character is a word of its own, since those scripts put no spaces between words. A word's hash is the
+    polynomial Σ cᵢ·bⁱ mod 2⁶⁴ of its code points, mixed: the same on every machine (beyond 256 letters i starts
+    again, so that two such monsters may share one).
+    """
+    points = np.frombuffer(text.lower().encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    if len(points) == 0:
+        return np.empty(0, dtype=np.uint64)
+    classes = _char_classes()
+    kind = np.where(points < _TABLE_SIZE, classes[np.minimum(points, _TABLE_SIZE - 1)], _OWN_WORD)  # (n_chars,)
+    starts = kind != _SEPARATOR
+    starts[1:] &= (kind[1:] == _OWN_WORD) | (kind[:-1] != _LETTER)
+    in_word = kind != _SEPARATOR
+    letters = points[in_word].astype(np.uint64)  # (n_letters,), the separators gone
+    first = np.flatnonzero(starts[in_word])  # (n_words,), where each word begins among them
+    if len(first) == 0:
+        return np.empty(0, dtype=np.uint64)
+    lengths = np.diff(first, append=len(letters))
+    place = np.arange(len(letters)) - np.repeat(first, lengths)  # each letter's place in its word
+    hashes = np.add.reduceat(letters * _powers()[place % _MAX_WORD], first)
+    return mix(hashes + lengths.astype(np.uint64))
+
+
+def ngram_hashes(words: Hashes, n: int) -> Hashes:
+    """Every run of `n` words as one hash: (n_words − n + 1,) uint64, empty where there are fewer than n words."""
+    if n < 1:
+        raise ValueError(f"n is {n}; a run has at least one word")
+    count = len(words) - n + 1
+    if count < 1:
+        return np.empty(0, dtype=np.uint64)
+    runs = np.zeros(count, dtype=np.uint64)
+    for i in range(n):
+        runs = runs * _BASE + words[i : i + count]
+    return mix(runs)
+
+
+def shingles(text: str, n: int = 5) -> Hashes:
+    """The set of runs of `n` words in `text`, sorted: (n_distinct,) uint64. A text of 1 to n−1 words is one run."""
+    words = word_hashes(text)
+    return np.unique(ngram_hashes(words, min(n, len(words)))) if len(words) else words
+
+
+def mix(x: Hashes) -> Hashes:
+    """Scramble 64-bit numbers so that near ones come out far apart (the finaliser of splitmix64, Steele et al. 2014)."""
+    x = x ^ (x >> np.uint64(30))
+    x = x * np.uint64(0xBF58476D1CE4E5B9)
+    x ^= x >> np.uint64(27)
+    x *= np.uint64(0x94D049BB133111EB)
+    x ^= x >> np.uint64(31)
+    return x
+
+
+@functools.cache
+def _char_classes() -> npt.NDArray[np.uint8]:
+    """For each code point below 0x20000: separator, letter or digit, or a word of its own."""
+    table = np.array([_LETTER if chr(i).isalnum() else _SEPARATOR for i in range(_TABLE_SIZE)], dtype=np.uint8)
+    for first, last in ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF)):  # kana, ideographs
+        table[first : last + 1][table[first : last + 1] == _LETTER] = _OWN_WORD
+    return table
+
+
+@functools.cache
+def _powers() -> Hashes:
+    """b⁰ … b²⁵⁵ mod 2⁶⁴ for an odd b."""
+    return np.cumprod(np.concatenate(([np.uint64(1)], np.full(_MAX_WORD - 1, _BASE))), dtype=np.uint64)
