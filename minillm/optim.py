@@ -1,0 +1,240 @@
+"""Optimizers: AdamW and SGD with torch's argument names, the decay rule, gradient clipping.
+
+Read `AdamW._update` first: it is the formula of the paper, one line of arithmetic per line of code. Everything
+works in place and block by block: a step does little arithmetic on much memory, so what a block computes should
+still be in the processor's cache when the next line of the formula needs it.
+
+No optimizer ever writes to `.grad`: two parameters may share one gradient array.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from .nn import Embedding, Module
+from .tensor import Parameter
+
+# Elements per block: five float32 arrays of this size (parameter, gradient, two moments, scratch) are 1.3 MB. Smaller
+# blocks pay more for Python, larger ones for memory: tables of many million elements take twice as long in one piece.
+BLOCK = 65536
+
+
+class Optimizer:
+    """What every optimizer does besides its formula: parameter groups, and a state that can be saved by name.
+
+    `params` is an iterable of Parameters, or of groups `{"params": [...], "lr": ..., "weight_decay": ...}`, in which
+    what a group leaves out takes its default. Schedules write `group["lr"]` before each step.
+    Raises ValueError for no parameters at all, for one that appears twice and for an unknown key in a group.
+    """
+
+    state_names: tuple[str, ...] = ()  # the arrays kept for each parameter, by torch's names
+
+    def __init__(self, params: Iterable[Parameter] | Iterable[dict[str, Any]], defaults: dict[str, Any]):
+        given = list(params)
+        groups = given if given and isinstance(given[0], dict) else [{"params": given}]
+        self.param_groups: list[dict[str, Any]] = []
+        for group in groups:
+            unknown = set(group) - set(defaults) - {"params"}
+            if unknown:
+                raise ValueError(f"parameter group: unknown key {min(unknown)!r}; known are {', '.join(defaults)}, params")
+            self.param_groups.append({**defaults, **group, "params": list(group["params"])})
+        self.params: list[Parameter] = [p for group in self.param_groups for p in group["params"]]
+        if not self.params:
+            raise ValueError("the optimizer got no parameters: pass model.parameters() or param_groups(model, ...)")
+        if len({id(p) for p in self.params}) != len(self.params):
+            raise ValueError("a parameter appears twice in the optimizer: it would be stepped twice (tied weights?)")
+        self.steps: dict[int, int] = {id(p): 0 for p in self.params}  # updates made so far; a schedule counts its own
+        self.state: dict[int, dict[str, np.ndarray]] = {  # id(parameter) -> its arrays, of its shape and dtype
+            id(p): {name: np.zeros_like(p.data) for name in self.state_names} for p in self.params
+        }
+
+    def zero_grad(self) -> None:
+        """Forget all gradients, so that the next backward starts new sums."""
+        for p in self.params:
+            p.grad = None
+
+    def step(self) -> None:
+        """Move every parameter that has a gradient by one update. `.grad` is read, never written."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self.steps[id(p)] += 1
+                    for block in _blocks(p.data, p.grad, *self.state[id(p)].values()):
+                        self._update(group, self.steps[id(p)], *block)
+
+    def _update(self, group: dict[str, Any], step: int, p: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def state_dict(self, names: dict[int, str]) -> dict[str, np.ndarray]:
+        """The state as `{"wte.weight.exp_avg": array, ..., "wte.weight.step": array}`, the live arrays, not copies.
+
+        `names` maps id(parameter) to the parameter's name in the model, so that a checkpoint does not depend on the
+        order of the groups and another engine can read it.
+        """
+        arrays = {}
+        for p in self.params:
+            for key, array in self.state[id(p)].items():
+                arrays[f"{names[id(p)]}.{key}"] = array
+            arrays[f"{names[id(p)]}.step"] = np.array(self.steps[id(p)], dtype=np.int64)
+        return arrays
+
+    def load_state_dict(self, names: dict[int, str], arrays: dict[str, np.ndarray]) -> None:
+        """Take over what `state_dict` gave. Arrays that are missing, unknown or misshapen: ValueError, nothing changed."""
+        expected = self.state_dict(names)
+        problems = [f"{name} is missing" for name in expected if name not in arrays]
+        problems += [f"{name} is unknown" for name in arrays if name not in expected]
+        problems += [
+            f"{name} has shape {arrays[name].shape} instead of {own.shape}"
+            for name, own in expected.items()
+            if name in arrays and arrays[name].shape != own.shape
+        ]
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise ValueError(f"this optimizer state does not fit the {type(self).__name__}: {problems[0]}{more}")
+        for p in self.params:
+            for key, own in self.state[id(p)].items():
+                own[...] = arrays[f"{names[id(p)]}.{key}"]
+            self.steps[id(p)] = int(arrays[f"{names[id(p)]}.step"])
+
+
+def _blocks(*arrays: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """Flat views of the same BLOCK elements of each array, block after block; all arrays have one shape.
+
+    The parameter and its state are written through these views, so they have to be contiguous (they are: the
+    optimizer made the state and a Parameter owns its array). A gradient may be any view; it is only read.
+    """
+    if not arrays[0].flags.c_contiguous:
+        raise ValueError(f"a parameter of shape {arrays[0].shape} is not contiguous: make it with np.ascontiguousarray")
+    flat = [a.reshape(-1) for a in arrays]
+    for start in range(0, flat[0].size, BLOCK):
+        yield [a[start : start + BLOCK] for a in flat]
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2; Kingma & Ba 2015, algorithm 1).
+
+        p ← p − lr·λ·p                          decay, apart from the gradient
+        m ← β₁·m + (1 − β₁)·g                   running mean of the gradient
+        v ← β₂·v + (1 − β₂)·g²                  running mean of its square
+        p ← p − lr · m̂ / (√v̂ + ε)               with m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ), t = 1, 2, ...
+
+    The divisions by 1 − βᵗ undo the bias towards the zeros that m and v start from.
+    """
+
+    state_names = ("exp_avg", "exp_avg_sq")
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ):
+        if not (0.0 <= betas[0] < 1.0 and 0.0 <= betas[1] < 1.0):
+            raise ValueError(f"betas must be in [0, 1), got {tuple(betas)}")
+        _require_not_negative(lr=lr, eps=eps, weight_decay=weight_decay)
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        self._scratch: dict[np.dtype, np.ndarray] = {p.data.dtype: np.empty(BLOCK, p.data.dtype) for p in self.params}
+
+    def _update(self, group: dict[str, Any], step: int, p: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
+        m, v = state
+        lr, (beta1, beta2) = group["lr"], group["betas"]
+        step_size = lr / (1 - beta1**step)
+        sqrt_correction2 = math.sqrt(1 - beta2**step)
+        tmp = self._scratch[p.dtype][: p.size]
+
+        if group["weight_decay"]:
+            p *= 1 - lr * group["weight_decay"]
+        np.subtract(g, m, out=tmp)  # m ← m + (1 − β₁)(g − m), the same sum with one rounding less
+        tmp *= 1 - beta1
+        m += tmp
+        np.multiply(g, g, out=tmp)
+        tmp *= 1 - beta2
+        v *= beta2
+        v += tmp
+        np.sqrt(v, out=tmp)
+        tmp *= 1 / sqrt_correction2
+        tmp += group["eps"]
+        np.divide(m, tmp, out=tmp)
+        tmp *= step_size
+        p -= tmp
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum (Sutskever et al. 2013, in the form that torch uses).
+
+        g ← g + λ·p                  L2 decay, added to the gradient
+        b ← μ·b + g                  momentum, from b = 0
+        p ← p − lr·b                 or, with nesterov, p ← p − lr·(g + μ·b)
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ):
+        _require_not_negative(lr=lr, momentum=momentum, weight_decay=weight_decay)
+        if nesterov and momentum == 0.0:
+            raise ValueError("nesterov looks ahead along the momentum: it needs momentum > 0, got 0")
+        self.state_names = ("momentum_buffer",) if momentum else ()
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
+        super().__init__(params, defaults)
+
+    def _update(self, group: dict[str, Any], step: int, p: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
+        if group["weight_decay"]:
+            g = g + group["weight_decay"] * p
+        if state:
+            (b,) = state
+            b *= group["momentum"]
+            b += g
+            g = g + group["momentum"] * b if group["nesterov"] else b
+        p -= group["lr"] * g
+
+
+def param_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Split a model's parameters into those that decay and those that do not, for AdamW of either engine.
+
+    Weight matrices decay. Gains and biases (fewer than two axes) do not: they are few and pulling them to zero
+    switches a normalisation off. Embeddings do not: a row is touched only when its token occurs, decay would act on
+    it at every step. A head tied to an embedding counts as that embedding. (GPT-3 and Llama decay matrices only, too.)
+    """
+    tables = [module for _, module in model.named_modules() if isinstance(module, Embedding)]
+    embeddings = {id(p) for table in tables for p in table.parameters()}
+    decay, no_decay = [], []
+    for _, p in model.named_parameters():
+        (no_decay if p.ndim < 2 or id(p) in embeddings else decay).append(p)
+    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": no_decay, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def clip_grad_norm_(params: Iterable[Parameter], max_norm: float) -> float:
+    """Scale all gradients by one factor so that their joint L2 norm is at most `max_norm`; returns the norm before.
+
+    As in Pascanu et al. 2013, section 3.2. A norm that is not finite leaves the gradients alone, so that the caller
+    can look at them. The scaled gradients are new arrays: the old ones may be shared (see the top of this file).
+    """
+    with_grad = [p for p in params if p.grad is not None]
+    total = 0.0
+    for p in with_grad:
+        flat = p.grad.reshape(-1)
+        total += float(np.dot(flat, flat))
+    norm = math.sqrt(total)
+    if math.isfinite(norm) and norm > max_norm:
+        scale = max_norm / norm
+        for p in with_grad:
+            p.grad = p.grad * scale
+    return norm
+
+
+def _require_not_negative(**values: float) -> None:
+    for name, value in values.items():
+        if not value >= 0.0:  # also catches nan
+            raise ValueError(f"{name} must be 0 or more, got {value}")
