@@ -132,7 +132,7 @@ class GPT(nn.Module):
         """
         h = self.hidden(ids, cache)  # (B, T, D)
         if targets is None:
-            return ops.linear(h, self.wte.weight)  # the head is the token table again ("tied")
+            return self.logits(h)
         return ops.linear_cross_entropy(h, self.wte.weight, targets, reduction=reduction, label_smoothing=label_smoothing)
 
     def hidden(self, ids: Any, cache: nn.KVCache | None = None) -> AnyTensor:
@@ -146,6 +146,10 @@ class GPT(nn.Module):
         for block in self.blocks:
             x = block(x, cache)
         return self.ln_f(x)
+
+    def logits(self, h: AnyTensor) -> AnyTensor:
+        """Features (..., D) -> logits (..., V). The head is the token table again ("tied"): no weights of its own."""
+        return ops.linear(h, self.wte.weight)
 
     def new_cache(self, capacity: int | None = None) -> nn.KVCache:
         """An empty cache for decoding up to `capacity` positions (the whole context by default)."""

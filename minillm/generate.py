@@ -1,0 +1,194 @@
+"""Generating text: ask the model for the next token's probabilities, choose one, append it, ask again."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .tensor import Tensor, no_grad
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen from the logits. Filters apply in the order of the fields, as in transformers."""
+
+    repetition_penalty: float = 1.0  # > 1: tokens that occurred already become less likely (Keskar 2019, arXiv 1909.05858)
+    temperature: float = 1.0  # logits are divided by it; 0 takes the likeliest token ("greedy")
+    top_k: int | None = None  # keep the k likeliest tokens
+    top_p: float | None = None  # keep the fewest tokens whose probability reaches p (Holtzman 2020, arXiv 1904.09751)
+    min_p: float | None = None  # keep tokens at least min_p times as likely as the likeliest (arXiv 2407.01082)
+
+    def __post_init__(self) -> None:
+        if self.repetition_penalty <= 0:
+            raise ValueError(f"repetition_penalty = {self.repetition_penalty} must be above 0; 1 changes nothing, 1.2 is usual.")
+        if self.temperature < 0:
+            raise ValueError(f"temperature = {self.temperature} must not be negative; 0 is greedy, 1 the model's own distribution.")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k = {self.top_k} must be at least 1: how many of the likeliest tokens to keep.")
+        for name in ("top_p", "min_p"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise ValueError(f"{name} = {value} must be above 0 and at most 1: it is a probability.")
+
+    def probabilities(self, logits: Array, previous: Array) -> Array:
+        """The distribution (V,) that the next token is drawn from, given its logits (V,) and the ids so far."""
+        x = logits.astype(np.float64)
+        if not np.isfinite(x).all():
+            raise FloatingPointError("generate: the model's logits contain NaN or infinity. Were its weights damaged by a diverged training run?")
+        if self.repetition_penalty != 1:
+            seen = np.unique(previous)
+            x[seen] = np.where(x[seen] > 0, x[seen] / self.repetition_penalty, x[seen] * self.repetition_penalty)
+        if self.temperature == 0:
+            return np.eye(1, len(x), int(x.argmax()))[0]
+        x /= self.temperature
+        if self.top_k is not None and self.top_k < len(x):
+            kth = np.partition(x, -self.top_k)[-self.top_k]
+            x[x < kth] = -np.inf
+        if self.top_p is not None:
+            order = np.argsort(x, kind="stable")  # least likely first
+            below = np.cumsum(softmax(x)[order]) <= 1 - self.top_p
+            below[-1] = False  # the likeliest always stays
+            x[order[below]] = -np.inf
+        if self.min_p is not None:
+            p = softmax(x)
+            x[p < self.min_p * p.max()] = -np.inf
+        return softmax(x)
+
+    def choose(self, logits: Array, previous: Array, rng: np.random.Generator) -> int:
+        """One token id: the place where the running sum of probabilities passes a random number in [0, 1)."""
+        cumulative = np.cumsum(self.probabilities(logits, previous))
+        return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+
+
+def softmax(x: Array) -> Array:
+    y = np.exp(x - x.max())
+    return y / y.sum()
+
+
+def generate(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    stop_ids: Sequence[int] = (),
+    seed: int | None = None,
+    use_cache: bool = True,
+) -> list[list[int]]:
+    """Continue each prompt (a list of ids) by up to `max_new_tokens` ids; returns the new ids, without the stop id.
+
+    A row does not depend on the other rows of its batch: it has its own random generator, made from `seed` and its index,
+    and no padding (see `decode_steps`). With the same seed, cached and uncached decoding give the same ids.
+    """
+    new: list[list[int]] = [[] for _ in prompts]
+    stopped = [False] * len(prompts)
+    for step in decode_steps(model, prompts, max_new_tokens, sampling or Sampling(), seed, use_cache):
+        for row, token in step.items():
+            stopped[row] = stopped[row] or token in stop_ids
+            if not stopped[row]:
+                new[row].append(token)
+        if all(stopped):
+            break
+    return new
+
+
+def stream(
+    model: Any,
+    prompt: Sequence[int],
+    *,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    stop_ids: Sequence[int] = (),
+    seed: int | None = None,
+    use_cache: bool = True,
+) -> Iterator[int]:
+    """The ids of `generate` for one prompt, each as soon as it is chosen."""
+    for step in decode_steps(model, [prompt], max_new_tokens, sampling or Sampling(), seed, use_cache):
+        if step[0] in stop_ids:
+            return
+        yield step[0]
+
+
+def stream_text(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int, **options: Any) -> Iterator[str]:
+    """The continuation of a text, piece by piece, stopping at the tokenizer's end of text.
+
+    A token may hold only part of a character's bytes; the bytes wait until the character is complete.
+    """
+    ids = tokenizer.encode(prompt) or ([] if tokenizer.eos_id is None else [tokenizer.eos_id])
+    stop_ids = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for token in stream(model, ids, max_new_tokens=max_new_tokens, stop_ids=stop_ids, **options):
+        piece = decoder.decode(tokenizer.decode_bytes([token]))
+        if piece:
+            yield piece
+    rest = decoder.decode(b"", final=True)
+    if rest:
+        yield rest
+
+
+def decode_steps(
+    model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Sampling, seed: int | None, use_cache: bool
+) -> Iterator[dict[int, int]]:
+    """The loop under all of the above: yields {row: new id} for each position.
+
+    All rows stand at the same position. One whose prompt is longer takes its next id from the prompt, the others from the
+    model, until every row has `max_new_tokens` new ids. So rows of different length need neither padding nor masks, and each
+    is computed exactly as if it were alone.
+    """
+    if len(prompts) == 0 or min(len(p) for p in prompts) == 0:
+        raise ValueError("generate: each prompt needs at least one id. To start from nothing, begin with the tokenizer's end-of-text id.")
+    if max_new_tokens < 1:
+        raise ValueError(f"generate: max_new_tokens = {max_new_tokens} must be at least 1.")
+    lengths = [len(p) for p in prompts]
+    ids = np.zeros((len(prompts), max(lengths) + max_new_tokens), dtype=np.int64)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt)] = prompt
+    generators = np.random.default_rng(seed).spawn(len(prompts))
+
+    cache, cache_start = None, -1
+    for position in range(min(lengths), ids.shape[1]):
+        start = window_start(position, model.config.context)
+        if not use_cache:
+            logits = next_logits(model, ids[:, start:position], None)  # (B, V)
+        elif start == cache_start:
+            logits = next_logits(model, ids[:, position - 1 : position], cache)
+        else:  # the first step, or the window has moved and with it every position
+            cache, cache_start = model.new_cache(model.config.context), start
+            logits = next_logits(model, ids[:, start:position], cache)
+        step = {}
+        for row, length in enumerate(lengths):
+            if length <= position < length + max_new_tokens:
+                step[row] = sampling.choose(logits[row], ids[row, :position], generators[row])
+                ids[row, position] = step[row]
+        if step:
+            yield step
+
+
+def window_start(length: int, context: int) -> int:
+    """The first of `length` ids that the model sees. Beyond the context, the window jumps ahead by half of it, rather than
+    creeping by one: each jump costs the cache a fresh start, since learned positions count from the window's first token."""
+    if length <= context:
+        return 0
+    jump = max(context // 2, 1)
+    return -(-(length - context) // jump) * jump
+
+
+def next_logits(model: Any, ids: Array, cache: Any) -> Array:
+    """Logits (B, V) for the token after the last of ids (B, T), as an ndarray, from a model of either engine."""
+    if not isinstance(next(iter(model.parameters())), Tensor):
+        from .torch_ops import next_logits
+
+        return next_logits(model, ids, cache)
+    was_training = model.training
+    model.eval()
+    try:
+        with no_grad():
+            return model.logits(model.hidden(ids, cache)[:, -1]).data
+    finally:
+        model.train(was_training)
