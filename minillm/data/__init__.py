@@ -1,1 +1,49 @@
-"""Data: from files on a disk to batches of token ids."""
+"""Data: from files on a disk to batches of token ids.
+
+Read in this order: documents.py (what a document is, reading files), stdlib.py (the corpus that every machine has),
+clean.py and stopwords.py (what is changed in a text), shingles.py and dedup.py (copies and near copies), split.py
+(train and validation, and leaks between them), corpus.py and build.py (the whole pipeline), pack.py (token files),
+batches.py (what training and evaluation are fed).
+"""
+
+from minillm.data.batches import IGNORE, Batcher, iter_eval_batches
+from minillm.data.build import build_corpus
+from minillm.data.clean import RepeatedLines, clean_text
+from minillm.data.corpus import CorpusConfig, CorpusReport, corpus_documents, corpus_text, load_report
+from minillm.data.dedup import MinHash, NearDuplicates, deduplicate
+from minillm.data.documents import Document, Dropped, read_documents, read_jsonl
+from minillm.data.pack import TokenDataset, pack
+from minillm.data.split import Contamination, contamination, split_of
+from minillm.data.stdlib import docstrings, documents_fingerprint, environment_documents, stdlib_documents
+from minillm.data.stopwords import remove_stop_words
+
+__all__ = [
+    "IGNORE",
+    "Batcher",
+    "Contamination",
+    "CorpusConfig",
+    "CorpusReport",
+    "Document",
+    "Dropped",
+    "MinHash",
+    "NearDuplicates",
+    "RepeatedLines",
+    "TokenDataset",
+    "build_corpus",
+    "clean_text",
+    "contamination",
+    "corpus_documents",
+    "corpus_text",
+    "deduplicate",
+    "docstrings",
+    "documents_fingerprint",
+    "environment_documents",
+    "iter_eval_batches",
+    "load_report",
+    "pack",
+    "read_documents",
+    "read_jsonl",
+    "remove_stop_words",
+    "split_of",
+    "stdlib_documents",
+]

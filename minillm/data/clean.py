@@ -141,9 +141,9 @@ RULES: dict[str, Callable[[str], tuple[str, int]]] = {
 class RepeatedLines:
     """Finds lines that stand in many documents (notices, navigation, page footers) and removes them.
 
-    Count the lines of every document with `count`, then call `remove` on each. Only lines with at least six words
-    of a sentence count, so that code, which repeats lines by nature, is left alone. A line is boilerplate when it stands in
-    at least `min_documents` documents and in at least `min_share` of all.
+    Count the lines of every document with `count`, then call `remove` on each. Only lines that read like a sentence
+    count, so that code, which repeats lines by nature, is left alone. A line is boilerplate when it stands in at least
+    `min_documents` documents and in at least `min_share` of all.
 
     The counts are a count-min sketch (Cormode & Muthukrishnan 2005): two hash functions, two rows of 2²⁰ counters,
     the smaller of a line's two counters bounds its count from above. 8 MB, however many lines there are.
@@ -186,7 +186,11 @@ class RepeatedLines:
 
 
 def _is_wordy(line: str) -> bool:
-    return len(line) >= 6 and len(_WORD.findall(line)) >= 6
+    """Whether a line reads like a sentence: six words or more, and at most one in four pieces is something else."""
+    if len(line) < 6:
+        return False
+    n_words = len(_WORD.findall(line))
+    return n_words >= 6 and 4 * n_words >= 3 * len(line.split())
 
 
 def _two_places(line: str) -> tuple[int, int]:

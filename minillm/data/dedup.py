@@ -10,9 +10,9 @@ of all shingles: the smallest element of π(A ∪ B) is equally likely to be any
 add, keep the upper 32 bits) a document of any length becomes K numbers, its signature, and the share of equal places
 in two signatures estimates J with standard deviation √(J(1−J)/K).
 
-**LSH banding** (Indyk & Motwani 1998; Leskovec et al., "Mining of Massive Datasets", section 3.4) finds the similar ones
-without comparing all pairs. Cut the K numbers into b bands of r. Two documents meet when all r numbers of some band
-agree, which happens with probability 1 − (1 − Jʳ)ᵇ: an S-shaped curve in J that is steep near (1/b)^(1/r). Documents
+**LSH banding** (Indyk & Motwani 1998; Leskovec et al., "Mining of Massive Datasets", section 3.4) finds the similar
+ones without comparing all pairs. Cut the K numbers into b bands of r. Two documents meet when all r numbers of some
+band agree, which happens with probability 1 − (1 − Jʳ)ᵇ: an S-shaped curve in J that is steep near (1/b)^(1/r). Documents
 that meet are candidates only; whether they are near copies is decided on their whole signatures.
 """
 
@@ -43,7 +43,9 @@ class MinHash:
 
     def __init__(self, n_permutations: int = 128, shingle_words: int = 5, seed: int = 1) -> None:
         if n_permutations < 1 or shingle_words < 1:
-            raise ValueError(f"n_permutations ({n_permutations}) and shingle_words ({shingle_words}) must be at least 1")
+            raise ValueError(
+                f"n_permutations ({n_permutations}) and shingle_words ({shingle_words}) must be at least 1"
+            )
         rng = np.random.default_rng(seed)
         self.n_permutations = n_permutations
         self.shingle_words = shingle_words
@@ -91,7 +93,9 @@ class NearDuplicates:
 
     def __init__(self, threshold: float = 0.8, minhash: MinHash | None = None) -> None:
         if not 0 < threshold <= 1:
-            raise ValueError(f"the similarity threshold is {threshold}; it must be above 0 and at most 1 (0.8 is usual)")
+            raise ValueError(
+                f"the similarity threshold is {threshold}; it must be above 0 and at most 1 (0.8 is usual)"
+            )
         self.threshold = threshold
         self.minhash = minhash if minhash is not None else MinHash()
         self.bands, self.rows = choose_bands(self.minhash.n_permutations, threshold)

@@ -66,7 +66,7 @@ def shingles(text: str, n: int = 5) -> Hashes:
 
 
 def mix(x: Hashes) -> Hashes:
-    """Scramble 64-bit numbers so that near ones come out far apart (the finaliser of splitmix64, Steele et al. 2014)."""
+    """Scramble 64-bit numbers so that near ones come out far apart (splitmix64's finaliser, Steele et al. 2014)."""
     x = x ^ (x >> np.uint64(30))
     x = x * np.uint64(0xBF58476D1CE4E5B9)
     x ^= x >> np.uint64(27)

@@ -52,9 +52,9 @@ def stdlib_documents(
     files = _python_files(folder, include_tests)
     if len(files) < (1 if root is not None else 50):
         raise FileNotFoundError(
-            f"found {len(files)} Python source files under {str(folder)!r}: this Python was installed without the sources "
-            "of its standard library. Use another Python (python.org, conda, uv, or your system's full package), or "
-            "give text of your own: read_documents('folder')"
+            f"found {len(files)} Python source files under {str(folder)!r}: this Python was installed without the "
+            "sources of its standard library. Use another Python (python.org, conda, uv, or your system's full "
+            "package), or give text of your own: read_documents('folder')"
         )
     if kind == "source":
         for name in _choose({name: os.path.getsize(file) for name, file in files.items()}, max_bytes):
@@ -90,12 +90,11 @@ def environment_documents(
 
 
 def documents_fingerprint(documents: Iterable[Document]) -> str:
-    """16 hexadecimal digits that change with any text, source name or order of the documents (of their sha256)."""
+    """16 hexadecimal digits that change with any text or with the order of the texts (the start of a sha256)."""
     digest = hashlib.sha256()
     for document in documents:
-        for part in (document.source, document.text):
-            data = part.encode("utf-8", "surrogatepass")
-            digest.update(len(data).to_bytes(8, "little") + data)
+        data = document.text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:16]
 
 

@@ -1,0 +1,114 @@
+"""A corpus on disk: how it is to be built, what was done, and how to read it back. build.py makes one."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from minillm.data.clean import Normalization
+from minillm.data.documents import Document, read_jsonl
+from minillm.data.split import split_of
+from minillm.data.stopwords import LANGUAGES
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """How `build_corpus` works. Refuses impossible values with ValueError."""
+
+    normalization: Normalization = "NFC"  # or NFKC, none: see clean_text
+    licences: bool = True  # strip licence headers
+    repeated_lines: bool = True  # strip sentences that stand in many documents (2% of them, at least 10)
+    stop_words: tuple[str, ...] = ()  # languages whose stop words are removed: en, zh
+    min_chars: int = 20  # shorter documents are dropped
+    near_threshold: float = 0.8  # MinHash similarity from which a document is a near copy; 0 turns the search off
+    paragraphs: bool = False  # drop repeated paragraphs: for prose, not for code
+    val_fraction: float = 0.05  # share of documents held out for validation
+    test_fraction: float = 0.0  # share held out for the final test
+    seed: int = 0  # another seed gives another split
+    contamination: Literal["report", "drop_held_out", "drop_train"] = "drop_held_out"
+    contamination_limit: float = 0.2  # share of a document's 13-word runs on the other side from which it is dropped
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stop_words", tuple(self.stop_words))
+        if self.normalization not in ("NFC", "NFKC", "none"):
+            raise ValueError(f"normalization is {self.normalization!r}; choose NFC, NFKC or none")
+        for language in self.stop_words:
+            if language not in LANGUAGES:
+                raise ValueError(f"stop_words names {language!r}; there are lists for {', '.join(LANGUAGES)}")
+        if self.min_chars < 1:
+            raise ValueError(f"min_chars is {self.min_chars}; an empty document teaches nothing, so it is at least 1")
+        if not 0 <= self.near_threshold <= 1:
+            raise ValueError(f"near_threshold is {self.near_threshold}; it is a similarity from 0 (off) to 1")
+        if self.contamination not in ("report", "drop_held_out", "drop_train"):
+            raise ValueError(f"contamination is {self.contamination!r}; choose report, drop_held_out or drop_train")
+        if not 0 < self.contamination_limit <= 1:
+            raise ValueError(f"contamination_limit is {self.contamination_limit}; it is a share above 0, at most 1")
+        split_of("", self.val_fraction, self.test_fraction)  # raises for impossible fractions
+
+
+@dataclass
+class CorpusReport:
+    """What `build_corpus` did: counts of documents and UTF-8 bytes by stage, and what each rule did."""
+
+    config: CorpusConfig
+    python: str = platform.python_version()
+    fingerprint: str = ""  # 16 hexadecimal digits of the sha256 over the texts of all splits, in order
+    documents_in: int = 0
+    bytes_in: int = 0
+    rules: dict[str, int] = field(default_factory=dict)  # cleaning rule -> how often it changed something
+    dropped: dict[str, int] = field(default_factory=dict)  # stage -> documents dropped (paragraphs: "paragraph")
+    splits: dict[str, dict[str, int]] = field(default_factory=dict)  # split -> {"documents": n, "bytes": n}
+    overlap: dict[str, float] = field(default_factory=dict)  # held-out documents: mean and max shared 13-word runs
+    notes: list[str] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """A few lines for a terminal."""
+        lines = [f"read     {self.documents_in:7,} documents  {self.bytes_in / 1e6:9.3f} MB"]
+        lines += [f"  rule    {name:16} {n:9,} times" for name, n in self.rules.items()]
+        lines += [f"  dropped {name:16} {n:9,}" for name, n in self.dropped.items()]
+        lines += [
+            f"{name:8} {s['documents']:7,} documents  {s['bytes'] / 1e6:9.3f} MB" for name, s in self.splits.items()
+        ]
+        if self.overlap:
+            lines.append(
+                "held-out 13-word runs found in train: " + ", ".join(f"{k} {v:.1%}" for k, v in self.overlap.items())
+            )
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join([*lines, f"fingerprint {self.fingerprint} (Python {self.python})"])
+
+
+def load_report(folder: str | os.PathLike[str]) -> CorpusReport:
+    """The report of a corpus. Raises FileNotFoundError where `folder` is no finished corpus."""
+    path = Path(folder) / "report.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{str(folder)!r} is not a corpus: it has no report.json. Build one with build_corpus (minillm corpus)"
+        )
+    values = json.loads(path.read_text(encoding="utf-8"))
+    config = CorpusConfig(**values.pop("config"))
+    return CorpusReport(config=config, **values)
+
+
+def corpus_documents(folder: str | os.PathLike[str], split: str = "train") -> Iterator[Document]:
+    """Yield the documents of one split of a corpus. Raises ValueError for a split that it doesn't have."""
+    report = load_report(folder)
+    if split not in report.splits:
+        raise ValueError(f"the corpus {str(folder)!r} has no split {split!r}; it has {', '.join(report.splits)}")
+    yield from read_jsonl(Path(folder) / f"{split}.jsonl")
+
+
+def corpus_text(folder: str | os.PathLike[str], split: str = "train", max_chars: int | None = None) -> str:
+    """The first `max_chars` characters (None: all) of a split as one string, documents joined: for baselines."""
+    texts: list[str] = []
+    n = 0
+    for document in corpus_documents(folder, split):
+        texts.append(document.text)
+        n += len(document.text)
+        if max_chars is not None and n >= max_chars:
+            break
+    return "".join(texts)[:max_chars]
