@@ -1,1 +1,25 @@
-"""Triton kernels, imported as `minillm.kernels`."""
+"""Our own GPU kernels in Triton, imported as `minillm.kernels`: flash attention, and the fused ends of a training step.
+
+Read `tiles.py`, then `flash_simple.py` (the kernel that the chapter explains), then `attention.py` (how PyTorch calls
+it).
+`import minillm.kernels` imports neither torch nor triton: each name below is loaded when it is first used.
+"""
+
+from importlib import import_module
+
+_WHERE = {
+    "flash_attention": "attention",
+    "flash_unavailable_reason": "availability",
+}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"minillm.kernels has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f".{_WHERE[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,73 @@
+"""Can our attention kernels run here? The answer is a sentence that says why not and what to do.
+
+Imports neither torch nor triton at the top: the first question is whether they are there.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+LARGEST_HEAD = 256
+
+
+def flash_unavailable_reason(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> str | None:
+    """Why `flash_attention(q, k, v)` cannot run on these tensors, and what to do about it; None where it can.
+
+    Looks at what is installed, the device, the dtype and the head size. Shapes that contradict each other are a
+    mistake rather than a lack of support: those raise ValueError in `flash_attention` itself.
+    """
+    for package in ("torch", "triton"):
+        if find_spec(package) is None:
+            return f"{package} is not installed; install the 'triton' extra (Linux only), or use impl='reference'"
+    return _wrong_tensors(q, k, v) or _wrong_device(q)
+
+
+def _wrong_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> str | None:
+    import torch
+
+    from .call import interpreted
+
+    dtypes, devices = {q.dtype, k.dtype, v.dtype}, {q.device, k.device, v.device}
+    if len(dtypes) > 1:
+        return f"q, k, v have different dtypes: {q.dtype}, {k.dtype}, {v.dtype}; cast them to one, or use autocast"
+    if len(devices) > 1:
+        return f"q, k, v are on different devices: {q.device}, {k.device}, {v.device}; move them to one"
+    supported = (torch.float16, torch.bfloat16, torch.float32) + ((torch.float64,) if interpreted() else ())
+    if q.dtype not in supported:
+        return f"dtype {q.dtype} is not supported; use float16, bfloat16 or float32, or impl='reference'"
+    if q.shape[-1] > LARGEST_HEAD:
+        return f"head size {q.shape[-1]} is above {LARGEST_HEAD}; use more heads, or impl='sdpa'"
+    return None
+
+
+def _wrong_device(q: torch.Tensor) -> str | None:
+    import torch
+
+    from .call import interpreted
+
+    if q.device.type == "cpu":
+        if interpreted():
+            return None
+        return (
+            "the tensors are on the CPU, where Triton does not compile; move them to a CUDA device, or use "
+            "impl='sdpa'; to step through the kernels slowly, set TRITON_INTERPRET=1 before Python starts"
+        )
+    if q.device.type != "cuda":
+        return f"device {q.device} is not supported; Triton needs a CUDA device (impl='sdpa' runs anywhere)"
+    if interpreted():
+        return "TRITON_INTERPRET is set, so kernels run on the CPU; unset it, or move the tensors to the CPU"
+    if torch.version.hip is None:
+        major, minor = torch.cuda.get_device_capability(q.device)
+        needed = (8, 0) if q.dtype == torch.bfloat16 else (7, 5)
+        if (major, minor) < needed:
+            name = torch.cuda.get_device_name(q.device)
+            return (
+                f"{name} has compute capability {major}.{minor}, and {q.dtype} kernels need {needed[0]}.{needed[1]}; "
+                + ("use float16, or " if (major, minor) >= (7, 5) else "")
+                + "impl='sdpa'"
+            )
+    return None

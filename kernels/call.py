@@ -1,0 +1,102 @@
+"""What one attention call asks for beyond q, k and v, and what the kernels need to know about the machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from .tiles import load_tile
+
+UNLIMITED = 1 << 30  # a window side that hides nothing; 2^30 + T still fits an int32
+
+_TRITON_DTYPES = {
+    torch.float16: tl.float16,
+    torch.bfloat16: tl.bfloat16,
+    torch.float32: tl.float32,
+    torch.float64: tl.float64,
+}
+
+
+def interpreted() -> bool:
+    """Do the kernels run in Triton's interpreter, on CPU tensors? (TRITON_INTERPRET=1 when triton was imported)"""
+    return not isinstance(load_tile, triton.runtime.JITFunction)
+
+
+def storage_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that the kernels compute in and write for tensors of `dtype`.
+
+    The same one on a GPU. Triton's interpreter has no bf16 arithmetic (it multiplies the raw bits and says nothing) and
+    truncates instead of rounding, so there bf16 tiles are computed and written in float32 and rounded by torch.
+    """
+    return torch.float32 if interpreted() and dtype == torch.bfloat16 else dtype
+
+
+@dataclass(frozen=True)
+class Call:
+    """The options of one attention call, in the form that the kernels take.
+
+    left, right: how many keys before and after its own position a query sees (UNLIMITED for all; causal: right = 0).
+    mask: bool (B, H, Tq, Tk), True = keep, usually an expanded view with zero strides; or None.
+    cu_q, cu_k: int32 (n+1,) offsets of packed sequences, with batch size 1; or None. max_q, max_k: longest of them.
+    seed: int64 (1,) on the device, read only where dropout_p > 0.
+    """
+
+    scale: float
+    left: int = UNLIMITED
+    right: int = UNLIMITED
+    dropout_p: float = 0.0
+    mask: torch.Tensor | None = None
+    cu_q: torch.Tensor | None = None
+    cu_k: torch.Tensor | None = None
+    max_q: int = 0
+    max_k: int = 0
+    seed: torch.Tensor | None = None
+
+    def sequences(self, q: torch.Tensor) -> int:
+        """How many sequences: the batch size, or the number that cu_q delimits."""
+        return q.shape[0] if self.cu_q is None else self.cu_q.numel() - 1
+
+    def longest_q(self, q: torch.Tensor) -> int:
+        return q.shape[2] if self.cu_q is None else self.max_q
+
+    def longest_k(self, k: torch.Tensor) -> int:
+        return k.shape[2] if self.cu_q is None else self.max_k
+
+    def kernel_arguments(self, q: torch.Tensor, k: torch.Tensor) -> dict[str, object]:
+        """The keyword arguments that every attention kernel shares."""
+        head_size = q.shape[-1]
+        compute = storage_dtype(q.dtype)
+        exact = torch.get_float32_matmul_precision() == "highest"
+        return {
+            "mask": None if self.mask is None else self.mask.view(torch.uint8),
+            "cu_q": self.cu_q,
+            "cu_k": self.cu_k,
+            "seed": self.seed if self.dropout_p > 0 else None,
+            "mask_strides": (0, 0, 0, 0) if self.mask is None else self.mask.stride(),
+            "Tq": q.shape[2],
+            "Tk": k.shape[2],
+            "left": self.left,
+            "right": self.right,
+            "H": q.shape[1],
+            "GROUP": q.shape[1] // k.shape[1],
+            "SCALE": self.scale,
+            "DROPOUT": self.dropout_p,
+            "D": head_size,
+            "BLOCK_D": max(16, triton.next_power_of_2(head_size)),
+            "COMPUTE": _TRITON_DTYPES[compute],
+            "ACC": tl.float64 if compute == torch.float64 else tl.float32,
+            "PRECISION": "ieee" if exact else "tf32",
+            "enable_fp_fusion": True,  # a · b + c in one rounding; Triton 3.10 turns its default off
+        }
+
+
+def empty_token_major(batch: int, heads: int, tokens: int, width: int, like: torch.Tensor, call: Call) -> torch.Tensor:
+    """A (B, H, T, D) tensor to write to, that lies in memory as (B, T, H, D), so that merging the heads later is free.
+
+    Packed sequences need not cover every token, and what they leave out must read as zero.
+    """
+    make = torch.empty if call.cu_q is None else torch.zeros
+    return make(batch, tokens, heads, width, dtype=storage_dtype(like.dtype), device=like.device).transpose(1, 2)

@@ -1,0 +1,119 @@
+"""Compile the kernels for a GPU that is not here, and report what the compiler made of them.
+
+Triton compiles for a target by name, so a machine without a GPU can still see registers, spills (values that did not
+fit into registers and went to slow memory), shared memory, and whether the tensor cores' instructions are used. The
+functions that launch kernels run unchanged, on `meta` tensors (shapes without data) and under a driver that loads
+nothing.
+
+
+It cannot say how fast they are. TRITON_INTERPRET must not be set.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+
+from .call import interpreted
+
+# Shared memory that one program may take, in bytes (CUDA programming guide, table of compute capabilities).
+SHARED_LIMIT = {75: 65536, 80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One compiled kernel: registers per thread, bytes of stack per thread (0 = no spills), shared memory in bytes,
+    and how many matrix instructions of Hopper (wgmma) and of earlier chips (mma) its machine code holds."""
+
+    name: str
+    num_warps: int
+    num_stages: int
+    registers: int
+    stack: int
+    shared: int
+    wgmma: int
+    mma: int
+
+
+class _NoDevice:
+    """The part of Triton's driver interface that compiling and "launching" need; loading and launching do nothing."""
+
+    def __init__(self, arch: int, compiled: list[Compiled]) -> None:
+        self.arch = arch
+        self.compiled = compiled
+        self.utils = self
+        self.metadata = None
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self.arch, 32)
+
+    def get_current_device(self) -> int:
+        return self.arch  # one cache of kernels for each architecture
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_device_properties(self, device: int) -> dict[str, int]:
+        return {"max_shared_mem": SHARED_LIMIT[self.arch], "multiprocessor_count": 132}
+
+    def launcher_cls(self, source: object, metadata: object) -> Callable[..., None]:
+        self.metadata = metadata
+        return _launch_nothing
+
+    def load_binary(self, name: str, cubin: bytes, shared: int, device: int) -> tuple[int, int, int, int, int]:
+        result = _inspect(cubin, name, self.metadata, shared)
+        self.compiled.append(result)
+        return 1, 1, result.registers, result.stack // 4, 1024
+
+    def unload_module(self, module: int) -> None:
+        pass
+
+
+def _launch_nothing(*args: object) -> None:
+    pass
+
+
+def _inspect(cubin: bytes, name: str, metadata: object, shared: int) -> Compiled:
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+        code = subprocess.run([tool, "-sass", file.name], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    return Compiled(
+        name=name,
+        num_warps=metadata.num_warps,
+        num_stages=metadata.num_stages,
+        registers=int(found[1]),
+        stack=int(found[2]),
+        shared=shared,
+        wgmma=len(re.findall(r"\bHGMMA\b", code)),
+        mma=len(re.findall(r"\bHMMA\b", code)),
+    )
+
+
+@contextmanager
+def compiling_for(arch: int) -> Iterator[list[Compiled]]:
+    """Inside the block, kernels launched on meta tensors are compiled for `arch` (90 = Hopper) and not run.
+
+    Yields the list that fills up with what was compiled, one entry for each distinct kernel.
+    Raises RuntimeError in the interpreter, triton.OutOfResources where a kernel needs more shared memory than there is.
+    """
+    if interpreted():
+        raise RuntimeError("TRITON_INTERPRET is set, so there is no compiler; start Python without it")
+    compiled: list[Compiled] = []
+    driver = triton.runtime.driver
+    driver.set_active(_NoDevice(arch, compiled))
+    try:
+        yield compiled
+    finally:
+        driver.set_active(None)  # back to looking for a real device when one is needed

@@ -1,0 +1,179 @@
+"""Flash attention against float64, by flash-attention's own rule: at most twice the error of torch in that dtype."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+from minillm.kernels import flash_attention  # noqa: E402
+
+IMPLS = ["simple"]
+F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
+
+
+def draw(device, dtype, batch=1, heads=2, kv_heads=None, tq=64, tk=None, size=32, seed=0):
+    """Random q, k, v that lie in memory as (B, T, H, D), as a model's projections do."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(tq, heads), (tk or tq, kv_heads or heads), (tk or tq, kv_heads or heads)]
+    tensors = [torch.randn(batch, t, h, size, generator=generator).to(device, dtype) for t, h in shapes]
+    return [t.transpose(1, 2).requires_grad_() for t in tensors]
+
+
+def run(function, tensors, do, **options):
+    """The output and the three gradients."""
+    out = function(*tensors, **options)
+    return [out, *torch.autograd.grad(out, tensors, do.to(out.dtype))]
+
+
+def check(impl, tensors, do=None, dropout_mask=None, **options):
+    """Hold the output and the gradients of `flash_attention` to the rule."""
+    from minillm.kernels.reference import reference_attention
+
+    dtype = tensors[0].dtype
+    if do is None:
+        do = torch.randn(tensors[0].shape, generator=torch.Generator().manual_seed(1)).to(tensors[0])
+    ours = run(flash_attention, tensors, do, impl=impl, **options)
+    options.pop("seed", None)
+    wide = [t.detach().double().requires_grad_() for t in tensors]
+    exact = run(reference_attention, wide, do, dropout_mask=dropout_mask, **options)
+    torch_lowp = run(reference_attention, tensors, do, dropout_mask=dropout_mask, **options)
+    floor = 4e-6  # some float32 roundings, for cases where torch happens to be exact (a softmax over one key)
+    for name, a, b, c in zip(["out", "dq", "dk", "dv"], ours, exact, torch_lowp):
+        assert a.dtype == dtype and a.shape == b.shape
+        error, allowed = (a.double() - b).abs().max().item(), 2 * (c.double() - b).abs().max().item() + floor
+        assert error <= allowed, f"{name}: error {error:.2e}, allowed {allowed:.2e}"
+    return ours
+
+
+# name: (dtype, sizes, options). Odd lengths, odd head sizes, Tq != Tk and grouped heads are spread over the cases.
+CASES = {
+    "full": (F16, dict(tq=97, size=64), {}),
+    "full-bf16-odd-head": (BF16, dict(tq=97, size=40), {}),
+    "full-tq-below-tk": (F16, dict(tq=33, tk=130, size=16), {}),
+    "causal": (F16, dict(tq=200, size=64, heads=1), dict(causal=True)),
+    "causal-bf16": (BF16, dict(tq=97, size=32), dict(causal=True)),
+    "causal-f32-head-80": (F32, dict(tq=70, size=80), dict(causal=True)),
+    "causal-tq-below-tk": (F16, dict(tq=50, tk=131, size=32), dict(causal=True)),
+    "causal-tq-above-tk": (F16, dict(tq=131, tk=50, size=32), dict(causal=True)),  # 81 rows see nothing
+    "causal-head-96": (BF16, dict(tq=65, size=96), dict(causal=True)),
+    "causal-head-128": (F16, dict(tq=129, size=128, heads=1), dict(causal=True)),
+    "causal-head-256": (F16, dict(tq=65, size=256, heads=1), dict(causal=True)),
+    "grouped": (F16, dict(tq=65, heads=6, kv_heads=2, size=16), dict(causal=True)),
+    "multi-query-bf16": (BF16, dict(tq=40, tk=70, heads=4, kv_heads=1, size=16), {}),
+    "scale": (F32, dict(tq=33, size=16), dict(scale=0.5)),
+    "window": (F16, dict(tq=200, size=32, heads=1), dict(causal=True, window=40)),
+    "window-of-one": (F32, dict(tq=40, size=16), dict(causal=True, window=1)),
+    "window-both-sides": (BF16, dict(tq=150, size=32, heads=1), dict(window=33)),
+    "window-tq-below-tk": (F16, dict(tq=65, tk=200, size=32, heads=1), dict(causal=True, window=70)),
+}
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("name", CASES)
+def test_against_float64(device, impl, name):
+    dtype, sizes, options = CASES[name]
+    check(impl, draw(device, dtype, **sizes), **options)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("causal", [False, True])
+def test_key_padding_left_right_and_total(device, impl, causal):
+    tensors = draw(device, F16, batch=3, tq=70, size=32, heads=2, kv_heads=1)
+    padding = torch.ones(3, 70, dtype=torch.bool, device=device)
+    padding[0, 50:] = False  # right padding
+    padding[1, :40] = False  # left padding: with causal, the first 40 queries see nothing
+    padding[2] = False  # nothing at all
+    out, dq, dk, dv = check(impl, tensors, key_padding_mask=padding, causal=causal)
+    for gradient in (out[2], dq[2], dk[2], dv[2], dk[0, :, 50:], dv[1, :, :40]):
+        assert (gradient == 0).all(), "what is fully masked must give exactly zero"
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_dense_mask_with_broadcast_heads(device, impl):
+    tensors = draw(device, F16, batch=2, tq=40, tk=70, size=32, heads=2)
+    mask = torch.rand(2, 1, 40, 70, generator=torch.Generator().manual_seed(2)).to(device) > 0.5
+    mask[0, 0, 3] = False
+    check(impl, tensors, mask=mask, key_padding_mask=torch.arange(70, device=device).expand(2, 70) < 61)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"causal": True, "window": 20}], ids=str)
+def test_packed_sequences(device, impl, options):
+    cu_seqlens = torch.tensor([0, 37, 38, 38, 130], dtype=torch.int32, device=device)  # lengths 37, 1, 0, 92
+    tensors = draw(device, F16, tq=130, size=32, heads=2, kv_heads=1)
+    check(impl, tensors, cu_seqlens=cu_seqlens, **options)
+    out = flash_attention(*tensors, cu_seqlens=cu_seqlens, impl=impl, **options)
+    again = flash_attention(*tensors, cu_seqlens=cu_seqlens, max_seqlen=92, impl=impl, **options)
+    assert torch.equal(out, again)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_packed_sequences_of_other_lengths_for_keys(device, impl):
+    pair = (
+        torch.tensor([0, 30, 70], dtype=torch.int32, device=device),
+        torch.tensor([0, 80, 97], dtype=torch.int32, device=device),  # 40 queries on 17 keys: 23 see nothing
+    )
+    check(impl, draw(device, BF16, tq=70, tk=97, size=16), cu_seqlens=pair, causal=True)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("options", [{}, {"causal": True}], ids=str)
+def test_dropout_replays_one_mask(device, impl, options):
+    from minillm.kernels.reference import dropout_mask_of
+
+    p, seed = 0.3, 2**40 + 7
+    tensors = draw(device, F32, batch=2, tq=70, tk=97, size=16, heads=2, kv_heads=1)
+    mask = dropout_mask_of(seed, p, (2, 2, 70, 97), device)
+    assert abs(mask.float().mean().item() - (1 - p)) < 0.02
+    ours = check(impl, tensors, dropout_mask=mask, dropout_p=p, seed=seed, **options)
+    for other_seed, same in ((seed, True), (seed + 1, False), (7, False)):
+        out = flash_attention(*tensors, dropout_p=p, seed=other_seed, impl=impl, **options)
+        assert torch.equal(out, ours[0]) is same
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_output_gradient_expanded_and_transposed(device, impl):
+    tensors = draw(device, F16, tq=50, size=32)
+    expanded = torch.ones((), device=device, dtype=F16).expand(1, 2, 50, 32)  # what y.sum().backward() sends
+    transposed = torch.randn(1, 2, 32, 50, device=device, dtype=F16).transpose(2, 3)
+    for do in (expanded, transposed):
+        check(impl, tensors, do=do, causal=True)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_inputs_of_any_strides(device, impl):
+    qkv = torch.randn(2, 50, 3 * 64, generator=torch.Generator().manual_seed(0)).to(device, F16)
+    views = [t.view(2, 50, 2, 32).transpose(1, 2).requires_grad_() for t in qkv.split(64, dim=-1)]  # not copied
+    features_apart = [
+        torch.randn(2, 2, 32, 50, device=device).to(F16).transpose(2, 3).requires_grad_() for _ in range(3)
+    ]
+    shared_key = torch.randn(1, 1, 50, 32, device=device).to(F16)
+    expanded = [views[0], shared_key.expand(2, 2, 50, 32).requires_grad_(), views[2]]
+    for tensors in (views, features_apart, expanded):
+        check(impl, tensors, causal=True)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_gradcheck_in_float64(device, impl):
+    if device == "cuda":
+        pytest.skip("float64 kernels run in the interpreter only")
+    tensors = draw(device, F64, tq=6, tk=9, size=4, heads=2, kv_heads=1)
+    options = dict(causal=True, window=6, dropout_p=0.2, seed=3, impl=impl)
+    assert torch.autograd.gradcheck(
+        lambda q, k, v: flash_attention(q, k, v, **options), tensors, fast_mode=True, nondet_tol=1e-12
+    )
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_runs_are_deterministic(device, impl):
+    tensors = draw(device, BF16, tq=97, size=32)
+    do = torch.randn_like(tensors[0])
+    first, second = (run(flash_attention, tensors, do, causal=True, impl=impl) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second))
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_empty_lengths(device, impl):
+    q, k, v = draw(device, F16, tq=5, tk=5, size=16)
+    assert (flash_attention(q, k[:, :, :0], v[:, :, :0], impl=impl) == 0).all()
+    assert flash_attention(q[:, :, :0], k, v, impl=impl).shape == (1, 2, 0, 16)
