@@ -1,0 +1,217 @@
+"""What PyTorch computes for each op: the independent witness. torch is imported inside, so that the rest runs without it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def linear(x, weight, bias=None):
+    from torch.nn import functional as F
+
+    return F.linear(x, weight, bias)
+
+
+def embedding(weight, *, ids):
+    import torch
+    from torch.nn import functional as F
+
+    return F.embedding(torch.from_numpy(ids), weight)
+
+
+def gelu(x, *, approximate):
+    from torch.nn import functional as F
+
+    return F.gelu(x, approximate=approximate)
+
+
+def silu(x):
+    from torch.nn import functional as F
+
+    return F.silu(x)
+
+
+def swiglu(gate, up):
+    return silu(gate) * up
+
+
+def softmax(x, *, dim):
+    return x.softmax(dim)
+
+
+def log_softmax(x, *, dim):
+    return x.log_softmax(dim)
+
+
+def layer_norm(x, weight, bias=None, *, eps):
+    from torch.nn import functional as F
+
+    return F.layer_norm(x, weight.shape, weight, bias, eps)
+
+
+def rms_norm(x, weight, *, eps):
+    from torch.nn import functional as F
+
+    return F.rms_norm(x, weight.shape, weight, eps)
+
+
+def dropout(x, *, p, mask):
+    import torch
+
+    return x * torch.from_numpy(mask) / (1 - p)
+
+
+def attention(q, k, v, *, causal=False, mask=None, scale=None):
+    """PyTorch's scaled_dot_product_attention with one explicit boolean mask. Its own `is_causal` is aligned top-left; ours
+    bottom-right, so the triangle is made here. A query that may look at nothing is let look everywhere, then set to zero."""
+    import torch
+    from torch.nn import functional as F
+
+    (batch, heads, t_q, _), t_k = q.shape, k.shape[2]
+    allowed = np.ones((batch, heads, t_q, t_k), dtype=bool)
+    if mask is not None:
+        allowed = allowed & mask
+    if causal:
+        for i in range(t_q):
+            for j in range(t_k):
+                if j > i + (t_k - t_q):
+                    allowed[:, :, i, j] = False
+    sees = torch.from_numpy(allowed.any(axis=-1, keepdims=True))
+    allowed = torch.from_numpy(allowed) | ~sees
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scale, enable_gqa=True)
+    return torch.where(sees, out, torch.zeros((), dtype=out.dtype))
+
+
+def rope(x, *, cos, sin):
+    """The rotation as complex numbers: (x₁ + i x₂) · e^(iθ)."""
+    import torch
+
+    half = x.shape[-1] // 2
+    turned = torch.complex(x[..., :half], x[..., half:]) * torch.complex(torch.from_numpy(cos), torch.from_numpy(sin))
+    return torch.cat([turned.real, turned.imag], dim=-1)
+
+
+def lstm_cell(x, h, c, w_ih, w_hh, b_ih=None, b_hh=None):
+    import torch
+
+    return torch.lstm_cell(x, (h, c), w_ih, w_hh, b_ih, b_hh)
+
+
+def cross_entropy(logits, *, targets, **options):
+    import torch
+    from torch.nn import functional as F
+
+    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), torch.from_numpy(np.asarray(targets).reshape(-1)), **options)
+
+
+def linear_cross_entropy(h, weight, *, targets, **options):
+    return cross_entropy(linear(h, weight), targets=targets, **options)
+
+
+def mse_loss(x, target, *, reduction):
+    from torch.nn import functional as F
+
+    return F.mse_loss(x, target, reduction=reduction)
+
+
+def binary_cross_entropy_with_logits(x, *, target, reduction):
+    import torch
+    from torch.nn import functional as F
+
+    return F.binary_cross_entropy_with_logits(x, torch.from_numpy(target).to(x.dtype), reduction=reduction)
+
+
+def cat(*tensors, dim):
+    import torch
+
+    return torch.cat(tensors, dim)
+
+
+def stack(*tensors, dim):
+    import torch
+
+    return torch.stack(tensors, dim)
+
+
+def where(a, b, *, condition):
+    import torch
+
+    return torch.where(torch.from_numpy(condition), a, b)
+
+
+# --- methods of Tensor -------------------------------------------------------------------------------------------------
+
+
+def add(a, b):
+    return a + b
+
+
+def sub(a, b):
+    return a - b
+
+
+def mul(a, b):
+    return a * b
+
+
+def div(a, b):
+    return a / b
+
+
+def neg(x):
+    return -x
+
+
+def power(x, *, exponent):
+    return x**exponent
+
+
+def exp(x):
+    return x.exp()
+
+
+def log(x):
+    return x.log()
+
+
+def tanh(x):
+    return x.tanh()
+
+
+def sigmoid(x):
+    return x.sigmoid()
+
+
+def same(x):
+    return x.clone()
+
+
+def matmul(a, b):
+    return a @ b
+
+
+def summed(x, *, dim, keepdim):
+    return x.sum() if dim is None else x.sum(dim, keepdim)
+
+
+def mean(x, *, dim, keepdim):
+    return x.mean() if dim is None else x.mean(dim, keepdim)
+
+
+def largest(x, *, dim, keepdim):
+    return x.max() if dim is None else x.max(dim, keepdim).values
+
+
+def reshape(x, *, shape):
+    return x.reshape(shape)
+
+
+def transpose(x, *, dim0, dim1):
+    return x.transpose(dim0, dim1)
+
+
+def getitem(x, *, index):
+    import torch
+
+    parts = index if isinstance(index, tuple) else (index,)
+    parts = tuple(torch.from_numpy(part) if isinstance(part, np.ndarray) else part for part in parts)
+    return x[parts if isinstance(index, tuple) else parts[0]]
