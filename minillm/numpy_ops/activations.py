@@ -21,7 +21,7 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     if approximate == "none":
         cdf = normal_cdf(x.data)
         return Tensor.from_op(x.data * cdf, (x,), gelu_exact_backward, (x.data, cdf))
-    u = x.data * x.data
+    u = np.asarray(x.data * x.data)  # NumPy makes a product of 0-d arrays a scalar, which out= does not take
     u *= 0.044715
     u += 1
     u *= x.data
