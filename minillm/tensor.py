@@ -94,6 +94,10 @@ class Tensor:
         out = Tensor.__new__(Tensor)
         if not isinstance(data, np.ndarray):
             data = np.asarray(data)  # NumPy turns results without axes into scalars
+        for p in parents:
+            if p.data.dtype != data.dtype and backward is not to_backward:
+                name = backward.__name__.removesuffix("_backward")
+                raise TypeError(f"{name}: inputs {', '.join(f'{p.dtype}{p.shape}' for p in parents)} gave {data.dtype}. All must be of one precision, float32 or float64 (constants too: NumPy promotes float32 times np.float64(2) to float64). Convert with .to() or .astype().")
         out.data, out.grad, out.node, out.requires_grad = data, None, None, False
         if _grad_enabled and any(p.requires_grad for p in parents):
             out.requires_grad = True
