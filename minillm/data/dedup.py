@@ -12,8 +12,8 @@ in two signatures estimates J with standard deviation √(J(1−J)/K).
 
 **LSH banding** (Indyk & Motwani 1998; Leskovec et al., "Mining of Massive Datasets", section 3.4) finds the similar
 ones without comparing all pairs. Cut the K numbers into b bands of r. Two documents meet when all r numbers of some
-band agree, which happens with probability 1 − (1 − Jʳ)ᵇ: an S-shaped curve in J that is steep near (1/b)^(1/r). Documents
-that meet are candidates only; whether they are near copies is decided on their whole signatures.
+band agree, which happens with probability 1 − (1 − Jʳ)ᵇ: an S-shaped curve in J that is steep near (1/b)^(1/r).
+Documents that meet are candidates only; whether they are near copies is decided on their whole signatures.
 """
 
 from __future__ import annotations

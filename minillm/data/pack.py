@@ -148,12 +148,12 @@ def pack(
             tqdm(desc="pack", total=total, unit="B", unit_scale=True, disable=not progress) as bar,
         ):
             for document in documents:
+                size = _utf8_size(document)
                 ids = _encode(tokenizer, document)
                 first = separator if n_documents == 0 else separator[:0]
                 chunk = np.concatenate([first, ids.astype(dtype), separator]).tobytes()
                 stream.write(chunk)
                 digest.update(chunk)
-                size = len(document.text.encode())
                 n_tokens += len(chunk) // dtype.itemsize
                 n_bytes += size
                 n_documents += 1
@@ -181,14 +181,18 @@ def pack(
     return TokenDataset(target)
 
 
-def _encode(tokenizer: Encoder, document: Document) -> npt.NDArray[np.int64]:
+def _utf8_size(document: Document) -> int:
     try:
-        ids = np.asarray(tokenizer.encode(document.text, disallowed_special=()), dtype=np.int64)
+        return len(document.text.encode())
     except UnicodeEncodeError as error:
         raise ValueError(
             f"document {document.source!r} holds half of a surrogate pair at character {error.start}, which is no "
             "text: clean it first (clean_text removes these)"
         ) from error
+
+
+def _encode(tokenizer: Encoder, document: Document) -> npt.NDArray[np.int64]:
+    ids = np.asarray(tokenizer.encode(document.text, disallowed_special=()), dtype=np.int64)
     if len(ids) and (ids.min() < 0 or ids.max() >= tokenizer.vocab_size):
         raise ValueError(
             f"the tokenizer gave ids from {ids.min()} to {ids.max()} for {document.source!r}, outside its vocabulary "

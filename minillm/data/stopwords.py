@@ -22,7 +22,8 @@ yourselves
 """
 _CHINESE = """
 的 了 着 过 地 得 和 与 及 或 而 且 但 是 在 也 都 就 还 又 很 把 被 让 给 对 从 向 于 以 为 之 其 这 那 此
-吗 呢 吧 啊 呀 们 我们 你们 他们 她们 它们 这个 那个 这些 那些 这样 那样 什么 因为 所以 但是 而且 如果 虽然 以及 或者 并且 由于 对于 关于
+吗 呢 吧 啊 呀 们
+我们 你们 他们 她们 它们 这个 那个 这些 那些 这样 那样 什么 因为 所以 但是 而且 如果 虽然 以及 或者 并且 由于 对于 关于
 """
 # Chinese has no spaces, so a one-character stop word also stands inside words. The commonest of those are kept whole.
 _CHINESE_KEPT = """

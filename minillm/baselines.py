@@ -1,0 +1,231 @@
+"""Baselines: what a language model has to beat, in bits per UTF-8 byte of held-out text.
+
+Counting models (unigram to 6-gram, over bytes or characters) and a compressor. All are scored on the same text in the
+same unit, so that a neural network with any tokenizer can stand in the same table.
+
+An n-gram model predicts a symbol w from the n−1 before it, its history h, by counting. Most histories are seen rarely,
+so the counts must be mixed with those of shorter histories h′. Witten and Bell (1991, "The zero-frequency problem",
+method C) set the weight of the shorter history by how many *different* symbols T(h) have followed h in its c(h)
+occurrences: a history that is often followed by something new is trusted less.
+
+    p(w | h) = (c(h w) + T(h) · p(w | h′)) / (c(h) + T(h)),     p(w | h) = p(w | h′) where h was never seen
+
+and at the bottom every symbol that exists has the same probability.
+"""
+
+from __future__ import annotations
+
+import lzma
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Unit = Literal["byte", "char"]
+Ids = npt.NDArray[np.int64]
+
+N_SYMBOLS = {"byte": 256, "char": 0x110000 - 0x800}  # all bytes; all of Unicode without the half surrogate pairs
+_DENSE = 1 << 24  # count n-grams in a table up to this size, by sorting beyond it
+_CHUNK = 1 << 20  # symbols scored at once
+
+
+@dataclass(frozen=True)
+class _Level:
+    """All distinct n-grams of one length n, as a level of a tree: a node is an (n−1)-gram's node and one more symbol.
+
+    Node i has keys[i] = parent · V + symbol; keys are sorted, so that the children of a parent stand together.
+    """
+
+    keys: Ids  # (m,)
+    counts: npt.NDArray[np.int64]  # (m,) occurrences of each n-gram
+    history_counts: npt.NDArray[np.int64]  # (m_parent,) c(h): occurrences of each parent before some symbol
+    history_types: npt.NDArray[np.int64]  # (m_parent,) T(h): its distinct next symbols
+
+
+class NGramModel:
+    """An interpolated Witten-Bell model of all orders 1 … `order`, over the bytes or the characters of a text.
+
+    Made by `NGramModel.fit`. A model of order 5 contains those of orders 1 to 4; every method takes the order to use.
+
+    >>> model = NGramModel.fit("abab" * 50, order=2)
+    >>> model.bits_per_byte("abab", order=2) < model.bits_per_byte("abab", order=1)
+    True
+    """
+
+    def __init__(self, unit: Unit, alphabet: Ids, levels: list[_Level]) -> None:
+        self.unit = unit
+        self.alphabet = alphabet  # (V,) the symbols seen in training, as numbers, sorted
+        self.levels = levels
+
+    @property
+    def order(self) -> int:
+        """The longest n-gram counted."""
+        return len(self.levels)
+
+    @classmethod
+    def fit(cls, text: str, order: int = 5, unit: Unit = "byte") -> NGramModel:
+        """Count the n-grams of `text`. Memory: about 60 bytes for each of its symbols at the peak."""
+        if order < 1:
+            raise ValueError(f"order is {order}; a unigram model has order 1, a 5-gram model order 5")
+        symbols = _symbols(text, unit)  # (n,)
+        if len(symbols) < order:
+            raise ValueError(f"cannot count {order}-grams in a text of {len(symbols)} {unit}s: give more text")
+        alphabet, x = _dense_ids(symbols, N_SYMBOLS["byte"] if unit == "byte" else 0x110000)
+        v = len(alphabet)
+        levels: list[_Level] = []
+        parent = np.zeros(len(x), dtype=np.int32)  # the node of the history before each x; the empty one is node 0
+        n_parents = 1
+        for n in range(1, order + 1):
+            codes = parent * np.int64(v) + x  # (n_positions,), one for each n-gram in the text
+            keys, counts, nodes = _count(codes, n_parents * v, with_nodes=n < order)
+            parents_of_keys = keys // v
+            history_counts = np.zeros(n_parents, dtype=np.int64)
+            np.add.at(history_counts, parents_of_keys, counts)
+            levels.append(_Level(keys, counts, history_counts, np.bincount(parents_of_keys, minlength=n_parents)))
+            # The n-gram that ends before position i is the history of x[i] one level further down.
+            parent, x, n_parents = nodes[:-1], x[1:], len(keys)
+        return cls(unit, alphabet, levels)
+
+    def total_bits(self, text: str) -> npt.NDArray[np.float64]:
+        """−log₂ of the probability of `text` under each order: (order,) bits. Histories are short at the start."""
+        symbols = _symbols(text, self.unit)
+        total = np.zeros(self.order)
+        for start in range(0, len(symbols), _CHUNK):
+            lead = min(start, self.order - 1)  # symbols scored already, needed as history
+            p = self._probabilities(symbols[start - lead : start + _CHUNK])  # (order, n)
+            total -= np.log2(p[:, lead:]).sum(axis=1)
+        return total
+
+    def bits_per_byte(self, text: str, order: int | None = None) -> float:
+        """Bits needed for each UTF-8 byte of `text` by the model of this order (None: the highest)."""
+        return self._per(text, order, len(text.encode()))
+
+    def bits_per_symbol(self, text: str, order: int | None = None) -> float:
+        """Bits for each symbol (byte or character): log₂ of the perplexity."""
+        return self._per(text, order, len(text.encode()) if self.unit == "byte" else len(text))
+
+    def distribution(self, history: str, order: int | None = None) -> npt.NDArray[np.float64]:
+        """p(w | history) for every w of `alphabet`: (V,). What is missing from a sum of 1 is for symbols never seen."""
+        order = self._check_order(order)
+        x = self._to_ids(_symbols(history, self.unit))
+        p = np.full(len(self.alphabet), 1 / N_SYMBOLS[self.unit])
+        for n in range(1, order + 1):
+            level = self.levels[n - 1]
+            node = self._find(x[len(x) - (n - 1) :]) if n - 1 <= len(x) else -1
+            if node < 0 or level.history_counts[node] == 0:
+                break
+            first, last = np.searchsorted(level.keys, [node * len(self.alphabet), (node + 1) * len(self.alphabet)])
+            types = level.history_types[node]
+            p = p * types
+            p[level.keys[first:last] - node * len(self.alphabet)] += level.counts[first:last]
+            p /= level.history_counts[node] + types
+        return p
+
+    def sample(self, n: int, rng: np.random.Generator, prompt: str = "", order: int | None = None) -> str:
+        """Continue `prompt` by `n` symbols drawn one after the other; invalid UTF-8 shows as the replacement sign."""
+        symbols = list(_symbols(prompt, self.unit))
+        for _ in range(n):
+            recent = self._text(symbols[len(symbols) - min(len(symbols), self.order * 4) :])
+            p = self.distribution(recent, order)
+            symbols.append(int(rng.choice(self.alphabet, p=p / p.sum())))
+        return self._text(symbols)
+
+    def _per(self, text: str, order: int | None, n: int) -> float:
+        order = self._check_order(order)
+        if n == 0:
+            raise ValueError("cannot score an empty text: bits per byte needs at least one byte")
+        return float(self.total_bits(text)[order - 1]) / n
+
+    def _check_order(self, order: int | None) -> int:
+        if order is not None and not 1 <= order <= self.order:
+            raise ValueError(f"order is {order}; this model was fitted for orders 1 to {self.order}")
+        return self.order if order is None else order
+
+    def _probabilities(self, symbols: Ids) -> npt.NDArray[np.float64]:
+        """(order, n): the probability of each symbol given those before it, under each order."""
+        x = self._to_ids(symbols)
+        v = len(self.alphabet)
+        out = np.empty((self.order, len(x)))
+        p = np.full(len(x), 1 / N_SYMBOLS[self.unit])
+        history = np.zeros(len(x), dtype=np.int64)  # node of the history before each symbol, −1 where never seen
+        for n, level in enumerate(self.levels, start=1):
+            code = np.where((history >= 0) & (x >= 0), history * v + x, -1)
+            node = np.minimum(np.searchsorted(level.keys, code), len(level.keys) - 1)
+            seen = level.keys[node] == code
+            count = np.where(seen, level.counts[node], 0)
+            total = np.where(history >= 0, level.history_counts[history], 0)
+            types = np.where(history >= 0, level.history_types[history], 0)
+            p = np.where(total > 0, (count + types * p) / np.maximum(total + types, 1), p)
+            out[n - 1] = p
+            history = np.concatenate([[-1], np.where(seen, node, -1)[:-1]])  # the n-gram before each symbol
+        return out
+
+    def _find(self, ids: Ids) -> int:
+        """The node of an n-gram, or −1."""
+        node = 0
+        for n, symbol in enumerate(ids):
+            keys = self.levels[n].keys
+            code = node * len(self.alphabet) + symbol
+            node = int(np.searchsorted(keys, code))
+            if symbol < 0 or node == len(keys) or keys[node] != code:
+                return -1
+        return node
+
+    def _to_ids(self, symbols: Ids) -> Ids:
+        """Symbols as indices into the alphabet, −1 for those never seen."""
+        ids = np.minimum(np.searchsorted(self.alphabet, symbols), len(self.alphabet) - 1)
+        return np.where(self.alphabet[ids] == symbols, ids, -1)
+
+    def _text(self, symbols: list[int]) -> str:
+        if self.unit == "byte":
+            return bytes(symbols).decode("utf-8", "replace")
+        return "".join(map(chr, symbols))
+
+
+def _symbols(text: str, unit: Unit) -> Ids:
+    """The bytes or the code points of a text: (n,) int64."""
+    if unit == "byte":
+        return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64)
+    if unit == "char":
+        return np.frombuffer(text.encode("utf-32-le"), dtype="<u4").astype(np.int64)
+    raise ValueError(f"unknown unit {unit!r}: n-grams are counted over 'byte' or 'char'")
+
+
+def _dense_ids(symbols: Ids, n: int) -> tuple[Ids, Ids]:
+    """(the distinct symbols sorted, each symbol as an index into them)."""
+    present = np.bincount(symbols, minlength=n) > 0
+    return np.flatnonzero(present), (np.cumsum(present, dtype=np.int32) - 1)[symbols]
+
+
+def _count(codes: Ids, n_codes: int, with_nodes: bool) -> tuple[Ids, Ids, Ids]:
+    """(distinct codes sorted, how often each occurs, each code's index among them as int32; empty unless wanted)."""
+    if n_codes <= _DENSE:
+        table = np.bincount(codes, minlength=n_codes)
+        keys = np.flatnonzero(table)
+        nodes = (np.cumsum(table > 0, dtype=np.int32) - 1)[codes] if with_nodes else codes[:0]
+        return keys, table[keys], nodes
+    if with_nodes:
+        keys, nodes, counts = np.unique(codes, return_inverse=True, return_counts=True)
+        return keys, counts, nodes.astype(np.int32)
+    keys, counts = np.unique(codes, return_counts=True)
+    return keys, counts, codes[:0]
+
+
+def xz_bits_per_byte(held_out: str, given: str = "") -> float:
+    """Bits per UTF-8 byte that xz (LZMA, `xz -9`'s settings) needs for `held_out` once it has seen `given`.
+
+    Measured as size(xz(given + held_out)) − size(xz(given)), with a dictionary that reaches back over all of it: the
+    compressor's counterpart of training on one text and being scored on another. About 2 s for each MB of `given`.
+    """
+    data, before = held_out.encode(), given.encode()
+    if not data:
+        raise ValueError("cannot score an empty text: bits per byte needs at least one byte")
+    size = max(1 << 16, len(data) + len(before))
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": size}]
+    with ThreadPoolExecutor(2) as pool:  # lzma releases the interpreter lock: the two run side by side
+        both = pool.submit(lzma.compress, before + data, lzma.FORMAT_RAW, filters=filters)
+        alone = pool.submit(lzma.compress, before, lzma.FORMAT_RAW, filters=filters)
+        n_bytes = len(both.result()) - len(alone.result())
+    return 8 * n_bytes / len(data)
