@@ -1,0 +1,272 @@
+"""What every tokenizer can do, whatever its tokens are: special tokens, streaming, decoding.
+
+A tokenizer is a list `tokens`, where tokens[id] is the bytes that the id stands for, and a rule that turns text into
+ids. A subclass brings the rule (`_encode_ordinary`) and its file format (`save`, `load`); the rest is here.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    tokens: id -> the token's bytes; None for an id that stands for nothing (only in files made elsewhere).
+    special_tokens: text -> id of tokens that mark structure, such as the end of a document. They are never made from
+        ordinary text: `encode` produces them only where the caller allows it.
+    """
+
+    def __init__(self, tokens: Sequence[bytes | None], special_tokens: dict[str, int]):
+        self.tokens = list(tokens)
+        self.special_tokens = dict(special_tokens)
+
+    def _encode_ordinary(self, text: str, final: bool = True) -> tuple[list[int], int]:
+        """(ids, how many characters of `text` they cover), special tokens not regarded.
+
+        final=True: all of `text`. final=False: more text follows, so only what it cannot change any more.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must say how to encode")
+
+    def _description(self) -> dict[str, Any]:
+        """All that decides which ids a text gets, ready for JSON."""
+        raise NotImplementedError(f"{type(self).__name__} must describe itself")
+
+    # ---- properties
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids there are, special tokens included: every id is in 0..vocab_size-1."""
+        return len(self.tokens)
+
+    @property
+    def eos_id(self) -> int | None:
+        """The id of "<|endoftext|>", which ends a document; None if the tokenizer was made without it."""
+        return self.special_tokens.get(END_OF_TEXT)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that one id stands for. Raises ValueError for an id out of range."""
+        return self.decode_bytes([token_id])
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits: equal for two tokenizers that give every text the same ids, different otherwise."""
+        text = json.dumps([type(self).__name__, self._description()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(vocab_size={self.vocab_size}, special_tokens={list(self.special_tokens)})"
+
+    # ---- text -> ids
+
+    def encode(
+        self,
+        text: str,
+        *,
+        allowed_special: Literal["all"] | Collection[str] = (),
+        disallowed_special: Literal["all"] | Collection[str] = "all",
+    ) -> list[int]:
+        """The ids of `text`.
+
+        A document that happens to hold the text "<|endoftext|>" must not end early. So, by the rule of tiktoken, the
+        text of a special token becomes its id only if it is in `allowed_special` (a collection, or "all"); if it is in
+        `disallowed_special` ("all": every one not allowed) it raises ValueError; otherwise it is ordinary text. Where two
+        special tokens fit at one place, the longer is taken.
+        """
+        return self.encode_batch([text], allowed_special=allowed_special, disallowed_special=disallowed_special)[0]
+
+    def encode_batch(
+        self,
+        texts: Iterable[str],
+        *,
+        allowed_special: Literal["all"] | Collection[str] = (),
+        disallowed_special: Literal["all"] | Collection[str] = "all",
+    ) -> list[list[int]]:
+        """`encode` for each of several texts."""
+        check_texts(texts)
+        allowed, disallowed = self._special_rule(allowed_special, disallowed_special)
+        encoded = []
+        for text in texts:
+            try:
+                encoded.append(self._encode_part(check_text(text), allowed, disallowed, final=True)[0])
+            except UnicodeEncodeError:
+                raise surrogate_error(text) from None
+        return encoded
+
+    def encode_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        chunk_bytes: int = 1 << 20,
+        allowed_special: Literal["all"] | Collection[str] = (),
+        disallowed_special: Literal["all"] | Collection[str] = "all",
+        progress: bool = False,
+    ) -> Iterator[np.ndarray]:
+        """Encode a UTF-8 file of any size, yielding its ids in arrays of uint16 (uint32 above 65,536 tokens).
+
+        Joined, the arrays equal `encode` of the whole file, line ends and all: the text is cut only where that changes
+        no token. Memory holds about `chunk_bytes` of text at a time, or the longest pre-token if that is longer.
+        progress: show a bar of bytes done. Raises ValueError if the file is not UTF-8, naming the first bad byte.
+        """
+        if chunk_bytes < 1:
+            raise ValueError(f"chunk_bytes must be at least 1, not {chunk_bytes}")
+        allowed, disallowed = self._special_rule(allowed_special, disallowed_special)
+        path = Path(path)
+        bar = tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc="encode", disable=not progress)
+        return self._encode_chunks(path, chunk_bytes, allowed, disallowed, bar)
+
+    def _encode_chunks(
+        self, path: Path, chunk_bytes: int, allowed: list[str], disallowed: list[str], bar: tqdm
+    ) -> Iterator[np.ndarray]:
+        dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        text, done, wanted = "", 0, chunk_bytes
+        with bar, open(path, "rb") as file:
+            final = False
+            while not final:
+                chunk = file.read(wanted)
+                final = not chunk
+                pending = len(decoder.getstate()[0])  # bytes of a character that the last chunk began
+                try:
+                    text += decoder.decode(chunk, final)
+                except UnicodeDecodeError as error:
+                    raise ValueError(
+                        f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset "
+                        f"{done - pending + error.start} ({error.reason}). If it is text in another encoding, convert "
+                        f"it first: open(path, encoding=...).read() and write it back as UTF-8."
+                    ) from None
+                done += len(chunk)
+                bar.update(len(chunk))
+                ids, used = self._encode_part(text, allowed, disallowed, final)
+                # A pre-token longer than the chunk: read twice as much each time, so that it is not rescanned n times.
+                wanted = chunk_bytes if used else 2 * wanted
+                text = text[used:]
+                if ids:
+                    yield np.array(ids, dtype)
+
+    def _special_rule(
+        self, allowed: Literal["all"] | Collection[str], disallowed: Literal["all"] | Collection[str]
+    ) -> tuple[list[str], list[str]]:
+        """The two arguments as lists of special tokens, the longest first."""
+        chosen: list[list[str]] = []
+        for name, tokens in [("allowed_special", allowed), ("disallowed_special", disallowed)]:
+            if tokens == "all":
+                tokens = self.special_tokens if name == "allowed_special" else set(self.special_tokens) - set(chosen[0])
+            if isinstance(tokens, str):
+                raise ValueError(f'{name} must be "all" or a collection of strings, so {{{tokens!r}}}, not {tokens!r}')
+            if unknown := [token for token in tokens if token not in self.special_tokens]:
+                known = list(self.special_tokens) or "none at all"
+                raise ValueError(f"{name} names {unknown[0]!r}, which is no special token of this tokenizer: {known}")
+            chosen.append(sorted(tokens, key=len, reverse=True))
+        return chosen[0], chosen[1]
+
+    def _encode_part(self, text: str, allowed: list[str], disallowed: list[str], final: bool) -> tuple[list[int], int]:
+        """Encode `text` up to where more text could change it: (ids, how many characters they cover)."""
+        for token in disallowed:
+            if token in text:
+                raise ValueError(
+                    f"the text holds {token!r} at character {text.index(token)}, which is the text of a special token. "
+                    f"Pass allowed_special={{{token!r}}} to encode it as that token (id {self.special_tokens[token]}), "
+                    f"or disallowed_special=() to encode it as ordinary text."
+                )
+        ids: list[int] = []
+        start, end = 0, len(text)
+        if not final:  # what starts later could grow into a special token, or overlap a forbidden one
+            end -= 2 * max(map(len, allowed + disallowed), default=0)
+        if allowed:
+            for found in re.finditer("|".join(map(re.escape, allowed)), text):
+                if found.start() > end:
+                    break
+                ids += self._encode_ordinary(text[start : found.start()])[0]
+                ids.append(self.special_tokens[found.group()])
+                start = found.end()
+        if final:
+            ids += self._encode_ordinary(text[start:])[0]
+            return ids, len(text)
+        if start < end:
+            rest, used = self._encode_ordinary(text[start:end], final=False)
+            ids += rest
+            start += used
+        return ids, start
+
+    # ---- ids -> text
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes that `ids` stand for, one after the other; special tokens give the UTF-8 of their text.
+
+        ids: any iterable of integers, or an integer array of one dimension. Raises ValueError for an id out of range.
+        """
+        if isinstance(ids, np.ndarray):
+            ids = ids.tolist()
+        ids = list(ids)
+        try:
+            if not ids or min(ids) >= 0:
+                return b"".join([self.tokens[token_id] for token_id in ids])  # type: ignore[misc]
+        except (IndexError, TypeError):
+            pass  # explained below
+        for place, token_id in enumerate(ids):
+            if not hasattr(token_id, "__index__"):
+                raise TypeError(f"ids must be integers, but ids[{place}] is {token_id!r}; decode a batch row by row")
+            if not 0 <= token_id < self.vocab_size or self.tokens[token_id] is None:
+                raise ValueError(
+                    f"ids[{place}] is {token_id}, and this tokenizer has no such token: its ids are "
+                    f"0..{self.vocab_size - 1}. Do the ids come from another tokenizer, or from a model whose "
+                    f"vocabulary is padded?"
+                )
+        raise AssertionError("unreachable: some id must have been wrong")
+
+    def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
+        """The text that `ids` stand for.
+
+        A token may hold part of a character, so ids cut anywhere need not be UTF-8. errors: "replace" puts U+FFFD for
+        each bad sequence, "strict" raises UnicodeDecodeError, "backslashreplace" shows the bytes, as in `bytes.decode`.
+        """
+        return self.decode_bytes(ids).decode("utf-8", errors)
+
+
+def check_text(text: object) -> str:
+    """`text` itself, if it is a str; otherwise a TypeError that says how to make it one."""
+    if isinstance(text, str):
+        return text
+    advice = "decode it first: data.decode('utf-8')" if isinstance(text, bytes) else "encode_batch takes several texts"
+    raise TypeError(f"text must be a str, not {type(text).__name__}; {advice}")
+
+
+def check_texts(texts: object) -> None:
+    """Raise TypeError if `texts` is one text: its items would be its characters."""
+    if isinstance(texts, (str, bytes)):
+        raise TypeError(f"texts must be several strings, not one {type(texts).__name__}; pass [text] for one text")
+
+
+def check_special_tokens(special_tokens: Iterable[str]) -> list[str]:
+    """The special tokens as a list, or an error for what cannot be one."""
+    if isinstance(special_tokens, str):
+        raise TypeError(f"special_tokens must be several strings; for one, pass [{special_tokens!r}]")
+    tokens = list(special_tokens)
+    for token in tokens:
+        if not isinstance(token, str) or not token:
+            raise ValueError(f"a special token must be a non-empty string, not {token!r}")
+    if len(set(tokens)) < len(tokens):
+        raise ValueError(f"special_tokens holds a token twice: {tokens}")
+    return tokens
+
+
+def surrogate_error(text: str) -> ValueError:
+    """The error for text that has no UTF-8."""
+    at = next(i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff")
+    return ValueError(
+        f"the text holds a lone surrogate, U+{ord(text[at]):04X} at character {at}: half of a UTF-16 pair, not a "
+        f"character, so it has no UTF-8. If the pair is there, join it: text.encode('utf-16', 'surrogatepass').decode('utf-16'). "
+        f"Otherwise drop it: text.encode('utf-8', 'replace').decode('utf-8')."
+    )

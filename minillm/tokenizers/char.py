@@ -1,0 +1,108 @@
+"""The simplest tokenizer that there is: one id for each character seen in training.
+
+>>> tok = CharTokenizer.train(["abra cadabra"])
+>>> tok.encode("cab")
+[3, 1, 2]
+>>> tok.decode([3, 1, 2])
+'cab'
+
+It needs no theory, and its ids are easy to follow in a debugger. What it lacks shows why BPE exists: sequences are as
+long as the text, and a character that was not in training has no id.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from .base import END_OF_TEXT, Tokenizer, check_special_tokens, check_text, check_texts, surrogate_error
+from .files import read_json, tokenizer_json_path, write_json
+
+FORMAT = "minillm-char-tokenizer"
+
+
+class CharTokenizer(Tokenizer):
+    """One id per character. Make one with `train`, or read one with `load`.
+
+    characters: those that have an id, in the order of their ids. special_tokens: their ids follow.
+    unk_token: the special token that stands for any character without an id; None: such a character raises.
+    """
+
+    def __init__(self, characters: str, special_tokens: Iterable[str], unk_token: str | None = None):
+        specials = check_special_tokens(special_tokens)
+        if unk_token is not None and unk_token not in specials:
+            raise ValueError(f"unk_token {unk_token!r} must be one of the special tokens {specials}")
+        if len(set(characters)) < len(characters):
+            raise ValueError("characters holds a character twice")
+        if clash := [token for token in specials if len(token) == 1 and token in characters]:
+            raise ValueError(f"the special token {clash[0]!r} is also an ordinary character; choose a longer text")
+        tokens = [character.encode() for character in characters] + [token.encode() for token in specials]
+        super().__init__(tokens, {token: len(characters) + i for i, token in enumerate(specials)})
+        self.characters = characters
+        self.unk_token = unk_token
+        self._ids = {character: i for i, character in enumerate(characters)}
+
+    @classmethod
+    def train(
+        cls, texts: Iterable[str], *, special_tokens: Iterable[str] = (END_OF_TEXT,), unk_token: str | None = None
+    ) -> CharTokenizer:
+        """Give an id to every character in `texts`, in the order of their code points, then to the special tokens.
+
+        unk_token: added to the special tokens, to stand for characters that the texts do not hold, e.g. "<unk>".
+        Raises ValueError for texts without a character.
+        """
+        specials = check_special_tokens(special_tokens)
+        if unk_token is not None and unk_token not in specials:
+            specials.append(unk_token)
+        seen: set[str] = set()
+        check_texts(texts)
+        for text in texts:
+            check_text(text)
+            for special in specials:
+                text = text.replace(special, "")
+            seen.update(text)
+        if not seen:
+            raise ValueError("the texts hold no character to learn from; were they a generator that is used up?")
+        characters = "".join(sorted(seen))
+        try:
+            return cls(characters, specials, unk_token)
+        except UnicodeEncodeError:
+            raise surrogate_error(characters) from None
+
+    def _encode_ordinary(self, text: str, final: bool = True) -> tuple[list[int], int]:
+        try:
+            return [self._ids[character] for character in text], len(text)
+        except KeyError as error:
+            if self.unk_token is None:
+                character = error.args[0]
+                raise ValueError(
+                    f"character {character!r} (U+{ord(character):04X}) at position {text.index(character)} was not in "
+                    f"the training texts, so it has no id. Train on text that holds it, or with unk_token='<unk>', or use "
+                    f"BPETokenizer, which can encode anything."
+                ) from None
+        unknown = self.special_tokens[self.unk_token]
+        return [self._ids.get(character, unknown) for character in text], len(text)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `path` (or `path`/tokenizer.json, unless the name ends in .json), in a format of our own."""
+        write_json(tokenizer_json_path(path), {"format": FORMAT, **self._description()})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> CharTokenizer:
+        """Read what `save` wrote."""
+        path = tokenizer_json_path(path)
+        content = read_json(path)
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise ValueError(f'{path} is no character tokenizer: it does not say "format": "{FORMAT}"')
+        expected = {"characters", "special_tokens", "unk_token"}
+        if set(content) != expected:
+            raise ValueError(f"{path} must hold {sorted(expected)}, but holds {sorted(content)}")
+        return cls(**content)
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "characters": self.characters,
+            "special_tokens": list(self.special_tokens),
+            "unk_token": self.unk_token,
+        }

@@ -1,0 +1,300 @@
+"""Files of BPE tokenizers: `tokenizer.json` of the Hugging Face `tokenizers` library, and GPT-2's two files.
+
+Both write a token as text. Its bytes need not be UTF-8, so GPT-2 gave each of the 256 byte values a printable character
+of its own: bytes that print in Latin-1 stand for themselves, the others are U+0100 and up. A space becomes "Ġ", a
+newline "Ċ", and 中 (E4 B8 AD) "ä¸Ń". The order of those characters, `GPT2_BYTE_ORDER`, is the order of the first 256 ids.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .files import read_json, tokenizer_json_path, write_json, write_text
+from .split import UNICODE_PATTERNS
+
+if TYPE_CHECKING:
+    from .bpe import BPETokenizer
+
+_PRINTING = [*range(33, 127), *range(161, 173), *range(174, 256)]  # "!" to "~", "¡" to "¬", "®" to "ÿ"
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTING]
+GPT2_BYTE_ORDER = bytes(_PRINTING + _OTHERS)
+CHARACTER_OF_BYTE = {byte: chr(byte) for byte in _PRINTING} | {byte: chr(256 + i) for i, byte in enumerate(_OTHERS)}
+BYTE_OF_CHARACTER = {character: byte for byte, character in CHARACTER_OF_BYTE.items()}
+
+# Only the exact patterns are known. tiktoken's newer spelling of gpt4 differs in white space at the end of a text
+# (see split.py), and to be almost right would be worse than to refuse.
+_PATTERN_NAMES = {pattern: name for name, pattern in UNICODE_PATTERNS.items()}
+
+
+def spell(token: bytes) -> str:
+    """A token's bytes in GPT-2's alphabet.
+
+    >>> spell(" 中".encode())
+    'Ġä¸Ń'
+    """
+    return "".join(CHARACTER_OF_BYTE[byte] for byte in token)
+
+
+def unspell(text: str) -> bytes:
+    """The bytes of a token written in GPT-2's alphabet. Raises KeyError for a character outside of it."""
+    return bytes(BYTE_OF_CHARACTER[character] for character in text)
+
+
+# ---- tokenizer.json
+
+
+def tokenizer_json(tokenizer: BPETokenizer) -> dict[str, Any]:
+    """The contents of tokenizer.json, by which the `tokenizers` library gives the same ids."""
+    if tokenizer.pattern == "gpt2":
+        pre_tokenizer = _byte_level(use_regex=True)  # it has GPT-2's pattern built in
+    else:
+        split = {
+            "type": "Split",
+            "pattern": {"Regex": UNICODE_PATTERNS[tokenizer.pattern]},
+            "behavior": "Isolated",
+            "invert": False,
+        }
+        pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, _byte_level(use_regex=False)]}
+    added = [
+        {
+            "id": token_id,
+            "content": token,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for token, token_id in sorted(tokenizer.special_tokens.items(), key=_by_id)
+    ]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": None,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": None,
+        "decoder": _byte_level(use_regex=True),
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": tokenizer.whole_pieces,
+            "vocab": _vocabulary(tokenizer),
+            "merges": [[_spell_id(tokenizer, left), _spell_id(tokenizer, right)] for left, right in tokenizer.merges],
+        },
+    }
+
+
+def save_tokenizer_json(tokenizer: BPETokenizer, path: str | os.PathLike[str]) -> None:
+    """Write tokenizer.json, whole or not at all."""
+    write_json(tokenizer_json_path(path), tokenizer_json(tokenizer))
+
+
+def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The arguments of `BPETokenizer` from a tokenizer.json.
+
+    Raises ValueError that names the part, if anything in the file would give text other ids than ours.
+    """
+    path = tokenizer_json_path(path)
+    content = read_json(path)
+    _check_supported(content, path)
+    model = content["model"]
+    special_tokens = {token["content"]: token["id"] for token in content.get("added_tokens") or []}
+    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+    return {
+        **_tokens_and_merges(model["vocab"], merges, special_tokens, path),
+        "pattern": _pattern_of(content["pre_tokenizer"], path),
+        "special_tokens": special_tokens,
+        "whole_pieces": bool(model.get("ignore_merges")),
+    }
+
+
+def _check_supported(content: Any, path: Path) -> None:
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise ValueError(f"{path} is no tokenizer.json: it has no 'model'")
+    model = content["model"]
+    kind = model.get("type", "BPE")  # files before 2021 leave it out
+    if kind != "BPE":
+        raise ValueError(f"{path}: the model is {kind}, but only byte-level BPE can be read")
+    if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
+        raise ValueError(f"{path}: the model has no 'vocab' and 'merges'")
+    post_processor = content.get("post_processor")
+    if isinstance(post_processor, dict) and post_processor.get("type") == "ByteLevel":
+        post_processor = None  # only moves offsets, not ids
+    decoder = content.get("decoder")
+    if isinstance(decoder, dict) and decoder.get("type") == "ByteLevel":
+        decoder = None  # the way we decode
+    changing = {
+        "normalizer": content.get("normalizer"),
+        "truncation": content.get("truncation"),
+        "padding": content.get("padding"),
+        "post_processor": post_processor,
+        "decoder": decoder,
+        "model.dropout": model.get("dropout"),
+        "model.continuing_subword_prefix": model.get("continuing_subword_prefix"),
+        "model.end_of_word_suffix": model.get("end_of_word_suffix"),
+        "model.byte_fallback": model.get("byte_fallback"),
+    }
+    for part, value in changing.items():
+        if value:
+            shown = value["type"] if isinstance(value, dict) and "type" in value else json.dumps(value)
+            raise ValueError(
+                f"{path}: {part} is {shown}, which is not supported, and ids would differ without it. "
+                f"Byte-level BPE without a {part.rpartition('.')[2]} can be read."
+            )
+    for token in content.get("added_tokens") or []:
+        for flag in ("single_word", "lstrip", "rstrip"):
+            if token.get(flag):
+                raise ValueError(f"{path}: the added token {token['content']!r} has {flag}, which is not supported")
+
+
+def _pattern_of(pre_tokenizer: Any, path: Path) -> str:
+    """The name of the split pattern that a file's pre_tokenizer stands for."""
+    steps = pre_tokenizer["pretokenizers"] if _is(pre_tokenizer, "Sequence") else [pre_tokenizer]
+    if not _is(steps[-1], "ByteLevel"):
+        shown = " + ".join(step["type"] if isinstance(step, dict) else "none" for step in steps)
+        raise ValueError(f"{path}: the pre_tokenizer is {shown}, but only BPE that ends in ByteLevel is supported")
+    if steps[-1].get("add_prefix_space"):
+        raise ValueError(f"{path}: the pre_tokenizer has add_prefix_space=true, which is not supported")
+    use_regex = steps[-1].get("use_regex", True)
+    if len(steps) == 1 and use_regex:
+        return "gpt2"
+    if len(steps) == 2 and _is(steps[0], "Split") and not use_regex:
+        split = steps[0]
+        regex_text = split["pattern"].get("Regex")
+        # The patterns match every character, so it is the same to keep what matches or to throw away what does not.
+        keeps_all = (split["behavior"], split["invert"]) in [("Isolated", False), ("Isolated", True), ("Removed", True)]
+        if regex_text in _PATTERN_NAMES and keeps_all:
+            return _PATTERN_NAMES[regex_text]
+        raise ValueError(
+            f"{path}: the pre_tokenizer splits by {split['pattern']} ({split['behavior']}), which is not supported. "
+            f"Known patterns: {UNICODE_PATTERNS}"
+        )
+    shown = " + ".join(step["type"] for step in steps)
+    raise ValueError(f"{path}: the pre_tokenizer is {shown} with use_regex={use_regex}, which is not supported")
+
+
+# ---- GPT-2's vocab.json and merges.txt
+
+
+def save_gpt2_files(tokenizer: BPETokenizer, folder: str | os.PathLike[str]) -> None:
+    """Write vocab.json (token -> id) and merges.txt (a version line, then "left right" in order)."""
+    if tokenizer.pattern != "gpt2":
+        raise ValueError(
+            f"vocab.json and merges.txt do not say how text is split, and their readers use GPT-2's pattern; this "
+            f"tokenizer has pattern {tokenizer.pattern!r}. Use save(), which writes tokenizer.json, or train with 'gpt2'."
+        )
+    lines = [f"{_spell_id(tokenizer, left)} {_spell_id(tokenizer, right)}\n" for left, right in tokenizer.merges]
+    write_json(Path(folder) / "vocab.json", _vocabulary(tokenizer))
+    write_text(Path(folder) / "merges.txt", "#version: 0.2\n" + "".join(lines))
+
+
+def read_gpt2_files(folder: str | os.PathLike[str], special_tokens: Sequence[str]) -> dict[str, Any]:
+    """The arguments of `BPETokenizer` from a folder with vocab.json and merges.txt."""
+    path = Path(folder) / "vocab.json"
+    vocab = read_json(path)
+    if not isinstance(vocab, dict):
+        raise ValueError(f"{path} must hold an object of token -> id")
+    if missing := [token for token in special_tokens if token not in vocab]:
+        raise ValueError(
+            f"{path} does not hold the special token {missing[0]!r}: pass special_tokens= with those it holds, or ()"
+        )
+    merges_path = Path(folder) / "merges.txt"
+    lines = merges_path.read_text(encoding="utf-8").split("\n")
+    pairs = [line.rstrip("\r") for line in lines[lines[0].startswith("#version") :]]
+    merges = [tuple(pair.split(" ")) for pair in pairs if pair]
+    specials = {token: vocab[token] for token in special_tokens}
+    arguments = _tokens_and_merges(vocab, merges, specials, merges_path)
+    return {**arguments, "pattern": "gpt2", "special_tokens": specials}
+
+
+# ---- shared by the two formats
+
+
+def check_special_spellings(tokenizer: BPETokenizer) -> None:
+    """Raise ValueError if a special token is written like an ordinary one: in a file the two would be one."""
+    for special in tokenizer.special_tokens:
+        try:
+            clash = tokenizer.id_of_token.get(unspell(special))
+        except KeyError:
+            continue  # has a character that no ordinary token is written with
+        if clash is not None:
+            raise ValueError(
+                f"the special token {special!r} is written like the ordinary token {clash}, "
+                f"{tokenizer.tokens[clash]!r}; choose a text that is no word, such as '<|{special}|>'"
+            )
+
+
+def _vocabulary(tokenizer: BPETokenizer) -> dict[str, int]:
+    ordinary = {spell(token): token_id for token, token_id in tokenizer.id_of_token.items()}
+    return dict(sorted({**ordinary, **tokenizer.special_tokens}.items(), key=_by_id))
+
+
+def _tokens_and_merges(
+    vocab: Mapping[str, int], merges: Iterable[tuple[str, ...]], special_tokens: Mapping[str, int], path: Path
+) -> dict[str, Any]:
+    """tokens (id -> bytes) and merges (pairs of ids) from their spellings, with everything checked that must hold."""
+    ids = {**vocab, **special_tokens}
+    if moved := [token for token, token_id in special_tokens.items() if vocab.get(token, token_id) != token_id]:
+        raise ValueError(
+            f"{path}: the added token {moved[0]!r} has id {ids[moved[0]]}, but {vocab[moved[0]]} in the model"
+        )
+    ordinary = {token: token_id for token, token_id in vocab.items() if token not in special_tokens}
+    if bad := [token for token, token_id in ids.items() if not isinstance(token_id, int) or token_id < 0]:
+        raise ValueError(f"{path}: the id of {bad[0]!r} is {ids[bad[0]]!r}, not a whole number from 0 up")
+    if max(ids.values(), default=0) > 4 * len(ids) + 1000:
+        raise ValueError(f"{path}: {len(ids)} tokens have ids up to {max(ids.values())}, so the file must be wrong")
+    tokens: list[bytes | None] = [None] * (max(ids.values(), default=-1) + 1)
+    for token, token_id in ids.items():
+        if tokens[token_id] is not None:
+            raise ValueError(f"{path}: the id {token_id} is given to two tokens, one of them {token!r}")
+        try:
+            tokens[token_id] = token.encode() if token in special_tokens else unspell(token)
+        except KeyError as character:
+            raise ValueError(
+                f"{path}: the token {token!r} holds {character}, which is not in GPT-2's byte alphabet: this is not a "
+                f"byte-level vocabulary, or {token!r} is a special token that the file does not declare"
+            ) from None
+    if absent := [byte for byte, character in CHARACTER_OF_BYTE.items() if character not in ordinary]:
+        raise ValueError(
+            f"{path}: {len(absent)} of the 256 single bytes have no token, among them {absent[0]:#04x}, so some text "
+            f"could not be encoded. Train byte-level BPE with all bytes in its initial alphabet."
+        )
+    pairs = []
+    for number, merge in enumerate(merges):
+        if len(merge) != 2:
+            raise ValueError(f"{path}: merge {number} must be two tokens, not {merge!r}")
+        left, right = merge
+        if absent_tokens := [token for token in (left, right, left + right) if token not in ordinary]:
+            raise ValueError(
+                f"{path}: merge {number} is {left!r} + {right!r}, but {absent_tokens[0]!r} is not in the vocabulary, "
+                f"or is a special token there"
+            )
+        pairs.append((ordinary[left], ordinary[right]))
+    return {"tokens": tokens, "merges": pairs}
+
+
+def _spell_id(tokenizer: BPETokenizer, token_id: int) -> str:
+    return spell(tokenizer.token_bytes(token_id))
+
+
+def _byte_level(use_regex: bool) -> dict[str, Any]:
+    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
+
+
+def _is(part: Any, kind: str) -> bool:
+    return isinstance(part, dict) and part.get("type") == kind
+
+
+def _by_id(entry: tuple[str, int]) -> int:
+    return entry[1]

@@ -1,0 +1,119 @@
+r"""Cut text into pre-tokens: the pieces that byte-pair encoding may merge inside, but never across.
+
+GPT-2 (Radford et al. 2019, section 2.2) found that plain BPE spends its vocabulary on "dog.", "dog!" and "dog?",
+so it first cuts text by a regular expression into words, numbers, punctuation and white space, and merges only
+within the pieces. A space belongs to the word after it:
+
+>>> split_text("I've 12345 cats,\n  here", "gpt2")
+['I', "'ve", ' 12345', ' cats', ',', '\n ', ' here']
+>>> split_text("I've 12345 cats,\n  here", "gpt4")
+['I', "'ve", ' ', '123', '45', ' cats', ',\n', ' ', ' here']
+
+Two engines do the cutting. `regex` knows Unicode's letters (\p{L}), digits (\p{N}) and white space. The standard
+library's `re` does not, but on pure ASCII text it needs no Unicode and is about twice as fast. So text goes through
+in windows, and each window that is ASCII takes the fast path. The two give the same pieces, which the tests prove.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+
+import regex
+
+# The patterns as published: "gpt2" in GPT-2's encoder.py; "gpt4" is cl100k_base of tiktoken's first release, which
+# GPT-3.5, GPT-4 and Llama 3 use. (Later tiktoken releases write gpt4's end as `\s++$|\s*[\r\n]|\s+(?!\S)|\s`, which
+# puts a newline and the spaces after it into one piece at the end of a text, and only there. That changes ids only if
+# the vocabulary has a token of a newline and then spaces, which training by this pattern never makes.)
+UNICODE_PATTERNS = {
+    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "gpt4": (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+}
+
+# A window and its pieces should stay in the processor's cache: 1 << 16 took half as long again when it was measured.
+WINDOW_CHARS = 1 << 12
+_LOOKAHEAD = 3  # no alternative looks further than this past the end of a piece ("'ll" is the longest)
+
+
+def ascii_pattern(name: str, *, possessive: bool = sys.version_info >= (3, 11)) -> str:
+    r"""The pattern called `name` for the standard library's `re`, right for ASCII text only.
+
+    Three things differ from `UNICODE_PATTERNS`. The classes are spelled out, because `\s` in `re` also takes
+    U+001C to U+001F, which Unicode does not call white space. The commonest alternative, a word after an optional
+    space, comes first; that changes nothing, as no earlier alternative can begin with a letter or a space and a letter.
+    Quantifiers are possessive (`++`: never give back) from Python 3.11 on, where `re` has them: backtracking could
+    not find anything there.
+    """
+    p = "+" if possessive else ""
+    if name == "gpt2":
+        return (
+            rf" ?[A-Za-z]+{p}|'(?:[stmd]|re|ve|ll)| ?[0-9]+{p}| ?[^\t-\r A-Za-z0-9]+{p}"
+            r"|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
+        )
+    return (
+        rf" ?[A-Za-z]+{p}|'(?:[stmdSTMD]|[rR][eE]|[vV][eE]|[lL][lL])|[^\r\nA-Za-z0-9]?{p}[A-Za-z]+{p}|[0-9]{{1,3}}{p}"
+        rf"| ?[^\t-\r A-Za-z0-9]+{p}[\r\n]*{p}|[\t-\r ]*[\r\n]+|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
+    )
+
+
+_UNICODE = {name: regex.compile(pattern) for name, pattern in UNICODE_PATTERNS.items()}
+_ASCII = {name: re.compile(ascii_pattern(name)) for name in UNICODE_PATTERNS}
+
+
+def check_pattern_name(name: str) -> None:
+    """Raise ValueError, naming the known ones, unless `name` is a pattern."""
+    if name not in UNICODE_PATTERNS:
+        raise ValueError(f"unknown split pattern {name!r}: choose one of {', '.join(map(repr, UNICODE_PATTERNS))}")
+
+
+def split_text(text: str, pattern: str) -> list[str]:
+    """All pre-tokens of `text`, in order; joined, they are `text` again.
+
+    pattern: "gpt2" or "gpt4".
+    """
+    check_pattern_name(pattern)
+    return [piece for pieces, _ in split_windows(text, pattern) for piece in pieces]
+
+
+def split_windows(
+    text: str, pattern: str, *, final: bool = True, window: int = WINDOW_CHARS
+) -> Iterator[tuple[list[str], int]]:
+    """Yield (pieces, how many characters they cover) for one window of `text` after the other.
+
+    final=False says that more text will follow: the end of `text` that it could still change is left out.
+    """
+    start, size = 0, window
+    while start < len(text):
+        part = text[start : start + size]
+        pieces: list[str] = (_ASCII if part.isascii() else _UNICODE)[pattern].findall(part)
+        used = len(part)
+        if not final or start + used < len(text):
+            used -= _drop_unsettled(pieces)
+        if used:
+            yield pieces, used
+            start, size = start + used, window
+        elif start + size < len(text):
+            size *= 2  # a piece longer than the window: look at more
+        else:
+            return
+
+
+def _drop_unsettled(pieces: list[str]) -> int:
+    """Remove from the end of `pieces` what text to come could still change; return how many characters that is.
+
+    Matching runs left to right and never looks back, so a piece changes only if its match looked at characters beyond
+    the text at hand. A run of letters, digits or punctuation looks at most `_LOOKAHEAD` characters past its end; a run
+    of white space looks at the whole run. So everything before a boundary is settled once `_LOOKAHEAD` characters
+    follow the boundary and no white space ends at it. (`isspace` takes U+001C to U+001F too, which only errs on the
+    careful side.)
+    """
+    dropped, settled = 0, len(pieces)
+    while settled and (dropped < _LOOKAHEAD or pieces[settled - 1][-1].isspace()):
+        settled -= 1
+        dropped += len(pieces[settled])
+    del pieces[settled:]
+    return dropped
