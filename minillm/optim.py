@@ -34,13 +34,14 @@ class Optimizer:
     state_names: tuple[str, ...] = ()  # the arrays kept for each parameter, by torch's names
 
     def __init__(self, params: Iterable[Parameter] | Iterable[dict[str, Any]], defaults: dict[str, Any]):
-        given = list(params)
-        groups = given if given and isinstance(given[0], dict) else [{"params": given}]
+        given: list[Any] = list(params)
+        groups: list[dict[str, Any]] = given if given and isinstance(given[0], dict) else [{"params": given}]
         self.param_groups: list[dict[str, Any]] = []
         for group in groups:
             unknown = set(group) - set(defaults) - {"params"}
             if unknown:
-                raise ValueError(f"parameter group: unknown key {min(unknown)!r}; known are {', '.join(defaults)}, params")
+                known = ", ".join(defaults)
+                raise ValueError(f"unknown key {min(unknown)!r} in a parameter group; known: params, {known}")
             self.param_groups.append({**defaults, **group, "params": list(group["params"])})
         self.params: list[Parameter] = [p for group in self.param_groups for p in group["params"]]
         if not self.params:
@@ -82,8 +83,8 @@ class Optimizer:
             arrays[f"{names[id(p)]}.step"] = np.array(self.steps[id(p)], dtype=np.int64)
         return arrays
 
-    def load_state_dict(self, names: dict[int, str], arrays: dict[str, np.ndarray]) -> None:
-        """Take over what `state_dict` gave. Arrays that are missing, unknown or misshapen: ValueError, nothing changed."""
+    def check_state_dict(self, names: dict[int, str], arrays: dict[str, np.ndarray]) -> None:
+        """Raise ValueError, naming the first difference, unless `arrays` is a state of exactly these parameters."""
         expected = self.state_dict(names)
         problems = [f"{name} is missing" for name in expected if name not in arrays]
         problems += [f"{name} is unknown" for name in arrays if name not in expected]
@@ -93,8 +94,12 @@ class Optimizer:
             if name in arrays and arrays[name].shape != own.shape
         ]
         if problems:
-            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise ValueError(f"this optimizer state does not fit the {type(self).__name__}: {problems[0]}{more}")
+            more = f" ({len(problems)} such differences)" if len(problems) > 1 else ""
+            raise ValueError(f"the state does not fit this {type(self).__name__} and model: {problems[0]}{more}")
+
+    def load_state_dict(self, names: dict[int, str], arrays: dict[str, np.ndarray]) -> None:
+        """Take over what `state_dict` gave. Raises ValueError, changing nothing, if names or shapes differ."""
+        self.check_state_dict(names, arrays)
         for p in self.params:
             for key, own in self.state[id(p)].items():
                 own[...] = arrays[f"{names[id(p)]}.{key}"]
@@ -208,7 +213,8 @@ def param_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
     """
     tables = [module for _, module in model.named_modules() if isinstance(module, Embedding)]
     embeddings = {id(p) for table in tables for p in table.parameters()}
-    decay, no_decay = [], []
+    decay: list[Parameter] = []
+    no_decay: list[Parameter] = []
     for _, p in model.named_parameters():
         (no_decay if p.ndim < 2 or id(p) in embeddings else decay).append(p)
     groups = [{"params": decay, "weight_decay": weight_decay}, {"params": no_decay, "weight_decay": 0.0}]
@@ -218,19 +224,20 @@ def param_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
 def clip_grad_norm_(params: Iterable[Parameter], max_norm: float) -> float:
     """Scale all gradients by one factor so that their joint L2 norm is at most `max_norm`; returns the norm before.
 
-    As in Pascanu et al. 2013, section 3.2. A norm that is not finite leaves the gradients alone, so that the caller
-    can look at them. The scaled gradients are new arrays: the old ones may be shared (see the top of this file).
+    Pascanu et al. 2013, section 3.2; the 1e-6 is torch's, so that both engines scale alike. A norm that is not finite
+    leaves the gradients alone, so that the caller can look at them. The scaled gradients are new arrays: the old ones
+    may be shared (see the top of this file).
     """
-    with_grad = [p for p in params if p.grad is not None]
+    pairs = [(p, p.grad) for p in params if p.grad is not None]
     total = 0.0
-    for p in with_grad:
-        flat = p.grad.reshape(-1)
+    for _, grad in pairs:
+        flat = grad.reshape(-1)
         total += float(np.dot(flat, flat))
     norm = math.sqrt(total)
-    if math.isfinite(norm) and norm > max_norm:
-        scale = max_norm / norm
-        for p in with_grad:
-            p.grad = p.grad * scale
+    scale = max_norm / (norm + 1e-6)
+    if math.isfinite(norm) and scale < 1.0:
+        for p, grad in pairs:
+            p.grad = np.asarray(grad * scale)
     return norm
 
 

@@ -1,0 +1,176 @@
+"""The engine: everything in a training step that differs between NumPy, a GPU and many GPUs.
+
+`train.py` has one loop. What it calls on an engine is listed in `Engine`; `NumpyEngine` below is the whole of it for
+NumPy, a few lines a method, and shows what each call means. Another engine implements the same calls on its own
+arrays, and may keep losses and norms on its device until `read` asks for them.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from .data import IGNORE
+from .nn import Module
+from .optim import SGD, AdamW, Optimizer, clip_grad_norm_, param_groups
+from .tensor import no_grad
+
+if TYPE_CHECKING:
+    from .train import TrainConfig
+
+Model = Any  # a Module with `config` (a dataclass) and, on NumPy, `rng` (the generator of its dropout)
+Batch = tuple[np.ndarray, np.ndarray]  # ids and targets, both (B, T) int64
+
+
+class Engine(Protocol):
+    """What the training loop asks of an engine. A `Scalar` is a number that may still be on its way (see `read`)."""
+
+    name: str
+    model: Model  # the one being trained
+    rank: int  # of this process, 0 to world_size - 1; rank 0 writes the files
+    world_size: int
+
+    def forward_backward(self, micro_batches: list[Batch]) -> Any:
+        """Set the gradients of the mean loss over every token of every micro-batch of every rank; return that loss."""
+
+    def clip_gradients(self, max_norm: float) -> Any:
+        """Scale the gradients to a norm of at most `max_norm` (0: leave them); return the norm before."""
+
+    def step(self, lr: float) -> None:
+        """One update of the weights with peak learning rate `lr`; none if a gradient is not finite."""
+
+    def read(self, *scalars: Any) -> tuple[float, ...]:
+        """Python floats, the same on every rank, of what the methods above returned."""
+
+    def batch_loss(self, ids: np.ndarray, targets: np.ndarray) -> float:
+        """The sum of the token losses in nats, without gradient, dropout or label smoothing. Ranks share the rows."""
+
+    def agree(self, value: float) -> float:
+        """The largest `value` of any rank, so that all stop, and decay their learning rate, together."""
+
+    def memory_gb(self) -> float:
+        """The most memory used so far, in 10⁹ bytes (of the device, where there is one)."""
+
+    def model_arrays(self) -> dict[str, np.ndarray]:
+        """The weights by name, complete on every rank that writes."""
+
+    def optimizer_arrays(self) -> dict[str, np.ndarray]:
+        """The optimizer's state, "<parameter>.<state>"."""
+
+    def random_state(self) -> dict[str, Any]:
+        """The state of every random generator that a step draws from, as JSON."""
+
+    def load(
+        self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], random: dict[str, Any] | None
+    ) -> None:
+        """Take over a checkpoint's state. Raises ValueError if anything does not fit, before anything is changed.
+
+        `random` is None for a checkpoint that another engine wrote: its generators are not ours.
+        """
+
+
+class NumpyEngine:
+    """Training on this machine's processor, with our own autograd."""
+
+    name = "numpy"
+    rank = 0
+    world_size = 1
+
+    def __init__(self, model: Model, config: TrainConfig):
+        self.model = model
+        self.label_smoothing = config.label_smoothing
+        self.optimizer = make_optimizer(model, config)
+        self._names = {id(p): name for name, p in model.named_parameters()}
+
+    def forward_backward(self, micro_batches: list[Batch]) -> float:
+        self.model.train()
+        self.model.zero_grad()
+        # The mean over all tokens of the step. A mean of the micro-batches' means would be another number as soon as
+        # one holds more padding than another: so each adds its sum of losses, divided by the count of all.
+        n_tokens = sum(count_targets(targets) for _, targets in micro_batches)
+        total = 0.0
+        for ids, targets in micro_batches:
+            loss = self.model(ids, targets, reduction="sum", label_smoothing=self.label_smoothing) * (1 / n_tokens)
+            loss.backward()  # gradients of several calls add up
+            total += loss.item()
+        return total
+
+    def clip_gradients(self, max_norm: float) -> float:
+        self.grad_norm = clip_grad_norm_(self.model.parameters(), max_norm or math.inf)
+        return self.grad_norm
+
+    def step(self, lr: float) -> None:
+        if not math.isfinite(self.grad_norm):
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+
+    def read(self, *scalars: float) -> tuple[float, ...]:
+        return scalars
+
+    def batch_loss(self, ids: np.ndarray, targets: np.ndarray) -> float:
+        return batch_loss(self.model, ids, targets)
+
+    def agree(self, value: float) -> float:
+        return value
+
+    def memory_gb(self) -> float:
+        return peak_memory_gb()
+
+    def model_arrays(self) -> dict[str, np.ndarray]:
+        return self.model.state_dict()
+
+    def optimizer_arrays(self) -> dict[str, np.ndarray]:
+        return self.optimizer.state_dict(self._names)
+
+    def random_state(self) -> dict[str, Any]:
+        return self.model.rng.bit_generator.state
+
+    def load(
+        self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], random: dict[str, Any] | None
+    ) -> None:
+        if random is not None:
+            np.random.default_rng().bit_generator.state = random  # on a generator to throw away: raises if it cannot be
+        self.optimizer.check_state_dict(self._names, optimizer)
+        self.model.load_state_dict(model)  # checks for itself, before it changes anything
+        self.optimizer.load_state_dict(self._names, optimizer)
+        if random is not None:
+            self.model.rng.bit_generator.state = random
+
+
+def make_optimizer(model: Module, config: TrainConfig) -> Optimizer:
+    """AdamW or SGD over the model's two parameter groups (with and without decay), as the config says."""
+    groups: Iterable[dict[str, Any]] = param_groups(model, config.weight_decay)
+    if config.optimizer == "sgd":
+        return SGD(groups, config.lr, momentum=config.momentum, nesterov=config.nesterov)
+    return AdamW(groups, config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
+
+
+def batch_loss(model: Model, ids: np.ndarray, targets: np.ndarray) -> float:
+    """The sum of a NumPy model's token losses in nats, dropout off, no gradients kept."""
+    was_training = model.training
+    model.eval()
+    with no_grad():
+        total = model(ids, targets, reduction="sum").item()
+    model.train(was_training)
+    return total
+
+
+def count_targets(targets: np.ndarray) -> int:
+    """How many positions count, that is, are not IGNORE."""
+    return int(np.count_nonzero(targets != IGNORE))
+
+
+def peak_memory_gb() -> float:
+    """The largest resident size this process has had, in 10⁹ bytes; 0 where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9  # macOS counts bytes, Linux KiB

@@ -1,0 +1,67 @@
+"""Evaluation: how well a model predicts text that it was not trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .data import TokenDataset, iter_eval_batches
+from .engine import count_targets
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation. `loss` is nats per token: comparable only between models with the same tokenizer.
+
+    `perplexity` is e^loss: as if the model chose among that many equally likely tokens. `bits_per_byte` is what a
+    compressor built from the model would need for a byte of the text: comparable between all models and tokenizers.
+    """
+
+    loss: float
+    perplexity: float
+    bits_per_byte: float
+    n_tokens: int
+
+    def __str__(self) -> str:
+        return (
+            f"loss {self.loss:.4f} nats/token, perplexity {self.perplexity:.2f}, "
+            f"{self.bits_per_byte:.4f} bits per byte ({self.n_tokens:,} tokens)"
+        )
+
+
+def evaluate(
+    batch_loss: Callable[[np.ndarray, np.ndarray], float],
+    dataset: TokenDataset,
+    *,
+    batch_size: int,
+    context: int,
+    max_tokens: int = 0,
+) -> Evaluation:
+    """The mean loss over `dataset`, each token predicted once, in windows of `context` tokens.
+
+    `batch_loss(ids, targets)` gives the sum of a batch's token losses in nats (an engine has that method). With
+    `max_tokens` > 0 it stops after the batch that reaches that many; bits per byte then assumes that the part has as
+    many bytes per token as the whole. The first tokens of each window see little text before them, so that the
+    figures are a little worse than with a sliding window. Raises ValueError for a dataset of fewer than two tokens.
+    """
+    total, n_tokens = 0.0, 0
+    for ids, targets in iter_eval_batches(dataset, batch_size, context):
+        total += batch_loss(ids, targets)
+        n_tokens += count_targets(targets)
+        if 0 < max_tokens <= n_tokens:
+            break
+    loss = total / n_tokens
+    n_predictable = len(dataset) - (dataset.info.eos_id is not None)  # the separator that comes first is given
+    bits_per_byte = loss / math.log(2) * n_predictable / dataset.n_bytes
+    return Evaluation(loss, perplexity(loss), bits_per_byte, n_tokens)
+
+
+def perplexity(loss: float) -> float:
+    """e^loss, infinity where that is too large for a float."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
