@@ -19,6 +19,11 @@ from .dropout import dropout_scale
 #
 # Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245): H query heads share Hkv < H key/value heads. Queries are viewed
 # as (B, Hkv, G, T, D), keys as (B, Hkv, 1, T, D); NumPy's matmul broadcasts, and the backward sums over the group.
+#
+# Queries are taken `BLOCK` rows at a time. Causal rows i..j need only the keys up to j, so about half of the scores are never
+# computed, and a block of scores is small enough to stay in the cache through the passes of the softmax.
+
+BLOCK = 128
 
 
 def attention(
@@ -35,68 +40,83 @@ def attention(
     batch, heads, t_q, d = q.shape
     kv_heads, t_k = k.shape[1], k.shape[2]
     scale = 1 / math.sqrt(d) if scale is None else scale
-    grouped = (batch, kv_heads, heads // kv_heads, t_q)
-    q5 = q.data.reshape(*grouped, d)  # (B, Hkv, G, Tq, D)
+    q5 = q.data.reshape(batch, kv_heads, heads // kv_heads, t_q, d)  # (B, Hkv, G, Tq, D)
     k5, v5 = k.data[:, :, None], v.data[:, :, None]  # (B, Hkv, 1, Tk, D)
+    hidden = hidden_keys(q5.shape, t_k, causal, mask, q.dtype)
 
-    scores = (q5 * q.dtype.type(scale)) @ k5.swapaxes(-1, -2)  # (B, Hkv, G, Tq, Tk)
-    hidden = hidden_keys(t_q, t_k, causal, mask, q.dtype)
-    if hidden is not None:
-        scores += hidden if hidden.ndim == 2 else hidden.reshape(*hidden.shape[:1], *split_heads(hidden.shape[1], grouped), *hidden.shape[2:])
-    top = scores.max(axis=-1, keepdims=True)
-    if mask is not None or t_k < t_q:  # a row without any allowed key has max −∞, and −∞ − (−∞) is NaN
-        top[np.isneginf(top)] = 0
-    scores -= top
-    p = np.exp(scores, out=scores)
-    total = p.sum(axis=-1, keepdims=True)
-    total[total == 0] = 1  # a row without any allowed key attends to nothing: zeros
-    p /= total
-
-    kept = dropout_scale(p.shape, dropout_p, q.dtype, rng, None) if dropout_p else None
-    out = (p if kept is None else p * kept) @ v5  # (B, Hkv, G, Tq, D)
-    return Tensor.from_op(out.reshape(batch, heads, t_q, v.shape[-1]), (q, k, v), attention_backward, (q5, k5, v5, p, kept, scale))
+    out = np.empty((*q5.shape[:4], v.shape[-1]), dtype=q.dtype)  # (B, Hkv, G, Tq, D)
+    blocks = []  # what backward needs of each block: its rows, its number of keys, P, dropout's M
+    for start in range(0, t_q, BLOCK):
+        rows = slice(start, min(start + BLOCK, t_q))
+        end = max(rows.stop + t_k - t_q, 0) if causal else t_k  # keys that the block's last row sees
+        scores = (q5[..., rows, :] * q.dtype.type(scale)) @ k5[..., :end, :].swapaxes(-1, -2)  # (B, Hkv, G, rows, end)
+        if hidden is not None:
+            scores += hidden[..., rows, :end] if hidden.shape[-2] > 1 else hidden[..., :end]
+        p = masked_softmax(scores)
+        kept = dropout_scale(p.shape, dropout_p, q.dtype, rng, None) if dropout_p else None
+        np.matmul(p if kept is None else p * kept, v5[..., :end, :], out=out[..., rows, :])
+        blocks.append((rows, end, p, kept))
+    out4 = out.reshape(batch, heads, t_q, v.shape[-1])
+    return Tensor.from_op(out4, (q, k, v), attention_backward, (q5, k5, v5, blocks, scale))
 
 
 def attention_backward(
-    grad: Array, needs: tuple, q5: Array, k5: Array, v5: Array, p: Array, kept: Array | None, scale: float
+    grad: Array, needs: tuple, q5: Array, k5: Array, v5: Array, blocks: list[tuple], scale: float
 ) -> tuple:
-    batch, kv_heads, group, t_q, d = q5.shape
-    grad5 = grad.reshape(batch, kv_heads, group, t_q, v5.shape[-1])
-    dq = dk = dv = None
-    if needs[2]:
-        pm = p if kept is None else p * kept
-        dv = (pm.swapaxes(-1, -2) @ grad5).sum(axis=2) if group > 1 else (pm.swapaxes(-1, -2) @ grad5)[:, :, 0]
-    if needs[0] or needs[1]:
-        ds = grad5 @ v5.swapaxes(-1, -2)  # dL/dP (B, Hkv, G, Tq, Tk)
+    grad5 = grad.reshape(*q5.shape[:4], v5.shape[-1])
+    dq = np.empty(q5.shape, grad.dtype)
+    dk = np.zeros((*k5.shape[:2], *k5.shape[3:]), grad.dtype)  # (B, Hkv, Tk, D)
+    dv = np.zeros((*v5.shape[:2], *v5.shape[3:]), grad.dtype)
+    for rows, end, p, kept in blocks:
+        g = grad5[..., rows, :]
+        ds = g @ v5[..., :end, :].swapaxes(-1, -2)  # dL/dP (B, Hkv, G, rows, end)
         if kept is not None:
             ds *= kept
         ds -= np.einsum("...qk,...qk->...q", ds, p)[..., None]
         ds *= p  # dL/dS
         ds *= scale
-        if needs[0]:
-            dq = (ds @ k5).reshape(batch, kv_heads * group, t_q, d)
-        if needs[1]:
-            dk = (ds.swapaxes(-1, -2) @ q5).sum(axis=2) if group > 1 else (ds.swapaxes(-1, -2) @ q5)[:, :, 0]
-    return dq, dk, dv
+        np.matmul(ds, k5[..., :end, :], out=dq[..., rows, :])
+        dk[:, :, :end] += sum_group(ds.swapaxes(-1, -2) @ q5[..., rows, :])
+        dv[:, :, :end] += sum_group((p if kept is None else p * kept).swapaxes(-1, -2) @ g)
+    return dq.reshape(grad.shape[:3] + dq.shape[-1:]), dk, dv
 
 
-def hidden_keys(t_q: int, t_k: int, causal: bool, mask: Array | None, dtype: np.dtype) -> Array | None:
-    """What is added to the scores: 0 where a query may look, −∞ where it may not; None if everything is allowed.
+def sum_group(x: Array) -> Array:
+    """(B, Hkv, G, T, D) -> (B, Hkv, T, D): a key/value head receives the gradients of all query heads that share it."""
+    return x[:, :, 0] if x.shape[2] == 1 else x.sum(axis=2)
 
-    Causal: the last query stands at the last key (bottom-right aligned), so query i sees keys j ≤ i + Tk − Tq.
+
+def masked_softmax(scores: Array) -> Array:
+    """Softmax over the last axis, in place. A row that is −∞ everywhere (no key allowed) gives zeros instead of NaN."""
+    if scores.shape[-1] == 0:
+        return scores
+    top = scores.max(axis=-1, keepdims=True)
+    top[np.isneginf(top)] = 0  # −∞ − (−∞) would be NaN
+    scores -= top
+    p = np.exp(scores, out=scores)
+    total = p.sum(axis=-1, keepdims=True)
+    total[total == 0] = 1
+    p /= total
+    return p
+
+
+def hidden_keys(q_shape: tuple, t_k: int, causal: bool, mask: Array | None, dtype: np.dtype) -> Array | None:
+    """What is added to the scores (B, Hkv, G, Tq, Tk): 0 where a query may look, −∞ where it may not; None if everything
+    is allowed. Causal: the last query stands at the last key (bottom-right aligned), so query i sees keys j ≤ i + Tk − Tq.
     """
-    allowed = mask
+    kv_heads, group, t_q = q_shape[1:4]
+    allowed = None
+    if mask is not None:  # its head axis (1 or H) in the grouped layout
+        head_axes = (1, 1) if mask.shape[1] == 1 else (kv_heads, group)
+        allowed = mask.reshape(mask.shape[0], *head_axes, *mask.shape[2:])
+        if allowed.shape[-1] == 1:
+            allowed = np.broadcast_to(allowed, (*allowed.shape[:-1], t_k))
     if causal and t_q > 1:
         triangle = np.tri(t_q, t_k, t_k - t_q, dtype=bool)
-        allowed = triangle if mask is None else mask & triangle
+        allowed = triangle if allowed is None else allowed & triangle
     if allowed is None:
         return None
     return np.where(allowed, dtype.type(0), dtype.type(-np.inf))
-
-
-def split_heads(mask_heads: int, grouped: tuple) -> tuple[int, int]:
-    """A mask's head axis in the grouped layout: 1 → (1, 1), H → (Hkv, G)."""
-    return (1, 1) if mask_heads == 1 else (grouped[1], grouped[2])
 
 
 # Rotary position embedding (Su et al. 2021, arXiv 2104.09864, section 3.2): the pair (x₁, x₂) at position t is turned by the angle
