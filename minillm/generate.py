@@ -18,7 +18,9 @@ Array = np.ndarray
 class Sampling:
     """How the next token is chosen from the logits. Filters apply in the order of the fields, as in transformers."""
 
-    repetition_penalty: float = 1.0  # > 1: tokens that occurred already become less likely (Keskar 2019, arXiv 1909.05858)
+    repetition_penalty: float = (
+        1.0  # > 1: tokens that occurred already become less likely (Keskar 2019, arXiv 1909.05858)
+    )
     temperature: float = 1.0  # logits are divided by it; 0 takes the likeliest token ("greedy")
     top_k: int | None = None  # keep the k likeliest tokens
     top_p: float | None = None  # keep the fewest tokens whose probability reaches p (Holtzman 2020, arXiv 1904.09751)
@@ -26,9 +28,13 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.repetition_penalty <= 0:
-            raise ValueError(f"repetition_penalty = {self.repetition_penalty} must be above 0; 1 changes nothing, 1.2 is usual.")
+            raise ValueError(
+                f"repetition_penalty = {self.repetition_penalty} must be above 0; 1 changes nothing, 1.2 is usual."
+            )
         if self.temperature < 0:
-            raise ValueError(f"temperature = {self.temperature} must not be negative; 0 is greedy, 1 the model's own distribution.")
+            raise ValueError(
+                f"temperature = {self.temperature} must not be negative; 0 is greedy, 1 the model's own distribution."
+            )
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k = {self.top_k} must be at least 1: how many of the likeliest tokens to keep.")
         for name in ("top_p", "min_p"):
@@ -40,7 +46,10 @@ class Sampling:
         """The distribution (V,) that the next token is drawn from, given its logits (V,) and the ids so far."""
         x = logits.astype(np.float64)
         if not np.isfinite(x).all():
-            raise FloatingPointError("generate: the model's logits contain NaN or infinity. Were its weights damaged by a diverged training run?")
+            raise FloatingPointError(
+                "generate: the model's logits contain NaN or infinity. Were its weights damaged by a diverged "
+                "training run?"
+            )
         if self.repetition_penalty != 1:
             seen = np.unique(previous)
             x[seen] = np.where(x[seen] > 0, x[seen] / self.repetition_penalty, x[seen] * self.repetition_penalty)
@@ -83,8 +92,8 @@ def generate(
 ) -> list[list[int]]:
     """Continue each prompt (a list of ids) by up to `max_new_tokens` ids; returns the new ids, without the stop id.
 
-    A row does not depend on the other rows of its batch: it has its own random generator, made from `seed` and its index,
-    and no padding (see `decode_steps`). With the same seed, cached and uncached decoding give the same ids.
+    A row does not depend on the other rows of its batch: it has its own random generator, made from `seed` and its
+    index, and no padding (see `decode_steps`). With the same seed, cached and uncached decoding give the same ids.
     """
     new: list[list[int]] = [[] for _ in prompts]
     stopped = [False] * len(prompts)
@@ -133,16 +142,24 @@ def stream_text(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int,
 
 
 def decode_steps(
-    model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Sampling, seed: int | None, use_cache: bool
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    sampling: Sampling,
+    seed: int | None,
+    use_cache: bool,
 ) -> Iterator[dict[int, int]]:
     """The loop under all of the above: yields {row: new id} for each position.
 
-    All rows stand at the same position. One whose prompt is longer takes its next id from the prompt, the others from the
-    model, until every row has `max_new_tokens` new ids. So rows of different length need neither padding nor masks, and each
-    is computed exactly as if it were alone.
+    All rows stand at the same position. One whose prompt is longer takes its next id from the prompt, the others from
+    the model, until every row has `max_new_tokens` new ids. So rows of different length need neither padding nor
+    masks, and each is computed exactly as if it were alone.
     """
     if len(prompts) == 0 or min(len(p) for p in prompts) == 0:
-        raise ValueError("generate: each prompt needs at least one id. To start from nothing, begin with the tokenizer's end-of-text id.")
+        raise ValueError(
+            "generate: each prompt needs at least one id. To start from nothing, begin with the tokenizer's "
+            "end-of-text id."
+        )
     if max_new_tokens < 1:
         raise ValueError(f"generate: max_new_tokens = {max_new_tokens} must be at least 1.")
     lengths = [len(p) for p in prompts]
@@ -171,8 +188,9 @@ def decode_steps(
 
 
 def window_start(length: int, context: int) -> int:
-    """The first of `length` ids that the model sees. Beyond the context, the window jumps ahead by half of it, rather than
-    creeping by one: each jump costs the cache a fresh start, since learned positions count from the window's first token."""
+    """The first of `length` ids that the model sees. Beyond the context, the window jumps ahead by half of it, rather
+    than creeping by one: each jump costs the cache a fresh start, since learned positions count from the window's
+    first token."""
     if length <= context:
         return 0
     jump = max(context // 2, 1)

@@ -71,11 +71,15 @@ class Tensor:
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         if isinstance(data, Tensor):
-            raise TypeError("Tensor(data): data is already a Tensor. Use it as it is, or data.detach() for a copy of the handle.")
+            raise TypeError(
+                "Tensor(data): data is already a Tensor. Use it as it is, or data.detach() for a copy of the handle."
+            )
         array = np.asarray(data)
         if array.dtype not in FLOATS:
-            if array.dtype.kind not in "iubf" or isinstance(data, np.ndarray) and array.dtype.kind == "f":
-                raise TypeError(f"Tensor(data): dtype {array.dtype} is not float32 or float64. Convert it: data.astype(np.float32).")
+            if array.dtype.kind not in "iubf" or (isinstance(data, np.ndarray) and array.dtype.kind == "f"):
+                raise TypeError(
+                    f"Tensor(data): dtype {array.dtype} is not float32 or float64. Convert it: data.astype(np.float32)."
+                )
             array = array.astype(np.float32)
         elif not isinstance(data, (np.ndarray, np.generic)):
             array = array.astype(np.float32)  # a Python list or float: float32, as torch does
@@ -97,7 +101,11 @@ class Tensor:
         for p in parents:
             if p.data.dtype != data.dtype and backward is not to_backward:
                 name = backward.__name__.removesuffix("_backward")
-                raise TypeError(f"{name}: inputs {', '.join(f'{p.dtype}{p.shape}' for p in parents)} gave {data.dtype}. All must be of one precision, float32 or float64 (constants too: NumPy promotes float32 times np.float64(2) to float64). Convert with .to() or .astype().")
+                raise TypeError(
+                    f"{name}: inputs {', '.join(f'{p.dtype}{p.shape}' for p in parents)} gave {data.dtype}. All must "
+                    "be of one precision, float32 or float64 (constants too: NumPy promotes float32 times "
+                    "np.float64(2) to float64). Convert with .to() or .astype()."
+                )
         out.data, out.grad, out.node, out.requires_grad = data, None, None, False
         if _grad_enabled and any(p.requires_grad for p in parents):
             out.requires_grad = True
@@ -113,13 +121,21 @@ class Tensor:
         are accumulated): set `.grad = None` between steps. The graph is freed on the way, unless `retain_graph`.
         """
         if not self.requires_grad:
-            raise RuntimeError("backward(): this tensor does not require a gradient: it was computed from no parameter, or under no_grad().")
+            raise RuntimeError(
+                "backward(): this tensor does not require a gradient: it was computed from no parameter, or under "
+                "no_grad()."
+            )
         if grad is None:
             if self.data.size != 1:
-                raise RuntimeError(f"backward(): the tensor has shape {self.shape}; only a scalar has a gradient of 1. Reduce it (.sum(), .mean()) or pass grad=.")
+                raise RuntimeError(
+                    f"backward(): the tensor has shape {self.shape}; only a scalar has a gradient of 1. Reduce it "
+                    "(.sum(), .mean()) or pass grad=."
+                )
             grad = np.ones_like(self.data)
         elif grad.shape != self.shape or grad.dtype != self.dtype:
-            raise ValueError(f"backward(grad): grad is {grad.dtype}{grad.shape}, but the tensor is {self.dtype}{self.shape}.")
+            raise ValueError(
+                f"backward(grad): grad is {grad.dtype}{grad.shape}, but the tensor is {self.dtype}{self.shape}."
+            )
         if self.node is None:
             self.grad = grad.copy() if self.grad is None else self.grad + grad
             return
@@ -131,7 +147,10 @@ class Tensor:
             node = order.pop()
             grad = grads.pop(id(node))
             if node.saved is None:
-                raise RuntimeError("backward(): this graph was already freed by an earlier backward(). Compute the loss again, or pass retain_graph=True the first time.")
+                raise RuntimeError(
+                    "backward(): this graph was already freed by an earlier backward(). Compute the loss again, or "
+                    "pass retain_graph=True the first time."
+                )
             parent_grads = node.backward(grad, node.needs, *node.saved)
             for i, (parent, g) in enumerate(zip(node.parents, parent_grads)):
                 if not node.needs[i]:
@@ -140,7 +159,11 @@ class Tensor:
                     key = id(parent.node)
                     grads[key] = add_gradient(grads.get(key), g, parent, key, owned)
                 else:  # a leaf: its own array, not a view and not one that another tensor holds too
-                    if parent.grad is None and not isinstance(g, Piece) and (g is grad or g.base is not None or any(g is other for other in parent_grads[:i])):
+                    if (
+                        parent.grad is None
+                        and not isinstance(g, Piece)
+                        and (g is grad or g.base is not None or any(g is other for other in parent_grads[:i]))
+                    ):
                         g = g.copy()
                     parent.grad = add_gradient(parent.grad, g, parent, id(parent), owned)
             if not retain_graph:
@@ -189,13 +212,22 @@ class Tensor:
         if not isinstance(other, Tensor):
             array = np.asarray(other)
             if array.ndim and array.dtype.kind == "f" and array.dtype != self.dtype:
-                raise TypeError(f"{op}: a {self.dtype} tensor and a {array.dtype} array. Convert one of them with .astype(): silent promotion would slow down everything after it.")
+                raise TypeError(
+                    f"{op}: a {self.dtype} tensor and a {array.dtype} array. Convert one of them with .astype(): "
+                    "silent promotion would slow down everything after it."
+                )
             other = Tensor(array.astype(self.dtype))
         elif other.dtype != self.dtype:
-            raise TypeError(f"{op}: a {self.dtype} tensor and a {other.dtype} tensor. Convert one of them with .to(): silent promotion would slow down everything after it.")
+            raise TypeError(
+                f"{op}: a {self.dtype} tensor and a {other.dtype} tensor. Convert one of them with .to(): silent "
+                "promotion would slow down everything after it."
+            )
         for a, b in zip(reversed(self.shape), reversed(other.shape)):
             if a != b and a != 1 and b != 1:
-                raise ValueError(f"{op}: shapes {self.shape} and {other.shape} do not broadcast: counted from the right, each pair of axes must be equal or contain a 1, and {a} meets {b}.")
+                raise ValueError(
+                    f"{op}: shapes {self.shape} and {other.shape} do not broadcast: counted from the right, each pair "
+                    f"of axes must be equal or contain a 1, and {a} meets {b}."
+                )
         return other
 
     # --- elementwise: each method, then its derivative -----------------------------------------------------------
@@ -233,7 +265,10 @@ class Tensor:
 
     def __pow__(self, exponent: float) -> Tensor:
         if not isinstance(exponent, (int, float)):
-            raise TypeError(f"pow: the exponent must be a Python number, not {type(exponent).__name__}. For a tensor exponent write (exponent * x.log()).exp().")
+            raise TypeError(
+                f"pow: the exponent must be a Python number, not {type(exponent).__name__}. For a tensor exponent "
+                "write (exponent * x.log()).exp()."
+            )
         return Tensor.from_op(power(self.data, exponent), (self,), pow_backward, (self.data, exponent))
 
     def exp(self) -> Tensor:
@@ -262,15 +297,22 @@ class Tensor:
         if not isinstance(other, Tensor):
             other = Tensor(np.asarray(other, dtype=self.dtype))
         if self.ndim < 2 or other.ndim < 2 or self.shape[-1] != other.shape[-2]:
-            raise ValueError(f"matmul: {self.shape} @ {other.shape}: each needs at least 2 axes, and the last axis of the left must equal the second-last of the right. For vectors, reshape to (1, k) or (k, 1).")
+            raise ValueError(
+                f"matmul: {self.shape} @ {other.shape}: each needs at least 2 axes, and the last axis of the left "
+                "must equal the second-last of the right. For vectors, reshape to (1, k) or (k, 1)."
+            )
         if self.dtype != other.dtype:
-            raise TypeError(f"matmul: a {self.dtype} tensor and a {other.dtype} tensor. Convert one of them with .to().")
+            raise TypeError(
+                f"matmul: a {self.dtype} tensor and a {other.dtype} tensor. Convert one of them with .to()."
+            )
         return Tensor.from_op(self.data @ other.data, (self, other), matmul_backward, (self.data, other.data))
 
     # --- reductions -----------------------------------------------------------------------------------------------
 
     def sum(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
-        return Tensor.from_op(np.asarray(self.data.sum(axis=dim, keepdims=keepdim)), (self,), sum_backward, (self.shape, dim, keepdim))
+        return Tensor.from_op(
+            np.asarray(self.data.sum(axis=dim, keepdims=keepdim)), (self,), sum_backward, (self.shape, dim, keepdim)
+        )
 
     def mean(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
         total = self.sum(dim, keepdim)
@@ -339,7 +381,9 @@ def mul_backward(grad: Array, needs: tuple, a: Array, b: Array) -> tuple:
 
 def div_backward(grad: Array, needs: tuple, a: Array, b: Array) -> tuple:
     """y = a/b: dL/da = dL/dy / b, dL/db = −dL/dy · a/b²."""
-    return unbroadcast(grad / b, a.shape) if needs[0] else None, unbroadcast(-grad * a / (b * b), b.shape) if needs[1] else None
+    return unbroadcast(grad / b, a.shape) if needs[0] else None, unbroadcast(-grad * a / (b * b), b.shape) if needs[
+        1
+    ] else None
 
 
 def neg_backward(grad: Array, needs: tuple) -> tuple:
@@ -379,11 +423,13 @@ def tanh_backward(grad: Array, needs: tuple, y: Array) -> tuple:
 
 
 def sigmoid(x: Array) -> Array:
-    """σ(x) = 1/(1 + e⁻ˣ), written with tanh, which cannot overflow: σ(x) = (1 + tanh(x/2))/2."""
-    y = np.tanh(x * 0.5)
+    """σ(x) = 1/(1 + e⁻ˣ). Where e⁻ˣ overflows to ∞, 1/∞ = 0 is right. (1 + tanh(x/2))/2 cannot overflow, but loses
+    every digit of a small σ(x) ≈ eˣ, so that ln σ(x) would be −∞ from x = −17 on in float32."""
+    y = np.asarray(-x)
+    with np.errstate(over="ignore"):
+        np.exp(y, out=y)
     y += 1
-    y *= 0.5
-    return y
+    return np.divide(1, y, out=y)
 
 
 def sigmoid_backward(grad: Array, needs: tuple, y: Array) -> tuple:
@@ -442,8 +488,8 @@ def getitem_backward(grad: Array, needs: tuple, index: Any) -> tuple:
 
 
 def add_gradient(total: Array | None, g: Array | Piece, tensor: Tensor, key: int, owned: set[int]) -> Array:
-    """total + g for one tensor. Gradients that came in may be shared with other tensors and are never written to; a sum that
-    was made here belongs to us (`key` is in `owned`) and is added to in place."""
+    """total + g for one tensor. Gradients that came in may be shared with other tensors and are never written to; a
+    sum that was made here belongs to us (`key` is in `owned`) and is added to in place."""
     if isinstance(g, Piece):
         if total is None:
             total = np.zeros(tensor.shape, dtype=tensor.dtype)
@@ -452,12 +498,16 @@ def add_gradient(total: Array | None, g: Array | Piece, tensor: Tensor, key: int
         owned.add(key)
         parts = g.index if isinstance(g.index, tuple) else (g.index,)
         if any(isinstance(part, (np.ndarray, list)) for part in parts):
-            np.add.at(total, g.index, g.grad)  # one element may be taken twice, and `total[index] += grad` would add once
+            np.add.at(
+                total, g.index, g.grad
+            )  # one element may be taken twice, and `total[index] += grad` would add once
         else:
             total[g.index] += g.grad
         return total
     if g.shape != tensor.shape or g.dtype != tensor.dtype:
-        raise AssertionError(f"a backward returned {g.dtype}{g.shape} as the gradient of a {tensor.dtype}{tensor.shape} tensor")
+        raise AssertionError(
+            f"a backward returned {g.dtype}{g.shape} as the gradient of a {tensor.dtype}{tensor.shape} tensor"
+        )
     if total is None:
         return g if isinstance(g, np.ndarray) else np.asarray(g)
     if key in owned:

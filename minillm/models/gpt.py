@@ -1,5 +1,5 @@
-"""GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"): a stack of blocks, each attention and then
-a feed-forward network, each behind a layer norm and added to what flows past.
+"""GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"): a stack of blocks, each
+attention and then a feed-forward network, each behind a layer norm and added to what flows past.
 
     ids (B, T) → token + position embedding (B, T, D) → n_layers × Block → layer norm → logits (B, T, V)
 """
@@ -35,13 +35,21 @@ class GPTConfig:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"GPTConfig: {name} = {value!r} must be a whole number, at least 1.")
         if self.d_model % self.n_heads:
-            raise ValueError(f"GPTConfig: d_model = {self.d_model} must be divisible by n_heads = {self.n_heads}: each head gets an equal share of the features.")
+            raise ValueError(
+                f"GPTConfig: d_model = {self.d_model} must be divisible by n_heads = {self.n_heads}: each head gets "
+                "an equal share of the features."
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"GPTConfig: dropout = {self.dropout} must be at least 0 and below 1.")
         if self.attention not in ("auto", "reference", "sdpa", "triton"):
-            raise ValueError(f"GPTConfig: attention = {self.attention!r} must be 'auto', 'reference', 'sdpa' or 'triton'.")
+            raise ValueError(
+                f"GPTConfig: attention = {self.attention!r} must be 'auto', 'reference', 'sdpa' or 'triton'."
+            )
         if self.model_type != "gpt":
-            raise ValueError(f"GPTConfig: model_type = {self.model_type!r} is not 'gpt'. This configuration belongs to another model.")
+            raise ValueError(
+                f"GPTConfig: model_type = {self.model_type!r} is not 'gpt'. This configuration belongs to another "
+                "model."
+            )
 
 
 class CausalSelfAttention(nn.Module):
@@ -133,14 +141,19 @@ class GPT(nn.Module):
         h = self.hidden(ids, cache)  # (B, T, D)
         if targets is None:
             return self.logits(h)
-        return ops.linear_cross_entropy(h, self.wte.weight, targets, reduction=reduction, label_smoothing=label_smoothing)
+        return ops.linear_cross_entropy(
+            h, self.wte.weight, targets, reduction=reduction, label_smoothing=label_smoothing
+        )
 
     def hidden(self, ids: Any, cache: nn.KVCache | None = None) -> AnyTensor:
         """The last layer's features (B, T, D): what the head turns into logits."""
         past = 0 if cache is None else cache.length
         T = ids.shape[1]
         if past + T > self.config.context:
-            raise ValueError(f"GPT: {past + T} tokens are more than the context of {self.config.context}. Shorten the input, or build the model with a larger context.")
+            raise ValueError(
+                f"GPT: {past + T} tokens are more than the context of {self.config.context}. Shorten the input, or "
+                "build the model with a larger context."
+            )
         positions = self.wpe.weight[past : past + T]  # (T, D)
         x = self.dropout(self.wte(ids) + positions)  # (B, T, D)
         for block in self.blocks:
@@ -157,6 +170,6 @@ class GPT(nn.Module):
 
 
 def residual_std(config: GPTConfig) -> float:
-    """Two projections per block write to the residual stream; with each scaled by 1/√(2 n_layers), its variance does not
-    grow with depth (GPT-2, section 2.3)."""
+    """Two projections per block write to the residual stream; with each scaled by 1/√(2 n_layers), its variance does
+    not grow with depth (GPT-2, section 2.3)."""
     return 0.02 / math.sqrt(2 * config.n_layers)

@@ -113,7 +113,9 @@ def silu_backward(grad: Array, needs: tuple, x: Array, s: Array) -> tuple:
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     if gate.shape != up.shape:
-        raise ValueError(f"swiglu: gate {gate.shape} and up {up.shape} must have one shape: two projections of the same input.")
+        raise ValueError(
+            f"swiglu: gate {gate.shape} and up {up.shape} must have one shape: two projections of the same input."
+        )
     s = sigmoid(gate.data)
     return Tensor.from_op(gate.data * s * up.data, (gate, up), swiglu_backward, (gate.data, s, up.data))
 

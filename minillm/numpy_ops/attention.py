@@ -17,11 +17,12 @@ from .dropout import dropout_scale
 #   S = scale QKᵀ  dL/dQ = scale · dL/dS K    dL/dK = scale · (dL/dS)ᵀ Q
 # With dropout, O = (P ∘ M) V, M the mask over (1 − p): dL/dV = (P ∘ M)ᵀ G and dL/dP = M ∘ (G Vᵀ).
 #
-# Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245): H query heads share Hkv < H key/value heads. Queries are viewed
-# as (B, Hkv, G, T, D), keys as (B, Hkv, 1, T, D); NumPy's matmul broadcasts, and the backward sums over the group.
+# Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245): H query heads share Hkv < H key/value heads.
+# Queries are viewed as (B, Hkv, G, T, D), keys as (B, Hkv, 1, T, D); NumPy's matmul broadcasts, and the backward sums
+# over the group.
 #
-# Queries are taken `BLOCK` rows at a time. Causal rows i..j need only the keys up to j, so about half of the scores are never
-# computed, and a block of scores is small enough to stay in the cache through the passes of the softmax.
+# Queries are taken `BLOCK` rows at a time. Causal rows i..j need only the keys up to j, so about half of the scores
+# are never computed, and a block of scores is small enough to stay in the cache through the passes of the softmax.
 
 BLOCK = 128
 
@@ -101,8 +102,9 @@ def masked_softmax(scores: Array) -> Array:
 
 
 def hidden_keys(q_shape: tuple, t_k: int, causal: bool, mask: Array | None, dtype: np.dtype) -> Array | None:
-    """What is added to the scores (B, Hkv, G, Tq, Tk): 0 where a query may look, −∞ where it may not; None if everything
-    is allowed. Causal: the last query stands at the last key (bottom-right aligned), so query i sees keys j ≤ i + Tk − Tq.
+    """What is added to the scores (B, Hkv, G, Tq, Tk): 0 where a query may look, −∞ where it may not; None if
+    everything is allowed. Causal: the last query stands at the last key (bottom-right aligned), so query i sees keys j
+    ≤ i + Tk − Tq.
     """
     kv_heads, group, t_q = q_shape[1:4]
     allowed = None
@@ -119,11 +121,12 @@ def hidden_keys(q_shape: tuple, t_k: int, causal: bool, mask: Array | None, dtyp
     return np.where(allowed, dtype.type(0), dtype.type(-np.inf))
 
 
-# Rotary position embedding (Su et al. 2021, arXiv 2104.09864, section 3.2): the pair (x₁, x₂) at position t is turned by the angle
-# t·θᵢ, so that a query and a key, turned by their own positions, meet in a dot product that depends on the distance only.
+# Rotary position embedding (Su et al. 2021, arXiv 2104.09864, section 3.2): the pair (x₁, x₂) at position t is turned
+# by the angle t·θᵢ, so that a query and a key, turned by their own positions, meet in a dot product that depends on
+# the distance only.
 #   y₁ = x₁ cos − x₂ sin     y₂ = x₂ cos + x₁ sin
-# A rotation's derivative is the same rotation, its transpose turns back: dL/dx is dL/dy rotated by minus the angle. Pairs are
-# (xᵢ, xᵢ₊D/2), "half-split", as in Llama checkpoints. cos and sin are constants (T, D/2).
+# A rotation's derivative is the same rotation, its transpose turns back: dL/dx is dL/dy rotated by minus the angle.
+# Pairs are (xᵢ, xᵢ₊D/2), "half-split", as in Llama checkpoints. cos and sin are constants (T, D/2).
 
 
 def rope(x: Tensor, cos: Array, sin: Array) -> Tensor:

@@ -6,7 +6,8 @@ import numpy as np
 
 from ..tensor import Array, Tensor
 
-# y = x m / (1 − p), with m = 1 with probability 1 − p, else 0; the division keeps the expected value. dL/dx = dL/dy · m/(1 − p).
+# y = x m / (1 − p), with m = 1 with probability 1 − p, else 0; the division keeps the expected value. dL/dx = dL/dy ·
+# m/(1 − p).
 
 
 def dropout(x: Tensor, p: float, *, rng: np.random.Generator | None = None, mask: Array | None = None) -> Tensor:
@@ -20,8 +21,15 @@ def dropout_scale(
     """m/(1 − p), drawn from `rng` or made from a given boolean `mask` (True = keep)."""
     if mask is None:
         if rng is None:
-            raise ValueError("dropout: pass rng=, a np.random.Generator (the model's), or mask=. Hidden global randomness could not be resumed.")
+            raise ValueError(
+                "dropout: pass rng=, a np.random.Generator (the model's), or mask=. Hidden global randomness could "
+                "not be resumed."
+            )
         mask = rng.random(shape, dtype=np.float32) >= p
+    elif mask.shape != shape:
+        raise ValueError(
+            f"dropout: mask {mask.shape} must have the shape of x, {shape}: one decision for each element."
+        )
     return np.multiply(mask, dtype.type(1 / (1 - p)), dtype=dtype)
 
 

@@ -1,4 +1,5 @@
-"""Putting tensors together: cat, stack, where. Each backward hands every input the piece of the gradient that was its own."""
+"""Putting tensors together: cat, stack, where. Each backward hands every input the piece of the gradient that was its
+own."""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ from ..tensor import Array, Tensor, unbroadcast
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     sizes = [t.shape[dim] for t in tensors]
-    return Tensor.from_op(np.concatenate([t.data for t in tensors], axis=dim), tuple(tensors), cat_backward, (sizes, dim))
+    return Tensor.from_op(
+        np.concatenate([t.data for t in tensors], axis=dim), tuple(tensors), cat_backward, (sizes, dim)
+    )
 
 
 def cat_backward(grad: Array, needs: tuple, sizes: list[int], dim: int) -> tuple:

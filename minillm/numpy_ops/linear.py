@@ -16,7 +16,12 @@ from ..tensor import Array, Tensor
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if x.shape[-1] != weight.shape[1]:
         raise ValueError(
-            f"linear: x has {x.shape[-1]} features (shape {x.shape}), but weight {weight.shape} = (out, in) takes {weight.shape[1]}."
+            f"linear: x has {x.shape[-1]} features (shape {x.shape}), but weight {weight.shape} = (out, in) takes "
+            f"{weight.shape[1]}."
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(
+            f"linear: bias {bias.shape} does not fit weight {weight.shape} = (out, in): it must be {weight.shape[:1]}."
         )
     if x.dtype != weight.dtype:
         raise TypeError(f"linear: x is {x.dtype}, weight {weight.dtype}. Convert the model or the input with .to().")

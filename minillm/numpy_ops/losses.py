@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..tensor import Array, Tensor
+from ..tensor import Array, Tensor, sigmoid
 
 # Cross-entropy of the target class c under softmax(x), x (N, V):
 #   ℓ = −ln yᴄ = ln Σⱼ e^(xⱼ) − xᴄ,   y = softmax(x),   dℓ/dx = y − onehot(c)
-# Label smoothing ε (Szegedy et al. 2015, arXiv 1512.00567, section 7) replaces onehot(c) by q = (1 − ε) onehot(c) + ε/V:
+# Label smoothing ε (Szegedy et al. 2015, arXiv 1512.00567, section 7) replaces onehot(c) by q = (1 − ε) onehot(c) +
+# ε/V:
 #   ℓ = ln Σⱼ e^(xⱼ) − Σⱼ qⱼ xⱼ,   dℓ/dx = y − q
 # One pass keeps y only; the composition log_softmax → pick → mean keeps three arrays of the size of the logits.
 
@@ -21,7 +22,7 @@ def cross_entropy(
     losses, dlogits = softmax_cross_entropy(logits.data.reshape(-1, vocab_size).copy(), targets, kept, label_smoothing)
     scale = reduction_scale(reduction, kept)
     loss = np.asarray(losses.sum() * losses.dtype.type(scale))
-    return Tensor.from_op(loss, (logits,), cross_entropy_backward, (dlogits, scale, logits.shape))
+    return Tensor.from_op(loss, (logits,), cross_entropy_backward, (dlogits, np.nan_to_num(scale), logits.shape))
 
 
 def cross_entropy_backward(grad: Array, needs: tuple, dlogits: Array, scale: float, shape: tuple) -> tuple:
@@ -31,6 +32,7 @@ def cross_entropy_backward(grad: Array, needs: tuple, dlogits: Array, scale: flo
 def softmax_cross_entropy(logits: Array, targets: Array, kept: Array, label_smoothing: float) -> tuple[Array, Array]:
     """Each row's loss (N,) and its gradient y − q (N, V), which is written over `logits`. Rows not kept give zeros."""
     vocab_size = logits.shape[1]
+    label_smoothing = float(label_smoothing)  # np.float64 would turn float32 into float64
     rows = np.arange(len(targets))
     logits -= logits.max(axis=1, keepdims=True)
     picked = logits[rows, targets]  # (N,), xᴄ − m
@@ -49,10 +51,11 @@ def softmax_cross_entropy(logits: Array, targets: Array, kept: Array, label_smoo
     return losses, y
 
 
-# The output layer and the loss in one: logits = h Wᵀ for h (N, D), W (V, D). The logits (N, V) are the largest array of a
-# small model's step. Here they exist for `chunk` rows at a time, in a piece that fits in the cache: each chunk's logits turn into
-# dℓ/dlogits in place, and from that come its rows of dL/dh = dℓ/dlogits W and its part of dL/dW = Σ (dℓ/dlogits)ᵀ h. The
-# gradient is thus finished in the forward pass; the backward pass only multiplies it by dL/dloss, a number.
+# The output layer and the loss in one: logits = h Wᵀ for h (N, D), W (V, D). The logits (N, V) are the largest array
+# of a small model's step. Here they exist for `chunk` rows at a time, in a piece that fits in the cache: each chunk's
+# logits turn into dℓ/dlogits in place, and from that come its rows of dL/dh = dℓ/dlogits W and its part of dL/dW = Σ
+# (dℓ/dlogits)ᵀ h. The gradient is thus finished in the forward pass; the backward pass only multiplies it by
+# dL/dloss, a number.
 
 
 def linear_cross_entropy(
@@ -67,7 +70,10 @@ def linear_cross_entropy(
 ) -> Tensor:
     vocab_size, d_model = weight.shape
     if h.shape[-1] != d_model:
-        raise ValueError(f"linear_cross_entropy: h {h.shape} has {h.shape[-1]} features, weight {weight.shape} = (vocabulary, features) takes {d_model}.")
+        raise ValueError(
+            f"linear_cross_entropy: h {h.shape} has {h.shape[-1]} features, weight {weight.shape} = (vocabulary, "
+            f"features) takes {d_model}."
+        )
     targets, kept = check_targets("linear_cross_entropy", h.shape[:-1], targets, vocab_size, ignore_index)
     scale = reduction_scale(reduction, kept)
     h2 = h.data.reshape(-1, d_model)  # (N, D)
@@ -86,7 +92,7 @@ def linear_cross_entropy(
             dweight += dlogits.T @ h2[part]
     out.data += h.dtype.type(total * scale)
     if out.node:
-        out.node.saved = (dh, dweight, scale, h.shape)
+        out.node.saved = (dh, dweight, np.nan_to_num(scale), h.shape)
     return out
 
 
@@ -102,7 +108,10 @@ def linear_cross_entropy_backward(
 
 def mse_loss(x: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     if x.shape != target.shape:
-        raise ValueError(f"mse_loss: prediction {x.shape} and target {target.shape} must have one shape: broadcasting would compare every pair.")
+        raise ValueError(
+            f"mse_loss: prediction {x.shape} and target {target.shape} must have one shape: broadcasting would "
+            "compare every pair."
+        )
     difference = x.data - target.data
     scale = reduction_scale(reduction, np.ones(difference.size, dtype=bool))
     loss = np.asarray(np.vdot(difference, difference) * difference.dtype.type(scale))
@@ -122,16 +131,20 @@ def mse_loss_backward(grad: Array, needs: tuple, difference: Array, scale: float
 def binary_cross_entropy_with_logits(x: Tensor, target: Array, *, reduction: str = "mean") -> Tensor:
     target = np.asarray(target, dtype=x.dtype)
     if x.shape != target.shape:
-        raise ValueError(f"binary_cross_entropy_with_logits: logits {x.shape} and targets {target.shape} must have one shape, a 0 or 1 for each logit.")
+        raise ValueError(
+            f"binary_cross_entropy_with_logits: logits {x.shape} and targets {target.shape} must have one shape, a 0 "
+            "or 1 for each logit."
+        )
     tail = np.log1p(np.exp(-np.abs(x.data)))
     losses = np.maximum(x.data, 0) - x.data * target + tail
     scale = reduction_scale(reduction, np.ones(losses.size, dtype=bool))
-    return Tensor.from_op(np.asarray(losses.sum() * losses.dtype.type(scale)), (x,), bce_backward, (x.data, target, scale))
+    return Tensor.from_op(
+        np.asarray(losses.sum() * losses.dtype.type(scale)), (x,), bce_backward, (x.data, target, scale)
+    )
 
 
 def bce_backward(grad: Array, needs: tuple, x: Array, target: Array, scale: float) -> tuple:
-    p = np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))  # σ(x) without overflow
-    return ((p - target) * (grad * grad.dtype.type(scale)),)
+    return ((sigmoid(x) - target) * (grad * grad.dtype.type(scale)),)
 
 
 def reduction_scale(reduction: str, kept: Array) -> float:
@@ -139,7 +152,9 @@ def reduction_scale(reduction: str, kept: Array) -> float:
     if reduction == "sum":
         return 1.0
     if reduction == "mean":
-        return 1.0 / kept.sum() if kept.any() else float("nan")  # torch too: the mean of nothing is NaN
+        return (
+            1.0 / kept.sum() if kept.any() else float("nan")
+        )  # as in torch: the mean of nothing is NaN, its gradient 0
     raise ValueError(f"reduction must be 'mean' or 'sum', not {reduction!r}.")
 
 
@@ -147,10 +162,17 @@ def check_targets(op: str, shape: tuple, targets: Array, vocab_size: int, ignore
     """Flat targets, 0 where ignored, and a mask of the rows that count."""
     targets = np.asarray(targets)
     if targets.shape != shape:
-        raise ValueError(f"{op}: targets have shape {targets.shape}; one class id for each row of logits means {shape}.")
+        raise ValueError(
+            f"{op}: targets have shape {targets.shape}; one class id for each row of logits means {shape}."
+        )
+    if targets.dtype.kind not in "iu":
+        raise TypeError(f"{op}: targets must be integers, the ids of classes, not {targets.dtype}.")
     targets = targets.reshape(-1)
     kept = targets != ignore_index
     bad = targets[kept & ((targets < 0) | (targets >= vocab_size))]
     if bad.size:
-        raise IndexError(f"{op}: target {bad[0]} is outside the {vocab_size} classes (0 to {vocab_size - 1}; {ignore_index} is ignored).")
+        raise IndexError(
+            f"{op}: target {bad[0]} is outside the {vocab_size} classes (0 to {vocab_size - 1}; {ignore_index} is "
+            "ignored)."
+        )
     return np.where(kept, targets, 0), kept

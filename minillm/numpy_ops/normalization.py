@@ -46,6 +46,11 @@ def log_softmax_backward(grad: Array, needs: tuple, z: Array, dim: int) -> tuple
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
     check_features("layer_norm", x, weight)
+    if bias is not None and bias.shape != weight.shape:
+        raise ValueError(
+            f"layer_norm: weight {weight.shape} and bias {bias.shape} must have one shape: a scale and a shift for "
+            "each feature."
+        )
     xhat = x.data - x.data.mean(axis=-1, keepdims=True)
     variance = np.einsum("...d,...d->...", xhat, xhat)[..., None] / x.shape[-1]  # no array for the squares
     rstd = 1 / np.sqrt(variance + eps)
@@ -72,7 +77,8 @@ def layer_norm_backward(grad: Array, needs: tuple, xhat: Array, rstd: Array, wei
     return (dx, dweight, dbias)[: len(needs)]
 
 
-# RMS norm (Zhang & Sennrich 2019, arXiv 1910.07467): r = 1/√(mean x² + ε),  x̂ = x r,  y = x̂ w. As above, without the mean:
+# RMS norm (Zhang & Sennrich 2019, arXiv 1910.07467): r = 1/√(mean x² + ε),  x̂ = x r,  y = x̂ w. As above, without
+# the mean:
 #   dL/dx = r (h − x̂ · mean(h x̂)),  h = dL/dy · w;   dL/dw = Σ_rows dL/dy · x̂
 
 
@@ -97,4 +103,7 @@ def rms_norm_backward(grad: Array, needs: tuple, xhat: Array, rstd: Array, weigh
 
 def check_features(op: str, x: Tensor, weight: Tensor) -> None:
     if weight.shape != x.shape[-1:]:
-        raise ValueError(f"{op}: x {x.shape} has {x.shape[-1]} features on its last axis, but weight {weight.shape} scales {weight.data.size}.")
+        raise ValueError(
+            f"{op}: x {x.shape} has {x.shape[-1]} features on its last axis, but weight {weight.shape} scales "
+            f"{weight.data.size}."
+        )

@@ -1,7 +1,7 @@
 """How the NumPy side compares with its peers on this machine's CPU: one run, interleaved, as ratios.
 
-    python tests/bench/cpu.py                 # everything, a few minutes; needs the dev extra; leave the machine alone meanwhile
-    python tests/bench/cpu.py --only train    # train | decode | encode | bpe
+    python tests/bench/cpu.py                 # everything, a few minutes; needs the dev extra; leave the machine alone
+    meanwhile python tests/bench/cpu.py --only train    # train | decode | encode | bpe
 
 A ratio is the peer's time divided by ours: above 1 means that we are faster. Each pair is timed turn by turn, A B A B,
 and the medians are compared, so that a change in the machine's speed hits both alike.
@@ -46,7 +46,7 @@ def interleave(ours: Callable[[], object], peer: Callable[[], object], repeats: 
     return float(np.median(times[0])), float(np.median(times[1]))
 
 
-def torch_gpt(vocab_size: int, context: int, n_layers: int, n_heads: int, d_model: int):  # noqa: ANN201
+def torch_gpt(vocab_size: int, context: int, n_layers: int, n_heads: int, d_model: int):
     """GPT-2 in plain PyTorch, as one would write it: F.scaled_dot_product_attention, tied head, eager."""
     import torch
     import torch.nn.functional as F
@@ -99,10 +99,12 @@ def bench_train(repeats: int) -> list[Row]:
     ):
         ids = np.random.default_rng(0).integers(0, vocab_size, (batch, context + 1))
         x, y = ids[:, :-1], ids[:, 1:]
-        model = GPT(GPTConfig(vocab_size=vocab_size, context=context, n_layers=n_layers, n_heads=n_heads, d_model=d_model))
+        model = GPT(
+            GPTConfig(vocab_size=vocab_size, context=context, n_layers=n_layers, n_heads=n_heads, d_model=d_model)
+        )
         optimizer = AdamW(list(model.parameters()), lr=3e-4)
 
-        def our_step(model=model, optimizer=optimizer, x=x, y=y) -> None:  # noqa: ANN001
+        def our_step(model=model, optimizer=optimizer, x=x, y=y) -> None:
             model(x, targets=y).backward()
             optimizer.step()
             model.zero_grad()
@@ -111,7 +113,7 @@ def bench_train(repeats: int) -> list[Row]:
         their_optimizer = torch.optim.AdamW(theirs.parameters(), lr=3e-4)
         tx, ty = torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(np.ascontiguousarray(y))
 
-        def their_step(theirs=theirs, their_optimizer=their_optimizer, tx=tx, ty=ty) -> None:  # noqa: ANN001
+        def their_step(theirs=theirs, their_optimizer=their_optimizer, tx=tx, ty=ty) -> None:
             theirs(tx, ty).backward()
             their_optimizer.step()
             their_optimizer.zero_grad(set_to_none=True)
@@ -133,16 +135,26 @@ def bench_decode(repeats: int) -> list[Row]:
     rows = []
     for vocab_size, n_layers, n_heads, d_model in ((1024, 4, 4, 128), (4096, 6, 6, 384)):
         model = GPT(GPTConfig(vocab_size=vocab_size, context=256, n_layers=n_layers, n_heads=n_heads, d_model=d_model))
-        shape = GPT2Config(vocab_size=vocab_size, n_positions=256, n_embd=d_model, n_layer=n_layers, n_head=n_heads, bos_token_id=0, eos_token_id=None)
+        shape = GPT2Config(
+            vocab_size=vocab_size,
+            n_positions=256,
+            n_embd=d_model,
+            n_layer=n_layers,
+            n_head=n_heads,
+            bos_token_id=0,
+            eos_token_id=None,
+        )
         theirs = GPT2LMHeadModel(shape).eval()
         prompt = list(range(1, 33))
         ids = torch.tensor([prompt])
 
-        def ours(model=model, prompt=prompt) -> None:  # noqa: ANN001
+        def ours(model=model, prompt=prompt) -> None:
             generate(model, [prompt], max_new_tokens=100, sampling=Sampling(temperature=0))
 
-        def peer(theirs=theirs, ids=ids) -> None:  # noqa: ANN001
-            theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=100, do_sample=False, pad_token_id=0)
+        def peer(theirs=theirs, ids=ids) -> None:
+            theirs.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=100, do_sample=False, pad_token_id=0
+            )
 
         mine, their = interleave(ours, peer, max(repeats // 4, 3))
         rows.append(Row(f"decode V{vocab_size} L{n_layers} D{d_model}", mine, their, "transformers", "tok/s", 100))
