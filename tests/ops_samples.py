@@ -160,7 +160,10 @@ def norms(draw, bias):
     lead = draw(array_shapes(min_dims=0, max_dims=3, max_side=3))
     d = draw(st.integers(2, 6))
     inputs = [draw(values((*lead, d))), draw(values((d,)))]
-    return Call(inputs + ([draw(values((d,)))] if bias and draw(st.booleans()) else []), {"eps": draw(st.sampled_from([1e-5, 0.1]))})
+    return Call(
+        inputs + ([draw(values((d,)))] if bias and draw(st.booleans()) else []),
+        {"eps": draw(st.sampled_from([1e-5, 0.1]))},
+    )
 
 
 @st.composite
@@ -181,12 +184,18 @@ def attentions(draw):
     batch, kv_heads, group, d = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(1, 3)), draw(sides)
     t_q, t_k, d_v = draw(st.integers(1, 5)), draw(st.integers(1, 5)), draw(sides)
     heads = kv_heads * group
-    inputs = [draw(values((batch, heads, t_q, d))), draw(values((batch, kv_heads, t_k, d))), draw(values((batch, kv_heads, t_k, d_v)))]
+    inputs = [
+        draw(values((batch, heads, t_q, d))),
+        draw(values((batch, kv_heads, t_k, d))),
+        draw(values((batch, kv_heads, t_k, d_v))),
+    ]
     options: dict[str, Any] = {"causal": draw(st.booleans())}
     if draw(st.booleans()):
         full = (batch, heads, t_q, t_k)
         shape = [n if draw(st.booleans()) else 1 for n in full]
-        options["mask"] = draw(booleans(tuple(shape[draw(st.integers(0, 3)) :]) if draw(st.booleans()) else tuple(shape)))
+        options["mask"] = draw(
+            booleans(tuple(shape[draw(st.integers(0, 3)) :]) if draw(st.booleans()) else tuple(shape))
+        )
     if draw(st.booleans()):
         options["scale"] = draw(st.sampled_from([0.3, 2.0]))
     return Call(inputs, options)
@@ -235,7 +244,9 @@ def classifications(draw, linear=False):
 def yes_no(draw):
     shape = draw(array_shapes(min_dims=1, max_dims=3, max_side=4))
     target = draw(booleans(shape)).astype(np.float64) if draw(st.booleans()) else draw(values(shape, low=0.0))
-    return Call([draw(values(shape, spread=3.0))], {"target": target, "reduction": draw(st.sampled_from(["mean", "sum"]))})
+    return Call(
+        [draw(values(shape, spread=3.0))], {"target": target, "reduction": draw(st.sampled_from(["mean", "sum"]))}
+    )
 
 
 @st.composite
@@ -279,12 +290,18 @@ OPS: dict[str, Entry] = {
     "dropout": Entry(ops.dropout, reference.dropout, twins.dropout, dropouts()),
     "embedding": Entry(tensors_first(ops.embedding, "weight"), reference.embedding, twins.embedding, embeddings()),
     "gelu": Entry(
-        ops.gelu, reference.gelu, twins.gelu, single(spread=2.0, options={"approximate": st.sampled_from(["none", "tanh"])})
+        ops.gelu,
+        reference.gelu,
+        twins.gelu,
+        single(spread=2.0, options={"approximate": st.sampled_from(["none", "tanh"])}),
     ),
     "layer_norm": Entry(ops.layer_norm, reference.layer_norm, twins.layer_norm, norms(bias=True)),
     "linear": Entry(ops.linear, reference.linear, twins.linear, linears()),
     "linear_cross_entropy": Entry(
-        ops.linear_cross_entropy, reference.linear_cross_entropy, twins.linear_cross_entropy, classifications(linear=True)
+        ops.linear_cross_entropy,
+        reference.linear_cross_entropy,
+        twins.linear_cross_entropy,
+        classifications(linear=True),
     ),
     "log_softmax": Entry(ops.log_softmax, reference.log_softmax, twins.log_softmax, along_axis()),
     "lstm_cell": Entry(ops.lstm_cell, reference.lstm_cell, twins.lstm_cell, lstms()),

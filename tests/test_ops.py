@@ -127,7 +127,9 @@ def test_gradients_equal_finite_differences(name, data):
         direction = rng.standard_normal(x.shape)
         losses = []
         for step in (eps, -eps):
-            moved = [Tensor(np.asarray(x + step * direction)) if j == i else Tensor(a) for j, a in enumerate(call.inputs)]
+            moved = [
+                Tensor(np.asarray(x + step * direction)) if j == i else Tensor(a) for j, a in enumerate(call.inputs)
+            ]
             results = outputs(entry.ours(*moved, **call.options))
             losses.append(sum(float((w * out.data).sum()) for w, out in zip(projection, results)))
         measured = (losses[0] - losses[1]) / (2 * eps)

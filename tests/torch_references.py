@@ -100,7 +100,9 @@ def cross_entropy(logits, *, targets, **options):
     import torch
     from torch.nn import functional as F
 
-    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), torch.from_numpy(np.asarray(targets).reshape(-1)), **options)
+    return F.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), torch.from_numpy(np.asarray(targets).reshape(-1)), **options
+    )
 
 
 def linear_cross_entropy(h, weight, *, targets, **options):

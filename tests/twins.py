@@ -127,7 +127,11 @@ def cross_entropy(logits, *, targets, ignore_index=-100, reduction="mean", label
 
 def linear_cross_entropy(h, weight, *, targets, ignore_index=-100, reduction="mean", label_smoothing=0.0):
     return cross_entropy(
-        linear(h, weight), targets=targets, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
+        linear(h, weight),
+        targets=targets,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
     )
 
 
