@@ -159,11 +159,18 @@ def attention(
         raise ValueError(f"attention: {q.shape[1]} query heads cannot share {k.shape[1]} key/value heads: the second must divide the first.")
     if impl not in ("auto", "reference", "sdpa", "triton"):
         raise ValueError(f"attention: impl must be 'auto', 'reference', 'sdpa' or 'triton', not {impl!r}.")
-    if mask is not None and mask.ndim != 4:
-        mask = mask.reshape((1,) * (4 - mask.ndim) + tuple(mask.shape))  # (1, ..., Tq, Tk)
+    if mask is not None:
+        shape, full = (1,) * (4 - mask.ndim) + tuple(mask.shape), (*q.shape[:3], k.shape[2])  # (1, ..., Tq, Tk)
+        if len(shape) != 4 or any(n != 1 and n != m for n, m in zip(shape, full)):
+            raise ValueError(f"attention: mask {tuple(mask.shape)} does not broadcast to (B, H, Tq, Tk) = {full}.")
+        mask = mask.reshape(shape)
     if isinstance(q, Tensor):
         if impl in ("sdpa", "triton"):
             raise ValueError(f"attention: impl={impl!r} runs on PyTorch; this model runs on NumPy. Use impl='auto', or port the model with minillm.port.to_torch(model).")
+        if mask is not None and mask.dtype != bool:
+            raise TypeError(
+                f"attention: mask is {mask.dtype}; it must be boolean, True = may look. (For a mask to be added, of 0 and -inf, pass mask == 0.)"
+            )
         return numpy_ops.attention(q, k, v, causal=causal, mask=mask, scale=scale, dropout_p=dropout_p, rng=rng)
     from .torch_ops import attention
 
