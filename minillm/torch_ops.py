@@ -1,0 +1,288 @@
+"""The operations of ops.py on PyTorch tensors: the same names and meanings, as thin calls of torch.nn.functional.
+
+Everything here can be traced by torch.compile without a graph break. Under autocast, matrix products run in the low
+precision and norms and losses in float32; attention casts its inputs to one dtype, since a norm on q and k makes them
+float32 while v is still bfloat16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LOW_PRECISION = (torch.float16, torch.bfloat16)
+CHUNK_LOGITS = 1 << 26  # how many logits linear_cross_entropy holds at a time: 256 MB in float32
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return F.linear(x, weight, bias)
+
+
+def embedding(ids: Tensor, weight: Tensor) -> Tensor:
+    return F.embedding(ids, weight)
+
+
+def gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    return F.gelu(x, approximate=approximate)
+
+
+def silu(x: Tensor) -> Tensor:
+    return F.silu(x)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    return F.silu(gate) * up
+
+
+def softmax(x: Tensor, dim: int = -1) -> Tensor:
+    return F.softmax(x, dim)
+
+
+def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
+    return F.log_softmax(x, dim)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    return F.layer_norm(x, weight.shape, weight, bias, eps)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
+    return F.rms_norm(x, weight.shape, weight, eps)
+
+
+def dropout(x: Tensor, p: float, *, mask: Tensor | None = None) -> Tensor:
+    if mask is None:
+        return F.dropout(x, p)
+    return x * (mask.to(x.dtype) * (1 / (1 - p)))
+
+
+def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    x1, x2 = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
+    return torch.cat((x1 * cos - x2 * sin, x2 * cos + x1 * sin), dim=-1)
+
+
+def lstm_cell(
+    x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    return torch.lstm_cell(x, (h, c), w_ih, w_hh, b_ih, b_hh)
+
+
+def lstm(
+    x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    weights = [w_ih, w_hh] if b_ih is None or b_hh is None else [w_ih, w_hh, b_ih, b_hh]
+    state = (h[None], c[None])  # (layers, B, H): torch counts layers
+    out, h, c = torch.lstm(x, state, weights, len(weights) == 4, 1, 0.0, False, False, True)  # 1 layer, batch first
+    return out, h[0], c[0]
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    return torch.cat(list(tensors), dim)
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    return torch.stack(list(tensors), dim)
+
+
+def where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(condition, a, b)
+
+
+# --- attention --------------------------------------------------------------------------------------------------------
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = False,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    impl: str = "auto",
+) -> Tensor:
+    """impl "auto" is PyTorch's scaled_dot_product_attention, which runs on every device and chooses a kernel by itself.
+    Ours is taken by name, "triton": which is faster depends on the card (tests/bench/attention.py compares them)."""
+    q, k = q.to(v.dtype), k.to(v.dtype)  # under autocast a norm or a rotation has made them float32
+    if impl == "triton":
+        return triton_attention(q, k, v, causal, mask, scale, dropout_p)
+    t_q, t_k = q.shape[2], k.shape[2]
+    if causal and t_q == 1:
+        causal = False  # the one query is the last: it sees everything
+    if causal and (mask is not None or t_q != t_k or impl == "reference"):  # torch's is_causal is aligned top-left
+        triangle = torch.ones(t_q, t_k, dtype=torch.bool, device=q.device).tril(t_k - t_q)
+        mask = triangle if mask is None else mask & triangle
+        causal = False
+    if mask is None:
+        grouped = k.shape[1] < q.shape[1]
+        if impl == "reference":
+            return reference_attention(q, k, v, None, scale, dropout_p)
+        return F.scaled_dot_product_attention(q, k, v, None, dropout_p, causal, scale=scale, enable_gqa=grouped)
+    # A query that may look at no key: what kernels make of the softmax of nothing differs (zeros, NaN, an average).
+    # Such a query is shown every key and its result replaced by zeros, so that no NaN exists, forward or backward.
+    sees_any = mask.any(dim=-1, keepdim=True)  # (..., Tq, 1)
+    if impl == "reference":
+        out = reference_attention(q, k, v, mask | ~sees_any, scale, dropout_p)
+    else:
+        k, v = share_heads(k, q.shape[1]), share_heads(v, q.shape[1])  # with a mask, torch has no grouped kernel
+        out = F.scaled_dot_product_attention(q, k, v, mask | ~sees_any, dropout_p, scale=scale)
+    return out.masked_fill(~sees_any, 0.0)
+
+
+def reference_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, dropout_p: float
+) -> Tensor:
+    """The formula as written, all scores at once; the softmax in float32 at least."""
+    k, v = share_heads(k, q.shape[1]), share_heads(v, q.shape[1])
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)  # (B, H, Tq, Tk)
+    if scores.dtype in LOW_PRECISION:
+        scores = scores.float()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    p = F.softmax(scores, dim=-1).to(v.dtype)
+    return F.dropout(p, dropout_p) @ v if dropout_p else p @ v
+
+
+def share_heads(x: Tensor, heads: int) -> Tensor:
+    """Keys or values (B, Hkv, T, D) -> (B, H, T, D): each repeated for the query heads that share it."""
+    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
+
+
+def triton_attention(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, mask: Tensor | None, scale: float | None, dropout_p: float
+) -> Tensor:
+    if not torch.compiler.is_compiling():  # inside a compiled graph the operator itself checks, when it runs
+        from .kernels.availability import flash_unavailable_reason
+
+        reason = flash_unavailable_reason(q, k, v)
+        if reason is not None:
+            raise RuntimeError(f"attention: impl='triton' cannot run here: {reason}.")
+    from .kernels.attention import flash_attention
+
+    return flash_attention(q, k, v, causal=causal, scale=scale, mask=mask, dropout_p=dropout_p)
+
+
+# --- losses -----------------------------------------------------------------------------------------------------------
+
+
+def cross_entropy(
+    logits: Tensor, targets: Tensor, *, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0
+) -> Tensor:
+    check_reduction(reduction)
+    logits = logits.reshape(-1, logits.shape[-1])
+    if logits.dtype in LOW_PRECISION:
+        logits = logits.float()
+    return F.cross_entropy(
+        logits, targets.reshape(-1), ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
+    )
+
+
+def linear_cross_entropy(
+    h: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    check_reduction(reduction)
+    dtype = h.dtype
+    if torch.is_autocast_enabled(h.device.type) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(h.device.type)
+    rows, targets = h.reshape(-1, h.shape[-1]), targets.reshape(-1)
+    wanted = (torch.is_grad_enabled() and h.requires_grad, torch.is_grad_enabled() and weight.requires_grad)
+    total = LinearCrossEntropy.apply(rows, weight, targets, ignore_index, label_smoothing, dtype, wanted)
+    return total / (targets != ignore_index).sum() if reduction == "mean" else total
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """The summed loss, chunk by chunk as in numpy_ops/losses.py: the gradients are finished in the forward pass, while
+    a chunk's logits exist, and the backward pass multiplies them by dL/dloss. Products are taken in `dtype`, softmax
+    and sums in float32 at least. `wanted` says whether h and the weight need a gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        h: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        ignore_index: int,
+        label_smoothing: float,
+        dtype: torch.dtype,
+        wanted: tuple[bool, bool],
+    ) -> Tensor:
+        exact = torch.float32 if dtype in LOW_PRECISION else dtype
+        w = weight.to(dtype)
+        total = torch.zeros((), dtype=exact, device=h.device)
+        dh: list[Tensor] = []
+        dweight = torch.zeros(weight.shape, dtype=exact, device=h.device) if wanted[1] else None
+        rows = max(1, CHUNK_LOGITS // weight.shape[0])
+        with torch.autocast(h.device.type, enabled=False):
+            for h_part, target_part in zip(h.to(dtype).split(rows), targets.split(rows)):
+                kept = target_part != ignore_index
+                picked = target_part.where(kept, 0)[:, None]  # (n, 1)
+                log_p = F.log_softmax((h_part @ w.T).to(exact), dim=-1)  # (n, V)
+                losses = (label_smoothing - 1) * log_p.gather(-1, picked)
+                if label_smoothing:
+                    losses = losses - label_smoothing * log_p.mean(dim=-1, keepdim=True)
+                total = total + (losses[:, 0] * kept).sum()
+                if any(wanted):
+                    dlogits = log_p.exp_()  # softmax − target distribution, row by row, over log_p
+                    dlogits.scatter_add_(-1, picked, torch.full_like(losses, label_smoothing - 1))
+                    if label_smoothing:
+                        dlogits -= label_smoothing / weight.shape[0]
+                    dlogits = dlogits.mul_(kept[:, None]).to(dtype)
+                if wanted[0]:
+                    dh.append(dlogits @ w)
+                if dweight is not None:
+                    dweight += dlogits.T @ h_part
+        ctx.wanted = wanted
+        dweight = None if dweight is None else dweight.to(weight.dtype)
+        ctx.save_for_backward(torch.cat(dh).to(h.dtype) if dh else None, dweight)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        dh, dweight = ctx.saved_tensors
+        dh = dh * grad.to(dh.dtype) if ctx.wanted[0] else None
+        dweight = dweight * grad.to(dweight.dtype) if ctx.wanted[1] else None
+        return dh, dweight, None, None, None, None, None
+
+
+def mse_loss(x: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+    check_reduction(reduction)
+    if x.shape != target.shape:
+        raise ValueError(f"mse_loss: prediction {tuple(x.shape)} and target {tuple(target.shape)} must have one shape.")
+    return F.mse_loss(x, target, reduction=reduction)
+
+
+def binary_cross_entropy_with_logits(x: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+    check_reduction(reduction)
+    return F.binary_cross_entropy_with_logits(x, target.to(x.dtype), reduction=reduction)
+
+
+def check_reduction(reduction: str) -> None:
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction must be 'mean' or 'sum', not {reduction!r}.")
+
+
+# --- generation -------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def next_logits(model: Any, ids: np.ndarray, cache: Any) -> np.ndarray:
+    """Logits (B, V) for the token after the last of ids (B, T), computed where the model lives, as an ndarray."""
+    was_training = model.training
+    model.eval()
+    try:
+        device = next(model.parameters()).device
+        return model.logits(model.hidden(torch.as_tensor(ids, device=device), cache)[:, -1]).double().cpu().numpy()
+    finally:
+        model.train(was_training)

@@ -1,0 +1,164 @@
+"""Every op of ops.py gives the same values and gradients on PyTorch as on NumPy; tracing; autocast."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+from ops_samples import OPS, Call  # noqa: E402
+
+from minillm import ops, torch_ops  # noqa: E402
+from minillm.tensor import Tensor  # noqa: E402
+
+every_op = pytest.mark.parametrize("name", sorted(OPS))
+
+
+def normal(*shape):
+    return np.random.default_rng(sum(shape)).standard_normal(shape)
+
+
+def as_list(result):
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+def to_tensors(call):
+    tensors = [torch.tensor(a, requires_grad=True) for a in call.inputs]
+    return tensors, {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in call.options.items()}
+
+
+def on_numpy(op, call):
+    """Outputs, and gradients of the inputs under a random projection of the outputs."""
+    tensors = [Tensor(a, requires_grad=True) for a in call.inputs]
+    outs = as_list(op(*tensors, **call.options))
+    for out in outs:
+        out.backward(normal(*out.shape), retain_graph=out is not outs[-1])
+    return [out.data for out in outs] + [t.grad for t in tensors]
+
+
+def on_torch(op, call, **more):
+    tensors, options = to_tensors(call)
+    outs = as_list(op(*tensors, **options, **more))
+    torch.autograd.backward(outs, [torch.tensor(normal(*out.shape)) for out in outs])
+    return [out.detach().numpy() for out in outs] + [t.grad.numpy() for t in tensors]
+
+
+def assert_same(ours, theirs):
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11 * np.max(np.abs(b), initial=1.0))
+
+
+@every_op
+@settings(max_examples=25)
+@given(data=st.data())
+def test_same_numbers_as_numpy(name, data):
+    call = data.draw(OPS[name].calls)
+    assert_same(on_torch(OPS[name].ours, call), on_numpy(OPS[name].ours, call))
+
+
+@pytest.mark.parametrize("impl", ["reference", "sdpa"])
+@settings(max_examples=50)
+@given(call=OPS["attention"].calls)
+def test_each_attention_gives_the_same(call, impl):
+    assert_same(on_torch(ops.attention, call, impl=impl), on_numpy(ops.attention, call))
+
+
+def test_a_query_that_sees_nothing_gives_zeros_and_no_nan():
+    keep = np.ones((2, 1, 5, 5), dtype=bool)
+    keep[0, :, 2] = False
+    for impl in ("reference", "sdpa"):
+        call = Call([normal(2, 4, 5, 6), normal(2, 2, 5, 6), normal(2, 2, 5, 6)], {"mask": keep})
+        out, dq, dk, dv = on_torch(ops.attention, call, impl=impl)
+        assert not out[0, :, 2].any() and not dq[0, :, 2].any()
+        assert all(np.isfinite(a).all() for a in (out, dq, dk, dv))
+
+
+@pytest.mark.parametrize("impl", ["reference", "sdpa"])
+def test_attention_dropout_keeps_the_mean(impl):
+    torch.manual_seed(0)
+    q = torch.randn(1, 2, 8, 4)
+    v = torch.ones(1, 2, 8, 4)
+    out = torch.stack([ops.attention(q, q, v, causal=True, dropout_p=0.5, impl=impl) for _ in range(400)])
+    assert out.std() > 0.1
+    assert abs(out.mean().item() - 1) < 0.05
+
+
+def test_attention_takes_mixed_dtypes():
+    q = torch.randn(1, 2, 5, 4)
+    v = q.bfloat16()
+    for impl in ("reference", "sdpa"):
+        assert ops.attention(q, q, v, causal=True, impl=impl).dtype == torch.bfloat16
+
+
+def test_triton_where_it_cannot_run_says_why():
+    q = torch.randn(1, 1, 4, 8, dtype=torch.float64, device="meta")
+    with pytest.raises(RuntimeError, match="impl='triton' cannot run here: dtype"):
+        ops.attention(q, q, q, impl="triton")
+
+
+def test_dropout_zeroes_the_right_share():
+    torch.manual_seed(0)
+    x = torch.ones(100_000)
+    y = ops.dropout(x, 0.3)
+    assert abs((y == 0).float().mean().item() - 0.3) < 0.01
+    assert torch.equal(y.unique(), torch.tensor([0, 1 / 0.7]))
+    assert ops.dropout(x, 0.3, training=False) is x
+
+
+@pytest.mark.parametrize("want_h", [True, False])
+@pytest.mark.parametrize("want_weight", [True, False])
+def test_linear_cross_entropy_in_many_chunks(monkeypatch, want_h, want_weight):
+    monkeypatch.setattr(torch_ops, "CHUNK_LOGITS", 3 * 7)  # 3 rows at a time
+    h = torch.tensor(normal(2, 5, 4), requires_grad=want_h)
+    weight = torch.tensor(normal(7, 4), requires_grad=want_weight)
+    t = torch.randint(0, 7, (2, 5))
+    t[0, 1:3] = -100
+    ours = ops.linear_cross_entropy(h, weight, t, label_smoothing=0.1)
+    theirs = ops.cross_entropy(ops.linear(h, weight), t, label_smoothing=0.1)
+    assert abs(ours.item() - theirs.item()) < 1e-14
+    wanted = [x for x in (h, weight) if x.requires_grad]
+    if wanted:
+        for a, b in zip(torch.autograd.grad(ours, wanted), torch.autograd.grad(theirs, wanted)):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-15)
+    with torch.no_grad():
+        assert not ops.linear_cross_entropy(h, weight, t).requires_grad
+
+
+def test_linear_cross_entropy_under_autocast():
+    h, weight = torch.randn(64, 32, requires_grad=True), torch.randn(50, 32, requires_grad=True)
+    t = torch.randint(0, 50, (64,))
+    exact = ops.linear_cross_entropy(h, weight, t)
+    dh, dweight = torch.autograd.grad(exact, (h, weight))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = ops.linear_cross_entropy(h, weight, t)
+    assert loss.dtype == torch.float32
+    assert abs(loss.item() - exact.item()) < 0.02 * exact.item()
+    for a, b in zip(torch.autograd.grad(loss, (h, weight)), (dh, dweight)):
+        assert a.dtype == torch.float32
+        assert (a - b).norm() < 0.02 * b.norm()
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda x: ops.mse_loss(x, x[:1]), "must have one shape"),
+        (lambda x: ops.mse_loss(x, x, reduction="none"), "reduction must be"),
+        (lambda x: ops.cross_entropy(x, torch.zeros(3, dtype=torch.long), reduction="none"), "reduction must be"),
+    ],
+)
+def test_mistakes_raise(call, match):
+    with pytest.raises(ValueError, match=match):
+        call(torch.zeros(3, 4))
+
+
+@every_op
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch.compile does it to itself
+@settings(max_examples=1)
+@given(data=st.data())
+def test_traces_without_a_graph_break(name, data):
+    call = data.draw(OPS[name].calls)
+    compiled = torch.compile(OPS[name].ours, fullgraph=True, backend="aot_eager")
+    assert_same(on_torch(compiled, call), on_torch(OPS[name].ours, call))
