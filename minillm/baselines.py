@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 Unit = Literal["byte", "char"]
 Ids = npt.NDArray[np.int64]
+Nodes = npt.NDArray[np.int32]  # 2³¹ distinct n-grams are more than memory holds
 
 N_SYMBOLS = {"byte": 256, "char": 0x110000 - 0x800}  # all bytes; all of Unicode without the half surrogate pairs
 _DENSE = 1 << 24  # count n-grams in a table up to this size, by sorting beyond it
@@ -81,9 +82,9 @@ class NGramModel:
             codes = parent * np.int64(v) + x  # (n_positions,), one for each n-gram in the text
             keys, counts, nodes = _count(codes, n_parents * v, with_nodes=n < order)
             parents_of_keys = keys // v
-            history_counts = np.zeros(n_parents, dtype=np.int64)
-            np.add.at(history_counts, parents_of_keys, counts)
-            levels.append(_Level(keys, counts, history_counts, np.bincount(parents_of_keys, minlength=n_parents)))
+            history_counts = np.bincount(parents_of_keys, weights=counts, minlength=n_parents).astype(np.int64)
+            history_types = np.bincount(parents_of_keys, minlength=n_parents)
+            levels.append(_Level(keys, counts, history_counts, history_types))
             # The n-gram that ends before position i is the history of x[i] one level further down.
             parent, x, n_parents = nodes[:-1], x[1:], len(keys)
         return cls(unit, alphabet, levels)
@@ -108,8 +109,10 @@ class NGramModel:
 
     def distribution(self, history: str, order: int | None = None) -> npt.NDArray[np.float64]:
         """p(w | history) for every w of `alphabet`: (V,). What is missing from a sum of 1 is for symbols never seen."""
-        order = self._check_order(order)
-        x = self._to_ids(_symbols(history, self.unit))
+        return self._distribution(_symbols(history, self.unit), self._check_order(order))
+
+    def _distribution(self, history: Ids, order: int) -> npt.NDArray[np.float64]:
+        x = self._to_ids(history)
         p = np.full(len(self.alphabet), 1 / N_SYMBOLS[self.unit])
         for n in range(1, order + 1):
             level = self.levels[n - 1]
@@ -125,10 +128,11 @@ class NGramModel:
 
     def sample(self, n: int, rng: np.random.Generator, prompt: str = "", order: int | None = None) -> str:
         """Continue `prompt` by `n` symbols drawn one after the other; invalid UTF-8 shows as the replacement sign."""
-        symbols = list(_symbols(prompt, self.unit))
+        order = self._check_order(order)
+        symbols = _symbols(prompt, self.unit).tolist()
         for _ in range(n):
-            recent = self._text(symbols[len(symbols) - min(len(symbols), self.order * 4) :])
-            p = self.distribution(recent, order)
+            recent = np.array(symbols[max(0, len(symbols) - order + 1) :], dtype=np.int64)
+            p = self._distribution(recent, order)
             symbols.append(int(rng.choice(self.alphabet, p=p / p.sum())))
         return self._text(symbols)
 
@@ -193,24 +197,27 @@ def _symbols(text: str, unit: Unit) -> Ids:
     raise ValueError(f"unknown unit {unit!r}: n-grams are counted over 'byte' or 'char'")
 
 
-def _dense_ids(symbols: Ids, n: int) -> tuple[Ids, Ids]:
+def _dense_ids(symbols: Ids, n: int) -> tuple[Ids, Nodes]:
     """(the distinct symbols sorted, each symbol as an index into them)."""
     present = np.bincount(symbols, minlength=n) > 0
-    return np.flatnonzero(present), (np.cumsum(present, dtype=np.int32) - 1)[symbols]
+    return np.flatnonzero(present).astype(np.int64), (np.cumsum(present, dtype=np.int32) - 1)[symbols]
 
 
-def _count(codes: Ids, n_codes: int, with_nodes: bool) -> tuple[Ids, Ids, Ids]:
-    """(distinct codes sorted, how often each occurs, each code's index among them as int32; empty unless wanted)."""
+def _count(codes: Ids, n_codes: int, with_nodes: bool) -> tuple[Ids, Ids, Nodes]:
+    """(distinct codes sorted, how often each occurs, each code's index among them: left empty unless wanted)."""
+    nodes = np.empty(0, dtype=np.int32)
     if n_codes <= _DENSE:
         table = np.bincount(codes, minlength=n_codes)
-        keys = np.flatnonzero(table)
-        nodes = (np.cumsum(table > 0, dtype=np.int32) - 1)[codes] if with_nodes else codes[:0]
-        return keys, table[keys], nodes
-    if with_nodes:
-        keys, nodes, counts = np.unique(codes, return_inverse=True, return_counts=True)
-        return keys, counts, nodes.astype(np.int32)
-    keys, counts = np.unique(codes, return_counts=True)
-    return keys, counts, codes[:0]
+        keys = np.flatnonzero(table).astype(np.int64)
+        counts = table[keys]
+        if with_nodes:
+            nodes = (np.cumsum(table > 0, dtype=np.int32) - 1)[codes]
+    elif with_nodes:
+        keys, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
+        nodes = inverse.astype(np.int32)
+    else:
+        keys, counts = np.unique(codes, return_counts=True)
+    return keys, counts.astype(np.int64), nodes
 
 
 def xz_bits_per_byte(held_out: str, given: str = "") -> float:

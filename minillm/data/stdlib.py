@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
+import sys
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
@@ -19,7 +20,8 @@ from minillm.data.documents import Document, Dropped, read_documents
 
 KINDS = ("source", "topics", "docstrings")
 _TEST_FOLDERS = frozenset({"test", "tests", "idle_test", "testing"})
-_NOT_SOURCE = frozenset({"site-packages", "dist-packages", "__pycache__", "lib-dynload", "_bundled"})
+_PACKAGE_FOLDERS = frozenset({"site-packages", "dist-packages"})
+_NOT_SOURCE = _PACKAGE_FOLDERS | {"__pycache__", "lib-dynload", "_bundled"}
 _TOPICS = "pydoc_data/topics.py"  # served as text by kind="topics"; as code it is one string of half a megabyte
 
 
@@ -74,12 +76,10 @@ def environment_documents(
     """
     stdlib = Path(sysconfig.get_paths()["stdlib"])
     files = {f"stdlib/{name}": file for name, file in _python_files(stdlib, include_tests).items()}
-    seen = set()
-    for key in ("purelib", "platlib"):
-        folder = Path(sysconfig.get_paths()[key])
-        if folder.is_dir() and folder.resolve() not in seen:
-            seen.add(folder.resolve())
-            files |= {f"site-packages/{name}": file for name, file in _python_files(folder, include_tests).items()}
+    for path in sys.path:  # where a name stands in two folders, the first is the one that would be imported
+        if Path(path).name in _PACKAGE_FOLDERS and Path(path).is_dir():
+            packages = _python_files(Path(path), include_tests)
+            files = {f"site-packages/{name}": file for name, file in packages.items()} | files
     if not files:
         raise FileNotFoundError(
             f"no Python source found in {str(stdlib)!r} nor among the installed packages: give text of your own: "

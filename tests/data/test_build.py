@@ -1,0 +1,186 @@
+"""The pipeline: what ends up in the folder, the report, and that nothing half-made ever loads."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minillm.data import (
+    CorpusConfig,
+    Document,
+    Dropped,
+    build_corpus,
+    contamination,
+    corpus_documents,
+    corpus_text,
+    load_report,
+    split_of,
+    stdlib_documents,
+)
+
+
+def some_documents(n: int = 60, seed: int = 0) -> list[Document]:
+    rng = np.random.default_rng(seed)
+    return [Document(" ".join(f"w{i}" for i in rng.integers(0, 3000, 80)) + "\n", f"d{k}") for k in range(n)]
+
+
+def test_the_standard_library_becomes_a_corpus(tmp_path: Path) -> None:
+    report = build_corpus(stdlib_documents(max_bytes=400_000), tmp_path / "c", CorpusConfig(val_fraction=0.2))
+    assert report.splits["train"]["documents"] > report.splits["val"]["documents"] > 0
+    assert load_report(tmp_path / "c") == report
+    assert report.fingerprint in report.summary() and "Python" in report.summary()
+    train, val = list(corpus_documents(tmp_path / "c")), list(corpus_documents(tmp_path / "c", "val"))
+    assert {split_of(d.text, 0.2) for d in train} == {"train"} and {split_of(d.text, 0.2) for d in val} == {"val"}
+    assert max(contamination(train, val).values()) == pytest.approx(report.overlap["max"])
+    assert report.overlap["max"] < 0.2
+    assert sum(s["bytes"] for s in report.splits.values()) == sum(len(d.text.encode()) for d in train + val)
+    assert corpus_text(tmp_path / "c", "val", 1000) == "".join(d.text for d in val)[:1000]
+    again = build_corpus(stdlib_documents(max_bytes=400_000), tmp_path / "d", CorpusConfig(val_fraction=0.2))
+    assert again == report
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == [
+        "dropped.jsonl",
+        "report.json",
+        "train.jsonl",
+        "val.jsonl",
+    ]
+
+
+def test_what_is_dropped_is_reported_line_by_line(tmp_path: Path) -> None:
+    documents = some_documents()
+    copied = documents[3]
+    documents += [
+        Document(copied.text + "\n\n", "copy"),
+        Document(copied.text + "tail", "near copy"),
+        Document("x", "tiny"),
+        Document("A notice that stands in every document here.\n", "only notice"),
+    ]
+    documents = [
+        replace(d, text=d.text + "A notice that stands in every document here.\n") for d in documents[:60]
+    ] + documents[60:]
+    documents[60] = Document(documents[3].text + "\n", "copy")
+    documents[61] = Document(documents[3].text + "tail", "near copy")
+    skipped = [Dropped("picture.png", "read", "extension")]
+    report = build_corpus(documents, tmp_path / "c", skipped=skipped)
+    lines = [json.loads(line) for line in (tmp_path / "c" / "dropped.jsonl").read_text().splitlines()]
+    found = {d["source"]: (d["stage"], d["duplicate_of"]) for d in lines}
+    assert found == {
+        "picture.png": ("read", None),
+        "tiny": ("clean", None),
+        "only notice": ("clean", None),
+        "copy": ("exact", "d3"),
+        "near copy": ("near", "d3"),
+    }
+    assert report.dropped == {"read": 1, "clean": 2, "exact": 1, "near": 1}
+    assert report.rules["repeated_lines"] == 63
+    assert "notice" not in corpus_text(tmp_path / "c")
+
+
+def test_documents_keep_their_split_when_others_are_added(tmp_path: Path) -> None:
+    few = build_corpus(some_documents(40), tmp_path / "few", CorpusConfig(val_fraction=0.3, test_fraction=0.2))
+    build_corpus(
+        some_documents(30, seed=9) + some_documents(40),
+        tmp_path / "many",
+        CorpusConfig(val_fraction=0.3, test_fraction=0.2),
+    )
+    for split in few.splits:
+        texts = {d.text for d in corpus_documents(tmp_path / "few", split)}
+        assert texts and texts <= {d.text for d in corpus_documents(tmp_path / "many", split)}
+
+
+@pytest.mark.parametrize(("mode", "loser"), [("drop_held_out", "val"), ("drop_train", "train"), ("report", None)])
+def test_contaminated_documents(tmp_path: Path, mode: str, loser: str | None) -> None:
+    documents = some_documents()
+    held_out = next(d for d in documents if split_of(d.text) == "val")
+    rest = " ".join(f"new{i}" for i in range(200))
+    leak = next(
+        d for k in range(50) if split_of((d := Document(f"{k} {held_out.text} {rest}", "leak")).text) == "train"
+    )
+    config = CorpusConfig(contamination=mode)  # type: ignore[arg-type]
+    report = build_corpus([*documents, leak], tmp_path / "c", config)
+    sources = {s: {d.source for d in corpus_documents(tmp_path / "c", s)} for s in ("train", "val")}
+    assert ("leak" in sources["train"]) == (loser != "train")
+    assert (held_out.source in sources["val"]) == (loser != "val")
+    assert report.dropped == ({} if loser is None else {"contamination": 1})
+    assert report.overlap["max"] == (1.0 if loser is None else 0.0)
+
+
+def test_an_empty_validation_split_takes_the_next_in_line(tmp_path: Path) -> None:
+    documents = [d for d in some_documents(200) if split_of(d.text, 0.05) == "train"][:5]
+    report = build_corpus(documents, tmp_path / "c")
+    assert report.splits["val"]["documents"] == 1 and report.splits["train"]["documents"] == 4
+    assert "noisy" in report.notes[0]
+    with pytest.raises(ValueError, match="no document is left for 'val'"):
+        build_corpus(documents[:1], tmp_path / "one")
+    assert build_corpus(documents[:1], tmp_path / "one", CorpusConfig(val_fraction=0)).splits.keys() == {"train"}
+    with pytest.raises(ValueError, match="stream of documents is empty"):
+        build_corpus([], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_interrupted_build_leaves_nothing_and_the_old_corpus_in_place(tmp_path: Path) -> None:
+    def interrupted() -> Iterator[Document]:
+        yield from some_documents(20)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_corpus(interrupted(), tmp_path / "c")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError, match="is not a corpus"):
+        load_report(tmp_path / "c")
+    report = build_corpus(some_documents(30), tmp_path / "c")
+    with pytest.raises(KeyboardInterrupt):
+        build_corpus(interrupted(), tmp_path / "c", overwrite=True)
+    assert load_report(tmp_path / "c") == report
+    (tmp_path / "c.partial").mkdir()
+    (tmp_path / "c.partial" / "left by a killed build").write_text("x")
+    newer = build_corpus(some_documents(31), tmp_path / "c", overwrite=True)
+    assert load_report(tmp_path / "c") == newer != report
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_other_peoples_folders_are_safe(tmp_path: Path) -> None:
+    build_corpus(some_documents(30), tmp_path / "c")
+    with pytest.raises(FileExistsError, match="already holds a corpus"):
+        build_corpus(some_documents(30), tmp_path / "c")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "final.tex").write_text("years of work")
+    with pytest.raises(FileExistsError, match="is not a corpus"):
+        build_corpus(some_documents(30), tmp_path / "thesis", overwrite=True)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FileExistsError, match="is not a corpus"):
+        build_corpus(some_documents(30), tmp_path / "file", overwrite=True)
+    (tmp_path / "empty").mkdir()
+    build_corpus(some_documents(30), tmp_path / "empty")
+    with pytest.raises(ValueError, match="no split 'test'; it has train, val"):
+        list(corpus_documents(tmp_path / "c", "test"))
+
+
+def test_stop_words_and_paragraphs_on_request(tmp_path: Path) -> None:
+    documents = [Document("The fox and the hound " + d.text, d.source) for d in some_documents(30)]
+    paragraph = "\n\nOne long paragraph stands in two documents, word for word, here.\n"
+    documents[1] = Document(documents[1].text + paragraph, "p1")
+    documents[2] = Document(documents[2].text + paragraph, "p2")
+    report = build_corpus(documents, tmp_path / "c", CorpusConfig(stop_words=("en",), paragraphs=True))
+    text = corpus_text(tmp_path / "c") + corpus_text(tmp_path / "c", "val")
+    assert report.rules["stop_words"] >= 90 and "fox hound" in text and " the " not in text
+    assert report.dropped == {"paragraph": 1} and text.count("long paragraph") == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"normalization": "nfc"},
+        {"stop_words": ("fr",)},
+        {"min_chars": 0},
+        {"near_threshold": 1.5},
+        {"contamination": "ignore"},
+        {"contamination_limit": 0},
+        {"val_fraction": 1.0},
+    ],
+)
+def test_impossible_configs_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong)).split("_fraction")[0]):
+        CorpusConfig(**wrong)  # type: ignore[arg-type]

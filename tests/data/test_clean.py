@@ -1,0 +1,147 @@
+"""Cleaning: each rule does what it is named for, is counted, and applying all of them twice changes nothing."""
+
+from collections import Counter
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import example, given
+
+from minillm.data.clean import RULES, RepeatedLines, clean_text
+from minillm.data.stopwords import CHINESE, ENGLISH, remove_stop_words
+
+HEADER = "# Copyright 1999 Somebody.\n# Licensed under a licence.\n"
+
+
+def test_each_rule_is_counted_by_name() -> None:
+    counts: Counter[str] = Counter()
+    text = "#!/bin/sh\r\n" + HEADER + "\n\n\n\n\ncafe\u0301 \u202emirrored\u200b  \t\r\nx\x00y\u2028z"
+    assert clean_text(text, counts=counts) == "#!/bin/sh\n\n\ncafé mirrored\nxy\nz\n"
+    assert counts == {
+        "line_endings": 3,
+        "invisible": 3,
+        "unicode": 1,
+        "trailing_space": 1,
+        "blank_lines": 1,
+        "licence": 1,
+    }
+    assert set(counts) == set(RULES)
+    counts.clear()
+    assert clean_text("fine\n", counts=counts) == "fine\n" and not counts
+
+
+def test_normalization_forms() -> None:
+    assert clean_text("ﬁ ² ，", normalization="NFC") == "ﬁ ² ，\n"
+    assert clean_text("ﬁ ² ，", normalization="NFKC") == "fi 2 ,\n"
+    assert clean_text("e\u0301", normalization="none") == "e\u0301\n"
+    with pytest.raises(ValueError, match="'NFD': choose NFC"):
+        clean_text("x", normalization="NFD")  # type: ignore[arg-type]
+
+
+def test_emoji_joiners_and_indentation_stay() -> None:
+    for text in ("👩\u200d👧 fam\u200cily\n", "\tif x:\n\t\ty\n", "    code\n\n\n    more\n"):
+        assert clean_text(text) == text
+
+
+def test_licence_headers() -> None:
+    body = "import os\n\n# a comment about nothing\nx = 1\n"
+    assert clean_text(HEADER + "\n" + body) == body
+    assert clean_text('"""Doc."""\n\n' + HEADER + "\n\n" + body) == '"""Doc."""\n\n\n' + body
+    assert clean_text("/*\n * Copyright\n */\nint x;\n") == "int x;\n"
+    assert clean_text("// SPDX-License-Identifier: MIT\nlet x;\n") == "let x;\n"
+    assert clean_text(HEADER + body, licences=False) == HEADER + body
+    deep = "x = 1\n" * 100 + HEADER  # not a header
+    assert clean_text(deep) == deep
+    said = 'print("copyright")\n"""Licensed."""\n'  # not a comment
+    assert clean_text(said) == said
+
+
+PIECES = st.lists(
+    st.one_of(
+        st.text(max_size=8),
+        st.sampled_from(
+            [
+                "\n",
+                "\n\n\n\n\n",
+                "\r\n",
+                "\r",
+                "  \n",
+                "\t",
+                "# copyright\n",
+                "// licence\n",
+                "/* ",
+                " */",
+                "*/\n",
+                "# a\n",
+            ]
+            + [
+                "e\u0301",
+                "e\u200b\u0301",
+                "\u1100\u200b\u1161",
+                "\u00a0\n",
+                "\ufeff",
+                "\ud800",
+                "#!\n",
+                "\u2028",
+                "\x85",
+            ]
+        ),
+    ),
+    max_size=30,
+)
+
+
+@given(PIECES, st.sampled_from(["NFC", "NFKC", "none"]))
+@example(["/* licence\n// copyright */ z\n*/"], "NFC")
+@example(["/*\n// copyright\n*/ x\n*/\n"], "NFC")
+def test_cleaning_is_idempotent_and_leaves_valid_text(pieces: list[str], normalization: str) -> None:
+    once = clean_text("".join(pieces), normalization=normalization)  # type: ignore[arg-type]
+    counts: Counter[str] = Counter()
+    assert clean_text(once, normalization=normalization, counts=counts) == once  # type: ignore[arg-type]
+    assert not counts
+    once.encode()
+    assert "\r" not in once and " \n" not in once and "\n\n\n\n" not in once
+
+
+def test_a_long_run_of_spaces_takes_linear_time() -> None:
+    assert clean_text("a" + " " * 2_000_000 + "b").endswith("b\n")
+
+
+def test_repeated_lines_are_removed_where_they_are_boilerplate() -> None:
+    notice = "This page was printed from the great library."
+    texts = [f"Text number {i} is about {i}.\n{notice}\nAn end.\n" for i in range(20)]
+    texts.append("def encode(self, input, errors='strict', final=False):\n" * 3)
+    lines = RepeatedLines(min_documents=5, min_share=0.4)
+    for text in texts:
+        lines.count(text)
+        lines.count("def encode(self, input, errors='strict', final=False):\n")
+    assert lines.remove(texts[3]) == ("Text number 3 is about 3.\nAn end.\n", 1)
+    assert lines.remove(texts[-1]) == (texts[-1], 0)  # code repeats by nature
+    lines = RepeatedLines(min_documents=22, min_share=0.0)
+    for text in texts:
+        lines.count(text + notice)  # twice in one document counts once
+    assert lines.remove(texts[3])[1] == 0
+    with pytest.raises(ValueError, match="min_documents is 1"):
+        RepeatedLines(min_documents=1)
+
+
+def test_repeated_chinese_lines() -> None:
+    lines = RepeatedLines(min_documents=3, min_share=0)
+    for i in range(5):
+        lines.count(f"第{i}篇文章\n本文由图书馆扫描整理。\n")
+    assert lines.remove("第9篇文章\n本文由图书馆扫描整理。\n") == ("第9篇文章\n", 1)
+
+
+def test_stop_words() -> None:
+    assert remove_stop_words("The cat and the hat sat.", ["en"]) == ("cat hat sat.", 3)
+    assert remove_stop_words("for_each x.is it's re-do the", ["en"]) == ("for_each x.is it's re-do ", 1)
+    assert remove_stop_words("我们的目的是了解世界", ["zh"]) == ("目的了解世界", 3)
+    assert remove_stop_words("The 猫的 hat") == ("猫 hat", 2)
+    assert not ENGLISH & {"not", "no", "nor"} and "不" not in CHINESE
+    with pytest.raises(ValueError, match="no stop words for language 'fr'"):
+        remove_stop_words("le chat", ["fr"])
+
+
+@given(st.lists(st.sampled_from(sorted(CHINESE | {"猫", "目", "天", "a", " "})), max_size=20))
+def test_removing_chinese_stop_words_is_idempotent(pieces: list[str]) -> None:
+    once, _ = remove_stop_words("".join(pieces), ["zh"])
+    assert remove_stop_words(once, ["zh"]) == (once, 0)

@@ -1,0 +1,161 @@
+"""Deduplication: shingles and signatures against plain Python, and what is kept and dropped."""
+
+import re
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+
+from minillm.data.dedup import MinHash, NearDuplicates, choose_bands, deduplicate
+from minillm.data.documents import Document, Dropped
+from minillm.data.shingles import ngram_hashes, shingles, word_hashes
+
+WORDS = st.lists(st.integers(0, 30).map(str), max_size=60)
+
+
+def jaccard(a: list[str], b: list[str], n: int = 5) -> float:
+    """The true Jaccard similarity of the sets of n-word runs."""
+
+    def runs(words: list[str]) -> set[tuple[str, ...]]:
+        k = min(n, len(words))
+        return {tuple(words[i : i + k]) for i in range(len(words) - k + 1)} if words else set()
+
+    x, y = runs(a), runs(b)
+    return len(x & y) / len(x | y) if x | y else 0.0
+
+
+@given(st.text(alphabet="abéß9_ \n.,-中文かア한🙂", max_size=60))
+def test_words_are_those_of_plain_python(text: str) -> None:
+    words = re.findall(
+        r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|(?:(?![\u3040-\u30ff\u3400-\u9fff_])\w)+", text.lower()
+    )
+    hashes = word_hashes(text)
+    assert len(hashes) == len(words)
+    number: dict[str, int] = {}
+    for word, value in zip(words, hashes.tolist()):
+        assert number.setdefault(word, value) == value
+    assert len(set(number.values())) == len(number)
+    assert np.array_equal(word_hashes(text.upper().lower()), word_hashes(text.upper().lower().swapcase().lower()))
+
+
+@given(WORDS, st.integers(1, 7))
+def test_runs_are_those_of_plain_python(words: list[str], n: int) -> None:
+    hashes = ngram_hashes(word_hashes(" ".join(words)), n)
+    runs = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    assert len(hashes) == len(runs)
+    assert len(set(zip(runs, hashes.tolist()))) == len(set(runs)) == len(set(hashes.tolist()))
+
+
+def test_words_ignore_layout_and_case_and_separate_ideographs() -> None:
+    assert np.array_equal(word_hashes("Hello,\n  WORLD"), word_hashes("hello world"))
+    assert len(word_hashes("你好世界 ok")) == 5
+    assert len(word_hashes("")) == len(word_hashes(" .,!")) == len(shingles("--")) == 0
+    assert len(shingles("one two")) == 1
+    assert len(word_hashes("x" * 5000)) == 1
+    with pytest.raises(ValueError, match="n is 0"):
+        ngram_hashes(word_hashes("a b"), 0)
+
+
+@given(WORDS, WORDS)
+def test_estimate_is_near_the_true_similarity(a: list[str], b: list[str]) -> None:
+    minhash = MinHash(n_permutations=1024)
+    x, y = minhash.signature(" ".join(a + b)), minhash.signature(" ".join(a))
+    true = jaccard(a + b, a)
+    if x is None or y is None:
+        assert true == 0
+    else:  # 6 standard deviations of a mean of 1024 draws
+        assert abs(minhash.similarity(x, y) - true) <= 6 * np.sqrt(true * (1 - true) / 1024) + 1e-9
+
+
+def test_estimate_is_unbiased_over_seeds() -> None:
+    a, b = [str(i) for i in range(200)], [str(i) for i in range(60, 260)]
+    estimates = []
+    for seed in range(30):
+        minhash = MinHash(seed=seed)
+        x, y = minhash.signature(" ".join(a)), minhash.signature(" ".join(b))
+        assert x is not None and y is not None
+        estimates.append(minhash.similarity(x, y))
+    assert abs(np.mean(estimates) - jaccard(a, b)) < 4 * np.sqrt(0.25 / (30 * 128))
+
+
+def test_bands_follow_the_formula() -> None:
+    assert choose_bands(128, 0.8) == (21, 6)
+    for threshold in (0.3, 0.5, 0.9, 1.0):
+        bands, rows = choose_bands(128, threshold)
+        assert bands * rows <= 128
+        assert 1 - (1 - threshold**rows) ** bands >= 0.99 or rows == 1
+
+
+def text_of(rng: np.random.Generator, n: int = 300) -> list[str]:
+    return [f"w{i}" for i in rng.integers(0, 5000, n)]
+
+
+def test_near_copies_are_found_and_others_are_not() -> None:
+    rng = np.random.default_rng(0)
+    near = NearDuplicates(0.8)
+    originals = [text_of(rng) for _ in range(200)]
+    for i, words in enumerate(originals):
+        assert near.check_and_add(Document(" ".join(words), f"d{i}")) is None
+    found = 0
+    for i, words in enumerate(originals):
+        copy = words.copy()
+        copy[150] = "changed"  # true similarity: 291 / 301 = 0.967
+        result = near.check_and_add(Document(" ".join(copy), "copy"))
+        found += result is not None and result[0] == f"d{i}" and result[1] > 0.9
+    assert found == 200
+    half = originals[0][:150] + text_of(rng, 150)
+    assert near.check_and_add(Document(" ".join(half), "half")) is None
+    assert near.check_and_add(Document("...", "no words")) is None
+    with pytest.raises(ValueError, match="threshold is 0"):
+        NearDuplicates(0)
+
+
+def test_candidates_beyond_the_first_in_a_bucket_are_found() -> None:
+    near = NearDuplicates(0.95)  # many rows a band: similar documents that are both kept share buckets
+    base = [f"w{i}" for i in range(400)]
+    versions = []
+    for k in range(4):
+        words = base.copy()
+        for at in range(20, 400, 60):
+            words[at] = f"v{k}"
+        versions.append(" ".join(words))
+        assert near.check_and_add(Document(versions[-1], f"v{k}")) is None
+    for k in range(4):
+        assert near.check_and_add(Document(versions[k], "again")) == (f"v{k}", 1.0)
+
+
+def test_deduplicate_keeps_the_first_and_says_why() -> None:
+    rng = np.random.default_rng(1)
+    words = text_of(rng)
+    long = " ".join(words)
+    documents = [
+        Document(long, "first"),
+        Document(long.replace(" ", "\n"), "same but for white space"),
+        Document(long + " one more", "nearly"),
+        Document(" ".join(text_of(rng)), "other"),
+        Document("first", "first"),
+    ]
+    dropped: list[Dropped] = []
+    kept = list(deduplicate(documents, dropped=dropped))
+    assert [d.source for d in kept] == ["first", "other", "first"]
+    assert [(d.source, d.stage, d.duplicate_of) for d in dropped] == [
+        ("same but for white space", "exact", "first"),
+        ("nearly", "near", "first"),
+    ]
+    assert dropped[1].similarity is not None and dropped[1].similarity > 0.9
+    assert len(list(deduplicate(documents, near_threshold=None))) == 4
+    twice = Document("the very same object", "s")
+    assert list(deduplicate([twice, twice])) == [twice]
+
+
+def test_repeated_paragraphs() -> None:
+    notice = "This paragraph stands in several documents, word for word."
+    a = Document(f"Alpha begins here.\n\n{notice}\n\nAlpha ends here.\n", "a")
+    b = Document(f"Beta begins here.\n\n{notice.replace(' ', '  ')}\n \nBeta ends.\n", "b")
+    c = Document(f"{notice}\n\n{notice}\n", "c")
+    dropped: list[Dropped] = []
+    kept = list(deduplicate([a, b, c], near_threshold=None, paragraphs=True, dropped=dropped))
+    assert kept == [a, Document("Beta begins here.\n\nBeta ends.\n", "b")]
+    assert [(d.source, d.duplicate_of) for d in dropped] == [("b", "a"), ("c", "a"), ("c", "a"), ("c", "a")]
+    assert dropped[-1].reason == "no paragraph left"

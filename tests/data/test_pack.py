@@ -1,0 +1,134 @@
+"""Packing: the file's layout, its sidecar, and that nothing incomplete or foreign loads."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minillm.data import Document, TokenDataset, build_corpus, corpus_documents, pack
+
+
+class Bytes:
+    """The least of a tokenizer: one id a byte, and one for the end of a text."""
+
+    def __init__(self, vocab_size: int = 257, eos_id: int | None = 256, shift: int = 0) -> None:
+        self.vocab_size = vocab_size
+        self.eos_id = eos_id
+        self.shift = shift
+
+    def encode(self, text: str, *, disallowed_special: tuple[str, ...]) -> list[int]:
+        return [b + self.shift for b in text.encode()]
+
+    def fingerprint(self) -> str:
+        return f"bytes-{self.vocab_size}-{self.shift}"
+
+
+class Fixed(Bytes):
+    """Gives the same ids whatever the text."""
+
+    def __init__(self, ids: list[int]) -> None:
+        super().__init__(vocab_size=200)
+        self.ids = ids
+
+    def encode(self, text: str, *, disallowed_special: tuple[str, ...]) -> list[int]:
+        return self.ids
+
+
+DOCUMENTS = [Document("ab", "1"), Document("é", "2"), Document("", "3")]
+
+
+def test_layout_and_sidecar(tmp_path: Path) -> None:
+    data = pack(DOCUMENTS, Bytes(), tmp_path / "x" / "tokens.bin")
+    assert data.tokens.tolist() == [256, 97, 98, 256, 195, 169, 256, 256]
+    assert data.tokens.dtype == np.uint16 and isinstance(data.tokens, np.memmap)
+    assert (len(data), data.n_bytes, data.vocab_size, data.info.n_documents) == (8, 4, 257, 3)
+    with pytest.raises(ValueError):
+        data.tokens[0] = 1  # read-only
+    data.check_tokenizer(Bytes())
+    with pytest.raises(ValueError, match="packed with the tokenizer bytes-257-0"):
+        data.check_tokenizer(Bytes(shift=1))
+    assert sorted(p.name for p in (tmp_path / "x").iterdir()) == ["tokens.bin", "tokens.json"]
+    assert "8 tokens of 257" in repr(data)
+
+
+def test_without_a_separator_and_with_a_large_vocabulary(tmp_path: Path) -> None:
+    data = pack(DOCUMENTS, Bytes(eos_id=None), tmp_path / "a.bin")
+    assert data.tokens.tolist() == [97, 98, 195, 169] and data.info.eos_id is None
+    data = pack(DOCUMENTS, Bytes(vocab_size=70_000, shift=65_530), tmp_path / "b.bin")
+    assert data.tokens.dtype == np.uint32 and data.tokens[1] == 65_530 + 97
+    assert len(pack([Document("x", "s")], Bytes(vocab_size=65_536), tmp_path / "c.bin").tokens.tobytes()) == 6
+
+
+def test_from_a_corpus_file(tmp_path: Path) -> None:
+    documents = [Document(f"document {i} of this small corpus is not document {i + 40}\n", str(i)) for i in range(40)]
+    build_corpus(documents, tmp_path / "c")
+    data = pack(tmp_path / "c" / "train.jsonl", Bytes(), tmp_path / "train.bin")
+    texts = [d.text for d in corpus_documents(tmp_path / "c")]
+    assert data.info.n_documents == len(texts)
+    assert bytes(t for t in data.tokens.tolist() if t != 256).decode() == "".join(texts)
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    target = tmp_path / "t.bin"
+    with pytest.raises(ValueError, match="nothing to pack"):
+        pack([], Bytes(), target)
+    with pytest.raises(ValueError, match="nothing to pack"):
+        pack([Document("", "e")], Bytes(), target)
+    with pytest.raises(ValueError, match="ids from 195 to 200 for 's', outside its vocabulary of 200"):
+        pack([Document("x", "s")], Fixed([195, 200]), target)
+    with pytest.raises(ValueError, match="half of a surrogate pair at character 1"):
+        pack([Document("a\ud800", "s")], Bytes(), target)
+    with pytest.raises(ValueError, match="name of the sidecar"):
+        pack(DOCUMENTS, Bytes(), tmp_path / "t.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_packing_keeps_the_old_file(tmp_path: Path) -> None:
+    def interrupted() -> Iterator[Document]:
+        yield Document("new", "n")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(interrupted(), Bytes(), tmp_path / "t.bin")
+    assert list(tmp_path.iterdir()) == []
+    pack(DOCUMENTS, Bytes(), tmp_path / "t.bin")
+    with pytest.raises(KeyboardInterrupt):
+        pack(interrupted(), Bytes(), tmp_path / "t.bin")
+    assert TokenDataset(tmp_path / "t.bin").tokens[1] == 97
+    assert pack([Document("z", "z")], Bytes(), tmp_path / "t.bin").tokens.tolist() == [256, 122, 256]
+
+
+def test_incomplete_and_foreign_files_do_not_load(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"missing .*t\.bin"):
+        TokenDataset(tmp_path / "t.bin")
+    pack(DOCUMENTS, Bytes(), tmp_path / "t.bin")
+    whole = (tmp_path / "t.bin").read_bytes()
+    (tmp_path / "t.bin").write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match="has 15 bytes where its sidecar promises 16"):
+        TokenDataset(tmp_path / "t.bin")
+    (tmp_path / "t.bin").write_bytes(whole)
+    sidecar = json.loads((tmp_path / "t.json").read_text())
+    (tmp_path / "t.json").write_text(json.dumps(sidecar | {"dtype": "float16"}))
+    with pytest.raises(ValueError, match="says dtype 'float16'"):
+        TokenDataset(tmp_path / "t.bin")
+    (tmp_path / "t.json").write_text("{}")
+    with pytest.raises(ValueError, match="does not describe packed tokens"):
+        TokenDataset(tmp_path / "t.bin")
+    (tmp_path / "t.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"t\.json"):
+        TokenDataset(tmp_path / "t.bin")
+
+
+def test_with_our_own_tokenizer(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("minillm.tokenizers")
+    if not hasattr(tokenizers, "BPETokenizer"):
+        pytest.skip("no BPETokenizer")
+    texts = ["some text <|endoftext|> that forges a separator", "other text"]
+    tokenizer = tokenizers.BPETokenizer.train(texts, 270)
+    data = pack([Document(t, t) for t in texts], tokenizer, tmp_path / "t.bin")
+    ids = data.tokens.astype(np.int64)
+    assert (ids == tokenizer.eos_id).sum() == 3 and ids[0] == ids[-1] == tokenizer.eos_id
+    assert tokenizer.decode(ids[1:][: np.flatnonzero(ids[1:] == tokenizer.eos_id)[0]].tolist()) == texts[0]
+    assert data.info.tokenizer == tokenizer.fingerprint()

@@ -1,0 +1,78 @@
+"""Splitting by hash: stable, and leaks are measured."""
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from minillm.data.documents import Document
+from minillm.data.split import Contamination, contamination, split_of, split_place
+from minillm.data.stdlib import stdlib_documents
+
+
+@given(st.text(), st.floats(0, 0.5), st.floats(0, 0.4), st.integers(-5, 5))
+def test_a_split_depends_on_nothing_but_the_text(text: str, val: float, test: float, seed: int) -> None:
+    name = split_of(text, val, test, seed=seed)
+    assert name == split_of(" " + "\n ".join(text.split()) + "\t", val, test, seed=seed)
+    assert 0 <= split_place(text, seed) < 1
+    if name == "val":  # more validation never takes a document out of validation
+        assert split_of(text, val + 0.05, test, seed=seed) == "val"
+
+
+def test_fractions_are_met_and_checked() -> None:
+    names = [split_of(f"document {i}", 0.2, 0.1) for i in range(5000)]
+    assert abs(names.count("val") / 5000 - 0.2) < 0.03 and abs(names.count("test") / 5000 - 0.1) < 0.03
+    assert names != [split_of(f"document {i}", 0.2, 0.1, seed=1) for i in range(5000)]
+    assert {split_of(str(i), 0.0, 0.0) for i in range(100)} == {"train"}
+    for val, test in ((1.0, 0.0), (-0.1, 0.0), (0.6, 0.4), (float("nan"), 0.0)):
+        with pytest.raises(ValueError, match="leave something to train on"):
+            split_of("x", val, test)
+
+
+WORDS = st.lists(st.sampled_from("abc"), max_size=25)
+
+
+@given(st.lists(WORDS, max_size=4), st.lists(WORDS, min_size=1, max_size=4), st.integers(1, 5))
+def test_overlap_is_that_of_plain_python(train: list[list[str]], held_out: list[list[str]], n: int) -> None:
+    def runs(words: list[str]) -> list[tuple[str, ...]]:
+        return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+    in_train = {run for words in train for run in runs(words)}
+    in_held_out = {run for words in held_out for run in runs(words)}
+    check = Contamination(n)
+    for words in held_out:
+        check.add_held_out(" ".join(words))
+    for words in train:
+        mine = runs(words)
+        expected = sum(r in in_held_out for r in mine) / len(mine) if mine else 0
+        assert check.train_overlap(" ".join(words)) == pytest.approx(expected)
+    for words in held_out:
+        mine = runs(words)
+        expected = sum(r in in_train for r in mine) / len(mine) if mine else 0
+        assert check.held_out_overlap(" ".join(words)) == pytest.approx(expected)
+
+
+def test_a_training_document_that_will_be_dropped_marks_nothing() -> None:
+    text = " ".join(map(str, range(30)))
+    check = Contamination()
+    check.add_held_out(text)
+    assert check.train_overlap(text, limit=0.5) == 1.0
+    assert check.held_out_overlap(text) == 0.0
+    assert check.train_overlap(text) == 1.0
+    assert check.held_out_overlap(text) == 1.0
+    with pytest.raises(RuntimeError, match="before the first training"):
+        check.add_held_out("more")
+    with pytest.raises(ValueError, match="not added"):
+        check.held_out_overlap(" ".join(map(str, range(100, 130))))
+
+
+def test_help_topics_leak_until_their_paragraphs_are_deduplicated() -> None:
+    from minillm.data.dedup import deduplicate
+
+    def worst(documents: list[Document]) -> float:
+        train = [d for d in documents if split_of(d.text, 0.3) == "train"]
+        held_out = [d for d in documents if split_of(d.text, 0.3) == "val"]
+        return next(iter(contamination(train, held_out).values()))
+
+    topics = list(stdlib_documents("topics"))
+    assert worst(topics) > 0.5
+    assert worst(list(deduplicate(topics, paragraphs=True))) < 0.3

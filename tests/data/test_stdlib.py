@@ -1,0 +1,82 @@
+"""The standard library as a corpus: read as text, the same order every time, a clear message where it is missing."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from minillm.data.documents import Dropped
+from minillm.data.stdlib import docstrings, documents_fingerprint, environment_documents, stdlib_documents
+
+
+def test_a_sample_of_the_sources() -> None:
+    before = set(sys.modules)
+    documents = list(stdlib_documents(max_bytes=300_000))
+    assert set(sys.modules) == before  # nothing was imported
+    size = sum(len(d.text.encode()) for d in documents)
+    assert 100_000 < size <= 310_000
+    sources = [d.source for d in documents]
+    assert sources == sorted(sources) and all(s.startswith("stdlib/") for s in sources)
+    assert not any("/test/" in s or "_sysconfigdata" in s or "site-packages" in s for s in sources)
+    smaller = {d.source for d in stdlib_documents(max_bytes=100_000)}
+    assert smaller < set(sources)
+    assert documents_fingerprint(documents) == documents_fingerprint(stdlib_documents(max_bytes=300_000))
+    assert documents_fingerprint(documents) != documents_fingerprint(documents[::-1])
+
+
+def test_topics_are_english_text() -> None:
+    topics = {d.source: d.text for d in stdlib_documents("topics")}
+    assert len(topics) > 50 and "topics/assert" in topics
+    assert "assert" in topics["topics/assert"] and "\\n" not in topics["topics/assert"]
+    assert 0 < len(list(stdlib_documents("topics", max_bytes=20_000))) < len(topics)
+
+
+def test_sources_of_another_folder(tmp_path: Path) -> None:
+    (tmp_path / "pydoc_data").mkdir()
+    (tmp_path / "test").mkdir()
+    (tmp_path / "b.py").write_text(
+        '"""Module b."""\nclass C:\n    """A class."""\n    def f(self):\n        """Do."""\n'
+    )
+    (tmp_path / "a.py").write_text("x = 1\n")
+    (tmp_path / "broken.py").write_text("def (:\n")
+    (tmp_path / "binary.py").write_bytes(b"\0\0\0\0")
+    (tmp_path / "test" / "t.py").write_text("assert 1\n")
+    (tmp_path / "pydoc_data" / "topics.py").write_text("topics = {'for': 'The for statement.', 'as': r'''As.'''}\n")
+    skipped: list[Dropped] = []
+    assert [d.source for d in stdlib_documents(root=tmp_path, skipped=skipped)] == [
+        "stdlib/a.py",
+        "stdlib/b.py",
+        "stdlib/broken.py",
+    ]
+    assert [s.source for s in skipped] == ["stdlib/binary.py"]
+    assert "stdlib/test/t.py" in [d.source for d in stdlib_documents(root=tmp_path, include_tests=True)]
+    (found,) = stdlib_documents("docstrings", root=tmp_path, skipped=skipped)
+    assert found.source == "docstrings/b.py"
+    assert found.text == "b\n\nModule b.\n\n\nb.C\n\nA class.\n\n\nb.C.f\n\nDo.\n"
+    assert {s.source for s in skipped} == {"stdlib/binary.py", "docstrings/binary.py", "docstrings/broken.py"}
+    assert [(d.source, d.text) for d in stdlib_documents("topics", root=tmp_path)] == [
+        ("topics/as", "As."),
+        ("topics/for", "The for statement."),
+    ]
+
+
+def test_missing_sources_are_explained(tmp_path: Path) -> None:
+    for kind in ("source", "docstrings", "topics"):
+        with pytest.raises(FileNotFoundError, match="installed without"):
+            list(stdlib_documents(kind, root=tmp_path))
+    with pytest.raises(ValueError, match="unknown kind 'novels'"):
+        list(stdlib_documents("novels"))
+    with pytest.raises(ValueError, match="max_bytes is 0"):
+        list(stdlib_documents(max_bytes=0))
+
+
+def test_the_environment_holds_installed_packages_too() -> None:
+    sources = [d.source for d in environment_documents(max_bytes=2_000_000)]
+    assert any(s.startswith("site-packages/") for s in sources)
+    assert sources == sorted(sources)
+
+
+def test_docstrings_in_the_order_of_the_text() -> None:
+    code = 'async def g():\n    "G \\d."\nclass A:\n    def f(self):\n        "F."\n    class B:\n        "B."\n'
+    assert list(docstrings(code, "m")) == [("m.g", "G \\d."), ("m.A.f", "F."), ("m.A.B", "B.")]
+    assert list(docstrings('"M."')) == [("", "M.")]
