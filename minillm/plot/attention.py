@@ -1,0 +1,117 @@
+"""Where the heads of a decoder look, and what flows between its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import ops
+from ..tensor import Array, Tensor, no_grad
+from .style import WIDTH, readable, subplots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What `look_inside` saw. `attention` (layers, B, heads, T, T): each row a distribution over the positions looked
+    at. `residual` (layers + 1, B, T, D): the stream after the embedding and after each block."""
+
+    attention: Array
+    residual: Array
+
+    def activation_sizes(self) -> dict[str, float]:
+        """Root mean square of the residual stream after each step, for `norms_per_layer`."""
+        names = ["embedding"] + [f"blocks.{i}" for i in range(len(self.residual) - 1)]
+        return {name: float(np.sqrt(np.mean(np.square(x)))) for name, x in zip(names, self.residual)}
+
+
+def look_inside(model: Any, ids: Array) -> Inside:
+    """Run a `models.gpt.GPT` (NumPy engine) on ids (B, T); keep the attention weights and the stream between blocks.
+
+    The weights are the model's own: attention over values that are one-hot vectors returns, in place of a mixture of
+    values, the shares of the mixture.
+    """
+    if not all(hasattr(model, name) for name in ("wte", "wpe", "blocks")):
+        raise TypeError(f"look_inside: a {type(model).__name__} has no wte, wpe and blocks; this function reads a GPT.")
+    was_training = model.training
+    model.eval()
+    try:
+        with no_grad():
+            T = ids.shape[1]
+            x = model.wte(ids) + model.wpe.weight[:T]  # (B, T, D)
+            one_hot = np.eye(T, dtype=x.dtype)
+            attention, residual = [], [x.data]
+            for block in model.blocks:
+                q, k, _ = block.attn.heads(block.ln_1(x))  # (B, H, T, D/H)
+                values = Tensor(np.broadcast_to(one_hot, (*k.shape[:3], T)))  # (B, H, T, T)
+                attention.append(ops.attention(q, k, values, causal=True).data)
+                x = block(x)
+                residual.append(x.data)
+    finally:
+        model.train(was_training)
+    return Inside(np.stack(attention), np.stack(residual))
+
+
+def attention_grid(
+    weights: Array,
+    tokens: Sequence[str | bytes] | None = None,
+    *,
+    titles: Sequence[Sequence[str]] | None = None,
+    title: str = "",
+) -> Figure:
+    """A picture for each head, a row of pictures for each layer: who looks (down) at whom (across), dark 0 to bright 1.
+
+    `weights` (layers, heads, T, T) or (heads, T, T) or (T, T); `tokens`, T of them, label the axes where there is room;
+    `titles[layer][head]` replaces "layer 0, head 1". Where nobody may look (above the diagonal, all zero) stays white.
+    Raises ValueError if shapes do not fit.
+    """
+    weights = np.asarray(weights, dtype=np.float64)
+    if weights.ndim not in (2, 3, 4) or weights.shape[-1] != weights.shape[-2]:
+        raise ValueError(
+            f"attention_grid: weights {weights.shape} must be (layers, heads, T, T): choose one sequence of the batch "
+            "first, weights[:, 0]."
+        )
+    weights = weights.reshape((1,) * (4 - weights.ndim) + weights.shape)
+    layers, heads, T, _ = weights.shape
+    if tokens is not None and len(tokens) != T:
+        raise ValueError(f"attention_grid: {len(tokens)} tokens for {T} positions: one label for each.")
+    if not np.triu(weights, 1).any():
+        weights = np.where(np.tri(T, dtype=bool), weights, np.nan)  # causal: the future stays white
+
+    side = min((WIDTH - 0.9) / heads, 4.2)  # inches that one picture gets
+    figure, axes = subplots(
+        layers,
+        heads,
+        height=layers * (side + 0.25) + 0.5,
+        width=min(WIDTH, heads * side + 1.9),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
+    labels = None if tokens is None else [readable(token, longest=8) for token in tokens]
+    font = 72 * 0.8 * side / T if labels else 0  # points between neighbours, a little less
+    for layer in range(layers):
+        for head in range(heads):
+            ax = axes[layer, head]
+            image = ax.imshow(weights[layer, head], vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
+            ax.grid(visible=False)
+            ax.set_title(
+                titles[layer][head] if titles else f"layer {layer}, head {head}",
+                fontsize=min(10, 5 + 3 * side),
+                fontweight="normal",
+            )
+            if labels and font >= 4:
+                ax.set_xticks(range(T), labels, rotation=90 if max(map(len, labels)) > 2 else 0, fontsize=min(font, 10))
+                ax.set_yticks(range(T), labels, fontsize=min(font, 10))
+                ax.tick_params(length=0)
+    figure.supxlabel("looks at", fontsize=10)
+    figure.supylabel("position that looks", fontsize=10)
+    figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, label="weight")
+    if title:
+        figure.suptitle(title, fontsize=11, fontweight="bold")
+    return figure

@@ -1,0 +1,255 @@
+"""The pictures: right shapes, labels that can be drawn, errors that teach. How they look was judged by eye."""
+
+import itertools
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from minillm import plot
+from minillm.generate import Sampling
+from minillm.models.gpt import GPT, GPTConfig
+from minillm.plot import computation as graph_module
+from minillm.plot import tokens as tokens_module
+from minillm.tensor import Parameter, Tensor
+
+pytest.importorskip("matplotlib")
+
+TOKENS = [" the", "cat", "你", "\n", "$a$", b"\xe4\xbd", " sat", "\x07", "<b>", "&"]
+
+
+@pytest.fixture
+def model():
+    config = GPTConfig(vocab_size=30, context=16, n_layers=2, n_heads=4, d_model=32)
+    return GPT(config, rng=np.random.default_rng(0))
+
+
+@pytest.fixture
+def ids():
+    return np.random.default_rng(1).integers(0, 30, (3, 10))
+
+
+def png(figure):
+    """Draws the figure: missing glyphs and layout problems are warnings, which fail a test here."""
+    data = figure._repr_png_()
+    assert data.startswith(b"\x89PNG")
+    return data
+
+
+def test_importing_the_library_does_not_import_matplotlib():
+    code = "import sys, minillm, minillm.plot; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_figures_leave_pyplot_and_the_global_style_alone():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    figure, _ = plot.subplots()
+    png(figure)
+    assert dict(matplotlib.rcParams) == before
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+def test_the_same_figure_gives_the_same_bytes(ids, model):
+    inside = plot.look_inside(model, ids)
+    assert png(plot.attention_grid(inside.attention[:, 0])) == png(plot.attention_grid(inside.attention[:, 0]))
+
+
+def test_readable_labels():
+    assert plot.readable(" a\n\t") == "␣a↵⇥"
+    assert plot.readable(b"\xe4\xbd") == "E4·BD"
+    assert plot.readable("你".encode()) == plot.readable("你")
+    assert plot.readable("\x07") == "U+0007"
+    assert plot.readable("$") == r"\$"
+    assert plot.readable("abcdef", longest=4) == "abc…"
+    if plot.cjk_font() is None:
+        assert plot.readable("你") == "U+4F60"
+    else:
+        assert plot.readable("你") == "你"
+
+
+def test_every_label_can_be_drawn():
+    figure, ax = plot.subplots()
+    ax.set_yticks(range(len(TOKENS)), [plot.readable(token) for token in TOKENS])
+    png(figure)
+
+
+def test_a_cjk_font_is_used_where_one_is_installed(monkeypatch):
+    from types import SimpleNamespace
+
+    from matplotlib import font_manager
+
+    fonts = [SimpleNamespace(name="DejaVu Sans"), SimpleNamespace(name="SimHei"), SimpleNamespace(name="PingFang SC")]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", fonts)
+    plot.cjk_font.cache_clear()
+    try:
+        assert plot.cjk_font() == "PingFang SC"  # earlier in the list of preferences
+    finally:
+        plot.cjk_font.cache_clear()
+
+
+def test_look_inside_returns_the_weights_the_model_used(model, ids):
+    inside = plot.look_inside(model, ids)
+    assert inside.attention.shape == (2, 3, 4, 10, 10)
+    assert inside.residual.shape == (3, 3, 10, 32)
+    np.testing.assert_allclose(inside.attention.sum(-1), 1, rtol=1e-5)
+    assert not np.triu(inside.attention, 1).any()
+    # mixing the values by these weights gives what the block's attention gives
+    block = model.blocks[0]
+    x = block.ln_1(Tensor(inside.residual[0]))
+    _, _, v = block.attn.heads(x)
+    mixed = (inside.attention[0] @ v.data).swapaxes(1, 2).reshape(3, 10, 32)
+    np.testing.assert_allclose(block.attn.proj(Tensor(mixed)).data, block.attn(x).data, atol=1e-6)
+    np.testing.assert_allclose(model.logits(model.ln_f(Tensor(inside.residual[-1]))).data, model(ids).data, atol=1e-5)
+    assert list(inside.activation_sizes()) == ["embedding", "blocks.0", "blocks.1"]
+    assert model.training
+
+
+def test_look_inside_refuses_what_is_no_gpt(ids):
+    with pytest.raises(TypeError, match="wte, wpe and blocks"):
+        plot.look_inside(Tensor([1.0]), ids)
+
+
+def test_attention_grid(model, ids):
+    weights = plot.look_inside(model, ids).attention[:, 0]
+    figure = plot.attention_grid(weights, TOKENS, title="where heads look")
+    png(figure)
+    assert len(figure.axes) == 2 * 4 + 1  # pictures and the colour bar
+    png(plot.attention_grid(weights[0, 0]))
+    png(plot.attention_grid(np.full((4, 4), 0.25), ["a", "b", "c", "d"], titles=[["all alike"]]))
+    with pytest.raises(ValueError, match="choose one sequence"):
+        plot.attention_grid(np.zeros((2, 3, 4, 10, 10)))
+    with pytest.raises(ValueError, match="9 tokens for 10 positions"):
+        plot.attention_grid(weights, TOKENS[:9])
+
+
+def test_norms(model, ids):
+    assert plot.gradient_norms(model) == {}
+    model(ids, targets=ids).backward()
+    norms = plot.gradient_norms(model)
+    assert list(norms)[:3] == ["wte", "wpe", "blocks.0.ln_1"]
+    fc = model.blocks[0].mlp.fc
+    expected = np.sqrt((fc.weight.grad**2).sum() + (fc.bias.grad**2).sum())
+    assert norms["blocks.0.mlp.fc"] == pytest.approx(expected, rel=1e-5)
+    figure = plot.norms_per_layer(norms, plot.look_inside(model, ids).activation_sizes(), title="at the start")
+    png(figure)
+    assert len(figure.axes) == 2
+    png(plot.norms_per_layer(norms))
+    with pytest.raises(ValueError, match="gradient_norms"):
+        plot.norms_per_layer()
+
+
+def test_sampling_bars():
+    logits = np.linspace(3, 0, len(TOKENS))
+    settings = {"T = 1": Sampling(), "top-k 3": Sampling(top_k=3)}
+    figure = plot.sampling_bars(logits, TOKENS, settings, top=5)
+    png(figure)
+    plain, filtered = figure.axes
+    assert [text.get_text() for text in filtered.texts][3:] == ["×", "×"]  # what top-k removed
+    assert sum(bar.get_width() for bar in filtered.patches) == pytest.approx(100)
+    assert len(plain.patches) == 5
+    with pytest.raises(ValueError, match="a label for each"):
+        plot.sampling_bars(logits, TOKENS[:3], settings)
+
+
+def test_live_curve_in_a_terminal_and_in_a_file(monkeypatch, capsys):
+    curve = plot.LiveCurve(baselines={"5-gram": 2.0})
+    for step in range(5):
+        curve.update(step, train=3.0 - step / 10, val=2.5 if step == 4 else None)
+    assert capsys.readouterr().out == "step      4  train 2.6000  val 2.5000\n"  # a file: at a validation only
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    curve.update(5, train=2.5)
+    assert capsys.readouterr().out.startswith("\rstep      5")
+    png(curve.finish())
+
+
+def test_live_curve_in_a_notebook_updates_one_figure(monkeypatch):
+    IPython = pytest.importorskip("IPython")
+    shown, updated = [], []
+
+    class Handle:
+        def update(self, figure):
+            updated.append(figure)
+
+    def display(figure, display_id):
+        shown.append(figure)
+        return Handle()
+
+    monkeypatch.setattr(IPython.display, "display", display)
+    curve = plot.LiveCurve(every_seconds=0.0)
+    curve.in_notebook = True
+    curve.update(0, train=3.0)
+    curve.next_draw = 0.0
+    curve.update(1, train=2.0, val=2.5)
+    figure = curve.finish()
+    assert len(shown) == 1 and len(updated) == 2 and updated[-1] is figure
+
+
+def test_live_curve_without_points():
+    png(plot.LiveCurve(title="nothing yet").finish())
+
+
+def test_graph_is_valid_svg_with_every_tensor():
+    a, b = Parameter(2.0), Parameter(-3.0)
+    loss = (a * b + a) * a
+    loss.backward(retain_graph=True)
+    drawing = plot.graph(loss, {"a": a, "b": b, "a<b": loss})
+    root = ElementTree.fromstring(drawing.svg)
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "a" in texts and "b" in texts and "a<b = ×" in texts
+    assert f"grad {a.grad.item():.4g}".replace("-", "−") in texts
+    assert drawing._repr_svg_() == drawing.svg
+    assert repr(drawing) == "graph of 5 tensors and 6 arrows"
+
+
+def test_boxes_of_a_graph_do_not_overlap(model, ids):
+    boxes, edges = graph_module.collect(model(ids, targets=ids), {})
+    graph_module.assign_columns(boxes, edges)
+    for left, right in edges:
+        assert left.column < right.column
+    columns = graph_module.add_bends(boxes, edges)
+    graph_module.order_columns(columns)
+    graph_module.place(columns)
+    for column in columns:
+        for upper, lower in itertools.pairwise(column):
+            assert upper.y + upper.height / 2 < lower.y - lower.height / 2
+
+
+def test_graph_of_a_leaf_and_of_too_much():
+    assert "1×3" in plot.graph(Tensor(np.zeros((1, 3)))).svg
+    x = Parameter(1.0)
+    for _ in range(200):
+        x = x + 1.0
+    with pytest.raises(ValueError, match="smaller part"):
+        plot.graph(x)
+
+
+def test_token_spans_escape_html_and_show_what_is_invisible():
+    picture = plot.token_spans(TOKENS, range(len(TOKENS)), title="a & b")
+    assert picture.text == "·the|cat|你|↵|$a$|E4·BD|·sat|U+0007|<b>|&"
+    assert "&lt;b&gt;" in picture.html and "<b>" not in picture.html and "a &amp; b" in picture.html
+    ElementTree.fromstring(picture.html.replace("<br>", "<br/>"))
+    assert repr(picture) == picture.text and picture._repr_html_() == picture.html
+    with pytest.raises(ValueError, match="one for each"):
+        plot.token_spans(TOKENS, [1])
+
+
+def test_merge_replay_joins_the_earliest_pair_everywhere():
+    start = [bytes([byte]) for byte in b"then the <"]
+    merges = [(b"h", b"e"), (b"t", b"he"), (b"he", b"n")]
+    picture = plot.merge_replay(start, merges)
+    assert picture.text.splitlines() == [
+        "start: t|h|e|n|·|t|h|e|·|<",
+        "h + e (merge 0): t|he|n|·|t|he|·|<",
+        "t + he (merge 1): the|n|·|the|·|<",
+    ]
+    assert picture.html.count("3px solid") == 4
+    ElementTree.fromstring(picture.html)
+    assert len(plot.merge_replay(start, merges, longest=1).text.splitlines()) == 2
+
+
+def test_join_runs_from_the_left():
+    assert tokens_module.join([b"a", b"a", b"a"], (b"a", b"a")) == ([b"aa", b"a"], {0})
