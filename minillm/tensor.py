@@ -5,19 +5,21 @@ the parents it was computed from, the arrays its derivative needs, and the funct
 result into the gradients of the parents. `backward()` walks those nodes from the loss to the leaves, each once,
 each after everything that was computed from it (reverse topological order), and applies the chain rule.
 
-The method names and their meaning are PyTorch's, so that a model reads the same on both engines. In every
-backward below, `grad` is dL/d(output); L is the scalar that `backward()` was called on.
+The method names and their meaning are PyTorch's, so that a model reads the same on both engines. What each computes,
+and its derivative, stands in tensor_methods.py; this file is the graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-Array = np.ndarray
+from . import tensor_methods as methods
+from .tensor_methods import Array, Piece
+
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 _grad_enabled = True  # switched off by no_grad()
@@ -42,20 +44,6 @@ class Node:
         for array in self.frozen:
             array.flags.writeable = True
         self.parents, self.saved, self.frozen = (), None, []
-
-
-class Piece(NamedTuple):
-    """The gradient of `x[index]`: `grad` there and zero elsewhere, without an array of x's size for every slice."""
-
-    index: Any
-    grad: Array
-
-
-class MaxResult(NamedTuple):
-    """What `x.max(dim)` returns, as in torch: the largest values and where they stood."""
-
-    values: Tensor
-    indices: Array
 
 
 class Tensor:
@@ -99,7 +87,7 @@ class Tensor:
         if not isinstance(data, np.ndarray):
             data = np.asarray(data)  # NumPy turns results without axes into scalars
         for p in parents:
-            if p.data.dtype != data.dtype and backward is not to_backward:
+            if p.data.dtype != data.dtype and backward is not methods.to_backward:
                 name = backward.__name__.removesuffix("_backward")
                 raise TypeError(
                     f"{name}: inputs {', '.join(f'{p.dtype}{p.shape}' for p in parents)} gave {data.dtype}. All must "
@@ -203,25 +191,27 @@ class Tensor:
         origin = f", from {self.node.backward.__name__.removesuffix('_backward').strip('_')}" if self.node else ""
         return f"Tensor({values}, {self.dtype}{', requires_grad' if self.requires_grad else ''}{origin})"
 
-    def operand(self, other: Any, op: str) -> Tensor:
-        """`other` as a Tensor of this tensor's dtype, its shape checked: the right-hand side of a binary operation.
+    def like(self, other: Any, op: str) -> Tensor:
+        """`other` as a Tensor of this tensor's dtype: the right-hand side of the operation named `op`.
 
         Python and NumPy scalars and integer arrays take self's dtype. A float array of another precision raises:
         NumPy would promote the whole network to float64 without a word.
         """
         if not isinstance(other, Tensor):
             array = np.asarray(other)
-            if array.ndim and array.dtype.kind == "f" and array.dtype != self.dtype:
-                raise TypeError(
-                    f"{op}: a {self.dtype} tensor and a {array.dtype} array. Convert one of them with .astype(): "
-                    "silent promotion would slow down everything after it."
-                )
-            other = Tensor(array.astype(self.dtype))
-        elif other.dtype != self.dtype:
+            if array.ndim == 0 or array.dtype.kind != "f":
+                return Tensor(array.astype(self.dtype))
+            other = Tensor(array)
+        if other.dtype != self.dtype:
             raise TypeError(
-                f"{op}: a {self.dtype} tensor and a {other.dtype} tensor. Convert one of them with .to(): silent "
-                "promotion would slow down everything after it."
+                f"{op}: a {self.dtype} tensor and {other.dtype} values. Convert one of them, with .to() or .astype(): "
+                "silent promotion would slow down everything after it."
             )
+        return other
+
+    def operand(self, other: Any, op: str) -> Tensor:
+        """`like`, and the shapes checked for an elementwise operation."""
+        other = self.like(other, op)
         for a, b in zip(reversed(self.shape), reversed(other.shape)):
             if a != b and a != 1 and b != 1:
                 raise ValueError(
@@ -230,117 +220,26 @@ class Tensor:
                 )
         return other
 
-    # --- elementwise: each method, then its derivative -----------------------------------------------------------
+    # --- what a tensor can do: each function stands in tensor_methods.py, its derivative below it --------------------
 
-    def __add__(self, other: Any) -> Tensor:
-        other = self.operand(other, "add")
-        return Tensor.from_op(self.data + other.data, (self, other), add_backward, (self.shape, other.shape))
-
-    def __sub__(self, other: Any) -> Tensor:
-        other = self.operand(other, "sub")
-        return Tensor.from_op(self.data - other.data, (self, other), sub_backward, (self.shape, other.shape))
-
-    def __mul__(self, other: Any) -> Tensor:
-        other = self.operand(other, "mul")
-        return Tensor.from_op(self.data * other.data, (self, other), mul_backward, (self.data, other.data))
-
-    def __truediv__(self, other: Any) -> Tensor:
-        other = self.operand(other, "div")
-        return Tensor.from_op(self.data / other.data, (self, other), div_backward, (self.data, other.data))
-
-    def __radd__(self, other: Any) -> Tensor:
-        return self + other
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return self.operand(other, "sub") - self
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return self * other
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return self.operand(other, "div") / self
-
-    def __neg__(self) -> Tensor:
-        return Tensor.from_op(-self.data, (self,), neg_backward, ())
-
-    def __pow__(self, exponent: float) -> Tensor:
-        if not isinstance(exponent, (int, float)):
-            raise TypeError(
-                f"pow: the exponent must be a Python number, not {type(exponent).__name__}. For a tensor exponent "
-                "write (exponent * x.log()).exp()."
-            )
-        return Tensor.from_op(power(self.data, exponent), (self,), pow_backward, (self.data, exponent))
-
-    def exp(self) -> Tensor:
-        y = np.exp(self.data)
-        return Tensor.from_op(y, (self,), exp_backward, (y,))
-
-    def log(self) -> Tensor:
-        return Tensor.from_op(np.log(self.data), (self,), log_backward, (self.data,))
-
-    def tanh(self) -> Tensor:
-        y = np.tanh(self.data)
-        return Tensor.from_op(y, (self,), tanh_backward, (y,))
-
-    def sigmoid(self) -> Tensor:
-        y = sigmoid(self.data)
-        return Tensor.from_op(y, (self,), sigmoid_backward, (y,))
-
-    def to(self, dtype: Any) -> Tensor:
-        """Convert to float32 or float64; the gradient is converted back."""
-        return Tensor.from_op(self.data.astype(dtype), (self,), to_backward, (self.dtype,))
-
-    # --- matrix product -------------------------------------------------------------------------------------------
-
-    def __matmul__(self, other: Any) -> Tensor:
-        """(..., n, k) @ (..., k, m) -> (..., n, m); leading axes broadcast."""
-        if not isinstance(other, Tensor):
-            other = Tensor(np.asarray(other, dtype=self.dtype))
-        if self.ndim < 2 or other.ndim < 2 or self.shape[-1] != other.shape[-2]:
-            raise ValueError(
-                f"matmul: {self.shape} @ {other.shape}: each needs at least 2 axes, and the last axis of the left "
-                "must equal the second-last of the right. For vectors, reshape to (1, k) or (k, 1)."
-            )
-        if self.dtype != other.dtype:
-            raise TypeError(
-                f"matmul: a {self.dtype} tensor and a {other.dtype} tensor. Convert one of them with .to()."
-            )
-        return Tensor.from_op(self.data @ other.data, (self, other), matmul_backward, (self.data, other.data))
-
-    # --- reductions -----------------------------------------------------------------------------------------------
-
-    def sum(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
-        return Tensor.from_op(
-            np.asarray(self.data.sum(axis=dim, keepdims=keepdim)), (self,), sum_backward, (self.shape, dim, keepdim)
-        )
-
-    def mean(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
-        total = self.sum(dim, keepdim)
-        return total * (total.data.size / self.data.size)
-
-    def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
-        """The largest element as a scalar tensor or, with `dim`, a pair (values, indices), as in torch."""
-        if dim is None:
-            y = np.asarray(self.data.max())
-            return Tensor.from_op(y, (self,), max_backward, (self.data, y))
-        indices = np.expand_dims(self.data.argmax(axis=dim), dim)
-        values = np.take_along_axis(self.data, indices, axis=dim)
-        if not keepdim:
-            values = values.squeeze(dim)
-        out = Tensor.from_op(values, (self,), max_dim_backward, (self.shape, indices, dim))
-        return MaxResult(out, indices if keepdim else indices.squeeze(dim))
-
-    # --- shape ----------------------------------------------------------------------------------------------------
-
-    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
-        new = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
-        return Tensor.from_op(self.data.reshape(new), (self,), reshape_backward, (self.shape,))
-
-    def transpose(self, dim0: int, dim1: int) -> Tensor:
-        return Tensor.from_op(self.data.swapaxes(dim0, dim1), (self,), transpose_backward, (dim0, dim1))
-
-    def __getitem__(self, index: Any) -> Tensor:
-        return Tensor.from_op(self.data[index], (self,), getitem_backward, (index,))
+    __add__, __radd__ = methods.add, methods.radd
+    __sub__, __rsub__ = methods.sub, methods.rsub
+    __mul__, __rmul__ = methods.mul, methods.rmul
+    __truediv__, __rtruediv__ = methods.div, methods.rdiv
+    __neg__ = methods.neg
+    __pow__ = methods.pow
+    __matmul__ = methods.matmul
+    __getitem__ = methods.getitem
+    exp = methods.exp
+    log = methods.log
+    tanh = methods.tanh
+    sigmoid = methods.sigmoid
+    sum = methods.sum
+    mean = methods.mean
+    max = methods.max
+    reshape = methods.reshape
+    transpose = methods.transpose
+    to = methods.to
 
 
 class Parameter(Tensor):
@@ -350,138 +249,6 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         super().__init__(data, requires_grad)
-
-
-# --- the derivatives of the methods above, in the same order -------------------------------------------------------
-
-
-def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:
-    """Undo broadcasting: an element that was used many times receives the sum of its copies' gradients."""
-    if grad.shape == shape:
-        return grad
-    added = grad.ndim - len(shape)
-    stretched = tuple(i + added for i, n in enumerate(shape) if n == 1 and grad.shape[i + added] != 1)
-    return grad.sum(axis=tuple(range(added)) + stretched, keepdims=True).reshape(shape)
-
-
-def add_backward(grad: Array, needs: tuple, a_shape: tuple, b_shape: tuple) -> tuple:
-    """y = a + b: dL/da = dL/dy, dL/db = dL/dy."""
-    return unbroadcast(grad, a_shape) if needs[0] else None, unbroadcast(grad, b_shape) if needs[1] else None
-
-
-def sub_backward(grad: Array, needs: tuple, a_shape: tuple, b_shape: tuple) -> tuple:
-    """y = a − b: dL/da = dL/dy, dL/db = −dL/dy."""
-    return unbroadcast(grad, a_shape) if needs[0] else None, unbroadcast(-grad, b_shape) if needs[1] else None
-
-
-def mul_backward(grad: Array, needs: tuple, a: Array, b: Array) -> tuple:
-    """y = a·b: dL/da = dL/dy · b, dL/db = dL/dy · a."""
-    return unbroadcast(grad * b, a.shape) if needs[0] else None, unbroadcast(grad * a, b.shape) if needs[1] else None
-
-
-def div_backward(grad: Array, needs: tuple, a: Array, b: Array) -> tuple:
-    """y = a/b: dL/da = dL/dy / b, dL/db = −dL/dy · a/b²."""
-    return unbroadcast(grad / b, a.shape) if needs[0] else None, unbroadcast(-grad * a / (b * b), b.shape) if needs[
-        1
-    ] else None
-
-
-def neg_backward(grad: Array, needs: tuple) -> tuple:
-    """y = −x: dL/dx = −dL/dy."""
-    return (-grad,)
-
-
-def power(x: Array, exponent: float) -> Array:
-    """x ** exponent, small whole powers by multiplication: np.power takes over ten times as long for x³."""
-    if exponent == 2:
-        return x * x
-    if exponent == 3:
-        return x * x * x
-    return x**exponent
-
-
-def pow_backward(grad: Array, needs: tuple, x: Array, exponent: float) -> tuple:
-    """y = xⁿ: dL/dx = dL/dy · n·xⁿ⁻¹ (0 for n = 0, also at x = 0)."""
-    if exponent == 0:
-        return (np.zeros_like(grad),)
-    return (grad * (exponent * power(x, exponent - 1)),)
-
-
-def exp_backward(grad: Array, needs: tuple, y: Array) -> tuple:
-    """y = eˣ: dL/dx = dL/dy · y."""
-    return (grad * y,)
-
-
-def log_backward(grad: Array, needs: tuple, x: Array) -> tuple:
-    """y = ln x: dL/dx = dL/dy / x."""
-    return (grad / x,)
-
-
-def tanh_backward(grad: Array, needs: tuple, y: Array) -> tuple:
-    """y = tanh x: dL/dx = dL/dy · (1 − y²)."""
-    return (grad * (1 - y * y),)
-
-
-def sigmoid(x: Array) -> Array:
-    """σ(x) = 1/(1 + e⁻ˣ). Where e⁻ˣ overflows to ∞, 1/∞ = 0 is right. (1 + tanh(x/2))/2 cannot overflow, but loses
-    every digit of a small σ(x) ≈ eˣ, so that ln σ(x) would be −∞ from x = −17 on in float32."""
-    y = np.asarray(-x)
-    with np.errstate(over="ignore"):
-        np.exp(y, out=y)
-    y += 1
-    return np.divide(1, y, out=y)
-
-
-def sigmoid_backward(grad: Array, needs: tuple, y: Array) -> tuple:
-    """y = σ(x): dL/dx = dL/dy · y(1 − y)."""
-    return (grad * (y * (1 - y)),)
-
-
-def to_backward(grad: Array, needs: tuple, dtype: np.dtype) -> tuple:
-    """A conversion passes its gradient on, in the precision that it came from."""
-    return (grad.astype(dtype),)
-
-
-def matmul_backward(grad: Array, needs: tuple, a: Array, b: Array) -> tuple:
-    """y = a b, that is yᵢⱼ = Σₖ aᵢₖ bₖⱼ: dL/da = dL/dy bᵀ and dL/db = aᵀ dL/dy (the shapes allow nothing else)."""
-    da = unbroadcast(grad @ b.swapaxes(-1, -2), a.shape) if needs[0] else None
-    db = unbroadcast(a.swapaxes(-1, -2) @ grad, b.shape) if needs[1] else None
-    return da, db
-
-
-def sum_backward(grad: Array, needs: tuple, shape: tuple, dim: int | tuple | None, keepdim: bool) -> tuple:
-    """y = Σ xᵢ: every xᵢ receives dL/dy."""
-    if dim is not None and not keepdim:
-        grad = np.expand_dims(grad, dim)
-    return (np.broadcast_to(grad, shape),)
-
-
-def max_backward(grad: Array, needs: tuple, x: Array, y: Array) -> tuple:
-    """y = max x: the gradient goes to the largest element, in equal parts if several share the place."""
-    winners = x == y
-    return (winners * (grad / np.asarray(winners.sum(), dtype=grad.dtype)),)
-
-
-def max_dim_backward(grad: Array, needs: tuple, shape: tuple, indices: Array, dim: int) -> tuple:
-    """y = max over one axis: the gradient goes to the element at `indices`."""
-    dx = np.zeros(shape, dtype=grad.dtype)
-    np.put_along_axis(dx, indices, grad.reshape(indices.shape), axis=dim)
-    return (dx,)
-
-
-def reshape_backward(grad: Array, needs: tuple, shape: tuple) -> tuple:
-    """The same numbers in another shape: shape the gradient back."""
-    return (grad.reshape(shape),)
-
-
-def transpose_backward(grad: Array, needs: tuple, dim0: int, dim1: int) -> tuple:
-    """Axes swapped: swap them back."""
-    return (grad.swapaxes(dim0, dim1),)
-
-
-def getitem_backward(grad: Array, needs: tuple, index: Any) -> tuple:
-    """y = x[index]: the gradient goes back to where the elements came from, zero elsewhere."""
-    return (Piece(index, grad),)
 
 
 # --- the graph ------------------------------------------------------------------------------------------------------
@@ -498,9 +265,7 @@ def add_gradient(total: Array | None, g: Array | Piece, tensor: Tensor, key: int
         owned.add(key)
         parts = g.index if isinstance(g.index, tuple) else (g.index,)
         if any(isinstance(part, (np.ndarray, list)) for part in parts):
-            np.add.at(
-                total, g.index, g.grad
-            )  # one element may be taken twice, and `total[index] += grad` would add once
+            np.add.at(total, g.index, g.grad)  # an element may be taken twice: `total[index] += grad` would add once
         else:
             total[g.index] += g.grad
         return total
@@ -548,11 +313,6 @@ def no_grad() -> Iterator[None]:
         yield
     finally:
         _grad_enabled = before
-
-
-def is_grad_enabled() -> bool:
-    """False inside no_grad()."""
-    return _grad_enabled
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from ..tensor import Array, Tensor, sigmoid
+from ..tensor import Array, Tensor
+from ..tensor_methods import logistic
 
 # GELU(x) = x Φ(x), Φ the standard normal's cumulative distribution (Hendrycks & Gimpel 2016, arXiv 1606.08415).
 #   exact:  Φ(x) = (1 + erf(x/√2))/2,  dGELU/dx = Φ(x) + x φ(x),  φ(x) = e^(−x²/2)/√(2π)
@@ -99,7 +100,7 @@ ERFC_COEFFICIENTS = erfc_coefficients(27)
 
 
 def silu(x: Tensor) -> Tensor:
-    s = sigmoid(x.data)
+    s = logistic(x.data)
     return Tensor.from_op(x.data * s, (x,), silu_backward, (x.data, s))
 
 
@@ -116,7 +117,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
         raise ValueError(
             f"swiglu: gate {gate.shape} and up {up.shape} must have one shape: two projections of the same input."
         )
-    s = sigmoid(gate.data)
+    s = logistic(gate.data)
     return Tensor.from_op(gate.data * s * up.data, (gate, up), swiglu_backward, (gate.data, s, up.data))
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..tensor import Array, Tensor, unbroadcast
+from ..tensor import Array, Tensor
+from ..tensor_methods import unbroadcast
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..tensor import Array, Tensor, sigmoid
+from ..tensor import Array, Tensor
+from ..tensor_methods import logistic
 
 # Cross-entropy of the target class c under softmax(x), x (N, V):
 #   ℓ = −ln yᴄ = ln Σⱼ e^(xⱼ) − xᴄ,   y = softmax(x),   dℓ/dx = y − onehot(c)
@@ -144,7 +145,7 @@ def binary_cross_entropy_with_logits(x: Tensor, target: Array, *, reduction: str
 
 
 def bce_backward(grad: Array, needs: tuple, x: Array, target: Array, scale: float) -> tuple:
-    return ((sigmoid(x) - target) * (grad * grad.dtype.type(scale)),)
+    return ((logistic(x) - target) * (grad * grad.dtype.type(scale)),)
 
 
 def reduction_scale(reduction: str, kept: Array) -> float:

@@ -1,0 +1,299 @@
+"""The methods of a Tensor, each with its derivative below it: y = x·z, and what dL/dx and dL/dz are, given dL/dy.
+
+A forward computes with NumPy and hands `from_op` four things: the result, the tensors that it came from, the function
+that turns the gradient of the result into theirs, and what that function will need to know. Names and meaning are
+PyTorch's. In every backward, `grad` is dL/d(output), L the scalar that `backward()` was called on, and `needs[i]` says
+whether input i wants a gradient. `tensor.py` lists these functions as the methods of its class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .tensor import Tensor
+
+Array = np.ndarray
+
+
+class Piece(NamedTuple):
+    """The gradient of `x[index]`: `grad` there and zero elsewhere, without an array of x's size for every slice."""
+
+    index: Any
+    grad: Array
+
+
+class MaxResult(NamedTuple):
+    """What `x.max(dim)` returns, as in torch: the largest values and where they stood."""
+
+    values: Tensor
+    indices: Array
+
+
+def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:
+    """Undo broadcasting: an element that was used many times receives the sum of its copies' gradients."""
+    if grad.shape == shape:
+        return grad
+    added = grad.ndim - len(shape)
+    stretched = tuple(i + added for i, n in enumerate(shape) if n == 1 and grad.shape[i + added] != 1)
+    return grad.sum(axis=tuple(range(added)) + stretched, keepdims=True).reshape(shape)
+
+
+# --- arithmetic -----------------------------------------------------------------------------------------------------
+
+
+def add(self: Tensor, other: Any) -> Tensor:
+    other = self.operand(other, "add")
+    return self.from_op(self.data + other.data, (self, other), add_backward, (self.shape, other.shape))
+
+
+def radd(self: Tensor, other: Any) -> Tensor:
+    return self + other
+
+
+def add_backward(grad: Array, needs: tuple, a_shape: tuple, b_shape: tuple) -> tuple:
+    """y = a + b: dL/da = dL/dy, dL/db = dL/dy."""
+    return unbroadcast(grad, a_shape) if needs[0] else None, unbroadcast(grad, b_shape) if needs[1] else None
+
+
+def sub(self: Tensor, other: Any) -> Tensor:
+    other = self.operand(other, "sub")
+    return self.from_op(self.data - other.data, (self, other), sub_backward, (self.shape, other.shape))
+
+
+def rsub(self: Tensor, other: Any) -> Tensor:
+    return self.operand(other, "sub") - self
+
+
+def sub_backward(grad: Array, needs: tuple, a_shape: tuple, b_shape: tuple) -> tuple:
+    """y = a − b: dL/da = dL/dy, dL/db = −dL/dy."""
+    return unbroadcast(grad, a_shape) if needs[0] else None, unbroadcast(-grad, b_shape) if needs[1] else None
+
+
+def mul(self: Tensor, other: Any) -> Tensor:
+    other = self.operand(other, "mul")
+    return self.from_op(self.data * other.data, (self, other), mul_backward, (self.data, other.data))
+
+
+def rmul(self: Tensor, other: Any) -> Tensor:
+    return self * other
+
+
+def mul_backward(grad: Array, needs: tuple, a: Array, b: Array) -> tuple:
+    """y = a·b: dL/da = dL/dy · b, dL/db = dL/dy · a."""
+    return unbroadcast(grad * b, a.shape) if needs[0] else None, unbroadcast(grad * a, b.shape) if needs[1] else None
+
+
+def div(self: Tensor, other: Any) -> Tensor:
+    other = self.operand(other, "div")
+    return self.from_op(self.data / other.data, (self, other), div_backward, (self.data, other.data))
+
+
+def rdiv(self: Tensor, other: Any) -> Tensor:
+    return self.operand(other, "div") / self
+
+
+def div_backward(grad: Array, needs: tuple, a: Array, b: Array) -> tuple:
+    """y = a/b: dL/da = dL/dy / b, dL/db = −dL/dy · a/b²."""
+    da = unbroadcast(grad / b, a.shape) if needs[0] else None
+    db = unbroadcast(-grad * a / (b * b), b.shape) if needs[1] else None
+    return da, db
+
+
+def neg(self: Tensor) -> Tensor:
+    return self.from_op(-self.data, (self,), neg_backward, ())
+
+
+def neg_backward(grad: Array, needs: tuple) -> tuple:
+    """y = −x: dL/dx = −dL/dy."""
+    return (-grad,)
+
+
+def pow(self: Tensor, exponent: float) -> Tensor:
+    if not isinstance(exponent, (int, float)):
+        raise TypeError(
+            f"pow: the exponent must be a Python number, not {type(exponent).__name__}. For a tensor exponent "
+            "write (exponent * x.log()).exp()."
+        )
+    return self.from_op(power(self.data, exponent), (self,), pow_backward, (self.data, exponent))
+
+
+def pow_backward(grad: Array, needs: tuple, x: Array, exponent: float) -> tuple:
+    """y = xⁿ: dL/dx = dL/dy · n·xⁿ⁻¹ (0 for n = 0, also at x = 0)."""
+    if exponent == 0:
+        return (np.zeros_like(grad),)
+    return (grad * (exponent * power(x, exponent - 1)),)
+
+
+def power(x: Array, exponent: float) -> Array:
+    """x ** exponent, small whole powers by multiplication: np.power takes over ten times as long for x³."""
+    if exponent == 2:
+        return x * x
+    if exponent == 3:
+        return x * x * x
+    return x**exponent
+
+
+# --- functions of one number ----------------------------------------------------------------------------------------
+
+
+def exp(self: Tensor) -> Tensor:
+    y = np.exp(self.data)
+    return self.from_op(y, (self,), exp_backward, (y,))
+
+
+def exp_backward(grad: Array, needs: tuple, y: Array) -> tuple:
+    """y = eˣ: dL/dx = dL/dy · y."""
+    return (grad * y,)
+
+
+def log(self: Tensor) -> Tensor:
+    return self.from_op(np.log(self.data), (self,), log_backward, (self.data,))
+
+
+def log_backward(grad: Array, needs: tuple, x: Array) -> tuple:
+    """y = ln x: dL/dx = dL/dy / x."""
+    return (grad / x,)
+
+
+def tanh(self: Tensor) -> Tensor:
+    y = np.tanh(self.data)
+    return self.from_op(y, (self,), tanh_backward, (y,))
+
+
+def tanh_backward(grad: Array, needs: tuple, y: Array) -> tuple:
+    """y = tanh x: dL/dx = dL/dy · (1 − y²)."""
+    return (grad * (1 - y * y),)
+
+
+def sigmoid(self: Tensor) -> Tensor:
+    y = logistic(self.data)
+    return self.from_op(y, (self,), sigmoid_backward, (y,))
+
+
+def sigmoid_backward(grad: Array, needs: tuple, y: Array) -> tuple:
+    """y = σ(x): dL/dx = dL/dy · y(1 − y)."""
+    return (grad * (y * (1 - y)),)
+
+
+def logistic(x: Array) -> Array:
+    """σ(x) = 1/(1 + e⁻ˣ). Where e⁻ˣ overflows to ∞, 1/∞ = 0 is right. (1 + tanh(x/2))/2 cannot overflow, but loses
+    every digit of a small σ(x) ≈ eˣ, so that ln σ(x) would be −∞ from x = −17 on in float32."""
+    y = np.asarray(-x)
+    with np.errstate(over="ignore"):
+        np.exp(y, out=y)
+    y += 1
+    return np.divide(1, y, out=y)
+
+
+def to(self: Tensor, dtype: Any) -> Tensor:
+    """Convert to float32 or float64; the gradient is converted back."""
+    return self.from_op(self.data.astype(dtype), (self,), to_backward, (self.dtype,))
+
+
+def to_backward(grad: Array, needs: tuple, dtype: np.dtype) -> tuple:
+    """A conversion passes its gradient on, in the precision that it came from."""
+    return (grad.astype(dtype),)
+
+
+# --- matrix product -------------------------------------------------------------------------------------------------
+
+
+def matmul(self: Tensor, other: Any) -> Tensor:
+    """(..., n, k) @ (..., k, m) -> (..., n, m); leading axes broadcast."""
+    other = self.like(other, "matmul")
+    if self.ndim < 2 or other.ndim < 2 or self.shape[-1] != other.shape[-2]:
+        raise ValueError(
+            f"matmul: {self.shape} @ {other.shape}: each needs at least 2 axes, and the last axis of the left must "
+            "equal "
+            "the second-last of the right. For vectors, reshape to (1, k) or (k, 1)."
+        )
+    return self.from_op(self.data @ other.data, (self, other), matmul_backward, (self.data, other.data))
+
+
+def matmul_backward(grad: Array, needs: tuple, a: Array, b: Array) -> tuple:
+    """y = a b, that is yᵢⱼ = Σₖ aᵢₖ bₖⱼ: dL/da = dL/dy bᵀ and dL/db = aᵀ dL/dy (the shapes allow nothing else)."""
+    da = unbroadcast(grad @ b.swapaxes(-1, -2), a.shape) if needs[0] else None
+    db = unbroadcast(a.swapaxes(-1, -2) @ grad, b.shape) if needs[1] else None
+    return da, db
+
+
+# --- reductions -----------------------------------------------------------------------------------------------------
+
+
+def sum(self: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+    return self.from_op(
+        np.asarray(self.data.sum(axis=dim, keepdims=keepdim)), (self,), sum_backward, (self.shape, dim, keepdim)
+    )
+
+
+def sum_backward(grad: Array, needs: tuple, shape: tuple, dim: int | tuple | None, keepdim: bool) -> tuple:
+    """y = Σ xᵢ: every xᵢ receives dL/dy."""
+    if dim is not None and not keepdim:
+        grad = np.expand_dims(grad, dim)
+    return (np.broadcast_to(grad, shape),)
+
+
+def mean(self: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+    total = self.sum(dim, keepdim)
+    return total * (total.data.size / self.data.size)
+
+
+def max(self: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The largest element as a scalar tensor or, with `dim`, a pair (values, indices), as in torch."""
+    if dim is None:
+        y = np.asarray(self.data.max())
+        return self.from_op(y, (self,), max_backward, (self.data, y))
+    indices = np.expand_dims(self.data.argmax(axis=dim), dim)
+    values = np.take_along_axis(self.data, indices, axis=dim)
+    if not keepdim:
+        values = values.squeeze(dim)
+    out = self.from_op(values, (self,), max_dim_backward, (self.shape, indices, dim))
+    return MaxResult(out, indices if keepdim else indices.squeeze(dim))
+
+
+def max_backward(grad: Array, needs: tuple, x: Array, y: Array) -> tuple:
+    """y = max x: the gradient goes to the largest element, in equal parts if several share the place."""
+    winners = x == y
+    return (winners * (grad / np.asarray(winners.sum(), dtype=grad.dtype)),)
+
+
+def max_dim_backward(grad: Array, needs: tuple, shape: tuple, indices: Array, dim: int) -> tuple:
+    """y = max over one axis: the gradient goes to the element at `indices`."""
+    dx = np.zeros(shape, dtype=grad.dtype)
+    np.put_along_axis(dx, indices, grad.reshape(indices.shape), axis=dim)
+    return (dx,)
+
+
+# --- shape ----------------------------------------------------------------------------------------------------------
+
+
+def reshape(self: Tensor, *shape: Any) -> Tensor:
+    new = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape  # (2, 3) or 2, 3
+    return self.from_op(self.data.reshape(new), (self,), reshape_backward, (self.shape,))
+
+
+def reshape_backward(grad: Array, needs: tuple, shape: tuple) -> tuple:
+    """The same numbers in another shape: shape the gradient back."""
+    return (grad.reshape(shape),)
+
+
+def transpose(self: Tensor, dim0: int, dim1: int) -> Tensor:
+    return self.from_op(self.data.swapaxes(dim0, dim1), (self,), transpose_backward, (dim0, dim1))
+
+
+def transpose_backward(grad: Array, needs: tuple, dim0: int, dim1: int) -> tuple:
+    """Axes swapped: swap them back."""
+    return (grad.swapaxes(dim0, dim1),)
+
+
+def getitem(self: Tensor, index: Any) -> Tensor:
+    return self.from_op(self.data[index], (self,), getitem_backward, (index,))
+
+
+def getitem_backward(grad: Array, needs: tuple, index: Any) -> tuple:
+    """y = x[index]: the gradient goes back to where the elements came from, zero elsewhere."""
+    return (Piece(index, grad),)
