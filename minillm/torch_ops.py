@@ -77,7 +77,8 @@ def lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     weights = [w_ih, w_hh] if b_ih is None or b_hh is None else [w_ih, w_hh, b_ih, b_hh]
     state = (h[None], c[None])  # (layers, B, H): torch counts layers
-    out, h, c = torch.lstm(x, state, weights, len(weights) == 4, 1, 0.0, False, False, True)  # 1 layer, batch first
+    # 1 layer, dropout 0, "training" (cuDNN keeps nothing for a backward pass otherwise), one direction, batch first
+    out, h, c = torch.lstm(x, state, weights, len(weights) == 4, 1, 0.0, True, False, True)
     return out, h[0], c[0]
 
 
