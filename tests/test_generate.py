@@ -1,0 +1,223 @@
+"""Generation: sampling against transformers' processors, cache against no cache, batches against single rows."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from minillm.generate import Sampling, decode_steps, generate, stream, stream_text, window_start
+from minillm.models import GPT, GPTConfig
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A tiny GPT with large weights, so that its distributions are far from uniform."""
+    model = GPT(GPTConfig(vocab_size=61, context=16, n_layers=2, n_heads=2, d_model=32), np.random.default_rng(3))
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            parameter.data *= 6
+    return model
+
+
+PROMPTS = [[1, 2, 3], [4], [5] * 20, [9, 8, 7, 6]]
+
+logits_arrays = hnp.arrays(np.float64, 12, elements=st.floats(-8, 8, width=32), unique=True)
+
+
+@given(
+    logits_arrays,
+    st.lists(st.integers(0, 11), min_size=1, max_size=6),
+    st.floats(0.3, 3),
+    st.one_of(st.none(), st.integers(1, 15)),
+    st.one_of(st.none(), st.floats(0.05, 1)),
+    st.one_of(st.none(), st.floats(0.01, 1)),
+    st.floats(0.5, 2),
+)
+@settings(max_examples=60)
+def test_the_distribution_equals_that_of_transformers(logits, previous, temperature, top_k, top_p, min_p, penalty):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    ids, scores = torch.tensor([previous]), torch.from_numpy(logits)[None]
+    scores = transformers.RepetitionPenaltyLogitsProcessor(penalty)(ids, scores)
+    scores = transformers.TemperatureLogitsWarper(temperature)(ids, scores)
+    if top_k is not None:
+        scores = transformers.TopKLogitsWarper(top_k)(ids, scores)
+    if top_p is not None:
+        scores = transformers.TopPLogitsWarper(top_p)(ids, scores)
+    if min_p is not None:
+        scores = transformers.MinPLogitsWarper(min_p)(ids, scores)
+    theirs = torch.softmax(scores, -1)[0].numpy()
+    sampling = Sampling(penalty, temperature, top_k, top_p, min_p)
+    ours = sampling.probabilities(logits, np.array(previous))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@given(logits_arrays)
+def test_filters_mean_what_they_say(logits):
+    p = Sampling().probabilities(logits, np.array([0]))
+    assert p.sum() == pytest.approx(1)
+    assert (Sampling(top_k=3).probabilities(logits, np.array([0])) > 0).sum() == 3
+    nucleus = Sampling(top_p=0.7).probabilities(logits, np.array([0])) > 0
+    assert p[nucleus].sum() >= 0.7 - 1e-12
+    assert p[nucleus].sum() - p[nucleus].min() < 0.7 + 1e-12  # without its least likely token it would fall short
+    kept = Sampling(min_p=0.3).probabilities(logits, np.array([0])) > 0
+    assert (kept == (p >= 0.3 * p.max())).all()
+    greedy = Sampling(temperature=0).probabilities(logits, np.array([0]))
+    assert greedy.argmax() == logits.argmax()
+    assert greedy.max() == 1
+
+
+def test_choose_draws_from_the_distribution():
+    sampling, logits = Sampling(), np.log([0.5, 0.3, 0.15, 0.05])
+    rng = np.random.default_rng(0)
+    counts = np.bincount([sampling.choose(logits, np.array([0]), rng) for _ in range(4000)], minlength=4)
+    # each count within 4 standard deviations of a binomial
+    expected = 4000 * np.exp(logits)
+    assert (np.abs(counts - expected) < 4 * np.sqrt(expected)).all()
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0), Sampling(1.3, 0.8, 20, 0.9, 0.02)])
+def test_a_cache_changes_nothing_even_beyond_the_context(model, sampling):
+    with_cache = generate(model, PROMPTS, max_new_tokens=40, sampling=sampling, seed=1)
+    without = generate(model, PROMPTS, max_new_tokens=40, sampling=sampling, seed=1, use_cache=False)
+    assert with_cache == without
+    assert [len(new) for new in with_cache] == [40] * len(PROMPTS)
+
+
+def test_greedy_equals_argmax_of_the_whole_sequence(model):
+    new = generate(model, [[1, 2, 3]], max_new_tokens=10, sampling=Sampling(temperature=0))[0]
+    ids = [1, 2, 3]
+    for token in new:
+        assert token == model(np.array([ids])).data[0, -1].argmax()
+        ids.append(token)
+
+
+def test_a_row_does_not_depend_on_its_batch(model):
+    """Greedily, so that the random generators of the rows, which differ by index, play no part."""
+    sampling = Sampling(temperature=0)
+    together = generate(model, PROMPTS, max_new_tokens=12, sampling=sampling)
+    alone = [generate(model, [prompt], max_new_tokens=12, sampling=sampling)[0] for prompt in PROMPTS]
+    # The moving window counts from the position, which is the same for a row alone and in a batch.
+    assert together == alone
+
+
+def test_the_first_row_draws_the_same_numbers_alone_and_in_a_batch(model):
+    assert (
+        generate(model, PROMPTS[:1], max_new_tokens=8, seed=5)[0]
+        == generate(model, PROMPTS, max_new_tokens=8, seed=5)[0]
+    )
+
+
+def test_rows_of_the_same_prompt_differ_and_a_seed_repeats_them(model):
+    first = generate(model, [[1]] * 4, max_new_tokens=12, seed=7)
+    assert len({tuple(row) for row in first}) > 1
+    assert first == generate(model, [[1]] * 4, max_new_tokens=12, seed=7)
+    assert first != generate(model, [[1]] * 4, max_new_tokens=12, seed=8)
+
+
+def test_stop_ids_end_a_row_and_are_not_returned(model):
+    free = generate(model, PROMPTS, max_new_tokens=20, seed=2)
+    stop = free[0][5]
+    stopped = generate(model, PROMPTS, max_new_tokens=20, seed=2, stop_ids=[stop])
+    for whole, cut in zip(free, stopped):
+        assert cut == (whole[: whole.index(stop)] if stop in whole else whole)
+
+
+def test_generation_ends_when_every_row_has_stopped(model, monkeypatch):
+    steps = []
+    original = Sampling.choose
+    monkeypatch.setattr(Sampling, "choose", lambda self, *a: steps.append(1) or original(self, *a))
+    everything = list(range(61))
+    assert generate(model, [[1], [2]], max_new_tokens=30, seed=0, stop_ids=everything) == [[], []]
+    assert len(steps) == 2
+
+
+def test_stream_yields_what_generate_returns(model):
+    for stop_ids in ((), (generate(model, [[1, 2]], max_new_tokens=15, seed=4)[0][7],)):
+        whole = generate(model, [[1, 2]], max_new_tokens=15, seed=4, stop_ids=stop_ids)[0]
+        assert list(stream(model, [1, 2], max_new_tokens=15, seed=4, stop_ids=stop_ids)) == whole
+
+
+def test_evaluation_mode_is_used_and_restored():
+    model = GPT(GPTConfig(vocab_size=11, context=8, n_layers=1, n_heads=1, d_model=8, dropout=0.5))
+    model.train()
+    state = model.rng.bit_generator.state
+    generate(model, [[1]], max_new_tokens=5, seed=0)
+    assert model.training
+    assert model.blocks[0].attn.resid_dropout.training
+    assert model.rng.bit_generator.state == state  # dropout drew nothing
+
+
+class Bytes:
+    """A tokenizer of single bytes; id 256 ends a text."""
+
+    eos_id = 256
+
+    def encode(self, text):
+        return list(text.encode())
+
+    def decode_bytes(self, ids):
+        return bytes(ids)
+
+
+def test_streamed_text_waits_for_whole_characters(monkeypatch):
+    tokens = [*"héllo 世界 🙂".encode(), 0xE4, 256, 65]
+    seen = {}
+
+    def fake_stream(model, ids, *, max_new_tokens, stop_ids):
+        seen["ids"] = ids
+        for token in tokens[:max_new_tokens]:
+            if token in stop_ids:
+                return
+            yield token
+
+    monkeypatch.setattr("minillm.generate.stream", fake_stream)
+    pieces = list(stream_text(None, Bytes(), "", max_new_tokens=99))
+    assert seen["ids"] == [256]  # an empty prompt begins with the end-of-text id
+    assert "".join(pieces) == "héllo 世界 🙂\N{REPLACEMENT CHARACTER}"  # 0xE4 begins a character that never ends
+    assert "世" in pieces
+    assert "🙂" in pieces
+
+
+@given(st.integers(1, 300), st.integers(1, 64))
+def test_the_window_never_exceeds_the_context_and_never_moves_back(length, context):
+    start = window_start(length, context)
+    assert 0 < length - start <= context
+    assert start <= window_start(length + 1, context)
+    assert length - start >= min(length, context - max(context // 2, 1) + 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -1}, "temperature = -1"),
+        ({"top_k": 0}, "top_k = 0"),
+        ({"top_p": 1.5}, "top_p = 1.5"),
+        ({"top_p": 0.0}, "top_p = 0.0"),
+        ({"min_p": -0.1}, "min_p = -0.1"),
+        ({"repetition_penalty": 0}, "repetition_penalty = 0"),
+    ],
+)
+def test_impossible_sampling_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Sampling(**options)
+
+
+def test_bad_prompts_are_refused(model):
+    with pytest.raises(ValueError, match="at least one id"):
+        generate(model, [[1], []], max_new_tokens=3)
+    with pytest.raises(ValueError, match="max_new_tokens = 0"):
+        generate(model, [[1]], max_new_tokens=0)
+    with pytest.raises(IndexError, match="id 61 is outside"):
+        generate(model, [[61]], max_new_tokens=3)
+
+
+def test_nan_logits_are_reported(model):
+    with pytest.raises(FloatingPointError, match="NaN"):
+        Sampling().probabilities(np.array([0.0, np.nan]), np.array([0]))
+
+
+def test_steps_are_lazy(model):
+    steps = decode_steps(model, [[1]], 5, Sampling(), 0, True)
+    assert list(next(steps)) == [0]
