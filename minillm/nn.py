@@ -28,7 +28,9 @@ class Module:
         """This module and all inside it, with their dotted names ("" for itself), outermost first."""
         yield prefix, self
         for name, value in vars(self).items():
-            for key, child in ((name, value),) if not isinstance(value, list) else ((f"{name}.{i}", v) for i, v in enumerate(value)):
+            for key, child in (
+                ((name, value),) if not isinstance(value, list) else ((f"{name}.{i}", v) for i, v in enumerate(value))
+            ):
                 if isinstance(child, Module):
                     yield from child.named_modules(f"{prefix}.{key}" if prefix else key)
 
@@ -65,7 +67,10 @@ class Module:
             if name in state and state[name].shape != mine[name].shape
         ]
         if problems:
-            raise ValueError(f"{type(self).__name__}.load_state_dict: nothing was loaded, the weights do not fit this model:\n  " + "\n  ".join(problems))
+            raise ValueError(
+                f"{type(self).__name__}.load_state_dict: nothing was loaded, the weights do not fit this model:\n  "
+                + "\n  ".join(problems)
+            )
         for name, parameter in mine.items():
             if name in state:
                 parameter.data[...] = state[name]
@@ -102,7 +107,9 @@ def normal(rng: np.random.Generator, shape: tuple[int, ...], std: float) -> Para
 class Linear(Module):
     """y = x Wᵀ + b: (..., in_features) -> (..., out_features)."""
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, std: float = 0.02, rng: np.random.Generator) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, *, bias: bool = True, std: float = 0.02, rng: np.random.Generator
+    ) -> None:
         self.weight = normal(rng, (out_features, in_features), std)
         self.bias = Parameter(np.zeros(out_features, dtype=np.float32)) if bias else None
 
@@ -132,6 +139,17 @@ class LayerNorm(Module):
         return ops.layer_norm(x, self.weight, self.bias, self.eps)
 
 
+class RMSNorm(Module):
+    """Each vector to a root mean square of 1, then a learned scale: a layer norm without the mean and the shift."""
+
+    def __init__(self, d_model: int, *, eps: float = 1e-6) -> None:
+        self.weight = Parameter(np.ones(d_model, dtype=np.float32))
+        self.eps = eps
+
+    def forward(self, x: AnyTensor) -> AnyTensor:
+        return ops.rms_norm(x, self.weight, self.eps)
+
+
 class Dropout(Module):
     """Zero a share p of the elements while training. `rng` is the model's generator, shared by all its dropouts."""
 
@@ -157,7 +175,8 @@ class KVCache:
         self.values: list[Any] = [None] * n_layers
 
     def update(self, layer: int, k: AnyTensor, v: AnyTensor) -> tuple[AnyTensor, AnyTensor]:
-        """Store the new k, v (B, Hkv, T, D) of one layer; returns those of all positions so far (B, Hkv, length + T, D)."""
+        """Store the new k, v (B, Hkv, T, D) of one layer; returns those of all positions so far (B, Hkv, length + T,
+        D)."""
         end = self.length + k.shape[2]
         if end > self.capacity:
             raise ValueError(f"KVCache: {end} positions do not fit into a cache of {self.capacity}.")
@@ -173,3 +192,92 @@ class KVCache:
         if isinstance(k, Tensor):
             return Tensor(keys[:, :, :end]), Tensor(values[:, :, :end])
         return keys[:, :, :end], values[:, :, :end]
+
+
+class MultiHeadAttention(Module):
+    """Every position gathers values from the positions it may look at, in `n_heads` independent ways of `head_dim`
+    features.
+
+    What the models of this library differ in: fewer key/value heads than query heads (`n_kv_heads`, grouped-query attention),
+    biases, RMS norms on the queries and keys of each head (`qk_norm_eps`, their eps), rotary positions (`rope` in forward) and
+    keys and values from another sequence (`kv` in forward, cross-attention).
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        *,
+        n_kv_heads: int | None = None,
+        head_dim: int | None = None,
+        qkv_bias: bool = True,
+        out_bias: bool = True,
+        qk_norm_eps: float | None = None,
+        causal: bool = False,
+        dropout: float = 0.0,
+        impl: str = "auto",
+        layer: int = 0,
+        turn_late: bool = False,
+        std: float = 0.02,
+        out_std: float = 0.02,
+        rng: np.random.Generator,
+    ) -> None:
+        self.n_heads = n_heads
+        self.n_kv_heads = n_kv_heads or n_heads
+        head_dim = head_dim or d_model // n_heads
+        self.q_proj = Linear(d_model, n_heads * head_dim, bias=qkv_bias, std=std, rng=rng)
+        self.k_proj = Linear(d_model, self.n_kv_heads * head_dim, bias=qkv_bias, std=std, rng=rng)
+        self.v_proj = Linear(d_model, self.n_kv_heads * head_dim, bias=qkv_bias, std=std, rng=rng)
+        self.o_proj = Linear(n_heads * head_dim, d_model, bias=out_bias, std=out_std, rng=rng)
+        self.q_norm = None if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
+        self.k_norm = None if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
+        self.causal = causal
+        self.dropout_p = dropout  # of the attention weights
+        self.impl = impl
+        self.layer = layer  # which of the cache's buffers are ours
+        self.turn_late = (
+            turn_late  # cache keys before rotation: for angles that depend on the length of the whole sequence
+        )
+        self.rng = rng
+
+    def forward(
+        self,
+        x: AnyTensor,
+        *,
+        kv: tuple[AnyTensor, AnyTensor] | None = None,
+        mask: Any = None,
+        rope: tuple[Any, Any] | None = None,
+        cache: KVCache | None = None,
+    ) -> AnyTensor:
+        """x (B, T, d_model) -> (B, T, d_model).
+
+        `kv`: keys and values of another sequence, from `keys_values`; by default x's own. `mask`: boolean, True = may look,
+        broadcastable to (B, H, T, keys). `rope`: cosines and sines (past + T, head_dim/2) of all positions so far.
+        """
+        B, T, _ = x.shape
+        q = self.q_proj(x).reshape(B, T, self.n_heads, -1)  # (B, T, H, hd)
+        if self.q_norm is not None:
+            q = self.q_norm(q)
+        q = q.transpose(1, 2)  # (B, H, T, hd)
+        k, v = self.keys_values(x) if kv is None else kv  # (B, Hkv, T, hd)
+        if rope is not None:
+            cos, sin = rope
+            q = ops.rope(q, cos[-T:], sin[-T:])
+            if not self.turn_late:
+                k = ops.rope(k, cos[-T:], sin[-T:])
+        if cache is not None:
+            k, v = cache.update(self.layer, k, v)  # (B, Hkv, past + T, hd)
+        if rope is not None and self.turn_late:
+            k = ops.rope(k, cos, sin)
+        dropout_p = self.dropout_p if self.training else 0.0
+        out = ops.attention(q, k, v, causal=self.causal, mask=mask, dropout_p=dropout_p, rng=self.rng, impl=self.impl)
+        return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))  # heads side by side again
+
+    def keys_values(self, x: AnyTensor) -> tuple[AnyTensor, AnyTensor]:
+        """The keys and values (B, Hkv, T, hd) that x (B, T, d_model) offers to whoever attends to it."""
+        B, T, _ = x.shape
+        k = self.k_proj(x).reshape(B, T, self.n_kv_heads, -1)  # (B, T, Hkv, hd)
+        v = self.v_proj(x).reshape(B, T, self.n_kv_heads, -1)
+        if self.k_norm is not None:
+            k = self.k_norm(k)
+        return k.transpose(1, 2), v.transpose(1, 2)

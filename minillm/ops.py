@@ -1,8 +1,9 @@
 """The contract: one function per named operation, with one meaning on every engine.
 
-A NumPy `Tensor` goes to `numpy_ops` (our own forward and backward), anything else to `torch_ops` (PyTorch's). Models call
-these functions only, which is why the same model runs on both. B is the batch, T the length (time), D features, V the
-vocabulary, H heads. Ids, targets and masks are integer or boolean arrays without gradient: ndarrays here, tensors on torch.
+A NumPy `Tensor` goes to `numpy_ops` (our own forward and backward), anything else to `torch_ops` (PyTorch's). Models
+call these functions only, which is why the same model runs on both. B is the batch, T the length (time), D features, V
+the vocabulary, H heads. Ids, targets and masks are integer or boolean arrays without gradient: ndarrays here, tensors
+on torch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .tensor import Tensor
 
 __all__ = [
     "attention", "binary_cross_entropy_with_logits", "cat", "cross_entropy", "dropout", "embedding", "gelu",
-    "layer_norm", "linear", "linear_cross_entropy", "log_softmax", "lstm_cell", "mse_loss", "rms_norm", "rope",
+    "layer_norm", "linear", "linear_cross_entropy", "log_softmax", "lstm", "lstm_cell", "mse_loss", "rms_norm", "rope",
     "silu", "softmax", "stack", "swiglu", "where",
 ]  # fmt: skip
 
@@ -35,7 +36,8 @@ def linear(x: AnyTensor, weight: AnyTensor, bias: AnyTensor | None = None) -> An
 
 
 def embedding(ids: Any, weight: AnyTensor) -> AnyTensor:
-    """Rows of a table: ids, integers of any shape; weight (V, D) -> (*ids.shape, D). An id outside 0..V−1 raises IndexError."""
+    """Rows of a table: ids, integers of any shape; weight (V, D) -> (*ids.shape, D). An id outside 0..V−1 raises
+    IndexError."""
     if isinstance(weight, Tensor):
         return numpy_ops.embedding(ids, weight)
     from .torch_ops import embedding
@@ -91,7 +93,8 @@ def log_softmax(x: AnyTensor, dim: int = -1) -> AnyTensor:
 
 
 def layer_norm(x: AnyTensor, weight: AnyTensor, bias: AnyTensor | None = None, eps: float = 1e-5) -> AnyTensor:
-    """(x − mean)/√(variance + eps) · weight + bias over the last axis; weight, bias (D,). Ba et al. 2016, arXiv 1607.06450."""
+    """(x − mean)/√(variance + eps) · weight + bias over the last axis; weight, bias (D,). Ba et al. 2016, arXiv
+    1607.06450."""
     if isinstance(x, Tensor):
         return numpy_ops.layer_norm(x, weight, bias, eps)
     from .torch_ops import layer_norm
@@ -121,7 +124,9 @@ def dropout(
     NumPy draws from `rng`, torch from its own generator; `mask` (boolean, True = keep) replaces the draw on both.
     """
     if not 0 <= p < 1:
-        raise ValueError(f"dropout: p = {p} must be at least 0 and below 1: it is the share of elements that are zeroed.")
+        raise ValueError(
+            f"dropout: p = {p} must be at least 0 and below 1: it is the share of elements that are zeroed."
+        )
     if not training or p == 0:
         return x
     if isinstance(x, Tensor):
@@ -146,17 +151,27 @@ def attention(
     """softmax(scale · Q Kᵀ) V for each head. Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1.
 
     q (B, H, Tq, D); k and v (B, Hkv, Tk, D) where Hkv divides H (grouped-query attention: head h uses k/v head
-    h // (H/Hkv)) -> (B, H, Tq, D). `causal`: query i sees keys up to i + Tk − Tq, so the last query sees every key, which is
-    what decoding with a cache needs. `mask`: boolean, True = may look, broadcastable to (B, H, Tq, Tk). A query that may look
-    at no key gives zeros. `scale` is 1/√D by default. `impl`: "reference" (all scores at once), "sdpa" (PyTorch's), "triton"
-    (our kernels), or "auto", the fastest that can run here; one asked for by name where it can't run raises.
+    h // (H/Hkv)) -> (B, H, Tq, D). `causal`: query i sees keys up to i + Tk − Tq, so the last query sees every key,
+    which is what decoding with a cache needs. `mask`: boolean, True = may look, broadcastable to (B, H, Tq, Tk). A
+    query that may look at no key gives zeros. `scale` is 1/√D by default. `impl`: "reference" (all scores at once),
+    "sdpa" (PyTorch's), "triton" (our kernels), or "auto", the fastest that can run here; one asked for by name where
+    it can't run raises.
     """
     if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
-        raise ValueError(f"attention: q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)} must each have 4 axes: (batch, heads, length, features per head).")
+        raise ValueError(
+            f"attention: q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)} must each have 4 axes: (batch, "
+            "heads, length, features per head)."
+        )
     if k.shape[:3] != v.shape[:3] or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
-        raise ValueError(f"attention: q {tuple(q.shape)} = (B, H, Tq, D), k {tuple(k.shape)} = (B, Hkv, Tk, D), v {tuple(v.shape)} = (B, Hkv, Tk, D): B and D must agree, and k and v must have the same Hkv and Tk.")
+        raise ValueError(
+            f"attention: q {tuple(q.shape)} = (B, H, Tq, D), k {tuple(k.shape)} = (B, Hkv, Tk, D), v {tuple(v.shape)} "
+            "= (B, Hkv, Tk, D): B and D must agree, and k and v must have the same Hkv and Tk."
+        )
     if q.shape[1] % k.shape[1]:
-        raise ValueError(f"attention: {q.shape[1]} query heads cannot share {k.shape[1]} key/value heads: the second must divide the first.")
+        raise ValueError(
+            f"attention: {q.shape[1]} query heads cannot share {k.shape[1]} key/value heads: the second must divide "
+            "the first."
+        )
     if impl not in ("auto", "reference", "sdpa", "triton"):
         raise ValueError(f"attention: impl must be 'auto', 'reference', 'sdpa' or 'triton', not {impl!r}.")
     if mask is not None:
@@ -166,7 +181,10 @@ def attention(
         mask = mask.reshape(shape)
     if isinstance(q, Tensor):
         if impl in ("sdpa", "triton"):
-            raise ValueError(f"attention: impl={impl!r} runs on PyTorch; this model runs on NumPy. Use impl='auto', or port the model with minillm.port.to_torch(model).")
+            raise ValueError(
+                f"attention: impl={impl!r} runs on PyTorch; this model runs on NumPy. Use impl='auto', or port the "
+                "model with minillm.port.to_torch(model)."
+            )
         if mask is not None and mask.dtype != bool:
             raise TypeError(
                 f"attention: mask is {mask.dtype}; it must be boolean, True = may look. (For a mask to be added, of 0 and -inf, pass mask == 0.)"
@@ -185,7 +203,10 @@ def rope(x: AnyTensor, cos: Any, sin: Any) -> AnyTensor:
     if x.shape[-1] % 2:
         raise ValueError(f"rope: the last axis of x {tuple(x.shape)} must be even: features are rotated in pairs.")
     if tuple(cos.shape[-2:]) != (x.shape[-2], x.shape[-1] // 2):
-        raise ValueError(f"rope: x {tuple(x.shape)} = (B, H, T, D) needs cos and sin of shape (T, D/2) = {(x.shape[-2], x.shape[-1] // 2)}, not {tuple(cos.shape)}.")
+        raise ValueError(
+            f"rope: x {tuple(x.shape)} = (B, H, T, D) needs cos and sin of shape (T, D/2) = "
+            f"{(x.shape[-2], x.shape[-1] // 2)}, not {tuple(cos.shape)}."
+        )
     if isinstance(x, Tensor):
         return numpy_ops.rope(x, cos, sin)
     from .torch_ops import rope
@@ -213,6 +234,31 @@ def lstm_cell(
     return lstm_cell(x, h, c, w_ih, w_hh, b_ih, b_hh)
 
 
+def lstm(
+    x: AnyTensor,
+    h: AnyTensor,
+    c: AnyTensor,
+    w_ih: AnyTensor,
+    w_hh: AnyTensor,
+    b_ih: AnyTensor | None = None,
+    b_hh: AnyTensor | None = None,
+) -> tuple[AnyTensor, AnyTensor, AnyTensor]:
+    """lstm_cell at every step of a sequence: x (B, T, in), h and c (B, H) before it -> h after each step (B, T, H),
+    and the last h and c (B, H). Weights as in lstm_cell; the products with x are taken for all steps at once. T is at
+    least 1."""
+    if x.ndim != 3 or x.shape[1] == 0:
+        raise ValueError(
+            f"lstm: x {tuple(x.shape)} must have 3 axes, (batch, time, features), and at least one time step."
+        )
+    if (b_ih is None) != (b_hh is None):
+        raise ValueError("lstm: pass both biases, b_ih and b_hh, or neither.")
+    if isinstance(x, Tensor):
+        return numpy_ops.lstm(x, h, c, w_ih, w_hh, b_ih, b_hh)
+    from .torch_ops import lstm
+
+    return lstm(x, h, c, w_ih, w_hh, b_ih, b_hh)
+
+
 def cross_entropy(
     logits: AnyTensor, targets: Any, *, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0
 ) -> AnyTensor:
@@ -227,7 +273,9 @@ def cross_entropy(
         )
     from .torch_ops import cross_entropy
 
-    return cross_entropy(logits, targets, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing)
+    return cross_entropy(
+        logits, targets, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
+    )
 
 
 def linear_cross_entropy(
@@ -239,7 +287,8 @@ def linear_cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> AnyTensor:
-    """cross_entropy(linear(h, weight), targets) without ever holding all the logits: h (..., D), weight (V, D), targets (...)."""
+    """cross_entropy(linear(h, weight), targets) without ever holding all the logits: h (..., D), weight (V, D),
+    targets (...)."""
     if isinstance(h, Tensor):
         return numpy_ops.linear_cross_entropy(
             h, weight, targets, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
@@ -254,7 +303,9 @@ def linear_cross_entropy(
 def mse_loss(x: AnyTensor, target: AnyTensor, *, reduction: str = "mean") -> AnyTensor:
     """Mean (or sum) of (x − target)², both of one shape, both may want a gradient."""
     if isinstance(x, Tensor):
-        return numpy_ops.mse_loss(x, target if isinstance(target, Tensor) else x.operand(target, "mse_loss"), reduction=reduction)
+        return numpy_ops.mse_loss(
+            x, target if isinstance(target, Tensor) else x.operand(target, "mse_loss"), reduction=reduction
+        )
     from .torch_ops import mse_loss
 
     return mse_loss(x, target, reduction=reduction)

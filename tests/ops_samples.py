@@ -209,9 +209,10 @@ def ropes(draw):
 
 
 @st.composite
-def lstms(draw):
+def lstms(draw, sequence=False):
     batch, n_in, n = draw(sides), draw(sides), draw(sides)
-    shapes = [(batch, n_in), (batch, n), (batch, n), (4 * n, n_in), (4 * n, n)]
+    steps = (draw(sides),) if sequence else ()
+    shapes = [(batch, *steps, n_in), (batch, n), (batch, n), (4 * n, n_in), (4 * n, n)]
     shapes += [(4 * n,), (4 * n,)] if draw(st.booleans()) else []
     return Call([draw(values(shape)) for shape in shapes], {})
 
@@ -304,6 +305,7 @@ OPS: dict[str, Entry] = {
         classifications(linear=True),
     ),
     "log_softmax": Entry(ops.log_softmax, reference.log_softmax, twins.log_softmax, along_axis()),
+    "lstm": Entry(ops.lstm, reference.lstm, twins.lstm, lstms(sequence=True)),
     "lstm_cell": Entry(ops.lstm_cell, reference.lstm_cell, twins.lstm_cell, lstms()),
     "mse_loss": Entry(ops.mse_loss, reference.mse_loss, twins.mse_loss, two_alike({"reduction": reduction})),
     "rms_norm": Entry(ops.rms_norm, reference.rms_norm, twins.rms_norm, norms(bias=False)),

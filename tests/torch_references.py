@@ -96,6 +96,15 @@ def lstm_cell(x, h, c, w_ih, w_hh, b_ih=None, b_hh=None):
     return torch.lstm_cell(x, (h, c), w_ih, w_hh, b_ih, b_hh)
 
 
+def lstm(x, h, c, *weights):
+    import torch
+
+    module = torch.nn.LSTM(x.shape[2], h.shape[1], bias=len(weights) == 4, batch_first=True, dtype=torch.float64)
+    named = dict(zip(("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"), weights))
+    out, (h, c) = torch.func.functional_call(module, named, (x, (h[None], c[None])))
+    return out, h[0], c[0]
+
+
 def cross_entropy(logits, *, targets, **options):
     import torch
     from torch.nn import functional as F

@@ -113,6 +113,14 @@ def lstm_cell(x, h, c, w_ih, w_hh, b_ih=None, b_hh=None):
     return o * c_new.tanh(), c_new
 
 
+def lstm(x, h, c, *weights):
+    steps = []
+    for t in range(x.shape[1]):
+        h, c = lstm_cell(x[:, t], h, c, *weights)
+        steps.append(h)
+    return stack(*steps, dim=1), h, c
+
+
 def cross_entropy(logits, *, targets, ignore_index=-100, reduction="mean", label_smoothing=0.0):
     vocab_size = logits.shape[-1]
     rows = log_softmax(logits.reshape(-1, vocab_size))

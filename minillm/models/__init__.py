@@ -1,4 +1,5 @@
-"""Models: one file each, a config dataclass and a Module. Read gpt.py first."""
+"""Models: one file each, a config dataclass and a Module. Read gpt.py first, then llama.py (with rope.py), bert.py,
+encoder_decoder.py and lstm.py: each says what differs from GPT."""
 
 from __future__ import annotations
 
@@ -8,30 +9,64 @@ from typing import Any
 
 import numpy as np
 
+from .bert import Bert, BertConfig
+from .encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from .gpt import GPT, GPTConfig
+from .llama import Llama, LlamaConfig
+from .lstm import LSTM, LSTMConfig
 
-__all__ = ["GPT", "GPTConfig", "config_from_dict", "model_from_config"]
+__all__ = [
+    "GPT", "LSTM", "Bert", "BertConfig", "EncoderDecoder", "EncoderDecoderConfig", "GPTConfig", "LSTMConfig", "Llama",
+    "LlamaConfig", "Model", "ModelConfig", "config_from_dict", "model_from_config",
+]  # fmt: skip
+
+Model = GPT | Llama | Bert | EncoderDecoder | LSTM
+ModelConfig = GPTConfig | LlamaConfig | BertConfig | EncoderDecoderConfig | LSTMConfig
 
 
-def config_from_dict(values: dict[str, Any]) -> GPTConfig:
+def config_class(model_type: Any) -> type[ModelConfig]:
+    """The config class for a `model_type`."""
+    if model_type == "gpt":
+        return GPTConfig
+    if model_type == "llama":
+        return LlamaConfig
+    if model_type == "bert":
+        return BertConfig
+    if model_type == "encoder-decoder":
+        return EncoderDecoderConfig
+    if model_type == "lstm":
+        return LSTMConfig
+    raise ValueError(
+        f"model_type = {model_type!r} is not a model of this library. Known: 'gpt', 'llama', 'bert', "
+        "'encoder-decoder', 'lstm'."
+    )
+
+
+def config_from_dict(values: dict[str, Any]) -> ModelConfig:
     """A config dataclass from a dictionary with a `model_type` ("gpt"), such as a checkpoint's config.json.
 
     An unknown model type or key raises ValueError that names the nearest known one.
     """
-    kind = values.get("model_type")
-    if kind != "gpt":
-        raise ValueError(f"model_type = {kind!r} is not a model of this library. Known: 'gpt'.")
-    known = [field.name for field in fields(GPTConfig)]
+    cls = config_class(values.get("model_type"))
+    known = [field.name for field in fields(cls)]
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
-            raise ValueError(f"GPTConfig has no setting {key!r}. {hint}")
-    return GPTConfig(**values)
+            raise ValueError(f"{cls.__name__} has no setting {key!r}. {hint}")
+    return cls(**values)
 
 
-def model_from_config(config: GPTConfig, rng: np.random.Generator | None = None) -> GPT:
+def model_from_config(config: ModelConfig, rng: np.random.Generator | None = None) -> Model:
     """A new model of the kind that `config` describes; `rng` draws its initial weights."""
     if isinstance(config, GPTConfig):
         return GPT(config, rng)
-    raise TypeError(f"model_from_config: {type(config).__name__} is not a config of this library. Known: GPTConfig.")
+    if isinstance(config, LlamaConfig):
+        return Llama(config, rng)
+    if isinstance(config, BertConfig):
+        return Bert(config, rng)
+    if isinstance(config, EncoderDecoderConfig):
+        return EncoderDecoder(config, rng)
+    if isinstance(config, LSTMConfig):
+        return LSTM(config, rng)
+    raise TypeError(f"model_from_config: {type(config).__name__} is not a config of this library.")

@@ -13,10 +13,10 @@ from .joining import cat, stack, where
 from .linear import embedding, linear
 from .losses import binary_cross_entropy_with_logits, cross_entropy, linear_cross_entropy, mse_loss
 from .normalization import layer_norm, log_softmax, rms_norm, softmax
-from .recurrent import lstm_cell
+from .recurrent import lstm, lstm_cell
 
 __all__ = [
     "attention", "binary_cross_entropy_with_logits", "cat", "cross_entropy", "dropout", "embedding", "gelu",
-    "layer_norm", "linear", "linear_cross_entropy", "log_softmax", "lstm_cell", "mse_loss", "rms_norm", "rope",
+    "layer_norm", "linear", "linear_cross_entropy", "log_softmax", "lstm", "lstm_cell", "mse_loss", "rms_norm", "rope",
     "silu", "softmax", "stack", "swiglu", "where",
 ]  # fmt: skip

@@ -1,0 +1,235 @@
+"""BERT (Devlin et al. 2018, arXiv 1810.04805): an encoder. Every position sees the whole text, left and right, so it
+cannot be trained to predict the next token; instead some tokens are hidden and it fills them in.
+
+    ids (B, T) → token + position + type embedding → layer norm → n_layers × Block → (B, T, D)
+    then, as `head` says: logits (B, T, V) for the hidden tokens, or logits (B, n_labels) for the text from its first
+    position
+
+What differs from GPT: no causal mask, the norm after each sum ("post-norm"), the exact GELU, and the loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import nn, ops
+from ..ops import AnyTensor
+from ..tensor import Parameter
+
+HEADS = ("none", "mlm", "classification")
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+IGNORE = -100  # the target of a token that was not hidden
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """The shape of a BERT. Defaults are BERT base, 110M parameters, with the head it is pretrained with."""
+
+    vocab_size: int = 30522
+    context: int = 512  # longest sequence, in tokens
+    n_layers: int = 12
+    n_heads: int = 12
+    d_model: int = 768
+    d_ff: int = 3072  # features inside the feed-forward network
+    token_types: int = 2  # kinds of segment: 0 for the first text of a pair, 1 for the second
+    norm_eps: float = 1e-12
+    dropout: float = 0.1
+    head: str = "mlm"  # "mlm" predicts hidden tokens, "classification" labels the text, "none" gives the features
+    pooler: bool = False  # a layer on the first position's features; classification and next_sentence bring it along
+    next_sentence: bool = False  # with "mlm": also tell whether the second text followed the first
+    n_labels: int = 2  # of "classification"
+    problem_type: str = "single_label_classification"  # or "multi_label_classification", "regression": chooses the loss
+    pad_id: int | None = None  # positions with this id are hidden when no mask is given; None: none are
+    attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
+    model_type: str = "bert"
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff", "token_types", "n_labels"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"BertConfig: {name} = {value!r} must be a whole number, at least 1.")
+        if self.d_model % self.n_heads:
+            raise ValueError(
+                f"BertConfig: d_model = {self.d_model} must be divisible by n_heads = {self.n_heads}: each head gets "
+                "an equal share of the features."
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"BertConfig: dropout = {self.dropout} must be at least 0 and below 1.")
+        if not self.norm_eps > 0:
+            raise ValueError(f"BertConfig: norm_eps = {self.norm_eps} must be above 0.")
+        if self.head not in HEADS:
+            raise ValueError(f"BertConfig: head = {self.head!r} must be one of {', '.join(HEADS)}.")
+        if self.next_sentence and self.head != "mlm":
+            raise ValueError(
+                f"BertConfig: next_sentence is learned together with head = 'mlm', not with {self.head!r}."
+            )
+        if self.problem_type not in PROBLEM_TYPES:
+            raise ValueError(
+                f"BertConfig: problem_type = {self.problem_type!r} must be one of {', '.join(PROBLEM_TYPES)}."
+            )
+        if self.pad_id is not None and not 0 <= self.pad_id < self.vocab_size:
+            raise ValueError(f"BertConfig: pad_id = {self.pad_id} is outside the vocabulary of {self.vocab_size}.")
+        if self.attention not in ("auto", "reference", "sdpa", "triton"):
+            raise ValueError(
+                f"BertConfig: attention = {self.attention!r} must be 'auto', 'reference', 'sdpa' or 'triton'."
+            )
+        if self.model_type != "bert":
+            raise ValueError(
+                f"BertConfig: model_type = {self.model_type!r} is not 'bert'. This configuration belongs to another "
+                "model."
+            )
+
+    @property
+    def has_pooler(self) -> bool:
+        return self.pooler or self.next_sentence or self.head == "classification"
+
+
+class Block(nn.Module):
+    """norm(x + attention(x)), then norm(x + mlp(x)): the norm stands after the sum ("post-norm"), as in the first
+    Transformer."""
+
+    def __init__(self, config: BertConfig, rng: np.random.Generator) -> None:
+        self.attn = nn.MultiHeadAttention(
+            config.d_model, config.n_heads, dropout=config.dropout, impl=config.attention, rng=rng
+        )
+        self.norm_1 = nn.LayerNorm(config.d_model, eps=config.norm_eps)
+        self.fc = nn.Linear(config.d_model, config.d_ff, rng=rng)
+        self.proj = nn.Linear(config.d_ff, config.d_model, rng=rng)
+        self.norm_2 = nn.LayerNorm(config.d_model, eps=config.norm_eps)
+        self.dropout = nn.Dropout(config.dropout, rng)
+
+    def forward(self, x: AnyTensor, mask: Any = None) -> AnyTensor:
+        x = self.norm_1(x + self.dropout(self.attn(x, mask=mask)))
+        x = self.norm_2(x + self.dropout(self.proj(ops.gelu(self.fc(x)))))
+        return x
+
+
+class MaskedLMHead(nn.Module):
+    """Features of hidden tokens (..., D) -> logits (..., V), by one more layer and then the token table ("tied")."""
+
+    def __init__(self, config: BertConfig, rng: np.random.Generator) -> None:
+        self.transform = nn.Linear(config.d_model, config.d_model, rng=rng)
+        self.norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
+        self.bias = Parameter(np.zeros(config.vocab_size, dtype=np.float32))
+
+    def forward(self, h: AnyTensor, token_table: AnyTensor) -> AnyTensor:
+        h = self.norm(ops.gelu(self.transform(h)))
+        return ops.linear(h, token_table, self.bias)
+
+
+class Bert(nn.Module):
+    """An encoder with the head that `config.head` names. `rng` draws the initial weights and, while training,
+    dropout."""
+
+    def __init__(self, config: BertConfig, rng: np.random.Generator | None = None) -> None:
+        rng = np.random.default_rng(0) if rng is None else rng
+        self.config = config
+        self.rng = rng
+        self.token = nn.Embedding(config.vocab_size, config.d_model, rng=rng)
+        self.position = nn.Embedding(config.context, config.d_model, rng=rng)
+        self.token_type = nn.Embedding(config.token_types, config.d_model, rng=rng)
+        self.norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
+        self.dropout = nn.Dropout(config.dropout, rng)
+        self.blocks = [Block(config, rng) for _ in range(config.n_layers)]
+        # A layer that no loss reaches would train nothing, and make DDP wait for its gradients: build what is asked
+        # for.
+        self.pooler = nn.Linear(config.d_model, config.d_model, rng=rng) if config.has_pooler else None
+        self.mlm = MaskedLMHead(config, rng) if config.head == "mlm" else None
+        self.next_sentence = nn.Linear(config.d_model, 2, rng=rng) if config.next_sentence else None
+        self.classifier = (
+            nn.Linear(config.d_model, config.n_labels, rng=rng) if config.head == "classification" else None
+        )
+
+    def forward(
+        self,
+        ids: Any,
+        targets: Any = None,
+        *,
+        token_types: Any = None,
+        mask: Any = None,
+        next_sentence: Any = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> AnyTensor:
+        """ids (B, T) integers -> what the head gives: features (B, T, D), logits (B, T, V) or (B, n_labels).
+
+        With `targets`, the loss as a scalar: for "mlm", targets (B, T) hold the ids of the hidden tokens and −100
+        elsewhere; for "classification", labels (B,), or (B, n_labels) of 0 and 1 (multi-label) or numbers (regression,
+        (B,) if n_labels is 1). `token_types` (B, T): which text of a pair, 0 by default. `mask` (B, T): 1 or True = a
+        token, 0 = padding. `next_sentence` (B,): 0 where the second text followed the first, 1 where it was drawn at
+        random; adds its loss.
+        """
+        h = self.hidden(ids, token_types=token_types, mask=mask)  # (B, T, D)
+        if self.mlm is not None:
+            if targets is None:
+                return self.logits(h)
+            kept = targets != IGNORE  # the head is as costly as several blocks: give it the hidden tokens only
+            loss = ops.cross_entropy(
+                self.logits(h[kept]), targets[kept], reduction=reduction, label_smoothing=label_smoothing
+            )
+            if next_sentence is not None:
+                loss = loss + ops.cross_entropy(self.next_sentence_logits(h), next_sentence, reduction=reduction)
+            return loss
+        if self.classifier is not None:
+            logits = self.logits(h)  # (B, n_labels)
+            return logits if targets is None else self.classification_loss(logits, targets, reduction, label_smoothing)
+        if targets is not None:
+            raise ValueError(
+                "Bert: head = 'none' has no loss. Build the model with head = 'mlm' or 'classification' to pass "
+                "targets."
+            )
+        return h
+
+    def hidden(self, ids: Any, *, token_types: Any = None, mask: Any = None) -> AnyTensor:
+        """The last layer's features (B, T, D)."""
+        B, T = ids.shape
+        if self.config.context < T:
+            raise ValueError(
+                f"Bert: {T} tokens are more than the context of {self.config.context}. Shorten the text, or build the "
+                "model with a larger context."
+            )
+        if mask is None and self.config.pad_id is not None:
+            mask = ids != self.config.pad_id
+        if mask is not None:
+            mask = (mask != 0).reshape(B, 1, 1, T)  # nobody looks at padding
+        types = (
+            self.token_type.weight[:1] if token_types is None else self.token_type(token_types)
+        )  # (1, D) or (B, T, D)
+        x = self.token(ids) + self.position.weight[:T] + types  # (B, T, D)
+        x = self.dropout(self.norm(x))
+        for block in self.blocks:
+            x = block(x, mask)
+        return x
+
+    def pool(self, h: AnyTensor) -> AnyTensor:
+        """A vector for the whole text (B, D), from the features (B, T, D) of its first position, [CLS]."""
+        if self.pooler is None:
+            raise ValueError("Bert: this model was built without a pooler. Build it with pooler = True.")
+        return self.pooler(h[:, 0]).tanh()
+
+    def logits(self, h: AnyTensor) -> AnyTensor:
+        """The head on features: (..., D) -> (..., V) for "mlm", (B, T, D) -> (B, n_labels) for "classification"."""
+        if self.mlm is not None:
+            return self.mlm(h, self.token.weight)
+        if self.classifier is not None:
+            return self.classifier(self.dropout(self.pool(h)))
+        raise ValueError("Bert: head = 'none' gives features, no logits.")
+
+    def next_sentence_logits(self, h: AnyTensor) -> AnyTensor:
+        """Logits (B, 2), "it followed" and "it was drawn at random", from features (B, T, D)."""
+        if self.next_sentence is None:
+            raise ValueError(
+                "Bert: this model was built without a next-sentence head. Build it with next_sentence = True."
+            )
+        return self.next_sentence(self.pool(h))
+
+    def classification_loss(self, logits: AnyTensor, targets: Any, reduction: str, label_smoothing: float) -> AnyTensor:
+        """The loss that the problem type asks for: cross-entropy, binary cross-entropy or mean squared error."""
+        if self.config.problem_type == "single_label_classification":
+            return ops.cross_entropy(logits, targets, reduction=reduction, label_smoothing=label_smoothing)
+        if self.config.problem_type == "multi_label_classification":
+            return ops.binary_cross_entropy_with_logits(logits, targets, reduction=reduction)
+        return ops.mse_loss(logits, targets.reshape(logits.shape), reduction=reduction)

@@ -1,0 +1,350 @@
+"""The first Transformer (Vaswani et al. 2017, "Attention Is All You Need", arXiv 1706.03762), made for translation.
+
+An encoder reads the source text, every position seeing all of it. A decoder writes the target text from left to right;
+in each of its blocks, between self-attention and the feed-forward network, it looks at the encoder's features
+("cross-attention").
+
+    source (B, S) → embedding + positions → n_layers × EncoderBlock → memory (B, S, D)
+    ids (B, T)    → embedding + positions → n_layers × DecoderBlock, each looking at the memory → logits (B, T, V)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import nn, ops
+from ..ops import AnyTensor
+
+
+@dataclass(frozen=True)
+class EncoderDecoderConfig:
+    """The shape of an encoder–decoder. Defaults are the paper's base model, 63M parameters."""
+
+    vocab_size: int = 37000  # of the target, and of the source too unless source_vocab_size is given
+    source_vocab_size: int | None = None
+    context: int = 512  # longest source and longest target, in tokens
+    n_layers: int = 6  # of the encoder, and as many of the decoder
+    n_heads: int = 8
+    d_model: int = 512
+    d_ff: int = 2048  # features inside the feed-forward network
+    dropout: float = 0.1
+    positions: str = "sinusoidal"  # a fixed table of waves, or "learned"
+    norm: str = (
+        "post"  # after each sum, as in the paper, or "pre", which trains more steadily when deep (arXiv 2002.04745)
+    )
+    norm_eps: float = 1e-5
+    shared_embeddings: bool = True  # one table for source, target and output layer (section 3.4)
+    pad_id: int | None = None  # source positions with this id are hidden
+    attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
+    model_type: str = "encoder-decoder"
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "source_vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff"):
+            value = getattr(self, name)
+            if value is None and name == "source_vocab_size":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"EncoderDecoderConfig: {name} = {value!r} must be a whole number, at least 1.")
+        if self.d_model % self.n_heads:
+            raise ValueError(
+                f"EncoderDecoderConfig: d_model = {self.d_model} must be divisible by n_heads = {self.n_heads}: each "
+                "head gets an equal share of the features."
+            )
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            raise ValueError(
+                f"EncoderDecoderConfig: d_model = {self.d_model} must be even: sinusoidal positions come in pairs of "
+                "sine and cosine."
+            )
+        for name, choices in (
+            ("positions", ("sinusoidal", "learned")),
+            ("norm", ("pre", "post")),
+            ("attention", ("auto", "reference", "sdpa", "triton")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"EncoderDecoderConfig: {name} = {getattr(self, name)!r} must be one of {', '.join(choices)}."
+                )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"EncoderDecoderConfig: dropout = {self.dropout} must be at least 0 and below 1.")
+        if not self.norm_eps > 0:
+            raise ValueError(f"EncoderDecoderConfig: norm_eps = {self.norm_eps} must be above 0.")
+        if self.shared_embeddings and self.source_vocab_size not in (None, self.vocab_size):
+            raise ValueError(
+                "EncoderDecoderConfig: shared_embeddings need one vocabulary, but source_vocab_size = "
+                f"{self.source_vocab_size} and vocab_size = {self.vocab_size}. Set shared_embeddings = False."
+            )
+        if self.pad_id is not None and not 0 <= self.pad_id < (self.source_vocab_size or self.vocab_size):
+            raise ValueError(
+                f"EncoderDecoderConfig: pad_id = {self.pad_id} is outside the source's vocabulary of "
+                f"{self.source_vocab_size or self.vocab_size}."
+            )
+        if self.model_type != "encoder-decoder":
+            raise ValueError(
+                f"EncoderDecoderConfig: model_type = {self.model_type!r} is not 'encoder-decoder'. This configuration "
+                "belongs to another model."
+            )
+
+
+class DecoderCache:
+    """What a decoder keeps from step to step: the keys and values of the target so far, and those of the source, which
+    never change and are computed once, at the first step."""
+
+    def __init__(self, n_layers: int, capacity: int) -> None:
+        self.target = nn.KVCache(n_layers, capacity)
+        self.source: list[tuple[AnyTensor, AnyTensor] | None] = [None] * n_layers
+
+    @property
+    def length(self) -> int:
+        """Target positions stored so far."""
+        return self.target.length
+
+
+class Residual(nn.Module):
+    """How a sublayer f is added to the stream: norm(x + f(x)) with the norm after ("post"), x + f(norm(x)) before
+    ("pre"). Call `enter` on the way into the sublayer, and the module itself on the way out."""
+
+    def __init__(self, config: EncoderDecoderConfig, rng: np.random.Generator) -> None:
+        self.norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
+        self.dropout = nn.Dropout(config.dropout, rng)
+        self.pre = config.norm == "pre"
+
+    def enter(self, x: AnyTensor) -> AnyTensor:
+        return self.norm(x) if self.pre else x
+
+    def forward(self, x: AnyTensor, f: AnyTensor) -> AnyTensor:
+        x = x + self.dropout(f)
+        return x if self.pre else self.norm(x)
+
+
+class MLP(nn.Module):
+    """The feed-forward network, max(0, x W₁ + b₁) W₂ + b₂ (section 3.3)."""
+
+    def __init__(self, config: EncoderDecoderConfig, rng: np.random.Generator) -> None:
+        self.fc = nn.Linear(config.d_model, config.d_ff, std=xavier(config.d_model, config.d_ff), rng=rng)
+        self.proj = nn.Linear(config.d_ff, config.d_model, std=xavier(config.d_model, config.d_ff), rng=rng)
+
+    def forward(self, x: AnyTensor) -> AnyTensor:
+        h = self.fc(x)  # (B, T, d_ff)
+        return self.proj(h * (h.data > 0))  # max(0, h): times 1 where h is positive, times 0 elsewhere
+
+
+class EncoderBlock(nn.Module):
+    """Self-attention over the whole source, then the feed-forward network."""
+
+    def __init__(self, config: EncoderDecoderConfig, rng: np.random.Generator) -> None:
+        self.attn = attention(config, rng)
+        self.add_attn = Residual(config, rng)
+        self.mlp = MLP(config, rng)
+        self.add_mlp = Residual(config, rng)
+
+    def forward(self, x: AnyTensor, mask: Any = None) -> AnyTensor:
+        x = self.add_attn(x, self.attn(self.add_attn.enter(x), mask=mask))
+        x = self.add_mlp(x, self.mlp(self.add_mlp.enter(x)))
+        return x
+
+
+class DecoderBlock(nn.Module):
+    """Causal self-attention over the target so far, cross-attention to the source, then the feed-forward network."""
+
+    def __init__(self, config: EncoderDecoderConfig, layer: int, rng: np.random.Generator) -> None:
+        self.layer = layer
+        self.attn = attention(config, rng, causal=True, layer=layer)
+        self.add_attn = Residual(config, rng)
+        self.cross = attention(config, rng)
+        self.add_cross = Residual(config, rng)
+        self.mlp = MLP(config, rng)
+        self.add_mlp = Residual(config, rng)
+
+    def forward(
+        self, x: AnyTensor, memory: AnyTensor, mask: Any = None, cache: DecoderCache | None = None
+    ) -> AnyTensor:
+        target_cache = None if cache is None else cache.target
+        x = self.add_attn(x, self.attn(self.add_attn.enter(x), cache=target_cache))
+        kv = self.source_keys_values(memory, cache)  # each (B, H, S, D/H)
+        x = self.add_cross(x, self.cross(self.add_cross.enter(x), kv=kv, mask=mask))
+        x = self.add_mlp(x, self.mlp(self.add_mlp.enter(x)))
+        return x
+
+    def source_keys_values(self, memory: AnyTensor, cache: DecoderCache | None) -> tuple[AnyTensor, AnyTensor]:
+        """The source's keys and values: from the cache, or computed, and stored if there is a cache."""
+        kv = None if cache is None else cache.source[self.layer]
+        if kv is None:
+            kv = self.cross.keys_values(memory)
+            if cache is not None:
+                cache.source[self.layer] = kv
+        return kv
+
+
+class EncoderDecoder(nn.Module):
+    """A sequence-to-sequence model. `rng` draws the initial weights and, while training, dropout."""
+
+    def __init__(self, config: EncoderDecoderConfig, rng: np.random.Generator | None = None) -> None:
+        rng = np.random.default_rng(0) if rng is None else rng
+        self.config = config
+        self.rng = rng
+        std = config.d_model**-0.5  # times √D in `embed`: entries of about 1
+        self.target_embed = nn.Embedding(config.vocab_size, config.d_model, std=std, rng=rng)
+        if config.shared_embeddings:
+            self.source_embed = self.head = self.target_embed
+        else:
+            self.source_embed = nn.Embedding(
+                config.source_vocab_size or config.vocab_size, config.d_model, std=std, rng=rng
+            )
+            self.head = nn.Embedding(config.vocab_size, config.d_model, std=std, rng=rng)
+        if config.positions == "learned":
+            self.source_position = nn.Embedding(config.context, config.d_model, rng=rng)
+            self.target_position = nn.Embedding(config.context, config.d_model, rng=rng)
+        else:
+            self.waves = sinusoids(config.context, config.d_model)
+        self.dropout = nn.Dropout(config.dropout, rng)
+        self.encoder = [EncoderBlock(config, rng) for _ in range(config.n_layers)]
+        self.decoder = [DecoderBlock(config, layer, rng) for layer in range(config.n_layers)]
+        # Pre-norm blocks leave their sum as it is, so that it needs a norm at the end; post-norm blocks end with one.
+        self.encoder_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps) if config.norm == "pre" else None
+        self.decoder_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps) if config.norm == "pre" else None
+
+    def forward(
+        self,
+        source: Any,
+        ids: Any,
+        targets: Any = None,
+        *,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> AnyTensor:
+        """source (B, S) and ids (B, T), the target text from its start id on -> logits (B, T, V) for the id that comes
+        next; with targets (B, T), the ids that come next, −100 = ignored, the cross-entropy as a scalar. The paper
+        trains with label_smoothing 0.1. Padding at the end of ids needs no mask: no position looks to its right. To
+        write a target token by token, see `given`.
+        """
+        h = self.decode(ids, self.encode(source), self.source_mask(source))  # (B, T, D)
+        if targets is None:
+            return self.logits(h)
+        return ops.linear_cross_entropy(
+            h, self.head.weight, targets, reduction=reduction, label_smoothing=label_smoothing
+        )
+
+    def encode(self, source: Any) -> AnyTensor:
+        """What the decoder looks at: source ids (B, S) -> features (B, S, D)."""
+        mask = self.source_mask(source)
+        x = self.embed(source, 0, self.source_embed, "source")
+        for block in self.encoder:
+            x = block(x, mask)
+        return x if self.encoder_norm is None else self.encoder_norm(x)
+
+    def decode(self, ids: Any, memory: AnyTensor, mask: Any = None, cache: DecoderCache | None = None) -> AnyTensor:
+        """Target ids (B, T), those after the cache's if there is one, and memory (B, S, D) -> features (B, T, D)."""
+        x = self.embed(ids, 0 if cache is None else cache.length, self.target_embed, "target")
+        for block in self.decoder:
+            x = block(x, memory, mask, cache)
+        return x if self.decoder_norm is None else self.decoder_norm(x)
+
+    def embed(self, ids: Any, past: int, table: nn.Embedding, side: str) -> AnyTensor:
+        """Token and position embeddings (B, T, D) for the ids at positions `past` and on."""
+        end = past + ids.shape[1]
+        if end > self.config.context:
+            raise ValueError(
+                f"EncoderDecoder: a {side} of {end} tokens is longer than the context of {self.config.context}. "
+                "Shorten it, or build the model with a larger context."
+            )
+        positions: AnyTensor
+        if self.config.positions == "sinusoidal":
+            positions = self.waves[past:end]  # (T, D)
+        elif side == "source":
+            positions = self.source_position.weight[past:end]
+        else:
+            positions = self.target_position.weight[past:end]
+        return self.dropout(table(ids) * math.sqrt(self.config.d_model) + positions)  # scaled as in section 3.4
+
+    def source_mask(self, source: Any) -> Any:
+        """True where the source (B, S) holds a token, as attention wants it (B, 1, 1, S); None if nothing is hidden."""
+        if self.config.pad_id is None:
+            return None
+        return (source != self.config.pad_id).reshape(source.shape[0], 1, 1, source.shape[1])
+
+    def logits(self, h: AnyTensor) -> AnyTensor:
+        """Features (..., D) -> logits (..., V)."""
+        return ops.linear(h, self.head.weight)
+
+    def new_cache(self, capacity: int | None = None) -> DecoderCache:
+        """An empty cache for decoding up to `capacity` target positions (the whole context by default)."""
+        return DecoderCache(self.config.n_layers, capacity or self.config.context)
+
+    def given(self, source: Any) -> Decoder:
+        """This model with a fixed source (B, S): a model of the target alone, for `minillm.generate`."""
+        return Decoder(self, source)
+
+
+class Decoder:
+    """An encoder–decoder that has been given its source (B, S): it continues B target texts as a GPT continues its
+    prompts.
+
+    >>> model = EncoderDecoder(EncoderDecoderConfig(vocab_size=10, context=8, n_layers=1, n_heads=2, d_model=8,
+    d_ff=16)) >>> from minillm.generate import generate >>> new = generate(model.given(np.array([[3, 4, 5]])), [[1]],
+    max_new_tokens=4, seed=0)  # id 1 starts the target
+    """
+
+    def __init__(self, model: EncoderDecoder, source: Any) -> None:
+        self.model = model
+        self.config = model.config
+        self.source = source
+        self.memory: AnyTensor | None = None  # the source's features, made when first needed, in the caller's mode
+
+    def hidden(self, ids: Any, cache: DecoderCache | None = None) -> AnyTensor:
+        if self.memory is None:
+            self.memory = self.model.encode(self.source)
+        return self.model.decode(ids, self.memory, self.model.source_mask(self.source), cache)
+
+    def logits(self, h: AnyTensor) -> AnyTensor:
+        return self.model.logits(h)
+
+    def new_cache(self, capacity: int | None = None) -> DecoderCache:
+        return self.model.new_cache(capacity)
+
+    def parameters(self) -> Any:
+        return self.model.parameters()
+
+    @property
+    def training(self) -> bool:
+        return self.model.training
+
+    def train(self, mode: bool = True) -> Decoder:
+        self.model.train(mode)
+        return self
+
+    def eval(self) -> Decoder:
+        return self.train(False)
+
+
+def attention(
+    config: EncoderDecoderConfig, rng: np.random.Generator, *, causal: bool = False, layer: int = 0
+) -> nn.MultiHeadAttention:
+    std = xavier(config.d_model, config.d_model)
+    return nn.MultiHeadAttention(
+        config.d_model,
+        config.n_heads,
+        causal=causal,
+        dropout=config.dropout,
+        impl=config.attention,
+        layer=layer,
+        std=std,
+        out_std=std,
+        rng=rng,
+    )
+
+
+def xavier(fan_in: int, fan_out: int) -> float:
+    """The deviation that keeps variances alike forward and backward (Glorot & Bengio 2010), as in the paper's own
+    code."""
+    return math.sqrt(2 / (fan_in + fan_out))
+
+
+def sinusoids(context: int, d_model: int) -> np.ndarray:
+    """Position t as waves of lengths 2π to 10000·2π: sin(t/10000^(2i/D)) at feature 2i, cos at 2i + 1 (section 3.5).
+    float32 (context, D)."""
+    angles = np.arange(context)[:, None] / 10000 ** (np.arange(0, d_model, 2) / d_model)  # (context, D/2)
+    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(context, d_model).astype(np.float32)

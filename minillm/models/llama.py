@@ -1,0 +1,224 @@
+"""Llama (Touvron et al. 2023, arXiv 2307.09288) and its relatives Qwen2 and Qwen3: GPT with four parts exchanged.
+
+RMS norm for layer norm; rotary positions, turned into queries and keys, for an added table; SwiGLU for GELU in the
+feed-forward network; and fewer key/value heads than query heads, which shrinks the cache. Qwen2 (arXiv 2407.10671) adds
+biases to queries, keys and values (`qkv_bias`), Qwen3 (arXiv 2505.09388) a norm on each head's queries and keys
+(`qk_norm`).
+
+    ids (B, T) → token embedding (B, T, D) → n_layers × Block → RMS norm → logits (B, T, V)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import nn, ops
+from ..ops import AnyTensor
+from .rope import check_rope_scaling, rope_tables
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """The shape of a Llama. Defaults are Llama 2 with 7B parameters."""
+
+    vocab_size: int = 32000
+    context: int = 4096  # longest sequence, in tokens
+    n_layers: int = 32
+    n_heads: int = 32  # query heads
+    n_kv_heads: int | None = None  # key/value heads, shared by groups of query heads; None: as many as query heads
+    d_model: int = 4096  # features of the residual stream
+    head_dim: int | None = None  # features per head; None: d_model / n_heads
+    d_ff: int = 11008  # features inside the feed-forward network
+    norm_eps: float = 1e-5
+    rope_theta: float = 10000.0  # the base of the rotary frequencies
+    rope_scaling: dict[str, Any] | None = None  # see rope.py: {"rope_type": "llama3", "factor": 8.0, ...}
+    qkv_bias: bool = False  # Qwen2: True
+    out_bias: bool = False  # on the projection after attention
+    qk_norm: bool = False  # Qwen3: True
+    tie_embeddings: bool = False  # the output layer is the token table again
+    dropout: float = 0.0
+    attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
+    model_type: str = "llama"
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "context", "n_layers", "n_heads", "n_kv_heads", "d_model", "head_dim", "d_ff"):
+            value = getattr(self, name)
+            if value is None and name in ("n_kv_heads", "head_dim"):
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"LlamaConfig: {name} = {value!r} must be a whole number, at least 1.")
+        if self.head_dim is None and self.d_model % self.n_heads:
+            raise ValueError(
+                f"LlamaConfig: d_model = {self.d_model} must be divisible by n_heads = {self.n_heads}, or head_dim "
+                "must be given."
+            )
+        if self.head_features % 2:
+            raise ValueError(
+                f"LlamaConfig: heads have {self.head_features} features; rotary positions turn pairs, so the number "
+                "must be even."
+            )
+        if self.n_heads % self.kv_heads:
+            raise ValueError(
+                f"LlamaConfig: n_heads = {self.n_heads} must be divisible by n_kv_heads = {self.kv_heads}: each "
+                "key/value head serves an equal group."
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"LlamaConfig: dropout = {self.dropout} must be at least 0 and below 1.")
+        for name in ("norm_eps", "rope_theta"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"LlamaConfig: {name} = {getattr(self, name)} must be above 0.")
+        if self.attention not in ("auto", "reference", "sdpa", "triton"):
+            raise ValueError(
+                f"LlamaConfig: attention = {self.attention!r} must be 'auto', 'reference', 'sdpa' or 'triton'."
+            )
+        if self.model_type != "llama":
+            raise ValueError(
+                f"LlamaConfig: model_type = {self.model_type!r} is not 'llama'. This configuration belongs to another "
+                "model."
+            )
+        if self.rope_scaling is not None:
+            check_rope_scaling(self.rope_scaling, self.head_features)
+
+    @property
+    def head_features(self) -> int:
+        return self.head_dim or self.d_model // self.n_heads
+
+    @property
+    def kv_heads(self) -> int:
+        return self.n_kv_heads or self.n_heads
+
+
+class MLP(nn.Module):
+    """The feed-forward network with a gate: one projection decides how much of the other passes."""
+
+    def __init__(self, config: LlamaConfig, out_std: float, rng: np.random.Generator) -> None:
+        self.gate = nn.Linear(config.d_model, config.d_ff, bias=False, rng=rng)
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=False, rng=rng)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=False, std=out_std, rng=rng)
+
+    def forward(self, x: AnyTensor) -> AnyTensor:
+        return self.down(ops.swiglu(self.gate(x), self.up(x)))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)), as in GPT."""
+
+    def __init__(self, config: LlamaConfig, layer: int, rng: np.random.Generator) -> None:
+        out_std = 0.02 / math.sqrt(
+            2 * config.n_layers
+        )  # as in GPT-2: the residual stream's variance must not grow with depth
+        self.norm_1 = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.attn = nn.MultiHeadAttention(
+            config.d_model,
+            config.n_heads,
+            n_kv_heads=config.kv_heads,
+            head_dim=config.head_features,
+            qkv_bias=config.qkv_bias,
+            out_bias=config.out_bias,
+            qk_norm_eps=config.norm_eps if config.qk_norm else None,
+            causal=True,
+            dropout=config.dropout,
+            impl=config.attention,
+            layer=layer,
+            turn_late=is_dynamic(config),
+            out_std=out_std,
+            rng=rng,
+        )
+        self.norm_2 = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.mlp = MLP(config, out_std, rng)
+        self.dropout = nn.Dropout(config.dropout, rng)
+
+    def forward(self, x: AnyTensor, rope: tuple[Any, Any], cache: nn.KVCache | None = None) -> AnyTensor:
+        x = x + self.dropout(self.attn(self.norm_1(x), rope=rope, cache=cache))
+        x = x + self.dropout(self.mlp(self.norm_2(x)))
+        return x
+
+
+class Llama(nn.Module):
+    """A decoder-only language model. `rng` draws the initial weights and, while training, dropout."""
+
+    def __init__(self, config: LlamaConfig, rng: np.random.Generator | None = None) -> None:
+        rng = np.random.default_rng(0) if rng is None else rng
+        self.config = config
+        self.rng = rng
+        self.embed = nn.Embedding(config.vocab_size, config.d_model, rng=rng)
+        self.blocks = [Block(config, layer, rng) for layer in range(config.n_layers)]
+        self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False, rng=rng)
+        cos, sin = rope_tables(original_length(config), config.head_features, config.rope_theta, config.rope_scaling)
+        self.cos, self.sin = cos.astype(np.float32), sin.astype(np.float32)  # (context, head_dim/2)
+
+    def forward(
+        self,
+        ids: Any,
+        targets: Any = None,
+        *,
+        cache: nn.KVCache | None = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> AnyTensor:
+        """ids (B, T) integers -> logits (B, T, V); with targets (B, T), −100 = ignored, the cross-entropy as a scalar.
+
+        With a cache, ids are the tokens after those that the cache holds already.
+        """
+        h = self.hidden(ids, cache)  # (B, T, D)
+        if targets is None:
+            return self.logits(h)
+        return ops.linear_cross_entropy(
+            h, self.head_weight(), targets, reduction=reduction, label_smoothing=label_smoothing
+        )
+
+    def hidden(self, ids: Any, cache: nn.KVCache | None = None) -> AnyTensor:
+        """The last layer's features (B, T, D): what the head turns into logits."""
+        length = ids.shape[1] + (0 if cache is None else cache.length)
+        if length > self.config.context:
+            raise ValueError(
+                f"Llama: {length} tokens are more than the context of {self.config.context}. Shorten the input, or "
+                "build the model with a larger context."
+            )
+        rope = self.rope(length)
+        x = self.embed(ids)  # (B, T, D)
+        for block in self.blocks:
+            x = block(x, rope, cache)
+        return self.norm(x)
+
+    def logits(self, h: AnyTensor) -> AnyTensor:
+        """Features (..., D) -> logits (..., V)."""
+        return ops.linear(h, self.head_weight())
+
+    def head_weight(self) -> AnyTensor:
+        """The output layer's matrix (V, D): its own, or the token table's."""
+        return self.embed.weight if self.head is None else self.head.weight
+
+    def rope(self, length: int) -> tuple[Any, Any]:
+        """Cosines and sines (length, head_dim/2) for a sequence of `length` positions.
+
+        Dynamic scaling has other angles for each length beyond the original one, so the tables are made here, and past
+        keys are turned anew each time (transformers leaves cached keys as they were turned, so that cached and uncached
+        differ).
+        """
+        if length <= len(self.cos):
+            return self.cos[:length], self.sin[:length]
+        cos, sin = rope_tables(length, self.config.head_features, self.config.rope_theta, self.config.rope_scaling)
+        if isinstance(self.cos, np.ndarray):
+            return cos.astype(self.cos.dtype), sin.astype(self.sin.dtype)
+        return self.cos.new_tensor(cos), self.sin.new_tensor(sin)
+
+    def new_cache(self, capacity: int | None = None) -> nn.KVCache:
+        """An empty cache for decoding up to `capacity` positions (the whole context by default)."""
+        return nn.KVCache(self.config.n_layers, capacity or self.config.context)
+
+
+def is_dynamic(config: LlamaConfig) -> bool:
+    return config.rope_scaling is not None and config.rope_scaling["rope_type"] == "dynamic"
+
+
+def original_length(config: LlamaConfig) -> int:
+    """How many positions share one set of angles: the context, or the length before dynamic scaling begins."""
+    if is_dynamic(config):
+        return min(config.context, config.rope_scaling["original_max_position_embeddings"])  # type: ignore[index]
+    return config.context

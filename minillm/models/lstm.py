@@ -1,0 +1,165 @@
+"""A language model of long short-term memories (Hochreiter & Schmidhuber 1997), as they were before Transformers: the
+layout of Zaremba et al. 2014, "Recurrent Neural Network Regularization", arXiv 1409.2329.
+
+    ids (B, T) → token embedding (B, T, D) → n_layers × LSTM (B, T, H) → logits (B, T, V)
+
+Where attention looks back at every past token, an LSTM keeps one state (h, c) per layer, of the same size however long
+the text. It is exact, not a cache, and can be carried from one stretch of text to the next.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import nn, ops
+from ..ops import AnyTensor
+from ..tensor import Parameter, Tensor
+
+
+@dataclass(frozen=True)
+class LSTMConfig:
+    """The shape of an LSTM language model. Defaults are the medium model of Zaremba et al. with the vocabulary of
+    GPT-2."""
+
+    vocab_size: int = 50257
+    context: int = 256  # tokens per training sequence: gradients reach back at most this far
+    n_layers: int = 2
+    d_model: int = 650  # features of the token embedding
+    d_hidden: int | None = None  # features of each layer's state; None: d_model
+    tie_embeddings: bool = False  # the output layer is the token table again (Press & Wolf 2016, arXiv 1608.05859)
+    dropout: float = 0.0  # on what goes into each layer and into the output; never between steps
+    model_type: str = "lstm"
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "context", "n_layers", "d_model", "d_hidden"):
+            value = getattr(self, name)
+            if value is None and name == "d_hidden":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"LSTMConfig: {name} = {value!r} must be a whole number, at least 1.")
+        if self.tie_embeddings and self.d_hidden not in (None, self.d_model):
+            raise ValueError(
+                f"LSTMConfig: tie_embeddings needs d_hidden = d_model, not {self.d_hidden} and {self.d_model}: the "
+                "same table reads and writes."
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"LSTMConfig: dropout = {self.dropout} must be at least 0 and below 1.")
+        if self.model_type != "lstm":
+            raise ValueError(
+                f"LSTMConfig: model_type = {self.model_type!r} is not 'lstm'. This configuration belongs to another "
+                "model."
+            )
+
+    @property
+    def hidden_features(self) -> int:
+        return self.d_hidden or self.d_model
+
+
+class LSTMState:
+    """What the layers remember of the tokens so far: h and c (B, H) each, None at the start of a text. Cut off from the
+    graph."""
+
+    def __init__(self, n_layers: int) -> None:
+        self.length = 0  # tokens seen
+        self.layers: list[tuple[AnyTensor, AnyTensor] | None] = [None] * n_layers
+
+
+class Layer(nn.Module):
+    """One LSTM over a sequence; parameters named and shaped as in torch.nn.LSTM, the four gates one below the other."""
+
+    def __init__(self, n_in: int, n_hidden: int, rng: np.random.Generator) -> None:
+        std = 1 / math.sqrt(3 * n_hidden)  # the variance of PyTorch's uniform numbers between ±1/√H
+        self.weight_ih = nn.normal(rng, (4 * n_hidden, n_in), std)
+        self.weight_hh = nn.normal(rng, (4 * n_hidden, n_hidden), std)
+        bias = np.zeros(4 * n_hidden, dtype=np.float32)
+        bias[n_hidden : 2 * n_hidden] = 1  # forget gates begin open, so that gradients flow (Jozefowicz et al. 2015)
+        self.bias_ih = Parameter(bias)
+        self.bias_hh = Parameter(np.zeros(4 * n_hidden, dtype=np.float32))
+
+    def forward(
+        self, x: AnyTensor, state: tuple[AnyTensor, AnyTensor] | None
+    ) -> tuple[AnyTensor, AnyTensor, AnyTensor]:
+        """x (B, T, in) and (h, c), each (B, H), None = zeros -> h at each step (B, T, H), the last h and c."""
+        h, c = self.zeros(x.shape[0]) if state is None else state
+        return ops.lstm(x, h, c, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+
+    def zeros(self, batch: int) -> tuple[AnyTensor, AnyTensor]:
+        shape = (batch, self.weight_hh.shape[1])
+        if isinstance(self.weight_hh, Tensor):
+            zero: AnyTensor = Tensor(np.zeros(shape, self.weight_hh.dtype))
+        else:
+            zero = self.weight_hh.new_zeros(shape)
+        return zero, zero
+
+
+class LSTM(nn.Module):
+    """A recurrent language model. `rng` draws the initial weights and, while training, dropout.
+
+    Truncated backpropagation through time carries the state from one stretch of a text to the next, while gradients
+    stop between them:
+
+        state = model.new_cache()
+        for ids, targets in stretches:  # consecutive in the text
+            loss = model(ids, targets, cache=state)
+    """
+
+    def __init__(self, config: LSTMConfig, rng: np.random.Generator | None = None) -> None:
+        rng = np.random.default_rng(0) if rng is None else rng
+        self.config = config
+        self.rng = rng
+        hidden = config.hidden_features
+        self.embed = nn.Embedding(
+            config.vocab_size, config.d_model, std=0.1 if not config.tie_embeddings else 0.02, rng=rng
+        )
+        self.layers = [Layer(config.d_model if layer == 0 else hidden, hidden, rng) for layer in range(config.n_layers)]
+        self.dropout = nn.Dropout(config.dropout, rng)
+        self.head = None if config.tie_embeddings else nn.Linear(hidden, config.vocab_size, bias=False, rng=rng)
+
+    def forward(
+        self,
+        ids: Any,
+        targets: Any = None,
+        *,
+        cache: LSTMState | None = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> AnyTensor:
+        """ids (B, T) integers -> logits (B, T, V); with targets (B, T), −100 = ignored, the cross-entropy as a scalar.
+
+        With a state as `cache`, ids are the tokens after those that it has seen, and it is brought up to date.
+        """
+        h = self.hidden(ids, cache)  # (B, T, H)
+        if targets is None:
+            return self.logits(h)
+        return ops.linear_cross_entropy(
+            h, self.head_weight(), targets, reduction=reduction, label_smoothing=label_smoothing
+        )
+
+    def hidden(self, ids: Any, cache: LSTMState | None = None) -> AnyTensor:
+        """The last layer's features (B, T, H): what the head turns into logits."""
+        x = self.dropout(self.embed(ids))  # (B, T, D)
+        for i, layer in enumerate(self.layers):
+            x, h, c = layer(x, None if cache is None else cache.layers[i])
+            x = self.dropout(x)
+            if cache is not None:
+                cache.layers[i] = h.detach(), c.detach()
+        if cache is not None:
+            cache.length += ids.shape[1]
+        return x
+
+    def logits(self, h: AnyTensor) -> AnyTensor:
+        """Features (..., H) -> logits (..., V)."""
+        return ops.linear(h, self.head_weight())
+
+    def head_weight(self) -> AnyTensor:
+        """The output layer's matrix (V, H): its own, or the token table's."""
+        return self.embed.weight if self.head is None else self.head.weight
+
+    def new_cache(self, capacity: int | None = None) -> LSTMState:
+        """The state before the first token. It has one size for any number of tokens, so `capacity` limits nothing; the
+        argument is there because every decoder has it."""
+        return LSTMState(self.config.n_layers)
