@@ -37,13 +37,11 @@ class Node:
         self.backward = backward
         self.saved: tuple | None = saved
         self.needs = tuple(p.requires_grad for p in parents)  # which parents want a gradient
-        self.frozen: list[Array] = []  # arrays that debug_mode() made read-only
+        self.frozen: Frozen | None = None  # arrays that debug_mode() made read-only
 
     def free(self) -> None:
         """Forget parents and saved arrays, so that memory shrinks while the backward pass is still running."""
-        for array in self.frozen:
-            array.flags.writeable = True
-        self.parents, self.saved, self.frozen = (), None, []
+        self.parents, self.saved, self.frozen = (), None, None
 
 
 class Tensor:
@@ -99,7 +97,7 @@ class Tensor:
             out.requires_grad = True
             out.node = Node(parents, backward, saved)
             if _debug:
-                freeze(out.node)
+                out.node.frozen = Frozen(saved)
         return out
 
     def backward(self, grad: Array | None = None, retain_graph: bool = False) -> None:
@@ -264,10 +262,10 @@ def add_gradient(total: Array | None, g: Array | Piece, tensor: Tensor, key: int
             total = total.copy()
         owned.add(key)
         parts = g.index if isinstance(g.index, tuple) else (g.index,)
-        if any(isinstance(part, (np.ndarray, list)) for part in parts):
-            np.add.at(total, g.index, g.grad)  # an element may be taken twice: `total[index] += grad` would add once
-        else:
+        if all(part is None or part is Ellipsis or isinstance(part, (int, np.integer, slice)) for part in parts):
             total[g.index] += g.grad
+        else:  # arrays and sequences may take an element twice: `total[index] += grad` would add once
+            np.add.at(total, g.index, g.grad)
         return total
     if g.shape != tensor.shape or g.dtype != tensor.dtype:
         raise AssertionError(
@@ -327,9 +325,42 @@ def debug_mode() -> Iterator[None]:
         _debug = before
 
 
-def freeze(node: Node) -> None:
-    """Make a node's saved arrays read-only, remembering which ones to release."""
-    for array in node.saved or ():
-        if isinstance(array, np.ndarray) and array.flags.writeable:
-            array.flags.writeable = False
-            node.frozen.append(array)
+frozen_memory: dict[int, list[Array]] = {}  # id of an array that owns memory -> its arrays that Frozen made read-only
+frozen_by: dict[int, int] = {}  # the same id -> how many uses wait for backward
+
+
+class Frozen:
+    """Makes a node's saved arrays read-only, and what they are views of. They become writeable again when the last node
+    that needs this memory has been through backward, or was dropped."""
+
+    __slots__ = ("owners",)
+
+    def __init__(self, saved: tuple) -> None:
+        self.owners: list[int] = []
+        waiting: list[Any] = [saved]
+        while waiting:
+            item = waiting.pop()
+            if isinstance(item, (tuple, list)):
+                waiting.extend(item)
+            elif isinstance(item, np.ndarray):
+                self.add(item)
+
+    def add(self, array: Array) -> None:
+        views = [array]
+        while isinstance(views[-1].base, np.ndarray):
+            views.append(views[-1].base)
+        owner = id(views[-1])
+        self.owners.append(owner)
+        frozen_by[owner] = frozen_by.get(owner, 0) + 1
+        for view in reversed(views):  # the owner first: later it is released first, as NumPy demands
+            if view.flags.writeable:
+                view.flags.writeable = False
+                frozen_memory.setdefault(owner, []).append(view)
+
+    def __del__(self) -> None:
+        for owner in self.owners:
+            frozen_by[owner] -= 1
+            if not frozen_by[owner]:
+                del frozen_by[owner]
+                for view in frozen_memory.pop(owner, []):
+                    view.flags.writeable = True

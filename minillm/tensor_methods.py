@@ -118,6 +118,7 @@ def pow(self: Tensor, exponent: float) -> Tensor:
             f"pow: the exponent must be a Python number, not {type(exponent).__name__}. For a tensor exponent "
             "write (exponent * x.log()).exp()."
         )
+    exponent = float(exponent)  # np.float64, a subclass of float, would promote float32
     return self.from_op(power(self.data, exponent), (self,), pow_backward, (self.data, exponent))
 
 

@@ -53,7 +53,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float
         )
     xhat = x.data - x.data.mean(axis=-1, keepdims=True)
     variance = np.einsum("...d,...d->...", xhat, xhat)[..., None] / x.shape[-1]  # no array for the squares
-    rstd = 1 / np.sqrt(variance + eps)
+    rstd = 1 / np.sqrt(variance + float(eps))
     xhat *= rstd
     y = xhat * weight.data
     if bias is not None:
@@ -85,7 +85,7 @@ def layer_norm_backward(grad: Array, needs: tuple, xhat: Array, rstd: Array, wei
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
     check_features("rms_norm", x, weight)
     mean_square = np.einsum("...d,...d->...", x.data, x.data)[..., None] / x.shape[-1]
-    rstd = 1 / np.sqrt(mean_square + eps)
+    rstd = 1 / np.sqrt(mean_square + float(eps))
     xhat = x.data * rstd
     return Tensor.from_op(xhat * weight.data, (x, weight), rms_norm_backward, (xhat, rstd, weight.data))
 
