@@ -377,6 +377,6 @@ METHODS: dict[str, Entry] = {
 
 PRIMITIVES = {"__add__", "__radd__", "__mul__", "__rmul__", "exp", "log", "reshape", "transpose", "__getitem__"}
 
-NOT_DIFFERENTIABLE = {"__init__", "__len__", "__repr__", "backward", "detach", "from_op", "item", "numpy", "operand"}
+NOT_DIFFERENTIABLE = {"__init__", "__len__", "__repr__", "backward", "detach", "from_op", "item", "like", "numpy", "operand"}
 
 ENTRIES = {**OPS, **METHODS}

@@ -196,9 +196,15 @@ def graph(out: Tensor) -> list[Node]:
 
 
 def saved_arrays(nodes: list[Node], but_not: list) -> list[weakref.ref]:
-    known = {id(array) for array in but_not}
-    saved = [array for node in nodes for array in node.saved or () if isinstance(array, np.ndarray)]
-    return [weakref.ref(array) for array in saved if id(array) not in known]
+    known = {id(array) for array in arrays_in(but_not)}
+    return [weakref.ref(array) for array in arrays_in([node.saved for node in nodes]) if id(array) not in known]
+
+
+def arrays_in(things) -> list[np.ndarray]:
+    """All arrays in nested tuples and lists."""
+    if isinstance(things, np.ndarray):
+        return [things]
+    return [array for thing in things for array in arrays_in(thing)] if isinstance(things, (tuple, list)) else []
 
 
 @every_entry
