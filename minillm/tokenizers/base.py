@@ -81,8 +81,8 @@ class Tokenizer:
 
         A document that happens to hold the text "<|endoftext|>" must not end early. So, by the rule of tiktoken, the
         text of a special token becomes its id only if it is in `allowed_special` (a collection, or "all"); if it is in
-        `disallowed_special` ("all": every one not allowed) it raises ValueError; otherwise it is ordinary text. Where two
-        special tokens fit at one place, the longer is taken.
+        `disallowed_special` ("all": every one not allowed) it raises ValueError; otherwise it is ordinary text. Where
+        two special tokens fit at one place, the longer is taken.
         """
         return self.encode_batch([text], allowed_special=allowed_special, disallowed_special=disallowed_special)[0]
 
@@ -257,6 +257,8 @@ def check_special_tokens(special_tokens: Iterable[str]) -> list[str]:
     for token in tokens:
         if not isinstance(token, str) or not token:
             raise ValueError(f"a special token must be a non-empty string, not {token!r}")
+        if any("\ud800" <= character <= "\udfff" for character in token):
+            raise surrogate_error(token)
     if len(set(tokens)) < len(tokens):
         raise ValueError(f"special_tokens holds a token twice: {tokens}")
     return tokens
@@ -266,7 +268,8 @@ def surrogate_error(text: str) -> ValueError:
     """The error for text that has no UTF-8."""
     at = next(i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff")
     return ValueError(
-        f"the text holds a lone surrogate, U+{ord(text[at]):04X} at character {at}: half of a UTF-16 pair, not a "
-        f"character, so it has no UTF-8. If the pair is there, join it: text.encode('utf-16', 'surrogatepass').decode('utf-16'). "
-        f"Otherwise drop it: text.encode('utf-8', 'replace').decode('utf-8')."
+        f"the text holds a lone surrogate, U+{ord(text[at]):04X} at character {at} of {text[:30]!r}: half of a UTF-16 "
+        f"pair, not a character, so it has no UTF-8. If its other half follows, join the two: "
+        f"text.encode('utf-16', 'surrogatepass').decode('utf-16'). "
+        f"Otherwise replace it: text.encode('utf-8', 'replace').decode('utf-8')."
     )

@@ -40,6 +40,7 @@ Pair = tuple[int, int]
 BYTE_OF_ID = formats.GPT2_BYTE_ORDER
 ID_OF_BYTE = bytes(BYTE_OF_ID.index(byte) for byte in range(256))
 
+MAX_VOCAB_SIZE = 1 << 20  # the fast trainer writes ids as characters, of which there are 1,114,112
 MAX_CACHED_PIECES = 200_000  # about 60 MB; a language's common words are far fewer
 MAX_CACHED_LENGTH = 64  # characters; longer pieces hardly ever come again
 
@@ -139,6 +140,8 @@ class BPETokenizer(Tokenizer):
         """
         specials = check_special_tokens(special_tokens)
         n_merges = vocab_size - 256 - len(specials)
+        if vocab_size > MAX_VOCAB_SIZE:
+            raise ValueError(f"vocab_size={vocab_size} is too large: the fast trainer can hold {MAX_VOCAB_SIZE} tokens")
         if n_merges < 0:
             raise ValueError(
                 f"vocab_size={vocab_size} is too small: 256 single bytes and {len(specials)} special tokens need "

@@ -78,8 +78,8 @@ class CharTokenizer(Tokenizer):
                 character = error.args[0]
                 raise ValueError(
                     f"character {character!r} (U+{ord(character):04X}) at position {text.index(character)} was not in "
-                    f"the training texts, so it has no id. Train on text that holds it, or with unk_token='<unk>', or use "
-                    f"BPETokenizer, which can encode anything."
+                    f"the training texts, so it has no id. Train on text that holds it, or with unk_token='<unk>', or "
+                    f"use BPETokenizer, which can encode anything."
                 ) from None
         unknown = self.special_tokens[self.unk_token]
         return [self._ids.get(character, unknown) for character in text], len(text)

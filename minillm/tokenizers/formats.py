@@ -2,7 +2,7 @@
 
 Both write a token as text. Its bytes need not be UTF-8, so GPT-2 gave each of the 256 byte values a printable character
 of its own: bytes that print in Latin-1 stand for themselves, the others are U+0100 and up. A space becomes "Ġ", a
-newline "Ċ", and 中 (E4 B8 AD) "ä¸Ń". The order of those characters, `GPT2_BYTE_ORDER`, is the order of the first 256 ids.
+newline "Ċ", and 中 (E4 B8 AD) "ä¸Ń". The order of those characters, `GPT2_BYTE_ORDER`, is that of the first 256 ids.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def save_gpt2_files(tokenizer: BPETokenizer, folder: str | os.PathLike[str]) -> 
     if tokenizer.pattern != "gpt2":
         raise ValueError(
             f"vocab.json and merges.txt do not say how text is split, and their readers use GPT-2's pattern; this "
-            f"tokenizer has pattern {tokenizer.pattern!r}. Use save(), which writes tokenizer.json, or train with 'gpt2'."
+            f"one has pattern {tokenizer.pattern!r}. Use save(), which writes tokenizer.json, or train with 'gpt2'."
         )
     lines = [f"{_spell_id(tokenizer, left)} {_spell_id(tokenizer, right)}\n" for left, right in tokenizer.merges]
     write_json(Path(folder) / "vocab.json", _vocabulary(tokenizer))

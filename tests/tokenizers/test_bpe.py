@@ -1,0 +1,293 @@
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizer_samples import SAMPLES, any_text, few_characters, trained, tricky, unicode_text
+
+from minillm.tokenizers import BPETokenizer, bpe, bpe_fast
+from minillm.tokenizers.bpe import BYTE_OF_ID, count_words, merge, train_naive
+from minillm.tokenizers.bpe_fast import train_fast
+from minillm.tokenizers.split import UNICODE_PATTERNS
+
+PATTERNS = sorted(UNICODE_PATTERNS)
+some_texts = st.lists(st.one_of(few_characters, tricky, unicode_text), min_size=1, max_size=8)
+byte_words = st.dictionaries(
+    st.one_of(
+        st.binary(min_size=1, max_size=10),
+        st.lists(st.sampled_from([65, 66, 67]), min_size=1, max_size=20).map(bytes),
+        st.lists(st.sampled_from([0, 255]), min_size=1, max_size=20).map(bytes),
+    ),
+    st.integers(1, 5),
+    max_size=10,
+)
+
+
+# ---- learning
+
+
+@settings(max_examples=300)
+@given(words=byte_words, n_merges=st.integers(0, 60))
+def test_the_fast_trainer_equals_the_naive_one(words: dict[bytes, int], n_merges: int) -> None:
+    assert list(train_fast(words, n_merges)) == list(train_naive(words, n_merges))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_fast_trainer_equals_the_naive_one_on_real_text(pattern: str) -> None:
+    words = count_words(SAMPLES, pattern)
+    assert list(train_fast(words, 400)) == list(train_naive(words, 400))
+
+
+def test_a_tie_goes_to_the_smallest_pair_of_ids() -> None:
+    """Each pair occurs once. Ids follow GPT-2's byte order, in which the space comes after "~"."""
+    tok = BPETokenizer.train(["zy ba"], 260, special_tokens=())
+    assert [tok.tokens[left] + tok.tokens[right] for left, right in tok.merges] == [b"ba", b"zy", b" ba"]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@settings(max_examples=60)
+@given(texts=some_texts, n_merges=st.integers(0, 40))
+def test_the_tokenizers_library_learns_the_same_vocabulary(pattern: str, texts: list[str], n_merges: int) -> None:
+    pytest.importorskip("tokenizers.models")
+    if any(texts):
+        ours = BPETokenizer.train(texts, 256 + n_merges, pattern=pattern, special_tokens=())
+        assert train_peer(texts, 256 + n_merges, pattern) == vocabulary_and_merges(ours)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_tokenizers_library_learns_the_same_vocabulary_from_real_text(pattern: str) -> None:
+    pytest.importorskip("tokenizers.models")
+    ours = BPETokenizer.train(SAMPLES, 900, pattern=pattern, special_tokens=())
+    assert ours.vocab_size > 600
+    assert train_peer(SAMPLES, 900, pattern) == vocabulary_and_merges(ours)
+
+
+def train_peer(texts: list[str], vocab_size: int, pattern: str) -> tuple[dict[str, int], list[list[str]]]:
+    import json
+
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+
+    peer = Tokenizer(models.BPE())
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern == "gpt2")
+    if pattern == "gpt2":
+        peer.pre_tokenizer = byte_level
+    else:
+        split = pre_tokenizers.Split(Regex(UNICODE_PATTERNS[pattern]), "isolated")
+        peer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        show_progress=False,
+        special_tokens=[],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    peer.train_from_iterator(texts, trainer)
+    model = json.loads(peer.to_str())["model"]
+    return model["vocab"], model["merges"]
+
+
+def vocabulary_and_merges(tok: BPETokenizer) -> tuple[dict[str, int], list[list[str]]]:
+    model = tok._description()["model"]
+    return model["vocab"], model["merges"]
+
+
+def test_ids_are_bytes_then_merges_then_special_tokens() -> None:
+    tok = BPETokenizer.train(["aaa aaa"], 260, special_tokens=["<|a|>", "<|b|>"])
+    assert tok.vocab_size == 260
+    assert tok.tokens[:256] == [bytes([byte]) for byte in BYTE_OF_ID] and sorted(BYTE_OF_ID) == list(range(256))
+    assert tok.tokens[256:] == [b"aa", b"aaa", b"<|a|>", b"<|b|>"]
+    assert tok.special_tokens == {"<|a|>": 258, "<|b|>": 259}
+
+
+def test_learning_stops_when_nothing_is_left_to_merge() -> None:
+    tok = BPETokenizer.train(["ab"], 1000)
+    assert tok.tokens[256:] == [b"ab", b"<|endoftext|>"] and tok.vocab_size == 258 and tok.eos_id == 257
+
+
+def test_texts_are_read_once_and_not_joined_and_special_tokens_skipped() -> None:
+    def texts() -> Iterator[str]:
+        yield "xy<|endoftext|>xy"
+        yield "xy"
+
+    assert list(train_naive(count_words(texts(), "gpt4", ["<|endoftext|>"]), 99)) == [((87, 88), 3)]
+    assert BPETokenizer.train(texts(), 999).merges == [(87, 88)]
+
+
+def test_progress_shows_bars(capsys: pytest.CaptureFixture[str]) -> None:
+    BPETokenizer.train(["some text some text"], 260, progress=True)
+    shown = capsys.readouterr().err
+    assert "count" in shown and "merge" in shown
+
+
+# ---- encoding
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@given(text=any_text)
+def test_decoding_gives_the_text_back(pattern: str, text: str) -> None:
+    tok = trained(pattern)
+    ids = tok.encode(text, disallowed_special=())
+    assert tok.decode(ids) == tok.decode(ids, errors="strict") == text
+    assert tok.decode_bytes(np.array(ids, np.int64)) == text.encode()
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_all_of_unicode_goes_round(pattern: str) -> None:
+    tok = trained(pattern)
+    text = "".join(chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000)
+    assert tok.decode(tok.encode(text)) == text
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@given(text=any_text)
+def test_ids_equal_tiktoken(pattern: str, text: str) -> None:
+    tiktoken = pytest.importorskip("tiktoken")
+    tok = trained(pattern)
+    peer = tiktoken.Encoding(
+        "test",
+        pat_str=UNICODE_PATTERNS[pattern],
+        mergeable_ranks=tok.mergeable_ranks(),
+        special_tokens=tok.special_tokens,
+    )
+    assert tok.encode(text, disallowed_special=()) == peer.encode(text, disallowed_special=())
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_random_ids_decode_as_tiktoken_decodes_them(pattern: str) -> None:
+    tiktoken = pytest.importorskip("tiktoken")
+    tok = trained(pattern)
+    peer = tiktoken.Encoding(
+        "test", pat_str=".", mergeable_ranks=tok.mergeable_ranks(), special_tokens=tok.special_tokens
+    )
+    for seed in range(50):
+        ids = np.random.default_rng(seed).integers(tok.vocab_size, size=20).tolist()
+        assert tok.decode(ids) == peer.decode(ids)
+        assert [tok.token_bytes(i) for i in ids] == peer.decode_tokens_bytes(ids)
+
+
+@settings(max_examples=200)
+@given(piece=st.one_of(few_characters, tricky), length=st.integers(0, 5))
+def test_both_merge_loops_equal_the_plain_one(piece: str, length: int) -> None:
+    tok = trained("gpt4")
+    ids = [tok._ids_of_bytes[byte] for byte in piece.encode()]
+    *_, plain = tok.merge_steps(piece)
+    assert bpe_fast.merge_word(list(ids), tok._ranks, tok._merged) == plain
+    assert bpe_fast._merge_long_word(list(ids), tok._ranks, tok._merged) == plain
+
+
+@given(merges=st.permutations([(64, 64), (65, 64), (64, 65), (256, 64), (64, 256), (256, 256)]), word=few_characters)
+def test_the_merge_loops_agree_where_the_merges_come_in_an_order_no_training_gives(
+    merges: list[tuple[int, int]], word: str
+) -> None:
+    ranks = {pair: rank for rank, pair in enumerate(merges)}
+    merged = [256 + rank for rank in range(len(merges))]
+    ids = [64 if letter == "a" else 65 for letter in word]
+    short = bpe_fast.merge_word(list(ids), ranks, merged)
+    assert bpe_fast._merge_long_word(list(ids), ranks, merged) == short
+
+
+def test_a_long_word_takes_time_in_proportion() -> None:
+    """200,000 letters without a space: by scanning for each minimum it would take minutes."""
+    tok = trained("gpt4")
+    text = "ab" * 100_000
+    ids = tok.encode(text)
+    assert tok.decode(ids) == text and len(ids) < len(text) / 2
+
+
+def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bpe, "MAX_CACHED_PIECES", 10)
+    tok = BPETokenizer.train(["abc " * 9], 262)
+    text = " ".join(f"w{i} {'x' * i}" for i in range(100))
+    assert tok.decode(tok.encode(text)) == text
+    assert len(tok._cache) <= 10 and max(map(len, tok._cache)) <= bpe.MAX_CACHED_LENGTH
+
+
+def test_encode_batch() -> None:
+    tok = trained("gpt4")
+    assert tok.encode_batch(SAMPLES) == [tok.encode(text) for text in SAMPLES]
+    assert tok.encode_batch([]) == [] and tok.encode("") == [] and tok.decode([]) == ""
+
+
+def test_bytes_that_are_no_text() -> None:
+    tok = trained("gpt2")
+    ids = [tok.id_of_token[bytes([byte])] for byte in "中".encode()[:2]]
+    assert tok.decode_bytes(ids) == b"\xe4\xb8"
+    assert tok.decode(ids) == "\ufffd" and tok.decode(ids, errors="backslashreplace") == r"\xe4\xb8"
+    with pytest.raises(UnicodeDecodeError):
+        tok.decode(ids, errors="strict")
+
+
+def test_merge_leaves_no_pair_and_keeps_the_rest() -> None:
+    assert merge([1, 2, 1, 2, 2, 1], (1, 2), 7) == [7, 7, 2, 1]
+    assert merge([], (1, 2), 7) == []
+
+
+def test_fingerprints_tell_tokenizers_apart() -> None:
+    tokenizers = [
+        BPETokenizer.train(["abab"], 258),
+        BPETokenizer.train(["acac"], 258),
+        BPETokenizer.train(["abab"], 258, pattern="gpt2"),
+        BPETokenizer.train(["abab"], 258, special_tokens=["<|end|>"]),
+    ]
+    assert len({tok.fingerprint() for tok in tokenizers}) == 4
+    assert BPETokenizer.train(["abab"], 258).fingerprint() == tokenizers[0].fingerprint()
+    assert len(tokenizers[0].fingerprint()) == 16
+
+
+# ---- what cannot be
+
+
+def test_training_refuses_what_cannot_be() -> None:
+    with pytest.raises(ValueError, match=r"vocab_size=256 is too small: .* 1 special tokens need 257"):
+        BPETokenizer.train(["text"], 256)
+    with pytest.raises(ValueError, match="too large"):
+        BPETokenizer.train(["text"], 2_000_000)
+    with pytest.raises(ValueError, match="hold no character"):
+        BPETokenizer.train(["", ""], 300)
+    with pytest.raises(ValueError, match="hold no character"):
+        BPETokenizer.train(["<|endoftext|>"], 300)
+    with pytest.raises(TypeError, match=r"pass \[text\] for one text"):
+        BPETokenizer.train("a text", 300)
+    with pytest.raises(TypeError, match="decode it first"):
+        BPETokenizer.train([b"bytes"], 300)  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"U\+D83D at character 0 of '\\ud83d'"):
+        BPETokenizer.train(["abc\ud83d"], 300)
+    with pytest.raises(ValueError, match="unknown split pattern 'gpt3'"):
+        BPETokenizer.train(["text"], 300, pattern="gpt3")
+    with pytest.raises(TypeError, match="special_tokens must be several strings"):
+        BPETokenizer.train(["text"], 300, special_tokens="<|end|>")
+    with pytest.raises(ValueError, match="non-empty string"):
+        BPETokenizer.train(["text"], 300, special_tokens=[""])
+    with pytest.raises(ValueError, match="twice"):
+        BPETokenizer.train(["text"], 300, special_tokens=["<|x|>", "<|x|>"])
+    with pytest.raises(ValueError, match=r"'t' is written like the ordinary token 83, .*'<\|t\|>'"):
+        BPETokenizer.train(["text"], 300, special_tokens=["t"])
+
+
+def test_encoding_refuses_what_cannot_be() -> None:
+    tok = trained("gpt4")
+    with pytest.raises(TypeError, match="must be a str, not bytes; decode it first"):
+        tok.encode(b"bytes")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="must be a str, not list"):
+        tok.encode(["a"])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="several strings"):
+        tok.encode_batch("a text")
+    with pytest.raises(ValueError, match=r"lone surrogate, U\+DC80 at character 5000"):
+        tok.encode("x" * 5000 + "\udc80")
+    assert tok.encode("\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")) == tok.encode("😀")
+
+
+@pytest.mark.parametrize("bad", [[-1], [5, 100_000], np.array([700])])
+def test_decoding_refuses_ids_out_of_range(bad: list[int]) -> None:
+    tok = trained("gpt4")
+    with pytest.raises(
+        ValueError, match=rf"ids\[{len(bad) - 1}\] is {bad[-1]}, .* its ids are 0\.\.{tok.vocab_size - 1}"
+    ):
+        tok.decode(bad)
+
+
+def test_decoding_refuses_what_is_no_id() -> None:
+    tok = trained("gpt4")
+    for bad in ([[1, 2]], [1.5], ["a"], np.zeros((2, 2), np.int64), [None]):
+        with pytest.raises(TypeError, match=r"ids must be integers, but ids\[0\] is"):
+            tok.decode(bad)  # type: ignore[arg-type]

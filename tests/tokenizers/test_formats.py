@@ -1,0 +1,319 @@
+import json
+import os
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from tokenizer_samples import SAMPLES, any_text, trained
+
+from minillm.tokenizers import BPETokenizer, CharTokenizer, load_tokenizer
+from minillm.tokenizers.formats import CHARACTER_OF_BYTE, GPT2_BYTE_ORDER, spell, tokenizer_json, unspell
+from minillm.tokenizers.split import UNICODE_PATTERNS
+
+PATTERNS = sorted(UNICODE_PATTERNS)
+
+
+def same(a: BPETokenizer, b: BPETokenizer) -> bool:
+    return (a.tokens, a.merges, a.pattern, a.special_tokens, a.whole_pieces, a.fingerprint()) == (
+        (b.tokens, b.merges, b.pattern, b.special_tokens, b.whole_pieces, b.fingerprint())
+    )
+
+
+def test_the_byte_alphabet() -> None:
+    assert [spell(bytes([b])) for b in b" \n\t!a~"] == ["Ġ", "Ċ", "ĉ", "!", "a", "~"]
+    assert unspell(spell(bytes(range(256)))) == bytes(range(256))
+    assert sorted(CHARACTER_OF_BYTE.values()) == [CHARACTER_OF_BYTE[b] for b in GPT2_BYTE_ORDER]
+    assert all(character.isprintable() and character != " " for character in CHARACTER_OF_BYTE.values())
+
+
+# ---- there and back
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("name", ["tokenizer.json", "other.json", "folder", "a/b"])
+def test_save_and_load(tmp_path: Path, pattern: str, name: str) -> None:
+    tok = trained(pattern)
+    tok.save(tmp_path / name)
+    assert same(BPETokenizer.load(tmp_path / name), tok)
+    assert same(load_tokenizer(tmp_path / name), tok)  # type: ignore[arg-type]
+    tok.save(tmp_path / name)  # over itself
+    assert same(BPETokenizer.load(tmp_path / name), tok)
+
+
+def test_gpt2_files(tmp_path: Path) -> None:
+    tok = BPETokenizer.train(SAMPLES, 500, pattern="gpt2")
+    tok.save_gpt2(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["merges.txt", "vocab.json"]
+    assert (tmp_path / "merges.txt").read_text(encoding="utf-8").startswith("#version: 0.2\nð Ł\ni n\nĠ a\n")
+    assert same(BPETokenizer.load_gpt2(tmp_path), tok)
+    assert same(load_tokenizer(tmp_path), tok)  # type: ignore[arg-type]
+    plain = BPETokenizer.load_gpt2(tmp_path, special_tokens=())
+    assert plain.special_tokens == {} and plain.vocab_size == 500
+    with pytest.raises(ValueError, match=r"does not hold the special token '<\|x\|>'"):
+        BPETokenizer.load_gpt2(tmp_path, special_tokens=["<|x|>"])
+    with pytest.raises(ValueError, match="one has pattern 'gpt4'"):
+        trained("gpt4").save_gpt2(tmp_path)
+
+
+def test_the_tokenizers_library_reads_gpt2_files(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers.models")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tok = BPETokenizer.train(SAMPLES, 500, pattern="gpt2")
+    tok.save_gpt2(tmp_path)
+    peer = Tokenizer(models.BPE.from_file(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt")))
+    peer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    assert [peer.encode(text).ids for text in SAMPLES] == tok.encode_batch(SAMPLES)
+    peer.model.save(str(tmp_path))  # and theirs, which has no special token
+    again = BPETokenizer.load_gpt2(tmp_path, special_tokens=())
+    assert (again.merges, again.vocab_size) == (tok.merges, tok.vocab_size)
+
+
+def test_merges_of_number_signs_are_no_comments(tmp_path: Path) -> None:
+    tok = BPETokenizer.train(["## #### ########"], 260, pattern="gpt2")
+    tok.save_gpt2(tmp_path)
+    assert "# #" in (tmp_path / "merges.txt").read_text(encoding="utf-8").splitlines()
+    assert same(BPETokenizer.load_gpt2(tmp_path), tok)
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tok = BPETokenizer.train(["abab"], 258)
+    tok.save(tmp_path)
+
+    def fail(source: object, target: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        trained("gpt4").save(tmp_path)
+    assert os.listdir(tmp_path) == ["tokenizer.json"] and same(BPETokenizer.load(tmp_path), tok)
+
+
+# ---- the tokenizers library reads ours, and we read its
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@given(text=any_text)
+def test_the_tokenizers_library_gives_equal_ids(pattern: str, text: str) -> None:
+    pytest.importorskip("tokenizers.models")
+    from tokenizers import Tokenizer
+
+    tok = trained(pattern)
+    peer = PEERS.setdefault(pattern, Tokenizer.from_str(json.dumps(tokenizer_json(tok))))
+    ids = tok.encode(text, allowed_special="all")
+    assert peer.encode(text).ids == ids
+    assert peer.decode(ids, skip_special_tokens=False) == text
+
+
+PEERS: dict[str, Any] = {}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_tokenizers_library_agrees_on_vocabulary_and_special_tokens(pattern: str, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers.models")
+    from tokenizers import Tokenizer
+
+    tok = trained(pattern)
+    tok.save(tmp_path)
+    peer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert peer.get_vocab_size() == tok.vocab_size
+    assert {token: peer.token_to_id(token) for token in tok.special_tokens} == tok.special_tokens
+    text = "a<|end|><|more|>b<|endoftext|> c"
+    assert peer.encode(text).ids == tok.encode(text, allowed_special="all")
+    peer.save(str(tmp_path / "theirs.json"))
+    assert same(BPETokenizer.load(tmp_path / "theirs.json"), tok)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("behavior", ["isolated", "removed"])
+@pytest.mark.parametrize("ignore_merges", [False, True])
+def test_a_tokenizer_made_by_the_library_itself(
+    pattern: str, behavior: str, ignore_merges: bool, tmp_path: Path
+) -> None:
+    """Its special tokens have the first ids, and it may look pieces up whole."""
+    pytest.importorskip("tokenizers.models")
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    peer = Tokenizer(models.BPE(ignore_merges=ignore_merges))
+    split = pre_tokenizers.Split(Regex(UNICODE_PATTERNS[pattern]), behavior, invert=behavior == "removed")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    peer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    peer.decoder = decoders.ByteLevel()
+    peer.post_processor = processors.ByteLevel(trim_offsets=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    peer.train_from_iterator(
+        SAMPLES,
+        trainers.BpeTrainer(
+            vocab_size=600, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    peer.add_special_tokens(["<later>"])
+    peer.save(str(tmp_path / "tokenizer.json"))
+    tok = BPETokenizer.load(tmp_path)
+    assert tok.special_tokens["<s>"] == 0 and tok.whole_pieces == ignore_merges and tok.vocab_size == 601
+    for text in [*SAMPLES, "<s>" + "x".join(SAMPLES) + "</s> <later>", "aaaa" * 9]:
+        ids = peer.encode(text).ids
+        assert tok.encode(text, allowed_special="all") == ids
+        assert tok.decode(ids) == peer.decode(ids, skip_special_tokens=False)
+    tok.save(tmp_path / "again.json")
+    again = Tokenizer.from_file(str(tmp_path / "again.json"))
+    assert again.get_vocab() == peer.get_vocab()
+    assert same(BPETokenizer.load(tmp_path / "again.json"), tok)
+
+
+def test_whole_pieces_go_before_merges(tmp_path: Path) -> None:
+    """As in files of Llama 3: a token that no merges lead to is found if it is a whole piece."""
+    content = tokenizer_json(BPETokenizer.train(["ab"], 258))
+    content["model"]["vocab"]["xyz"] = 258
+    content["model"]["ignore_merges"] = True
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    tok = BPETokenizer.load(tmp_path)
+    assert tok.encode("xyz") == [258] and len(tok.encode("xyzz")) == 4
+    assert [*tok.merge_steps("xyz")][-1] == [258]
+    content["model"]["ignore_merges"] = False
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    assert len(BPETokenizer.load(tmp_path).encode("xyz")) == 3
+    pytest.importorskip("tokenizers.models")
+    from tokenizers import Tokenizer
+
+    content["model"]["ignore_merges"] = True
+    assert Tokenizer.from_str(json.dumps(content)).encode("xyz xyzz").ids == tok.encode("xyz xyzz")
+
+
+def test_old_spellings_are_read(tmp_path: Path) -> None:
+    """Files of before 2021 have merges as one string and no model type."""
+    tok = trained("gpt2")
+    content = tokenizer_json(tok)
+    content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
+    del content["model"]["type"], content["model"]["ignore_merges"], content["pre_tokenizer"]["use_regex"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    assert same(BPETokenizer.load(tmp_path), tok)
+
+
+def test_ids_with_holes_and_out_of_order(tmp_path: Path) -> None:
+    content = tokenizer_json(BPETokenizer.train(["abab"], 258))
+    content["model"]["vocab"]["ab"] = 300
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    tok = BPETokenizer.load(tmp_path)
+    assert tok.encode("ab") == [300] and tok.vocab_size == 301
+    with pytest.raises(ValueError, match=r"ids\[0\] is 299, and this tokenizer has no such token"):
+        tok.decode([299])
+
+
+def test_transformers_reads_a_saved_folder(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    tok = trained("gpt4")
+    tok.save(tmp_path)
+    peer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+    for text in SAMPLES:
+        assert peer.encode(text) == tok.encode(text)
+
+
+# ---- files that cannot be read, and why
+
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+SPLIT = {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated", "invert": False}
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("normalizer", {"type": "NFC"}, "normalizer is NFC, which is not supported"),
+        ("truncation", {"max_length": 8}, 'truncation is {"max_length": 8}'),
+        ("padding", {"strategy": "BatchLongest"}, "padding is"),
+        ("post_processor", {"type": "TemplateProcessing"}, "post_processor is TemplateProcessing"),
+        ("decoder", {"type": "WordPiece"}, "decoder is WordPiece"),
+        ("model.type", "WordPiece", "the model is WordPiece, but only byte-level BPE can be read"),
+        ("model.dropout", 0.1, "model.dropout is 0.1"),
+        ("model.end_of_word_suffix", "</w>", 'model.end_of_word_suffix is "</w>"'),
+        ("model.continuing_subword_prefix", "##", "model.continuing_subword_prefix"),
+        ("model.byte_fallback", True, "model.byte_fallback is true"),
+        ("model.vocab", None, "no 'vocab' and 'merges'"),
+        ("model.vocab", {"a": 0}, "255 of the 256 single bytes have no token"),
+        ("model", None, "it has no 'model'"),
+        ("model.merges", [["a", "q"]], "merge 0 is 'a' \\+ 'q', but 'aq' is not in the vocabulary"),
+        ("model.merges", ["a b c"], "merge 0 must be two tokens"),
+        ("pre_tokenizer", None, "the pre_tokenizer is none"),
+        ("pre_tokenizer", {"type": "Metaspace"}, "the pre_tokenizer is Metaspace"),
+        ("pre_tokenizer", BYTE_LEVEL | {"add_prefix_space": True}, "add_prefix_space=true"),
+        ("pre_tokenizer", BYTE_LEVEL | {"use_regex": False}, "ByteLevel with use_regex=False"),
+        (
+            "pre_tokenizer",
+            {"type": "Sequence", "pretokenizers": [SPLIT, BYTE_LEVEL | {"use_regex": False}]},
+            r"splits by .*\(Isolated\), which is not supported. Known patterns: .*gpt2.*gpt4",
+        ),
+        (
+            "pre_tokenizer",
+            {"type": "Sequence", "pretokenizers": [{"type": "Digits"}, BYTE_LEVEL]},
+            r"Digits \+ ByteLevel with use_regex=True",
+        ),
+    ],
+)
+def test_unsupported_parts_are_named(tmp_path: Path, part: str, value: object, message: str) -> None:
+    content: dict[str, Any] = deepcopy(tokenizer_json(BPETokenizer.train(["abab"], 258)))
+    *outer, key = part.split(".")
+    (content[outer[0]] if outer else content)[key] = value
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"tokenizer.json.*{message}"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("flag", ["single_word", "lstrip", "rstrip"])
+def test_added_tokens_that_match_by_other_rules_are_refused(tmp_path: Path, flag: str) -> None:
+    content = tokenizer_json(BPETokenizer.train(["abab"], 258))
+    content["added_tokens"][0][flag] = True
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"added token '<\|endoftext\|>' has {flag}"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"aa": 3}, "the id 3 is given to two tokens"),
+        ({"aa": "7"}, "the id of 'aa' is '7', not a whole number"),
+        ({"aa": -1}, "the id of 'aa' is -1"),
+        ({"aa": 10**9}, "tokens have ids up to 1000000000"),
+        ({"two words": 258}, "'two words' holds ' ', which is not in GPT-2's byte alphabet"),
+        ({"<|endoftext|>": 299}, r"the added token '<\|endoftext\|>' has id 257, but 299 in the model"),
+    ],
+)
+def test_broken_vocabularies_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    content = tokenizer_json(BPETokenizer.train(["abab"], 258))
+    content["model"]["vocab"] |= changes
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        load_tokenizer(tmp_path)
+
+
+def test_files_cut_off_missing_or_of_another_kind(tmp_path: Path) -> None:
+    trained("gpt4").save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    whole = path.read_bytes()
+    for content in (whole[:1000], b"", whole[:-3], b"\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"tokenizer\.json is not JSON, or was cut off \({len(content)} bytes\)"):
+            load_tokenizer(tmp_path)
+    for text in ("[]", "{}", "3", '{"format": "something"}'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"is no tokenizer\.json: it has no 'model'"):
+            load_tokenizer(tmp_path)
+    path.rename(tmp_path / "vocab.txt")
+    with pytest.raises(FileNotFoundError, match=r"no file .*tokenizer\.json; its folder holds \['vocab.txt'\]"):
+        load_tokenizer(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nor its folder"):
+        load_tokenizer(tmp_path / "nowhere")
+
+
+def test_character_and_bpe_files_are_told_apart(tmp_path: Path) -> None:
+    CharTokenizer.train(["abc"]).save(tmp_path)
+    assert isinstance(load_tokenizer(tmp_path), CharTokenizer)
+    with pytest.raises(ValueError, match="it has no 'model'"):
+        BPETokenizer.load(tmp_path)
+    trained("gpt4").save(tmp_path)
+    assert isinstance(load_tokenizer(tmp_path), BPETokenizer)
+    with pytest.raises(ValueError, match="is no character tokenizer"):
+        CharTokenizer.load(tmp_path)

@@ -1,0 +1,72 @@
+import ast
+import doctest
+import importlib
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizer_samples import SAMPLES, trained
+
+from minillm.tokenizers import CharTokenizer
+from minillm.tokenizers.bpe import count_words, train_naive
+from minillm.tokenizers.show import render, replay_encoding, replay_training, show, show_merges
+
+
+@pytest.mark.parametrize("module", ["base", "bpe", "bpe_fast", "char", "files", "formats", "show", "split"])
+def test_the_examples_in_the_docstrings(module: str) -> None:
+    results = doctest.testmod(importlib.import_module(f"minillm.tokenizers.{module}"))
+    assert results.failed == 0
+    assert results.attempted or module in ("base", "bpe_fast", "files")
+
+
+def test_real_characters_are_shown() -> None:
+    assert render(" 语言🎉 é\t\\'".encode()) == r"""' 语言🎉 é\t\\\''"""
+    assert render("中".encode()[1:]) == r"'\xb8\xad'"
+    assert render("a中".encode()[:-1]) == r"'a\xe4\xb8'"
+    assert render("\x85\u200b\x00".encode()) == r"'\u0085\u200b\x00'"
+
+
+@given(token=st.one_of(st.binary(max_size=6), st.text(max_size=4).map(str.encode)))
+def test_different_tokens_look_different(token: bytes) -> None:
+    """What is shown is a literal that leads back to the bytes, if \\x80 and up is taken as a byte, not a character."""
+    literal = re.sub(r"\\(\\|x[89a-f])", lambda m: m[0].replace("x", "udc"), render(token))
+    shown = ast.literal_eval(literal)
+    assert shown.encode("utf-8", "surrogateescape") == token
+    assert render(token).isprintable()
+
+
+def test_show_names_the_character_that_a_token_is_part_of() -> None:
+    lines = show(trained("gpt4"), "the 靐鑫<|end|>").splitlines()
+    tok = trained("gpt4")
+    ids = tok.encode("the 靐鑫<|end|>", allowed_special="all")
+    assert [int(line.split()[0]) for line in lines] == ids
+    assert any(line.endswith("part of '鑫'") for line in lines) and lines[-1].endswith("'<|end|>'")
+    assert show(CharTokenizer.train(["中文"]), "文中").split() == ["1", "'文'", "0", "'中'"]
+    assert show(tok, "") == ""
+
+
+def test_replay_of_an_encoding_ends_in_the_encoding() -> None:
+    tok = trained("gpt4")
+    for text in SAMPLES:
+        last_states = []
+        for line in replay_encoding(tok, text).splitlines()[1:]:
+            if line.startswith("    "):
+                last_states[-1] = line.strip()
+            else:
+                last_states.append("")
+        assert " ".join(last_states) == " ".join(render(tok.token_bytes(i)) for i in tok.encode(text))
+
+
+def test_merges_are_shown_in_order() -> None:
+    tok = trained("gpt2")
+    lines = show_merges(tok).splitlines()
+    assert len(lines) == len(tok.merges)
+    assert [int(line.split()[0]) for line in lines] == list(range(256, 256 + len(lines)))
+    assert show_merges(tok, 3, 5).splitlines() == lines[3:5]
+
+
+def test_replay_of_training_shows_each_merge_and_its_count() -> None:
+    lines = replay_training(SAMPLES, 20, pattern="gpt2").splitlines()
+    steps = list(train_naive(count_words(SAMPLES, "gpt2"), 20))
+    assert [int(line.split()[-2]) for line in lines] == [count for _, count in steps]
