@@ -12,11 +12,14 @@ import math
 import torch
 from torch import Tensor
 
-from . import flash_simple
+from . import flash_fast, flash_fast_backward, flash_simple
 from .availability import flash_unavailable_reason
 from .call import UNLIMITED, Call
 
-_IMPLEMENTATIONS = {"simple": flash_simple}
+_IMPLEMENTATIONS = {  # forward, backward
+    "simple": (flash_simple.forward, flash_simple.backward),
+    "fast": (flash_fast.forward, flash_fast_backward.backward),
+}
 
 
 def flash_attention(
@@ -109,7 +112,7 @@ def flash_forward(
         raise RuntimeError(f"flash_attention cannot run: {reason}")
     call = Call(scale, left, right, dropout_p, mask, cu_q, cu_k, max_q, max_k, seed)
     with torch.cuda.device_of(q):  # Triton launches on the current device
-        return _IMPLEMENTATIONS[impl].forward(_rows(q), _rows(k), _rows(v), call)
+        return _IMPLEMENTATIONS[impl][0](_rows(q), _rows(k), _rows(v), call)
 
 
 @flash_forward.register_fake
@@ -142,7 +145,7 @@ def flash_backward(
     """The backward kernels as an operator: (dq, dk, dv) for the output gradient do, which may be a stride-0 view."""
     call = Call(scale, left, right, dropout_p, mask, cu_q, cu_k, max_q, max_k, seed)
     with torch.cuda.device_of(q):
-        return _IMPLEMENTATIONS[impl].backward(_rows(do.to(q.dtype)), _rows(q), _rows(k), _rows(v), out, lse, call)
+        return _IMPLEMENTATIONS[impl][1](_rows(do.to(q.dtype)), _rows(q), _rows(k), _rows(v), out, lse, call)
 
 
 @flash_backward.register_fake

@@ -92,6 +92,19 @@ class Call:
             "enable_fp_fusion": True,  # a · b + c in one rounding; Triton 3.10 turns its default off
         }
 
+    def fast_arguments(self) -> dict[str, bool]:
+        """What the fast kernels are compiled for besides: code that an option does not need is left out."""
+        return {
+            "HAS_LEFT": self.left < UNLIMITED,
+            "HAS_RIGHT": self.right < UNLIMITED,
+            "MASK_PER_KEY": self.mask is not None and self.mask.stride(2) == 0,
+        }
+
+
+def accumulator_dtype(q: torch.Tensor) -> torch.dtype:
+    """Sums are kept in float32, or in float64 for float64 tensors (in the interpreter)."""
+    return torch.float64 if q.dtype == torch.float64 else torch.float32
+
 
 def empty_token_major(batch: int, heads: int, tokens: int, width: int, like: torch.Tensor, call: Call) -> torch.Tensor:
     """A (B, H, T, D) tensor to write to, that lies in memory as (B, T, H, D), so that merging the heads later is free.

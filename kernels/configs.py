@@ -1,0 +1,126 @@
+"""Tile sizes, warps and pipeline depth for each GPU architecture, kernel, element size and head size.
+
+The numbers below compile without spilling (tests/kernels/test_offline.py compiles each one; the exceptions are listed
+there). `python -m minillm.kernels.tune` times alternatives on the card at hand and writes a file that is read before
+this table.
+
+Bigger tiles reuse what they load more often and take more registers and shared memory. BLOCK_M counts queries, BLOCK_N
+keys. `num_stages` is how many blocks of the loop are being loaded while one is computed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+import triton
+
+from .call import interpreted
+
+KERNELS = ("forward", "dkdv", "dq", "decode")
+HEAD_SIZES = (16, 32, 64, 128, 256)  # others are padded to the next of these
+
+
+@dataclass(frozen=True)
+class Config:
+    """How one kernel is tiled and launched."""
+
+    block_m: int
+    block_n: int
+    num_warps: int
+    num_stages: int
+
+    def launch_arguments(self) -> dict[str, int]:
+        return {
+            "BLOCK_M": self.block_m,
+            "BLOCK_N": self.block_n,
+            "num_warps": self.num_warps,
+            "num_stages": self.num_stages,
+        }
+
+
+# (kernel, bytes per element) -> one Config for each of HEAD_SIZES. decode ignores block_m: its rows are query heads.
+Table = dict[tuple[str, int], tuple[Config, Config, Config, Config, Config]]
+
+
+def _rows(*numbers: tuple[int, int, int, int]) -> tuple[Config, ...]:
+    return tuple(Config(*four) for four in numbers)
+
+
+# fmt: off
+_HOPPER: Table = {  # 228 KB of shared memory a multiprocessor, asynchronous matrix units that take 64-row tiles
+    #                    16                32                64                 128                256
+    ("forward", 2): _rows((128, 64, 4, 3), (128, 64, 4, 3), (128, 64, 4, 3), (128, 64, 8, 3), (128, 32, 8, 3)),
+    ("dkdv", 2):    _rows((64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 4, 2), (32, 128, 8, 2), (16, 64, 8, 2)),
+    ("dq", 2):      _rows((64, 64, 4, 3), (64, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 2), (64, 32, 8, 2)),
+    ("decode", 2):  _rows((16, 128, 4, 3), (16, 128, 4, 3), (16, 64, 4, 3), (16, 64, 4, 3), (16, 32, 4, 3)),
+    ("forward", 4): _rows((32, 32, 4, 2), (32, 32, 4, 2), (32, 32, 4, 2), (16, 16, 4, 2), (16, 16, 8, 2)),
+    ("dkdv", 4):    _rows((32, 16, 4, 2), (32, 16, 4, 2), (32, 16, 4, 2), (16, 16, 8, 2), (16, 16, 8, 1)),
+    ("dq", 4):      _rows((32, 16, 4, 2), (32, 16, 4, 2), (32, 16, 4, 2), (16, 16, 8, 2), (16, 16, 8, 1)),
+    ("decode", 4):  _rows((16, 32, 4, 2), (16, 32, 4, 2), (16, 32, 4, 2), (16, 16, 4, 2), (16, 16, 8, 2)),
+}
+_AMPERE = _HOPPER
+_SMALL = _HOPPER
+# The interpreter runs one program after another, each on NumPy arrays. Small and unequal tiles take the kernels through
+# all their edges at lengths that it can do in a second.
+_INTERPRETER: Table = {
+    (kernel, size): _rows(*[(32, 64, 4, 1) if kernel == "dkdv" else (64, 32, 4, 1)] * 5)
+    for kernel in KERNELS for size in (2, 4, 8)
+}
+# fmt: on
+
+TABLES = {75: _SMALL, 80: _AMPERE, 86: _SMALL, 89: _SMALL, 90: _HOPPER, 100: _HOPPER, 120: _SMALL}
+
+
+def lookup(kernel: str, q: torch.Tensor) -> Config:
+    """The configuration of `kernel` (one of KERNELS) for tensors like q (B, H, T, D), on q's device."""
+    padded = max(16, triton.next_power_of_2(q.shape[-1]))
+    if interpreted():
+        return _INTERPRETER[kernel, q.element_size()][HEAD_SIZES.index(padded)]
+    if q.device.type == "cuda":
+        return _on_device(kernel, q.element_size(), padded, q.device)
+    return shipped(_target(), kernel, q.element_size(), padded)  # compiling for a GPU that is not here
+
+
+@lru_cache(maxsize=256)
+def _on_device(kernel: str, element_size: int, padded_head: int, device: torch.device) -> Config:
+    tuned = tuned_file(device)
+    found = read_tuned(tuned) if tuned.exists() else {}
+    key = key_of(kernel, element_size, padded_head)
+    return found[key] if key in found else shipped(_target(), kernel, element_size, padded_head)
+
+
+def _target() -> int:
+    """Compute capability as one number (90 for 9.0) of the GPU that Triton compiles for now."""
+    arch = triton.runtime.driver.active.get_current_target().arch
+    return arch if isinstance(arch, int) else 80  # AMD's architectures have names; the middle table suits them best
+
+
+def shipped(arch: int, kernel: str, element_size: int, padded_head: int) -> Config:
+    """The table's configuration; an architecture that is not in it takes that of the nearest one below."""
+    known = max((a for a in TABLES if a <= arch), default=min(TABLES))
+    return TABLES[known][kernel, element_size][HEAD_SIZES.index(padded_head)]
+
+
+def key_of(kernel: str, element_size: int, padded_head: int) -> str:
+    """The name of a shape class in a file of tuned configurations."""
+    return f"{kernel} {8 * element_size}-bit head {padded_head}"
+
+
+def tuned_file(device: torch.device) -> Path:
+    """Where the tuner writes what it found for this kind of card, and where it is looked for."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    card = torch.cuda.get_device_name(device).replace(" ", "-").replace("/", "-")
+    return cache / "minillm" / "kernels" / f"{card}-triton-{triton.__version__}.json"
+
+
+def read_tuned(path: Path) -> dict[str, Config]:
+    """What the tuner wrote: {key: [block_m, block_n, num_warps, num_stages]}; raises ValueError where it is broken."""
+    try:
+        return {key: Config(*(int(n) for n in four)) for key, four in json.loads(path.read_text()).items()}
+    except (ValueError, TypeError, AttributeError) as problem:
+        raise ValueError(f"{path} is not a file of tuned configurations ({problem}); delete it or tune again") from None

@@ -1,0 +1,171 @@
+"""Flash attention, tuned: the forward kernel. The mathematics is in `flash_simple.py`; here is what makes it fast.
+
+- **Whole blocks skip the mask.** Of the blocks of keys that a block of queries sees, only those at the edges (the
+  causal diagonal, the far side of a window, the ragged end) hold pairs that do not count. The loop over keys is split
+  into edge, whole and edge parts, and the whole part neither compares positions nor checks bounds (FlashAttention-2,
+  arXiv:2307.08691, §3.1, "causal masking").
+- **One multiply-add per score.** exp(scale · s - m) becomes exp2(s · c - m) with c = scale · log2(e): the scaling and
+  the subtraction are one fused instruction. The maximum is taken before scaling, which is why the scale must be
+  positive.
+- **Heavy rows first.** With a causal mask the last queries see the most keys; their programs start first, so that the
+  short ones fill the gaps at the end.
+- **Tile sizes, warps and pipeline depth** come from a table for each GPU and head size (`configs.py`), checked to
+  compile without spilling registers.
+
+The backward kernels are in `flash_fast_backward.py`; one-token queries go to `flash_decode.py`.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from . import flash_decode
+from .call import Call, accumulator_dtype, empty_token_major
+from .configs import Config, lookup
+from .tiles import LOG2E, LOWEST, dropout_keep, load_tile, locate, store_tile
+
+
+@triton.jit
+def split_blocks(first, last, whole_first, whole_last, BLOCK: tl.constexpr):
+    """Cut the positions first .. last-1, walked in blocks, into edge | whole | edge: returns (first, a, b).
+
+    Blocks that start in [a, b) lie inside whole_first .. whole_last-1, where every pair counts; those in [first, a) and
+    [b, last) need a mask. first is rounded down to a block; any part may be empty.
+    """
+    first = tl.maximum(first, 0) // BLOCK * BLOCK
+    a = tl.cdiv(tl.maximum(whole_first, 0), BLOCK) * BLOCK
+    a = tl.minimum(tl.maximum(a, first), tl.maximum(last, first))
+    b = tl.maximum(a, tl.maximum(whole_last, 0) // BLOCK * BLOCK)
+    return first, a, b
+
+
+@triton.jit
+def hide(s, i, j, q_len, k_len, left, right, mask, mask_strides, EDGE: tl.constexpr, HAS_LEFT: tl.constexpr,
+         HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr):  # fmt: skip
+    """Set the scores of pairs that do not count to -inf.
+
+    i and j are the positions of queries and keys, one as a column and the other as a row: (M, 1) and (1, N) for scores
+    (M, N), or (1, M) and (N, 1) for scores (N, M). Only an EDGE block looks at positions; a mask is always read.
+    """
+    if EDGE:
+        keep = j < k_len
+        if HAS_RIGHT:
+            keep = keep & (j - i <= k_len - q_len + right)
+        if HAS_LEFT:
+            keep = keep & (j - i >= k_len - q_len - left)
+        s = tl.where(keep, s, float("-inf"))
+    if mask is not None:
+        if MASK_PER_KEY:  # a padding mask: one byte a key, the same for every query
+            allowed = tl.load(mask + j.to(tl.int64) * mask_strides[3], mask=j < k_len, other=0)
+        else:
+            at = mask + i.to(tl.int64) * mask_strides[2] + j.to(tl.int64) * mask_strides[3]
+            allowed = tl.load(at, mask=(j < k_len) & (i < q_len), other=0)
+        s = tl.where(allowed != 0, s, float("-inf"))
+    return s
+
+
+@triton.jit
+def attend(acc, l, m, q_tile, k, v, first, last, i, head, seed, q_len, k_len, left, right, mask, mask_strides,
+           k_stride, v_stride, EDGE: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr,
+           MASK_PER_KEY: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr, D: tl.constexpr,
+           BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
+           BLOCK_N: tl.constexpr):  # fmt: skip
+    """The online softmax over the blocks of keys first .. last-1: the new (acc, l, m). See `flash_simple.py`."""
+    for n0 in range(first, last, BLOCK_N):
+        j = n0 + tl.arange(0, BLOCK_N)
+        k_tile = load_tile(k, n0, k_len, k_stride, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE)
+        s = tl.dot(q_tile, tl.trans(k_tile), out_dtype=ACC, input_precision=PRECISION)  # (M, N), not scaled
+        s = hide(s, i[:, None], j[None, :], q_len, k_len, left, right, mask, mask_strides,
+                 EDGE, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY)  # fmt: skip
+        m_new = tl.maximum(m, tl.max(s, 1) * (SCALE * LOG2E))
+        p = tl.exp2(s * (SCALE * LOG2E) - m_new[:, None])
+        alpha = tl.exp2(m - m_new)
+        l = l * alpha + tl.sum(p, 1)
+        if DROPOUT > 0:  # kept probabilities grow by 1 / (1 - DROPOUT), once, at the end
+            p = tl.where(dropout_keep(tl.load(seed), head, i, n0, BLOCK_N, DROPOUT), p, 0.0)
+        acc = acc * alpha[:, None]
+        v_tile = load_tile(v, n0, k_len, v_stride, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE)
+        acc = tl.dot(p.to(COMPUTE), v_tile, acc, out_dtype=ACC, input_precision=PRECISION)  # (M, D)
+        m = m_new
+    return acc, l, m
+
+
+@triton.jit
+def fast_forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed,
+                        q_strides, k_strides, v_strides, out_strides, mask_strides, Tq, Tk, left, right, H,
+                        GROUP: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr, D: tl.constexpr,
+                        BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
+                        HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr,
+                        RAGGED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+    """One program: BLOCK_M queries of one head of one sequence, over all the keys that they see."""
+    block = tl.program_id(0)
+    if HAS_RIGHT:
+        block = tl.num_programs(0) - 1 - block  # heavy rows first
+    m0, h, z = block * BLOCK_M, tl.program_id(1), tl.program_id(2)
+    row, q_start, q_len = locate(z, cu_q, Tq)
+    _, k_start, k_len = locate(z, cu_k, Tk)
+    if m0 >= q_len:
+        return
+    q += row * q_strides[0] + h * q_strides[1] + q_start * q_strides[2]
+    k += row * k_strides[0] + (h // GROUP) * k_strides[1] + k_start * k_strides[2]
+    v += row * v_strides[0] + (h // GROUP) * v_strides[1] + k_start * v_strides[2]
+    if mask is not None:
+        mask += row * mask_strides[0] + h * mask_strides[1]
+    i = m0 + tl.arange(0, BLOCK_M)
+
+    q_tile = load_tile(q, m0, q_len, q_strides[2], BLOCK_M, D, BLOCK_D, COMPUTE, True)
+    m = tl.zeros((BLOCK_M,), dtype=ACC) + LOWEST
+    l = tl.zeros((BLOCK_M,), dtype=ACC)
+    acc = tl.zeros((BLOCK_M, BLOCK_D), dtype=ACC)
+
+    first, last, whole_first, whole_last = 0, k_len, 0, k_len
+    if HAS_LEFT:
+        first = m0 + k_len - q_len - left
+        whole_first = first + BLOCK_M - 1  # what the last query of the block still sees
+    if HAS_RIGHT:
+        last = tl.minimum(k_len, m0 + BLOCK_M + k_len - q_len + right)
+        whole_last = tl.minimum(k_len, m0 + k_len - q_len + right + 1)  # what the first query already sees
+    first, a, b = split_blocks(first, last, whole_first, whole_last, BLOCK_N)
+    if HAS_LEFT:
+        acc, l, m = attend(acc, l, m, q_tile, k, v, first, a, i, z * H + h, seed, q_len, k_len, left, right,
+                           mask, mask_strides, k_strides[2], v_strides[2], True, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY,
+                           SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, BLOCK_N)  # fmt: skip
+    acc, l, m = attend(acc, l, m, q_tile, k, v, a, b, i, z * H + h, seed, q_len, k_len, left, right,
+                       mask, mask_strides, k_strides[2], v_strides[2], False, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY,
+                       SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, BLOCK_N)  # fmt: skip
+    if HAS_RIGHT or RAGGED:
+        acc, l, m = attend(acc, l, m, q_tile, k, v, b, last, i, z * H + h, seed, q_len, k_len, left, right,
+                           mask, mask_strides, k_strides[2], v_strides[2], True, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY,
+                           SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, BLOCK_N)  # fmt: skip
+
+    seen = tl.where(l > 0, l, 1.0)
+    acc = acc / (seen * (1 - DROPOUT))[:, None]
+    out += row * out_strides[0] + h * out_strides[1] + q_start * out_strides[2]
+    store_tile(out, acc, m0, q_len, out_strides[2], BLOCK_M, D, BLOCK_D)
+    log_sum = tl.where(l > 0, m + tl.log2(seen), float("inf"))
+    tl.store(lse + (row * H + h) * Tq + q_start + i, log_sum, mask=i < q_len)
+
+
+def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, call: Call) -> tuple[torch.Tensor, torch.Tensor]:
+    """out (B, H, Tq, D) in q's dtype (lying in memory as (B, Tq, H, D)) and lse (B, H, Tq), base 2."""
+    if flash_decode.suits(q, call):
+        return flash_decode.forward(q, k, v, call)
+    return launch_forward(q, k, v, call, lookup("forward", q))
+
+
+def launch_forward(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, call: Call, config: Config
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`forward` with a given configuration; the tuner times many."""
+    batch, heads, tq, head_size = q.shape
+    out = empty_token_major(batch, heads, tq, head_size, q, call)
+    lse = torch.empty(batch, heads, tq, dtype=accumulator_dtype(q), device=q.device)
+    grid = (triton.cdiv(call.longest_q(q), config.block_m), heads, call.sequences(q))
+    fast_forward_kernel[grid](
+        q, k, v, out, lse, q_strides=q.stride(), k_strides=k.stride(), v_strides=v.stride(), out_strides=out.stride(),
+        RAGGED=call.cu_q is not None or k.shape[2] % config.block_n != 0,
+        **call.kernel_arguments(q, k), **call.fast_arguments(), **config.launch_arguments(),
+    )  # fmt: skip
+    return out.to(q.dtype), lse
