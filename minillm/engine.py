@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .data import IGNORE
+from .data import IGNORE, Batcher
 from .nn import Module
 from .optim import SGD, AdamW, Optimizer, clip_grad_norm_, param_groups
 from .tensor import no_grad
@@ -52,8 +52,12 @@ class Engine(Protocol):
     def agree(self, value: float) -> float:
         """The largest `value` of any rank, so that all stop, and decay their learning rate, together."""
 
-    def memory_gb(self) -> float:
-        """The most memory used so far, in 10⁹ bytes (of the device, where there is one)."""
+    def batches(self, batcher: Batcher) -> Any:
+        """The batcher itself, or something that makes its batches ahead of time and has its methods."""
+
+    def gauges(self, tokens_per_second: float) -> dict[str, float]:
+        """What the log should show of the machine: "memory_gb", the most memory used so far in 10⁹ bytes (of the device,
+        where there is one), and "mfu", the share of its peak arithmetic rate that is used, where that is known."""
 
     def model_arrays(self) -> dict[str, np.ndarray]:
         """The weights by name, complete on every rank that writes."""
@@ -119,8 +123,11 @@ class NumpyEngine:
     def agree(self, value: float) -> float:
         return value
 
-    def memory_gb(self) -> float:
-        return peak_memory_gb()
+    def batches(self, batcher: Batcher) -> Batcher:
+        return batcher
+
+    def gauges(self, tokens_per_second: float) -> dict[str, float]:
+        return {"memory_gb": peak_memory_gb()}
 
     def model_arrays(self) -> dict[str, np.ndarray]:
         return self.model.state_dict()

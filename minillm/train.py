@@ -118,12 +118,14 @@ def train(
     for a run that cannot be resumed, and FileExistsError for a run that is there already when `resume` is False.
     """
     out_dir = Path(out_dir)
+    new = None if resume else new_run_folder(out_dir)  # before the engine, in which several processes wait for each other
     run = engine(model, config)
     batcher = Batcher(
         train_data, config.batch_size, model.config.context, seed=config.seed, rank=run.rank, world_size=run.world_size
     )
     check_data(train_data, val_data, tokenizer, model.config.vocab_size)
-    state = restore(out_dir, run, batcher, tokenizer) if resume else start(out_dir)
+    batcher = run.batches(batcher)
+    state = new or restore(out_dir, run, batcher, tokenizer)
     evaluation = None
     reason = "finished"
     began = time.perf_counter() - state.seconds
@@ -150,8 +152,9 @@ def train(
             state.seconds = run.agree(now - began)
             total_steps = expected_steps(config, state)
             row = {"step": state.step, "loss": loss, "lr": lr, "grad_norm": grad_norm, "tokens": state.tokens}
-            speed = {"tokens_per_second": n_tokens / (now - step_began), "seconds": state.seconds}
-            log.step({**row, **speed, "memory_gb": run.memory_gb()}, total_steps)
+            speed = n_tokens / (now - step_began)
+            row |= {"tokens_per_second": speed, "seconds": state.seconds, **run.gauges(speed)}
+            log.step(row, total_steps)
 
             if state.step % config.eval_every == 0 or state.step >= total_steps:
                 evaluation = evaluate(
@@ -231,7 +234,7 @@ def check_data(train_data: TokenDataset, val_data: TokenDataset, tokenizer: Toke
         )
 
 
-def start(out_dir: Path) -> RunState:
+def new_run_folder(out_dir: Path) -> RunState:
     """The state of a new run. Raises FileExistsError where a run has been before, rather than overwrite it."""
     for name in ("last", "best"):
         if find_checkpoint(out_dir / name) is not None:
