@@ -9,7 +9,7 @@ import numpy as np
 
 from . import ops
 from .ops import AnyTensor
-from .tensor import Parameter, Tensor
+from .tensor import FLOATS, Parameter, Tensor
 
 
 class Module:
@@ -89,11 +89,15 @@ class Module:
             parameter.grad = None
 
     def to(self, dtype: Any) -> Module:
-        """Convert parameters and constants to float32 or float64, in place."""
+        """Convert parameters, their gradients and constants to float32 or float64, in place."""
+        dtype = np.dtype(dtype)
+        if dtype not in FLOATS:
+            raise TypeError(f"{type(self).__name__}.to: a model is float32 or float64, not {dtype}.")
         for _, module in self.named_modules():
             for name, value in vars(module).items():
                 if isinstance(value, Parameter):
                     value.data = value.data.astype(dtype)
+                    value.grad = None if value.grad is None else value.grad.astype(dtype)
                 elif isinstance(value, np.ndarray) and value.dtype.kind == "f":
                     setattr(module, name, value.astype(dtype))
         return self
@@ -217,7 +221,6 @@ class MultiHeadAttention(Module):
         dropout: float = 0.0,
         impl: str = "auto",
         layer: int = 0,
-        turn_late: bool = False,
         std: float = 0.02,
         out_std: float = 0.02,
         rng: np.random.Generator,
@@ -235,9 +238,6 @@ class MultiHeadAttention(Module):
         self.dropout_p = dropout  # of the attention weights
         self.impl = impl
         self.layer = layer  # which of the cache's buffers are ours
-        self.turn_late = (
-            turn_late  # cache keys before rotation: for angles that depend on the length of the whole sequence
-        )
         self.rng = rng
 
     def forward(
@@ -252,7 +252,7 @@ class MultiHeadAttention(Module):
         """x (B, T, d_model) -> (B, T, d_model).
 
         `kv`: keys and values of another sequence, from `keys_values`; by default x's own. `mask`: boolean, True = may look,
-        broadcastable to (B, H, T, keys). `rope`: cosines and sines (past + T, head_dim/2) of all positions so far.
+        broadcastable to (B, H, T, keys). `rope`: cosines and sines (T, head_dim/2) of x's positions.
         """
         B, T, _ = x.shape
         q = self.q_proj(x).reshape(B, T, self.n_heads, -1)  # (B, T, H, hd)
@@ -261,14 +261,9 @@ class MultiHeadAttention(Module):
         q = q.transpose(1, 2)  # (B, H, T, hd)
         k, v = self.keys_values(x) if kv is None else kv  # (B, Hkv, T, hd)
         if rope is not None:
-            cos, sin = rope
-            q = ops.rope(q, cos[-T:], sin[-T:])
-            if not self.turn_late:
-                k = ops.rope(k, cos[-T:], sin[-T:])
+            q, k = ops.rope(q, *rope), ops.rope(k, *rope)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)  # (B, Hkv, past + T, hd)
-        if rope is not None and self.turn_late:
-            k = ops.rope(k, cos, sin)
         dropout_p = self.dropout_p if self.training else 0.0
         out = ops.attention(q, k, v, causal=self.causal, mask=mask, dropout_p=dropout_p, rng=self.rng, impl=self.impl)
         return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))  # heads side by side again

@@ -124,7 +124,6 @@ class Block(nn.Module):
             dropout=config.dropout,
             impl=config.attention,
             layer=layer,
-            turn_late=is_dynamic(config),
             out_std=out_std,
             rng=rng,
         )
@@ -174,13 +173,14 @@ class Llama(nn.Module):
 
     def hidden(self, ids: Any, cache: nn.KVCache | None = None) -> AnyTensor:
         """The last layer's features (B, T, D): what the head turns into logits."""
-        length = ids.shape[1] + (0 if cache is None else cache.length)
+        past = 0 if cache is None else cache.length
+        length = past + ids.shape[1]
         if length > self.config.context:
             raise ValueError(
                 f"Llama: {length} tokens are more than the context of {self.config.context}. Shorten the input, or "
                 "build the model with a larger context."
             )
-        rope = self.rope(length)
+        rope = self.rope(past, length)
         x = self.embed(ids)  # (B, T, D)
         for block in self.blocks:
             x = block(x, rope, cache)
@@ -194,16 +194,17 @@ class Llama(nn.Module):
         """The output layer's matrix (V, D): its own, or the token table's."""
         return self.embed.weight if self.head is None else self.head.weight
 
-    def rope(self, length: int) -> tuple[Any, Any]:
-        """Cosines and sines (length, head_dim/2) for a sequence of `length` positions.
+    def rope(self, start: int, end: int) -> tuple[Any, Any]:
+        """Cosines and sines (end − start, head_dim/2) for the last positions of a sequence of `end`.
 
-        Dynamic scaling has other angles for each length beyond the original one, so the tables are made here, and past
-        keys are turned anew each time (transformers leaves cached keys as they were turned, so that cached and uncached
-        differ).
+        Dynamic scaling has other angles for each length beyond the original one, so those tables are made here. What a
+        cache holds was computed with the angles of its time, so that beyond the original length cached decoding is not
+        the same as uncached (in transformers neither).
         """
-        if length <= len(self.cos):
-            return self.cos[:length], self.sin[:length]
-        cos, sin = rope_tables(length, self.config.head_features, self.config.rope_theta, self.config.rope_scaling)
+        if end <= len(self.cos):
+            return self.cos[start:end], self.sin[start:end]
+        cos, sin = rope_tables(end, self.config.head_features, self.config.rope_theta, self.config.rope_scaling)
+        cos, sin = cos[start:], sin[start:]
         if isinstance(self.cos, np.ndarray):
             return cos.astype(self.cos.dtype), sin.astype(self.sin.dtype)
         return self.cos.new_tensor(cos), self.sin.new_tensor(sin)
