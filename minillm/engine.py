@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from .data import IGNORE, Batcher
+from .memory import keep_freed_memory
 from .nn import Module
 from .optim import SGD, AdamW, Optimizer, clip_grad_norm_, param_groups
 from .tensor import no_grad
@@ -85,6 +86,7 @@ class NumpyEngine:
     world_size = 1
 
     def __init__(self, model: Model, config: TrainConfig):
+        keep_freed_memory()
         self.model = model
         self.label_smoothing = config.label_smoothing
         self.optimizer = make_optimizer(model, config)

@@ -88,9 +88,11 @@ def bench_train(repeats: int) -> list[Row]:
     """A whole step: forward, backward, AdamW. At the size of the quickstart and at two larger ones."""
     import torch
 
+    from minillm.memory import keep_freed_memory
     from minillm.models import GPT, GPTConfig
     from minillm.optim import AdamW
 
+    keep_freed_memory()  # as training does; PyTorch's arrays profit too
     rows = []
     for vocab_size, context, n_layers, n_heads, d_model, batch in (
         (1024, 128, 4, 4, 128, 16),
