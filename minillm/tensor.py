@@ -197,6 +197,8 @@ class Tensor:
         """
         if not isinstance(other, Tensor):
             array = np.asarray(other)
+            if array.dtype.kind not in "fiub":
+                raise TypeError(f"{op}: {other!r} is neither a number nor an array of numbers nor a Tensor.")
             if array.ndim == 0 or array.dtype.kind != "f":
                 return Tensor(array.astype(self.dtype))
             other = Tensor(array)

@@ -192,6 +192,9 @@ def logistic(x: Array) -> Array:
 
 def to(self: Tensor, dtype: Any) -> Tensor:
     """Convert to float32 or float64; the gradient is converted back."""
+    dtype = np.dtype(dtype)
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"to: a tensor is float32 or float64, not {dtype}.")
     return self.from_op(self.data.astype(dtype), (self,), to_backward, (self.dtype,))
 
 
@@ -209,9 +212,13 @@ def matmul(self: Tensor, other: Any) -> Tensor:
     if self.ndim < 2 or other.ndim < 2 or self.shape[-1] != other.shape[-2]:
         raise ValueError(
             f"matmul: {self.shape} @ {other.shape}: each needs at least 2 axes, and the last axis of the left must "
-            "equal "
-            "the second-last of the right. For vectors, reshape to (1, k) or (k, 1)."
+            "equal the second-last of the right. For vectors, reshape to (1, k) or (k, 1)."
         )
+    for a, b in zip(reversed(self.shape[:-2]), reversed(other.shape[:-2])):
+        if a != b and a != 1 and b != 1:
+            raise ValueError(
+                f"matmul: {self.shape} @ {other.shape}: all axes but the last two must broadcast, and {a} meets {b}."
+            )
     return self.from_op(self.data @ other.data, (self, other), matmul_backward, (self.data, other.data))
 
 
