@@ -78,7 +78,7 @@ def random_ids(config, shape, seed=5):
     return np.random.default_rng(seed).integers(0, config.vocab_size, shape)
 
 
-# --- transformers ------------------------------------------------------------------------------------------------------
+# --- transformers ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -246,7 +246,7 @@ def test_greedy_generation_is_that_of_transformers(torch):
     assert found == [expected[0, 5:].tolist()]
 
 
-# --- alone ---------------------------------------------------------------------------------------------------------------
+# --- alone -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scaling", sorted(set(SCALINGS) - {"dynamic"}))
