@@ -39,8 +39,8 @@ class GPTConfig:
                 f"GPTConfig: d_model = {self.d_model} must be divisible by n_heads = {self.n_heads}: each head gets "
                 "an equal share of the features."
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"GPTConfig: dropout = {self.dropout} must be at least 0 and below 1.")
+        if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
+            raise ValueError(f"GPTConfig: dropout = {self.dropout!r} must be at least 0 and below 1.")
         if self.attention not in ("auto", "reference", "sdpa", "triton"):
             raise ValueError(
                 f"GPTConfig: attention = {self.attention!r} must be 'auto', 'reference', 'sdpa' or 'triton'."
@@ -147,6 +147,8 @@ class GPT(nn.Module):
 
     def hidden(self, ids: Any, cache: nn.KVCache | None = None) -> AnyTensor:
         """The last layer's features (B, T, D): what the head turns into logits."""
+        if len(ids.shape) != 2 or ids.shape[1] == 0:
+            raise ValueError(f"GPT: ids {tuple(ids.shape)} must be (B, T), sequences of at least one token.")
         past = 0 if cache is None else cache.length
         T = ids.shape[1]
         if past + T > self.config.context:
