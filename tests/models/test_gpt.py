@@ -82,7 +82,9 @@ def test_gradients_equal_those_of_transformers(gpt2):
     labels[0, :3] = -100
     gpt2.zero_grad()
     logits = gpt2(torch.from_numpy(ids)).logits
-    expected = torch.nn.functional.cross_entropy(logits.reshape(-1, TINY.vocab_size), torch.from_numpy(labels).reshape(-1))
+    expected = torch.nn.functional.cross_entropy(
+        logits.reshape(-1, TINY.vocab_size), torch.from_numpy(labels).reshape(-1)
+    )
     expected.backward()
     model = tiny()
     loss = model(ids, targets=labels)
@@ -345,7 +347,11 @@ def test_heads_must_divide_the_features(n_heads, d_model):
         assert dataclasses.replace(TINY, n_heads=n_heads, d_model=d_model).d_model == d_model
 
 
-@given(st.one_of(st.floats(max_value=-1e-9), st.floats(min_value=1.0), st.just(float("nan")), st.text(max_size=2), st.none()))
+@given(
+    st.one_of(
+        st.floats(max_value=-1e-9), st.floats(min_value=1.0), st.just(float("nan")), st.text(max_size=2), st.none()
+    )
+)
 def test_impossible_dropout_is_refused(value):
     with pytest.raises(ValueError, match="GPTConfig: dropout"):
         dataclasses.replace(TINY, dropout=value)
