@@ -1,4 +1,5 @@
-"""Our own GPU kernels in Triton, imported as `minillm.kernels`: flash attention, and the fused ends of a training step.
+"""Our own GPU kernels in Triton, imported as `minillm.kernels`: flash attention, and the fused ends of a training
+step.
 
 Read `tiles.py`, then `flash_simple.py` (the kernel that the chapter explains), then `attention.py` (how PyTorch calls
 it).
@@ -10,6 +11,9 @@ from importlib import import_module
 _WHERE = {
     "flash_attention": "attention",
     "flash_unavailable_reason": "availability",
+    "layer_norm": "norms",
+    "linear_cross_entropy": "cross_entropy",
+    "rms_norm": "norms",
 }
 
 __all__ = sorted(_WHERE)

@@ -28,8 +28,8 @@ def interpreted() -> bool:
 def storage_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype that the kernels compute in and write for tensors of `dtype`.
 
-    The same one on a GPU. Triton's interpreter has no bf16 arithmetic (it multiplies the raw bits and says nothing) and
-    truncates instead of rounding, so there bf16 tiles are computed and written in float32 and rounded by torch.
+    The same one on a GPU. Triton's interpreter has no bf16 arithmetic (it multiplies the raw bits and says nothing)
+    and truncates instead of rounding, so there bf16 tiles are computed and written in float32 and rounded by torch.
     """
     return torch.float32 if interpreted() and dtype == torch.bfloat16 else dtype
 

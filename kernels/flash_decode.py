@@ -1,9 +1,9 @@
 """Attention for one new token against a long cache: the cache is split among programs, and their answers are merged.
 
-Generating a token asks one query per head about all the keys so far. A forward kernel gives that query one program, and
-a GPU with 132 multiprocessors then reads the cache with a handful of them. Here each program takes a *part* of the keys
-for all query heads that share them (Flash-Decoding: Dao, Haziza, Massa, Sizov 2023), and a second kernel merges the
-parts with the online softmax's own rule: with m* = max over parts of m,
+Generating a token asks one query per head about all the keys so far. A forward kernel gives that query one program,
+and a GPU with 132 multiprocessors then reads the cache with a handful of them. Here each program takes a *part* of
+the keys for all query heads that share them (Flash-Decoding: Dao, Haziza, Massa, Sizov 2023), and a second kernel
+merges the parts with the online softmax's own rule: with m* = max over parts of m,
 
     out = Σ_parts exp2(m - m*) acc  /  Σ_parts exp2(m - m*) l
 

@@ -31,8 +31,8 @@ from .tiles import LOG2E, LOWEST, dropout_keep, load_tile, locate, store_tile
 def split_blocks(first, last, whole_first, whole_last, BLOCK: tl.constexpr):
     """Cut the positions first .. last-1, walked in blocks, into edge | whole | edge: returns (first, a, b).
 
-    Blocks that start in [a, b) lie inside whole_first .. whole_last-1, where every pair counts; those in [first, a) and
-    [b, last) need a mask. first is rounded down to a block; any part may be empty.
+    Blocks that start in [a, b) lie inside whole_first .. whole_last-1, where every pair counts; those in [first, a)
+    and [b, last) need a mask. first is rounded down to a block; any part may be empty.
     """
     first = tl.maximum(first, 0) // BLOCK * BLOCK
     a = tl.cdiv(tl.maximum(whole_first, 0), BLOCK) * BLOCK

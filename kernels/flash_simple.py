@@ -10,8 +10,8 @@ m', what was summed so far is too large by exp(m' - m), so scale it down and go 
     m' = max(m, max_j s_j)      α = exp(m - m')      p_j = exp(s_j - m')
     l' = α l + Σ_j p_j          acc' = α acc + Σ_j p_j v_j          at the end: out = acc / l
 
-The forward kernel also stores L = m + log l, the log-sum-exp: one number a row, from which the backward kernels recover
-every probability, P = exp(S - L), without a maximum or a sum (FlashAttention-2, arXiv:2307.08691, §3.1).
+The forward kernel also stores L = m + log l, the log-sum-exp: one number a row, from which the backward kernels
+recover every probability, P = exp(S - L), without a maximum or a sum (FlashAttention-2, arXiv:2307.08691, §3.1).
 
 **The backward pass** (2205.14135, §B.2-B.4). With S = scale · q kᵀ, P = softmax(S), O = P v:
 
@@ -22,8 +22,8 @@ D = rowsum(O ∘ dO): no sum over keys is needed. With dropout, O = (P ∘ Z) v 
 dP = (dO vᵀ) ∘ Z, and the same D holds. Each kernel owns its output rows, so nothing is added atomically and a second
 run gives the same bits.
 
-Here exp is exp2 with log2(e) folded into the scale, and L is kept in base 2. A row that sees no key has l = 0: it gives
-out = 0 and L = +inf, hence P = 0 and zero gradients.
+Here exp is exp2 with log2(e) folded into the scale, and L is kept in base 2. A row that sees no key has l = 0: it
+gives out = 0 and L = +inf, hence P = 0 and zero gradients.
 """
 
 import torch

@@ -112,7 +112,8 @@ def compiling_for(arch: int) -> Iterator[list[Compiled]]:
     """Inside the block, kernels launched on meta tensors are compiled for `arch` (90 = Hopper) and not run.
 
     Yields the list that fills up with what was compiled, one entry for each distinct kernel.
-    Raises RuntimeError in the interpreter, triton.OutOfResources where a kernel needs more shared memory than there is.
+    Raises RuntimeError in the interpreter, triton.OutOfResources where a kernel needs more shared memory than there
+    is.
     """
     if interpreted():
         raise RuntimeError("TRITON_INTERPRET is set, so there is no compiler; start Python without it")
@@ -151,9 +152,8 @@ def main() -> None:
     parser.add_argument("--head-size", action="append", type=int, choices=HEAD_SIZES)
     parser.add_argument("--bits", action="append", type=int, choices=[16, 32])
     arguments = parser.parse_args()
-    print(
-        f"triton {triton.__version__}, sm_{arguments.arch}, causal, {SHARED_LIMIT[arguments.arch]} bytes of shared memory"
-    )
+    shared = SHARED_LIMIT[arguments.arch]
+    print(f"triton {triton.__version__}, sm_{arguments.arch}, causal; {shared} bytes of shared memory for a program")
     for kernel in arguments.kernel or KERNELS:
         for bits in arguments.bits or (16, 32):
             for head_size in arguments.head_size or HEAD_SIZES:

@@ -3,8 +3,8 @@
 A *tile* is a block of rows of a (T, D) matrix, padded to a power of two of columns, because that is the shape that a
 GPU's matrix unit multiplies. Read this file before `flash_simple.py`.
 
-Triton runs each function below once per program, on whole tiles; with TRITON_INTERPRET=1 in the environment (set before
-triton is imported) the same code runs on the CPU, in NumPy, and a debugger steps through it.
+Triton runs each function below once per program, on whole tiles; with TRITON_INTERPRET=1 in the environment (set
+before triton is imported) the same code runs on the CPU, in NumPy, and a debugger steps through it.
 """
 
 import triton
@@ -82,8 +82,8 @@ def dropout_keep(seed, head, i, first_j, N: tl.constexpr, P: tl.constexpr):
 
     Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") turns a counter into four random words,
     with no state: the backward kernels replay the mask of the forward one, whatever their tile sizes, and nothing is
-    stored. The counter is (key // 4, query, head), so it cannot overflow as one flat index B·H·T² would; the four words
-    serve four neighbouring keys. first_j must be a multiple of 4.
+    stored. The counter is (key // 4, query, head), so it cannot overflow as one flat index B·H·T² would; the four
+    words serve four neighbouring keys. first_j must be a multiple of 4.
     """
     group = first_j // 4 + tl.arange(0, N // 4)
     c0 = i[:, None] * 0 + group[None, :]  # (M, N/4)

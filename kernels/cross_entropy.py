@@ -1,0 +1,181 @@
+"""The output layer and its loss in one function that never holds all the logits.
+
+A language model's last step, logits = h Wᵀ and the mean of -log softmax(logits)[target], makes its largest tensor: N·V
+numbers, several times over once softmax and gradients are counted (8 × 1024 tokens of a 50,257-word vocabulary: 1.6 GB
+in float32, each time). But the loss of a token needs only its own row, and so does the gradient,
+
+    dloss/dlogits = softmax(logits) - onehot(target)        (with label smoothing ε: minus (1-ε)·onehot + ε/V)
+
+so it is done for a chunk of tokens at a time, *in the forward pass*: make the chunk's logits, replace them by their
+gradient in place, multiply that into dh and dW, and throw it away. The backward pass only scales by the incoming
+scalar. (The idea as in Liger Kernel, Hsu et al. 2024, arXiv:2410.10989, §3.2.)
+
+The matrix products are PyTorch's. The middle step is a Triton kernel that reads each row twice and writes it once, or
+the same in PyTorch where Triton is not at hand.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+_CHUNK_BYTES = 2**28  # a chunk of logits: big enough to keep the matrix units busy, small beside a model
+
+
+def linear_cross_entropy(
+    h: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    chunk_tokens: int | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """cross_entropy(h @ weight.T, targets) without a full logits tensor.
+
+    h (..., D) and weight (V, D), floating point; targets (...) integers in 0..V-1 or ignore_index. Returns a scalar in
+    float32 (float64 for float64 inputs): the sum over the targets that count, or their mean (nan if there are none,
+    as torch's). Under autocast the products run in its dtype and weight's gradient is summed in float32.
+    chunk_tokens: tokens at a time; None: as many as fit a quarter of a gigabyte of logits.
+    impl: "triton", "torch" (any device), or "auto": triton on a GPU that has it.
+    Differentiable once, in h and weight. Raises ValueError for shapes or options that do not fit.
+    """
+    if h.shape[:-1] != targets.shape or weight.ndim != 2 or h.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"linear_cross_entropy: h (..., D), weight (V, D), targets (...) do not fit: "
+            f"{tuple(h.shape)}, {tuple(weight.shape)}, {tuple(targets.shape)}"
+        )
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"linear_cross_entropy: reduction is {reduction!r}; use 'mean' or 'sum'")
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ValueError(f"linear_cross_entropy: label_smoothing is {label_smoothing}; it must be in [0, 1)")
+    if impl not in ("auto", "triton", "torch"):
+        raise ValueError(f"linear_cross_entropy: impl is {impl!r}; use 'auto', 'triton' or 'torch'")
+    if impl == "auto":
+        impl = "triton" if h.device.type == "cuda" and find_spec("triton") is not None else "torch"
+    device = h.device.type
+    if torch.is_autocast_enabled(device) and h.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device)
+    else:
+        dtype = torch.promote_types(h.dtype, weight.dtype)
+    if chunk_tokens is None:
+        chunk_tokens = max(128, _CHUNK_BYTES // (weight.shape[0] * dtype.itemsize) // 128 * 128)
+    training = torch.is_grad_enabled()
+    loss, _, _, _ = chunked_cross_entropy(
+        h.flatten(0, -2).to(dtype),
+        weight,
+        targets.flatten(),
+        ignore_index,
+        label_smoothing,
+        reduction == "mean",
+        chunk_tokens,
+        impl == "triton",
+        training and h.requires_grad,
+        training and weight.requires_grad,
+    )
+    return loss
+
+
+@torch.library.custom_op("minillm::chunked_cross_entropy", mutates_args=())
+def chunked_cross_entropy(
+    h: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    ignore_index: int,
+    label_smoothing: float,
+    mean: bool,
+    chunk_tokens: int,
+    use_triton: bool,
+    needs_h: bool,
+    needs_weight: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(loss, dh, dweight, factor) for h (N, D); a gradient that is not needed is empty. Use `linear_cross_entropy`.
+
+    dh and dweight are those of the *sum*; factor, 1 or 1/number of targets, is left to the backward pass: in float16 a
+    gradient divided by a large number of tokens would vanish before a GradScaler could save it.
+    """
+    row_step = _rows_triton if use_triton else rows_torch
+    sums = torch.float64 if h.dtype == torch.float64 else torch.float32
+    w = weight.to(h.dtype)
+    total = torch.zeros((), dtype=sums, device=h.device)
+    dh = torch.empty_like(h) if needs_h else h.new_empty(0)
+    dw = torch.zeros(weight.shape if needs_weight else (0,), dtype=sums, device=h.device)
+    for start in range(0, h.shape[0], chunk_tokens):
+        chunk = slice(start, start + chunk_tokens)
+        logits = h[chunk] @ w.T  # (n, V): the only such tensor
+        losses = row_step(logits, targets[chunk], ignore_index, label_smoothing, needs_h or needs_weight)
+        total += losses.sum()
+        if needs_h:  # logits now holds its own gradient
+            torch.mm(logits, w, out=dh[chunk])
+        if needs_weight:
+            dw += logits.T @ h[chunk]
+    factor = torch.ones((), dtype=sums, device=h.device)
+    if mean:
+        count = (targets != ignore_index).sum().to(sums)
+        total = total / count  # nan for no targets at all
+        factor = torch.where(count > 0, 1.0 / count, 0.0)
+    return total, dh, dw.to(weight.dtype), factor
+
+
+@chunked_cross_entropy.register_fake
+def _(h, weight, targets, ignore_index, label_smoothing, mean, chunk_tokens, use_triton, needs_h, needs_weight):
+    sums = torch.float64 if h.dtype == torch.float64 else torch.float32
+    dh = torch.empty_like(h) if needs_h else h.new_empty(0)
+    dweight = weight.new_empty(weight.shape if needs_weight else (0,))
+    return h.new_empty((), dtype=sums), dh, dweight, h.new_empty((), dtype=sums)
+
+
+def _save_gradients(ctx, inputs, output):
+    _, dh, dweight, factor = output
+    ctx.needs_h, ctx.needs_weight = inputs[-2:]
+    ctx.save_for_backward(dh, dweight, factor)
+    ctx.mark_non_differentiable(dh, dweight, factor)
+
+
+def _scale_gradients(ctx, dloss, *_):
+    dh, dweight, factor = ctx.saved_tensors
+    scale = (dloss * factor).reshape(1)  # one dimension: float16 · float32 is then computed in float32
+    return (
+        (dh * scale).to(dh.dtype) if ctx.needs_h else None,
+        (dweight * scale).to(dweight.dtype) if ctx.needs_weight else None,
+        *(None,) * 8,
+    )
+
+
+chunked_cross_entropy.register_autograd(_scale_gradients, setup_context=_save_gradients)
+
+
+def rows_torch(
+    logits: Tensor, targets: Tensor, ignore_index: int, label_smoothing: float, needs_gradient: bool
+) -> Tensor:
+    """Each row's loss (n,); with needs_gradient, logits (n, V) is replaced by its gradient.
+
+    loss = (1-ε)·(lse - logit[target]) + ε·(lse - mean logit), 0 where the target is ignore_index.
+    """
+    counted = targets != ignore_index
+    safe = targets.where(counted, 0)
+    wide = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
+    log_sum = torch.logsumexp(wide, dim=-1)
+    at_target = wide.gather(-1, safe[:, None])[:, 0]
+    losses = log_sum - (1 - label_smoothing) * at_target
+    if label_smoothing > 0:
+        losses = losses - label_smoothing * wide.mean(-1)
+    if needs_gradient:
+        p = torch.exp(wide - log_sum[:, None])
+        if label_smoothing > 0:
+            p -= label_smoothing / logits.shape[-1]
+        p[torch.arange(len(safe), device=safe.device), safe] -= 1 - label_smoothing
+        logits.copy_(p.masked_fill_(~counted[:, None], 0.0))
+    return losses.masked_fill(~counted, 0.0)
+
+
+def _rows_triton(
+    logits: Tensor, targets: Tensor, ignore_index: int, label_smoothing: float, needs_gradient: bool
+) -> Tensor:
+    from .cross_entropy_rows import rows_triton  # triton is an extra; the function above works without it
+
+    return rows_triton(logits, targets, ignore_index, label_smoothing, needs_gradient)
