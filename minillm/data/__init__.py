@@ -2,7 +2,7 @@
 
 Read in this order: documents.py (what a document is, reading files), stdlib.py (the corpus that every machine has),
 clean.py and stopwords.py (what is changed in a text), shingles.py and dedup.py (copies and near copies), split.py
-(train and validation, and leaks between them), corpus.py and build.py (the whole pipeline), pack.py (token files),
+(train and validation, and leaks between them), corpus.py and build.py (the whole pipeline), packing.py (token files),
 batches.py (what training and evaluation are fed).
 """
 
@@ -12,7 +12,7 @@ from minillm.data.clean import RepeatedLines, clean_text
 from minillm.data.corpus import CorpusConfig, CorpusReport, corpus_documents, corpus_text, load_report
 from minillm.data.dedup import MinHash, NearDuplicates, deduplicate
 from minillm.data.documents import Document, Dropped, read_documents, read_jsonl
-from minillm.data.pack import TokenDataset, pack
+from minillm.data.packing import TokenDataset, pack
 from minillm.data.split import Contamination, contamination, split_of
 from minillm.data.stdlib import docstrings, documents_fingerprint, environment_documents, stdlib_documents
 from minillm.data.stopwords import remove_stop_words

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minillm.data.pack import TokenDataset
+from minillm.data.packing import TokenDataset
 from minillm.data.shingles import mix
 
 Ids = npt.NDArray[np.int64]

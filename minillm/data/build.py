@@ -280,5 +280,10 @@ def _swap_in(work: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():
         os.replace(out, old)
-    os.replace(work, out)
+    try:
+        os.replace(work, out)
+    except BaseException:
+        if old.exists():
+            os.replace(old, out)
+        raise
     shutil.rmtree(old, ignore_errors=True)

@@ -30,7 +30,7 @@ class CorpusConfig:
     val_fraction: float = 0.05  # share of documents held out for validation
     test_fraction: float = 0.0  # share held out for the final test
     seed: int = 0  # another seed gives another split
-    contamination: Literal["report", "drop_held_out", "drop_train"] = "drop_held_out"
+    contamination: Literal["report", "drop_held_out", "drop_train"] = "drop_held_out"  # what is done about overlaps
     contamination_limit: float = 0.2  # share of a document's 13-word runs on the other side from which it is dropped
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 
 from minillm.data import IGNORE, Batcher, TokenDataset, iter_eval_batches
 from minillm.data.batches import permute
-from minillm.data.pack import PackInfo
+from minillm.data.packing import PackInfo
 
 
 class Ring(TokenDataset):

@@ -1,6 +1,7 @@
 """The pipeline: what ends up in the folder, the report, and that nothing half-made ever loads."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from minillm.data import (
     corpus_documents,
     corpus_text,
     load_report,
+    read_documents,
     split_of,
     stdlib_documents,
 )
@@ -139,6 +141,46 @@ def test_an_interrupted_build_leaves_nothing_and_the_old_corpus_in_place(tmp_pat
     newer = build_corpus(some_documents(31), tmp_path / "c", overwrite=True)
     assert load_report(tmp_path / "c") == newer != report
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_the_old_corpus_returns_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = build_corpus(some_documents(30), tmp_path / "c")
+    replace_ = os.replace
+
+    def failing(src: Path, dst: Path) -> None:
+        if str(src).endswith("c.partial"):
+            raise PermissionError("in use")
+        replace_(src, dst)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(PermissionError):
+        build_corpus(some_documents(31), tmp_path / "c", overwrite=True)
+    assert load_report(tmp_path / "c") == report
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_the_messy_example_shows_every_fault_of_its_data_card(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[2] / "data" / "messy"
+    config = CorpusConfig(paragraphs=True, val_fraction=0.2, contamination="report")
+    report = build_corpus(read_documents(folder), tmp_path / "c", config)
+    assert report.documents_in == 15
+    assert report.rules == {
+        "line_endings": 2,
+        "invisible": 7,
+        "unicode": 1,
+        "trailing_space": 2,
+        "blank_lines": 1,
+        "licence": 1,
+        "repeated_lines": 12,
+    }
+    lines = [json.loads(line) for line in (tmp_path / "c" / "dropped.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {(d["source"].split("/")[-1], d["stage"]) for d in lines} >= {
+        ("lamp-copy", "exact"),
+        ("lamp-edited", "near"),
+        ("short", "clean"),
+    }
 
 
 def test_other_peoples_folders_are_safe(tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ PIECES = st.lists(
 
 @given(PIECES, st.sampled_from(["NFC", "NFKC", "none"]))
 @example(["/* licence\n// copyright */ z\n*/"], "NFC")
+@example(["e\u200b\u0301"], "NFC")
+@example(["a\n\n\n# copyright\n\n\n" + "b\n" * 76 + "# licence\n"], "NFC")
 @example(["/*\n// copyright\n*/ x\n*/\n"], "NFC")
 def test_cleaning_is_idempotent_and_leaves_valid_text(pieces: list[str], normalization: str) -> None:
     once = clean_text("".join(pieces), normalization=normalization)  # type: ignore[arg-type]

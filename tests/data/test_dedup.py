@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from minillm.data import dedup
 from minillm.data.dedup import MinHash, NearDuplicates, choose_bands, deduplicate
 from minillm.data.documents import Document, Dropped
 from minillm.data.shingles import ngram_hashes, shingles, word_hashes
@@ -79,6 +80,14 @@ def test_estimate_is_unbiased_over_seeds() -> None:
     assert abs(np.mean(estimates) - jaccard(a, b)) < 4 * np.sqrt(0.25 / (30 * 128))
 
 
+def test_a_signature_does_not_depend_on_the_piece_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = " ".join(text_of(np.random.default_rng(3), 2000))
+    whole = MinHash().signature(text)
+    monkeypatch.setattr(dedup, "_CHUNK", 100)
+    pieces = MinHash().signature(text)
+    assert whole is not None and pieces is not None and np.array_equal(whole, pieces)
+
+
 def test_bands_follow_the_formula() -> None:
     assert choose_bands(128, 0.8) == (21, 6)
     for threshold in (0.3, 0.5, 0.9, 1.0):
@@ -111,7 +120,26 @@ def test_near_copies_are_found_and_others_are_not() -> None:
         NearDuplicates(0)
 
 
-def test_candidates_beyond_the_first_in_a_bucket_are_found() -> None:
+class FixedSignatures(MinHash):
+    """Reads the signature from the text itself, so that a test can choose which bands agree."""
+
+    def __init__(self) -> None:
+        super().__init__(n_permutations=12)
+
+    def signature(self, text: str) -> np.ndarray:
+        return np.array(text.split(), dtype=np.uint32)
+
+
+def test_every_document_of_a_bucket_is_a_candidate() -> None:
+    near = NearDuplicates(0.8, FixedSignatures())
+    assert (near.bands, near.rows) == (6, 2)
+    assert near.check_and_add(Document("1 2 3 4 5 6 7 8 9 10 11 12", "a")) is None
+    assert near.check_and_add(Document("1 2 3 4 5 6 7 8 20 21 22 23", "b")) is None  # shares the first four bands
+    # As b but for two places, so that it meets b only in the bands where a stands first.
+    assert near.check_and_add(Document("1 2 3 4 5 6 7 8 20 99 22 99", "c")) == ("b", 10 / 12)
+
+
+def test_similar_documents_below_the_threshold_are_all_kept_and_found_again() -> None:
     near = NearDuplicates(0.95)  # many rows a band: similar documents that are both kept share buckets
     base = [f"w{i}" for i in range(400)]
     versions = []

@@ -100,6 +100,19 @@ def test_an_interrupted_packing_keeps_the_old_file(tmp_path: Path) -> None:
     assert pack([Document("z", "z")], Bytes(), tmp_path / "t.bin").tokens.tolist() == [256, 122, 256]
 
 
+def test_killed_between_the_two_files_nothing_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack([Document("old", "o")], Bytes(), tmp_path / "t.bin")
+
+    def killed(path: Path, values: dict[str, object]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minillm.data.packing._write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pack([Document("new", "n")], Bytes(), tmp_path / "t.bin")  # as many tokens as the old one
+    with pytest.raises(FileNotFoundError, match="missing"):
+        TokenDataset(tmp_path / "t.bin")
+
+
 def test_incomplete_and_foreign_files_do_not_load(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"missing .*t\.bin"):
         TokenDataset(tmp_path / "t.bin")
