@@ -162,6 +162,8 @@ def norms_per_layer(
     A healthy network shows bars of similar length; bars that shrink or grow steadily from one layer to the next are
     gradients that vanish or explode.
     """
+    from matplotlib.ticker import NullFormatter
+
     panels = [
         (values, label, color)
         for values, label, color in (
@@ -184,6 +186,7 @@ def norms_per_layer(
         ax.invert_yaxis()
         ax.set_xscale("log")
         ax.set_xlim(*whole_decades(values.values()))
+        ax.xaxis.set_minor_formatter(NullFormatter())  # labels at whole powers of ten only
         ax.grid(axis="y", visible=False)
         ax.set_xlabel(label)
     if title:

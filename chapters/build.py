@@ -1,0 +1,220 @@
+"""Build the notebooks: run each chapter's source (a .py file with cells) and write it, with its outputs, as .ipynb.
+
+    python chapters/build.py                       all chapters, at cpu scale
+    python chapters/build.py 02_autograd           one
+    python chapters/build.py 02_autograd --scale smoke --check    run it, exercises' solutions included; write nothing
+    python chapters/build.py --html pages          also write HTML pages into the folder `pages`
+
+A run that leaves a warning, an error, an absolute path or a memory address in an output fails and writes nothing.
+Needs jupytext, nbclient and ipykernel (and nbconvert for --html): `pip install -e ".[dev]"`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+MOST_CELLS = 60
+
+# The solution of an exercise stands in a folded part of the markdown cell below it.
+SOLUTION = re.compile(r"<details>.*?```python\n(.*?)```.*?</details>", re.DOTALL)
+CHECK = re.compile(r"^with check\(\):", re.MULTILINE)
+
+# What a committed output must not hold. Paths of a machine and addresses in its memory differ on the next one.
+UNWANTED = {
+    "an absolute path": re.compile(r"(?<![\w.:/])/(?:home|root|work|usr|opt|tmp|mnt|Users|private|var)/|\b[A-Z]:\\"),
+    "a memory address": re.compile(r"\b0x[0-9a-f]{8,}\b"),
+    "a warning": re.compile(r"\w*Warning: "),
+}
+
+
+def sources() -> list[Path]:
+    """The chapters' sources, in the order of their numbers."""
+    return sorted(FOLDER.glob("[0-9][0-9]_*.py"))
+
+
+def read_source(path: Path) -> Any:
+    """A chapter's source as a notebook without outputs, with cell ids and metadata that never change."""
+    import jupytext
+
+    notebook = jupytext.read(path, fmt="py:percent")
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"},
+    }
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    for i, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{i:02d}"
+        cell["metadata"] = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+    return notebook
+
+
+def with_solutions(notebook: Any) -> Any:
+    """The notebook with a cell after each exercise in which the folded solution stands in for the reader's answer.
+
+    An exercise is a code cell tagged "exercise" with the answer first and `with check():` after it; the next cell is
+    markdown with the solution in <details>. Raises ValueError where that is not so.
+    """
+    import nbformat
+
+    cells = []
+    for cell, following in zip(notebook.cells, [*notebook.cells[1:], None]):
+        cells.append(cell)
+        if "exercise" not in cell.metadata.get("tags", []):
+            continue
+        solution = SOLUTION.search(following.source if following is not None else "")
+        start = CHECK.search(cell.source)
+        if solution is None or start is None:
+            raise ValueError(f"{cell['id']}: an exercise needs `with check():` and, below, a solution in <details>.")
+        source = solution[1] + "\n\n" + cell.source[start.start() :]
+        solved = nbformat.v4.new_code_cell(source, metadata={"tags": ["solution"]})
+        solved["id"] = f"{cell['id']}-solved"
+        cells.append(solved)
+    notebook.cells = cells
+    return notebook
+
+
+def execute(notebook: Any, scale: str, timeout: float) -> Any:
+    """Run all cells in a fresh kernel, in the chapters' folder; an error stops it. `timeout` seconds for each cell."""
+    from nbclient import NotebookClient
+
+    os.environ["MINILLM_SCALE"] = scale
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    options = {"timeout": timeout, "resources": {"metadata": {"path": str(FOLDER)}}, "record_timing": False}
+    return NotebookClient(notebook, kernel_name="python3", **options).execute()
+
+
+def clean(notebook: Any) -> Any:
+    """Outputs as small and as stable as they can be: text printed piece by piece joined, empty metadata."""
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata["language_info"] = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"}
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        outputs: list[Any] = []
+        for output in cell.outputs:
+            if (
+                outputs
+                and output.output_type == "stream" == outputs[-1].output_type
+                and output.name == outputs[-1].name
+            ):
+                outputs[-1].text += output.text
+            else:
+                outputs.append(output)
+            if "metadata" in output:
+                output["metadata"] = {}
+            output.pop("transient", None)
+        cell.outputs = outputs
+    return notebook
+
+
+def problems(notebook: Any) -> list[str]:
+    """What stands in the way of committing this notebook, a line for each; empty if nothing does."""
+    found = []
+    if len(notebook.cells) > MOST_CELLS:
+        found.append(f"{len(notebook.cells)} cells: at most {MOST_CELLS}, or nobody finishes it")
+    count = 0
+    for i, cell in enumerate(notebook.cells):
+        if cell.cell_type != "code":
+            continue
+        count += 1
+        if cell.execution_count != count:
+            found.append(f"cell {i}: not run in order (its number is {cell.execution_count}, expected {count})")
+        for output in cell.outputs:
+            if output.output_type == "error":
+                found.append(f"cell {i}: raised {output.ename}: {output.evalue}")
+            if output.output_type == "stream" and output.name == "stderr":
+                found.append(f"cell {i}: wrote to stderr: {output.text.strip()[:200]}")
+            for text in texts(output):
+                found += [
+                    f"cell {i}: {what} in its output: {hit[0]!r}"
+                    for what, p in UNWANTED.items()
+                    if (hit := p.search(text))
+                ]
+    return found
+
+
+def texts(output: Any) -> list[str]:
+    """The parts of an output that are text."""
+    if output.output_type == "stream":
+        return [output.text]
+    return [value for key, value in output.get("data", {}).items() if not key.startswith("image/png")]
+
+
+def verdicts(notebook: Any) -> list[str]:
+    """What is wrong with the exercises of an executed notebook `with_solutions`, a line for each."""
+    found = []
+    for cell in notebook.cells:
+        printed = "".join(output.text for output in cell.get("outputs", []) if output.output_type == "stream")
+        tags = cell.metadata.get("tags", [])
+        if "exercise" in tags:
+            if "✗ Not yet." not in printed:
+                found.append(f"{cell['id']}: the unsolved exercise passes its check")
+            elif "raised" in printed or len(printed) < 40:
+                found.append(f"{cell['id']}: the unsolved exercise gets no helpful message: {printed!r}")
+        if "solution" in tags and "✓ Correct." not in printed:
+            found.append(f"{cell['id']}: the solution does not pass: {printed!r}")
+    return found
+
+
+def write_html(notebook: Any, path: Path) -> None:
+    """The notebook as a page that needs no network to show code, text and figures (formulas are set by MathJax)."""
+    from nbconvert import HTMLExporter
+
+    body, _ = HTMLExporter().from_notebook_node(notebook)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(body, encoding="utf-8")
+
+
+def build(source: Path, scale: str, check: bool, html: Path | None) -> list[str]:
+    """Run one chapter and, unless `check`, write its notebook; returns what is wrong."""
+    import nbformat
+
+    notebook = read_source(source)
+    too_long = len(notebook.cells) > MOST_CELLS
+    if check:
+        notebook = with_solutions(notebook)
+    notebook = clean(execute(notebook, scale, timeout=600))
+    found = problems(notebook) + (verdicts(notebook) if check else [])
+    if check and not too_long:
+        found = [line for line in found if "at most" not in line]  # the solutions' cells do not count
+    if not found and not check:
+        nbformat.validate(notebook)
+        with open(source.with_suffix(".ipynb"), "w", encoding="utf-8", newline="\n") as file:
+            nbformat.write(notebook, file)
+    if html is not None:
+        write_html(notebook, html / source.with_suffix(".html").name)
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("chapters", nargs="*", help="names such as 02_autograd; all by default")
+    parser.add_argument("--scale", default="cpu", choices=("smoke", "cpu", "gpu"))
+    parser.add_argument("--check", action="store_true", help="run, exercises' solutions included; write no notebook")
+    parser.add_argument("--html", type=Path, help="also write an HTML page into this folder")
+    options = parser.parse_args(arguments)
+    known = {path.stem: path for path in sources()}
+    unknown = [name for name in options.chapters if Path(name).stem not in known]
+    if unknown:
+        parser.error(f"no chapter is called {unknown[0]!r}; there are: {', '.join(known)}")
+    failed = False
+    for name in options.chapters or known:
+        source = known[Path(name).stem]
+        started = time.perf_counter()
+        found = build(source, options.scale, options.check, options.html)
+        print(f"{source.stem}: {time.perf_counter() - started:.0f} s at scale {options.scale}", flush=True)
+        for line in found:
+            print(f"  {line}", flush=True)
+        failed = failed or bool(found)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""What every chapter needs besides the library: the scale, the versions, a check for exercises, finite differences."""
+
+from __future__ import annotations
+
+import os
+import platform
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+SCALES = ("smoke", "cpu", "gpu")
+
+
+def read_scale() -> str:
+    """How much a chapter computes, from the environment variable MINILLM_SCALE: "smoke" (seconds, for tests), "cpu"
+    (the default: minutes on a laptop) or "gpu" (as much as is worth it on a large machine)."""
+    scale = os.environ.get("MINILLM_SCALE", "cpu")
+    if scale not in SCALES:
+        raise ValueError(f"MINILLM_SCALE = {scale!r}: choose one of {', '.join(SCALES)}, or leave it unset for 'cpu'.")
+    return scale
+
+
+def show_versions(scale: str) -> None:
+    """Print what the numbers of a chapter depend on."""
+    import minillm
+
+    print(f"minillm {minillm.__version__}, NumPy {np.__version__}, Python {platform.python_version()}, scale: {scale}")
+
+
+@contextmanager
+def check() -> Iterator[None]:
+    """Run the checks of an exercise and print a verdict. A failed check does not stop the rest of the notebook.
+
+    Inside stand lines such as `assert condition, "what is wrong and where to look"`; any other exception is reported as
+    coming from the answer.
+    """
+    try:
+        yield
+    except AssertionError as error:
+        print(f"✗ Not yet. {error or 'A check failed; it gave no reason.'}")
+    except Exception as error:
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        print(f"✗ Not yet. Your answer raised {type(error).__name__}: {error}\n  in {line.name}: {line.line}")
+    else:
+        print("✓ Correct.")
+
+
+def numerical_gradient(loss: Callable[[], float], x: np.ndarray, eps: float = 1e-6) -> np.ndarray:
+    """dL/dx by central differences, two calls of `loss` for each element of x (float64, changed in place and restored).
+
+    Chapter 02 derives it and shows why eps = 1e-6.
+    """
+    gradient = np.zeros_like(x)
+    for index in np.ndindex(x.shape):
+        kept = x[index]
+        x[index] = kept + eps
+        above = loss()
+        x[index] = kept - eps
+        below = loss()
+        x[index] = kept
+        gradient[index] = (above - below) / (2 * eps)
+    return gradient

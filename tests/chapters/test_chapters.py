@@ -1,0 +1,195 @@
+"""Every chapter runs, its exercises can be solved, and the committed notebook is what its source gives."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+jupytext = pytest.importorskip("jupytext")
+nbformat = pytest.importorskip("nbformat")
+pytest.importorskip("matplotlib")
+
+CHAPTERS = Path(__file__).parents[2] / "chapters"
+specification = importlib.util.spec_from_file_location("chapters_build", CHAPTERS / "build.py")
+build = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(build)
+
+SOURCES = build.sources()
+each_chapter = pytest.mark.parametrize("source", SOURCES, ids=[path.stem for path in SOURCES])
+
+
+def markdown(source):
+    return "\n".join(cell.source for cell in build.read_source(source).cells if cell.cell_type == "markdown")
+
+
+@each_chapter
+def test_chapter_runs_and_its_solutions_pass(source):
+    """At smoke scale, in a process of its own; a chapter's own asserts run too."""
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    command = [sys.executable, str(CHAPTERS / "build.py"), source.stem, "--scale", "smoke", "--check"]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert run.returncode == 0, run.stdout + run.stderr[-3000:]
+
+
+@each_chapter
+def test_notebook_is_in_step_with_its_source(source):
+    expected = build.read_source(source)
+    committed = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    hint = f"run: python chapters/build.py {source.stem}"
+    assert len(committed.cells) == len(expected.cells), hint
+    for have, want in zip(committed.cells, expected.cells):
+        assert (have.cell_type, have.source, have.metadata) == (want.cell_type, want.source, want.metadata), hint
+        assert have["id"] == want["id"], hint
+
+
+@each_chapter
+def test_committed_outputs_are_clean(source):
+    committed = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    nbformat.validate(committed)
+    assert build.problems(committed) == []
+    assert any(
+        "scale: cpu" in text for cell in committed.cells for o in cell.get("outputs", []) for text in build.texts(o)
+    )
+    pictures = [o for cell in committed.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert len(pictures) >= 2, "at least two plots that carry an argument"
+
+
+@each_chapter
+def test_exercises_are_graded(source):
+    """3 to 6 of them, each with its difficulty and minutes in the heading."""
+    headings = re.findall(r"^### Exercise \d.*$", markdown(source), re.MULTILINE)
+    exercises = [cell for cell in build.read_source(source).cells if "exercise" in cell.metadata.get("tags", [])]
+    assert 3 <= len(headings) == len(exercises) <= 6
+    for heading in headings:
+        assert re.search(r"\((easy|medium|hard), \d+ minutes\)", heading), heading
+
+
+@each_chapter
+def test_names_in_the_text_exist(source):
+    """Every `minillm.a.b` in the prose can be imported; so the "step into it" box cannot go stale."""
+    names = set(re.findall(r"`(minillm(?:\.\w+)+)", markdown(source)))
+    assert "step into it" in markdown(source).lower()
+    assert len(names) >= 3
+    for name in sorted(names):
+        assert resolve(name) is not None, f"{name} does not exist"
+
+
+def resolve(name):
+    """The module, class, function or attribute of that dotted name, or None."""
+    parts = name.split(".")
+    for i in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:i]))
+        except ImportError:
+            continue
+        for part in parts[i:]:
+            if not hasattr(found, part):
+                return None
+            found = getattr(found, part)
+        return found
+    return None
+
+
+@each_chapter
+def test_contents_page_names_every_chapter(source):
+    assert f"({source.stem}.ipynb)" in (CHAPTERS / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_notebook_has_a_source():
+    assert {path.stem for path in CHAPTERS.glob("*.ipynb")} == {path.stem for path in SOURCES}
+
+
+# --- the workshop itself ------------------------------------------------------------------------------------------------
+
+
+def code_cell(source, outputs=(), count=1, tags=()):
+    metadata = {"tags": list(tags)} if tags else {}
+    return nbformat.v4.new_code_cell(source, outputs=list(outputs), execution_count=count, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    "text, what",
+    [
+        ("saved to /home/ada/run", "an absolute path"),
+        (r"saved to C:\Users", "an absolute path"),
+        ("<object at 0x7f637e70ad10>", "a memory address"),
+        ("UserWarning: look out", "a warning"),
+    ],
+)
+def test_problems_finds_what_must_not_be_committed(text, what):
+    output = nbformat.v4.new_output("stream", name="stdout", text=text)
+    assert what in build.problems(nbformat.v4.new_notebook(cells=[code_cell("x", [output])]))[0]
+
+
+def test_problems_accepts_ordinary_outputs():
+    output = nbformat.v4.new_output(
+        "stream", name="stdout", text="loss 2.31, and/or 3/4 of https://arxiv.org/abs/1706.03762"
+    )
+    assert build.problems(nbformat.v4.new_notebook(cells=[code_cell("x", [output])])) == []
+
+
+def test_problems_finds_stderr_errors_wrong_order_and_length():
+    stderr = nbformat.v4.new_output("stream", name="stderr", text="careful")
+    error = nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
+    found = build.problems(nbformat.v4.new_notebook(cells=[code_cell("x", [stderr]), code_cell("y", [error], count=5)]))
+    assert [part in line for part, line in zip(("stderr", "not run in order", "ValueError"), found)] == [True] * 3
+    assert (
+        "at most 60"
+        in build.problems(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("") for _ in range(61)]))[0]
+    )
+
+
+EXERCISE = "answer = None\n\n\nwith check():\n    assert answer == 42, 'not 42'"
+
+
+def test_the_solution_takes_the_place_of_the_answer():
+    solution = nbformat.v4.new_markdown_cell(
+        "<details><summary>Solution</summary>\n\n```python\nanswer = 42\n```\n\n</details>"
+    )
+    notebook = build.with_solutions(nbformat.v4.new_notebook(cells=[code_cell(EXERCISE, tags=["exercise"]), solution]))
+    assert [cell.cell_type for cell in notebook.cells] == ["code", "code", "markdown"]
+    assert notebook.cells[1].source.startswith("answer = 42\n") and "answer == 42" in notebook.cells[1].source
+    with pytest.raises(ValueError, match="needs"):
+        build.with_solutions(nbformat.v4.new_notebook(cells=[code_cell(EXERCISE, tags=["exercise"])]))
+
+
+def test_verdicts():
+    def printed(text, tag):
+        return code_cell("x", [nbformat.v4.new_output("stream", name="stdout", text=text)], tags=[tag])
+
+    good = [
+        printed("✗ Not yet. The answer is a number between 41 and 43.", "exercise"),
+        printed("✓ Correct.", "solution"),
+    ]
+    assert build.verdicts(nbformat.v4.new_notebook(cells=good)) == []
+    bad = [
+        printed("✓ Correct.", "exercise"),
+        printed("✗ Not yet. Your answer raised TypeError: None has no shape", "exercise"),
+        printed("✗ Not yet. no", "solution"),
+    ]
+    assert len(build.verdicts(nbformat.v4.new_notebook(cells=bad))) == 3
+
+
+def test_check_and_scale(monkeypatch, capsys):
+    specification = importlib.util.spec_from_file_location("chapters_workshop", CHAPTERS / "workshop.py")
+    workshop = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(workshop)
+    with workshop.check():
+        raise AssertionError("look at the sign")
+    with workshop.check():
+        int("x")
+    with workshop.check():
+        pass
+    out = capsys.readouterr().out
+    assert out.startswith("✗ Not yet. look at the sign\n✗ Not yet. Your answer raised ValueError") and out.endswith(
+        "✓ Correct.\n"
+    )
+    monkeypatch.setenv("MINILLM_SCALE", "huge")
+    with pytest.raises(ValueError, match="choose one of"):
+        workshop.read_scale()

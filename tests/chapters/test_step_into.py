@@ -1,0 +1,56 @@
+"""A debugger's "step into" goes from model(ids) to NumPy with one frame per module, layer and op, and nothing between."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minillm
+from minillm.models.gpt import GPT, GPTConfig
+
+PACKAGE = str(Path(minillm.__file__).parent)
+
+
+def frames_to(target, call):
+    """The frames (file: qualified name) between `call` and the first call of the function `target` in numpy_ops."""
+    found = []
+
+    def profile(frame, event, _):
+        if event == "call" and not found and frame.f_code.co_name == target and "numpy_ops" in frame.f_code.co_filename:
+            while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+                name = getattr(frame.f_code, "co_qualname", frame.f_code.co_name)  # the class too, from Python 3.11 on
+                found.append(f"{Path(frame.f_code.co_filename).stem}: {name.rpartition('.')[2]}")
+                frame = frame.f_back
+
+    sys.setprofile(profile)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return found[::-1]
+
+
+BLOCK = ["nn: __call__", "gpt: forward", "gpt: hidden", "nn: __call__", "gpt: forward"]  # the model, then one block
+
+
+@pytest.mark.parametrize(
+    "op, expected",
+    [
+        ("embedding", ["nn: __call__", "gpt: forward", "gpt: hidden", "nn: __call__", "nn: forward", "ops: embedding", "linear: embedding"]),
+        ("layer_norm", [*BLOCK, "nn: __call__", "nn: forward", "ops: layer_norm", "normalization: layer_norm"]),
+        ("attention", [*BLOCK, "nn: __call__", "gpt: forward", "ops: attention", "attention: attention"]),
+        ("gelu", [*BLOCK, "nn: __call__", "gpt: forward", "ops: gelu", "activations: gelu"]),
+    ],
+)  # fmt: skip
+def test_one_frame_per_module_layer_and_op(op, expected):
+    model = GPT(GPTConfig(vocab_size=11, context=8, n_layers=1, n_heads=2, d_model=8), rng=np.random.default_rng(0))
+    ids = np.arange(5)[None]
+    assert frames_to(op, lambda: model(ids)) == expected
+
+
+def test_backward_is_called_by_backward():
+    model = GPT(GPTConfig(vocab_size=11, context=8, n_layers=1, n_heads=2, d_model=8), rng=np.random.default_rng(0))
+    ids = np.arange(5)[None]
+    loss = model(ids, targets=ids)
+    assert frames_to("layer_norm_backward", loss.backward) == ["tensor: backward", "normalization: layer_norm_backward"]
