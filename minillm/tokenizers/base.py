@@ -44,6 +44,10 @@ class Tokenizer:
         """All that decides which ids a text gets, ready for JSON."""
         raise NotImplementedError(f"{type(self).__name__} must describe itself")
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `path` (or `path`/tokenizer.json, unless the name ends in .json), whole or not at all."""
+        raise NotImplementedError(f"{type(self).__name__} must say how it is saved")
+
     # ---- properties
 
     @property
