@@ -27,7 +27,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from .models import GPT, config_from_dict, model_from_config
+from .models import Model, config_from_dict, model_from_config
 from .tokenizers import load_tokenizer
 from .tokenizers.base import Tokenizer
 
@@ -118,7 +118,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     return Checkpoint(path, config, _read_arrays(path / MODEL_FILE), _read_arrays(path / OPTIMIZER_FILE), state)
 
 
-def load_model(folder: str | Path) -> GPT:
+def load_model(folder: str | Path) -> Model:
     """Build the model that `folder`'s config.json describes and give it the weights of model.safetensors.
 
     `folder` is a checkpoint, or a run folder, from which its `best` checkpoint is taken (else `last`).
@@ -140,7 +140,7 @@ def load_model(folder: str | Path) -> GPT:
     return model
 
 
-def load_model_and_tokenizer(folder: str | Path) -> tuple[GPT, Tokenizer]:
+def load_model_and_tokenizer(folder: str | Path) -> tuple[Model, Tokenizer]:
     """`load_model` and the tokenizer saved beside it. Raises CheckpointError if the two do not fit each other."""
     path = checkpoint_in(folder)
     if not (path / "tokenizer.json").exists():

@@ -26,13 +26,13 @@ MAY_CHANGE = ("dropout", "attention")  # settings of a model that a resumed run 
 class TrainConfig:
     """How to train. Where 0 means "off", the comment says so."""
 
-    seed: int = 1337
+    seed: int = 1337  # of the initial weights, the order of the data and dropout
     max_steps: int = 1000  # updates of the weights; 0: as many as max_seconds allows
     max_seconds: float = 0.0  # time budget, evaluations included, that the schedule is fitted to; 0: none
     batch_size: int = 16  # sequences per micro-batch and process
     grad_accumulation: int = 1  # micro-batches per step
 
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd"] = "adamw"  # or sgd
     lr: float = 1e-3  # at the schedule's peak
     weight_decay: float = 0.1  # of weight matrices only
     beta1: float = 0.9  # adamw
@@ -41,9 +41,9 @@ class TrainConfig:
     momentum: float = 0.9  # sgd
     nesterov: bool = False  # sgd
     grad_clip: float = 1.0  # largest norm of all gradients together; 0: no clipping
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.0  # part of each target that is spread over the whole vocabulary
 
-    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"  # or linear, wsd, constant
     warmup_steps: int = 100  # under a time budget, at most a tenth of the steps that fit into it
     final_lr: float = 0.1  # where the schedule ends, as a part of the peak
 
@@ -118,7 +118,7 @@ def train(
     for a run that cannot be resumed, and FileExistsError for a run that is there already when `resume` is False.
     """
     out_dir = Path(out_dir)
-    new = None if resume else new_run_folder(out_dir)  # before the engine, in which several processes wait for each other
+    new = None if resume else new_run_folder(out_dir)  # before the engine, where several processes wait for each other
     run = engine(model, config)
     batcher = Batcher(
         train_data, config.batch_size, model.config.context, seed=config.seed, rank=run.rank, world_size=run.world_size

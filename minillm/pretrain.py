@@ -1,0 +1,155 @@
+"""Pretraining from files: a corpus, a tokenizer and a configuration become a run folder with a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .checkpoint import CheckpointError
+from .config import ConfigError, Sections, build, nearest, read_toml, to_toml
+from .data import TokenDataset, load_report, pack
+from .engine import Engine, Model, NumpyEngine
+from .models import GPTConfig, LlamaConfig, LSTMConfig, model_from_config
+from .tokenizers import load_tokenizer
+from .tokenizers.base import Tokenizer
+from .train import TrainConfig, TrainResult, new_run_folder, train
+
+CONFIG_FILE = "config.toml"
+PRESETS = Path(__file__).parent / "configs"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to train on."""
+
+    corpus: str = ""  # folder made by `minillm corpus`
+    tokenizer: str = ""  # tokenizer.json made by `minillm tokenizer train`
+
+
+SECTIONS: dict[str, Any] = {"data": DataConfig, "model": GPTConfig, "train": TrainConfig}
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """The three sections of a config file. What [model] leaves out is GPT-2's; its vocab_size is the tokenizer's."""
+
+    data: DataConfig
+    model: GPTConfig | LlamaConfig | LSTMConfig
+    train: TrainConfig
+
+    def save(self, path: str | Path) -> None:
+        """Write a TOML file that makes this run again."""
+        sections = {"data": self.data, "model": self.model, "train": self.train}
+        Path(path).write_text(to_toml("The configuration of this run, defaults included.", sections), encoding="utf-8")
+
+
+def read_config(name: str | Path) -> Sections:
+    """The sections of a TOML file, given by its path or, for one that comes with minillm, by its name."""
+    preset = PRESETS / f"{name}.toml"
+    if not Path(name).exists() and preset.exists():
+        return read_toml(preset, SECTIONS)
+    if not Path(name).exists() and Path(name).suffix != ".toml":
+        names = sorted(path.stem for path in PRESETS.glob("*.toml"))
+        raise ConfigError(f"no config file {name}, and none of that name comes along. {nearest(str(name), names)}")
+    return read_toml(name, SECTIONS)
+
+
+def build_config(sections: Sections) -> tuple[PretrainConfig, Tokenizer]:
+    """Check all sections and make their dataclasses; the tokenizer is loaded, since the model needs its vocab_size.
+
+    Raises ConfigError, naming section, key and value, and what `load_tokenizer` raises.
+    """
+    data = build(DataConfig, sections.get("data", {}), "[data]")
+    for key in ("corpus", "tokenizer"):
+        if not getattr(data, key):
+            raise ConfigError(f"[data]: {key} is not set: give --{key} PATH, or {key} = \"PATH\" in the config file")
+    train_config = build(TrainConfig, sections.get("train", {}), "[train]")
+    tokenizer = load_tokenizer(data.tokenizer)
+    model = {"vocab_size": tokenizer.vocab_size, **sections.get("model", {})}
+    return PretrainConfig(data, build(model_config_class(model), model, "[model]"), train_config), tokenizer
+
+
+def model_config_class(section: dict[str, Any]) -> Any:
+    """The config class that a [model] section asks for by its model_type: the models that predict the next token."""
+    kind = section.get("model_type", "gpt")
+    if kind == "gpt":
+        return GPTConfig
+    if kind == "llama":
+        return LlamaConfig
+    if kind == "lstm":
+        return LSTMConfig
+    raise ConfigError(f"[model]: model_type {kind!r} cannot be pretrained on plain text. Known: gpt, llama, lstm.")
+
+
+def packed(corpus: str | Path, split: str, tokenizer: Tokenizer, *, progress: bool = False) -> TokenDataset:
+    """The token file of one split of a corpus; made now, unless this tokenizer has packed this corpus before.
+
+    It lies in the corpus folder, under the tokenizer's fingerprint. Raises FileNotFoundError for no corpus there.
+    """
+    load_report(corpus)  # raises for a folder that is no corpus
+    path = Path(corpus) / f"tokens-{tokenizer.fingerprint()}" / f"{split}.bin"
+    if path.with_suffix(".json").exists():
+        return TokenDataset(path)
+    return pack(Path(corpus) / f"{split}.jsonl", tokenizer, path, progress=progress)
+
+
+def pretrain(
+    sections: Sections,
+    out_dir: str | Path,
+    *,
+    engine: Callable[[Model, TrainConfig], Engine] = NumpyEngine,
+    resume: bool = False,
+    progress: bool = True,
+) -> TrainResult:
+    """Train the model that `sections` describe in the run folder `out_dir`, in which the configuration is echoed.
+
+    With `resume`, `out_dir` holds an interrupted run: see `resumed_sections`. Raises as `build_config` and `train` do.
+    """
+    out_dir = Path(out_dir)
+    config, tokenizer = build_config(sections)
+    train_data = packed(config.data.corpus, "train", tokenizer, progress=progress)
+    val_data = packed(config.data.corpus, "val", tokenizer, progress=progress)
+    model = model_from_config(config.model, np.random.default_rng(config.train.seed))
+    if progress:
+        print(summary(config, model, train_data, val_data))
+    if not resume:
+        new_run_folder(out_dir)  # raises if there is a run in it
+    config.save(out_dir / CONFIG_FILE)
+    return train(
+        model,
+        train_data,
+        val_data,
+        config.train,
+        out_dir,
+        engine=engine,
+        tokenizer=tokenizer,
+        resume=resume,
+        progress=progress,
+    )
+
+
+def resumed_sections(out_dir: str | Path) -> Sections:
+    """The sections of the run in `out_dir`, as it was configured. Raises CheckpointError where there is none."""
+    path = Path(out_dir) / CONFIG_FILE
+    if not path.exists():
+        raise CheckpointError(f"there is no run to resume in {out_dir}: it has no {CONFIG_FILE}")
+    return read_toml(path, SECTIONS)
+
+
+def summary(config: PretrainConfig, model: Model, train_data: TokenDataset, val_data: TokenDataset) -> str:
+    """What is about to be trained, in four lines."""
+    n_parameters = sum(p.data.size for p in model.parameters())
+    t = config.train
+    n_tokens = t.batch_size * t.grad_accumulation * config.model.context
+    length = f"{t.max_steps:,} steps" if t.max_steps else f"{t.max_seconds:,.0f} seconds"
+    return (
+        f"model      {config.model.model_type} with {n_parameters:,} parameters, "
+        f"{config.model.n_layers} layers, context {config.model.context}\n"
+        f"train      {len(train_data):,} tokens ({train_data.n_bytes / 1e6:.2f} MB of text)\n"
+        f"validation {len(val_data):,} tokens ({val_data.n_bytes / 1e6:.2f} MB)\n"
+        f"run        {length} of {n_tokens:,} tokens each and process"
+    )

@@ -1,0 +1,176 @@
+"""`minillm quickstart`: from raw text to a language model that you trained yourself, in about four minutes.
+
+Everything happens in this process, in NumPy, without a network. Each step below calls one part of the library and
+prints what it did, which file holds the code, and what it wrote: read along.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from .baselines import NGramModel, xz_bits_per_byte
+from .checkpoint import load_model_and_tokenizer
+from .data import build_corpus, corpus_documents, corpus_text, stdlib_documents
+from .engine import batch_loss, peak_memory_gb
+from .evaluate import Evaluation, evaluate
+from .generate import Sampling, stream_text
+from .pretrain import packed, pretrain, read_config
+from .runlog import read_metrics
+from .tokenizers import BPETokenizer
+from .tokenizers.show import render
+from .train import TrainResult
+
+VOCAB_SIZE = 2048
+BYTES_PER_SECOND = 100_000  # of training time: more text than can be read in it, so that no text is seen twice
+PROMPTS = ("def read", "class Queue", "import")
+
+
+def quickstart(out: str | Path, *, seconds: float = 150.0, seed: int = 1337, overwrite: bool = False) -> int:
+    """Make the run folder `out`, training for `seconds`; returns the exit status (130 if stopped by Ctrl-C).
+
+    Raises FileExistsError if the folder holds something already and `overwrite` is False, or is no quickstart's.
+    """
+    if not seconds > 0:
+        raise ValueError(f"seconds is {seconds}: the time to train for must be above 0")
+    began = time.perf_counter()
+    out = Path(out)
+    make_folder(out, overwrite)
+
+    say(1, "Collect text: the source of Python's standard library, which is on this machine already")
+    print("  read minillm/data/: clean.py, dedup.py and split.py, put together in build.py")
+    report = build_corpus(stdlib_documents(max_bytes=int(seconds * BYTES_PER_SECOND)), out / "corpus")
+    print(indent(report.summary()))
+    print(f"  wrote {out / 'corpus'}: train.jsonl, val.jsonl, report.json, dropped.jsonl")
+
+    say(2, "Train a tokenizer: byte-pair encoding learns which pieces of text stand together often")
+    print("  read minillm/tokenizers/bpe.py")
+    tokenizer = BPETokenizer.train((document.text for document in corpus_documents(out / "corpus")), VOCAB_SIZE)
+    tokenizer.save(out / "tokenizer.json")
+    example = "    return self._data[index]"
+    pieces = " ".join(render(tokenizer.token_bytes(id)) for id in tokenizer.encode(example))
+    print(f"  {tokenizer.vocab_size:,} tokens; the line {example!r} becomes {pieces}")
+    print(f"  wrote {out / 'tokenizer.json'}")
+
+    say(3, "Encode the text: every document becomes token ids in one long file")
+    print("  read minillm/data/pack.py and batches.py")
+    train_data, val_data = (packed(out / "corpus", split, tokenizer) for split in ("train", "val"))
+    print(f"  training   {len(train_data):>9,} tokens, {train_data.n_bytes / len(train_data):.2f} bytes each")
+    print(f"  validation {len(val_data):>9,} tokens, from modules that the model never sees")
+    print(f"  wrote {train_data.path.parent}")
+
+    say(4, f"Train a GPT for {seconds:,.0f} seconds to predict the next token")
+    print("  read minillm/models/gpt.py (the model), train.py (the loop), optim.py (AdamW), tensor.py (gradients)")
+    result = train_model(out, seconds, seed)
+    if result.signal is not None:
+        print(f"stopped; to go on: minillm pretrain --resume --out {shlex.quote(str(out))}")
+        return 128 + result.signal
+
+    say(5, "Evaluate on the held-out modules, beside models that only count, and a compressor")
+    print("  read minillm/evaluate.py and baselines.py")
+    model, _ = load_model_and_tokenizer(out / "best")
+    evaluation = evaluate(
+        lambda ids, targets: batch_loss(model, ids, targets), val_data, batch_size=16, context=model.config.context
+    )
+    table = compare(out / "corpus", evaluation)
+    print(indent(format_table(table)))
+    print(f"  the GPT has read {result.state.tokens:,} tokens, the others all {len(train_data):,} of the training text")
+
+    say(6, "Generate: sample one token after another")
+    print("  read minillm/generate.py")
+    samples = []
+    sampling = Sampling(temperature=0.8)
+    for i, prompt in enumerate(PROMPTS):
+        continuation = stream_text(model, tokenizer, prompt, max_new_tokens=100, sampling=sampling, seed=seed + i)
+        samples.append(prompt + "".join(continuation))
+    print(indent("\n\n".join(samples), "  | "))
+    (out / "samples.txt").write_text("\n\n".join(samples) + "\n", encoding="utf-8")
+
+    total = time.perf_counter() - began
+    say(7, f"Done in {total:,.0f} s, with at most {peak_memory_gb():.2f} GB of memory. The run folder:")
+    results = {"bits_per_byte": table, "tokens_seen": result.state.tokens, "seconds": total}
+    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    plotted = plot(out / "metrics.jsonl", out / "loss.png")
+    print(
+        f"  {out}\n"
+        f"    best, last       checkpoints: weights, optimizer, tokenizer (read minillm/checkpoint.py)\n"
+        f"    metrics.jsonl    one line per step and evaluation\n"
+        f"    config.toml      every setting of this run\n"
+        f"    results.json     the table above; samples.txt: the samples\n"
+        f"    loss.png         {'the loss curves' if plotted else 'not drawn, since matplotlib is not installed'}\n"
+        f"Next:\n"
+        f"  minillm generate {shlex.quote(str(out))} --prompt 'class Queue'\n"
+        f"  minillm tokenizer show {shlex.quote(str(out / 'tokenizer.json'))} 'any text'\n"
+        f"  minillm pretrain --help"
+    )
+    return 0
+
+
+def say(number: int, text: str) -> None:
+    print(f"\n{number}. {text}", flush=True)
+
+
+def indent(text: str, by: str = "  ") -> str:
+    return "\n".join(by + line for line in text.splitlines())
+
+
+def make_folder(out: Path, overwrite: bool) -> None:
+    """An empty folder `out`. Only an earlier quickstart is ever removed: its folder holds a corpus."""
+    if out.exists() and any(out.iterdir()):
+        if not overwrite or not (out / "corpus").is_dir():
+            raise FileExistsError(
+                f"{out} is not empty: choose another folder with --out, or, to replace an earlier quickstart in it, "
+                "give --overwrite"
+            )
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def train_model(out: Path, seconds: float, seed: int) -> TrainResult:
+    """Train what configs/quickstart.toml describes on the corpus and tokenizer in `out`."""
+    sections = read_config("quickstart")
+    sections["data"] = {"corpus": str((out / "corpus").resolve()), "tokenizer": str((out / "tokenizer.json").resolve())}
+    sections["train"] |= {"max_seconds": seconds, "seed": seed}
+    return pretrain(sections, out)
+
+
+def compare(corpus: Path, evaluation: Evaluation) -> dict[str, float]:
+    """Bits per byte of the validation text: what n-grams and xz need once they have the training text, and the GPT."""
+    train_text, val_text = corpus_text(corpus, "train"), corpus_text(corpus, "val")
+    n_bytes = len(val_text.encode())
+    counts = NGramModel.fit(train_text, order=5).total_bits(val_text) / n_bytes
+    return {
+        "unigram (how often each byte occurs)": float(counts[0]),
+        "5-gram (the byte after the last four)": float(counts[4]),
+        "xz, alone": xz_bits_per_byte(val_text),
+        "xz, after the training text": xz_bits_per_byte(val_text, train_text),
+        "GPT, this run": evaluation.bits_per_byte,
+    }
+
+
+def format_table(table: dict[str, float]) -> str:
+    """The comparison, a row each, the worst first."""
+    rows = sorted(table.items(), key=lambda row: -row[1])
+    lines = [f"  {name:40} {bits:.3f}" for name, bits in rows]
+    return "\n".join(["bits per byte (fewer is better; random bytes need 8)", *lines])
+
+
+def plot(metrics: Path, path: Path) -> bool:
+    """Draw the loss of training and validation over the steps; False where matplotlib is missing."""
+    try:
+        from .plot import LiveCurve
+
+        curve: Any = LiveCurve(title="quickstart")
+        for row in read_metrics(metrics):
+            if "loss" in row:
+                curve.train.append((row["step"], row["loss"]))
+            else:
+                curve.val.append((row["step"], row["val_loss"]))
+        curve.draw().savefig(path)
+    except ImportError:
+        return False
+    return True
