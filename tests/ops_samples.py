@@ -1,4 +1,5 @@
-"""One entry for every op of minillm.ops and every differentiable method of Tensor: what to call it with, and what to expect.
+"""One entry for every op of minillm.ops and every differentiable method of Tensor: what to call it with, and what to
+expect.
 
 An entry has no optional field, and test_ops.py runs every check on every entry, so that an op cannot be added without
 finite differences, PyTorch's value and gradient, dtype preservation, a freed graph and a composed twin.
@@ -51,7 +52,7 @@ def listed(op: Callable) -> Callable:
     return call
 
 
-# --- inputs ------------------------------------------------------------------------------------------------------------
+# --- inputs ---------------------------------------------------------------------------------------------------------
 
 sides = st.integers(1, 4)
 
@@ -132,7 +133,8 @@ def items(draw):
     repeated = np.array([rows - 1, 0, rows - 1, 1])
     index = draw(
         st.sampled_from([
-            0, -1, slice(1, None), slice(None, None, 2), (Ellipsis, 1), (slice(None), slice(0, 1)), (slice(None), None, 0),
+            0, -1, slice(1, None), slice(None, None, 2), (Ellipsis, 1), (slice(None), slice(0, 1)), (slice(None),
+            None, 0),
             repeated, repeated.tolist(), (repeated, slice(1, None)), (slice(None), np.array([[0, 1], [1, 1]])),
             (repeated, np.array([1, 0, 1, 1])), np.arange(rows) % 2 == 0, (1, repeated.clip(0, 1)), np.array(1),
         ])
@@ -274,7 +276,7 @@ def wheres(draw):
     return Call([draw(values(a)), draw(values(b))], {"condition": draw(booleans(c))})
 
 
-# --- the entries -------------------------------------------------------------------------------------------------------
+# --- the entries ----------------------------------------------------------------------------------------------------
 
 reduction = st.sampled_from(["mean", "sum"])
 
@@ -336,7 +338,8 @@ def power(x, *, exponent):
 
 
 def converted(x):
-    """To its own precision: finite differences would drown in the digits that float32 drops (test_tensor.py converts)."""
+    """To its own precision: finite differences would drown in the digits that float32 drops (test_tensor.py
+    converts)."""
     return x.to(x.dtype)
 
 
@@ -377,6 +380,17 @@ METHODS: dict[str, Entry] = {
 
 PRIMITIVES = {"__add__", "__radd__", "__mul__", "__rmul__", "exp", "log", "reshape", "transpose", "__getitem__"}
 
-NOT_DIFFERENTIABLE = {"__init__", "__len__", "__repr__", "backward", "detach", "from_op", "item", "like", "numpy", "operand"}
+NOT_DIFFERENTIABLE = {
+    "__init__",
+    "__len__",
+    "__repr__",
+    "backward",
+    "detach",
+    "from_op",
+    "item",
+    "like",
+    "numpy",
+    "operand",
+}
 
 ENTRIES = {**OPS, **METHODS}

@@ -1,4 +1,5 @@
-"""`import minillm` is light: the core needs NumPy and a few small packages, never torch, triton, matplotlib or transformers."""
+"""`import minillm` is light: the core needs NumPy and a few small packages, never torch, triton, matplotlib or
+transformers."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ def test_initial_weights_have_the_standard_deviation_they_were_asked_for():
     assert abs(linear.weight.data.mean()) < 0.001 and not linear.bias.data.any()
 
 
-# --- the key/value cache -----------------------------------------------------------------------------------------------
+# --- the key/value cache --------------------------------------------------------------------------------------------
 
 
 def test_the_cache_returns_everything_so_far():

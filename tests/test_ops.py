@@ -7,12 +7,10 @@ error messages.
 from __future__ import annotations
 
 import gc
-import math
 import weakref
 
 import numpy as np
 import pytest
-import torch_references as reference
 import twins
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,7 +29,7 @@ def torch():
     return pytest.importorskip("torch")
 
 
-# --- running a call ----------------------------------------------------------------------------------------------------
+# --- running a call -------------------------------------------------------------------------------------------------
 
 
 def outputs(result) -> list:
@@ -109,14 +107,15 @@ def laid_out(array: np.ndarray, layout: str) -> np.ndarray:
     return array
 
 
-# --- the checks, each for every entry ----------------------------------------------------------------------------------
+# --- the checks, each for every entry -------------------------------------------------------------------------------
 
 
 @every_entry
 @examples
 @given(data=st.data())
 def test_gradients_equal_finite_differences(name, data):
-    """In float64: move all inputs along random directions by ±ε, one input at a time; the loss must change as the gradient says."""
+    """In float64: move all inputs along random directions by ±ε, one input at a time; the loss must change as the
+    gradient says."""
     entry = ENTRIES[name]
     call = data.draw(entry.calls)
     outs, grads = gradients(entry.ours, call)
@@ -141,7 +140,8 @@ def test_gradients_equal_finite_differences(name, data):
 @examples
 @given(data=st.data())
 def test_values_and_gradients_equal_torch_in_any_layout(name, data, torch):
-    """In float64 at 1e-12, inputs and incoming gradients contiguous, transposed, sliced, reversed or with stride 0. All of them
+    """In float64 at 1e-12, inputs and incoming gradients contiguous, transposed, sliced, reversed or with stride 0.
+    All of them
     are read-only: neither forward nor backward may write into what it was given."""
     entry = ENTRIES[name]
     call = data.draw(entry.calls)
@@ -211,7 +211,8 @@ def arrays_in(things) -> list[np.ndarray]:
 @settings(max_examples=8)
 @given(data=st.data())
 def test_the_graph_is_freed(name, data):
-    """Without the garbage collector: when the result is dropped, and when backward() has run, nothing of the graph is left."""
+    """Without the garbage collector: when the result is dropped, and when backward() has run, nothing of the graph is
+    left."""
     entry = ENTRIES[name]
     call = data.draw(entry.calls)
     tensors = [Tensor(array, requires_grad=True) for array in call.inputs]
@@ -252,7 +253,8 @@ def test_each_input_alone_gets_the_same_gradient(name, data):
 @settings(max_examples=8)
 @given(data=st.data())
 def test_a_second_backward_adds_the_same_again(name, data):
-    """With retain_graph: a backward that wrote into its saved arrays or its incoming gradient would differ the second time."""
+    """With retain_graph: a backward that wrote into its saved arrays or its incoming gradient would differ the second
+    time."""
     entry = ENTRIES[name]
     call = data.draw(entry.calls)
     _, once = gradients(entry.ours, call)
@@ -282,18 +284,19 @@ def test_no_graph_without_need(name, data):
 @settings(max_examples=5)
 @given(data=st.data())
 def test_float32_and_float64_do_not_mix(name, data):
-    """One input of another precision than the rest: an error that names both, not a network that turns float64 in silence."""
+    """One input of another precision than the rest: an error that names both, not a network that turns float64 in
+    silence."""
     entry = ENTRIES[name]
     call = data.draw(entry.calls)
     if len(call.inputs) < 2:
         return
     for odd in range(len(call.inputs)):
         tensors = [Tensor(a.astype(np.float64 if i == odd else np.float32)) for i, a in enumerate(call.inputs)]
-        with pytest.raises(TypeError, match="float32.*float64|float64.*float32"):
+        with pytest.raises(TypeError, match=r"float32.*float64|float64.*float32"):
             entry.ours(*tensors, **as_float32(call).options)
 
 
-# --- the meta-test: no op escapes --------------------------------------------------------------------------------------
+# --- the meta-test: no op escapes -----------------------------------------------------------------------------------
 
 
 def test_every_op_and_every_method_is_registered():

@@ -28,7 +28,7 @@ def without_garbage_collector():
     gc.enable()
 
 
-# --- 1. reference cycles -----------------------------------------------------------------------------------------------
+# --- 1. reference cycles --------------------------------------------------------------------------------------------
 
 
 def network(x: Tensor, weight: Tensor) -> Tensor:
@@ -83,7 +83,8 @@ def test_a_result_dies_with_its_last_reference(without_garbage_collector):
 
 
 def test_saved_arrays_are_freed_while_backward_runs():
-    """The memory of a chain shrinks as backward passes: the peak is no more than the forward's, plus a few gradients."""
+    """The memory of a chain shrinks as backward passes: the peak is no more than the forward's, plus a few
+    gradients."""
     x = leaf(100_000)
     tracemalloc.start()
     try:
@@ -104,7 +105,7 @@ def test_saved_arrays_are_freed_while_backward_runs():
     assert now < 2 * one  # the gradient of x, no more
 
 
-# --- 2. depth and shape of the graph -----------------------------------------------------------------------------------
+# --- 2. depth and shape of the graph --------------------------------------------------------------------------------
 
 
 def chain(n: int, x: Tensor) -> Tensor:
@@ -181,7 +182,7 @@ def test_one_tensor_as_query_key_and_value():
     np.testing.assert_allclose(x.grad, y.grad, rtol=1e-12, atol=1e-14)
 
 
-# --- 3. aliasing of gradients ------------------------------------------------------------------------------------------
+# --- 3. aliasing of gradients ---------------------------------------------------------------------------------------
 
 
 def reshaped(a, b):
@@ -233,7 +234,8 @@ def plain(a, b):
     [plain, reshaped, transposed, summed, broadcast, subtracted, stacked, joined, reused, chosen, sliced],
 )
 def test_gradients_share_no_memory(combine):
-    """After (a + b).backward(), writing into a.grad must leave b.grad, the incoming gradient and all values as they are."""
+    """After (a + b).backward(), writing into a.grad must leave b.grad, the incoming gradient and all values as they
+    are."""
     a, b = leaf(2, 3), leaf(2, 3, seed=1)
     out = combine(a, b)
     incoming = np.ones(out.shape)
@@ -280,7 +282,7 @@ def test_a_shared_gradient_is_not_added_to_in_place():
     np.testing.assert_allclose(a.grad, 1 + w.data + [9, 0, 0])
 
 
-# --- 4. views, and writing between forward and backward ----------------------------------------------------------------
+# --- 4. views, and writing between forward and backward -------------------------------------------------------------
 
 
 def test_reshape_transpose_and_slices_are_views():
@@ -356,7 +358,7 @@ def test_debug_mode_freezes_nothing_without_a_graph():
         y.data -= 0.1
 
 
-# --- 5. NEP 50: NumPy promotes float32 by np.float64 and integer arrays --------------------------------------------------
+# --- 5. NEP 50: NumPy promotes float32 by np.float64 and integer arrays ---------------------------------------------
 
 SCALARS = {
     "float": 2.0,
@@ -444,7 +446,7 @@ def test_tensors_without_axes_keep_their_dtype_and_stay_arrays():
         assert isinstance(x.grad, np.ndarray) and x.grad.dtype == dtype and x.grad.shape == ()
 
 
-# --- 6. ndarray on the left --------------------------------------------------------------------------------------------
+# --- 6. ndarray on the left -----------------------------------------------------------------------------------------
 
 
 def test_an_array_on_the_left_reaches_the_tensor():
@@ -463,7 +465,7 @@ def test_an_array_on_the_left_reaches_the_tensor():
         array += x  # an ndarray cannot hold a graph
 
 
-# --- 7. unbroadcast ----------------------------------------------------------------------------------------------------
+# --- 7. unbroadcast -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (4,), (3, 1), (1, 4), (3, 4), (2, 1, 1), (1, 3, 4), (2, 3, 4), (1, 1, 1)])
@@ -485,7 +487,7 @@ def test_unbroadcast_with_axes_of_length_zero_and_one():
     assert unbroadcast(grad, (2, 1)) is grad
 
 
-# --- 8. indices that repeat --------------------------------------------------------------------------------------------
+# --- 8. indices that repeat -----------------------------------------------------------------------------------------
 
 
 def test_repeated_ids_in_an_embedding_add_up():
@@ -558,7 +560,7 @@ def test_debug_mode_guards_ids_too(use):
         ids[:] = 2
 
 
-# --- 11. backward more than once ---------------------------------------------------------------------------------------
+# --- 11. backward more than once ------------------------------------------------------------------------------------
 
 
 def test_backward_twice_adds():
@@ -603,7 +605,8 @@ def test_backward_on_a_leaf():
 
 
 def test_gradient_accumulation_in_tokens_equals_one_batch():
-    """Two micro-batches of 2 and 6 counted tokens: sums over the global count equal the whole; a mean of means does not."""
+    """Two micro-batches of 2 and 6 counted tokens: sums over the global count equal the whole; a mean of means does
+    not."""
     rng = np.random.default_rng(0)
     logits = rng.standard_normal((2, 6, 5))
     targets = rng.integers(0, 5, (2, 6))
@@ -620,7 +623,7 @@ def test_gradient_accumulation_in_tokens_equals_one_batch():
     assert np.abs(means.grad - whole.grad).max() > 0.01
 
 
-# --- no_grad -----------------------------------------------------------------------------------------------------------
+# --- no_grad --------------------------------------------------------------------------------------------------------
 
 
 def test_no_grad_nests_and_ends():

@@ -15,7 +15,7 @@ def zeros(*shape, dtype=np.float64) -> Tensor:
     return Tensor(np.zeros(shape, dtype))
 
 
-# --- making one --------------------------------------------------------------------------------------------------------
+# --- making one -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_len_item_iteration():
     assert x.ndim == 2 and x.shape == (2, 3)
 
 
-# --- single methods ----------------------------------------------------------------------------------------------------
+# --- single methods -------------------------------------------------------------------------------------------------
 
 
 def test_max_shares_its_gradient_between_ties_and_with_dim_picks_one():
@@ -158,7 +158,7 @@ def test_a_gradient_can_be_given_to_backward():
     np.testing.assert_array_equal(x.grad, [[3, 0], [0, 6]])
 
 
-# --- errors name the operation and the values --------------------------------------------------------------------------
+# --- errors name the operation and the values -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

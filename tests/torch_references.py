@@ -1,4 +1,5 @@
-"""What PyTorch computes for each op: the independent witness. torch is imported inside, so that the rest runs without it."""
+"""What PyTorch computes for each op: the independent witness. torch is imported inside, so that the rest runs without
+it."""
 
 from __future__ import annotations
 
@@ -61,8 +62,10 @@ def dropout(x, *, p, mask):
 
 
 def attention(q, k, v, *, causal=False, mask=None, scale=None):
-    """PyTorch's scaled_dot_product_attention with one explicit boolean mask. Its own `is_causal` is aligned top-left; ours
-    bottom-right, so the triangle is made here. A query that may look at nothing is let look everywhere, then set to zero."""
+    """PyTorch's scaled_dot_product_attention with one explicit boolean mask. Its own `is_causal` is aligned top-left;
+    ours
+    bottom-right, so the triangle is made here. A query that may look at nothing is let look everywhere, then set to
+    zero."""
     import torch
     from torch.nn import functional as F
 
@@ -149,7 +152,7 @@ def where(a, b, *, condition):
     return torch.where(torch.from_numpy(condition), a, b)
 
 
-# --- methods of Tensor -------------------------------------------------------------------------------------------------
+# --- methods of Tensor ----------------------------------------------------------------------------------------------
 
 
 def add(a, b):

@@ -1,7 +1,8 @@
 """Each fused op of minillm.ops written a second time from the primitives of Tensor: exp, log, sum, @, indexing.
 
 Nothing here derives a gradient: `backward()` finds it through the primitives. That makes these functions the plainest
-statement of what an op means, and the fused op, whose backward was derived by hand, must agree with it in value and gradient.
+statement of what an op means, and the fused op, whose backward was derived by hand, must agree with it in value and
+gradient.
 Only constants (masks, one-hot rows, selection matrices) are made with NumPy.
 """
 
@@ -80,7 +81,8 @@ def dropout(x, *, p, mask, training=True):
 
 
 def attention(q, k, v, *, causal=False, mask=None, scale=None, kept=None):
-    """softmax(scale · Q Kᵀ over the allowed keys) V. `kept` is what dropout multiplied the probabilities by (B, H, Tq, Tk)."""
+    """softmax(scale · Q Kᵀ over the allowed keys) V. `kept` is what dropout multiplied the probabilities by (B, H,
+    Tq, Tk)."""
     heads, t_q, d = q.shape[1:]
     t_k = k.shape[2]
     share = heads // k.shape[1]
@@ -178,7 +180,7 @@ def where(a, b, *, condition):
     return a * condition.astype(a.dtype) + b * (~condition).astype(a.dtype)
 
 
-# --- methods of Tensor that could be written with others -------------------------------------------------------------
+# --- methods of Tensor that could be written with others ------------------------------------------------------------
 
 
 def sub(a, b):

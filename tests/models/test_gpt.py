@@ -31,7 +31,7 @@ def random_ids(batch: int = 2, length: int = 10, seed: int = 0, config: GPTConfi
     return np.random.default_rng(seed).integers(0, config.vocab_size, (batch, length))
 
 
-# --- parity with transformers' GPT-2 -----------------------------------------------------------------------------------
+# --- parity with transformers' GPT-2 --------------------------------------------------------------------------------
 
 CONV = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")  # stored (in, out)
 
@@ -97,7 +97,7 @@ def test_gradients_equal_those_of_transformers(gpt2):
         np.testing.assert_allclose(found, grad.T if name.endswith(CONV) else grad, rtol=0, atol=1e-8, err_msg=name)
 
 
-# --- size and beginning ------------------------------------------------------------------------------------------------
+# --- size and beginning ---------------------------------------------------------------------------------------------
 
 
 def test_the_default_configuration_is_gpt2s_124m(monkeypatch):
@@ -162,7 +162,7 @@ def test_it_overfits_a_tiny_batch():
     assert model(ids[:, :-1], targets=ids[:, 1:]).item() < 0.2
 
 
-# --- what it computes --------------------------------------------------------------------------------------------------
+# --- what it computes -----------------------------------------------------------------------------------------------
 
 
 def test_the_loss_is_the_cross_entropy_of_the_logits():
@@ -247,7 +247,8 @@ def test_dropout_comes_from_the_models_generator_and_ends_with_eval():
 
 
 def test_every_dropout_is_reached():
-    """Embedding, attention weights, and the two residual projections of each block: a draw for each, in each forward."""
+    """Embedding, attention weights, and the two residual projections of each block: a draw for each, in each
+    forward."""
     config = dataclasses.replace(TINY, dropout=0.3)
     model, ids = GPT(config, np.random.default_rng(0)), random_ids()
     drawn = []
@@ -266,7 +267,7 @@ def test_every_dropout_is_reached():
     assert elements == sorted([residual] * (1 + 2 * 2) + [weights] * 2)
 
 
-# --- one frame per layer, module and op --------------------------------------------------------------------------------
+# --- one frame per layer, module and op -----------------------------------------------------------------------------
 
 
 def stacks_into(functions, call) -> list[tuple[str, ...]]:
@@ -291,7 +292,8 @@ def stacks_into(functions, call) -> list[tuple[str, ...]]:
 
 
 def test_from_the_model_to_numpy_there_is_one_frame_per_step():
-    """What a debugger's "step into" shows: model, layer, op, the NumPy code. No wrapper, dispatcher or decorator between."""
+    """What a debugger's "step into" shows: model, layer, op, the NumPy code. No wrapper, dispatcher or decorator
+    between."""
     model, ids = tiny(), random_ids()
 
     def forward():
@@ -317,7 +319,7 @@ def test_from_the_model_to_numpy_there_is_one_frame_per_step():
     assert stacks_into(functions, forward) == expected
 
 
-# --- configurations ----------------------------------------------------------------------------------------------------
+# --- configurations -------------------------------------------------------------------------------------------------
 
 
 def test_the_configuration_goes_through_json():
@@ -363,7 +365,7 @@ def test_unknown_choices_are_refused(name, value):
         dataclasses.replace(TINY, **{name: value})
 
 
-# --- bad input ---------------------------------------------------------------------------------------------------------
+# --- bad input ------------------------------------------------------------------------------------------------------
 
 
 def test_what_the_model_refuses():

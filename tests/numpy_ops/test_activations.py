@@ -46,7 +46,8 @@ def test_gelu_left_tail_keeps_its_digits():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_sigmoid_and_silu_far_out(dtype):
-    """σ(x) → eˣ on the left: the digits must not drown in 1 + tanh, or ln σ(x) would be −∞ from x = −17 on in float32."""
+    """σ(x) → eˣ on the left: the digits must not drown in 1 + tanh, or ln σ(x) would be −∞ from x = −17 on in
+    float32."""
     rtol = 1e-5 if dtype == np.float32 else 1e-12
     x = np.array([-80.0, -40.0, -20.0, -10.0, -1.0, 0.0, 1.0, 10.0, 80.0])
     exact = np.exp(x) / (1 + np.exp(x))
@@ -103,7 +104,7 @@ def test_a_constant_row_has_a_finite_gradient():
     assert np.isfinite(x.grad).all() and np.isfinite(zero.grad).all()
 
 
-# --- dropout -----------------------------------------------------------------------------------------------------------
+# --- dropout --------------------------------------------------------------------------------------------------------
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean():
@@ -118,12 +119,12 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
 def test_dropout_comes_from_the_generator_alone():
     """The same state gives the same mask, the next call another, and NumPy's global generator is not touched."""
     x = Tensor(np.ones(1000, dtype=np.float32))
-    before = np.random.get_state()[1].copy()  # noqa: NPY002: this is the global state that must not move
+    before = np.random.get_state()[1].copy()
     rng = np.random.default_rng(5)
     first, second = ops.dropout(x, 0.5, rng=rng).data, ops.dropout(x, 0.5, rng=rng).data
     np.testing.assert_array_equal(first, ops.dropout(x, 0.5, rng=np.random.default_rng(5)).data)
     assert (first != second).any()
-    np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+    np.testing.assert_array_equal(before, np.random.get_state()[1])
 
 
 def test_dropout_draws_the_same_in_float32_and_float64():
@@ -151,7 +152,7 @@ def test_dropout_does_nothing_outside_training_or_at_zero():
     assert ops.dropout(x, 0.0) is x
 
 
-# --- errors ------------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------------------------
 
 
 def zeros(*shape) -> Tensor:

@@ -1,4 +1,5 @@
-"""Attention beyond what every op is checked for: who may look at whom, and what a query sees that may look at nothing."""
+"""Attention beyond what every op is checked for: who may look at whom, and what a query sees that may look at
+nothing."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ def test_causal_with_more_queries_than_keys_leaves_the_first_without_any():
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_a_mask_of_each_broadcastable_shape(kv_heads):
-    """All 16 ways in which axes may have length 1, and leading axes left out: the same as the mask spelled out in full."""
+    """All 16 ways in which axes may have length 1, and leading axes left out: the same as the mask spelled out in
+    full."""
     q, k, v = random_qkv(3, 5, kv_heads)
     full = (B, H, 3, 5)
     rng = np.random.default_rng(1)
@@ -112,7 +114,8 @@ def test_mask_and_causal_both_count():
 
 
 def test_grouped_query_attention_shares_keys_and_values_in_order():
-    """Query head h uses key/value head h // (H / Hkv): as if each were repeated, with the gradients of the copies summed."""
+    """Query head h uses key/value head h // (H / Hkv): as if each were repeated, with the gradients of the copies
+    summed."""
     q, k, v = random_qkv(3, 4, kv_heads=2)
     out, (dq, dk, dv) = attend_with_gradients(q, k, v, causal=True)
     repeated, (dq2, dk2, dv2) = attend_with_gradients(q, k.repeat(2, axis=1), v.repeat(2, axis=1), causal=True)
@@ -146,12 +149,31 @@ def test_what_was_saved_is_not_what_the_caller_holds():
         np.testing.assert_array_equal(array, copy)
 
 
-# --- dropout on the probabilities --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    ("t_q", "t_k"), [(127, 127), (128, 128), (129, 129), (257, 257), (130, 300), (300, 130), (1, 300)]
+)
+def test_at_the_borders_of_the_blocks(t_q, t_k, causal):
+    """Queries are taken 128 at a time: with and without a mask, the same as the twin, which takes all at once."""
+    q, k, v = random_qkv(t_q, t_k, kv_heads=2)
+    rng = np.random.default_rng(5)
+    for mask in (None, rng.random((t_q, t_k)) < 0.3, rng.random((B, 1, 1, t_k)) < 0.3, rng.random((H, t_q, 1)) < 0.5):
+        out, grads = attend_with_gradients(q, k, v, causal=causal, mask=mask)
+        tensors = [Tensor(a, requires_grad=True) for a in (q, k, v)]
+        expected = twins.attention(*tensors, causal=causal, mask=mask)
+        expected.backward(np.random.default_rng(9).standard_normal(out.shape))
+        np.testing.assert_allclose(out, expected.data, rtol=1e-12, atol=1e-13)
+        for g, tensor in zip(grads, tensors):
+            np.testing.assert_allclose(g, tensor.grad, rtol=1e-10, atol=1e-12)
+
+
+# --- dropout on the probabilities -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kv_heads", [2, 4])
 def test_attention_dropout_against_the_twin(kv_heads):
-    """With the identity as values, the output is the probabilities after dropout; divided by those before it, that is the mask
+    """With the identity as values, the output is the probabilities after dropout; divided by those before it, that is
+    the mask
     that this seed draws. The twin, given the mask, must have the same value and gradients."""
     q, k, v = random_qkv(4, 5, kv_heads)
     p = 0.4
@@ -176,7 +198,7 @@ def test_attention_dropout_needs_a_generator():
         ops.attention(q, k, v, dropout_p=0.5)
 
 
-# --- errors ------------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------------------------
 
 
 def zeros(*shape) -> Tensor:
@@ -194,7 +216,7 @@ def zeros(*shape) -> Tensor:
     ],
 )
 def test_shapes_that_do_not_fit_are_named(shapes, names):
-    with pytest.raises(ValueError, match="^attention: ") as error:
+    with pytest.raises(ValueError, match=r"^attention: ") as error:
         ops.attention(*(zeros(*shape) for shape in shapes))
     for name in names:
         assert name in str(error.value)

@@ -42,7 +42,8 @@ def test_ignored_rows_are_as_if_they_were_not_there(name, reduction, label_smoot
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_everything_ignored(name):
-    """The sum of nothing is 0, its mean NaN, as in torch; neither sends a gradient, so a batch of padding harms no weight."""
+    """The sum of nothing is 0, its mean NaN, as in torch; neither sends a gradient, so a batch of padding harms no
+    weight."""
     logits = np.random.default_rng(0).standard_normal((3, 4))
     targets = np.full(3, -100)
     loss, grad = loss_and_gradient(name, logits, targets, reduction="sum")
@@ -133,7 +134,7 @@ def test_label_smoothing_may_be_a_numpy_number():
         assert grad.dtype == np.float32
 
 
-# --- errors ------------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", LOSSES)
