@@ -18,6 +18,16 @@ import numpy as np
 from .. import nn, ops
 from ..ops import AnyTensor
 from ..tensor import Parameter
+from .checks import (
+    ATTENTION,
+    check_choice,
+    check_dropout,
+    check_heads,
+    check_ids,
+    check_model_type,
+    check_positive,
+    check_whole,
+)
 
 HEADS = ("none", "mlm", "classification")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
@@ -47,40 +57,20 @@ class BertConfig:
     model_type: str = "bert"
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff", "token_types", "n_labels"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"BertConfig: {name} = {value!r} must be a whole number, at least 1.")
-        if self.d_model % self.n_heads:
-            raise ValueError(
-                f"BertConfig: d_model = {self.d_model} must be divisible by n_heads = {self.n_heads}: each head gets "
-                "an equal share of the features."
-            )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"BertConfig: dropout = {self.dropout} must be at least 0 and below 1.")
-        if not self.norm_eps > 0:
-            raise ValueError(f"BertConfig: norm_eps = {self.norm_eps} must be above 0.")
-        if self.head not in HEADS:
-            raise ValueError(f"BertConfig: head = {self.head!r} must be one of {', '.join(HEADS)}.")
+        check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff", "token_types", "n_labels")
+        check_heads(self)
+        check_dropout(self)
+        check_positive(self, "norm_eps")
+        check_choice(self, "head", HEADS)
+        check_choice(self, "problem_type", PROBLEM_TYPES)
+        check_choice(self, "attention", ATTENTION)
+        check_model_type(self, "bert")
         if self.next_sentence and self.head != "mlm":
             raise ValueError(
                 f"BertConfig: next_sentence is learned together with head = 'mlm', not with {self.head!r}."
             )
-        if self.problem_type not in PROBLEM_TYPES:
-            raise ValueError(
-                f"BertConfig: problem_type = {self.problem_type!r} must be one of {', '.join(PROBLEM_TYPES)}."
-            )
         if self.pad_id is not None and not 0 <= self.pad_id < self.vocab_size:
             raise ValueError(f"BertConfig: pad_id = {self.pad_id} is outside the vocabulary of {self.vocab_size}.")
-        if self.attention not in ("auto", "reference", "sdpa", "triton"):
-            raise ValueError(
-                f"BertConfig: attention = {self.attention!r} must be 'auto', 'reference', 'sdpa' or 'triton'."
-            )
-        if self.model_type != "bert":
-            raise ValueError(
-                f"BertConfig: model_type = {self.model_type!r} is not 'bert'. This configuration belongs to another "
-                "model."
-            )
 
     @property
     def has_pooler(self) -> bool:
@@ -185,12 +175,7 @@ class Bert(nn.Module):
 
     def hidden(self, ids: Any, *, token_types: Any = None, mask: Any = None) -> AnyTensor:
         """The last layer's features (B, T, D)."""
-        B, T = ids.shape
-        if self.config.context < T:
-            raise ValueError(
-                f"Bert: {T} tokens are more than the context of {self.config.context}. Shorten the text, or build the "
-                "model with a larger context."
-            )
+        B, T = ids.shape[0], check_ids(self, ids)
         if mask is None and self.config.pad_id is not None:
             mask = ids != self.config.pad_id
         if mask is not None:

@@ -18,6 +18,16 @@ import numpy as np
 
 from .. import nn, ops
 from ..ops import AnyTensor
+from .checks import (
+    ATTENTION,
+    check_choice,
+    check_dropout,
+    check_heads,
+    check_ids,
+    check_model_type,
+    check_positive,
+    check_whole,
+)
 
 
 @dataclass(frozen=True)
@@ -43,35 +53,21 @@ class EncoderDecoderConfig:
     model_type: str = "encoder-decoder"
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "source_vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff"):
-            value = getattr(self, name)
-            if value is None and name == "source_vocab_size":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"EncoderDecoderConfig: {name} = {value!r} must be a whole number, at least 1.")
-        if self.d_model % self.n_heads:
-            raise ValueError(
-                f"EncoderDecoderConfig: d_model = {self.d_model} must be divisible by n_heads = {self.n_heads}: each "
-                "head gets an equal share of the features."
-            )
+        check_whole(
+            self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff", optional=("source_vocab_size",)
+        )
+        check_heads(self)
+        check_dropout(self)
+        check_positive(self, "norm_eps")
+        check_choice(self, "positions", ("sinusoidal", "learned"))
+        check_choice(self, "norm", ("pre", "post"))
+        check_choice(self, "attention", ATTENTION)
+        check_model_type(self, "encoder-decoder")
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(
                 f"EncoderDecoderConfig: d_model = {self.d_model} must be even: sinusoidal positions come in pairs of "
                 "sine and cosine."
             )
-        for name, choices in (
-            ("positions", ("sinusoidal", "learned")),
-            ("norm", ("pre", "post")),
-            ("attention", ("auto", "reference", "sdpa", "triton")),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"EncoderDecoderConfig: {name} = {getattr(self, name)!r} must be one of {', '.join(choices)}."
-                )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"EncoderDecoderConfig: dropout = {self.dropout} must be at least 0 and below 1.")
-        if not self.norm_eps > 0:
-            raise ValueError(f"EncoderDecoderConfig: norm_eps = {self.norm_eps} must be above 0.")
         if self.shared_embeddings and self.source_vocab_size not in (None, self.vocab_size):
             raise ValueError(
                 "EncoderDecoderConfig: shared_embeddings need one vocabulary, but source_vocab_size = "
@@ -81,11 +77,6 @@ class EncoderDecoderConfig:
             raise ValueError(
                 f"EncoderDecoderConfig: pad_id = {self.pad_id} is outside the source's vocabulary of "
                 f"{self.source_vocab_size or self.vocab_size}."
-            )
-        if self.model_type != "encoder-decoder":
-            raise ValueError(
-                f"EncoderDecoderConfig: model_type = {self.model_type!r} is not 'encoder-decoder'. This configuration "
-                "belongs to another model."
             )
 
 
@@ -238,19 +229,14 @@ class EncoderDecoder(nn.Module):
 
     def decode(self, ids: Any, memory: AnyTensor, mask: Any = None, cache: DecoderCache | None = None) -> AnyTensor:
         """Target ids (B, T), those after the cache's if there is one, and memory (B, S, D) -> features (B, T, D)."""
-        x = self.embed(ids, 0 if cache is None else cache.length, self.target_embed, "target")
+        x = self.embed(ids, 0 if cache is None else cache.length, self.target_embed, "ids")
         for block in self.decoder:
             x = block(x, memory, mask, cache)
         return x if self.decoder_norm is None else self.decoder_norm(x)
 
     def embed(self, ids: Any, past: int, table: nn.Embedding, side: str) -> AnyTensor:
         """Token and position embeddings (B, T, D) for the ids at positions `past` and on."""
-        end = past + ids.shape[1]
-        if end > self.config.context:
-            raise ValueError(
-                f"EncoderDecoder: a {side} of {end} tokens is longer than the context of {self.config.context}. "
-                "Shorten it, or build the model with a larger context."
-            )
+        end = past + check_ids(self, ids, side, past)
         positions: AnyTensor
         if self.config.positions == "sinusoidal":
             positions = self.waves[past:end]  # (T, D)

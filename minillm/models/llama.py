@@ -18,6 +18,15 @@ import numpy as np
 
 from .. import nn, ops
 from ..ops import AnyTensor
+from .checks import (
+    ATTENTION,
+    check_choice,
+    check_dropout,
+    check_ids,
+    check_model_type,
+    check_positive,
+    check_whole,
+)
 from .rope import check_rope_scaling, rope_tables
 
 
@@ -45,12 +54,13 @@ class LlamaConfig:
     model_type: str = "llama"
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "context", "n_layers", "n_heads", "n_kv_heads", "d_model", "head_dim", "d_ff"):
-            value = getattr(self, name)
-            if value is None and name in ("n_kv_heads", "head_dim"):
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"LlamaConfig: {name} = {value!r} must be a whole number, at least 1.")
+        check_whole(
+            self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff", optional=("n_kv_heads", "head_dim")
+        )
+        check_positive(self, "norm_eps", "rope_theta")
+        check_dropout(self)
+        check_choice(self, "attention", ATTENTION)
+        check_model_type(self, "llama")
         if self.head_dim is None and self.d_model % self.n_heads:
             raise ValueError(
                 f"LlamaConfig: d_model = {self.d_model} must be divisible by n_heads = {self.n_heads}, or head_dim "
@@ -65,20 +75,6 @@ class LlamaConfig:
             raise ValueError(
                 f"LlamaConfig: n_heads = {self.n_heads} must be divisible by n_kv_heads = {self.kv_heads}: each "
                 "key/value head serves an equal group."
-            )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"LlamaConfig: dropout = {self.dropout} must be at least 0 and below 1.")
-        for name in ("norm_eps", "rope_theta"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"LlamaConfig: {name} = {getattr(self, name)} must be above 0.")
-        if self.attention not in ("auto", "reference", "sdpa", "triton"):
-            raise ValueError(
-                f"LlamaConfig: attention = {self.attention!r} must be 'auto', 'reference', 'sdpa' or 'triton'."
-            )
-        if self.model_type != "llama":
-            raise ValueError(
-                f"LlamaConfig: model_type = {self.model_type!r} is not 'llama'. This configuration belongs to another "
-                "model."
             )
         if self.rope_scaling is not None:
             check_rope_scaling(self.rope_scaling, self.head_features)
@@ -174,12 +170,7 @@ class Llama(nn.Module):
     def hidden(self, ids: Any, cache: nn.KVCache | None = None) -> AnyTensor:
         """The last layer's features (B, T, D): what the head turns into logits."""
         past = 0 if cache is None else cache.length
-        length = past + ids.shape[1]
-        if length > self.config.context:
-            raise ValueError(
-                f"Llama: {length} tokens are more than the context of {self.config.context}. Shorten the input, or "
-                "build the model with a larger context."
-            )
+        length = past + check_ids(self, ids, past=past)
         rope = self.rope(past, length)
         x = self.embed(ids)  # (B, T, D)
         for block in self.blocks:

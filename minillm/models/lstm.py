@@ -18,6 +18,7 @@ import numpy as np
 from .. import nn, ops
 from ..ops import AnyTensor
 from ..tensor import Parameter, Tensor
+from .checks import check_dropout, check_model_type, check_whole
 
 
 @dataclass(frozen=True)
@@ -35,23 +36,13 @@ class LSTMConfig:
     model_type: str = "lstm"
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "context", "n_layers", "d_model", "d_hidden"):
-            value = getattr(self, name)
-            if value is None and name == "d_hidden":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"LSTMConfig: {name} = {value!r} must be a whole number, at least 1.")
+        check_whole(self, "vocab_size", "context", "n_layers", "d_model", optional=("d_hidden",))
+        check_dropout(self)
+        check_model_type(self, "lstm")
         if self.tie_embeddings and self.d_hidden not in (None, self.d_model):
             raise ValueError(
                 f"LSTMConfig: tie_embeddings needs d_hidden = d_model, not {self.d_hidden} and {self.d_model}: the "
                 "same table reads and writes."
-            )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"LSTMConfig: dropout = {self.dropout} must be at least 0 and below 1.")
-        if self.model_type != "lstm":
-            raise ValueError(
-                f"LSTMConfig: model_type = {self.model_type!r} is not 'lstm'. This configuration belongs to another "
-                "model."
             )
 
     @property

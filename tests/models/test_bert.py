@@ -263,7 +263,7 @@ def test_what_is_not_there_says_so():
         model.next_sentence_logits(model(ids))
     with pytest.raises(ValueError, match="features, no logits"):
         model.logits(model(ids))
-    with pytest.raises(ValueError, match="24 tokens are more than the context of 20"):
+    with pytest.raises(ValueError, match="24 tokens in ids are more than the context of 20"):
         model(np.concatenate([ids, ids], axis=1))
 
 

@@ -1,4 +1,4 @@
-"""The encoder–decoder against torch.nn.Transformer with the same weights, decoding with its cache, and what it can learn."""
+"""The encoder–decoder against torch.nn.Transformer with the same weights, cached decoding, learning, bad input."""
 
 from dataclasses import asdict
 
@@ -39,7 +39,7 @@ def random_batch(config, seed=5):
     return source, ids, targets
 
 
-# --- torch.nn.Transformer ----------------------------------------------------------------------------------------------
+# --- torch.nn.Transformer --------------------------------------------------------------------------------------------
 
 
 def torch_transformer(torch, model):
@@ -273,9 +273,9 @@ def test_dropout_only_while_training():
 def test_what_is_too_long_is_refused():
     model = EncoderDecoder(TINY)
     short, long = np.ones((1, 3), np.int64), np.ones((1, 13), np.int64)
-    with pytest.raises(ValueError, match="a source of 13 tokens is longer than the context of 12"):
+    with pytest.raises(ValueError, match="13 tokens in source are more than the context of 12"):
         model(long, short)
-    with pytest.raises(ValueError, match="a target of 13 tokens is longer than the context of 12"):
+    with pytest.raises(ValueError, match="13 tokens in ids are more than the context of 12"):
         model(short, long)
 
 

@@ -259,7 +259,7 @@ def test_cached_equals_uncached(scaling):
             step = model(ids[:, start:end], cache=cache).data
             np.testing.assert_allclose(step[:, -1], model(ids[:, :end]).data[:, -1], atol=1e-12)
         assert cache.length == 24
-        with pytest.raises(ValueError, match="25 tokens are more than the context of 24"):
+        with pytest.raises(ValueError, match="25 tokens in ids are more than the context of 24"):
             model(ids[:, :1], cache=cache)
 
 

@@ -1,4 +1,4 @@
-"""The LSTM language model against torch.nn.LSTM with the same weights, its state, truncated backpropagation, bad configs."""
+"""The LSTM language model against torch.nn.LSTM with the same weights; its state, truncated backpropagation."""
 
 from dataclasses import asdict
 
@@ -91,7 +91,7 @@ def test_truncated_backpropagation():
     loss.backward()
     found = {name: p.grad for name, p in model.named_parameters()}
 
-    model.zero_grad()  # the same gradient with the state put in as a constant, after a first part that did track gradients
+    model.zero_grad()  # the same if the first stretch tracked gradients: the state it leaves is a constant
     tracked = model.new_cache()
     model(ids[:, :6], targets[:, :6], cache=tracked)
     assert all(not a.requires_grad for pair in tracked.layers for a in pair)
@@ -190,9 +190,9 @@ def test_impossible_configs_are_refused(changes, message):
 
 
 def test_config_of_no_model():
-    with pytest.raises(ValueError, match="model_type = 'rnn' is not a model of this library. Known: 'gpt', 'llama'"):
+    with pytest.raises(ValueError, match=r"model_type = 'rnn' is not a model of this library. Known: 'gpt', 'llama'"):
         config_from_dict({"model_type": "rnn"})
-    with pytest.raises(ValueError, match="LSTMConfig has no setting 'd_hiden'. Did you mean 'd_hidden'"):
+    with pytest.raises(ValueError, match=r"LSTMConfig has no setting 'd_hiden'. Did you mean 'd_hidden'"):
         config_from_dict({"model_type": "lstm", "d_hiden": 3})
     with pytest.raises(TypeError, match="dict is not a config"):
         model_from_config({})

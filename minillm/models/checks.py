@@ -1,0 +1,73 @@
+"""What every config checks about itself. Each function raises ValueError that names the config, the setting, its value
+and what it should be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ATTENTION = ("auto", "reference", "sdpa", "triton")
+
+
+def check_whole(config: Any, *names: str, optional: tuple[str, ...] = ()) -> None:
+    """These settings must be whole numbers, at least 1; those in `optional` may be None instead."""
+    for name in (*names, *optional):
+        value = getattr(config, name)
+        if value is None and name in optional:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{type(config).__name__}: {name} = {value!r} must be a whole number, at least 1.")
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """These settings must be numbers above 0."""
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, (int, float)) or not value > 0:
+            raise ValueError(f"{type(config).__name__}: {name} = {value!r} must be above 0.")
+
+
+def check_dropout(config: Any) -> None:
+    """`dropout` must be a share."""
+    if not isinstance(config.dropout, (int, float)) or not 0 <= config.dropout < 1:
+        raise ValueError(f"{type(config).__name__}: dropout = {config.dropout!r} must be at least 0 and below 1.")
+
+
+def check_choice(config: Any, name: str, choices: tuple[str, ...]) -> None:
+    """The setting must be one of `choices`."""
+    if getattr(config, name) not in choices:
+        raise ValueError(
+            f"{type(config).__name__}: {name} = {getattr(config, name)!r} must be one of {', '.join(choices)}."
+        )
+
+
+def check_heads(config: Any) -> None:
+    """The features must divide into equal heads."""
+    if config.d_model % config.n_heads:
+        raise ValueError(
+            f"{type(config).__name__}: d_model = {config.d_model} must be divisible by n_heads = {config.n_heads}: "
+            "each head gets an equal share of the features."
+        )
+
+
+def check_model_type(config: Any, model_type: str) -> None:
+    """The config must be meant for this model."""
+    if config.model_type != model_type:
+        raise ValueError(
+            f"{type(config).__name__}: model_type = {config.model_type!r} is not {model_type!r}. This configuration "
+            "belongs to another model."
+        )
+
+
+def check_ids(model: Any, ids: Any, name: str = "ids", past: int = 0) -> int:
+    """The length T of ids (B, T), which must be at least 1 and, after `past` earlier ones, fit into the context."""
+    if len(ids.shape) != 2 or ids.shape[1] == 0:
+        raise ValueError(
+            f"{type(model).__name__}: {name} {tuple(ids.shape)} must be (B, T), sequences of at least one token."
+        )
+    T = ids.shape[1]
+    if past + T > model.config.context:
+        raise ValueError(
+            f"{type(model).__name__}: {past + T} tokens in {name} are more than the context of {model.config.context}. "
+            "Shorten the input, or build the model with a larger context."
+        )
+    return T
