@@ -70,13 +70,11 @@ def train_fast(words: Mapping[bytes, int], n_merges: int) -> Iterator[tuple[tupl
                     changes[pair[1] + pair[0]] -= n
                     changes[new + new] += n
                     pair_words[new + new].append(w)
-        del pair_counts[pair]
         for changed, change in changes.items():
-            if changed == pair:  # in a run xxx the pair's neighbour is the pair again: gone already
-                continue
             pair_counts[changed] += change
             if new in changed:
                 heapq.heappush(heap, (-change, changed))
+        del pair_counts[pair]
         new_id += 1
 
 
@@ -122,12 +120,12 @@ def merge_word(ids: list[int], ranks: Mapping[tuple[int, int], int], merged: Seq
         if rank == none:
             break
         i = pair_ranks.index(rank)
-        ids[i : i + 2] = [merged[rank]]
-        del pair_ranks[i]
+        ids[i] = new = merged[rank]
+        del ids[i + 1], pair_ranks[i]
         if i > 0:
-            pair_ranks[i - 1] = ranks.get((ids[i - 1], ids[i]), none)
+            pair_ranks[i - 1] = ranks.get((ids[i - 1], new), none)
         if i < len(pair_ranks):
-            pair_ranks[i] = ranks.get((ids[i], ids[i + 1]), none)
+            pair_ranks[i] = ranks.get((new, ids[i + 1]), none)
     return ids
 
 

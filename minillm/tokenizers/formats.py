@@ -128,18 +128,13 @@ def _check_supported(content: Any, path: Path) -> None:
         raise ValueError(f"{path}: the model is {kind}, but only byte-level BPE can be read")
     if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
         raise ValueError(f"{path}: the model has no 'vocab' and 'merges'")
-    post_processor = content.get("post_processor")
-    if isinstance(post_processor, dict) and post_processor.get("type") == "ByteLevel":
-        post_processor = None  # only moves offsets, not ids
-    decoder = content.get("decoder")
-    if isinstance(decoder, dict) and decoder.get("type") == "ByteLevel":
-        decoder = None  # the way we decode
+    post_processor, decoder = content.get("post_processor"), content.get("decoder")
     changing = {
         "normalizer": content.get("normalizer"),
         "truncation": content.get("truncation"),
         "padding": content.get("padding"),
-        "post_processor": post_processor,
-        "decoder": decoder,
+        "post_processor": None if _adds_no_token(post_processor) else post_processor,
+        "decoder": None if _is(decoder, "ByteLevel") else decoder,  # that is how we decode
         "model.dropout": model.get("dropout"),
         "model.continuing_subword_prefix": model.get("continuing_subword_prefix"),
         "model.end_of_word_suffix": model.get("end_of_word_suffix"),
@@ -156,6 +151,15 @@ def _check_supported(content: Any, path: Path) -> None:
         for flag in ("single_word", "lstrip", "rstrip"):
             if token.get(flag):
                 raise ValueError(f"{path}: the added token {token['content']!r} has {flag}, which is not supported")
+
+
+def _adds_no_token(post_processor: Any) -> bool:
+    """Whether a post_processor leaves the ids of a single text alone, as those of GPT-2's files do."""
+    if _is(post_processor, "Sequence"):
+        return all(_adds_no_token(step) for step in post_processor["processors"])
+    if _is(post_processor, "TemplateProcessing"):
+        return all("Sequence" in piece for piece in post_processor.get("single", [{}]))
+    return _is(post_processor, "ByteLevel")  # it only moves offsets
 
 
 def _pattern_of(pre_tokenizer: Any, path: Path) -> str:

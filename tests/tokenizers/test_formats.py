@@ -13,6 +13,7 @@ from minillm.tokenizers.formats import CHARACTER_OF_BYTE, GPT2_BYTE_ORDER, spell
 from minillm.tokenizers.split import UNICODE_PATTERNS
 
 PATTERNS = sorted(UNICODE_PATTERNS)
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
 
 def same(a: BPETokenizer, b: BPETokenizer) -> bool:
@@ -202,6 +203,31 @@ def test_ids_with_holes_and_out_of_order(tmp_path: Path) -> None:
         tok.decode([299])
 
 
+def test_a_gpt2_tokenizer_saved_by_transformers(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    tok = BPETokenizer.train(SAMPLES, 500, pattern="gpt2")
+    tok.save_gpt2(tmp_path)
+    peer = transformers.GPT2TokenizerFast.from_pretrained(str(tmp_path))
+    peer.save_pretrained(str(tmp_path / "theirs"))
+    assert same(BPETokenizer.load(tmp_path / "theirs"), tok)
+    assert [peer.encode(text) for text in SAMPLES] == tok.encode_batch(SAMPLES)
+
+
+@pytest.mark.parametrize(
+    "post_processor",
+    [
+        BYTE_LEVEL,
+        {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}]},
+        {"type": "Sequence", "processors": [BYTE_LEVEL, BYTE_LEVEL]},
+    ],
+)
+def test_post_processors_that_add_nothing_are_read(tmp_path: Path, post_processor: dict[str, Any]) -> None:
+    tok = BPETokenizer.train(["abab"], 258)
+    content = tokenizer_json(tok) | {"post_processor": post_processor}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    assert same(BPETokenizer.load(tmp_path), tok)
+
+
 def test_transformers_reads_a_saved_folder(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     tok = trained("gpt4")
@@ -214,7 +240,7 @@ def test_transformers_reads_a_saved_folder(tmp_path: Path) -> None:
 # ---- files that cannot be read, and why
 
 
-BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+BOS = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}]}
 SPLIT = {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated", "invert": False}
 
 
@@ -224,7 +250,8 @@ SPLIT = {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated", 
         ("normalizer", {"type": "NFC"}, "normalizer is NFC, which is not supported"),
         ("truncation", {"max_length": 8}, 'truncation is {"max_length": 8}'),
         ("padding", {"strategy": "BatchLongest"}, "padding is"),
-        ("post_processor", {"type": "TemplateProcessing"}, "post_processor is TemplateProcessing"),
+        ("post_processor", BOS, "post_processor is TemplateProcessing"),
+        ("post_processor", {"type": "Sequence", "processors": [BYTE_LEVEL, BOS]}, "post_processor is Sequence"),
         ("decoder", {"type": "WordPiece"}, "decoder is WordPiece"),
         ("model.type", "WordPiece", "the model is WordPiece, but only byte-level BPE can be read"),
         ("model.dropout", 0.1, "model.dropout is 0.1"),
