@@ -135,10 +135,9 @@ def torch_dtype(array: np.ndarray, dtype: torch.dtype | None) -> torch.dtype:
 
 def array_of(tensor: torch.Tensor) -> np.ndarray:
     """A copy of a tensor as an ndarray, the whole of it if it is sharded, in float32 if NumPy lacks its dtype."""
-    tensor = whole(tensor.detach()).cpu()
-    if tensor.dtype in (torch.float16, torch.bfloat16):
-        tensor = tensor.float()
-    return tensor.numpy().copy()
+    tensor = whole(tensor.detach())
+    dtype = torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
+    return tensor.to("cpu", dtype, copy=True).numpy()
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

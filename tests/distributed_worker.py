@@ -1,0 +1,91 @@
+"""What test_distributed.py starts under torchrun: trains the test's small model on every process.
+
+torchrun --nproc-per-node 2 tests/distributed_worker.py FOLDER train    # ddp, fsdp; new runs, then runs to resume
+torchrun --nproc-per-node 2 tests/distributed_worker.py FOLDER die      # ddp, until rank 1 is killed
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from minillm.data import Document, TokenDataset, pack
+from minillm.models import GPT, GPTConfig
+from minillm.torch_config import TorchConfig
+from minillm.torch_engine import TorchEngine
+from minillm.train import TrainConfig, train
+
+TEXT = "".join(f"{i} times {i} is {i * i}. " for i in range(300))
+GLOBAL_BATCH = 4
+PARALLEL = ("ddp", "fsdp")
+
+
+class Bytes:
+    """The smallest tokenizer: a token is a byte, and 256 ends a text."""
+
+    vocab_size = 257
+    eos_id = 256
+
+    def encode(self, text, disallowed_special=()):
+        return list(text.encode())
+
+    def fingerprint(self):
+        return "bytes"
+
+    def save(self, folder):
+        (folder / "tokenizer.json").write_text("{}")
+
+
+def make_data(folder: Path) -> tuple[TokenDataset, TokenDataset]:
+    pack([Document(TEXT, "a")], Bytes(), folder / "train.bin")
+    pack([Document(TEXT[1000:2000], "b")], Bytes(), folder / "val.bin")
+    return data(folder)
+
+
+def data(folder: Path) -> tuple[TokenDataset, TokenDataset]:
+    return TokenDataset(folder / "train.bin"), TokenDataset(folder / "val.bin")
+
+
+def make_model() -> GPT:
+    config = GPTConfig(vocab_size=257, context=16, n_layers=2, n_heads=2, d_model=16)
+    return GPT(config, np.random.default_rng(0)).to(np.float64)
+
+
+def make_config(processes: int, **changes) -> TrainConfig:
+    settings = {"max_steps": 8, "eval_every": 4, "save_every": 4, "warmup_steps": 2, "eval_tokens": 300}
+    settings |= {"batch_size": GLOBAL_BATCH // processes, "grad_accumulation": 2, "optimizer": "adamw"}
+    return TrainConfig(**{**settings, **changes})
+
+
+class Dying(TorchEngine):
+    """Rank 1 is killed at its sixth step: after the first checkpoint."""
+
+    def forward_backward(self, micro_batches):
+        if self.rank == 1 and self.steps == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward_backward(micro_batches)
+
+
+def run(folder: Path, out: Path, parallel: str, engine: type[TorchEngine] = TorchEngine, resume: bool = False) -> None:
+    made = partial(engine, settings=TorchConfig(parallel=parallel, device="cpu"))
+    config = make_config(int(os.environ["WORLD_SIZE"]))
+    train(make_model(), *data(folder), config, out, engine=made, resume=resume, progress=False)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    if sys.argv[2] == "die":
+        run(folder, folder / "killed", "ddp", Dying)
+        return
+    for parallel in PARALLEL:
+        run(folder, folder / f"new-{parallel}", parallel)
+        run(folder, folder / f"resumed-{parallel}", parallel, resume=True)
+
+
+if __name__ == "__main__":
+    main()
