@@ -187,7 +187,8 @@ def attention(
             )
         if mask is not None and mask.dtype != bool:
             raise TypeError(
-                f"attention: mask is {mask.dtype}; it must be boolean, True = may look. (For a mask to be added, of 0 and -inf, pass mask == 0.)"
+                f"attention: mask is {mask.dtype}; it must be boolean, True = may look. (For a mask to be added, of 0 "
+                "and -inf, pass mask == 0.)"
             )
         return numpy_ops.attention(q, k, v, causal=causal, mask=mask, scale=scale, dropout_p=dropout_p, rng=rng)
     from .torch_ops import attention
