@@ -52,7 +52,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
-    return F.rms_norm(x, weight.shape, weight, eps)
+    return F.rms_norm(x.to(weight.dtype), weight.shape, weight, eps)  # bfloat16 under autocast, from a linear layer
 
 
 def dropout(x: Tensor, p: float, *, mask: Tensor | None = None) -> Tensor:
