@@ -26,7 +26,7 @@ from tqdm import tqdm
 from minillm.data.clean import RepeatedLines, clean_text
 from minillm.data.corpus import CorpusConfig, CorpusReport
 from minillm.data.dedup import deduplicate
-from minillm.data.documents import Document, Dropped, read_jsonl, write_jsonl
+from minillm.data.documents import Document, Dropped, open_jsonl, read_jsonl, write_jsonl
 from minillm.data.split import SPLITS, Contamination, split_place
 from minillm.data.stopwords import remove_stop_words
 
@@ -76,7 +76,7 @@ def _build(
     report = CorpusReport(config)
     dropped: list[Dropped] = []
     lines = _clean_pass(documents, work / "cleaned", config, report, dropped, progress)
-    with open(work / "dropped.jsonl", "w", encoding="utf-8", newline="\n") as log:
+    with open_jsonl(work / "dropped.jsonl") as log:
         _log_dropped(log, [*skipped, *dropped], report)
         places = _dedup_pass(work / "cleaned", work / "kept", config, lines, report, log, progress)
         _split_pass(work / "kept", work, places, config, report)
@@ -99,7 +99,7 @@ def _build(
                 f"({name}: val_fraction={config.val_fraction}, contamination_limit={config.contamination_limit})"
             )
     report.fingerprint = digest.hexdigest()[:16]
-    with open(work / "report.json", "w", encoding="utf-8", newline="\n") as stream:
+    with open_jsonl(work / "report.json") as stream:
         json.dump(asdict(report), stream, ensure_ascii=False, indent=1)
         stream.flush()
         os.fsync(stream.fileno())
@@ -118,7 +118,7 @@ def _clean_pass(
     lines = RepeatedLines()
     counts: Counter[str] = Counter()
     with (
-        open(to, "w", encoding="utf-8", newline="\n") as stream,
+        open_jsonl(to) as stream,
         tqdm(desc="clean", unit="B", unit_scale=True, disable=not progress) as bar,
     ):
         for document in documents:
@@ -160,7 +160,7 @@ def _dedup_pass(
     if config.repeated_lines:
         documents = _without_repeated_lines(documents, lines, report, dropped)
     threshold = config.near_threshold or None
-    with open(to, "w", encoding="utf-8", newline="\n") as stream:
+    with open_jsonl(to) as stream:
         for document in deduplicate(documents, near_threshold=threshold, paragraphs=config.paragraphs, dropped=dropped):
             write_jsonl(stream, document)
             places.append(split_place(document.text, config.seed))
@@ -204,7 +204,7 @@ def _split_pass(kept: Path, work: Path, places: array[float], config: CorpusConf
             "taken: its score will be noisy"
         )
     wanted = [n for n in SPLITS if n == "train" or getattr(config, f"{n}_fraction") > 0]
-    streams = {n: open(work / f"{n}.jsonl", "w", encoding="utf-8", newline="\n") for n in wanted}  # noqa: SIM115
+    streams = {n: open_jsonl(work / f"{n}.jsonl") for n in wanted}
     try:
         for name, document in zip(chosen, read_jsonl(kept)):
             write_jsonl(streams[name], document)
@@ -260,7 +260,7 @@ def _below(
 def _rewrite(path: Path, documents: Iterator[Document]) -> None:
     """Replace a JSONL file by documents that may be read from the file itself."""
     new = path.with_suffix(".new")
-    with open(new, "w", encoding="utf-8", newline="\n") as stream:
+    with open_jsonl(new) as stream:
         for document in documents:
             write_jsonl(stream, document)
         stream.flush()

@@ -187,8 +187,8 @@ class RepeatedLines:
 
 def _is_wordy(line: str) -> bool:
     """Whether a line reads like a sentence: six words or more, and at most one in four pieces is something else."""
-    if len(line) < 6:
-        return False
+    if len(line) < 6 or (line.isascii() and line.count(" ") + line.count("\t") < 5):
+        return False  # most lines, and quickly
     n_words = len(_WORD.findall(line))
     return n_words >= 6 and 4 * n_words >= 3 * len(line.split())
 

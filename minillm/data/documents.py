@@ -280,6 +280,11 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[Document]:
             yield Document(text, where)
 
 
+def open_jsonl(path: str | os.PathLike[str]) -> IO[str]:
+    """Open a JSONL file for writing. Half surrogate pairs (from file names that are not UTF-8) become JSON escapes."""
+    return open(path, "w", encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
 def write_jsonl(stream: IO[str], document: Document) -> None:
     """Write one document as one line of JSON, non-ASCII characters kept readable."""
     stream.write(json.dumps({"text": document.text, "source": document.source}, ensure_ascii=False) + "\n")

@@ -200,6 +200,15 @@ def test_other_peoples_folders_are_safe(tmp_path: Path) -> None:
         list(corpus_documents(tmp_path / "c", "test"))
 
 
+def test_names_that_are_not_unicode_survive(tmp_path: Path) -> None:
+    name = b"caf\xe9.txt".decode("utf-8", "surrogateescape")
+    documents = [replace(d, source=f"{i}/{name}") for i, d in enumerate(some_documents(30))]
+    documents.append(Document("half \ud800 a pair " + documents[0].text, "x"))
+    build_corpus([*documents, documents[3]], tmp_path / "c", skipped=[Dropped(name, "read", "empty")])
+    assert any(d.source == f"3/{name}" for s in ("train", "val") for d in corpus_documents(tmp_path / "c", s))
+    assert "\ud800" not in corpus_text(tmp_path / "c") + corpus_text(tmp_path / "c", "val")
+
+
 def test_stop_words_and_paragraphs_on_request(tmp_path: Path) -> None:
     documents = [Document("The fox and the hound " + d.text, d.source) for d in some_documents(30)]
     paragraph = "\n\nOne long paragraph stands in two documents, word for word, here.\n"
