@@ -180,12 +180,13 @@ class EncoderDecoder(nn.Module):
         std = config.d_model**-0.5  # times √D in `embed`: entries of about 1
         self.target_embed = nn.Embedding(config.vocab_size, config.d_model, std=std, rng=rng)
         if config.shared_embeddings:
-            self.source_embed = self.head = self.target_embed
+            self.source_embed = self.target_embed
+            self.head: nn.Embedding | nn.Linear = self.target_embed  # of either, only the weight (V, D) is used
         else:
             self.source_embed = nn.Embedding(
                 config.source_vocab_size or config.vocab_size, config.d_model, std=std, rng=rng
             )
-            self.head = nn.Embedding(config.vocab_size, config.d_model, std=std, rng=rng)
+            self.head = nn.Linear(config.d_model, config.vocab_size, bias=False, std=std, rng=rng)
         if config.positions == "learned":
             self.source_position = nn.Embedding(config.context, config.d_model, rng=rng)
             self.target_position = nn.Embedding(config.context, config.d_model, rng=rng)
