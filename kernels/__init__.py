@@ -13,6 +13,7 @@ _WHERE = {
     "flash_unavailable_reason": "availability",
     "layer_norm": "norms",
     "linear_cross_entropy": "cross_entropy",
+    "register_with_transformers": "transformers_attention",
     "rms_norm": "norms",
 }
 

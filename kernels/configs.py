@@ -63,8 +63,15 @@ _HOPPER: Table = {  # 228 KB of shared memory a multiprocessor, asynchronous mat
     ("dq", 4):      _rows((32, 16, 4, 2), (32, 16, 4, 2), (32, 16, 4, 2), (16, 16, 8, 2), (16, 16, 8, 1)),
     ("decode", 4):  _rows((16, 32, 4, 2), (16, 32, 4, 2), (16, 32, 4, 2), (16, 16, 4, 2), (16, 16, 8, 2)),
 }
-_AMPERE = _HOPPER
-_SMALL = _HOPPER
+_AMPERE: Table = _HOPPER | {  # 163 KB a program; each warp multiplies for itself, out of registers
+    ("forward", 2): _rows((128, 64, 4, 3), (128, 64, 4, 3), (128, 32, 4, 3), (128, 64, 8, 3), (64, 32, 8, 2)),
+    ("dkdv", 2):    _rows((64, 64, 4, 2), (64, 64, 4, 2), (64, 128, 8, 2), (64, 64, 8, 2), (32, 32, 8, 2)),
+    ("dq", 2):      _rows((64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 8, 2), (64, 32, 8, 2)),
+}
+_SMALL: Table = _AMPERE | {  # the 99 KB of consumer cards, and the 64 KB of Turing
+    ("forward", 2): _rows((128, 64, 4, 3), (128, 64, 4, 3), (128, 32, 4, 3), (128, 32, 8, 3), (64, 32, 8, 2)),
+    ("dq", 2):      _rows((64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 8, 2), (32, 32, 8, 2)),
+}
 # The interpreter runs one program after another, each on NumPy arrays. Small and unequal tiles take the kernels through
 # all their edges at lengths that it can do in a second.
 _INTERPRETER: Table = {

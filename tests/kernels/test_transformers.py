@@ -1,0 +1,126 @@
+"""Our attention inside transformers' models: the same logits, gradients and generated tokens as their own attention."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+transformers = pytest.importorskip("transformers")
+
+from minillm.kernels import register_with_transformers  # noqa: E402
+
+SMALL = dict(vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4)
+GPT2 = dict(vocab_size=60, n_embd=32, n_layer=1, n_head=2, n_positions=64, attn_pdrop=0.0, embd_pdrop=0.0)
+BERT = dict(attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0)
+TOKENS = 14
+
+
+def llama():
+    config = transformers.LlamaConfig(**SMALL, num_key_value_heads=2, pad_token_id=0, eos_token_id=None)
+    return transformers.LlamaForCausalLM(config)
+
+
+def mistral():
+    config = transformers.MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=5, pad_token_id=0)
+    return transformers.MistralForCausalLM(config)
+
+
+def gpt2():
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2, resid_pdrop=0.0, pad_token_id=0))
+
+
+def bert():
+    return transformers.BertForMaskedLM(transformers.BertConfig(**SMALL, **BERT))
+
+
+MODELS = {"llama": llama, "mistral": mistral, "gpt2": gpt2, "bert": bert}
+
+
+@pytest.fixture(autouse=True)
+def registered(device):
+    register_with_transformers()
+
+
+def batch(device, padding):
+    ids = torch.randint(1, 60, (2, TOKENS), generator=torch.Generator().manual_seed(1)).to(device)
+    keep = torch.ones(2, TOKENS, dtype=torch.int64, device=device)
+    if padding == "right":
+        keep[0, 9:], keep[1, 4:] = 0, 0
+    if padding == "left":
+        keep[0, :6], keep[1, :11] = 0, 0
+    return dict(input_ids=ids * keep, attention_mask=keep)
+
+
+def logits_and_gradients(model, implementation, inputs):
+    model.set_attn_implementation(implementation)
+    model.zero_grad()
+    logits = model(**inputs).logits[inputs["attention_mask"].bool()]  # what stands at real tokens
+    logits.log_softmax(-1)[:, 7].sum().backward()
+    return logits.detach(), [p.grad for p in model.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize(
+    "name, padding",
+    [
+        ("llama", "none"),
+        ("llama", "right"),
+        ("llama", "left"),
+        ("mistral", "left"),
+        ("gpt2", "right"),
+        ("bert", "right"),
+    ],
+)
+def test_same_logits_and_gradients(device, name, padding):
+    torch.manual_seed(0)
+    model = MODELS[name]().to(device).train()
+    inputs = batch(device, padding)
+    logits, gradients = logits_and_gradients(model, "minillm", inputs)
+    expected, expected_gradients = logits_and_gradients(model, "sdpa", inputs)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    assert len(gradients) == len(expected_gradients) > 5
+    for a, b in zip(gradients, expected_gradients):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-5)
+
+
+def test_padding_does_not_change_a_sequence(device):
+    torch.manual_seed(0)
+    model = llama().to(device).eval()
+    model.set_attn_implementation("minillm")
+    padded = batch(device, "right")
+    alone = dict(input_ids=padded["input_ids"][1:2, :4])
+    with torch.no_grad():
+        torch.testing.assert_close(model(**padded).logits[1, :4], model(**alone).logits[0])
+
+
+@pytest.mark.parametrize("name, cache", [("llama", None), ("llama", "static"), ("mistral", "static"), ("gpt2", None)])
+def test_generates_the_same_tokens(device, name, cache):
+    torch.manual_seed(0)
+    model = MODELS[name]().to(device).eval()
+    tokens = []
+    for implementation in ("minillm", "sdpa"):
+        model.set_attn_implementation(implementation)
+        options = dict(max_new_tokens=3, do_sample=False, pad_token_id=0, disable_compile=True)
+        tokens.append(model.generate(**batch(device, "left"), cache_implementation=cache, **options))
+    assert torch.equal(*tokens)
+
+
+def test_a_prompt_in_two_pieces(device):
+    """The second piece's queries stand at the end of the cache: causality is aligned at the bottom right."""
+    torch.manual_seed(0)
+    model = llama().to(device).eval()
+    model.set_attn_implementation("minillm")
+    ids = batch(device, "none")["input_ids"]
+    with torch.no_grad():
+        whole = model(input_ids=ids).logits
+        first = model(input_ids=ids[:, :8], use_cache=True)
+        second = model(input_ids=ids[:, 8:], past_key_values=first.past_key_values)
+    torch.testing.assert_close(second.logits, whole[:, 8:], rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_not_supported_raises(device):
+    from minillm.kernels.transformers_attention import attention_forward
+
+    q = torch.zeros(1, 2, 4, 16, device=device)
+    with pytest.raises(ValueError, match="does not support softcap"):
+        attention_forward(torch.nn.Module(), q, q, q, None, softcap=30.0)
+    with pytest.raises(ValueError, match="boolean masks"):
+        attention_forward(torch.nn.Module(), q, q, q, torch.zeros(1, 1, 4, 4, device=device))
