@@ -1,0 +1,41 @@
+"""The README does not lie: its links lead somewhere, its Python runs, its commands exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_links_lead_to_files():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert len(links) > 5
+    missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
+    assert not missing
+
+
+def test_python_examples_run():
+    examples = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert examples
+    for example in examples:
+        subprocess.run([sys.executable, "-W", "error", "-c", example], check=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "command", sorted(set(re.findall(r"minillm ([a-z]+)\b", "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S)))))
+)
+def test_commands_exist(command):
+    subprocess.run(
+        [sys.executable, "-m", "minillm.cli", command, "--help"], check=True, capture_output=True, timeout=60
+    )
+
+
+def test_ci_runs_the_test_command():
+    """`.ci/run` finds the command by its beginning."""
+    lines = [line for line in README.splitlines() if line.startswith("python3 -m venv .venv-dev && ")]
+    assert len(lines) == 1
+    assert "pytest" in lines[0]
