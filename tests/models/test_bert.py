@@ -276,6 +276,7 @@ def test_dropout_only_while_training():
 
 
 def test_size_of_bert_base():
+    pytest.importorskip("torch")
     from minillm.port import sketch
 
     model = Bert(BertConfig(head="none", pooler=True), rng=sketch())
