@@ -19,6 +19,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _CHUNK_BYTES = 2**28  # a chunk of logits: big enough to keep the matrix units busy, small beside a model
@@ -51,8 +52,8 @@ def linear_cross_entropy(
         )
     if reduction not in ("mean", "sum"):
         raise ValueError(f"linear_cross_entropy: reduction is {reduction!r}; use 'mean' or 'sum'")
-    if not 0.0 <= label_smoothing < 1.0:
-        raise ValueError(f"linear_cross_entropy: label_smoothing is {label_smoothing}; it must be in [0, 1)")
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"linear_cross_entropy: label_smoothing is {label_smoothing}; it must be from 0 to 1")
     if impl not in ("auto", "triton", "torch"):
         raise ValueError(f"linear_cross_entropy: impl is {impl!r}; use 'auto', 'triton' or 'torch'")
     if impl == "auto":
@@ -154,18 +155,17 @@ def rows_torch(
 ) -> Tensor:
     """Each row's loss (n,); with needs_gradient, logits (n, V) is replaced by its gradient.
 
-    loss = (1-ε)·(lse - logit[target]) + ε·(lse - mean logit), 0 where the target is ignore_index.
+    loss = -(1-ε)·log p[target] - ε·(mean log p), 0 where the target is ignore_index.
     """
     counted = targets != ignore_index
     safe = targets.where(counted, 0)
     wide = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
-    log_sum = torch.logsumexp(wide, dim=-1)
-    at_target = wide.gather(-1, safe[:, None])[:, 0]
-    losses = log_sum - (1 - label_smoothing) * at_target
+    log_p = F.log_softmax(wide, dim=-1)  # one pass, where logsumexp and its parts would take several
+    losses = (label_smoothing - 1) * log_p.gather(-1, safe[:, None])[:, 0]
     if label_smoothing > 0:
-        losses = losses - label_smoothing * wide.mean(-1)
+        losses = losses - label_smoothing * log_p.mean(-1)
     if needs_gradient:
-        p = torch.exp(wide - log_sum[:, None])
+        p = log_p.exp_()
         if label_smoothing > 0:
             p -= label_smoothing / logits.shape[-1]
         p[torch.arange(len(safe), device=safe.device), safe] -= 1 - label_smoothing

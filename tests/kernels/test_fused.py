@@ -130,7 +130,7 @@ def test_opcheck(device):
     [
         ("do not fit", dict(targets=torch.zeros(3, dtype=torch.int64))),
         ("reduction is 'none'", dict(reduction="none")),
-        ("label_smoothing is 1", dict(label_smoothing=1.0)),
+        ("label_smoothing is 1.5", dict(label_smoothing=1.5)),
         ("impl is 'cuda'", dict(impl="cuda")),
     ],
 )
