@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
-CHUNK_LOGITS = 1 << 26  # how many logits linear_cross_entropy holds at a time: 256 MB in float32
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -193,68 +192,13 @@ def linear_cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    check_reduction(reduction)
-    dtype = h.dtype
-    if torch.is_autocast_enabled(h.device.type) and dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(h.device.type)
-    rows, targets = h.reshape(-1, h.shape[-1]), targets.reshape(-1)
-    wanted = (torch.is_grad_enabled() and h.requires_grad, torch.is_grad_enabled() and weight.requires_grad)
-    total = LinearCrossEntropy.apply(rows, weight, targets, ignore_index, label_smoothing, dtype, wanted)
-    return total / (targets != ignore_index).sum() if reduction == "mean" else total
+    """In chunks, as numpy_ops/losses.py does it; the softmax is a Triton kernel on a GPU that has Triton."""
+    from .kernels.cross_entropy import linear_cross_entropy
 
-
-class LinearCrossEntropy(torch.autograd.Function):
-    """The summed loss, chunk by chunk as in numpy_ops/losses.py: the gradients are finished in the forward pass, while
-    a chunk's logits exist, and the backward pass multiplies them by dL/dloss. Products are taken in `dtype`, softmax
-    and sums in float32 at least. `wanted` says whether h and the weight need a gradient."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        h: Tensor,
-        weight: Tensor,
-        targets: Tensor,
-        ignore_index: int,
-        label_smoothing: float,
-        dtype: torch.dtype,
-        wanted: tuple[bool, bool],
-    ) -> Tensor:
-        exact = torch.float32 if dtype in LOW_PRECISION else dtype
-        w = weight.to(dtype)
-        total = torch.zeros((), dtype=exact, device=h.device)
-        dh: list[Tensor] = []
-        dweight = torch.zeros(weight.shape, dtype=exact, device=h.device) if wanted[1] else None
-        rows = max(1, CHUNK_LOGITS // weight.shape[0])
-        with torch.autocast(h.device.type, enabled=False):
-            for h_part, target_part in zip(h.to(dtype).split(rows), targets.split(rows)):
-                kept = target_part != ignore_index
-                picked = target_part.where(kept, 0)[:, None]  # (n, 1)
-                log_p = F.log_softmax((h_part @ w.T).to(exact), dim=-1)  # (n, V)
-                losses = (label_smoothing - 1) * log_p.gather(-1, picked)
-                if label_smoothing:
-                    losses = losses - label_smoothing * log_p.mean(dim=-1, keepdim=True)
-                total = total + (losses[:, 0] * kept).sum()
-                if any(wanted):
-                    dlogits = log_p.exp_()  # softmax − target distribution, row by row, over log_p
-                    dlogits.scatter_add_(-1, picked, torch.full_like(losses, label_smoothing - 1))
-                    if label_smoothing:
-                        dlogits -= label_smoothing / weight.shape[0]
-                    dlogits = dlogits.mul_(kept[:, None]).to(dtype)
-                if wanted[0]:
-                    dh.append(dlogits @ w)
-                if dweight is not None:
-                    dweight += dlogits.T @ h_part
-        ctx.wanted = wanted
-        dweight = None if dweight is None else dweight.to(weight.dtype)
-        ctx.save_for_backward(torch.cat(dh).to(h.dtype) if dh else None, dweight)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        dh, dweight = ctx.saved_tensors
-        dh = dh * grad.to(dh.dtype) if ctx.wanted[0] else None
-        dweight = dweight * grad.to(dweight.dtype) if ctx.wanted[1] else None
-        return dh, dweight, None, None, None, None, None
+    h, targets = h.reshape(-1, h.shape[-1]), targets.reshape(-1)
+    return linear_cross_entropy(
+        h, weight, targets, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
+    )
 
 
 def mse_loss(x: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:

@@ -18,7 +18,6 @@ from minillm.port import allocate, fill, is_sketched, sketch, to_numpy, to_torch
 from minillm.tensor import Parameter  # noqa: E402
 
 CONFIG = GPTConfig(vocab_size=53, context=16, n_layers=2, n_heads=4, d_model=32)
-COMPILE_WARNS = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 
 
 def model_and_batch(dtype=np.float64, **changes):
@@ -189,7 +188,6 @@ def test_a_sketched_model_is_drawn_on_the_device():
     assert to_torch(model, dtype=torch.bfloat16).wte.weight.dtype == torch.bfloat16
 
 
-@COMPILE_WARNS
 @pytest.mark.parametrize("training", [True, False])
 def test_compiles_without_a_graph_break(training):
     model, ids, targets = model_and_batch(dropout=0.1 if training else 0.0)

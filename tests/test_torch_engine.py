@@ -124,6 +124,20 @@ def test_a_resumed_run_repeats_its_dropout(data, tmp_path):
     assert without[0]["loss"] != whole[0]["loss"]
 
 
+def test_dropout_is_decided_by_seed_step_and_rank(data):
+    engine = TorchEngine(small_model(dropout=0.2), make_config(1))
+
+    def loss():
+        return engine.forward_backward(batches(data)).item()
+
+    first = loss()
+    assert loss() == first
+    engine.steps += 1
+    assert loss() != first
+    engine.steps, engine.rank = 0, 1
+    assert loss() != first
+
+
 def test_a_checkpoint_of_another_model_changes_nothing(data):
     engine = TorchEngine(small_model(), make_config(1))
     other = TorchEngine(small_model(d_model=32), make_config(1))
@@ -207,7 +221,6 @@ def test_an_fp16_overflow_is_run_again_with_a_smaller_scale(data):
     assert engine.loss_scale == 2 * twin.loss_scale
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch.compile does it to itself
 def test_compiled_and_recomputed_is_the_same(data, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     plain = run(data, tmp_path / "plain", on_torch(), max_steps=4)

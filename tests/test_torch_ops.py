@@ -9,7 +9,7 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from ops_samples import OPS, Call  # noqa: E402
 
-from minillm import ops, torch_ops  # noqa: E402
+from minillm import ops  # noqa: E402
 from minillm.tensor import Tensor  # noqa: E402
 
 every_op = pytest.mark.parametrize("name", sorted(OPS))
@@ -94,8 +94,9 @@ def test_attention_takes_mixed_dtypes():
 
 
 def test_triton_where_it_cannot_run_says_why():
-    q = torch.randn(1, 1, 4, 8, dtype=torch.float64, device="meta")
-    with pytest.raises(RuntimeError, match="impl='triton' cannot run here: dtype"):
+    pytest.importorskip("triton")
+    q = torch.randn(1, 1, 4, 512)
+    with pytest.raises(RuntimeError, match="impl='triton' cannot run here: head size 512"):
         ops.attention(q, q, q, impl="triton")
 
 
@@ -110,8 +111,7 @@ def test_dropout_zeroes_the_right_share():
 
 @pytest.mark.parametrize("want_h", [True, False])
 @pytest.mark.parametrize("want_weight", [True, False])
-def test_linear_cross_entropy_in_many_chunks(monkeypatch, want_h, want_weight):
-    monkeypatch.setattr(torch_ops, "CHUNK_LOGITS", 3 * 7)  # 3 rows at a time
+def test_linear_cross_entropy_gives_the_gradients_that_are_wanted(want_h, want_weight):
     h = torch.tensor(normal(2, 5, 4), requires_grad=want_h)
     weight = torch.tensor(normal(7, 4), requires_grad=want_weight)
     t = torch.randint(0, 7, (2, 5))
@@ -155,7 +155,6 @@ def test_mistakes_raise(call, match):
 
 
 @every_op
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch.compile does it to itself
 @settings(max_examples=1)
 @given(data=st.data())
 def test_traces_without_a_graph_break(name, data):
