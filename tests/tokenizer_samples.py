@@ -19,9 +19,10 @@ SAMPLES = [ENGLISH, CHINESE, CODE, EMOJI]
 # Short, from few characters: repeats and ties, runs, contractions, every kind of white space, bits of special tokens.
 few_characters = st.text(alphabet="ab", max_size=30)
 tricky = st.text(alphabet="aBs'lLrevé中ſ12٣ \n\r\t\x0b\x1c\x85\u2003!.<|>😀", max_size=40)
+white_space = st.text(alphabet=" \n\ra!", max_size=20)
 # Characters without a meaning yet (Cn) are left out: libraries are built with different versions of Unicode.
 unicode_text = st.text(alphabet=st.characters(exclude_categories=("Cs", "Cn")), max_size=40)
-any_text = st.one_of(few_characters, tricky, unicode_text, st.sampled_from(SAMPLES))
+any_text = st.one_of(few_characters, tricky, white_space, unicode_text, st.sampled_from(SAMPLES))
 ascii_text = st.text(alphabet=[chr(code) for code in range(128)], max_size=60)
 
 

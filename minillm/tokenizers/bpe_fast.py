@@ -53,8 +53,8 @@ def train_fast(words: Mapping[bytes, int], n_merges: int) -> Iterator[tuple[tupl
             n = counts[w]
             parts = text.split(pair)
             texts[w] = new.join(parts)
-            # Between parts[i] and parts[i + 1] stood the pair. Its neighbours were pair[0] of the next occurrence
-            # or a character of a part, and on the left a `new` if the part between is empty.
+            # The pair stood between parts[i] and parts[i + 1]. Its neighbours are the last character of the one and the
+            # first of the other; where the part between two occurrences is empty, they touch.
             last = len(parts) - 1
             for i in range(last):
                 before, after = parts[i], parts[i + 1]

@@ -36,7 +36,7 @@ UNICODE_PATTERNS = {
 
 # A window and its pieces should stay in the processor's cache: 1 << 16 took half as long again when it was measured.
 WINDOW_CHARS = 1 << 12
-_LOOKAHEAD = 3  # no alternative looks further than this past the end of a piece ("'ll" is the longest)
+_LOOKAHEAD = 2  # how far past its end a piece's match may have looked: "'" alone, after trying "'ll"
 
 
 def ascii_pattern(name: str, *, possessive: bool = sys.version_info >= (3, 11)) -> str:

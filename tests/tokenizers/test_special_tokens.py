@@ -106,12 +106,23 @@ def test_a_file_in_tiny_chunks_encodes_as_its_whole_text(
             encode_file(tok, path, chunk_bytes)
 
 
+@pytest.mark.parametrize("chunk_bytes", range(1, 12))
+def test_a_forbidden_token_that_begins_inside_an_allowed_one_is_found(tmp_path: Path, chunk_bytes: int) -> None:
+    tok = BPETokenizer.train(["abc"], 260, special_tokens=["<a><b>", "<b><c>"])
+    (tmp_path / "text.txt").write_text("x<a><b><c>y")
+    with pytest.raises(ValueError, match="holds '<b><c>'"):
+        tok.encode("x<a><b><c>y", allowed_special={"<a><b>"})
+    with pytest.raises(ValueError, match="holds '<b><c>'"):
+        encode_file(tok, tmp_path / "text.txt", chunk_bytes, allowed_special={"<a><b>"})
+
+
 @given(text=any_text)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_file_by_characters(tmp_path: Path, text: str) -> None:
     tok = CharTokenizer.train(SAMPLES, unk_token="<unk>")
     (tmp_path / "text.txt").write_bytes(text.encode())
-    assert encode_file(tok, tmp_path / "text.txt", 3) == tok.encode(text)
+    ids = tok.encode(text, disallowed_special=())
+    assert encode_file(tok, tmp_path / "text.txt", 3, disallowed_special=()) == ids
 
 
 def test_a_file_is_read_in_bounded_memory(tmp_path: Path) -> None:

@@ -54,6 +54,12 @@ def test_what_is_settled_stays(pattern: str, text: str, more: str) -> None:
     assert settled == regex.findall(UNICODE_PATTERNS[pattern], text + more)[: len(settled)]
 
 
+def test_a_newline_may_yet_swallow_the_spaces_after_the_last_one() -> None:
+    assert split_text("a\n    ", "gpt4") == ["a", "\n", "    "]
+    assert split_text("a\n    \n", "gpt4") == ["a", "\n    \n"]
+    assert list(split_windows("a\n    ", "gpt4", final=False)) == [(["a"], 1)]
+
+
 def test_much_is_settled() -> None:
     """The rule above would also be kept by settling nothing."""
     text = "some words, then 中文没有空格的文字 and more"
