@@ -44,6 +44,8 @@ def forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed,
     m0, h, z = tl.program_id(0) * BLOCK_M, tl.program_id(1), tl.program_id(2)
     row, q_start, q_len = locate(z, cu_q, Tq)
     _, k_start, k_len = locate(z, cu_k, Tk)
+    if m0 >= q_len:  # a packed sequence shorter than the longest
+        return
     q += row * q_strides[0] + h * q_strides[1] + q_start * q_strides[2]
     k += row * k_strides[0] + (h // GROUP) * k_strides[1] + k_start * k_strides[2]
     v += row * v_strides[0] + (h // GROUP) * v_strides[1] + k_start * v_strides[2]
@@ -90,6 +92,8 @@ def dq_kernel(q, k, v, do, dq, lse, delta, mask, cu_q, cu_k, seed,
     m0, h, z = tl.program_id(0) * BLOCK_M, tl.program_id(1), tl.program_id(2)
     row, q_start, q_len = locate(z, cu_q, Tq)
     _, k_start, k_len = locate(z, cu_k, Tk)
+    if m0 >= q_len:  # a packed sequence shorter than the longest
+        return
     q += row * q_strides[0] + h * q_strides[1] + q_start * q_strides[2]
     do += row * do_strides[0] + h * do_strides[1] + q_start * do_strides[2]
     k += row * k_strides[0] + (h // GROUP) * k_strides[1] + k_start * k_strides[2]
@@ -135,6 +139,8 @@ def dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
     n0, h_kv, z = tl.program_id(0) * BLOCK_N, tl.program_id(1), tl.program_id(2)
     row, q_start, q_len = locate(z, cu_q, Tq)
     _, k_start, k_len = locate(z, cu_k, Tk)
+    if n0 >= k_len:
+        return
     k += row * k_strides[0] + h_kv * k_strides[1] + k_start * k_strides[2]
     v += row * v_strides[0] + h_kv * v_strides[1] + k_start * v_strides[2]
     j = n0 + tl.arange(0, BLOCK_N)

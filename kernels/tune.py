@@ -88,8 +88,8 @@ def tune(
         except triton.OutOfResources:
             continue
         for a, b in zip(got, expected):
-            a, b = (a[0], b[0]) if isinstance(a, tuple) else (a, b)
-            if not torch.allclose(a.float(), b.float(), rtol=0.05, atol=0.05):
+            pairs = zip(a, b) if isinstance(a, tuple) else [(a, b)]
+            if not all(torch.allclose(x.float(), y.float(), rtol=0.05, atol=0.05) for x, y in pairs):
                 raise RuntimeError(f"{kernel} at head size {head_size}: {config} and {now} disagree; not tuning")
         elapsed = sum(milliseconds(partial(run, config), device) for run in runs)
         if elapsed < best_time:

@@ -122,20 +122,19 @@ def test_dropout_replays_one_mask(device, impl, options):
     from minillm.kernels.reference import dropout_mask_of
 
     p, seed = 0.3, 2**40 + 7
-    tensors = draw(device, F32, batch=2, tq=40, tk=70, size=16, heads=2, kv_heads=1)
+    tensors = draw(device, F16, batch=2, tq=40, tk=70, size=16, heads=2, kv_heads=1)
     mask = dropout_mask_of(seed, p, (2, 2, 40, 70), device)
-    assert abs(mask.float().mean().item() - (1 - p)) < 0.02
+    assert abs(mask.float().mean().item() - (1 - p)) < 0.02  # 11,200 draws: 0.0043 is one standard deviation
     ours = check(impl, tensors, dropout_mask=mask, dropout_p=p, seed=seed, **options)
-    for other_seed, same in ((seed, True), (seed + 1, False), (seed + 2**32, False)):
-        out = flash_attention(*tensors, dropout_p=p, seed=other_seed, impl=impl, **options)
-        assert torch.equal(out, ours[0]) is same
+    for other_seed in (seed + 1, seed + 2**32):  # both halves of the seed count
+        assert not torch.equal(ours[0], flash_attention(*tensors, dropout_p=p, seed=other_seed, impl=impl, **options))
 
 
 # One-token queries go to flash_decode: name: (dtype, sizes, options).
 DECODE_CASES = {
     "long-cache": (F16, dict(tq=1, tk=250, size=32, heads=2), {}),
-    "grouped": (BF16, dict(batch=2, tq=1, tk=200, size=64, heads=8, kv_heads=2), dict(causal=True)),
-    "more-than-16-heads-a-group": (F16, dict(tq=1, tk=70, size=16, heads=20, kv_heads=1), dict(causal=True)),
+    "grouped": (BF16, dict(batch=2, tq=1, tk=100, size=64, heads=4, kv_heads=2), dict(causal=True)),
+    "more-than-16-heads-a-group": (F16, dict(tq=1, tk=40, size=16, heads=17, kv_heads=1), dict(causal=True)),
     "short-cache-head-40": (F32, dict(tq=1, tk=3, size=40, heads=2), {}),
     "first-token": (F16, dict(tq=1, tk=1, size=16), {}),
     "window": (F16, dict(tq=1, tk=250, size=16), dict(causal=True, window=77)),
@@ -149,7 +148,7 @@ def test_decoding_against_float64(device, name):
 
 
 def test_decoding_with_padding(device):
-    tensors = draw(device, F16, batch=3, tq=1, tk=200, size=32, heads=4, kv_heads=2)
+    tensors = draw(device, F16, batch=3, tq=1, tk=200, size=32, heads=2, kv_heads=1)
     padding = torch.ones(3, 200, dtype=torch.bool, device=device)
     padding[0, :150] = False  # whole parts of the cache are padding
     padding[1] = False
@@ -203,3 +202,102 @@ def test_empty_lengths(device, impl):
     q, k, v = draw(device, F16, tq=5, tk=5, size=16)
     assert (flash_attention(q, k[:, :, :0], v[:, :, :0], impl=impl) == 0).all()
     assert flash_attention(q[:, :, :0], k, v, impl=impl).shape == (1, 2, 0, 16)
+
+
+# ------------------------------------------------------------------------------------------- minutes long, or on a GPU
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(40))
+def test_random_problems(device, seed):
+    """Everything at once: sizes, groups, strides, masks, windows and dropout drawn at random."""
+    import random
+
+    from minillm.kernels.reference import dropout_mask_of
+
+    draws = random.Random(seed)
+    kv_heads = draws.choice([1, 2, 3])
+    heads, batch = kv_heads * draws.choice([1, 2, 4]), draws.choice([1, 2])
+    # Not one or two keys: there the gradients cancel, exactly in torch, here up to the rounding of O in rowsum(O ∘ dO).
+    tq, tk = draws.choice([1, 2, 17, 63, 64, 97, 200]), draws.choice([17, 32, 63, 64, 65, 97, 150, 200])
+    sizes = dict(batch=batch, heads=heads, kv_heads=kv_heads, tq=tq, tk=tk)
+    dtype = draws.choice([F16, BF16, F32])
+    tensors = draw(device, dtype, size=draws.choice([16, 24, 40, 64, 72, 128]), seed=seed, **sizes)
+    options = dict(causal=draws.random() < 0.5, window=draws.choice([None, None, 16, 50]))
+    generator = torch.Generator().manual_seed(seed)
+    if draws.random() < 0.3:
+        options["key_padding_mask"] = (torch.rand(batch, tk, generator=generator) < 0.7).to(device)
+    if draws.random() < 0.3:
+        options["mask"] = (torch.rand(heads, tq, tk, generator=generator) < 0.7).to(device)
+    mask = None
+    if draws.random() < 0.3:
+        options |= dict(dropout_p=draws.choice([0.1, 0.5]), seed=seed)
+        mask = dropout_mask_of(seed, options["dropout_p"], (batch, heads, tq, tk), device)
+    for impl in IMPLS:
+        check(impl, tensors, dropout_mask=mask, **options)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("size", [16, 40, 64, 80, 96, 128, 192, 256])
+@pytest.mark.parametrize("dtype", [F16, BF16, F32], ids=str)
+@pytest.mark.parametrize("causal", [False, True])
+def test_on_the_gpu_every_head_size(device, dtype, size, causal, impl):
+    check(impl, draw(device, dtype, batch=2, heads=4, kv_heads=2, tq=1025, tk=777, size=size), causal=causal)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"causal": True, "window": 1000}], ids=str)
+@pytest.mark.parametrize("tokens", [4096, 16384])
+def test_on_the_gpu_long_sequences(device, tokens, options):
+    check("fast", draw(device, BF16, batch=1, heads=1, tq=tokens, size=64), **options)
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_dropout_at_real_length(device):
+    from minillm.kernels.reference import dropout_mask_of
+
+    mask = dropout_mask_of(11, 0.2, (1, 2, 2048, 2048), device)
+    for impl in IMPLS:
+        tensors = draw(device, F16, tq=2048, size=64)
+        check(impl, tensors, dropout_mask=mask, dropout_p=0.2, seed=11, causal=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("options", [{}, {"window": 500}], ids=str)
+def test_on_the_gpu_decoding_a_long_cache(device, options):
+    check("fast", draw(device, BF16, batch=2, heads=8, kv_heads=2, tq=1, tk=16384, size=128), causal=True, **options)
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_past_two_to_the_31_elements(device):
+    """The last row of a batch of 2.2e9 elements, whose offsets do not fit 32 bits, equals the same row by itself."""
+    if torch.cuda.mem_get_info()[0] < 40e9:
+        pytest.skip(f"needs 40 GB of free GPU memory, there are {torch.cuda.mem_get_info()[0] / 1e9:.0f}")
+    q = torch.randn(17, 131072, 16, 64, device=device, dtype=F16).transpose(1, 2)
+    out = flash_attention(q, q, q, causal=True, window=256)
+    alone = flash_attention(*[q[-1:].clone()] * 3, causal=True, window=256)
+    assert torch.equal(out[-1:], alone)
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_memory_grows_with_length_not_its_square(device):
+    q, k, v = draw(device, BF16, batch=1, heads=8, tq=16384, size=64)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    flash_attention(q, k, v, causal=True).sum().backward()
+    used = torch.cuda.max_memory_allocated() - before
+    assert used < 12 * q.numel() * q.element_size(), f"{used / 1e6:.0f} MB; the table of scores alone takes 4.3 GB"
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_compiled_and_autocast(device):
+    def layer(q, k, v):
+        with torch.autocast("cuda", dtype=BF16):
+            return flash_attention(q * 1.0, k, v, causal=True).float().square().mean()
+
+    tensors = draw(device, F32, tq=500, size=64)
+    compiled = torch.compile(layer, fullgraph=True)
+    expected, got = (torch.autograd.grad(f(*tensors), tensors) for f in (layer, compiled))
+    for a, b in zip(got, expected):
+        torch.testing.assert_close(a, b)
