@@ -45,7 +45,9 @@ def random_batch(config, seed=5):
     mask = np.arange(12) < LONGEST[:, None]
     hidden = (draw.random((2, 12)) < 0.4) & mask
     hidden[0, 0] = True
-    return ids, np.where(hidden, draw.integers(0, config.vocab_size, (2, 12)), -100), types, mask
+    targets = np.where(hidden, draw.integers(0, config.vocab_size, (2, 12)), -100)
+    targets[0, 0] = 0  # a token like any other
+    return ids, targets, types, mask
 
 
 # --- transformers ----------------------------------------------------------------------------------------------------

@@ -201,6 +201,12 @@ def test_every_rope_scaling_is_that_of_transformers(torch, name):
         assert np.abs(model(ids).data - expected).max() < 1e-9, length
 
 
+def test_dynamic_scaling_leaves_a_shorter_context_alone():
+    model = random_model(tiny(context=6, rope_scaling=SCALINGS["dynamic"]))
+    ids = random_ids(model.config, (2, 6))
+    np.testing.assert_array_equal(model(ids).data, random_model(tiny(context=6))(ids).data)
+
+
 def test_rope_frequencies_of_real_checkpoints(torch):
     """Llama 3.1 8B and Qwen2.5 7B with YaRN, as their config.json files have it, at full length."""
     from transformers import LlamaConfig as Theirs
