@@ -22,7 +22,8 @@ from . import __version__
 from .config import ConfigError, build, describe, override
 from .data import CorpusConfig, Document, build_corpus, corpus_documents, environment_documents, pack, read_documents
 from .data import stdlib_documents as stdlib
-from .pretrain import PRESETS, SECTIONS, packed, pretrain, read_config, resumed_sections
+from .engine_config import process_rank
+from .pretrain import CONFIG_FILE, PRESETS, SECTIONS, packed, pretrain, read_config, resumed_sections
 from .train import TrainingDiverged
 
 STDLIB_SOURCES = ("stdlib", "docstrings", "topics")
@@ -154,9 +155,15 @@ def pretrain_command(arguments: argparse.Namespace) -> int:
     for key in ("corpus", "tokenizer"):
         if getattr(arguments, key):
             sections.setdefault("data", {})[key] = str(Path(getattr(arguments, key)).resolve())
+    if arguments.engine:
+        sections.setdefault("engine", {})["name"] = arguments.engine
+    if arguments.attention:
+        sections.setdefault("model", {})["attention"] = arguments.attention
     for option in arguments.set:
         override(sections, option, SECTIONS)
     result = pretrain(sections, arguments.out, resume=arguments.resume)
+    if process_rank() > 0:  # under torchrun the first process speaks for all
+        return 0
     print(f"{result.reason} at step {result.state.step:,} after {result.state.seconds:,.0f} s")
     if result.state.best_loss is not None:
         print(f"best validation loss {result.state.best_loss:.4f} nats/token, step {result.state.best_step:,}")
@@ -177,8 +184,7 @@ def evaluate_command(arguments: argparse.Namespace) -> int:
         if arguments.data:
             data = pack(read_documents(arguments.data), tokenizer, Path(folder) / "tokens.bin")
         else:
-            corpus_folder = resumed_sections(arguments.run).get("data", {}).get("corpus", "")
-            data = packed(corpus_folder, arguments.split, tokenizer)
+            data = packed(corpus_of(arguments.run), arguments.split, tokenizer)
         context = arguments.context or model.config.context
         result = evaluate(
             lambda ids, targets: batch_loss(model, ids, targets),
@@ -190,6 +196,14 @@ def evaluate_command(arguments: argparse.Namespace) -> int:
         print(f"{checkpoint_in(arguments.run)} on {' '.join(arguments.data) or arguments.split}: {result}")
         del data  # unmap the file before its folder goes (Windows)
     return 0
+
+
+def corpus_of(run: str) -> str:
+    """The corpus folder that the run of a run folder or checkpoint was trained on, from its config.toml."""
+    for folder in (Path(run), Path(run).parent):
+        if (folder / CONFIG_FILE).exists():
+            return str(resumed_sections(folder).get("data", {}).get("corpus", ""))
+    raise ConfigError(f"{run} does not say what it was trained on (no {CONFIG_FILE}): give --data FILE")
 
 
 def generate_command(arguments: argparse.Namespace) -> int:
@@ -282,6 +296,10 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument("--config", metavar="FILE", help=f"TOML file, or the name of one that comes with minillm: {presets}")
     p.add_argument("--corpus", metavar="FOLDER", help="corpus folder; sets data.corpus")
     p.add_argument("--tokenizer", metavar="FILE", help="tokenizer.json; sets data.tokenizer")
+    p.add_argument("--engine", choices=["numpy", "torch"], help="what computes; sets engine.name")
+    p.add_argument(
+        "--attention", choices=["auto", "reference", "sdpa", "triton"], help="which attention; sets model.attention"
+    )
     p.add_argument("--out", default="runs/pretrain", metavar="FOLDER", help="run folder to make, or to resume")
     p.add_argument("--resume", action="store_true", help="go on with the run in the folder, with its own configuration")
     p.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one key; repeatable")

@@ -57,8 +57,8 @@ class Engine(Protocol):
         """The batcher itself, or something that makes its batches ahead of time and has its methods."""
 
     def gauges(self, tokens_per_second: float) -> dict[str, float]:
-        """What the log should show of the machine: "memory_gb", the most memory used so far in 10⁹ bytes (of the device,
-        where there is one), and "mfu", the share of its peak arithmetic rate that is used, where that is known."""
+        """What the log should show of the machine: "memory_gb", the most memory used so far in 10⁹ bytes (of the
+        device, where there is one), and "mfu", the share of its peak arithmetic rate that is used, where known."""
 
     def model_arrays(self) -> dict[str, np.ndarray]:
         """The weights by name, complete on every rank that writes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,10 @@ import numpy as np
 from .checkpoint import CheckpointError
 from .config import ConfigError, Sections, build, nearest, read_toml, to_toml
 from .data import TokenDataset, load_report, pack
-from .engine import Engine, Model, NumpyEngine
+from .engine import Engine, Model
+from .engine_config import EngineConfig, engine_class, process_rank
 from .models import GPTConfig, LlamaConfig, LSTMConfig, model_from_config
+from .sizes import n_parameters
 from .tokenizers import load_tokenizer
 from .tokenizers.base import Tokenizer
 from .train import TrainConfig, TrainResult, new_run_folder, train
@@ -30,20 +33,22 @@ class DataConfig:
     tokenizer: str = ""  # tokenizer.json made by `minillm tokenizer train`
 
 
-SECTIONS: dict[str, Any] = {"data": DataConfig, "model": GPTConfig, "train": TrainConfig}
+SECTIONS: dict[str, Any] = {"data": DataConfig, "model": GPTConfig, "train": TrainConfig, "engine": EngineConfig}
+LARGE = 100_000_000  # parameters from which on a model's first weights are drawn on the device that will train them
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """The three sections of a config file. What [model] leaves out is GPT-2's; its vocab_size is the tokenizer's."""
+    """The four sections of a config file. What [model] leaves out is GPT-2's; its vocab_size is the tokenizer's."""
 
     data: DataConfig
     model: GPTConfig | LlamaConfig | LSTMConfig
     train: TrainConfig
+    engine: EngineConfig
 
     def save(self, path: str | Path) -> None:
         """Write a TOML file that makes this run again."""
-        sections = {"data": self.data, "model": self.model, "train": self.train}
+        sections = {"data": self.data, "model": self.model, "train": self.train, "engine": self.engine}
         Path(path).write_text(to_toml("The configuration of this run, defaults included.", sections), encoding="utf-8")
 
 
@@ -70,7 +75,8 @@ def build_config(sections: Sections) -> tuple[PretrainConfig, Tokenizer]:
     train_config = build(TrainConfig, sections.get("train", {}), "[train]")
     tokenizer = load_tokenizer(data.tokenizer)
     model = {"vocab_size": tokenizer.vocab_size, **sections.get("model", {})}
-    return PretrainConfig(data, build(model_config_class(model), model, "[model]"), train_config), tokenizer
+    engine = build(EngineConfig, sections.get("engine", {}), "[engine]")
+    return PretrainConfig(data, build(model_config_class(model), model, "[model]"), train_config, engine), tokenizer
 
 
 def model_config_class(section: dict[str, Any]) -> Any:
@@ -92,6 +98,8 @@ def packed(corpus: str | Path, split: str, tokenizer: Tokenizer, *, progress: bo
     """
     load_report(corpus)  # raises for a folder that is no corpus
     path = Path(corpus) / f"tokens-{tokenizer.fingerprint()}" / f"{split}.bin"
+    while process_rank() > 0 and not path.with_suffix(".json").exists():
+        time.sleep(0.5)  # the first of several processes makes it
     if path.with_suffix(".json").exists():
         return TokenDataset(path)
     return pack(Path(corpus) / f"{split}.jsonl", tokenizer, path, progress=progress)
@@ -101,24 +109,28 @@ def pretrain(
     sections: Sections,
     out_dir: str | Path,
     *,
-    engine: Callable[[Model, TrainConfig], Engine] = NumpyEngine,
+    engine: Callable[[Model, TrainConfig], Engine] | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> TrainResult:
     """Train the model that `sections` describe in the run folder `out_dir`, in which the configuration is echoed.
 
+    `engine` is that of section [engine] if None. Under torchrun every process calls this with the same arguments.
     With `resume`, `out_dir` holds an interrupted run: see `resumed_sections`. Raises as `build_config` and `train` do.
     """
     out_dir = Path(out_dir)
+    progress = progress and process_rank() == 0
     config, tokenizer = build_config(sections)
+    engine = engine or engine_class(config.engine)
     train_data = packed(config.data.corpus, "train", tokenizer, progress=progress)
     val_data = packed(config.data.corpus, "val", tokenizer, progress=progress)
-    model = model_from_config(config.model, np.random.default_rng(config.train.seed))
+    model = model_from_config(config.model, initial_weights(config))
     if progress:
-        print(summary(config, model, train_data, val_data))
+        print(summary(config, train_data, val_data))
     if not resume:
         new_run_folder(out_dir)  # raises if there is a run in it
-    config.save(out_dir / CONFIG_FILE)
+    if process_rank() == 0:
+        config.save(out_dir / CONFIG_FILE)
     return train(
         model,
         train_data,
@@ -132,6 +144,15 @@ def pretrain(
     )
 
 
+def initial_weights(config: PretrainConfig) -> np.random.Generator:
+    """The generator to build the model with: the seed's; for a large model on torch a sketch (see port.py)."""
+    if config.engine.name == "torch" and n_parameters(config.model) >= LARGE:
+        from .port import sketch
+
+        return sketch(config.train.seed)
+    return np.random.default_rng(config.train.seed)
+
+
 def resumed_sections(out_dir: str | Path) -> Sections:
     """The sections of the run in `out_dir`, as it was configured. Raises CheckpointError where there is none."""
     path = Path(out_dir) / CONFIG_FILE
@@ -140,14 +161,13 @@ def resumed_sections(out_dir: str | Path) -> Sections:
     return read_toml(path, SECTIONS)
 
 
-def summary(config: PretrainConfig, model: Model, train_data: TokenDataset, val_data: TokenDataset) -> str:
+def summary(config: PretrainConfig, train_data: TokenDataset, val_data: TokenDataset) -> str:
     """What is about to be trained, in four lines."""
-    n_parameters = sum(p.data.size for p in model.parameters())
     t = config.train
     n_tokens = t.batch_size * t.grad_accumulation * config.model.context
     length = f"{t.max_steps:,} steps" if t.max_steps else f"{t.max_seconds:,.0f} seconds"
     return (
-        f"model      {config.model.model_type} with {n_parameters:,} parameters, "
+        f"model      {config.model.model_type} with {n_parameters(config.model):,} parameters, "
         f"{config.model.n_layers} layers, context {config.model.context}\n"
         f"train      {len(train_data):,} tokens ({train_data.n_bytes / 1e6:.2f} MB of text)\n"
         f"validation {len(val_data):,} tokens ({val_data.n_bytes / 1e6:.2f} MB)\n"

@@ -27,14 +27,14 @@ from torch.utils.checkpoint import checkpoint
 
 from .data import IGNORE, Batcher
 from .engine import Batch, Model, count_targets, peak_memory_gb
+from .engine_config import EngineConfig
 from .optim import param_groups
 from .port import allocate, array_of, assign, fill, to_torch, whole
-from .torch_config import TorchConfig
+from .sizes import training_flops
 from .torch_machine import (
     LOW_PRECISION,
     choose_device,
     choose_precision,
-    flops_per_token,
     join_processes,
     peak_flops,
 )
@@ -54,14 +54,14 @@ class TorchEngine:
     """Training with PyTorch's autograd, optimizers and distribution.
 
     `model` is a NumPy model, which is ported and left as it was (take the trained one from the run folder), or a ported
-    one, which is trained in place. Other settings than the default: `partial(TorchEngine, settings=TorchConfig(...))`.
+    one, which is trained in place. Other settings than the default: `partial(TorchEngine, settings=EngineConfig(...))`.
     Raises ValueError for settings that this machine cannot follow.
     """
 
     name = "torch"
 
-    def __init__(self, model: Model, config: TrainConfig, settings: TorchConfig | None = None):
-        settings = settings or TorchConfig()
+    def __init__(self, model: Model, config: TrainConfig, settings: EngineConfig | None = None):
+        settings = settings or EngineConfig()
         self.device = choose_device(settings.device)
         self.precision = choose_precision(settings.precision, self.device)
         self.rank, self.world_size = join_processes(self.device)
@@ -76,7 +76,7 @@ class TorchEngine:
         self.peak_flops = peak_flops(self.device, self.precision)
         self.module = self.wrap(settings)  # what a training step calls; evaluation calls the model itself
 
-    def place(self, model: Model, settings: TorchConfig) -> Any:
+    def place(self, model: Model, settings: EngineConfig) -> Any:
         """The model on its device: a port of a NumPy model, cut up for FSDP if that is asked for."""
         ported = model
         if not isinstance(model, torch.nn.Module):
@@ -103,7 +103,7 @@ class TorchEngine:
                 fill(ported, model, self.config.seed)
         return ported
 
-    def wrap(self, settings: TorchConfig) -> Any:
+    def wrap(self, settings: EngineConfig) -> Any:
         """The model compiled and, among several processes, with its gradients averaged."""
         if self.sharded:
             return self.model
@@ -113,7 +113,7 @@ class TorchEngine:
             module = DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=True)
         return module
 
-    def compiles(self, settings: TorchConfig) -> bool:
+    def compiles(self, settings: EngineConfig) -> bool:
         return settings.compile == "on" or (settings.compile == "auto" and self.device.type == "cuda")
 
     # --- a step -------------------------------------------------------------------------------------------------------
@@ -254,8 +254,8 @@ class TorchEngine:
     def gauges(self, tokens_per_second: float) -> dict[str, float]:
         measured = {"memory_gb": self.memory_gb()}
         if self.peak_flops:
-            flops = flops_per_token(self.model) * tokens_per_second
-            measured["mfu"] = flops / (self.peak_flops * self.world_size)
+            flops = training_flops(self.model.config, self.model.config.context) * tokens_per_second
+            measured["mfu"] = flops / (self.peak_flops * self.world_size)  # causal attention counted as half
         return measured
 
     def memory_gb(self) -> float:

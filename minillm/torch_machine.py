@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import atexit
 import os
-from typing import Any
 
 import torch
 import torch.distributed as dist
-
-from .nn import Embedding
 
 LOW_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -76,16 +73,3 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
     name = torch.cuda.get_device_name(device)
     fits = [key for key in PEAK_FLOPS if key in name]  # "A10" is in "NVIDIA A100" too: the longest is meant
     return PEAK_FLOPS[max(fits, key=len)] if fits else None
-
-
-def flops_per_token(model: Any) -> float:
-    """Multiplications and additions of forward and backward for one token: 6 per weight of a matrix product, and 12 ·
-    layers · d_model · context for attention (Chowdhery et al. 2022, PaLM, arXiv 2204.02311, appendix B, where causal
-    attention is counted in full too). Embeddings are look-ups; a tied table counts once, as the output layer."""
-    config = model.config
-    tables = {id(p) for m in model.modules() if isinstance(m, Embedding) for p in m.parameters()}
-    matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in tables]
-    n = sum(p.numel() for p in matrices)
-    if not any(p.shape[0] == config.vocab_size for p in matrices):
-        n += config.vocab_size * config.d_model
-    return 6.0 * n + 12.0 * config.n_layers * config.d_model * config.context

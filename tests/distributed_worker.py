@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from minillm.data import Document, TokenDataset, pack
+from minillm.engine_config import EngineConfig
 from minillm.models import GPT, GPTConfig
-from minillm.torch_config import TorchConfig
 from minillm.torch_engine import TorchEngine
 from minillm.train import TrainConfig, train
 
@@ -72,7 +72,7 @@ class Dying(TorchEngine):
 
 
 def run(folder: Path, out: Path, parallel: str, engine: type[TorchEngine] = TorchEngine, resume: bool = False) -> None:
-    made = partial(engine, settings=TorchConfig(parallel=parallel, device="cpu"))
+    made = partial(engine, settings=EngineConfig(parallel=parallel, device="cpu"))
     config = make_config(int(os.environ["WORLD_SIZE"]))
     train(make_model(), *data(folder), config, out, engine=made, resume=resume, progress=False)
 

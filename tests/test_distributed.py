@@ -18,8 +18,8 @@ import distributed_worker as worker  # noqa: E402
 
 from minillm.checkpoint import load_model, read_checkpoint  # noqa: E402
 from minillm.engine import NumpyEngine  # noqa: E402
+from minillm.engine_config import EngineConfig  # noqa: E402
 from minillm.runlog import read_metrics  # noqa: E402
-from minillm.torch_config import TorchConfig  # noqa: E402
 from minillm.torch_engine import TorchEngine  # noqa: E402
 from minillm.train import train  # noqa: E402
 
@@ -99,7 +99,7 @@ def test_one_process_resumes_what_two_began(runs, parallel, tmp_path):
     """On torch and on NumPy, and the two go the same way."""
     config = worker.make_config(1, max_steps=12)
     ended = {}
-    for name, engine in (("numpy", NumpyEngine), ("torch", partial(TorchEngine, settings=TorchConfig(device="cpu")))):
+    for name, engine in (("numpy", NumpyEngine), ("torch", partial(TorchEngine, settings=EngineConfig(device="cpu")))):
         shutil.copytree(runs / f"new-{parallel}", tmp_path / name)
         result = train(
             worker.make_model(), *worker.data(runs), config, tmp_path / name, engine=engine, resume=True, progress=False

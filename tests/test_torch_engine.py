@@ -1,6 +1,7 @@
 """The torch engine in one process: NumPy's losses, runs that change engines, mixed precision, reading ahead."""
 
 import math
+import re
 from functools import partial
 
 import numpy as np
@@ -12,18 +13,28 @@ from distributed_worker import make_config, make_data, make_model  # noqa: E402
 
 from minillm import torch_engine, torch_machine  # noqa: E402
 from minillm.checkpoint import CheckpointError, load_model, read_checkpoint  # noqa: E402
+from minillm.config import build  # noqa: E402
 from minillm.data import Batcher  # noqa: E402
 from minillm.engine import NumpyEngine  # noqa: E402
+from minillm.engine_config import EngineConfig  # noqa: E402
 from minillm.models import GPT, GPTConfig  # noqa: E402
-from minillm.port import sketch, to_torch  # noqa: E402
+from minillm.port import Sketcher, sketch, to_torch  # noqa: E402
+from minillm.pretrain import (  # noqa: E402
+    PRESETS,
+    DataConfig,
+    PretrainConfig,
+    initial_weights,
+    model_config_class,
+    read_config,
+)
 from minillm.runlog import read_metrics  # noqa: E402
-from minillm.torch_config import TorchConfig  # noqa: E402
+from minillm.sizes import n_parameters, training_flops, training_memory  # noqa: E402
 from minillm.torch_engine import ReadAhead, TorchEngine  # noqa: E402
-from minillm.train import TrainingDiverged, train  # noqa: E402
+from minillm.train import TrainConfig, TrainingDiverged, train  # noqa: E402
 
 
 def on_torch(**settings):
-    return partial(TorchEngine, settings=TorchConfig(**{"device": "cpu", **settings}))
+    return partial(TorchEngine, settings=EngineConfig(**{"device": "cpu", **settings}))
 
 
 @pytest.fixture(scope="module")
@@ -207,13 +218,13 @@ def test_low_precision_trains_alike(data, tmp_path, precision):
 
 def test_an_fp16_overflow_is_run_again_with_a_smaller_scale(data):
     exact = TorchEngine(small_model(), make_config(1))
-    engine = TorchEngine(small_model(), make_config(1), TorchConfig(precision="fp16"))
+    engine = TorchEngine(small_model(), make_config(1), EngineConfig(precision="fp16"))
     engine.loss_scale = 2.0**40
     exact.forward_backward(batches(data))
     engine.forward_backward(batches(data))
     assert 2.0**4 < engine.loss_scale < 2.0**30
     assert abs(engine.grad_norm / exact.grad_norm - 1) < 0.02
-    twin = TorchEngine(small_model(), make_config(1), TorchConfig(precision="fp16"))
+    twin = TorchEngine(small_model(), make_config(1), EngineConfig(precision="fp16"))
     twin.load(engine.model_arrays(), engine.optimizer_arrays(), engine.random_state())
     assert twin.loss_scale == engine.loss_scale
     engine.steps_since_overflow = torch_engine.STEPS_TO_GROW - 1
@@ -256,6 +267,36 @@ def test_reading_ahead_changes_neither_batches_nor_position(data):
     assert ahead.state_dict() == saved and np.array_equal(ahead.next()[0], expected[0])
 
 
+# --- presets ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gpt2-124m", "gpt2-350m", "llama-114m"])
+def test_presets_fit_the_cards_they_name(name):
+    """By the estimate that the presets quote: 2 bytes per activation and half as much again, in 90 % of the memory."""
+    text = (PRESETS / f"{name}.toml").read_text()
+    sections = read_config(name)
+    config = model_config_class(sections["model"])(**{"vocab_size": 50304, **sections["model"]})
+    assert n_parameters(config) == pytest.approx(1e6 * int(name[-4:-1]), rel=0.02)
+    table = re.findall(r"(\d+) GB: (\d+) x (\d+)", text)
+    assert [int(gb) for gb, _, _ in table] == [16, 24, 80, 140]
+    for gb, batch_size, accumulation in table:
+        assert int(batch_size) * int(accumulation) == 512
+        memory = training_memory(config, int(batch_size), config.context, activation_bytes=2)
+        assert memory.total + memory.activations / 2 < 0.9e9 * int(gb)
+    assert sections["train"]["batch_size"] * sections["train"]["grad_accumulation"] == 512
+    assert sections["engine"] == {"name": "torch"}
+
+
+def test_a_large_model_on_torch_is_sketched():
+    sections = {"model": {"vocab_size": 50304, **read_config("gpt2-124m")["model"]}, "train": {}}
+    for engine, large in (("torch", True), ("numpy", False)):
+        model = build(GPTConfig, sections["model"], "[model]")
+        config = PretrainConfig(DataConfig(), model, TrainConfig(), EngineConfig(name=engine))
+        assert isinstance(initial_weights(config), Sketcher) == large
+    small = PretrainConfig(DataConfig(), GPTConfig(d_model=12), TrainConfig(), EngineConfig(name="torch"))
+    assert not isinstance(initial_weights(small), Sketcher)
+
+
 # --- choices ----------------------------------------------------------------------------------------------------------
 
 
@@ -292,15 +333,8 @@ def test_peak_arithmetic_rate(monkeypatch, name, peak):
     assert torch_machine.peak_flops(torch.device("cpu"), "bf16") is None
 
 
-def test_flops_of_gpt2():
-    """Layers 12 · 12 · 768² = 85M weights, output layer 50257 · 768 = 38.6M; attention 12 · 12 · 768 · 1024."""
-    model = to_torch(GPT(GPTConfig(), sketch()), device="meta")
-    weights = 12 * 12 * 768**2 + 50257 * 768
-    assert torch_machine.flops_per_token(model) == 6 * weights + 12 * 12 * 768 * 1024
-
-
 def test_gauges(data):
     engine = TorchEngine(small_model(), make_config(1))
     assert set(engine.gauges(1000.0)) == {"memory_gb"} and engine.gauges(1000.0)["memory_gb"] > 0.01
     engine.peak_flops = 1e12
-    assert engine.gauges(1000.0)["mfu"] == torch_machine.flops_per_token(engine.model) * 1000.0 / 1e12
+    assert engine.gauges(1000.0)["mfu"] == training_flops(engine.model.config, 16) * 1000.0 / 1e12
