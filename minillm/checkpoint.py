@@ -121,11 +121,14 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
 def load_model(folder: str | Path) -> Model:
     """Build the model that `folder`'s config.json describes and give it the weights of model.safetensors.
 
-    `folder` is a checkpoint, or a run folder, from which its `best` checkpoint is taken (else `last`).
+    `folder` is a checkpoint, or a run folder, from which its `best` checkpoint is taken (else `last`). It may have been
+    trained with an attention that only a GPU has: the model gets `attention = "auto"`, which runs anywhere.
     Raises CheckpointError for anything missing, truncated or not fitting; nothing is half-loaded.
     """
     path = checkpoint_in(folder)
     config = _read_json(path / CONFIG_FILE)
+    if "attention" in config:
+        config["attention"] = "auto"
     arrays = _read_arrays(path / MODEL_FILE)
     try:
         model = model_from_config(config_from_dict(config))

@@ -181,6 +181,12 @@ def test_which_model_is_trained(data, tmp_path):
     assert load_model(tmp_path / "c").wte.weight.data.std() > 0.01
 
 
+def test_what_an_attention_of_torch_trained_runs_on_numpy(data, tmp_path):
+    run(data, tmp_path, on_torch(), model=small_model(attention="sdpa"), max_steps=4)
+    assert read_checkpoint(tmp_path / "last").config["attention"] == "sdpa"
+    assert load_model(tmp_path)(np.arange(16)[None]).shape == (1, 16, 257)
+
+
 def test_frozen_weights_stay(data):
     model = small_model()
     model.wte.weight.requires_grad = False
