@@ -20,6 +20,9 @@ import numpy as np
 import torch
 
 from .nn import Module
+from .sketch import Sketcher as Sketcher
+from .sketch import is_sketched
+from .sketch import sketch as sketch  # callers on torch find it here
 from .tensor import Parameter
 
 
@@ -146,35 +149,6 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 # --- large models: no weights in NumPy's memory --------------------------------------------------------------------
-
-
-class Draw(np.ndarray):
-    """What a `Sketcher` draws: an array of ones that takes the memory of one. Times a deviation, it is that number
-    everywhere, still in the memory of one."""
-
-    def __mul__(self, deviation: Any) -> np.ndarray:
-        return np.broadcast_to(np.float32(deviation), self.shape)
-
-
-class Sketcher(np.random.Generator):
-    """A generator whose normal draws are not made but written down, for `sketch`. Anything else is drawn as usual."""
-
-    def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
-        return np.broadcast_to(np.float32(1), size).view(Draw)
-
-
-def sketch(seed: int = 0) -> np.random.Generator:
-    """A generator to build a large model with: `model_from_config(config, rng=sketch())`.
-
-    The model has every name and shape, but its weight matrices hold one number each, the standard deviation that they
-    will be drawn with, so that a model of any size is built at once and in no memory. `to_torch` draws the weights
-    where they are to live; on NumPy such a model cannot run.
-    """
-    return Sketcher(np.random.PCG64(seed))
-
-
-def is_sketched(array: np.ndarray) -> bool:
-    return array.size > 1 and not any(array.strides)
 
 
 def allocate(ported: Any, device: str | torch.device) -> None:
