@@ -88,7 +88,7 @@ class RunLog:
             self._file.flush()
 
 
-_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps [{elapsed}, {remaining} left, {postfix}]"
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps [{elapsed}, {remaining} left{postfix}]"
 
 
 def _line(row: dict[str, Any]) -> str:
