@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm import cli
+from minillm import cli, commands
 from minillm.config import ConfigError, build, describe, override, read_toml, to_toml
 from minillm.data import CorpusConfig
 from minillm.models import GPTConfig, LlamaConfig
@@ -176,23 +176,23 @@ def test_a_diverged_run_has_its_own_status_and_tracebacks_can_be_asked_for(monke
     def diverge(*args, **kwargs):
         raise TrainingDiverged("step 3: the loss is nan")
 
-    monkeypatch.setattr(cli, "pretrain", diverge)
+    monkeypatch.setattr(commands, "pretrain", diverge)
     assert "step 3: the loss is nan" in minillm("pretrain", status=1, capsys=capsys)
     with pytest.raises(ConfigError):
         cli.main(["--traceback", "pretrain", "--config", "none.toml"])
 
 
-def commands(parser):
+def all_parsers(parser):
     """Every parser below a parser, with its words."""
     for action in parser._actions:
         if hasattr(action, "choices") and isinstance(action.choices, dict):
             for name, child in action.choices.items():
                 yield [name], child
-                yield from (([name, *words], p) for words, p in commands(child))
+                yield from (([name, *words], p) for words, p in all_parsers(child))
 
 
 def test_every_option_is_in_help_with_its_default(capsys):
-    for words, parser in commands(cli.make_parser()):
+    for words, parser in all_parsers(cli.make_parser()):
         with pytest.raises(SystemExit) as stopped:
             cli.main([*words, "--help"])
         assert stopped.value.code == 0
