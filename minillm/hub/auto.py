@@ -1,0 +1,162 @@
+"""The Auto classes: a model or its configuration from a name or a folder, for one task each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..models import BertConfig, ModelConfig, config_from_dict
+from ..tokenizers.files import read_json
+from . import configs
+from .dtypes import dtype_name
+from .loading import fill_numpy, fill_torch, make_plan, report_plan, sketched_model
+from .names import canonical_names, layout_of
+from .places import find_folder
+from .pretrained import ConfigView, PretrainedModel, head_of
+from .weights import Stored, WeightsError, common_dtype, read_folder
+
+
+class AutoConfig:
+    """`AutoConfig.from_pretrained(name_or_folder)`: the settings in config.json, as attributes."""
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | os.PathLike[str], *, revision: str | None = None) -> ConfigView:
+        return ConfigView(read_config(find_folder(name_or_folder, revision)))
+
+
+class AutoModel:
+    """A model without a head: features for each token.
+
+    The other Auto classes are this one with another head; what `from_pretrained` returns is a `PretrainedModel`.
+    """
+
+    head: ClassVar[str] = "base"
+    architectures: ClassVar[tuple[str, ...]] = ("gpt2", "llama", "qwen2", "qwen3", "bert")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | os.PathLike[str],
+        *,
+        engine: str = "numpy",
+        dtype: Any = None,
+        device: Any = None,
+        revision: str | None = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> PretrainedModel:
+        """Build the model that config.json describes, with this class's head, and read its weights.
+
+        `name_or_folder`: a folder in Hugging Face's or minillm's format, a run of `minillm pretrain`, or a name on the
+        hub. `engine`: "numpy" or "torch". `dtype`: "float32" or "float64" on NumPy (default: the file's if it is
+        float64, else float32); on PyTorch "float16" and "bfloat16" too (default: the file's). `device`: PyTorch's.
+        `seed`: of a head that the checkpoint has no weights for, which a warning then names. `settings`: entries of
+        config.json to change, such as num_labels=3. Raises NotFound, ConfigurationError or WeightsError, each saying
+        what to do; a model is returned whole or not at all.
+        """
+        if engine not in ("numpy", "torch"):
+            raise ValueError(f"engine = {engine!r} must be 'numpy' or 'torch'.")
+        if engine == "numpy" and device not in (None, "cpu"):
+            raise ValueError(f"device = {device!r}: the NumPy engine runs on the CPU only. Use engine='torch'.")
+        folder = find_folder(name_or_folder, revision)
+        values = with_settings(read_config(folder), settings)
+        stored = read_folder(folder)
+        config, native = cls.model_config(values, stored, folder)
+        model = sketched_model(config)
+        shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+        plan = make_plan(shapes, stored, None if native else layout_of(config), folder)
+        files_dtype = common_dtype({name: tensor for name, (tensor, _) in plan.tensors.items()})
+        if engine == "numpy":
+            default = "float64" if files_dtype == "float64" else "float32"
+            fill_numpy(model, plan, dtype_name(dtype or default), seed)
+        else:
+            model = fill_torch(model, plan, dtype_name(dtype or files_dtype), device, seed)
+        report_plan(plan, folder)
+        generation = folder / "generation_config.json"
+        head = head_of(config) if native else cls.head
+        return PretrainedModel(
+            model.eval(),
+            head,
+            config={} if native else values,
+            generation_config=read_json(generation) if generation.exists() else None,
+        )
+
+    @classmethod
+    def model_config(cls, values: dict[str, Any], stored: dict[str, Stored], folder: Path) -> tuple[ModelConfig, bool]:
+        """Our config for the model, and whether the folder is in minillm's own format."""
+        if configs.is_native(values):
+            config = config_from_dict(values)
+            if cls.head not in ("base", head_of(config)):
+                raise WeightsError(
+                    f"{folder} holds a {config.model_type!r} model made for {head_of(config)!r}; {cls.__name__} is for "
+                    f"{cls.head!r}."
+                )
+            return config, True
+        if values.get("model_type") not in cls.architectures and values.get("model_type") in configs.KNOWN:
+            raise configs.ConfigurationError(
+                f"{folder}: {cls.__name__} is for {', '.join(cls.architectures) or 'models made by minillm'}, and "
+                "this is a "
+                f"{values['model_type']}."
+            )
+
+        config = configs.from_hf(values, cls.head)
+        layout = layout_of(config)
+        assert layout is not None
+        names = set(canonical_names(stored, layout).values())
+        if isinstance(config, BertConfig) and cls.head == "base" and "bert.pooler.dense.weight" not in names:
+            config = config_from_dict({**vars(config), "pooler": False})  # a masked language model's body has none
+        return config, False
+
+
+class AutoModelForCausalLM(AutoModel):
+    """A decoder that predicts the next token."""
+
+    head = "causal"
+    architectures = ("gpt2", "llama", "qwen2", "qwen3")
+
+
+class AutoModelForMaskedLM(AutoModel):
+    """An encoder that fills in hidden tokens."""
+
+    head = "mlm"
+    architectures = ("bert",)
+
+
+class AutoModelForSequenceClassification(AutoModel):
+    """An encoder that labels a whole text."""
+
+    head = "classification"
+    architectures = ("bert",)
+
+
+class AutoModelForSeq2SeqLM(AutoModel):
+    """An encoder–decoder, which minillm trains and reads in its own format."""
+
+    head = "seq2seq"
+    architectures = ()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a folder."""
+    values = read_json(folder / "config.json")
+    if not isinstance(values, dict):
+        raise configs.ConfigurationError(
+            f"{folder / 'config.json'} must hold an object, not a {type(values).__name__}."
+        )
+    return values
+
+
+def with_settings(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """config.json with some entries changed; another num_labels takes away labels that do not fit it."""
+    changed = {**values, **settings}
+    if (
+        "num_labels" in settings
+        and "id2label" not in settings
+        and len(values.get("id2label") or ()) != settings["num_labels"]
+    ):
+        labels = {str(i): f"LABEL_{i}" for i in range(settings["num_labels"])}
+        changed["id2label"] = labels
+        changed["label2id"] = {label: int(i) for i, label in labels.items()}
+        del changed["num_labels"]
+    return changed

@@ -1,0 +1,81 @@
+"""Where a model lies: a folder on this machine, or a name on the Hugging Face hub, fetched once and kept in its
+cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..checkpoint import find_checkpoint
+
+FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "merges.txt", "vocab.txt"]
+NEEDED = "config.json, model.safetensors (or its shards with model.safetensors.index.json), and the tokenizer's files"
+
+
+class NotFound(OSError):
+    """A model that is neither here nor reachable: the message says what to download, and where to put it."""
+
+
+def find_folder(name_or_folder: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """The folder with a model's files.
+
+    A folder is taken as it is (of a run folder of `minillm pretrain`, the best checkpoint). Anything else is a name
+    such as "openai-community/gpt2": the package huggingface_hub downloads it, resumes and checks, and keeps it in its
+    cache; its environment variables (HF_HOME, HF_ENDPOINT for a mirror, HF_HUB_OFFLINE, HF_TOKEN) apply. `revision`: a
+    branch, tag or commit there. Raises NotFound.
+    """
+    path = Path(name_or_folder)
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            for name in ("best", "last"):
+                inside = find_checkpoint(path / name)
+                if inside is not None:
+                    return inside
+        return path
+    name = os.fspath(name_or_folder)
+    if path.is_file():
+        raise NotFound(f"{name} is a file. Give the folder that it lies in: a model needs {NEEDED}.")
+    parts = name.split("/")
+    if path.is_absolute() or name.startswith(("./", "../", "~", ".\\")) or not 1 <= len(parts) <= 2 or "" in parts:
+        raise NotFound(
+            f"there is no folder {name}. A model is a folder with {NEEDED}, or a name on the hub: 'owner/model'."
+        )
+    return download(name, revision)
+
+
+def download(name: str, revision: str | None) -> Path:
+    """The files of a hub model, from the cache or the network."""
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    except ImportError:
+        raise NotFound(
+            f"{name!r} is no folder here, and to download models by name takes the package huggingface_hub: install "
+            f"minillm-from-scratch[hub]. {by_hand(name, 'https://huggingface.co')}"
+        ) from None
+    try:
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=FILES))
+    except HFValidationError as error:
+        raise NotFound(f"{name!r} is neither a folder here nor a name on the hub: {error}") from None
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        endpoint = huggingface_hub.constants.ENDPOINT
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise NotFound(
+            f"{name!r} is no folder here and could not be downloaded from {endpoint}: "
+            f"{first_line}\n{by_hand(name, endpoint)}"
+        ) from error
+    except Exception as error:  # httpx or requests, whichever huggingface_hub is built on: no network, a broken one
+        if type(error).__module__.partition(".")[0] not in ("httpx", "httpcore", "requests", "urllib3"):
+            raise
+        raise NotFound(
+            f"{name!r} could not be downloaded: {error}\n{by_hand(name, huggingface_hub.constants.ENDPOINT)}"
+        ) from error
+
+
+def by_hand(name: str, endpoint: str) -> str:
+    """What to do without a network."""
+    return (
+        f"Without it: on a machine with a network, download from {endpoint}/{name}/tree/main the files {NEEDED} "
+        f"(everything that ends in .json, .safetensors, .jinja or .txt), put them into one folder here, and give that "
+        "folder in place of the name."
+    )

@@ -1,0 +1,323 @@
+"""A model together with what its checkpoint folder says about it, called as transformers' models are called."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..generate import Sampling, generate
+from ..models import Bert, BertConfig, EncoderDecoder, ModelConfig
+from ..tensor import Tensor, no_grad
+from ..tokenizers.files import write_json
+from . import configs
+from .dtypes import dtype_name
+from .names import hf_name, is_transposed, layout_of
+from .weights import Source, write_folder
+
+HEADS = ("base", "causal", "mlm", "classification", "seq2seq")
+
+
+class ConfigView:
+    """A config.json, its settings as attributes: `config.hidden_size`, `config.id2label`."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+
+    @property
+    def num_labels(self) -> int:
+        return configs.n_labels(self.values)
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Class number -> its name; LABEL_0 and so on where the checkpoint has none."""
+        labels = self.values.get("id2label") or {i: f"LABEL_{i}" for i in range(self.num_labels)}
+        return {int(number): label for number, label in labels.items()}
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        return {label: number for number, label in self.id2label.items()}
+
+    def __getattr__(self, name: str) -> Any:
+        values = self.__dict__.get("values", {})
+        if name in values:
+            return values[name]
+        raise AttributeError(f"this config.json has no {name!r}; it has {', '.join(sorted(values))}")
+
+    def __repr__(self) -> str:
+        return f"ConfigView({self.values})"
+
+
+@dataclasses.dataclass
+class Output:
+    """What a model says. What its head does not give is None.
+
+    On NumPy the arrays are ndarrays without a graph; to train with gradients, call the model inside (`.model`), or pass
+    `labels` and take the loss. On PyTorch they are tensors with theirs.
+    """
+
+    loss: Any = None
+    logits: Any = None
+    last_hidden_state: Any = None
+    pooler_output: Any = None
+
+    def __getitem__(self, key: str | int) -> Any:
+        if isinstance(key, str):
+            return getattr(self, key)
+        return [value for value in dataclasses.astuple(self) if value is not None][key]
+
+
+class PretrainedModel:
+    """A model of either engine, `model`, with its checkpoint's `config` and `generation_config`.
+
+    `head`: what it is for, "base" (features), "causal", "mlm", "classification" or "seq2seq".
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        head: str | None = None,
+        *,
+        config: dict[str, Any] | None = None,
+        generation_config: dict[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self.head = head or head_of(model.config)
+        self.original = {} if config is None else config  # as it was read
+        self.generation_config = generation_config
+        if layout_of(model.config) is None:
+            self.config = ConfigView(dataclasses.asdict(model.config))
+        else:
+            self.config = ConfigView(hf_config(model.config, self.original, self.head))
+
+    @property
+    def on_torch(self) -> bool:
+        return not isinstance(next(iter(self.model.parameters())), Tensor)
+
+    @property
+    def device(self) -> Any:
+        """Where the weights are: "cpu" on NumPy, a torch.device on PyTorch."""
+        return next(iter(self.model.parameters())).device if self.on_torch else "cpu"
+
+    def parameters(self) -> Iterator[Any]:
+        yield from self.model.parameters()
+
+    def num_parameters(self) -> int:
+        return sum(int(np.prod(parameter.shape)) for parameter in self.model.parameters())
+
+    def train(self, mode: bool = True) -> PretrainedModel:
+        self.model.train(mode)
+        return self
+
+    def eval(self) -> PretrainedModel:
+        return self.train(False)
+
+    def to(self, *args: Any) -> PretrainedModel:
+        """Another dtype (NumPy), or device or dtype (PyTorch)."""
+        self.model.to(*args)
+        return self
+
+    # --- calling it
+
+    def __call__(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        labels: Any = None,
+        decoder_input_ids: Any = None,
+    ) -> Output:
+        """input_ids (B, T), and as the tokenizer made them attention_mask (B, T), 1 = a token, 0 = padding, and
+        token_type_ids (B, T), which text of a pair -> an `Output`.
+
+        `labels` adds the loss: (B, T) for "mlm" and "causal" (shifted here: labels may be the input_ids), (B,) or
+        (B, n_labels) for "classification"; −100 is ignored. "seq2seq" takes the target so far as `decoder_input_ids`,
+        and `labels` not shifted. Decoders need no mask for padding on the right, which no token looks at, and refuse
+        padding on the left, which would move the positions.
+        """
+        ids, mask = self.array(input_ids), self.array(attention_mask)
+        types, targets = self.array(token_type_ids), self.array(labels)
+        if self.on_torch or targets is not None:
+            output = self.forward(ids, mask, types, targets, self.array(decoder_input_ids))
+        else:
+            with no_grad():
+                output = self.forward(ids, mask, types, targets, self.array(decoder_input_ids))
+        if not self.on_torch:
+            for name in ("logits", "last_hidden_state", "pooler_output"):
+                value = getattr(output, name)
+                setattr(output, name, value.data if isinstance(value, Tensor) else value)
+        return output
+
+    def forward(self, ids: Any, mask: Any, types: Any, targets: Any, decoder_ids: Any) -> Output:
+        model = self.model
+        if isinstance(model, Bert):
+            h = model.hidden(ids, token_types=types, mask=mask)
+            if self.head == "base":
+                return Output(last_hidden_state=h, pooler_output=None if model.pooler is None else model.pool(h))
+            loss = None if targets is None else model(ids, targets, token_types=types, mask=mask)
+            return Output(loss=loss, logits=model.logits(h))
+        if isinstance(model, EncoderDecoder):
+            if decoder_ids is None:
+                raise ValueError(
+                    "an encoder-decoder needs decoder_input_ids (B, T): the target so far, from its start id."
+                )
+            logits = model(ids, decoder_ids)
+            return Output(loss=None if targets is None else model(ids, decoder_ids, targets), logits=logits)
+        if mask is not None:
+            check_right_padding(mask)
+        h = model.hidden(ids)
+        if self.head == "base":
+            return Output(last_hidden_state=h)
+        loss = None if targets is None else model(ids[:, :-1], targets[:, 1:])
+        return Output(loss=loss, logits=model.logits(h))
+
+    def array(self, values: Any) -> Any:
+        """Ids, masks or labels as this engine wants them."""
+        if values is None:
+            return None
+        if not self.on_torch:
+            if hasattr(values, "detach"):
+                raise TypeError(
+                    "this model runs on NumPy, the inputs are torch tensors: tokenize with return_tensors='np'."
+                )
+            return np.asarray(values)
+        import torch
+
+        if isinstance(values, np.ndarray):
+            raise TypeError("this model runs on PyTorch, the inputs are ndarrays: tokenize with return_tensors='pt'.")
+        return torch.as_tensor(values, device=self.device)
+
+    def generate(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        *,
+        max_new_tokens: int = 20,
+        do_sample: bool = False,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        eos_token_id: int | list[int] | None = None,
+        seed: int | None = None,
+    ) -> list[list[int]]:
+        """Each prompt's ids and then up to `max_new_tokens` new ones, ended by an end-of-text id if that came.
+
+        `input_ids`: lists of ids, of any lengths, or arrays with an attention_mask, whose padding is left out. Greedy
+        by default, as in transformers; `eos_token_id` is that of generation_config.json or config.json.
+        """
+        if self.head not in ("causal", "seq2seq") or isinstance(self.model, EncoderDecoder):
+            raise ValueError(
+                f"generate: a {type(self.model).__name__} with head {self.head!r} does not continue texts."
+            )
+        rows = [np.asarray(row).tolist() for row in input_ids]
+        if attention_mask is not None:
+            rows = [[i for i, keep in zip(row, mask) if keep] for row, mask in zip(rows, attention_mask)]
+        if eos_token_id is None:
+            eos_token_id = (self.generation_config or {}).get("eos_token_id", self.config.values.get("eos_token_id"))
+        stops = [] if eos_token_id is None else [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id)
+        new = generate(
+            self.model,
+            rows,
+            max_new_tokens=max_new_tokens,
+            sampling=Sampling(temperature=temperature if do_sample else 0.0, top_k=top_k, top_p=top_p),
+            stop_ids=stops,
+            seed=seed,
+        )
+        return [row + ids for row, ids in zip(rows, new)]
+
+    # --- saving it
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        dtype: Any = None,
+        max_shard_size: str | int = "5GB",
+    ) -> list[Path]:
+        """Write config.json, the weights and generation_config.json (if there is one) for transformers, and for
+        `from_pretrained` here; returns the weight files.
+
+        `dtype`: of the numbers in the files, the model's by default. A model that transformers has no architecture for
+        (LSTM, encoder–decoder) is written in minillm's own format. The tokenizer has a save_pretrained of its own.
+        """
+        folder = Path(folder)
+        config = self.model.config
+        layout = layout_of(config)
+        named = dict(self.model.named_parameters())
+        written = dtype_name(next(iter(named.values())).dtype if dtype is None else dtype)
+        sources = {}
+        for name, parameter in named.items():
+            transposed = layout is not None and is_transposed(name, layout)
+            theirs = name if layout is None else file_name(name, config, self.head)
+            sources[theirs] = parameter_source(parameter, transposed)
+        files = write_folder(folder, dict(sorted(sources.items())), written, size_in_bytes(max_shard_size))
+        if layout is None:
+            write_json(folder / "config.json", dataclasses.asdict(config))
+        else:
+            values = hf_config(config, self.original, self.head)
+            write_json(folder / "config.json", dict(sorted({**values, "dtype": written}.items())))
+        if self.generation_config is not None:
+            write_json(folder / "generation_config.json", self.generation_config)
+        return files
+
+
+def head_of(config: ModelConfig) -> str:
+    """What a model made by minillm is for."""
+    if isinstance(config, BertConfig):
+        return "base" if config.head == "none" else config.head
+    return "seq2seq" if config.model_type == "encoder-decoder" else "causal"
+
+
+def hf_config(config: ModelConfig, original: dict[str, Any], head: str) -> dict[str, Any]:
+    """The config.json that goes with a model: transformers' settings, and the class to load it with."""
+    values = configs.to_hf(config, original, head)
+    return {**values, "architectures": [configs.architecture(config, values["model_type"], head)]}
+
+
+def file_name(name: str, config: ModelConfig, head: str) -> str:
+    """A parameter's name in the file; a model without a head is saved without the prefix, as transformers does."""
+    layout = layout_of(config)
+    assert layout is not None
+    theirs = hf_name(name, layout)
+    return theirs.removeprefix(layout.prefix) if head == "base" else theirs
+
+
+def parameter_source(parameter: Any, transposed: bool) -> Source:
+    """A parameter of either engine as something to write."""
+
+    def array() -> np.ndarray:
+        if isinstance(parameter, Tensor):
+            values = parameter.data
+        else:
+            from ..port import array_of
+
+            values = array_of(parameter)
+        return values.T if transposed else values
+
+    shape = tuple(parameter.shape)
+    return Source(shape[::-1] if transposed else shape, array)
+
+
+def check_right_padding(mask: Any) -> None:
+    """Raise ValueError if a mask (B, T) hides a token before one that it shows."""
+    if bool(((mask[:, 1:] != 0) & (mask[:, :-1] == 0)).any()):
+        raise ValueError(
+            "attention_mask hides positions on the left. Pad on the right (tokenizer.padding_side = 'right'): causal "
+            "attention never looks there. To continue texts of different lengths, give generate() lists of ids."
+        )
+
+
+def size_in_bytes(size: str | int) -> int:
+    """5_000_000_000 for "5GB"; whole numbers are bytes."""
+    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+    found = re.fullmatch(r"([\d.]+)\s*([KMG]I?B)", str(size).strip().upper())
+    if isinstance(size, int) and size > 0:
+        return size
+    if found is None or not found.group(1).replace(".", "", 1).isdigit() or float(found.group(1)) == 0:
+        raise ValueError(f"a size is a number and KB, MB, GB, KiB, MiB or GiB, such as '5GB', not {size!r}.")
+    return int(float(found.group(1)) * units[found.group(2)])

@@ -1,0 +1,264 @@
+"""Checkpoint files: safetensors, in one file or several ("shards"), read and written tensor by tensor.
+
+A safetensors file is 8 bytes with the length of a header, the header, which is JSON, and then nothing but numbers:
+
+    {"__metadata__": {"format": "pt"}, "wte.weight": {"dtype": "F32", "shape": [50257, 768], "data_offsets": [0, ...]}}
+
+So all names, shapes and places are known before a number is read, and reading runs no code, which a pickle does. The
+library `safetensors` reads these files too, but cannot give NumPy bfloat16, and holds all that it writes in memory at
+once; here a model of any size passes through one block of rows at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..tokenizers.files import read_json, write_json
+from .dtypes import CODES, NAMES, STORED, decode, encode
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+BLOCK = 1 << 22  # numbers read at once, at least one row
+
+
+class WeightsError(ValueError):
+    """Weights that are missing, damaged or do not fit: the message says which file or tensor, and what to do."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a file: where it lies, not yet read."""
+
+    file: Path
+    code: str  # dtype as the file spells it, "BF16"
+    shape: tuple[int, ...]
+    offset: int  # bytes from the start of the file
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(first row, rows (n, ...) as float32 or float64) until all is read, at most `BLOCK` numbers at a time."""
+        n_rows = self.shape[0] if self.shape else 1
+        row = self.size // n_rows if n_rows else 0
+        step = max(1, BLOCK // max(row, 1))
+        stored = STORED[self.code]
+        for start in range(0, n_rows, step):
+            n = min(step, n_rows - start)
+            offset = self.offset + start * row * stored.itemsize
+            block = np.fromfile(self.file, stored, n * row, offset=offset)
+            yield start, decode(block, self.code).reshape(n, *self.shape[1:])
+
+    def read(self) -> np.ndarray:
+        """The whole tensor as float32, or float64 if that is what the file holds."""
+        stored = np.fromfile(self.file, STORED[self.code], self.size, offset=self.offset)
+        return decode(stored, self.code).reshape(self.shape)
+
+
+def read_folder(folder: Path) -> dict[str, Stored]:
+    """Every tensor in a checkpoint folder, by its name there; only headers are read, and checked.
+
+    Raises WeightsError: no safetensors in the folder (a pickle is refused, and the way to convert it given), a file
+    that is missing or cut off, an index that does not agree with the files or names a file outside of the folder.
+    """
+    if (folder / SINGLE).exists():
+        return read_header(folder / SINGLE)
+    if (folder / INDEX).exists():
+        return read_shards(folder)
+    pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    if pickles:
+        raise WeightsError(
+            f"{folder} has its weights in {pickles[0]}, a pickle: reading one can run any program that is hidden in "
+            "it, so "
+            f"minillm does not. If you trust where it comes from, convert it where transformers is installed:\n"
+            f"  from transformers import AutoModel\n"
+            f"  AutoModel.from_pretrained({str(folder)!r}).save_pretrained('converted')  # writes {SINGLE}\n"
+            f"(with the class that config.json names under 'architectures' in place of AutoModel, to keep its head)"
+        )
+    beside = sorted(path.name for path in folder.iterdir())[:20]
+    raise WeightsError(f"{folder} has no weights: there is neither {SINGLE} nor {INDEX}, only {beside}.")
+
+
+def read_shards(folder: Path) -> dict[str, Stored]:
+    """The tensors of a checkpoint in several files, which INDEX lists: {"weight_map": {tensor: file}}."""
+    path = folder / INDEX
+    index = read_json(path)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise WeightsError(f"{path} has no 'weight_map' of tensor -> file.")
+    files = sorted(set(weight_map.values()))
+    for name in files:
+        if name in ("", ".", "..") or "/" in name or "\\" in name or not name.endswith(".safetensors"):
+            raise WeightsError(
+                f"{path} sends tensors to {name!r}. A shard must be a .safetensors file beside the index, no path: an "
+                "index "
+                "from a stranger must not reach other files."
+            )
+    if absent := [name for name in files if not (folder / name).exists()]:
+        raise WeightsError(
+            f"{folder} lacks {len(absent)} of {len(files)} shards: {', '.join(absent)}. Download them again, into this "
+            "folder."
+        )
+    tensors: dict[str, Stored] = {}
+    for file in files:
+        for name, stored in read_header(folder / file).items():
+            if weight_map.get(name) != file:
+                raise WeightsError(
+                    f"{folder / file} holds {name!r}, which {INDEX} places in {weight_map.get(name, 'no file')}: the "
+                    "files "
+                    "do not belong together."
+                )
+            tensors[name] = stored
+    if lost := [name for name in weight_map if name not in tensors]:
+        raise WeightsError(f"{path} names {len(lost)} tensors that their files do not hold: {shorten(lost)}.")
+    return tensors
+
+
+def read_header(path: Path) -> dict[str, Stored]:
+    """The tensors of one safetensors file. Raises WeightsError if the file is cut off or not what it should be."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, MAX_HEADER):
+            raise WeightsError(
+                f"{path} is cut off, or no safetensors file: it has {size:,} bytes and begins with a header of "
+                f"{length:,}."
+            )
+        try:
+            header = json.loads(file.read(length))
+        except ValueError as error:
+            raise WeightsError(f"{path} is damaged: its header is not JSON ({error}).") from None
+    if not isinstance(header, dict):
+        raise WeightsError(f"{path} is damaged: its header is a {type(header).__name__}, not an object.")
+    header.pop("__metadata__", None)
+    tensors = {name: stored_tensor(path, name, entry, 8 + length) for name, entry in header.items()}
+    end = max(
+        [8 + length, *(t.offset + t.size * STORED[t.code].itemsize for t in tensors.values() if t.code in STORED)]
+    )
+    if end > size:
+        raise WeightsError(
+            f"{path} is cut off: it has {size:,} bytes and should have {end:,}. Download or copy it again."
+        )
+    return tensors
+
+
+def stored_tensor(path: Path, name: str, entry: Any, start: int) -> Stored:
+    """One entry of a header, checked: a shape of whole numbers, and as many bytes as shape and dtype make."""
+    try:
+        code, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        good = all(isinstance(n, int) and n >= 0 for n in (*shape, first)) and isinstance(code, str)
+    except (KeyError, TypeError, ValueError):
+        good = False
+    if not good:
+        raise WeightsError(f"{path} is damaged: its header says {entry!r} about {name!r}.")
+    stored = Stored(path, code, shape, start + first)
+    if code in STORED and last - first != stored.size * STORED[code].itemsize:
+        raise WeightsError(f"{path} is damaged: {name!r}, {code} {shape}, has {last - first:,} bytes.")
+    return stored
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """A tensor to be written: its shape, and the function that brings its numbers, float32 or float64."""
+
+    shape: tuple[int, ...]
+    array: Callable[[], np.ndarray]
+
+
+def write_folder(folder: Path, tensors: Mapping[str, Source], dtype: str, max_shard_bytes: int) -> list[Path]:
+    """Write tensors, in their order, to SINGLE, or to shards of at most `max_shard_bytes` and INDEX; returns the files.
+
+    Files take their names only when all are written, and weights of before go only then: a full disk leaves the folder
+    as it was.
+    """
+    code = CODES[dtype]
+    shards = split_into_shards(tensors, code, max_shard_bytes)
+    total = len(shards)
+    names = [SINGLE] if total == 1 else [f"model-{i + 1:05d}-of-{total:05d}.safetensors" for i in range(total)]
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = [folder / f".{name}.{os.getpid()}.tmp" for name in names]
+    try:
+        for path, shard in zip(temporary, shards):
+            write_file(path, {name: tensors[name] for name in shard}, code)
+        for path, name in zip(temporary, names):
+            os.replace(path, folder / name)
+    finally:
+        for path in temporary:
+            path.unlink(missing_ok=True)
+    if total > 1:
+        size = sum(n_bytes(source, code) for source in tensors.values())
+        weight_map = {tensor: file for file, shard in zip(names, shards) for tensor in shard}
+        write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))})
+    else:
+        (folder / INDEX).unlink(missing_ok=True)
+    for old in [folder / SINGLE, *folder.glob("model-*-of-*.safetensors")]:
+        if old.name not in names:
+            old.unlink(missing_ok=True)
+    return [folder / name for name in names]
+
+
+def split_into_shards(tensors: Mapping[str, Source], code: str, max_bytes: int) -> list[list[str]]:
+    """Names in groups of at most `max_bytes`, in order; a tensor that is larger alone gets a group of its own."""
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, source in tensors.items():
+        size = n_bytes(source, code)
+        if shards[-1] and filled + size > max_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards
+
+
+def write_file(path: Path, tensors: Mapping[str, Source], code: str) -> None:
+    """One safetensors file, flushed to the disk."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, source in tensors.items():
+        start, end = end, end + n_bytes(source, code)
+        header[name] = {"dtype": code, "shape": list(source.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # numbers begin at a multiple of 8 bytes
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for source in tensors.values():
+            encode(np.ascontiguousarray(source.array()), code).tofile(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def n_bytes(source: Source, code: str) -> int:
+    return math.prod(source.shape) * STORED[code].itemsize
+
+
+def common_dtype(tensors: Mapping[str, Stored]) -> str:
+    """The dtype of most of the numbers in a checkpoint, "bfloat16". Raises WeightsError if they are no floats."""
+    sizes: dict[str, int] = {}
+    for name, stored in tensors.items():
+        if stored.code not in NAMES:
+            raise WeightsError(
+                f"{stored.file}: {name!r} is {stored.code}; only {', '.join(NAMES)} can be read. Quantized weights "
+                "must be "
+                "converted back to floats first."
+            )
+        sizes[stored.code] = sizes.get(stored.code, 0) + stored.size
+    return NAMES[max(sizes, key=sizes.__getitem__)] if sizes else "float32"
+
+
+def shorten(names: list[str], limit: int = 8) -> str:
+    """A list of names for a message, with the rest counted."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
