@@ -91,15 +91,24 @@ def test_padding_does_not_change_a_sequence(device):
         torch.testing.assert_close(model(**padded).logits[1, :4], model(**alone).logits[0])
 
 
-@pytest.mark.parametrize("name, cache", [("llama", None), ("llama", "static"), ("mistral", "static"), ("gpt2", None)])
-def test_generates_the_same_tokens(device, name, cache):
+@pytest.mark.parametrize(
+    "name, cache, padding",
+    [
+        ("llama", None, "left"),
+        ("llama", "static", "left"),
+        ("llama", "static", "none"),  # the prompt meets a cache with empty slots, and no mask to say so
+        ("mistral", "static", "left"),
+        ("gpt2", None, "left"),
+    ],
+)
+def test_generates_the_same_tokens(device, name, cache, padding):
     torch.manual_seed(0)
     model = MODELS[name]().to(device).eval()
     tokens = []
     for implementation in ("minillm", "sdpa"):
         model.set_attn_implementation(implementation)
         options = dict(max_new_tokens=3, do_sample=False, pad_token_id=0, disable_compile=True)
-        tokens.append(model.generate(**batch(device, "left"), cache_implementation=cache, **options))
+        tokens.append(model.generate(**batch(device, padding), cache_implementation=cache, **options))
     assert torch.equal(*tokens)
 
 
@@ -114,6 +123,18 @@ def test_a_prompt_in_two_pieces(device):
         first = model(input_ids=ids[:, :8], use_cache=True)
         second = model(input_ids=ids[:, 8:], past_key_values=first.past_key_values)
     torch.testing.assert_close(second.logits, whole[:, 8:], rtol=1e-4, atol=1e-5)
+
+
+def test_a_dense_mask_has_the_last_word(device):
+    """A mask of every pair, such as a prefix that sees itself both ways, is not cut by causality again."""
+    from minillm.kernels.reference import reference_attention
+    from minillm.kernels.transformers_attention import attention_forward
+
+    q, k, v = (torch.randn(1, 2, 6, 16, device=device) for _ in range(3))
+    mask = torch.ones(1, 1, 6, 6, dtype=torch.bool, device=device).tril()
+    mask[..., :3, :3] = True
+    out, _ = attention_forward(torch.nn.Module(), q, k, v, mask)  # a module without is_causal counts as causal
+    torch.testing.assert_close(out.transpose(1, 2), reference_attention(q, k, v, mask=mask))
 
 
 def test_what_is_not_supported_raises(device):
