@@ -202,9 +202,9 @@ class MultiHeadAttention(Module):
     """Every position gathers values from the positions it may look at, in `n_heads` independent ways of `head_dim`
     features.
 
-    What the models of this library differ in: fewer key/value heads than query heads (`n_kv_heads`, grouped-query attention),
-    biases, RMS norms on the queries and keys of each head (`qk_norm_eps`, their eps), rotary positions (`rope` in forward) and
-    keys and values from another sequence (`kv` in forward, cross-attention).
+    What the models of this library differ in: fewer key/value heads than query heads (`n_kv_heads`, grouped-query
+    attention), biases, RMS norms on the queries and keys of each head (`qk_norm_eps`, their eps), rotary positions
+    (`rope` in forward) and keys and values from another sequence (`kv` in forward, cross-attention).
     """
 
     def __init__(
@@ -251,8 +251,8 @@ class MultiHeadAttention(Module):
     ) -> AnyTensor:
         """x (B, T, d_model) -> (B, T, d_model).
 
-        `kv`: keys and values of another sequence, from `keys_values`; by default x's own. `mask`: boolean, True = may look,
-        broadcastable to (B, H, T, keys). `rope`: cosines and sines (T, head_dim/2) of x's positions.
+        `kv`: keys and values of another sequence, from `keys_values`; by default x's own. `mask`: boolean, True = may
+        look, broadcastable to (B, H, T, keys). `rope`: cosines and sines (T, head_dim/2) of x's positions.
         """
         B, T, _ = x.shape
         q = self.q_proj(x).reshape(B, T, self.n_heads, -1)  # (B, T, H, hd)
