@@ -104,12 +104,15 @@ def test_padding_does_not_change_a_sequence(device):
 def test_generates_the_same_tokens(device, name, cache, padding):
     torch.manual_seed(0)
     model = MODELS[name]().to(device).eval()
-    tokens = []
+    made = []
     for implementation in ("minillm", "sdpa"):
         model.set_attn_implementation(implementation)
         options = dict(max_new_tokens=3, do_sample=False, pad_token_id=0, disable_compile=True)
-        tokens.append(model.generate(**batch(device, padding), cache_implementation=cache, **options))
-    assert torch.equal(*tokens)
+        options |= dict(cache_implementation=cache, return_dict_in_generate=True, output_logits=True)
+        made.append(model.generate(**batch(device, padding), **options))
+    ours, theirs = made
+    assert torch.equal(ours.sequences, theirs.sequences)
+    torch.testing.assert_close(torch.stack(ours.logits), torch.stack(theirs.logits), rtol=1e-4, atol=1e-5)
 
 
 def test_a_prompt_in_two_pieces(device):
