@@ -1,8 +1,9 @@
 """Tokenizers: text to ids and back.
 
-Read bpe.py first (what all current language models use); char.py is simpler still. base.py holds what they share:
-special tokens, streaming, decoding. Then split.py (pre-tokens), bpe_fast.py (the same merges, faster), show.py (watch
-it work), formats.py (tokenizer.json and GPT-2's files) and files.py.
+Read bpe.py first (what all current language models use); char.py is simpler still; wordpiece.py is BERT's, with
+bert_text.py before it. base.py holds what they share: special tokens, streaming, decoding; added.py finds tokens in a
+text, template.py puts them around it. Then split.py (pre-tokens), bpe_fast.py (the same merges, faster), show.py (watch
+it work), and files: formats.py (BPE), wordpiece_formats.py, json_parts.py (what the two share), files.py.
 """
 
 from __future__ import annotations
@@ -11,15 +12,24 @@ import os
 from pathlib import Path
 
 from .base import END_OF_TEXT, Tokenizer
+from .bert_text import BertNormalizer
 from .bpe import BPETokenizer
 from .char import FORMAT, CharTokenizer
 from .files import read_json, tokenizer_json_path
+from .json_parts import is_kind
+from .template import Template
+from .wordpiece import WordPieceTokenizer
+from .wordpiece_formats import VOCAB_TXT
 
-__all__ = ["END_OF_TEXT", "BPETokenizer", "CharTokenizer", "Tokenizer", "load_tokenizer"]
+__all__ = [
+    "END_OF_TEXT", "BPETokenizer", "BertNormalizer", "CharTokenizer", "Template", "Tokenizer", "WordPieceTokenizer",
+    "load_tokenizer",
+]  # fmt: skip
 
 
-def load_tokenizer(path: str | os.PathLike[str]) -> BPETokenizer | CharTokenizer:
-    """Read a tokenizer of any kind from a tokenizer.json, or from a folder that holds one (or GPT-2's two files).
+def load_tokenizer(path: str | os.PathLike[str]) -> BPETokenizer | CharTokenizer | WordPieceTokenizer:
+    """Read a tokenizer of any kind from a tokenizer.json, or from a folder that holds one, or GPT-2's two files, or
+    BERT's vocab.txt (as an uncased one: `WordPieceTokenizer.load_vocab` can be told otherwise).
 
     Raises FileNotFoundError if there is none, ValueError if it is of a kind that this library cannot read.
     """
@@ -27,7 +37,11 @@ def load_tokenizer(path: str | os.PathLike[str]) -> BPETokenizer | CharTokenizer
     if not file.exists() and (Path(path) / "vocab.json").is_file() and (Path(path) / "merges.txt").is_file():
         specials = [END_OF_TEXT] if END_OF_TEXT in read_json(Path(path) / "vocab.json") else []
         return BPETokenizer.load_gpt2(path, special_tokens=specials)
+    if not file.exists() and (Path(path) / VOCAB_TXT).is_file():
+        return WordPieceTokenizer.load_vocab(path)
     content = read_json(file)
     if isinstance(content, dict) and content.get("format") == FORMAT:
         return CharTokenizer.load(path)
+    if isinstance(content, dict) and is_kind(content.get("model"), "WordPiece"):
+        return WordPieceTokenizer.load(path)
     return BPETokenizer.load(path)

@@ -10,15 +10,20 @@ import codecs
 import hashlib
 import json
 import os
-import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
+from .added import END, AddedToken, find_added_tokens
+from .template import PLAIN, Template
+
 END_OF_TEXT = "<|endoftext|>"
+MIN_ARRAY = 1 << 12  # ids that `encode_file` gathers before it yields an array
 
 
 class Tokenizer:
@@ -27,11 +32,28 @@ class Tokenizer:
     tokens: id -> the token's bytes; None for an id that stands for nothing (only in files made elsewhere).
     special_tokens: text -> id of tokens that mark structure, such as the end of a document. They are never made from
         ordinary text: `encode` produces them only where the caller allows it.
+    added_tokens: further tokens that are found in the text before all else, with rules of their own (added.py); the
+        special ones among them join special_tokens, the others need no one's leave.
+    template: what `encode_pair` puts around one text or between two (template.py).
     """
 
-    def __init__(self, tokens: Sequence[bytes | None], special_tokens: dict[str, int]):
+    def __init__(
+        self,
+        tokens: Sequence[bytes | None],
+        special_tokens: Mapping[str, int],
+        *,
+        added_tokens: Iterable[AddedToken] = (),
+        template: Template = PLAIN,
+    ):
         self.tokens = list(tokens)
-        self.special_tokens = dict(special_tokens)
+        self.added_tokens = [AddedToken(text, token_id) for text, token_id in special_tokens.items()]
+        self.added_tokens += added_tokens
+        self.special_tokens = {token.text: token.id for token in self.added_tokens if token.special}
+        self.template = template
+
+    def _normalize(self, text: str) -> str:
+        """`text` in the form that the vocabulary was made for. A cut before an ASCII character must change nothing."""
+        return text
 
     def _encode_ordinary(self, text: str, final: bool = True) -> tuple[list[int], int]:
         """(ids, how many characters of `text` they cover), special tokens not regarded.
@@ -81,7 +103,7 @@ class Tokenizer:
         allowed_special: Literal["all"] | Collection[str] = (),
         disallowed_special: Literal["all"] | Collection[str] = "all",
     ) -> list[int]:
-        """The ids of `text`.
+        """The ids of `text` alone, without the template that `encode_pair` puts around it.
 
         A document that happens to hold the text "<|endoftext|>" must not end early. So, by the rule of tiktoken, the
         text of a special token becomes its id only if it is in `allowed_special` (a collection, or "all"); if it is in
@@ -103,10 +125,27 @@ class Tokenizer:
         encoded = []
         for text in texts:
             try:
-                encoded.append(self._encode_part(check_text(text), allowed, disallowed, final=True)[0])
+                parts = self._encode_stream(_refuse([check_text(text)], disallowed), allowed)
+                encoded.append(list(chain.from_iterable(parts)))
             except UnicodeEncodeError:
                 raise surrogate_error(text) from None
         return encoded
+
+    def encode_pair(
+        self,
+        text: str,
+        pair: str | None = None,
+        *,
+        allowed_special: Literal["all"] | Collection[str] = (),
+        disallowed_special: Literal["all"] | Collection[str] = "all",
+    ) -> tuple[list[int], list[int]]:
+        """(ids, token type ids) of one text, or of two, as the model wants to see them: [CLS] A [SEP] B [SEP].
+
+        To truncate in between, `encode` the texts and give the ids to `template.apply`.
+        """
+        texts = [text] if pair is None else [text, pair]
+        encoded = self.encode_batch(texts, allowed_special=allowed_special, disallowed_special=disallowed_special)
+        return self.template.apply(*encoded)
 
     def encode_file(
         self,
@@ -128,81 +167,70 @@ class Tokenizer:
         allowed, disallowed = self._special_rule(allowed_special, disallowed_special)
         path = Path(path)
         bar = tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc="encode", disable=not progress)
-        return self._encode_chunks(path, chunk_bytes, allowed, disallowed, bar)
+        return self._encode_chunks(_refuse(_read_chunks(path, chunk_bytes, bar), disallowed), allowed)
 
-    def _encode_chunks(
-        self, path: Path, chunk_bytes: int, allowed: list[str], disallowed: list[str], bar: tqdm
-    ) -> Iterator[np.ndarray]:
+    def _encode_chunks(self, chunks: Iterable[str], allowed: list[AddedToken]) -> Iterator[np.ndarray]:
         dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        text, done, wanted = "", 0, chunk_bytes
-        with bar, open(path, "rb") as file:
-            final = False
-            while not final:
-                chunk = file.read(wanted)
-                final = not chunk
-                pending = len(decoder.getstate()[0])  # bytes of a character that the last chunk began
-                try:
-                    text += decoder.decode(chunk, final)
-                except UnicodeDecodeError as error:
-                    raise ValueError(
-                        f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset "
-                        f"{done - pending + error.start} ({error.reason}). If it is text in another encoding, convert "
-                        f"it first: open(path, encoding=...).read() and write it back as UTF-8."
-                    ) from None
-                done += len(chunk)
-                bar.update(len(chunk))
-                ids, used = self._encode_part(text, allowed, disallowed, final)
-                # A pre-token longer than the chunk: read twice as much each time, so that it is not rescanned n times.
-                wanted = chunk_bytes if used else 2 * wanted
-                text = text[used:]
-                if ids:
-                    yield np.array(ids, dtype)
+        ids: list[int] = []
+        for part in self._encode_stream(chunks, allowed):
+            ids += part
+            if len(ids) >= MIN_ARRAY:
+                yield np.array(ids, dtype)
+                ids = []
+        if ids:
+            yield np.array(ids, dtype)
 
     def _special_rule(
         self, allowed: Literal["all"] | Collection[str], disallowed: Literal["all"] | Collection[str]
-    ) -> tuple[list[str], list[str]]:
-        """The two arguments as lists of special tokens, the longest first."""
-        chosen: list[list[str]] = []
+    ) -> tuple[list[AddedToken], dict[str, int]]:
+        """The two arguments as the tokens to look for, and those to refuse: text -> id."""
+        chosen: list[set[str]] = []
         for name, tokens in [("allowed_special", allowed), ("disallowed_special", disallowed)]:
             if tokens == "all":
-                tokens = self.special_tokens if name == "allowed_special" else set(self.special_tokens) - set(chosen[0])
+                tokens = self.special_tokens if name == "allowed_special" else set(self.special_tokens) - chosen[0]
             if isinstance(tokens, str):
                 raise ValueError(f'{name} must be "all" or a collection of strings, so {{{tokens!r}}}, not {tokens!r}')
             if unknown := [token for token in tokens if token not in self.special_tokens]:
                 known = list(self.special_tokens) or "none at all"
                 raise ValueError(f"{name} names {unknown[0]!r}, which is no special token of this tokenizer: {known}")
-            chosen.append(sorted(tokens, key=len, reverse=True))
-        return chosen[0], chosen[1]
+            chosen.append(set(tokens))
+        wanted = [token for token in self.added_tokens if not token.special or token.text in chosen[0]]
+        return wanted, {text: token_id for text, token_id in self.special_tokens.items() if text in chosen[1]}
 
-    def _encode_part(self, text: str, allowed: list[str], disallowed: list[str], final: bool) -> tuple[list[int], int]:
-        """Encode `text` up to where more text could change it: (ids, how many characters they cover)."""
-        for token in disallowed:
-            if token in text:
-                raise ValueError(
-                    f"the text holds {token!r} at character {text.index(token)}, which is the text of a special token. "
-                    f"Pass allowed_special={{{token!r}}} to encode it as that token (id {self.special_tokens[token]}), "
-                    f"or disallowed_special=() to encode it as ordinary text."
-                )
-        ids: list[int] = []
-        start, end = 0, len(text)
-        if not final:  # what starts later could grow into a special token, or overlap a forbidden one
-            end -= 2 * max(map(len, allowed + disallowed), default=0)
-        if allowed:
-            for found in re.finditer("|".join(map(re.escape, allowed)), text):
-                if found.start() > end:
-                    break
-                ids += self._encode_ordinary(text[start : found.start()])[0]
-                ids.append(self.special_tokens[found.group()])
-                start = found.end()
-        if final:
-            ids += self._encode_ordinary(text[start:])[0]
-            return ids, len(text)
-        if start < end:
-            rest, used = self._encode_ordinary(text[start:end], final=False)
-            ids += rest
-            start += used
-        return ids, start
+    def _encode_stream(self, texts: Iterable[str], wanted: Sequence[AddedToken]) -> Iterator[list[int]]:
+        """Ids of the parts of one text as they come: find tokens, normalise what lies between, find, encode the rest.
+
+        Each step holds back the end of what it has as long as more text could change it.
+        """
+        plain = [token for token in wanted if not token.normalized]
+        normal = [replace(token, text=self._normalize(token.text)) for token in wanted if token.normalized]
+        found = find_added_tokens(self._normalize_stream(find_added_tokens(texts, plain)), normal)
+        text, retry_at = "", 0
+        for item, following in pairwise(chain(found, [END])):
+            if isinstance(item, int):
+                yield [item]
+                continue
+            text += item
+            final = not isinstance(following, str)
+            if final or len(text) >= retry_at:
+                ids, used = self._encode_ordinary(text, final)
+                text = text[used:]
+                retry_at = 0 if used else 2 * len(text)  # so that a very long pre-token is not rescanned n times
+                yield ids
+
+    def _normalize_stream(self, items: Iterable[str | int]) -> Iterator[str | int]:
+        text = ""
+        for item, following in pairwise(chain(items, [END])):
+            if isinstance(item, int):
+                yield item
+                continue
+            text += item
+            cut = len(text)
+            if isinstance(following, str):
+                cut = next((i for i in range(len(text) - 1, 0, -1) if text[i] < "\x80"), 0)
+            if cut:
+                yield self._normalize(text[:cut])
+                text = text[cut:]
 
     # ---- ids -> text
 
@@ -230,13 +258,59 @@ class Tokenizer:
                 )
         raise AssertionError("unreachable: some id must have been wrong")
 
-    def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
-        """The text that `ids` stand for.
+    def decode(self, ids: Iterable[int], errors: str = "replace", *, skip_special_tokens: bool = False) -> str:
+        """The text that `ids` stand for; without the special tokens if `skip_special_tokens`.
 
         A token may hold part of a character, so ids cut anywhere need not be UTF-8. errors: "replace" puts U+FFFD for
         each bad sequence, "strict" raises UnicodeDecodeError, "backslashreplace" shows the bytes, as in `bytes.decode`.
         """
+        if skip_special_tokens:
+            ids = self._without_special(ids)
         return self.decode_bytes(ids).decode("utf-8", errors)
+
+    def _without_special(self, ids: Iterable[int]) -> list[int]:
+        special = set(self.special_tokens.values())
+        return [token_id for token_id in ids if token_id not in special]
+
+
+def _refuse(texts: Iterable[str], disallowed: Mapping[str, int]) -> Iterator[str]:
+    """The parts of a text as they are, or a ValueError as soon as one of the special tokens `disallowed` shows."""
+    keep = max(map(len, disallowed), default=1) - 1
+    start, end = 0, ""  # where in the whole text the part begins, and the end of what came before it
+    for text in texts:
+        seen = end + text
+        for token, token_id in disallowed.items():
+            if token in seen:
+                raise ValueError(
+                    f"the text holds {token!r} at character {start - len(end) + seen.index(token)}, which is the text "
+                    f"of a special token. Pass allowed_special={{{token!r}}} to encode it as that token (id "
+                    f"{token_id}), or disallowed_special=() to encode it as ordinary text."
+                )
+        start, end = start + len(text), seen[max(len(seen) - keep, 0) :] if keep else ""
+        yield text
+
+
+def _read_chunks(path: Path, chunk_bytes: int, bar: tqdm) -> Iterator[str]:
+    """A UTF-8 file as pieces of text."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    done = 0
+    with bar, open(path, "rb") as file:
+        while True:
+            chunk = file.read(chunk_bytes)
+            pending = len(decoder.getstate()[0])  # bytes of a character that the last chunk began
+            try:
+                text = decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset "
+                    f"{done - pending + error.start} ({error.reason}). If it is text in another encoding, convert "
+                    f"it first: open(path, encoding=...).read() and write it back as UTF-8."
+                ) from None
+            if not chunk:
+                return
+            done += len(chunk)
+            bar.update(len(chunk))
+            yield text
 
 
 def check_text(text: object) -> str:

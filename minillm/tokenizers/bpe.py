@@ -148,7 +148,8 @@ class BPETokenizer(Tokenizer):
                 f"{256 + len(specials)}, and every token above that is one merge learned"
             )
         words = count_words(texts, pattern, specials, progress=progress)
-        steps = tqdm(train_fast(words, n_merges), total=n_merges, desc="merge", unit="merge", disable=not progress)
+        symbols = {word.decode("latin-1"): count for word, count in words.items()}  # byte 65 becomes chr(65)
+        steps = tqdm(train_fast(symbols, n_merges), total=n_merges, desc="merge", unit="merge", disable=not progress)
         merges = [pair for pair, _ in steps]
 
         tokens = [bytes([byte]) for byte in BYTE_OF_ID]

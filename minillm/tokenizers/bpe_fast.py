@@ -15,10 +15,11 @@ import numpy as np
 LONG = 512  # tokens from which a heap beats scanning a list for its minimum
 
 
-def train_fast(words: Mapping[bytes, int], n_merges: int) -> Iterator[tuple[tuple[int, int], int]]:
+def train_fast(words: Mapping[str, int], n_merges: int, n_symbols: int = 256) -> Iterator[tuple[tuple[int, int], int]]:
     """The same merges as `bpe.train_naive`, without looking at every word for every merge.
 
-    words: pre-token, as ids of single bytes (0..255) -> how often it occurs.
+    words: pre-token -> how often it occurs. Its characters stand for ids: chr(id), with ids below n_symbols (for BPE,
+    those of single bytes). The first merge makes the id n_symbols.
     Yields ((left id, right id), count) for each merge, best first; ends early when no pair is left.
 
     A merge changes only the words that hold its pair. So keep, for every pair, its count and the words that hold it,
@@ -28,14 +29,14 @@ def train_fast(words: Mapping[bytes, int], n_merges: int) -> Iterator[tuple[tupl
     A word is a `str` whose characters are token ids, chr(id), and a pair is a `str` of two: finding, counting and
     merging a pair are then `in`, `split` and `join`, which run in C, and strings compare in the order of their ids.
     """
-    texts = ["".join(map(chr, word)) for word in words]
+    texts = list(words)
     counts = list(words.values())
     pair_counts, pair_words = _count_pairs(words)
     heap = [(-count, pair) for pair, count in pair_counts.items()]
     heapq.heapify(heap)
 
-    new_id = 256
-    while heap and new_id < 256 + n_merges:
+    new_id = n_symbols
+    while heap and new_id < n_symbols + n_merges:
         claimed, pair = heapq.heappop(heap)
         count = pair_counts[pair]
         if count != -claimed:  # out of date
@@ -78,26 +79,26 @@ def train_fast(words: Mapping[bytes, int], n_merges: int) -> Iterator[tuple[tupl
         new_id += 1
 
 
-def _count_pairs(words: Mapping[bytes, int]) -> tuple[defaultdict[str, int], defaultdict[str, list[int]]]:
-    """Count every pair of neighbouring bytes, and list the words that hold it, by NumPy over all words at once."""
+def _count_pairs(words: Mapping[str, int]) -> tuple[defaultdict[str, int], defaultdict[str, list[int]]]:
+    """Count every pair of neighbouring ids, and list the words that hold it, by NumPy over all words at once."""
     pair_counts: defaultdict[str, int] = defaultdict(int)
     pair_words: defaultdict[str, list[int]] = defaultdict(list)
     if not words:
         return pair_counts, pair_words
     lengths = np.fromiter(map(len, words), np.int64, len(words))
     counts = np.fromiter(words.values(), np.int64, len(words))
-    ids = np.frombuffer(b"".join(words), np.uint8).astype(np.int64)
-    owner = np.repeat(np.arange(len(words)), lengths)  # which word each byte belongs to
+    ids = np.frombuffer("".join(words).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
+    owner = np.repeat(np.arange(len(words)), lengths)  # which word each id belongs to
     inside = owner[:-1] == owner[1:]
     owner = owner[:-1][inside]
-    pairs = (ids[:-1] * 256 + ids[1:])[inside]
+    pairs = ((ids[:-1] << 32) + ids[1:])[inside]
 
     order = np.argsort(pairs, kind="stable")
     pairs, owner = pairs[order], owner[order]
     starts = np.flatnonzero(np.diff(pairs, prepend=-1))
     totals = np.add.reduceat(counts[owner], starts) if len(starts) else starts
     for code, total, holders in zip(pairs[starts].tolist(), totals.tolist(), np.split(owner, starts[1:])):
-        pair = chr(code >> 8) + chr(code & 255)
+        pair = chr(code >> 32) + chr(code & 0xFFFFFFFF)
         pair_counts[pair] = total
         pair_words[pair] = holders.tolist()
     return pair_counts, pair_words

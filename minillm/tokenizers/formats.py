@@ -125,7 +125,7 @@ def _check_supported(content: Any, path: Path) -> None:
     model = content["model"]
     kind = model.get("type", "BPE")  # files before 2021 leave it out
     if kind != "BPE":
-        raise ValueError(f"{path}: the model is {kind}, but only byte-level BPE can be read")
+        raise ValueError(f"{path}: the model is {kind}, but only byte-level BPE and WordPiece can be read")
     if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
         raise ValueError(f"{path}: the model has no 'vocab' and 'merges'")
     post_processor, decoder = content.get("post_processor"), content.get("decoder")

@@ -253,7 +253,7 @@ SPLIT = {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated", 
         ("post_processor", BOS, "post_processor is TemplateProcessing"),
         ("post_processor", {"type": "Sequence", "processors": [BYTE_LEVEL, BOS]}, "post_processor is Sequence"),
         ("decoder", {"type": "WordPiece"}, "decoder is WordPiece"),
-        ("model.type", "WordPiece", "the model is WordPiece, but only byte-level BPE can be read"),
+        ("model.type", "Unigram", "the model is Unigram, but only byte-level BPE and WordPiece can be read"),
         ("model.dropout", 0.1, "model.dropout is 0.1"),
         ("model.end_of_word_suffix", "</w>", 'model.end_of_word_suffix is "</w>"'),
         ("model.continuing_subword_prefix", "##", "model.continuing_subword_prefix"),
@@ -328,8 +328,8 @@ def test_files_cut_off_missing_or_of_another_kind(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(ValueError, match=r"is no tokenizer\.json: it has no 'model'"):
             load_tokenizer(tmp_path)
-    path.rename(tmp_path / "vocab.txt")
-    with pytest.raises(FileNotFoundError, match=r"no file .*tokenizer\.json; its folder holds \['vocab.txt'\]"):
+    path.rename(tmp_path / "words.txt")
+    with pytest.raises(FileNotFoundError, match=r"no file .*tokenizer\.json; its folder holds \['words.txt'\]"):
         load_tokenizer(tmp_path)
     with pytest.raises(FileNotFoundError, match="nor its folder"):
         load_tokenizer(tmp_path / "nowhere")

@@ -1,0 +1,44 @@
+"""What the readers of tokenizer.json share: added tokens, checks, errors that name a part that is not supported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from .added import AddedToken
+
+
+def is_kind(part: Any, kind: str) -> TypeGuard[dict[str, Any]]:
+    """Whether a part of the file is an object of that type."""
+    return isinstance(part, dict) and part.get("type") == kind
+
+
+def refuse(path: Path, part: str, value: Any, advice: str) -> ValueError:
+    """The error for a part that would change ids in a way that this library does not know."""
+    kind = value["type"] if isinstance(value, dict) and "type" in value else json.dumps(value)
+    return ValueError(f"{path}: {part} is {kind}, which is not supported, and ids would differ without it; {advice}")
+
+
+def read_added_tokens(content: Mapping[str, Any], path: Path) -> list[AddedToken]:
+    """The file's added tokens, those with an empty text left out, as nothing can find them."""
+    tokens = []
+    for entry in content.get("added_tokens") or []:
+        if not isinstance(entry, dict) or not isinstance(entry.get("content"), str) or "id" not in entry:
+            raise ValueError(f"{path}: an added token must have a 'content' and an 'id', but one is {entry!r}")
+        if entry["content"]:
+            tokens.append(AddedToken.from_json(entry))
+    return tokens
+
+
+def check_ids(ids: Mapping[str, Any], path: Path) -> None:
+    """Raise ValueError unless each token has an id of its own from 0 up, without a hole that must be a mistake."""
+    if bad := [token for token, token_id in ids.items() if not isinstance(token_id, int) or token_id < 0]:
+        raise ValueError(f"{path}: the id of {bad[0]!r} is {ids[bad[0]]!r}, not a whole number from 0 up")
+    if max(ids.values(), default=0) > 4 * len(ids) + 1000:
+        raise ValueError(f"{path}: {len(ids)} tokens have ids up to {max(ids.values())}, so the file must be wrong")
+    owner: dict[int, str] = {}
+    for token, token_id in ids.items():
+        if owner.setdefault(token_id, token) != token:
+            raise ValueError(f"{path}: the id {token_id} is given to two tokens, {owner[token_id]!r} and {token!r}")

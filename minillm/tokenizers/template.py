@@ -1,0 +1,115 @@
+"""What a model wants to see around a text, or between two: BERT's [CLS] A [SEP] B [SEP], Llama 3's <|begin_of_text|>.
+
+>>> bert = Template(
+...     single=(("[CLS]", 0), ("$A", 0), ("[SEP]", 0)),
+...     pair=(("[CLS]", 0), ("$A", 0), ("[SEP]", 0), ("$B", 1), ("[SEP]", 1)),
+...     ids={"[CLS]": (101,), "[SEP]": (102,)},
+... )
+>>> bert.apply([7, 8], [9])
+([101, 7, 8, 102, 9, 102], [0, 0, 0, 0, 1, 1])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Parts = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Template:
+    """Token texts in order, with "$A" and "$B" where the two texts go, and a token type (segment) for each.
+
+    single: for one text; pair: for two; ids: the ids of each token text that they name.
+    """
+
+    single: Parts
+    pair: Parts
+    ids: Mapping[str, Sequence[int]]
+
+    def apply(self, a: Sequence[int], b: Sequence[int] | None = None) -> tuple[list[int], list[int]]:
+        """(ids, token type ids) of one text or of a pair. Raises ValueError if there is no place for a second text."""
+        ids: list[int] = []
+        types: list[int] = []
+        if b is not None and ("$B" not in [text for text, _ in self.pair]):
+            raise ValueError("this tokenizer's template has no place for a second text")
+        for text, type_id in self.single if b is None else self.pair:
+            part = a if text == "$A" else b if text == "$B" and b is not None else self.ids[text]
+            ids += part
+            types += [type_id] * len(part)
+        return ids, types
+
+    def to_json(self) -> dict[str, Any]:
+        """The template as `post_processor` of tokenizer.json."""
+        return {
+            "type": "TemplateProcessing",
+            "single": [_part_to_json(part) for part in self.single],
+            "pair": [_part_to_json(part) for part in self.pair],
+            "special_tokens": {
+                text: {"id": text, "ids": list(ids), "tokens": [text]} for text, ids in sorted(self.ids.items())
+            },
+        }
+
+
+PLAIN = Template(single=(("$A", 0),), pair=(("$A", 0), ("$B", 1)), ids={})
+
+
+def bert_template(cls_token: str, cls_id: int, sep_token: str, sep_id: int) -> Template:
+    """[CLS] A [SEP], and [CLS] A [SEP] B [SEP] with token types 0 and 1 (Devlin et al. 2019, section 3)."""
+    single = ((cls_token, 0), ("$A", 0), (sep_token, 0))
+    return Template(single, (*single, ("$B", 1), (sep_token, 1)), {cls_token: (cls_id,), sep_token: (sep_id,)})
+
+
+def read_template(post_processor: Any, path: Path) -> Template:
+    """The template that a file's post_processor stands for; `PLAIN` if it adds no token.
+
+    Raises ValueError that names the post_processor if it is of another kind.
+    """
+    steps = _steps(post_processor)
+    found = [step for step in steps if step.get("type") != "ByteLevel"]  # that one only moves offsets
+    kind = " + ".join(str(step.get("type")) for step in steps)
+    if len(found) > 1:
+        raise ValueError(f"{path}: the post_processor is {kind}; more than one that adds tokens is not supported")
+    if not found:
+        return PLAIN
+    step = found[0]
+    if step["type"] == "BertProcessing":
+        return bert_template(*step["cls"], *step["sep"])
+    if step["type"] == "RobertaProcessing":  # two ends of text between the two, and one type only
+        (cls, cls_id), (sep, sep_id) = step["cls"], step["sep"]
+        one = ((cls, 0), ("$A", 0), (sep, 0))
+        return Template(one, (*one, (sep, 0), ("$B", 0), (sep, 0)), {cls: (cls_id,), sep: (sep_id,)})
+    if step["type"] != "TemplateProcessing":
+        raise ValueError(
+            f"{path}: the post_processor is {kind}, which is not supported, and ids would differ without it. "
+            f"Known: TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel."
+        )
+    ids = {text: tuple(entry["ids"]) for text, entry in (step.get("special_tokens") or {}).items()}
+    single = tuple(_part_from_json(part) for part in step.get("single") or ())
+    pair = tuple(_part_from_json(part) for part in step.get("pair") or ())
+    if unknown := [text for text, _ in single + pair if text not in ids and text not in ("$A", "$B")]:
+        raise ValueError(f"{path}: the post_processor names {unknown[0]!r} but gives no ids for it")
+    return PLAIN if (single, pair or PLAIN.pair) == (PLAIN.single, PLAIN.pair) else Template(single, pair, ids)
+
+
+def _steps(post_processor: Any) -> list[dict[str, Any]]:
+    if not post_processor:
+        return []
+    if post_processor.get("type") == "Sequence":
+        return [step for part in post_processor["processors"] for step in _steps(part)]
+    return [post_processor]
+
+
+def _part_to_json(part: tuple[str, int]) -> dict[str, Any]:
+    text, type_id = part
+    if text in ("$A", "$B"):
+        return {"Sequence": {"id": text[1], "type_id": type_id}}
+    return {"SpecialToken": {"id": text, "type_id": type_id}}
+
+
+def _part_from_json(part: dict[str, Any]) -> tuple[str, int]:
+    ((kind, entry),) = part.items()
+    return ("$" if kind == "Sequence" else "") + entry["id"], entry.get("type_id", 0)

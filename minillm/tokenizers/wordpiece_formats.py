@@ -1,0 +1,118 @@
+"""Files of WordPiece tokenizers: `tokenizer.json` of the Hugging Face `tokenizers` library, and BERT's vocab.txt."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .added import AddedToken
+from .bert_text import BertNormalizer
+from .files import read_json, tokenizer_json_path, write_json, write_text
+from .json_parts import check_ids, is_kind, read_added_tokens, refuse
+from .template import PLAIN, read_template
+
+if TYPE_CHECKING:
+    from .wordpiece import WordPieceTokenizer
+
+VOCAB_TXT = "vocab.txt"
+
+
+def tokenizer_json(tokenizer: WordPieceTokenizer) -> dict[str, Any]:
+    """The contents of tokenizer.json, by which the `tokenizers` library gives the same ids."""
+    normalizer = tokenizer.normalizer
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [token.to_json() for token in sorted(tokenizer.added_tokens, key=AddedToken.by_id)],
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": normalizer.clean_text,
+            "handle_chinese_chars": normalizer.handle_chinese_chars,
+            "strip_accents": normalizer.strip_accents,
+            "lowercase": normalizer.lowercase,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": None if tokenizer.template == PLAIN else tokenizer.template.to_json(),
+        "decoder": {"type": "WordPiece", "prefix": tokenizer.prefix, "cleanup": tokenizer.cleanup},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": tokenizer.unk_token,
+            "continuing_subword_prefix": tokenizer.prefix,
+            "max_input_chars_per_word": tokenizer.max_word_chars,
+            "vocab": dict(sorted(tokenizer.vocab.items(), key=_by_value)),
+        },
+    }
+
+
+def save_tokenizer_json(tokenizer: WordPieceTokenizer, path: str | os.PathLike[str]) -> None:
+    """Write tokenizer.json, whole or not at all."""
+    write_json(tokenizer_json_path(path), tokenizer_json(tokenizer))
+
+
+def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The arguments of `WordPieceTokenizer` from a tokenizer.json.
+
+    Raises ValueError that names the part, if anything in the file would give text other ids than ours.
+    """
+    path = tokenizer_json_path(path)
+    content = read_json(path)
+    if not isinstance(content, dict) or not is_kind(content.get("model"), "WordPiece"):
+        raise ValueError(f"{path} is no tokenizer.json of a WordPiece model")
+    model, normalizer, decoder = content["model"], content.get("normalizer"), content.get("decoder")
+    vocab = model.get("vocab")
+    if not isinstance(vocab, dict):
+        raise ValueError(f"{path}: the model has no 'vocab'")
+    if not is_kind(normalizer, "BertNormalizer"):
+        raise refuse(path, "normalizer", normalizer, "WordPiece with BertNormalizer can be read")
+    if not is_kind(content.get("pre_tokenizer"), "BertPreTokenizer"):
+        raise refuse(path, "pre_tokenizer", content.get("pre_tokenizer"), "WordPiece with BertPreTokenizer can be read")
+    if not is_kind(decoder, "WordPiece"):
+        raise refuse(path, "decoder", decoder, "WordPiece with a decoder of the same name can be read")
+    prefix = model.get("continuing_subword_prefix", "##")
+    if decoder.get("prefix", "##") != prefix:
+        raise refuse(path, "decoder.prefix", decoder["prefix"], f"one that is the model's, {prefix!r}, can be read")
+    added = read_added_tokens(content, path)
+    check_ids({**vocab, **{token.text: token.id for token in added}}, path)
+    return {
+        "vocab": vocab,
+        "special_tokens": {},
+        "added_tokens": added,
+        "normalizer": BertNormalizer(
+            clean_text=normalizer.get("clean_text", True),
+            handle_chinese_chars=normalizer.get("handle_chinese_chars", True),
+            strip_accents=normalizer.get("strip_accents"),
+            lowercase=normalizer.get("lowercase", True),
+        ),
+        "unk_token": model.get("unk_token", "[UNK]"),
+        "prefix": prefix,
+        "max_word_chars": model.get("max_input_chars_per_word", 100),
+        "cleanup": decoder.get("cleanup", True),
+        "template": read_template(content.get("post_processor"), path),
+    }
+
+
+# ---- vocab.txt
+
+
+def save_vocab_txt(tokenizer: WordPieceTokenizer, folder: str | os.PathLike[str]) -> None:
+    """Write vocab.txt: line n is the token of id n. Raises ValueError if an id has no token or a token a line end."""
+    lines = []
+    for token_id, token in enumerate(tokenizer.tokens):
+        if token is None or b"\n" in token:
+            raise ValueError(f"id {token_id} is {token!r}, which vocab.txt cannot hold; use save(): tokenizer.json")
+        lines.append(token.decode() + "\n")
+    write_text(Path(folder) / VOCAB_TXT, "".join(lines))
+
+
+def read_vocab_txt(path: str | os.PathLike[str]) -> dict[str, int]:
+    """token -> id from vocab.txt, or from the folder that holds it. Of equal lines the last counts."""
+    path = Path(path)
+    path = path if path.suffix == ".txt" else path / VOCAB_TXT
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    return {line.rstrip("\r"): token_id for token_id, line in enumerate(lines)}
+
+
+def _by_value(entry: tuple[str, int]) -> int:
+    return entry[1]
