@@ -1,9 +1,11 @@
 """Our own GPU kernels in Triton, imported as `minillm.kernels`: flash attention, and the fused ends of a training
 step.
 
-Read `tiles.py`, then `flash_simple.py` (the kernel that the chapter explains), then `attention.py` (how PyTorch calls
-it).
-`import minillm.kernels` imports neither torch nor triton: each name below is loaded when it is first used.
+Read `tiles.py`, then `flash_simple.py` (the kernel that the chapter explains) and `attention.py` (how PyTorch calls
+it); then what speed asks for: `flash_fast.py`, `flash_fast_backward.py`, `flash_decode.py`, and `configs.py` with the
+commands `python -m minillm.kernels.tune` and `python -m minillm.kernels.offline`. `cross_entropy.py` and `norms.py`
+stand alone. `import minillm.kernels` imports neither torch nor triton: each name below is loaded when it is first
+used.
 """
 
 from importlib import import_module
