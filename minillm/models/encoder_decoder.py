@@ -270,9 +270,12 @@ class Decoder:
     """An encoder–decoder that has been given its source (B, S): it continues B target texts as a GPT continues its
     prompts.
 
-    >>> model = EncoderDecoder(EncoderDecoderConfig(vocab_size=10, context=8, n_layers=1, n_heads=2, d_model=8,
-    d_ff=16)) >>> from minillm.generate import generate >>> new = generate(model.given(np.array([[3, 4, 5]])), [[1]],
-    max_new_tokens=4, seed=0)  # id 1 starts the target
+    >>> config = EncoderDecoderConfig(vocab_size=10, context=8, n_layers=1, n_heads=2, d_model=8, d_ff=16)
+    >>> model = EncoderDecoder(config)
+    >>> from minillm.generate import generate
+    >>> new = generate(model.given(np.array([[3, 4, 5]])), [[1]], max_new_tokens=4, seed=0)  # id 1 starts the target
+    >>> len(new[0])
+    4
     """
 
     def __init__(self, model: EncoderDecoder, source: Any) -> None:

@@ -1,12 +1,13 @@
 """The encoder–decoder against torch.nn.Transformer with the same weights, cached decoding, learning, bad input."""
 
+import doctest
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from minillm.generate import Sampling, generate
-from minillm.models import EncoderDecoder, EncoderDecoderConfig, config_from_dict, model_from_config
+from minillm.models import EncoderDecoder, EncoderDecoderConfig, config_from_dict, encoder_decoder, model_from_config
 from minillm.optim import AdamW
 from minillm.tensor import no_grad
 
@@ -278,6 +279,10 @@ def test_what_is_too_long_is_refused():
         model(long, short)
     with pytest.raises(ValueError, match="13 tokens in ids are more than the context of 12"):
         model(short, long)
+
+
+def test_the_example_in_the_docstring():
+    assert doctest.testmod(encoder_decoder) == doctest.TestResults(failed=0, attempted=5)
 
 
 def test_config_survives_a_dictionary():
