@@ -1,7 +1,8 @@
 """What test_distributed.py starts under torchrun: trains the test's small model on every process.
 
-torchrun --nproc-per-node 2 tests/distributed_worker.py FOLDER train    # ddp, fsdp; new runs, then runs to resume
-torchrun --nproc-per-node 2 tests/distributed_worker.py FOLDER die      # ddp, until rank 1 is killed
+    torchrun --nproc-per-node 2 tests/distributed_worker.py FOLDER train    # ddp and fsdp: new runs, and runs to resume
+    torchrun --nproc-per-node 2 tests/distributed_worker.py FOLDER compile  # ddp and fsdp: compiled and recomputed
+    torchrun --nproc-per-node 2 tests/distributed_worker.py FOLDER die      # ddp, until rank 1 is killed
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from minillm.data import Document, TokenDataset, pack
 from minillm.engine_config import EngineConfig
@@ -71,20 +73,24 @@ class Dying(TorchEngine):
         return super().forward_backward(micro_batches)
 
 
-def run(folder: Path, out: Path, parallel: str, engine: type[TorchEngine] = TorchEngine, resume: bool = False) -> None:
-    made = partial(engine, settings=EngineConfig(parallel=parallel, device="cpu"))
+def run(folder, out, parallel, engine=TorchEngine, resume=False, **settings) -> None:
+    made = partial(engine, settings=EngineConfig(parallel=parallel, device="cpu", **settings))
     config = make_config(int(os.environ["WORLD_SIZE"]))
-    train(make_model(), *data(folder), config, out, engine=made, resume=resume, progress=False)
+    train(make_model(), *data(folder), config, folder / out, engine=made, resume=resume, progress=False)
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
-    if sys.argv[2] == "die":
-        run(folder, folder / "killed", "ddp", Dying)
+    folder, what = Path(sys.argv[1]), sys.argv[2]
+    if what == "die":
+        run(folder, "killed", "ddp", Dying)
         return
+    torch.compile = partial(torch.compile, backend="aot_eager")  # inductor would take a minute
     for parallel in PARALLEL:
-        run(folder, folder / f"new-{parallel}", parallel)
-        run(folder, folder / f"resumed-{parallel}", parallel, resume=True)
+        if what == "compile":
+            run(folder, f"compiled-{parallel}", parallel, compile="on", recompute=True)
+        else:
+            run(folder, f"new-{parallel}", parallel)
+            run(folder, f"resumed-{parallel}", parallel, resume=True)
 
 
 if __name__ == "__main__":

@@ -94,6 +94,14 @@ def test_two_processes_equal_one(runs, parallel, began):
     assert_same_run(runs / f"{began}-{parallel}", runs / "one")
 
 
+@pytest.mark.long
+def test_two_processes_compiled_equal_one(runs):
+    done = torchrun(runs, "compile")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for parallel in worker.PARALLEL:
+        assert_same_run(runs / f"compiled-{parallel}", runs / "one")
+
+
 @pytest.mark.parametrize("parallel", worker.PARALLEL)
 def test_one_process_resumes_what_two_began(runs, parallel, tmp_path):
     """On torch and on NumPy, and the two go the same way."""
