@@ -41,6 +41,8 @@ def first_non_finite(model: Any, rerun: Callable[[], Any]) -> str:
 
 def is_finite(x: Any) -> bool:
     """Whether an array or tensor of any engine holds neither nan nor infinity."""
+    if hasattr(x, "full_tensor"):  # under FSDP this process holds a part, and all must come to the same answer
+        x = x.full_tensor()
     with np.errstate(all="ignore"):
         return float((x * 0.0).sum()) == 0.0 if isinstance(x, np.ndarray) else (x.detach() * 0.0).sum().item() == 0.0
 
