@@ -3,6 +3,36 @@
 Read in this order: tensor.py (the graph and backward), tensor_methods.py and numpy_ops (forwards beside backwards),
 ops.py (the ops by name, for every engine), nn.py (layers), models/gpt.py (the model), tokenizers/bpe.py,
 optim.py, train.py, generate.py.
+
+The Auto classes of hub/, which read Hugging Face checkpoints, can be imported from here: `from minillm import
+AutoModel`.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 __version__ = "0.1.0"
+
+HUB = (
+    "AutoConfig",
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoModelForMaskedLM",
+    "AutoModelForSeq2SeqLM",
+    "AutoModelForSequenceClassification",
+    "AutoTokenizer",
+)
+
+
+def __getattr__(name: str) -> Any:
+    """The Auto classes, imported when first asked for: `import minillm` alone loads nothing."""
+    if name in HUB:
+        from . import hub
+
+        return getattr(hub, name)
+    raise AttributeError(f"module 'minillm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *HUB])

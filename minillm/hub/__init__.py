@@ -18,10 +18,11 @@ from .auto import (
 from .configs import ConfigurationError
 from .places import NotFound
 from .pretrained import Output, PretrainedModel
+from .tokenizer import AutoTokenizer, PretrainedTokenizer
 from .weights import WeightsError
 
 __all__ = [
     "AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForSeq2SeqLM",
-    "AutoModelForSequenceClassification", "ConfigurationError", "NotFound", "Output", "PretrainedModel",
-    "WeightsError",
+    "AutoModelForSequenceClassification", "AutoTokenizer", "ConfigurationError", "NotFound", "Output",
+    "PretrainedModel", "PretrainedTokenizer", "WeightsError",
 ]  # fmt: skip

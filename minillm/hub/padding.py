@@ -1,0 +1,67 @@
+"""Texts of different lengths to rows of one length: what is too long is cut, what is short is padded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def truncate(
+    a: list[int], b: list[int] | None, limit: int, strategy: str, side: str = "right"
+) -> tuple[list[int], list[int] | None]:
+    """One text, or two, cut to `limit` ids together.
+
+    strategy: "longest_first" takes from the longer of the two until they are equal, then from both; "only_first" and
+    "only_second" from one; "do_not_truncate" from none. side: the end that is cut off. Raises ValueError if the one to
+    be cut is too short, or the limit leaves no room.
+    """
+    if strategy == "do_not_truncate" or len(a) + len(b or ()) <= limit:
+        return a, b
+    if limit < 0:
+        raise ValueError(f"truncation: max_length is {-limit} too small for the special tokens alone.")
+    if strategy == "longest_first":
+        n_a, n_b = share(len(a), len(b or ()), limit)
+    elif strategy == "only_first":
+        n_a, n_b = limit - len(b or ()), len(b or ())
+    elif strategy == "only_second":
+        n_a, n_b = len(a), limit - len(a) if b is not None else -1
+    else:
+        raise ValueError(
+            f"truncation = {strategy!r} must be True, 'longest_first', 'only_first', 'only_second' or "
+            "'do_not_truncate'."
+        )
+    if n_a < 0 or n_b < 0:
+        raise ValueError(
+            f"truncation = {strategy!r}: {len(a)} and {len(b or ())} ids cannot be cut to {limit} at one of them "
+            "only. Use "
+            "'longest_first'."
+        )
+    return cut(a, n_a, side), None if b is None else cut(b, n_b, side)
+
+
+def share(n_a: int, n_b: int, limit: int) -> tuple[int, int]:
+    """How many ids of two texts remain, as the `tokenizers` library divides them: the shorter whole if it is under
+    half."""
+    short, long = sorted((n_a, n_b))
+    long = max(short, limit - short)
+    if short + long > limit:
+        short = limit // 2
+        long = limit - short
+    return (short, long) if n_a <= n_b else (long, short)
+
+
+def cut(ids: list[int], n: int, side: str) -> list[int]:
+    return ids[:n] if side == "right" else ids[len(ids) - n :]
+
+
+def pad(
+    columns: Mapping[str, list[list[int]]], length: int, values: Mapping[str, int], side: str, multiple: int | None
+) -> dict[str, list[list[int]]]:
+    """Every row of every column filled up to `length`, or the next multiple of `multiple`; with 0 where `values` says
+    nothing. Longer rows stay as they are."""
+    if multiple:
+        length = -(-length // multiple) * multiple
+    padded = {}
+    for name, rows in columns.items():
+        fillers = [[values.get(name, 0)] * (length - len(row)) for row in rows]
+        padded[name] = [row + filler if side == "right" else filler + row for row, filler in zip(rows, fillers)]
+    return padded
