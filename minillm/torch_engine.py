@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +28,7 @@ from .engine import Batch, Model, count_targets, peak_memory_gb
 from .engine_config import EngineConfig
 from .optim import param_groups
 from .port import allocate, array_of, assign, fill, to_torch, whole
+from .read_ahead import ReadAhead
 from .sizes import training_flops
 from .torch_machine import (
     LOW_PRECISION,
@@ -312,48 +311,6 @@ class TorchEngine:
                 step = float(optimizer[f"{name}.step"])
                 state["step"] = torch.tensor(step, device=p.device if fused else "cpu")
             self.optimizer.state[p] = state
-
-
-class ReadAhead:
-    """A Batcher whose next `depth` batches are made by a thread while the GPU computes, in pinned memory if asked.
-
-    Its position is that of the batches handed out, as if nothing had been read ahead.
-    """
-
-    def __init__(self, batcher: Batcher, depth: int, *, pin: bool):
-        self.batcher = batcher
-        self.depth = depth
-        self.pin = pin
-        self.position = batcher.state_dict()
-        self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
-        self.waiting: deque[Future[tuple[Batch, dict[str, Any]]]] = deque()
-
-    def next(self) -> Batch:
-        while len(self.waiting) <= self.depth:
-            self.waiting.append(self.thread.submit(self.draw))
-        batch, self.position = self.waiting.popleft().result()
-        return batch
-
-    def draw(self) -> tuple[Batch, dict[str, Any]]:
-        """The next batch, and the batcher's position after it."""
-        ids, targets = self.batcher.next()
-        if self.pin:
-            ids, targets = pinned(ids), pinned(targets)
-        return (ids, targets), self.batcher.state_dict()
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.position
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        while self.waiting:
-            self.waiting.popleft().result()
-        self.batcher.load_state_dict(state)
-        self.position = self.batcher.state_dict()
-
-
-def pinned(array: np.ndarray) -> np.ndarray:
-    """A copy in page-locked memory, which a GPU can fetch by itself."""
-    return torch.from_numpy(array).pin_memory().numpy()
 
 
 def make_optimizer(model: Any, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:

@@ -27,9 +27,10 @@ from minillm.pretrain import (  # noqa: E402
     model_config_class,
     read_config,
 )
+from minillm.read_ahead import ReadAhead  # noqa: E402
 from minillm.runlog import read_metrics  # noqa: E402
 from minillm.sizes import n_parameters, training_flops, training_memory  # noqa: E402
-from minillm.torch_engine import ReadAhead, TorchEngine  # noqa: E402
+from minillm.torch_engine import TorchEngine  # noqa: E402
 from minillm.train import TrainConfig, TrainingDiverged, train  # noqa: E402
 
 
