@@ -20,16 +20,20 @@ import time
 import tracemalloc
 
 import numpy as np
-from workshop import check, read_scale, show_versions
-
 from minillm import ops, plot
 from minillm.optim import SGD
 from minillm.tensor import Parameter, Tensor, no_grad
 from minillm.tensor import topological_order as library_order
 
+from workshop import check, read_scale, show_versions
+
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
-BUDGET = {"smoke": 600, "cpu": 12_000, "gpu": 60_000}[SCALE]  # evaluations that each way of learning may use
-WIDTHS = [2**i for i in range(2, {"smoke": 6, "cpu": 9, "gpu": 10}[SCALE])]  # of the network that is timed
+BUDGET = {"smoke": 600, "cpu": 12_000, "gpu": 60_000}[
+    SCALE
+]  # evaluations that each way of learning may use
+WIDTHS = [
+    2**i for i in range(2, {"smoke": 6, "cpu": 9, "gpu": 10}[SCALE])
+]  # of the network that is timed
 
 rng = np.random.default_rng(2)
 show_versions(SCALE)
@@ -186,7 +190,9 @@ def backward_too_early(root):
     queue = [root]
     for value in queue:
         if value.node is not None:
-            for parent, g in zip(value.node.parents, value.node.backward(value.grad, *value.node.saved)):
+            for parent, g in zip(
+                value.node.parents, value.node.backward(value.grad, *value.node.saved)
+            ):
                 accumulate(parent, g)
                 if parent not in queue:
                     queue.append(parent)
@@ -194,7 +200,9 @@ def backward_too_early(root):
 
 a, b = Value(2.0), Value(-3.0)
 backward_too_early(example(a, b))
-print(f"dL/da = {a.grad}, dL/db = {b.grad}: wrong, because e handed on before d had added to e's gradient")
+print(
+    f"dL/da = {a.grad}, dL/db = {b.grad}: wrong, because e handed on before d had added to e's gradient"
+)
 assert a.grad != 24 and b.grad != -20
 
 # %% [markdown]
@@ -226,7 +234,9 @@ def backward_once(root, grad=1.0):
     order = topological_order(root)
     for value in reversed(order):
         if value.node is not None:
-            for parent, g in zip(value.node.parents, value.node.backward(value.grad, *value.node.saved)):
+            for parent, g in zip(
+                value.node.parents, value.node.backward(value.grad, *value.node.saved)
+            ):
                 accumulate(parent, g)
     return len(order)
 
@@ -276,7 +286,9 @@ L = example(a, b)
 backward_once(L)
 first = a.grad
 backward_once(L)
-print(f"first call: dL/da = {first}; second call on the same graph: {a.grad}, which is not twice {first}")
+print(
+    f"first call: dL/da = {first}; second call on the same graph: {a.grad}, which is not twice {first}"
+)
 assert a.grad != 2 * first
 
 
@@ -357,7 +369,9 @@ def largest_error(op, *arrays):
 
     for value in values:
         if np.shape(value.grad) != value.data.shape:
-            raise AssertionError(f"the gradient has shape {np.shape(value.grad)}, its value {value.data.shape}")
+            raise AssertionError(
+                f"the gradient has shape {np.shape(value.grad)}, its value {value.data.shape}"
+            )
     return max(np.abs(value.grad - numerical_gradient(loss, value.data)).max() for value in values)
 
 
@@ -378,8 +392,12 @@ places = np.linspace(0.5, 1.5, 50)  # where the slope of eˣ is measured; it sho
 errors = {}
 for dtype in (np.float32, np.float64):
     x = places.astype(dtype)
-    estimates = [(np.exp(x + dtype(eps)) - np.exp(x - dtype(eps))) / dtype(2 * eps) for eps in epsilons]
-    errors[dtype.__name__] = np.sqrt([np.mean((estimate / np.exp(places) - 1) ** 2) for estimate in estimates])
+    estimates = [
+        (np.exp(x + dtype(eps)) - np.exp(x - dtype(eps))) / dtype(2 * eps) for eps in epsilons
+    ]
+    errors[dtype.__name__] = np.sqrt(
+        [np.mean((estimate / np.exp(places) - 1) ** 2) for estimate in estimates]
+    )
 
 figure, ax = plot.subplots(height=2.8)
 for (name, error), marker in zip(errors.items(), "os"):
@@ -441,7 +459,9 @@ def mul_backward(grad, a, b):
 
 for shapes in [((3, 4), (4,)), ((3, 1), (1, 4)), ((2, 3, 4), (3, 1))]:
     x, b = (rng.standard_normal(shape) for shape in shapes)
-    print(f"{shapes[0]} with {shapes[1]}: add {largest_error(add, x, b):.0e}, mul {largest_error(mul, x, b):.0e}")
+    print(
+        f"{shapes[0]} with {shapes[1]}: add {largest_error(add, x, b):.0e}, mul {largest_error(mul, x, b):.0e}"
+    )
     assert max(largest_error(add, x, b), largest_error(mul, x, b)) < 1e-7
 
 # %% [markdown]
@@ -582,7 +602,9 @@ right.bar(words, x.grad[0], color=[plot.VERMILION if g > 0 else plot.GREEN for g
 right.axhline(0, color="black", linewidth=0.8)
 right.set_ylabel("gradient p − [target]")
 right.set_title("the next word was “sat”", fontsize=10)
-print(f"the gradients of one row add up to {abs(x.grad.sum()):.0e}: what the target gains, the others lose")
+print(
+    f"the gradients of one row add up to {abs(x.grad.sum()):.0e}: what the target gains, the others lose"
+)
 assert np.argmin(x.grad) == 3 and abs(x.grad.sum()) < 1e-12
 figure
 
@@ -815,7 +837,9 @@ for d in WIDTHS:
 
 print(f"backward for {weights[-1]:,} weights costs as much as {backward_cost[-1]:.1f} evaluations")
 most = weights[len(difference_cost) - 1]
-print(f"finite differences for {most:,} weights cost as much as {difference_cost[-1]:.0f} evaluations")
+print(
+    f"finite differences for {most:,} weights cost as much as {difference_cost[-1]:.0f} evaluations"
+)
 assert max(backward_cost) < 20 < difference_cost[-1]
 
 # %% [markdown]
@@ -834,7 +858,9 @@ curve = np.sin(3 * inputs.data)
 
 def new_parameters(seed, hidden=16):
     r = np.random.default_rng(seed)
-    return [Parameter(r.standard_normal(s) * 0.7) for s in ((1, hidden), (hidden,), (hidden, 1), (1,))]
+    return [
+        Parameter(r.standard_normal(s) * 0.7) for s in ((1, hidden), (hidden,), (hidden, 1), (1,))
+    ]
 
 
 def curve_loss(parameters):
@@ -888,21 +914,29 @@ for method, losses in final.items():
 # %%
 figure, (price, use) = plot.subplots(1, 2, height=3.2)
 price.loglog(weights, backward_cost, marker="o", label="forward + backward")
-price.loglog(weights[: len(difference_cost)], difference_cost, marker="s", label="finite differences")
-price.loglog(weights, [2 * n for n in weights], linestyle=":", color=plot.BLACK, label="2 per weight")
+price.loglog(
+    weights[: len(difference_cost)], difference_cost, marker="s", label="finite differences"
+)
+price.loglog(
+    weights, [2 * n for n in weights], linestyle=":", color=plot.BLACK, label="2 per weight"
+)
 price.set_xlabel("weights")
 price.set_ylabel("cost of all gradients, in evaluations")
 price.legend(fontsize=8)
 for (method, runs), style in zip(results.items(), ("-", "--", "-.")):
     used, losses = runs[0][0], np.stack([losses for _, losses in runs])
     (line,) = use.plot(used, losses.mean(axis=0), linestyle=style, label=method)
-    use.fill_between(used, losses.min(axis=0), losses.max(axis=0), color=line.get_color(), alpha=0.2, linewidth=0)
+    use.fill_between(
+        used, losses.min(axis=0), losses.max(axis=0), color=line.get_color(), alpha=0.2, linewidth=0
+    )
 use.set_yscale("log")
 use.set_xlabel("evaluations used")
 use.set_ylabel("loss")
 use.legend(fontsize=8)
 if SCALE != "smoke":
-    assert final["backward"].max() < min(final["finite differences"].min(), final["random search"].min())
+    assert final["backward"].max() < min(
+        final["finite differences"].min(), final["random search"].min()
+    )
 figure
 
 # %% [markdown]
@@ -954,9 +988,15 @@ def relu(x):
 
 with check():
     answer = relu_backward(np.ones(2), np.array([-1.0, 2.0]))
-    assert answer is not None, "relu_backward returns nothing yet: return a tuple with one array, (dL/dx,)."
-    assert isinstance(answer, tuple) and len(answer) == 1, "Return a tuple with one entry per parent: (dL/dx,)."
-    assert largest_error(relu, rng.standard_normal((4, 5))) < 1e-7, "The numbers differ from finite differences."
+    assert answer is not None, (
+        "relu_backward returns nothing yet: return a tuple with one array, (dL/dx,)."
+    )
+    assert isinstance(answer, tuple) and len(answer) == 1, (
+        "Return a tuple with one entry per parent: (dL/dx,)."
+    )
+    assert largest_error(relu, rng.standard_normal((4, 5))) < 1e-7, (
+        "The numbers differ from finite differences."
+    )
 
 # %% [markdown]
 r"""
@@ -996,11 +1036,15 @@ def cumsum(x):
 
 with check():
     answer = cumsum_backward(np.array([1.0, 0.0, 0.0]))
-    assert answer is not None, "cumsum_backward returns nothing yet: return a tuple with one array, (dL/dx,)."
+    assert answer is not None, (
+        "cumsum_backward returns nothing yet: return a tuple with one array, (dL/dx,)."
+    )
     assert np.array_equal(answer[0], [1, 0, 0]), (
         f"If only y₀ counts (grad = [1, 0, 0]), then only x₀ matters, since y₀ = x₀; you return {answer[0]}."
     )
-    assert largest_error(cumsum, rng.standard_normal(6)) < 1e-7, "The numbers differ from finite differences."
+    assert largest_error(cumsum, rng.standard_normal(6)) < 1e-7, (
+        "The numbers differ from finite differences."
+    )
 
 # %% [markdown]
 r"""
@@ -1053,8 +1097,12 @@ def matmul_of(colleague):
 wrong = set()  # for example {"ada", "cho"}
 
 with check():
-    assert wrong, "Name at least one: try largest_error(matmul_of(ada), a, b) with b square, but not the unit matrix."
-    assert "ben" not in wrong, "ben's formulas look unusual; are his numbers wrong? (Transpose his products.)"
+    assert wrong, (
+        "Name at least one: try largest_error(matmul_of(ada), a, b) with b square, but not the unit matrix."
+    )
+    assert "ben" not in wrong, (
+        "ben's formulas look unusual; are his numbers wrong? (Transpose his products.)"
+    )
     assert wrong == {"ada", "cho"}, "There is one more. Try a and b of several rows and columns."
 
 # %% [markdown]
@@ -1122,12 +1170,18 @@ def rms_norm(x, w, eps=1e-6):
 with check():
     x, w, grad = rng.standard_normal((3, 6)), rng.standard_normal(6), rng.standard_normal((3, 6))
     dx, dw = rms_norm_backward(grad, *rms_norm(Value(x), Value(w)).node.saved)
-    assert dx is not None and dw is not None, "Return two arrays, dL/dx of shape (N, D) and dL/dw of shape (D,)."
+    assert dx is not None and dw is not None, (
+        "Return two arrays, dL/dx of shape (N, D) and dL/dw of shape (D,)."
+    )
     assert dw.shape == w.shape, f"dL/dw has shape {dw.shape}, but w {w.shape}: sum over the rows."
     tx, tw = Parameter(x), Parameter(w)
     ops.rms_norm(tx, tw).backward(grad)
-    assert np.abs(dw - tw.grad).max() < 1e-9, "dL/dw differs from the library's. Each w_i meets x̂_i in every row."
-    assert np.abs(dx - tx.grad).max() < 1e-9, "dL/dx differs from the library's: is the path through r in it?"
+    assert np.abs(dw - tw.grad).max() < 1e-9, (
+        "dL/dw differs from the library's. Each w_i meets x̂_i in every row."
+    )
+    assert np.abs(dx - tx.grad).max() < 1e-9, (
+        "dL/dx differs from the library's: is the path through r in it?"
+    )
     assert largest_error(rms_norm, x, w) < 1e-7, "The numbers differ from finite differences."
 
 # %% [markdown]

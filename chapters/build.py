@@ -28,7 +28,9 @@ CHECK = re.compile(r"^with check\(\):", re.MULTILINE)
 
 # What a committed output must not hold. Paths of a machine and addresses in its memory differ on the next one.
 UNWANTED = {
-    "an absolute path": re.compile(r"(?<![\w.:/])/(?:home|root|work|usr|opt|tmp|mnt|Users|private|var)/|\b[A-Z]:\\"),
+    "an absolute path": re.compile(
+        r"(?<![\w.:/])/(?:home|root|work|usr|opt|tmp|mnt|Users|private|var)/|\b[A-Z]:\\"
+    ),
     "a memory address": re.compile(r"\b0x[0-9a-f]{8,}\b"),
     "a warning": re.compile(r"\w*Warning: "),
 }
@@ -71,7 +73,9 @@ def with_solutions(notebook: Any) -> Any:
         solution = SOLUTION.search(following.source if following is not None else "")
         start = CHECK.search(cell.source)
         if solution is None or start is None:
-            raise ValueError(f"{cell['id']}: an exercise needs `with check():` and, below, a solution in <details>.")
+            raise ValueError(
+                f"{cell['id']}: an exercise needs `with check():` and, below, a solution in <details>."
+            )
         source = solution[1] + "\n\n" + cell.source[start.start() :]
         solved = nbformat.v4.new_code_cell(source, metadata={"tags": ["solution"]})
         solved["id"] = f"{cell['id']}-solved"
@@ -86,14 +90,22 @@ def execute(notebook: Any, scale: str, timeout: float) -> Any:
 
     os.environ["MINILLM_SCALE"] = scale
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
-    options = {"timeout": timeout, "resources": {"metadata": {"path": str(FOLDER)}}, "record_timing": False}
+    options = {
+        "timeout": timeout,
+        "resources": {"metadata": {"path": str(FOLDER)}},
+        "record_timing": False,
+    }
     return NotebookClient(notebook, kernel_name="python3", **options).execute()
 
 
 def clean(notebook: Any) -> Any:
     """Outputs as small and as stable as they can be: text printed piece by piece joined, empty metadata."""
     notebook.metadata.pop("widgets", None)
-    notebook.metadata["language_info"] = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"}
+    notebook.metadata["language_info"] = {
+        "file_extension": ".py",
+        "mimetype": "text/x-python",
+        "name": "python",
+    }
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
@@ -125,7 +137,9 @@ def problems(notebook: Any) -> list[str]:
             continue
         count += 1
         if cell.execution_count != count:
-            found.append(f"cell {i}: not run in order (its number is {cell.execution_count}, expected {count})")
+            found.append(
+                f"cell {i}: not run in order (its number is {cell.execution_count}, expected {count})"
+            )
         for output in cell.outputs:
             if output.output_type == "error":
                 found.append(f"cell {i}: raised {output.ename}: {output.evalue}")
@@ -144,20 +158,26 @@ def texts(output: Any) -> list[str]:
     """The parts of an output that are text."""
     if output.output_type == "stream":
         return [output.text]
-    return [value for key, value in output.get("data", {}).items() if not key.startswith("image/png")]
+    return [
+        value for key, value in output.get("data", {}).items() if not key.startswith("image/png")
+    ]
 
 
 def verdicts(notebook: Any) -> list[str]:
     """What is wrong with the exercises of an executed notebook `with_solutions`, a line for each."""
     found = []
     for cell in notebook.cells:
-        printed = "".join(output.text for output in cell.get("outputs", []) if output.output_type == "stream")
+        printed = "".join(
+            output.text for output in cell.get("outputs", []) if output.output_type == "stream"
+        )
         tags = cell.metadata.get("tags", [])
         if "exercise" in tags:
             if "✗ Not yet." not in printed:
                 found.append(f"{cell['id']}: the unsolved exercise passes its check")
             elif "raised" in printed or len(printed) < 40:
-                found.append(f"{cell['id']}: the unsolved exercise gets no helpful message: {printed!r}")
+                found.append(
+                    f"{cell['id']}: the unsolved exercise gets no helpful message: {printed!r}"
+                )
         if "solution" in tags and "✓ Correct." not in printed:
             found.append(f"{cell['id']}: the solution does not pass: {printed!r}")
     return found
@@ -183,7 +203,9 @@ def build(source: Path, scale: str, check: bool, html: Path | None) -> list[str]
     notebook = clean(execute(notebook, scale, timeout=600))
     found = problems(notebook) + (verdicts(notebook) if check else [])
     if check and not too_long:
-        found = [line for line in found if "at most" not in line]  # the solutions' cells do not count
+        found = [
+            line for line in found if "at most" not in line
+        ]  # the solutions' cells do not count
     if not found and not check:
         nbformat.validate(notebook)
         with open(source.with_suffix(".ipynb"), "w", encoding="utf-8", newline="\n") as file:
@@ -194,10 +216,14 @@ def build(source: Path, scale: str, check: bool, html: Path | None) -> list[str]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("chapters", nargs="*", help="names such as 02_autograd; all by default")
     parser.add_argument("--scale", default="cpu", choices=("smoke", "cpu", "gpu"))
-    parser.add_argument("--check", action="store_true", help="run, exercises' solutions included; write no notebook")
+    parser.add_argument(
+        "--check", action="store_true", help="run, exercises' solutions included; write no notebook"
+    )
     parser.add_argument("--html", type=Path, help="also write an HTML page into this folder")
     options = parser.parse_args(arguments)
     known = {path.stem: path for path in sources()}
@@ -209,7 +235,10 @@ def main(arguments: list[str] | None = None) -> int:
         source = known[Path(name).stem]
         started = time.perf_counter()
         found = build(source, options.scale, options.check, options.html)
-        print(f"{source.stem}: {time.perf_counter() - started:.0f} s at scale {options.scale}", flush=True)
+        print(
+            f"{source.stem}: {time.perf_counter() - started:.0f} s at scale {options.scale}",
+            flush=True,
+        )
         for line in found:
             print(f"  {line}", flush=True)
         failed = failed or bool(found)

@@ -18,7 +18,9 @@ def read_scale() -> str:
     (the default: minutes on a laptop) or "gpu" (as much as is worth it on a large machine)."""
     scale = os.environ.get("MINILLM_SCALE", "cpu")
     if scale not in SCALES:
-        raise ValueError(f"MINILLM_SCALE = {scale!r}: choose one of {', '.join(SCALES)}, or leave it unset for 'cpu'.")
+        raise ValueError(
+            f"MINILLM_SCALE = {scale!r}: choose one of {', '.join(SCALES)}, or leave it unset for 'cpu'."
+        )
     return scale
 
 
@@ -26,7 +28,9 @@ def show_versions(scale: str) -> None:
     """Print what the numbers of a chapter depend on."""
     import minillm
 
-    print(f"minillm {minillm.__version__}, NumPy {np.__version__}, Python {platform.python_version()}, scale: {scale}")
+    print(
+        f"minillm {minillm.__version__}, NumPy {np.__version__}, Python {platform.python_version()}, scale: {scale}"
+    )
 
 
 @contextmanager
@@ -42,7 +46,9 @@ def check() -> Iterator[None]:
         print(f"✗ Not yet. {error or 'A check failed; it gave no reason.'}")
     except Exception as error:
         line = traceback.extract_tb(error.__traceback__)[-1]
-        print(f"✗ Not yet. Your answer raised {type(error).__name__}: {error}\n  in {line.name}: {line.line}")
+        print(
+            f"✗ Not yet. Your answer raised {type(error).__name__}: {error}\n  in {line.name}: {line.line}"
+        )
     else:
         print("✓ Correct.")
 

@@ -105,7 +105,7 @@ def test_every_notebook_has_a_source():
     assert {path.stem for path in CHAPTERS.glob("*.ipynb")} == {path.stem for path in SOURCES}
 
 
-# --- the workshop itself ------------------------------------------------------------------------------------------------
+# --- the workshop itself ---------------------------------------------------------------------------------------
 
 
 def code_cell(source, outputs=(), count=1, tags=()):

@@ -1,4 +1,4 @@
-"""A debugger's "step into" goes from model(ids) to NumPy with one frame per module, layer and op, and nothing between."""
+"""A debugger's "step into" goes from model(ids) to NumPy with one frame per module, layer and op, nothing between."""
 
 import sys
 from pathlib import Path
@@ -31,13 +31,14 @@ def frames_to(target, call):
     return found[::-1]
 
 
-BLOCK = ["nn: __call__", "gpt: forward", "gpt: hidden", "nn: __call__", "gpt: forward"]  # the model, then one block
+MODEL = ["nn: __call__", "gpt: forward", "gpt: hidden"]
+BLOCK = [*MODEL, "nn: __call__", "gpt: forward"]
 
 
 @pytest.mark.parametrize(
     "op, expected",
     [
-        ("embedding", ["nn: __call__", "gpt: forward", "gpt: hidden", "nn: __call__", "nn: forward", "ops: embedding", "linear: embedding"]),
+        ("embedding", [*MODEL, "nn: __call__", "nn: forward", "ops: embedding", "linear: embedding"]),
         ("layer_norm", [*BLOCK, "nn: __call__", "nn: forward", "ops: layer_norm", "normalization: layer_norm"]),
         ("attention", [*BLOCK, "nn: __call__", "gpt: forward", "ops: attention", "attention: attention"]),
         ("gelu", [*BLOCK, "nn: __call__", "gpt: forward", "ops: gelu", "activations: gelu"]),
