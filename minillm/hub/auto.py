@@ -65,7 +65,8 @@ class AutoModel:
         config, native = cls.model_config(values, stored, folder)
         model = sketched_model(config)
         shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-        plan = make_plan(shapes, stored, None if native else layout_of(config), folder)
+        layout = None if native else layout_of(config)
+        plan = make_plan(shapes, stored, layout, folder, with_head=cls.head != "base")
         files_dtype = common_dtype({name: tensor for name, (tensor, _) in plan.tensors.items()})
         if engine == "numpy":
             default = "float64" if files_dtype == "float64" else "float32"

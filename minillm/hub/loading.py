@@ -35,7 +35,12 @@ class Plan:
 
 
 def make_plan(
-    shapes: dict[str, tuple[int, ...]], stored: dict[str, Stored], layout: Layout | None, where: Path | str
+    shapes: dict[str, tuple[int, ...]],
+    stored: dict[str, Stored],
+    layout: Layout | None,
+    where: Path | str,
+    *,
+    with_head: bool = True,
 ) -> Plan:
     """Match parameters with stored tensors (`layout` None: the names are ours). Nothing is read yet.
 
@@ -51,7 +56,8 @@ def make_plan(
         expected = {hf_name(name, layout): name for name in shapes}
         heads = layout.heads
     found = {name: stored[file_name] for file_name, name in canonical.items()}
-    drop_twins(found, expected, where)
+    if with_head:  # otherwise every head is left out, a twin or not
+        drop_twins(found, expected, where)
     problems, plan = [], Plan({})
     for theirs, ours in expected.items():
         if theirs in found:

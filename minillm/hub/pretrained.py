@@ -69,7 +69,8 @@ class Output:
     def __getitem__(self, key: str | int) -> Any:
         if isinstance(key, str):
             return getattr(self, key)
-        return [value for value in dataclasses.astuple(self) if value is not None][key]
+        values = [getattr(self, field.name) for field in dataclasses.fields(self)]
+        return [value for value in values if value is not None][key]
 
 
 class PretrainedModel:

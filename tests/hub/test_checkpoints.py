@@ -1,0 +1,409 @@
+"""Checkpoints of transformers into minillm and back: names, numbers, ties, shards, dtypes, heads."""
+
+import json
+
+import numpy as np
+import pytest
+
+from minillm.hub import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    ConfigurationError,
+    PretrainedModel,
+    WeightsError,
+)
+from minillm.models import GPT, LSTM, Bert, BertConfig, GPTConfig, Llama, LlamaConfig, LSTMConfig
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+transformers.utils.logging.disable_progress_bar()
+
+SMALL = {
+    "vocab_size": 61,
+    "hidden_size": 12,
+    "intermediate_size": 20,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 24,
+}
+DECODER = {**SMALL, "num_key_value_heads": 2, "head_dim": 6, "rope_parameters": {"rope_theta": 500.0}}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 300.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+GPT2 = {"vocab_size": 61, "n_positions": 24, "n_embd": 12, "n_layer": 2, "n_head": 3}
+FAMILIES = {
+    "gpt2": ("GPT2Config", "GPT2LMHeadModel", GPT2),
+    "llama": ("LlamaConfig", "LlamaForCausalLM", DECODER),
+    "llama with biases": ("LlamaConfig", "LlamaForCausalLM", {**DECODER, "attention_bias": True}),
+    "llama tied": ("LlamaConfig", "LlamaForCausalLM", {**DECODER, "tie_word_embeddings": True}),
+    "llama 3.1": ("LlamaConfig", "LlamaForCausalLM", {**DECODER, "rope_parameters": LLAMA3}),
+    "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", {**DECODER, "tie_word_embeddings": True}),
+    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", DECODER),
+    "bert": ("BertConfig", "BertForMaskedLM", SMALL),
+}
+IDS = np.random.default_rng(3).integers(1, 61, (2, 11))
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """transformers computes norms and rotary angles in float32 whatever the dtype, by these names: make them
+    float64."""
+    import safetensors.torch  # noqa: F401  (imported before float32 changes its meaning)
+
+    monkeypatch.setattr(torch, "float", torch.float64)
+    monkeypatch.setattr(torch, "float32", torch.float64)
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+def build(family, seed=0, cls=None, **settings):
+    """A transformers model in which every parameter is random, norms and biases too."""
+    config_class, model_class, values = FAMILIES[family]
+    config = getattr(transformers, config_class)(**{**values, **settings})
+    torch.manual_seed(seed)
+    model = getattr(transformers, cls or model_class)(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape) + (parameter.ndim == 1))
+    return model
+
+
+def auto_class(family):
+    return AutoModelForMaskedLM if family == "bert" else AutoModelForCausalLM
+
+
+def their_logits(model, ids=IDS):
+    with torch.no_grad():
+        return model(torch.tensor(ids)).logits.double().numpy()
+
+
+def reload(cls, folder, **options):
+    """A model that transformers loads without one complaint."""
+    model, info = getattr(transformers, cls).from_pretrained(folder, output_loading_info=True, **options)
+    assert not any(info.values()), info
+    return model.eval()
+
+
+# --- both directions --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_float64_logits_are_those_of_transformers_in_both_directions(exact, family, tmp_path):
+    theirs = build(family).double()
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = auto_class(family).from_pretrained(tmp_path / "theirs")
+    assert ours(IDS).logits.dtype == np.float64
+    assert np.abs(ours(IDS).logits - their_logits(theirs)).max() < 1e-9
+
+    ours.save_pretrained(tmp_path / "ours")
+    back = reload(FAMILIES[family][1], tmp_path / "ours")
+    assert np.abs(their_logits(back) - their_logits(theirs)).max() < 1e-9
+    names = [dict(m.named_parameters()) for m in (theirs, back)]
+    assert all(torch.equal(names[0][name], names[1][name]) for name in names[0])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_config_json_survives_the_round_trip(family, tmp_path):
+    build(family).save_pretrained(tmp_path / "theirs")
+    before = json.loads((tmp_path / "theirs/config.json").read_text())
+    auto_class(family).from_pretrained(tmp_path / "theirs").save_pretrained(tmp_path / "ours")
+    after = json.loads((tmp_path / "ours/config.json").read_text())
+    lost = {key: value for key, value in before.items() if after.get(key, "absent") != value}
+    assert lost == {}
+    files = [tmp_path / name / "generation_config.json" for name in ("theirs", "ours")]
+    assert files[0].exists() == files[1].exists() == (family != "bert")
+    if family != "bert":
+        assert json.loads(files[0].read_text()) == json.loads(files[1].read_text())
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+@pytest.mark.parametrize("family", ["gpt2", "llama tied", "qwen3", "bert"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_shards(family, dtype, engine, tmp_path):
+    theirs = build(family)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.copy_(parameter.to(getattr(torch, dtype)))
+    expected = their_logits(theirs)
+    theirs.to(getattr(torch, dtype)).save_pretrained(tmp_path / "theirs", max_shard_size="2KB")
+    assert len(list((tmp_path / "theirs").glob("model-*.safetensors"))) > 2
+    ours = auto_class(family).from_pretrained(tmp_path / "theirs", engine=engine, dtype="float32")
+    if engine == "numpy":
+        assert ours(IDS).logits.dtype == np.float32
+        assert np.abs(ours(IDS).logits - expected).max() < 2e-4
+    else:
+        with torch.no_grad():
+            assert np.abs(ours(torch.tensor(IDS)).logits.numpy() - expected).max() < 2e-4
+
+    files = ours.save_pretrained(tmp_path / "ours", dtype=dtype, max_shard_size="2KB")
+    assert len(files) > 2 and json.loads((tmp_path / "ours/config.json").read_text())["dtype"] == dtype
+    back = reload(FAMILIES[family][1], tmp_path / "ours")
+    assert all(
+        torch.equal(a, b) and b.dtype == getattr(torch, dtype) for a, b in zip(theirs.parameters(), back.parameters())
+    )
+
+
+def test_torch_takes_the_dtype_of_the_file_by_default(tmp_path):
+    build("llama").to(torch.bfloat16).save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, engine="torch")
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in AutoModelForCausalLM.from_pretrained(tmp_path).parameters()} == {np.dtype("float32")}
+    assert next(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=np.float64).parameters()).dtype == np.float64
+    with pytest.raises(ValueError, match="float32 or float64, not bfloat16"):
+        AutoModelForCausalLM.from_pretrained(tmp_path, dtype="bfloat16")
+
+
+# --- ties -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama tied", "qwen2", "bert"])
+def test_a_tied_head_is_one_array_and_not_in_the_file(family, tmp_path):
+    build(family).save_pretrained(tmp_path / "theirs")
+    ours = auto_class(family).from_pretrained(tmp_path / "theirs")
+    assert sum(p.shape == (61, 12) for p in ours.parameters()) == 1
+    ours.save_pretrained(tmp_path / "ours")
+    weights = json.loads((tmp_path / "ours/model.safetensors").read_bytes()[8:].split(b"}}")[0] + b"}}")
+    assert not any("lm_head" in name or "decoder" in name for name in weights)
+
+
+def add_tensor(folder, name, array):
+    from safetensors.numpy import load_file, save_file
+
+    path = folder / "model.safetensors"
+    save_file({**load_file(path), name: np.ascontiguousarray(array)}, path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama tied"])
+def test_a_second_copy_of_a_tied_head_must_be_equal(family, tmp_path):
+    theirs = build(family)
+    theirs.save_pretrained(tmp_path)
+    table = theirs.get_input_embeddings().weight.detach().numpy()
+    add_tensor(tmp_path, "lm_head.weight", table)
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert np.abs(ours(IDS).logits - their_logits(theirs)).max() < 1e-4
+    add_tensor(tmp_path, "lm_head.weight", table + 1)
+    with pytest.raises(WeightsError, match=r"lm_head\.weight differs .*tie_word_embeddings"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+# --- heads ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "cls", ["GPT2Model", "GPT2LMHeadModel", "LlamaModel", "LlamaForCausalLM", "BertModel", "BertForMaskedLM"]
+)
+@pytest.mark.filterwarnings("ignore:.*not used, as this model has no such head")
+def test_automodel_gives_features_from_any_checkpoint(cls, tmp_path):
+    family = {"G": "gpt2", "L": "llama", "B": "bert"}[cls[0]]
+    theirs = build(family, cls=cls)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = AutoModel.from_pretrained(tmp_path / "theirs")
+    body = getattr(theirs, theirs.base_model_prefix, theirs)
+    with torch.no_grad():
+        expected = body(torch.tensor(IDS))
+    output = ours(IDS)
+    assert np.abs(output.last_hidden_state - expected.last_hidden_state.numpy()).max() < 1e-4
+    if cls == "BertModel":
+        assert np.abs(output.pooler_output - expected.pooler_output.numpy()).max() < 1e-5
+    ours.save_pretrained(tmp_path / "ours")
+    if cls != "BertForMaskedLM":  # that one's body has no pooler, which transformers' BertModel has
+        back = reload(type(body).__name__, tmp_path / "ours")
+        with torch.no_grad():
+            same = back(torch.tensor(IDS)).last_hidden_state
+        assert torch.allclose(same, expected.last_hidden_state, atol=1e-5)
+
+
+def test_bert_with_types_mask_and_labels(tmp_path):
+    theirs = build("bert", cls="BertForSequenceClassification", num_labels=3)
+    theirs.config.id2label = {0: "bad", 1: "so-so", 2: "good"}
+    theirs.config.label2id = {"bad": 0, "so-so": 1, "good": 2}
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = AutoModelForSequenceClassification.from_pretrained(tmp_path / "theirs")
+    assert ours.config.id2label == {0: "bad", 1: "so-so", 2: "good"} and ours.config.num_labels == 3
+    mask = np.arange(11) < np.array([[11], [6]])
+    inputs = {
+        "input_ids": IDS,
+        "attention_mask": mask.astype(int),
+        "token_type_ids": ((np.arange(11) > 4) * mask).astype(int),
+    }
+    tensors = {name: torch.tensor(array) for name, array in inputs.items()}
+    labels = np.array([2, 0])
+    with torch.no_grad():
+        expected = theirs(**tensors, labels=torch.tensor(labels))
+    output = ours(**inputs, labels=labels)
+    assert np.abs(output.logits - expected.logits.numpy()).max() < 1e-4
+    assert output.loss.item() == pytest.approx(expected.loss.item(), abs=1e-4)
+    assert output["logits"] is output.logits and output[1] is output.logits
+    ours.save_pretrained(tmp_path / "ours")
+    back = reload("BertForSequenceClassification", tmp_path / "ours")
+    assert back.config.id2label == theirs.config.id2label
+    assert AutoConfig.from_pretrained(tmp_path / "ours").label2id == {"bad": 0, "so-so": 1, "good": 2}
+
+
+def test_the_loss_of_a_decoder_is_that_of_transformers(tmp_path):
+    theirs = build("llama")
+    theirs.save_pretrained(tmp_path)
+    labels = np.where(np.arange(11) < 3, -100, IDS)
+    with torch.no_grad():
+        expected = theirs(torch.tensor(IDS), labels=torch.tensor(labels)).loss.item()
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path)
+    loss = ours(IDS, labels=labels).loss
+    assert loss.item() == pytest.approx(expected, abs=1e-4)
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in ours.parameters())
+
+
+def test_a_new_head_is_drawn_and_named(tmp_path):
+    build("bert").save_pretrained(tmp_path)
+    with pytest.warns(UserWarning) as caught:
+        model = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=5)
+    messages = "\n".join(str(warning.message) for warning in caught)
+    assert "no weights for pooler.weight, pooler.bias, classifier.weight, classifier.bias" in messages
+    assert "not used" in messages and "cls.predictions.bias" in messages
+    assert model(IDS).logits.shape == (2, 5) and model.config.num_labels == 5
+    assert 0.005 < model.model.classifier.weight.data.std() < 0.04
+
+
+def test_greedy_generation_is_that_of_transformers(tmp_path):
+    theirs = build("qwen3")
+    theirs.save_pretrained(tmp_path)
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path)
+    prompts = [[3, 4, 5], [9, 8, 7]]
+    with torch.no_grad():
+        expected = theirs.generate(torch.tensor(prompts), max_new_tokens=9, do_sample=False, pad_token_id=0)
+    assert ours.generate(prompts, max_new_tokens=9) == expected.tolist()
+    padded = np.array([[3, 4, 5], [9, 0, 0]])
+    alone = ours.generate([[9]], max_new_tokens=4)
+    assert ours.generate(padded, [[1, 1, 1], [1, 0, 0]], max_new_tokens=4)[1] == alone[0]
+    last = expected[0].tolist()
+    stopped = ours.generate([[3, 4, 5]], max_new_tokens=9, eos_token_id=last[-1])
+    assert stopped[0] == last[: last.index(last[-1], 3)]
+
+
+def test_padding_on_the_left_of_a_decoder_is_refused(tmp_path):
+    build("gpt2").save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    right = model(IDS, np.arange(11) < np.array([[11], [4]])).logits
+    assert np.allclose(right[1, :4], model(IDS[1:, :4]).logits[0], atol=1e-5)
+    with pytest.raises(ValueError, match="Pad on the right"):
+        model(IDS, np.arange(11) >= np.array([[0], [4]]))
+
+
+# --- models made here -------------------------------------------------------------------------------------------------
+
+OURS = {
+    "gpt": (GPT, GPTConfig(vocab_size=61, context=16, n_layers=2, n_heads=2, d_model=8), "GPT2LMHeadModel"),
+    "llama": (
+        Llama,
+        LlamaConfig(vocab_size=61, context=16, n_layers=2, n_heads=4, n_kv_heads=2, d_model=16, d_ff=24),
+        "LlamaForCausalLM",
+    ),
+    "qwen3": (
+        Llama,
+        LlamaConfig(61, 16, n_layers=1, n_heads=2, d_model=8, d_ff=12, qk_norm=True, tie_embeddings=True),
+        "Qwen3ForCausalLM",
+    ),
+    "bert": (Bert, BertConfig(61, 16, 2, 2, 8, 12, dropout=0.0, pad_id=0), "BertForMaskedLM"),
+    "bert pretraining": (Bert, BertConfig(61, 16, 2, 2, 8, 12, next_sentence=True), "BertForPreTraining"),
+    "classifier": (
+        Bert,
+        BertConfig(61, 16, 2, 2, 8, 12, head="classification", n_labels=4),
+        "BertForSequenceClassification",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_model_made_here_is_a_transformers_model(name, tmp_path):
+    cls, config, theirs = OURS[name]
+    model = cls(config, np.random.default_rng(1)).eval()
+    PretrainedModel(model).save_pretrained(tmp_path)
+    loaded = reload(theirs, tmp_path)
+    ids = np.arange(1, 11).reshape(2, 5)
+    with torch.no_grad():
+        expected = loaded(torch.tensor(ids))[0].numpy()
+    assert np.abs(model(ids).data - expected).max() < 1e-5
+    assert loaded.config.eos_token_id is None  # not the 50256 that a vocabulary of 61 lacks
+
+
+def test_a_shape_that_no_architecture_has_is_refused(tmp_path):
+    config = LlamaConfig(61, 16, n_layers=1, n_heads=2, d_model=8, d_ff=12, out_bias=True)
+    with pytest.raises(ConfigurationError, match="out_bias = True"):
+        PretrainedModel(Llama(config))
+    model = LSTM(LSTMConfig(vocab_size=30, d_model=8))
+    PretrainedModel(model).save_pretrained(tmp_path)  # in minillm's own format
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert np.array_equal(again(IDS % 30).logits, model(IDS % 30).data)
+    with pytest.raises(WeightsError, match="made for 'causal'"):
+        AutoModelForMaskedLM.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        ("gpt2", {"activation_function": "relu"}, "activation_function = 'relu'"),
+        ("gpt2", {"n_inner": 7}, "n_inner = 7"),
+        ("gpt2", {"layer_norm_epsilon": 1e-3}, "layer_norm_epsilon"),
+        ("llama", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        ("llama", {"mlp_bias": True}, "mlp_bias"),
+        ("llama", {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1.0}}, "longrope"),
+        ("qwen2", {"use_sliding_window": True}, "use_sliding_window"),
+        ("bert", {"position_embedding_type": "relative_key"}, "relative_key"),
+        ("bert", {"model_type": "roberta"}, "'roberta' is not an architecture that minillm has"),
+        ("gpt2", {"model_type": "bert"}, "AutoModelForCausalLM is for gpt2"),
+        ("gpt2", {"n_head": 5}, "n_heads = 5"),
+    ],
+)
+def test_a_config_that_would_compute_something_else_is_refused(family, changes, message, tmp_path):
+    build(family).save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**values, **changes}))
+    with pytest.raises(ConfigurationError, match=message):
+        auto_class(family).from_pretrained(tmp_path)
+
+
+def test_configs_from_before_rope_parameters(tmp_path):
+    theirs = build("llama 3.1")
+    theirs.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    scaling = values.pop("rope_parameters")
+    values["rope_theta"] = scaling.pop("rope_theta")
+    values["rope_scaling"] = scaling
+    path.write_text(json.dumps(values))
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert np.abs(ours(IDS).logits - their_logits(theirs)).max() < 2e-4
+
+
+def test_names_of_2018_and_constants_in_old_files(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    for family in ("bert", "gpt2"):
+        theirs = build(family)
+        theirs.save_pretrained(tmp_path)
+        tensors = load_file(tmp_path / "model.safetensors")
+        tensors = {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): array
+            for name, array in tensors.items()
+        }
+        if family == "gpt2":
+            tensors["transformer.h.0.attn.bias"] = np.tril(np.ones((24, 24), np.uint8))
+            tensors["transformer.h.0.attn.masked_bias"] = np.float32([-1e4])
+        else:
+            tensors["bert.embeddings.position_ids"] = np.arange(24)
+            tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"]
+            tensors["cls.predictions.decoder.bias"] = tensors.pop("cls.predictions.bias")
+        save_file(tensors, tmp_path / "model.safetensors")
+        ours = auto_class(family).from_pretrained(tmp_path)
+        assert np.abs(ours(IDS).logits - their_logits(theirs)).max() < 2e-4
