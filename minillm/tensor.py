@@ -93,7 +93,7 @@ class Tensor:
                     "np.float64(2) to float64). Convert with .to() or .astype()."
                 )
         out.data, out.grad, out.node, out.requires_grad = data, None, None, False
-        if _grad_enabled and any(p.requires_grad for p in parents):
+        if records_graph(*parents):
             out.requires_grad = True
             out.node = Node(parents, backward, saved)
             if _debug:
@@ -184,6 +184,9 @@ class Tensor:
     def __len__(self) -> int:
         return len(self.data)
 
+    def __bool__(self) -> bool:
+        return bool(self.data)  # of one element; NumPy raises for more: any or all?
+
     def __repr__(self) -> str:
         values = np.array2string(self.data, precision=4, threshold=20, separator=", ", prefix="Tensor(")
         origin = f", from {self.node.backward.__name__.removesuffix('_backward').strip('_')}" if self.node else ""
@@ -228,7 +231,7 @@ class Tensor:
     __truediv__, __rtruediv__ = methods.div, methods.rdiv
     __neg__ = methods.neg
     __pow__ = methods.pow
-    __matmul__ = methods.matmul
+    __matmul__, __rmatmul__ = methods.matmul, methods.rmatmul
     __getitem__ = methods.getitem
     exp = methods.exp
     log = methods.log
@@ -302,6 +305,11 @@ def topological_order(root: Node) -> list[Node]:
             order.append(node)
             stack.pop()
     return order
+
+
+def records_graph(*parents: Tensor) -> bool:
+    """Whether the result of an operation on these tensors will have a Node, and so need saved arrays."""
+    return _grad_enabled and any(p.requires_grad for p in parents)
 
 
 @contextmanager

@@ -222,6 +222,10 @@ def matmul(self: Tensor, other: Any) -> Tensor:
     return self.from_op(self.data @ other.data, (self, other), matmul_backward, (self.data, other.data))
 
 
+def rmatmul(self: Tensor, other: Any) -> Tensor:
+    return self.like(other, "matmul") @ self
+
+
 def matmul_backward(grad: Array, needs: tuple, a: Array, b: Array) -> tuple:
     """y = a b, that is yᵢⱼ = Σₖ aᵢₖ bₖⱼ: dL/da = dL/dy bᵀ and dL/db = aᵀ dL/dy (the shapes allow nothing else)."""
     da = unbroadcast(grad @ b.swapaxes(-1, -2), a.shape) if needs[0] else None

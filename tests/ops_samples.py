@@ -370,6 +370,7 @@ METHODS: dict[str, Entry] = {
     "sigmoid": Entry(Tensor.sigmoid, reference.sigmoid, twins.sigmoid, single()),
     "to": Entry(converted, reference.same, lambda x: x * 1.0, single()),
     "__matmul__": Entry(Tensor.__matmul__, reference.matmul, twins.matmul, matrices()),
+    "__rmatmul__": Entry(reflected("__rmatmul__"), reference.matmul, twins.matmul, matrices()),
     "sum": Entry(Tensor.sum, reference.summed, twins.summed, reductions()),
     "mean": Entry(Tensor.mean, reference.mean, twins.mean, reductions()),
     "max": Entry(largest, reference.largest, twins.largest, reductions(several_axes=False)),
@@ -382,6 +383,7 @@ PRIMITIVES = {"__add__", "__radd__", "__mul__", "__rmul__", "exp", "log", "resha
 
 NOT_DIFFERENTIABLE = {
     "__init__",
+    "__bool__",
     "__len__",
     "__repr__",
     "backward",

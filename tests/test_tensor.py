@@ -231,3 +231,18 @@ def test_a_backward_with_a_wrong_shape_is_caught():
         out = Tensor.from_op(x.data * 1, (x,), backward, ())
         with pytest.raises(AssertionError, match=message):
             out.backward(np.ones(3))
+
+
+def test_an_array_times_a_tensor_is_a_matrix_product_with_a_gradient():
+    a, b = np.arange(6.0).reshape(2, 3), Tensor(np.ones((3, 2)), requires_grad=True)
+    product = a @ b
+    np.testing.assert_array_equal(product.data, a @ b.data)
+    product.sum().backward()
+    np.testing.assert_array_equal(b.grad, a.T @ np.ones((2, 2)))
+
+
+def test_a_tensor_is_true_as_its_only_element_is():
+    assert not Tensor(0.0)
+    assert Tensor([2.0])
+    with pytest.raises(ValueError, match="ambiguous"):
+        bool(Tensor([1.0, 2.0]))

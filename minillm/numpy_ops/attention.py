@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..tensor import Array, Tensor
+from ..tensor import Array, Tensor, records_graph
 from .dropout import dropout_scale
 
 # Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1), for each head:
@@ -46,6 +46,7 @@ def attention(
     hidden = hidden_keys(q5.shape, t_k, causal, mask, q.dtype)
 
     out = np.empty((*q5.shape[:4], v.shape[-1]), dtype=q.dtype)  # (B, Hkv, G, Tq, D)
+    keep = records_graph(q, k, v)
     blocks = []  # what backward needs of each block: its rows, its number of keys, P, dropout's M
     for start in range(0, t_q, BLOCK):
         rows = slice(start, min(start + BLOCK, t_q))
@@ -56,7 +57,8 @@ def attention(
         p = masked_softmax(scores)
         kept = dropout_scale(p.shape, dropout_p, q.dtype, rng, None) if dropout_p else None
         np.matmul(p if kept is None else p * kept, v5[..., :end, :], out=out[..., rows, :])
-        blocks.append((rows, end, p, kept))
+        if keep:
+            blocks.append((rows, end, p, kept))
     out4 = out.reshape(batch, heads, t_q, v.shape[-1])
     return Tensor.from_op(out4, (q, k, v), attention_backward, (q5, k5, v5, blocks, scale))
 
