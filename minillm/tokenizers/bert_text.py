@@ -8,7 +8,9 @@ BertNormalizer and BertPreTokenizer, and this gives the same words, character fo
 
 Unicode's categories decide what is an accent, a control character or punctuation, and Unicode grows by a version a
 year. The library's tables for them stopped at Unicode 8 (2015), and its models were trained with those, so a character
-that came later counts as a letter here too (`_LATER_THAN_UNICODE_8`).
+that came later counts as a letter here too (`_LATER_THAN_UNICODE_8`). Two differences are left, both in characters
+newer than some Python: lower case that this Python's Unicode does not know, and the few that Unicode 13 and 16 put
+together of two (U+11938 is the first), which come apart here and stay whole there.
 """
 
 from __future__ import annotations

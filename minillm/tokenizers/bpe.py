@@ -20,6 +20,7 @@ then base.py (special tokens, files, decoding), split.py (what may merge at all)
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
@@ -28,9 +29,11 @@ from typing import Any
 from tqdm import tqdm
 
 from . import formats
+from .added import AddedToken
 from .base import END_OF_TEXT, Tokenizer, check_special_tokens, check_text, check_texts, surrogate_error
 from .bpe_fast import merge_word, train_fast
 from .split import check_pattern_name, split_windows
+from .template import PLAIN, Template
 
 Pair = tuple[int, int]
 
@@ -93,8 +96,10 @@ class BPETokenizer(Tokenizer):
     tokens: id -> bytes. In a trained tokenizer, 0..255 are the single bytes (`BYTE_OF_ID`), then one id per merge in
         order, then the special tokens. Files made elsewhere may have any other order.
     merges: the pairs of ids that merge, the earliest first; an earlier merge goes before a later one.
-    pattern: "gpt2" or "gpt4", how text is cut into the pieces to merge within (split.py).
+    pattern: "gpt2", "gpt4" or "qwen2": how text is cut into the pieces to merge within (split.py).
+    special_tokens, added_tokens, template: as for every tokenizer (base.py).
     whole_pieces: a piece that is a token as it stands is not built by merges (`ignore_merges` in files of Llama 3).
+    nfc: text is brought into Unicode's form NFC first, where é is one character (Qwen). Then `decode` gives that form.
     """
 
     def __init__(
@@ -102,22 +107,33 @@ class BPETokenizer(Tokenizer):
         tokens: Sequence[bytes | None],
         merges: Sequence[Pair],
         pattern: str,
-        special_tokens: dict[str, int],
+        special_tokens: Mapping[str, int],
         *,
         whole_pieces: bool = False,
+        nfc: bool = False,
+        added_tokens: Iterable[AddedToken] = (),
+        template: Template = PLAIN,
     ):
-        super().__init__(tokens, special_tokens)
+        super().__init__(tokens, special_tokens, added_tokens=added_tokens, template=template)
         check_pattern_name(pattern)
         self.merges = list(merges)
         self.pattern = pattern
         self.whole_pieces = whole_pieces
-        special_ids = set(special_tokens.values())
-        self.id_of_token = {t: i for i, t in enumerate(tokens) if t is not None and i not in special_ids}
+        self.nfc = nfc
+        self.id_of_token = self._ordinary_tokens()
         self._ids_of_bytes = [self.id_of_token[bytes([byte])] for byte in range(256)]
         self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
         self._merged = [self.id_of_token[tokens[a] + tokens[b]] for a, b in self.merges]  # type: ignore[operator]
         self._cache = _PieceCache(self)
         formats.check_special_spellings(self)
+
+    def _ordinary_tokens(self) -> dict[bytes, int]:
+        """What merges can make, and single bytes: all tokens but the added ones, unless a merge makes one of them."""
+        added = {token.id: token.text.encode() for token in self.added_tokens}
+        ordinary = {t: i for i, t in enumerate(self.tokens) if t is not None and i not in added}
+        made = {self.tokens[a] + self.tokens[b] for a, b in self.merges}  # type: ignore[operator]
+        both = {t: i for i, t in added.items() if t not in ordinary and (t in made or len(t) == 1)}
+        return {**ordinary, **both}
 
     # ---- learning
 
@@ -129,6 +145,7 @@ class BPETokenizer(Tokenizer):
         *,
         pattern: str = "gpt4",
         special_tokens: Iterable[str] = (END_OF_TEXT,),
+        nfc: bool = False,
         progress: bool = False,
     ) -> BPETokenizer:
         """Learn a tokenizer of `vocab_size` ids from `texts`, each read once, so a generator over files will do.
@@ -147,7 +164,7 @@ class BPETokenizer(Tokenizer):
                 f"vocab_size={vocab_size} is too small: 256 single bytes and {len(specials)} special tokens need "
                 f"{256 + len(specials)}, and every token above that is one merge learned"
             )
-        words = count_words(texts, pattern, specials, progress=progress)
+        words = count_words(texts, pattern, specials, nfc=nfc, progress=progress)
         symbols = {word.decode("latin-1"): count for word, count in words.items()}  # byte 65 becomes chr(65)
         steps = tqdm(train_fast(symbols, n_merges), total=n_merges, desc="merge", unit="merge", disable=not progress)
         merges = [pair for pair, _ in steps]
@@ -157,9 +174,12 @@ class BPETokenizer(Tokenizer):
             tokens.append(tokens[left] + tokens[right])
         special_ids = {token: len(tokens) + i for i, token in enumerate(specials)}
         tokens += [token.encode() for token in specials]
-        return cls(tokens, merges, pattern, special_ids)
+        return cls(tokens, merges, pattern, special_ids, nfc=nfc)
 
     # ---- text -> ids
+
+    def _normalize(self, text: str) -> str:
+        return unicodedata.normalize("NFC", text) if self.nfc else text
 
     def _encode_ordinary(self, text: str, final: bool = True) -> tuple[list[int], int]:
         ids: list[int] = []
@@ -248,7 +268,12 @@ class _PieceCache(dict[str, tuple[int, ...]]):
 
 
 def count_words(
-    texts: Iterable[str], pattern: str, special_tokens: Sequence[str] = (), *, progress: bool = False
+    texts: Iterable[str],
+    pattern: str,
+    special_tokens: Sequence[str] = (),
+    *,
+    nfc: bool = False,
+    progress: bool = False,
 ) -> dict[bytes, int]:
     """How often each pre-token occurs in `texts`, as ids of single bytes: what both trainers start from.
 
@@ -263,7 +288,7 @@ def count_words(
         for special in special_tokens:
             parts = [part for whole in parts for part in whole.split(special)]
         for part in parts:
-            for pieces, _ in split_windows(part, pattern):
+            for pieces, _ in split_windows(unicodedata.normalize("NFC", part) if nfc else part, pattern):
                 counts.update(pieces)
     if not counts:
         raise ValueError("the texts hold no character to learn from; were they a generator that is used up?")

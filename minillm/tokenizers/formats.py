@@ -7,14 +7,16 @@ newline "Ċ", and 中 (E4 B8 AD) "ä¸Ń". The order of those characters, `GPT2_
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .added import AddedToken
 from .files import read_json, tokenizer_json_path, write_json, write_text
+from .json_parts import check_ids, is_kind, read_added_tokens, refuse
 from .split import UNICODE_PATTERNS
+from .template import PLAIN, read_template
 
 if TYPE_CHECKING:
     from .bpe import BPETokenizer
@@ -59,26 +61,14 @@ def tokenizer_json(tokenizer: BPETokenizer) -> dict[str, Any]:
             "invert": False,
         }
         pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, _byte_level(use_regex=False)]}
-    added = [
-        {
-            "id": token_id,
-            "content": token,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": True,
-        }
-        for token, token_id in sorted(tokenizer.special_tokens.items(), key=_by_id)
-    ]
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": added,
-        "normalizer": None,
+        "added_tokens": [token.to_json() for token in sorted(tokenizer.added_tokens, key=AddedToken.by_id)],
+        "normalizer": {"type": "NFC"} if tokenizer.nfc else None,
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": None,
+        "post_processor": None if tokenizer.template == PLAIN else tokenizer.template.to_json(),
         "decoder": _byte_level(use_regex=True),
         "model": {
             "type": "BPE",
@@ -109,13 +99,17 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     content = read_json(path)
     _check_supported(content, path)
     model = content["model"]
-    special_tokens = {token["content"]: token["id"] for token in content.get("added_tokens") or []}
+    added_tokens = read_added_tokens(content, path)
+    added = {token.text: token.id for token in added_tokens}
     merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
     return {
-        **_tokens_and_merges(model["vocab"], merges, special_tokens, path),
+        **_tokens_and_merges(model["vocab"], merges, added, path),
         "pattern": _pattern_of(content["pre_tokenizer"], path),
-        "special_tokens": special_tokens,
+        "special_tokens": {},
+        "added_tokens": added_tokens,
+        "template": read_template(content.get("post_processor"), {*model["vocab"].values(), *added.values()}, path),
         "whole_pieces": bool(model.get("ignore_merges")),
+        "nfc": _is_nfc(content.get("normalizer"), path),
     }
 
 
@@ -128,13 +122,9 @@ def _check_supported(content: Any, path: Path) -> None:
         raise ValueError(f"{path}: the model is {kind}, but only byte-level BPE and WordPiece can be read")
     if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
         raise ValueError(f"{path}: the model has no 'vocab' and 'merges'")
-    post_processor, decoder = content.get("post_processor"), content.get("decoder")
+    decoder = content.get("decoder")
     changing = {
-        "normalizer": content.get("normalizer"),
-        "truncation": content.get("truncation"),
-        "padding": content.get("padding"),
-        "post_processor": None if _adds_no_token(post_processor) else post_processor,
-        "decoder": None if _is(decoder, "ByteLevel") else decoder,  # that is how we decode
+        "decoder": None if is_kind(decoder, "ByteLevel") else decoder,  # that is how we decode
         "model.dropout": model.get("dropout"),
         "model.continuing_subword_prefix": model.get("continuing_subword_prefix"),
         "model.end_of_word_suffix": model.get("end_of_word_suffix"),
@@ -142,30 +132,21 @@ def _check_supported(content: Any, path: Path) -> None:
     }
     for part, value in changing.items():
         if value:
-            shown = value["type"] if isinstance(value, dict) and "type" in value else json.dumps(value)
-            raise ValueError(
-                f"{path}: {part} is {shown}, which is not supported, and ids would differ without it. "
-                f"Byte-level BPE without a {part.rpartition('.')[2]} can be read."
-            )
-    for token in content.get("added_tokens") or []:
-        for flag in ("single_word", "lstrip", "rstrip"):
-            if token.get(flag):
-                raise ValueError(f"{path}: the added token {token['content']!r} has {flag}, which is not supported")
+            raise refuse(path, part, value, f"byte-level BPE without a {part.rpartition('.')[2]} can be read")
 
 
-def _adds_no_token(post_processor: Any) -> bool:
-    """Whether a post_processor leaves the ids of a single text alone, as those of GPT-2's files do."""
-    if _is(post_processor, "Sequence"):
-        return all(_adds_no_token(step) for step in post_processor["processors"])
-    if _is(post_processor, "TemplateProcessing"):
-        return all("Sequence" in piece for piece in post_processor.get("single", [{}]))
-    return _is(post_processor, "ByteLevel")  # it only moves offsets
+def _is_nfc(normalizer: Any, path: Path) -> bool:
+    """Whether a file's normalizer is NFC; ValueError if it is anything else but none."""
+    steps = normalizer["normalizers"] if is_kind(normalizer, "Sequence") else [normalizer] if normalizer else []
+    if unknown := [step for step in steps if not is_kind(step, "NFC")]:
+        raise refuse(path, "normalizer", unknown[0], "byte-level BPE with the normalizer NFC, or none, can be read")
+    return bool(steps)
 
 
 def _pattern_of(pre_tokenizer: Any, path: Path) -> str:
     """The name of the split pattern that a file's pre_tokenizer stands for."""
-    steps = pre_tokenizer["pretokenizers"] if _is(pre_tokenizer, "Sequence") else [pre_tokenizer]
-    if not _is(steps[-1], "ByteLevel"):
+    steps = pre_tokenizer["pretokenizers"] if is_kind(pre_tokenizer, "Sequence") else [pre_tokenizer]
+    if not is_kind(steps[-1], "ByteLevel"):
         shown = " + ".join(step["type"] if isinstance(step, dict) else "none" for step in steps)
         raise ValueError(f"{path}: the pre_tokenizer is {shown}, but only BPE that ends in ByteLevel is supported")
     if steps[-1].get("add_prefix_space"):
@@ -173,7 +154,7 @@ def _pattern_of(pre_tokenizer: Any, path: Path) -> str:
     use_regex = steps[-1].get("use_regex", True)
     if len(steps) == 1 and use_regex:
         return "gpt2"
-    if len(steps) == 2 and _is(steps[0], "Split") and not use_regex:
+    if len(steps) == 2 and is_kind(steps[0], "Split") and not use_regex:
         split = steps[0]
         regex_text = split["pattern"].get("Regex")
         # The patterns match every character, so it is the same to keep what matches or to throw away what does not.
@@ -227,12 +208,13 @@ def read_gpt2_files(folder: str | os.PathLike[str], special_tokens: Sequence[str
 
 def check_special_spellings(tokenizer: BPETokenizer) -> None:
     """Raise ValueError if a special token is written like an ordinary one: in a file the two would be one."""
-    for special in tokenizer.special_tokens:
+    for added in tokenizer.added_tokens:
+        special = added.text
         try:
             clash = tokenizer.id_of_token.get(unspell(special))
         except KeyError:
             continue  # has a character that no ordinary token is written with
-        if clash is not None:
+        if clash is not None and clash != added.id:
             raise ValueError(
                 f"the special token {special!r} is written like the ordinary token {clash}, "
                 f"{tokenizer.tokens[clash]!r}; choose a text that is no word, such as '<|{special}|>'"
@@ -241,29 +223,30 @@ def check_special_spellings(tokenizer: BPETokenizer) -> None:
 
 def _vocabulary(tokenizer: BPETokenizer) -> dict[str, int]:
     ordinary = {spell(token): token_id for token, token_id in tokenizer.id_of_token.items()}
-    return dict(sorted({**ordinary, **tokenizer.special_tokens}.items(), key=_by_id))
+    added = {token.text: token.id for token in tokenizer.added_tokens}
+    return dict(sorted({**ordinary, **added}.items(), key=_by_id))
 
 
 def _tokens_and_merges(
-    vocab: Mapping[str, int], merges: Iterable[tuple[str, ...]], special_tokens: Mapping[str, int], path: Path
+    vocab: Mapping[str, int], merges: Sequence[tuple[str, ...]], added: Mapping[str, int], path: Path
 ) -> dict[str, Any]:
     """tokens (id -> bytes) and merges (pairs of ids) from their spellings, with everything checked that must hold."""
-    ids = {**vocab, **special_tokens}
-    if moved := [token for token, token_id in special_tokens.items() if vocab.get(token, token_id) != token_id]:
+    ids = {**vocab, **added}
+    if moved := [token for token, token_id in added.items() if vocab.get(token, token_id) != token_id]:
         raise ValueError(
             f"{path}: the added token {moved[0]!r} has id {ids[moved[0]]}, but {vocab[moved[0]]} in the model"
         )
-    ordinary = {token: token_id for token, token_id in vocab.items() if token not in special_tokens}
-    if bad := [token for token, token_id in ids.items() if not isinstance(token_id, int) or token_id < 0]:
-        raise ValueError(f"{path}: the id of {bad[0]!r} is {ids[bad[0]]!r}, not a whole number from 0 up")
-    if max(ids.values(), default=0) > 4 * len(ids) + 1000:
-        raise ValueError(f"{path}: {len(ids)} tokens have ids up to {max(ids.values())}, so the file must be wrong")
+    check_ids(ids, path)
+    made = {left + right for left, right in (merge for merge in merges if len(merge) == 2)} | set(BYTE_OF_CHARACTER)
+    ordinary = {
+        token: token_id
+        for token, token_id in vocab.items()
+        if token not in added or (token.isascii() and token in made)  # an added token may be an ordinary one as well
+    }
     tokens: list[bytes | None] = [None] * (max(ids.values(), default=-1) + 1)
     for token, token_id in ids.items():
-        if tokens[token_id] is not None:
-            raise ValueError(f"{path}: the id {token_id} is given to two tokens, one of them {token!r}")
         try:
-            tokens[token_id] = token.encode() if token in special_tokens else unspell(token)
+            tokens[token_id] = token.encode() if token in added else unspell(token)
         except KeyError as character:
             raise ValueError(
                 f"{path}: the token {token!r} holds {character}, which is not in GPT-2's byte alphabet: this is not a "
@@ -294,10 +277,6 @@ def _spell_id(tokenizer: BPETokenizer, token_id: int) -> str:
 
 def _byte_level(use_regex: bool) -> dict[str, Any]:
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
-
-
-def _is(part: Any, kind: str) -> bool:
-    return isinstance(part, dict) and part.get("type") == kind
 
 
 def _by_id(entry: tuple[str, int]) -> int:

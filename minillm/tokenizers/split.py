@@ -23,13 +23,18 @@ from collections.abc import Iterator
 import regex
 
 # The patterns as published: "gpt2" in GPT-2's encoder.py; "gpt4" is cl100k_base of tiktoken's first release, which
-# GPT-3.5, GPT-4 and Llama 3 use. (Later tiktoken releases write gpt4's end as `\s++$|\s*[\r\n]|\s+(?!\S)|\s`, which
-# puts a newline and the spaces after it into one piece at the end of a text, and only there. That changes ids only if
-# the vocabulary has a token of a newline and then spaces, which training by this pattern never makes.)
+# GPT-3.5, GPT-4 and Llama 3 use; "qwen2", of Qwen 2 to 3, differs from it in giving each digit a piece of its own.
+# (Later tiktoken releases write gpt4's end as `\s++$|\s*[\r\n]|\s+(?!\S)|\s`, which puts a newline and the spaces
+# after it into one piece at the end of a text, and only there. That changes ids only if the vocabulary has a token of a
+# newline and then spaces, which training by this pattern never makes.)
 UNICODE_PATTERNS = {
     "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "gpt4": (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+    "qwen2": (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
         r"|\s*[\r\n]+|\s+(?!\S)|\s+"
     ),
 }
@@ -54,8 +59,9 @@ def ascii_pattern(name: str, *, possessive: bool = sys.version_info >= (3, 11)) 
             rf" ?[A-Za-z]+{p}|'(?:[stmd]|re|ve|ll)| ?[0-9]+{p}| ?[^\t-\r A-Za-z0-9]+{p}"
             r"|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
         )
+    digits = f"[0-9]{{1,3}}{p}" if name == "gpt4" else "[0-9]"
     return (
-        rf" ?[A-Za-z]+{p}|'(?:[stmdSTMD]|[rR][eE]|[vV][eE]|[lL][lL])|[^\r\nA-Za-z0-9]?{p}[A-Za-z]+{p}|[0-9]{{1,3}}{p}"
+        rf" ?[A-Za-z]+{p}|'(?:[stmdSTMD]|[rR][eE]|[vV][eE]|[lL][lL])|[^\r\nA-Za-z0-9]?{p}[A-Za-z]+{p}|{digits}"
         rf"| ?[^\t-\r A-Za-z0-9]+{p}[\r\n]*{p}|[\t-\r ]*[\r\n]+|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
     )
 
@@ -73,7 +79,7 @@ def check_pattern_name(name: str) -> None:
 def split_text(text: str, pattern: str) -> list[str]:
     """All pre-tokens of `text`, in order; joined, they are `text` again.
 
-    pattern: "gpt2" or "gpt4".
+    pattern: "gpt2", "gpt4" or "qwen2".
     """
     check_pattern_name(pattern)
     return [piece for pieces, _ in split_windows(text, pattern) for piece in pieces]

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,19 @@ def bert_template(cls_token: str, cls_id: int, sep_token: str, sep_id: int) -> T
     return Template(single, (*single, ("$B", 1), (sep_token, 1)), {cls_token: (cls_id,), sep_token: (sep_id,)})
 
 
-def read_template(post_processor: Any, path: Path) -> Template:
+def read_template(post_processor: Any, known_ids: Collection[int], path: Path) -> Template:
     """The template that a file's post_processor stands for; `PLAIN` if it adds no token.
 
-    Raises ValueError that names the post_processor if it is of another kind.
+    Raises ValueError that names the post_processor if it is of another kind, or puts in an id that is not known.
     """
+    template = _template(post_processor, path)
+    for token_id in (token_id for ids in template.ids.values() for token_id in ids):
+        if token_id not in known_ids:
+            raise ValueError(f"{path}: the post_processor puts in the id {token_id}, which no token has")
+    return template
+
+
+def _template(post_processor: Any, path: Path) -> Template:
     steps = _steps(post_processor)
     found = [step for step in steps if step.get("type") != "ByteLevel"]  # that one only moves offsets
     kind = " + ".join(str(step.get("type")) for step in steps)

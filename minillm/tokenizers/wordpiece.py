@@ -3,7 +3,7 @@
 A text becomes words first (bert_text.py: cleaned, lower case, accents off, punctuation apart), and each word becomes
 pieces of a vocabulary. A piece that does not begin its word is written with "##" before it:
 
->>> tok = WordPieceTokenizer.train(["low lower lowest, slow slower"], vocab_size=24)
+>>> tok = WordPieceTokenizer.train(["low lower lowest, slow slower"], vocab_size=25)
 >>> [tok.token_bytes(id).decode() for id in tok.encode("Low, slowest!")]
 ['low', ',', 'slow', '##e', '##s', '##t', '[UNK]']
 
@@ -235,15 +235,17 @@ def count_words(
     check_texts(texts)
     counts: Counter[str] = Counter()
     for text in tqdm(texts, desc="count", unit="text", disable=not progress):
-        parts = [check_text(text)]
+        try:
+            check_text(text).encode()
+        except UnicodeEncodeError:
+            raise surrogate_error(text) from None
+        parts = [text]
         for special in special_tokens:
             parts = [part for whole in parts for part in whole.split(special)]
         for part in parts:
             counts.update(split_words(normalizer.normalize(part)))
     if not counts:
         raise ValueError("the texts hold no word to learn from; were they a generator that is used up?")
-    if surrogate := next((word for word in counts if any("\ud800" <= c <= "\udfff" for c in word)), None):
-        raise surrogate_error(surrogate)
     return counts
 
 

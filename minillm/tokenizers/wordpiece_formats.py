@@ -74,7 +74,8 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     if decoder.get("prefix", "##") != prefix:
         raise refuse(path, "decoder.prefix", decoder["prefix"], f"one that is the model's, {prefix!r}, can be read")
     added = read_added_tokens(content, path)
-    check_ids({**vocab, **{token.text: token.id for token in added}}, path)
+    ids = {**vocab, **{token.text: token.id for token in added}}
+    check_ids(ids, path)
     return {
         "vocab": vocab,
         "special_tokens": {},
@@ -89,7 +90,7 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         "prefix": prefix,
         "max_word_chars": model.get("max_input_chars_per_word", 100),
         "cleanup": decoder.get("cleanup", True),
-        "template": read_template(content.get("post_processor"), path),
+        "template": read_template(content.get("post_processor"), set(ids.values()), path),
     }
 
 
