@@ -27,7 +27,7 @@ from .dtypes import CODES, NAMES, STORED, decode, encode
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
-BLOCK = 1 << 22  # numbers read at once, at least one row
+BLOCK = 1 << 20  # numbers read at once, at least one row
 
 
 class WeightsError(ValueError):
