@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, pairwise
 from typing import Any
 
@@ -64,6 +65,11 @@ class AddedToken:
         return cls(entry["content"], entry["id"], **flags)
 
 
+@lru_cache(maxsize=32)
+def _any_of(texts: tuple[str, ...]) -> regex.Pattern[str]:
+    return regex.compile("|".join(map(regex.escape, sorted(texts, key=len, reverse=True))))
+
+
 def find_added_tokens(items: Iterable[str | int], tokens: Sequence[AddedToken]) -> Iterator[str | int]:
     """The stream with the tokens found: their ids in place of their texts.
 
@@ -73,14 +79,14 @@ def find_added_tokens(items: Iterable[str | int], tokens: Sequence[AddedToken]) 
     if not tokens:
         yield from items
         return
-    by_text = {token.text: token for token in tokens}
+    by_text = {token.text: token for token in reversed(tokens)}  # of equal texts the first counts
     longest = max(map(len, by_text))
-    pattern = regex.compile("|".join(map(regex.escape, sorted(by_text, key=len, reverse=True))))
+    pattern = _any_of(tuple(by_text))
     strips = any(token.lstrip for token in tokens)
 
     text = ""
-    done = 0  # text[:done] is passed on; its last character stays, for single_word to look at
-    searched = 0  # no token begins before it, apart from those passed on
+    done = 0  # text[:done] is passed on
+    searched = 0  # no token begins before it, apart from those passed on; the character before stays, for single_word
     for item, following in pairwise(chain(items, [END])):
         if isinstance(item, int):
             yield item
@@ -116,5 +122,5 @@ def find_added_tokens(items: Iterable[str | int], tokens: Sequence[AddedToken]) 
         if done < limit:
             yield text[done:limit]
             done = limit
-        cut = len(text) if final else max(done - 1, 0)
+        cut = len(text) if final else max(min(done, searched) - 1, 0)
         text, done, searched = text[cut:], max(done - cut, 0), max(searched - cut, 0)
