@@ -23,13 +23,13 @@ def truncate(
     elif strategy == "only_first":
         n_a, n_b = limit - len(b or ()), len(b or ())
     elif strategy == "only_second":
-        n_a, n_b = len(a), limit - len(a) if b is not None else -1
+        n_a, n_b = len(a), limit - len(a) if b is not None else 0
     else:
         raise ValueError(
             f"truncation = {strategy!r} must be True, 'longest_first', 'only_first', 'only_second' or "
             "'do_not_truncate'."
         )
-    if n_a < 0 or n_b < 0:
+    if strategy != "longest_first" and (n_a if strategy == "only_first" else n_b) < 1:  # nothing would remain of it
         raise ValueError(
             f"truncation = {strategy!r}: {len(a)} and {len(b or ())} ids cannot be cut to {limit} at one of them "
             "only. Use "

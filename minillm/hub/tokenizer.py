@@ -36,7 +36,6 @@ CLASS_OF_MODEL = {
     "qwen2": "Qwen2Tokenizer",
     "qwen3": "Qwen2Tokenizer",
 }
-GENERIC_CLASSES = ("PreTrainedTokenizer", "TokenizersBackend")
 UNLIMITED = 10**9  # files write 1e30 for "no limit"
 
 
@@ -106,10 +105,8 @@ class PretrainedTokenizer:
         self.padding_side = self.config.get("padding_side", "right")
         self.truncation_side = self.config.get("truncation_side", "right")
         named = self.config.get("model_input_names")
-        with_types = name == "BertTokenizer" or name in GENERIC_CLASSES
-        self.model_input_names = list(
-            named or ["input_ids", *(["token_type_ids"] if with_types else []), "attention_mask"]
-        )
+        types = ["token_type_ids"] if name == "BertTokenizer" else []
+        self.model_input_names = list(named or ["input_ids", *types, "attention_mask"])
 
     # --- special tokens
 
@@ -219,7 +216,9 @@ class PretrainedTokenizer:
                     "the attention mask hides it."
                 )
             values = {"input_ids": self.pad_token_id, "token_type_ids": self.config.get("pad_token_type_id", 0)}
-            length = limit if padding == "max_length" and limit < UNLIMITED else max(map(len, ids), default=0)
+            length = max(map(len, ids), default=0)
+            if padding == "max_length":
+                length = limit if limit < UNLIMITED else 0  # no limit, no padding
             if padding not in (True, "longest", "max_length"):
                 raise ValueError(f"padding = {padding!r} must be True, 'longest', 'max_length' or False.")
             columns = pad(columns, length, values, self.padding_side, pad_to_multiple_of)
