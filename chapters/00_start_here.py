@@ -75,24 +75,19 @@ random. So its first guesses are random, too.
 
 # %%
 CONTEXT, WIDTH = 64, 96  # tokens that it sees at once; numbers in each vector
-config = GPTConfig(
-    vocab_size=tokenizer.vocab_size, context=CONTEXT, n_layers=2, n_heads=4, d_model=WIDTH
-)
+config = GPTConfig(tokenizer.vocab_size, context=CONTEXT, n_layers=2, n_heads=4, d_model=WIDTH)
 model = GPT(config, rng=np.random.default_rng(0))
 for _, module in model.named_modules():
-    if isinstance(module, nn.Linear):
-        module.weight.data *= np.float32(
-            WIDTH**-0.5 / 0.02
-        )  # GPT-2's start suits wide models; see chapter 06
+    if isinstance(module, nn.Linear):  # GPT-2's start suits wide models: see chapter 06
+        module.weight.data *= np.float32(WIDTH**-0.5 / 0.02)
 
 print(f"{sum(p.data.size for p in model.parameters()):,} weights")
 
 
 def talk(prompt, tokens=60, seed=0, temperature=0.7):
     sampling = Sampling(temperature=temperature, top_k=40)
-    pieces = stream_text(
-        model, tokenizer, prompt, max_new_tokens=tokens, sampling=sampling, seed=seed
-    )
+    options = {"max_new_tokens": tokens, "sampling": sampling, "seed": seed}
+    pieces = stream_text(model, tokenizer, prompt, **options)
     return prompt + "".join(pieces)
 
 
@@ -110,9 +105,8 @@ text: an **n-gram** model guesses the next byte from the $n - 1$ bytes before it
 """
 
 # %%
-NATS = (
-    np.log(2) * len(held_out.encode()) / len(held_out_ids)
-)  # bits per byte × NATS = nats per token
+# bits per byte × NATS = nats per token
+NATS = np.log(2) * len(held_out.encode()) / len(held_out_ids)
 counting = NGramModel.fit(train_text, order=3)
 ngrams = {f"{n}-gram": counting.bits_per_byte(held_out, n) for n in (1, 2, 3)}
 rng = np.random.default_rng(0)
@@ -142,9 +136,8 @@ for step in range(STEPS):
     optimizer.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 20) * (1 - 0.9 * step / STEPS)
     optimizer.step()
     last = step == STEPS - 1
-    curve.update(
-        step, train=loss.item(), val=held_out_loss() if step % (STEPS // 10) == 0 or last else None
-    )
+    val = held_out_loss() if last or step % (STEPS // 10) == 0 else None
+    curve.update(step, train=loss.item(), val=val)
 figure = curve.finish()
 
 # %% [markdown]
@@ -184,8 +177,8 @@ r"""
 ## 6. Look inside one head
 
 Attention decides, for each position, which earlier positions to read from. Here is one of the model's eight heads on
-one line: each row is a position, bright is where it looks. Try other layers and heads: some look one token back, some
-at the line's start, some spread out.
+one line: each row is a position, bright is where it looks. Change `layer` and `head`:
+the eight look in different ways, and nobody told them how.
 """
 
 # %%

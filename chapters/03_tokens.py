@@ -49,8 +49,8 @@ show_versions(SCALE)
 # %% [markdown]
 r"""
 Three kinds of text, without downloads: English from the help pages that come with Python, code from Python's standard
-library, and Chinese from a small grammar. The first two differ a little between Python versions, so a fingerprint is
-printed; the last tenth of each is kept for tests.
+library, and common Chinese words in random order. The first two differ a little between Python versions, so a
+fingerprint is printed; the last tenth of each is kept for tests.
 """
 
 # %%
@@ -58,26 +58,23 @@ english_documents = list(stdlib_documents("topics", max_bytes=TEXT))
 code_documents = list(stdlib_documents("source", max_bytes=TEXT))
 
 
+CHINESE_WORDS = """
+我们 你们 他们 老师 学生 朋友 医生 孩子 妈妈 工程师 今天 昨天 明天 早上 晚上 去年 现在 以后 已经 常常 一起 非常 可能 应该
+学习 工作 喜欢 知道 觉得 开始 帮助 看见 讨论 训练 研究 回家 吃饭 喝茶
+读 写 买 去 在 是 有 和 的 了 不 很 也 都
+学校 北京 上海 公园 图书馆 办公室 城市 中国 世界 火车 飞机 电影 音乐
+书 信 苹果 汉字 中文 语言 模型 问题 时间 天气 电脑
+漂亮 重要 便宜 高兴 安静 新 旧 大 小 快 慢 一个 两本 三杯 几年
+""".split()
+
+
 def chinese_text(rng, characters):
-    """Sentences such as 昨天下午老师在图书馆读一本书。"""
-    when = ["今天早上", "昨天下午", "明天晚上", "星期一", "春节以前", "去年冬天"]
-    who = ["老师", "学生", "我的朋友", "他们", "医生", "我们", "小王", "工程师"]
-    where = ["在图书馆", "在学校", "在北京", "在上海", "在家里", "在公园", "在办公室"]
-    what = [
-        "读一本书",
-        "写一封信",
-        "学习中文",
-        "讨论语言模型",
-        "喝两杯茶",
-        "看电影",
-        "买三个苹果",
-        "训练一个模型",
-    ]
-    sentences = []
-    while sum(map(len, sentences)) < characters:
-        parts = [options[rng.integers(len(options))] for options in (when, who, where, what)]
-        sentences.append("".join(parts) + "。")
-    return "".join(sentences)
+    """Common words in random order, with the punctuation of sentences: no sense, but real characters and words."""
+    clauses = []
+    while sum(map(len, clauses)) < characters:
+        words = rng.choice(CHINESE_WORDS, rng.integers(3, 8))
+        clauses.append("".join(words) + ("。" if rng.random() < 0.4 else "，"))
+    return "".join(clauses)
 
 
 texts = {
@@ -127,9 +124,8 @@ characters.
 def most_common_pair(pieces):
     counts = Counter(pairwise(pieces))
     most = max(counts.values())
-    return min(
-        pair for pair, count in counts.items() if count == most
-    ), most  # ties: the first in the alphabet
+    first = min(pair for pair, count in counts.items() if count == most)  # of several, by alphabet
+    return first, most
 
 
 def join(pieces, pair):
@@ -305,14 +301,16 @@ table = np.array(
     [[bytes_per_token(t, text) for text in held_out.values()] for t in tokenizers.values()]
 )
 figure, ax = plot.subplots(height=3.0, width=5.5)
-image = ax.imshow(np.log(table), cmap="viridis", aspect="auto")
+ax.imshow(
+    table / table.max(axis=0), vmin=0, vmax=1, cmap="viridis", aspect="auto"
+)  # each column by its best
 ax.grid(visible=False)
 ax.set_xticks(range(3), list(held_out))
 ax.set_yticks(range(4), list(tokenizers))
 ax.set_xlabel("held-out text")
 ax.set_ylabel("tokenizer trained on")
 for (row, column), value in np.ndenumerate(table):
-    color = "black" if value > np.exp(np.log(table).mean()) else "white"
+    color = "black" if value > 0.6 * table[:, column].max() else "white"
     ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=color)
 ax.set_title("bytes per token", fontsize=10)
 assert all(table[:3, column].argmax() == column for column in range(3))
@@ -322,8 +320,8 @@ figure
 r"""
 Each tokenizer is best on its own kind. On Chinese, one that has never seen Chinese falls back to bytes: three tokens
 for each character, for users who then pay three times and get a third of the context. The common tokenizer, with the
-same number of slots, serves all three a little less well. (The Chinese numbers are flattered: a small grammar repeats
-itself far more than people do, and since Chinese writes no spaces, whole clauses are single pre-tokens.) The same
+same number of slots, serves all three a little less well. (Chinese writes no spaces, so a whole clause is one
+pre-token, and merges may run across words.) The same
 line in the four:
 """
 
@@ -392,14 +390,17 @@ for size in SIZES:
 figure, (left, right) = plot.subplots(1, 2, height=2.8)
 left.plot(sizes, ratios, marker="o")
 left.set_xscale("log")
+left.set_xticks(sizes, sizes, fontsize=7)
+left.minorticks_off()
 left.set_xlabel("vocabulary")
 left.set_ylabel("bytes per token, held-out English")
 gains = [(b - a) / (m - n) * 1000 for (a, b), (n, m) in zip(pairwise(ratios), pairwise(sizes))]
 right.plot(sizes[1:], gains, marker="s", color=plot.VERMILION)
 right.set_xscale("log")
-right.set_yscale("log")
+right.set_xticks(sizes, sizes, fontsize=7)
+right.minorticks_off()
 right.set_xlabel("vocabulary")
-right.set_ylabel("gain for the next 1000 tokens")
+right.set_ylabel("gain per 1000 tokens more")
 for size, ratio in zip(sizes, ratios):
     print(f"vocabulary {size:6,}: {ratio:.2f} bytes per token,", end=" ")
     print(f"{size * 768 / 1e6:.1f}M weights in the table of a model with 768 features")
@@ -432,9 +433,8 @@ as_control = tokenizer.encode(typed_by_a_user, allowed_special="all")
 for name, ids in (("text", as_text), ("control", as_control)):
     print(f"encoded as {name}: {len(ids)} tokens, a real end of text: {tokenizer.eos_id in ids}")
 assert tokenizer.eos_id not in as_text and tokenizer.eos_id in as_control
-assert (
-    tokenizer.decode(as_text) == tokenizer.decode(as_control) == typed_by_a_user
-)  # they look the same!
+# decoded, nobody can tell them apart
+assert tokenizer.decode(as_text) == tokenizer.decode(as_control) == typed_by_a_user
 
 # %% [markdown]
 r"""
@@ -443,10 +443,10 @@ puts the conversation together, inserts control tokens, by id.
 
 ## Numbers and white space
 
-Numbers are cut by the pattern before any merge: GPT-4's into groups of three digits *from the left*, so that in 1234
-+ 999 the groups do not line up; GPT-2's have any length, whatever was frequent. And indentation, the grammar of
-Python, is many spaces: a tokenizer whose text was indented has tokens for
-runs of them, one that has seen none pays for each space.
+Numbers are cut by the pattern before any merge: GPT-4's into groups of three digits *from the left*, so that in the
+sum of 1234 and 999 the groups do not line up; GPT-2's have any length, whatever was frequent. And indentation, the
+grammar of Python, is many spaces: a tokenizer whose text was indented has tokens for runs of them, one that has seen
+none pays for each space.
 """
 
 # %%
@@ -497,25 +497,17 @@ def accuracy_on_new_words(encoded, seed):
     """Train on words n_test.., return the share of right answers on words ..n_test."""
     vocabulary = max(max(ids) for ids in encoded) + 1
     length = max(map(len, encoded))
-    ask, first_answer = (
-        vocabulary,
-        vocabulary + 1,
-    )  # ask: the token after which the answer is expected
-    config = GPTConfig(
-        vocab_size=vocabulary + 4, context=length + 1, n_layers=2, n_heads=2, d_model=32
-    )
+    ask = vocabulary  # an extra token, after which the answer is expected; the answers are the next three
+    config = GPTConfig(vocabulary + 4, context=length + 1, n_layers=2, n_heads=2, d_model=32)
     model = GPT(config, rng=np.random.default_rng(seed))
     for _, module in model.named_modules():
-        if isinstance(module, Linear):
-            module.weight.data *= np.float32(
-                32**-0.5 / 0.02
-            )  # larger weights for a narrow model: see chapter 06
+        if isinstance(module, Linear):  # larger weights for a narrow model: see chapter 06
+            module.weight.data *= np.float32(32**-0.5 / 0.02)
     ids = np.full((len(encoded), length + 1), ask)
     for row, piece in enumerate(encoded):
-        ids[row, length - len(piece) : length] = (
-            piece  # right-aligned; `ask` fills the left and ends the row
-        )
-    targets = first_answer + answers
+        # at the right end, before `ask`; the left is filled with `ask`, too
+        ids[row, length - len(piece) : length] = piece
+    targets = ask + 1 + answers
     r = np.random.default_rng(seed)
     optimizer = AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
     for step in range(STEPS):
@@ -528,7 +520,7 @@ def accuracy_on_new_words(encoded, seed):
         optimizer.step()
     with no_grad():
         logits = model.logits(model.hidden(ids[:n_test])[:, -1]).data  # (n_test, V)
-    said = logits[:, first_answer:].argmax(axis=1)
+    said = logits[:, ask + 1 :].argmax(axis=1)
     return float((said == answers[:n_test]).mean())
 
 
@@ -546,6 +538,7 @@ ax.barh(list(right), means, xerr=spreads, color=plot.BLUE, capsize=4)
 ax.axvline(100 * majority, color=plot.BLACK, linestyle="--", label="always the commonest answer")
 ax.set_xlabel("new words answered right (%)")
 ax.set_xlim(0, 105)
+ax.invert_yaxis()
 ax.legend(fontsize=8, loc="lower right")
 if SCALE != "smoke":
     assert right["letters"].min() > right["tokens"].max() and right["letters"].mean() > 0.9
