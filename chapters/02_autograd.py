@@ -1111,8 +1111,9 @@ r"""
 
 `ada` forgot to transpose `b`. With the unit matrix, $B = B^\top$, so her example could not show it. `cho` wrote the
 case $N = M = 1$, in which `grad` has one element. `ben` is right: $(B\,G^\top)^\top = G B^\top$ and
-$(G^\top A)^\top = A^\top G$. The lesson: check with random numbers, on shapes whose sizes are all different and
-greater than 1.
+$(G^\top A)^\top = A^\top G$. The lesson:
+check with random numbers and several rows and columns. (With sizes that all differ, `ada` and `cho` give themselves
+away even sooner, by the wrong shape.)
 
 ```python
 def ada(grad, a, b):
@@ -1134,7 +1135,7 @@ def matmul_of(colleague):
     return op
 
 
-a, b = rng.standard_normal((3, 4)), rng.standard_normal((4, 4))
+a, b = rng.standard_normal((3, 3)), rng.standard_normal((3, 3))  # here all shapes fit: only numbers can tell
 wrong = {c.__name__ for c in (ada, ben, cho) if largest_error(matmul_of(c), a, b) > 1e-7}
 ```
 
