@@ -30,8 +30,9 @@ from tqdm import tqdm
 
 from . import formats
 from .added import AddedToken
-from .base import END_OF_TEXT, Tokenizer, check_special_tokens, check_text, check_texts, surrogate_error
+from .base import END_OF_TEXT, Tokenizer
 from .bpe_fast import merge_word, train_fast
+from .checks import check_special_tokens, check_text, check_texts, surrogate_error
 from .split import check_pattern_name, split_windows
 from .template import PLAIN, Template
 

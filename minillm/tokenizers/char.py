@@ -16,7 +16,8 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from .base import END_OF_TEXT, Tokenizer, check_special_tokens, check_text, check_texts, surrogate_error
+from .base import END_OF_TEXT, Tokenizer
+from .checks import check_special_tokens, check_text, check_texts, surrogate_error
 from .files import read_json, tokenizer_json_path, write_json
 
 FORMAT = "minillm-char-tokenizer"

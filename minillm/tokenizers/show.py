@@ -44,7 +44,7 @@ def show(tokenizer: Tokenizer, text: str) -> str:
       255  '\xad'  part of '中'
     """
     ids = tokenizer.encode(text, allowed_special="all")
-    whole = tokenizer.decode_bytes(ids)
+    whole = b"".join(tokenizer.token_bytes(token_id) for token_id in ids)
     lines = []
     end = 0
     for token_id in ids:

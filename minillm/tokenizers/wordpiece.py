@@ -28,9 +28,10 @@ from tqdm import tqdm
 
 from . import wordpiece_formats
 from .added import AddedToken
-from .base import Tokenizer, check_special_tokens, check_text, check_texts, surrogate_error
+from .base import Tokenizer
 from .bert_text import UNCASED, BertNormalizer, split_words
 from .bpe_fast import train_fast
+from .checks import check_special_tokens, check_text, check_texts, surrogate_error
 from .template import PLAIN, Template, bert_template
 
 BERT_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

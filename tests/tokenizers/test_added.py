@@ -108,6 +108,8 @@ def test_rules_one_by_one() -> None:
     assert found("a <m> b") == ["a ", 7, " b"]
     assert found("a <m> b", lstrip=True) == ["a", 7, " b"]
     assert found("a <m> \n b", rstrip=True) == ["a ", 7, "b"]
+    assert [*find_added_tokens(["<m> ", " ", " b"], [AddedToken("<m>", 7, rstrip=True)])] == [7, "b"]
+    assert "".join(map(str, find_added_tokens(["a ", " <", "m>"], [AddedToken("<m>", 7, lstrip=True)]))) == "a7"
     assert found("a<m> _<m> <m>, é<m>", single_word=True) == ["a<m> _<m> ", 7, ", é<m>"]
     assert found("a <m> <m>", lstrip=True, rstrip=True) == ["a", 7, 7]
 
