@@ -129,6 +129,46 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument("--samples", type=int, default=1, help="how many continuations")
     p.add_argument("--seed", type=int, help="of the first continuation; without it each run differs")
     p.add_argument("--no-cache", action="store_true", help="compute every step from scratch: slower, same result")
+
+    p = add_command(subparsers, "convert", commands.convert_checkpoint, "write a checkpoint in another form")
+    p.add_argument(
+        "model",
+        metavar="MODEL",
+        help="checkpoint or run folder, in minillm's or Hugging Face's format, or a name on the hub",
+    )
+    p.add_argument("out", metavar="FOLDER", help="folder to write")
+    p.add_argument("--to", choices=["hf", "minillm"], default="hf", help="format: transformers' or minillm's own")
+    p.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16", "float64"], help="of the weights; default: as stored"
+    )
+    p.add_argument(
+        "--tied", action=argparse.BooleanOptionalAction,
+        help="leave out a head that equals the token table, or write the table again as the head; default: as stored",
+    )  # fmt: skip
+    p.add_argument(
+        "--max-shard-size", default="5GB", metavar="SIZE", help="split larger weights into files of this size (hf)"
+    )
+
+    p = add_command(
+        subparsers, "inspect", commands.inspect_checkpoint, "what a model is, and what it costs to train and run"
+    )
+    p.add_argument("model", metavar="MODEL", help="checkpoint or run folder, of either format, or a name on the hub")
+    p.add_argument("--batch-size", type=int, default=8, help="texts at a time")
+    p.add_argument("--context", type=int, default=0, help="tokens of each; 0: the model's context")
+    p.add_argument("--card", metavar="NAME", help="a graphics card, such as h100 or 'RTX 4090': time and cost there")
+    p.add_argument("--mfu", type=float, default=0.4, help="share of the card's peak that training reaches")
+    p.add_argument("--tokens", type=float, help="tokens to train on; default: 20 per parameter")
+    p.add_argument("--price", type=float, help="dollars per hour of the card")
+
+    p = add_command(
+        subparsers, "compare", commands.compare_models, "models side by side: size, speed here, bits per byte"
+    )
+    p.add_argument("models", nargs="+", metavar="MODEL", help="checkpoint or run folders, or names on the hub")
+    p.add_argument("--data", nargs="+", default=[], metavar="FILE", help="held-out text; default: Python's help texts")
+    p.add_argument("--batch-size", type=int, default=4, help="texts at a time")
+    p.add_argument("--context", type=int, default=128, help="tokens of each")
+    p.add_argument("--max-bytes", type=int, default=30_000, help="of the held-out text")
+    p.add_argument("--engine", choices=["numpy", "torch"], default="numpy", help="what runs the models")
     return parser
 
 
@@ -160,7 +200,8 @@ def all_keys() -> str:
     for section, cls in SECTIONS.items():
         for name, default, comment in describe(cls):
             lines.append(f"  {f'{section}.{name} = {default!r}':38} {comment}".rstrip())
-    note = "model.vocab_size is the tokenizer's unless it is set. The models llama and lstm have keys of their own."
+    note = "model.vocab_size is the tokenizer's unless it is set. The models llama, bert, lstm and encoder-decoder\n"
+    note += "have keys of their own, and are chosen with model.model_type."
     return "\n".join([*lines, "", note])
 
 

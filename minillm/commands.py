@@ -14,7 +14,7 @@ from .config import ConfigError, build, override
 from .data import CorpusConfig, Document, build_corpus, corpus_documents, environment_documents, pack, read_documents
 from .data import stdlib_documents as stdlib
 from .engine_config import process_rank
-from .pretrain import CONFIG_FILE, SECTIONS, packed, pretrain, read_config, resumed_sections
+from .pretrain import CONFIG_FILE, SECTIONS, model_objective, packed, pretrain, read_config, resumed_sections
 
 STDLIB_SOURCES = ("stdlib", "docstrings", "topics")
 
@@ -151,10 +151,11 @@ def evaluate_run(arguments: argparse.Namespace) -> int:
             data = packed(corpus_of(arguments.run), arguments.split, tokenizer)
         context = arguments.context or model.config.context
         result = evaluate(
-            lambda ids, targets: batch_loss(model, ids, targets),
+            lambda *batch: batch_loss(model, *batch),
             data,
             batch_size=arguments.batch_size,
             context=context,
+            objective=model_objective(model.config, tokenizer),
             max_tokens=arguments.max_tokens,
         )
         print(f"{checkpoint_in(arguments.run)} on {' '.join(arguments.data) or arguments.split}: {result}")
@@ -172,7 +173,7 @@ def corpus_of(run: str) -> str:
 
 def generate_text(arguments: argparse.Namespace) -> int:
     from .checkpoint import load_model_and_tokenizer
-    from .generate import Sampling, stream_text
+    from .generate import Sampling, check_continues, stream_text
 
     sampling = Sampling(
         temperature=arguments.temperature,
@@ -182,6 +183,7 @@ def generate_text(arguments: argparse.Namespace) -> int:
         repetition_penalty=arguments.repetition_penalty,
     )
     model, tokenizer = load_model_and_tokenizer(arguments.run)
+    check_continues(model)
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     for sample in range(arguments.samples):
         seed = None if arguments.seed is None else arguments.seed + sample
@@ -198,4 +200,50 @@ def generate_text(arguments: argparse.Namespace) -> int:
         for piece in pieces:
             print(piece, end="", flush=True)
         print("\n" + "-" * 40 if sample + 1 < arguments.samples else "")
+    return 0
+
+
+def convert_checkpoint(arguments: argparse.Namespace) -> int:
+    from .hub.convert import convert
+
+    files = convert(
+        arguments.model,
+        arguments.out,
+        to=arguments.to,
+        dtype=arguments.dtype,
+        tied=arguments.tied,
+        max_shard_size=arguments.max_shard_size,
+    )
+    print(f"wrote {arguments.out}: {', '.join(path.name for path in files)}, config.json")
+    return 0
+
+
+def inspect_checkpoint(arguments: argparse.Namespace) -> int:
+    from .report import inspect
+
+    text = inspect(
+        arguments.model,
+        batch_size=arguments.batch_size,
+        length=arguments.context or None,
+        card=arguments.card,
+        mfu=arguments.mfu,
+        tokens=arguments.tokens,
+        price=arguments.price,
+    )
+    print(text)
+    return 0
+
+
+def compare_models(arguments: argparse.Namespace) -> int:
+    from .compare import compare
+
+    text = compare(
+        arguments.models,
+        data=arguments.data,
+        batch_size=arguments.batch_size,
+        length=arguments.context,
+        max_bytes=arguments.max_bytes,
+        engine=arguments.engine,
+    )
+    print(text)
     return 0

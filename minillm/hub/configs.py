@@ -74,6 +74,14 @@ BERT_FIXED: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "tie_word_embeddings": (True,),
 }
+HEAD_OF_CLASS = {  # how the names of transformers' classes end
+    "ForCausalLM": "causal",
+    "LMHeadModel": "causal",
+    "ForMaskedLM": "mlm",
+    "ForPreTraining": "mlm",
+    "ForSequenceClassification": "classification",
+    "Model": "base",
+}
 KNOWN = ("gpt2", "llama", "qwen2", "qwen3", "bert")
 
 
@@ -237,6 +245,20 @@ def llama_kind(config: LlamaConfig) -> str:
         "qk_norm = "
         f"{config.qk_norm}: Llama has both biases or none, Qwen2 only the first, Qwen3 the norms and both or none."
     )
+
+
+def head_in(values: dict[str, Any]) -> str:
+    """The head that a transformers config.json says its weights have; that of pretraining where it says nothing."""
+    names = values.get("architectures") or []
+    kind = values.get("model_type")
+    if not names:
+        return "mlm" if kind == "bert" else "causal"
+    for ending, head in HEAD_OF_CLASS.items():
+        if names[0].endswith(ending):
+            if head == "classification" and kind != "bert":
+                raise ConfigurationError(f"config.json: a {names[0]} is not supported; of classifiers, BERT's is.")
+            return head
+    raise ConfigurationError(f"config.json: architectures = {names} is not supported: {', '.join(HEAD_OF_CLASS)} are.")
 
 
 def architecture(config: ModelConfig, kind: str, head: str) -> str:

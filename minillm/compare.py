@@ -1,0 +1,159 @@
+"""`minillm compare`: two or more models side by side, measured on this machine: size, speed, and how well they
+predict."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .data import Document, pack, read_documents, stdlib_documents
+from .engine import batch_loss
+from .evaluate import evaluate
+from .generate import generate
+from .hub import AutoModelForCausalLM, AutoTokenizer
+from .hub.convert import open_checkpoint
+from .hub.pretrained import PretrainedModel
+from .models import BertConfig, EncoderDecoderConfig
+from .report import gigabytes, table
+from .sizes import forward_flops, n_parameters
+
+ROUNDS = 5
+
+
+def compare(
+    names: Sequence[str],
+    *,
+    data: Sequence[str] = (),
+    batch_size: int = 4,
+    length: int = 128,
+    max_bytes: int = 30_000,
+    engine: str = "numpy",
+) -> str:
+    """A table of the decoders `names`, folders or names on the hub.
+
+    Speeds are medians of several rounds in which the models take turns, so that whatever else the machine does hits
+    all. Bits per byte, which compares models with different tokenizers, is measured on the first `max_bytes` of the
+    files `data` (by default of Python's help texts), in windows of `length` tokens; the text is held out only if no
+    model was trained on it. Raises ValueError for a model that does not predict the next token, and what reading one
+    raises.
+    """
+    loaded = [load(name, engine) for name in names]
+    length = min(length, *(model.model.config.context for model, _ in loaded))
+    columns = [sizes(name, model, length) for name, (model, _) in zip(names, loaded)]
+    for column, (model, tokenizer) in zip(columns, loaded):
+        column["bits per byte"] = f"{bits_per_byte(model, tokenizer, data, batch_size, length, max_bytes):.4f}"
+    reading = [Reading(model, batch_size, length) for model, _ in loaded]
+    writing = [Writing(model, min(32, length - 1)) for model, _ in loaded]
+    for column, seconds in zip(columns, take_turns(reading)):
+        column["tokens read per second"] = f"{batch_size * length / seconds:,.0f}"
+    for column, seconds, task in zip(columns, take_turns(writing), writing):
+        column["tokens written per second"] = f"{task.n_tokens / seconds:,.0f}"
+    rows = [(key, *(column[key] for column in columns)) for key in columns[0]]
+    text = ", ".join(data) if data else "Python's help texts (held out if no model was trained on them)"
+    note = f"{engine} engine, batch {batch_size} × {length} tokens; bits per byte on {text}"
+    return table(note, rows, [Path(name).name or name for name in names])
+
+
+def load(name: str, engine: str) -> tuple[PretrainedModel, Any]:
+    """A decoder and its tokenizer."""
+    config = open_checkpoint(name).config
+    if isinstance(config, (BertConfig, EncoderDecoderConfig)):
+        raise ValueError(f"{name} is a {config.model_type!r} model; compare is for models that predict the next token.")
+    dtype = "float32" if engine == "torch" else None
+    return AutoModelForCausalLM.from_pretrained(name, engine=engine, dtype=dtype), AutoTokenizer.from_pretrained(name)
+
+
+def sizes(name: str, model: PretrainedModel, length: int) -> dict[str, str]:
+    config = model.model.config
+    return {
+        "architecture": type(model.model).__name__,
+        "parameters": f"{n_parameters(config):,}",
+        "weights on disk": gigabytes(
+            sum(f.stat().st_size for f in {t.file for t in open_checkpoint(name).stored.values()})
+        ),
+        "context": f"{config.context:,}",
+        "vocabulary": f"{config.vocab_size:,}",
+        "million operations per token": f"{sum(forward_flops(config, length).values()) / 1e6:,.1f}",
+    }
+
+
+def bits_per_byte(
+    model: PretrainedModel, tokenizer: Any, data: Sequence[str], batch_size: int, length: int, max_bytes: int
+) -> float:
+    """How many bits a byte of the text costs, on the same text for every model."""
+    documents: Any = read_documents(list(data)) if data else stdlib_documents("topics")
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = pack(first_bytes(documents, max_bytes), tokenizer.core, Path(folder) / "tokens.bin")
+        result = evaluate(Loss(model), dataset, batch_size=batch_size, context=length)
+        del dataset  # unmap the file before its folder goes (Windows)
+    return result.bits_per_byte
+
+
+def first_bytes(documents: Any, n_bytes: int) -> Any:
+    """The documents' text up to about `n_bytes`, the last document cut."""
+    for document in documents:
+        if n_bytes <= 0:
+            return
+        text = document.text.encode()[:n_bytes].decode(errors="ignore")
+        n_bytes -= len(text.encode()) or n_bytes
+        if text:
+            yield Document(text, document.source)
+
+
+class Loss:
+    """The summed loss of a batch, in nats, on either engine."""
+
+    def __init__(self, model: PretrainedModel) -> None:
+        self.model = model
+
+    def __call__(self, ids: np.ndarray, targets: np.ndarray) -> float:
+        if not self.model.on_torch:
+            return batch_loss(self.model.model, ids, targets)
+        import torch
+
+        with torch.no_grad():
+            device = self.model.device
+            tensors = torch.as_tensor(ids, device=device), torch.as_tensor(targets, device=device)
+            return float(self.model.model(*tensors, reduction="sum"))
+
+
+# --- speed ------------------------------------------------------------------------------------------------------------
+
+
+class Reading:
+    """One forward pass over a batch."""
+
+    def __init__(self, model: PretrainedModel, batch_size: int, length: int) -> None:
+        self.loss = Loss(model)
+        self.ids = np.random.default_rng(0).integers(0, model.model.config.vocab_size, (batch_size, length))
+
+    def __call__(self) -> None:
+        self.loss(self.ids, self.ids)
+
+
+class Writing:
+    """The continuation of one text, with the cache."""
+
+    def __init__(self, model: PretrainedModel, n_tokens: int) -> None:
+        self.model = model.model
+        self.n_tokens = max(n_tokens, 1)
+
+    def __call__(self) -> None:
+        generate(self.model, [[0]], max_new_tokens=self.n_tokens, seed=0)
+
+
+def take_turns(tasks: Sequence[Callable[[], None]]) -> list[float]:
+    """The median seconds of each task, over rounds in which all take their turn; the first round does not count."""
+    seconds: list[list[float]] = [[] for _ in tasks]
+    for _ in range(1 + ROUNDS):
+        for times, task in zip(seconds, tasks):
+            start = time.perf_counter()
+            task()
+            times.append(time.perf_counter() - start)
+    return [statistics.median(times[1:]) for times in seconds]

@@ -1,0 +1,172 @@
+"""`minillm inspect`: what a checkpoint is and what it costs, from its headers alone, before anything is run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from .cards import Card, find_card
+from .hub.convert import Checkpoint, open_checkpoint
+from .models import BertConfig, ModelConfig
+from .sizes import cache_bytes, forward_flops, n_parameters, parameters_by_part, training_flops, training_memory
+
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+TOKENS_PER_PARAMETER = 20  # compute-optimal pretraining, Hoffmann et al. 2022, arXiv 2203.15556, table A3
+
+
+def inspect(
+    name_or_folder: str,
+    *,
+    batch_size: int = 8,
+    length: int | None = None,
+    card: str | None = None,
+    mfu: float = 0.4,
+    tokens: float | None = None,
+    price: float | None = None,
+) -> str:
+    """The report as text.
+
+    `batch_size` texts of `length` tokens (the model's context by default) decide the memory of activations and cache.
+    With a `card`: the time to train on `tokens` tokens (20 per parameter by default) where a share `mfu` of the card's
+    peak is reached, its cost at `price` dollars per hour, and how fast it could decode at best. Raises what reading
+    the folder raises.
+    """
+    checkpoint = open_checkpoint(name_or_folder)
+    config = checkpoint.config
+    length = length or config.context
+    if not 1 <= length <= config.context:
+        raise ValueError(f"length = {length} must be from 1 to the model's context, {config.context}.")
+    sections = [
+        about(checkpoint),
+        parameters(config),
+        memory(config, checkpoint.dtype, batch_size, length),
+        operations(config, length),
+    ]
+    if card is not None:
+        name, found = find_card(card)
+        needed = training_memory(config, batch_size, length, activation_bytes=2).total
+        sections.append(training_time(config, length, name, found, mfu, tokens, price) + fit(needed, found))
+        sections.append(decoding_speed(config, checkpoint.dtype, batch_size, length, name, found))
+    return "\n\n".join(section for section in sections if section)
+
+
+def about(checkpoint: Checkpoint) -> str:
+    """Architecture, shape and files."""
+    files = {tensor.file for tensor in checkpoint.stored.values()}
+    size = sum(file.stat().st_size for file in files)
+    kind = "minillm's own format" if checkpoint.native else "Hugging Face's format"
+    names = checkpoint.values.get("architectures") or [type(checkpoint.config).__name__.removesuffix("Config")]
+    shape = {
+        k: v for k, v in asdict(checkpoint.config).items() if v is not None and k not in ("attention", "model_type")
+    }
+    lines = [
+        f"{checkpoint.folder}: {names[0]} ({checkpoint.values.get('model_type')}), {kind}",
+        f"{len(checkpoint.stored)} tensors, {checkpoint.dtype}, {size / 1e6:,.1f} MB in {len(files)} "
+        + ("file" if len(files) == 1 else "files"),
+        ", ".join(f"{key} {value}" for key, value in shape.items()),
+    ]
+    return "\n".join(lines)
+
+
+def parameters(config: ModelConfig) -> str:
+    total = n_parameters(config)
+    rows = [(name, f"{n:,}", f"{n / total:.1%}") for name, n in parameters_by_part(config).items() if n]
+    return table("parameters", [*rows, ("total", f"{total:,}", "")])
+
+
+def memory(config: ModelConfig, dtype: str, batch_size: int, length: int) -> str:
+    """Training in float32 and under autocast to bfloat16; and running it in the dtype that it is stored in."""
+    full = training_memory(config, batch_size, length)
+    mixed = training_memory(config, batch_size, length, activation_bytes=2)
+    rows = [
+        (name, gigabytes(getattr(full, name)), gigabytes(getattr(mixed, name)))
+        for name in ("weights", "gradients", "optimizer", "activations")
+    ]
+    rows.append(("total", gigabytes(full.total), gigabytes(mixed.total)))
+    rows.append(("more without fused attention", gigabytes(full.attention_weights), gigabytes(mixed.attention_weights)))
+    title = f"memory to train, batch {batch_size} × {length} tokens"
+    text = table(title, rows, ("float32", "bf16 autocast"))
+    weights = n_parameters(config) * BYTES[dtype]
+    cache = cache_bytes(config, batch_size, length, BYTES[dtype])
+    running = [("weights", gigabytes(weights)), ("cache", gigabytes(cache)), ("total", gigabytes(weights + cache))]
+    return text + "\n\n" + table(f"memory to run in {dtype}, batch {batch_size} × {length} tokens", running)
+
+
+def operations(config: ModelConfig, length: int) -> str:
+    """Floating-point operations per token, in millions."""
+    forward = forward_flops(config, length)
+    rows = [(name, millions(n)) for name, n in forward.items()]
+    rows.append(("forward", millions(sum(forward.values()))))
+    rows.append(("training step", millions(training_flops(config, length))))
+    return table(f"million operations per token, in a text of {length}", rows)
+
+
+def training_time(
+    config: ModelConfig, length: int, name: str, card: Card, mfu: float, tokens: float | None, price: float | None
+) -> str:
+    """Operations divided by what the card does per second, at a share `mfu` ("model FLOPs utilization") of its peak."""
+    if not 0 < mfu <= 1:
+        raise ValueError(f"mfu = {mfu} must be above 0 and at most 1: a share of the card's peak.")
+    if (tokens is not None and tokens <= 0) or (price is not None and price < 0):
+        raise ValueError(f"tokens = {tokens} must be above 0 and price = {price} not negative.")
+    n_tokens = tokens or TOKENS_PER_PARAMETER * n_parameters(config)
+    per_second = card.flops * mfu / training_flops(config, length)
+    hours = n_tokens / per_second / 3600
+    rows = [("tokens", f"{n_tokens:,.0f}"), ("tokens per second", f"{per_second:,.0f}"), ("time", duration(hours))]
+    rows.append(("cost", f"${hours * price:,.2f}" if price is not None else "give --price, dollars per hour"))
+    return table(f"training on one {name} ({card.flops / 1e12:,.0f} TFLOP/s peak, {mfu:.0%} of it reached)", rows)
+
+
+def fit(needed: float, card: Card) -> str:
+    """Whether training fits into the card's memory."""
+    answer = "fits" if needed <= card.memory_gb * 1e9 else "does not fit: take a smaller batch, or recompute"
+    return f"\n  {gigabytes(needed)} of {card.memory_gb:g} GB under bf16 autocast: {answer}"
+
+
+def decoding_speed(config: ModelConfig, dtype: str, batch_size: int, length: int, name: str, card: Card) -> str:
+    """The bound that memory sets: for each new token of the batch, all weights and the cache are read once."""
+    if isinstance(config, BertConfig):
+        return ""
+    size = n_parameters(config) * BYTES[dtype] + cache_bytes(config, batch_size, length, BYTES[dtype])
+    if size > card.memory_gb * 1e9:
+        return f"decoding on one {name}: {gigabytes(size)} do not fit into its {card.memory_gb:g} GB"
+    per_second = batch_size * card.bandwidth_gb * 1e9 / size
+    rows = [("tokens per second, at most", f"{per_second:,.0f}"), ("each text", f"{per_second / batch_size:,.0f}")]
+    return table(f"decoding on one {name} ({card.bandwidth_gb:,.0f} GB/s), {batch_size} texts, {dtype}", rows)
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def table(title: str, rows: Sequence[Sequence[str]], columns: Sequence[str] = ()) -> str:
+    """Rows under a title: first cells to the left, the others to the right.
+
+    >>> print(table("weights", [("head", "1"), ("body", "100")]))
+    weights
+      head    1
+      body  100
+    """
+    cells = [("", *columns), *rows] if columns else list(rows)
+    widths = [max(len(row[i]) for row in cells if i < len(row)) for i in range(max(map(len, cells)))]
+    lines = [title]
+    for first, *others in cells:
+        padded = [cell.rjust(width) for cell, width in zip(others, widths[1:])]
+        lines.append(("  " + "  ".join([first.ljust(widths[0]), *padded])).rstrip())
+    return "\n".join(lines)
+
+
+def gigabytes(n: float) -> str:
+    return f"{n / 1e9:,.3f} GB"
+
+
+def millions(n: float) -> str:
+    return f"{n / 1e6:,.3f}"
+
+
+def duration(hours: float) -> str:
+    """A time in the unit that suits it: "3.2 minutes", "2.0 days"."""
+    for unit, size in (("years", 365.25 * 24), ("days", 24.0), ("hours", 1.0), ("minutes", 1 / 60)):
+        if hours >= size * 1.5:
+            return f"{hours / size:,.1f} {unit}"
+    return f"{math.ceil(hours * 3600):,} seconds"
