@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .data import IGNORE, Batcher
+from .data import IGNORE
 from .memory import keep_freed_memory
 from .nn import Module
 from .optim import SGD, AdamW, Optimizer, clip_grad_norm_, param_groups
@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from .train import TrainConfig
 
 Model = Any  # a Module with `config` (a dataclass) and, on NumPy, `rng` (the generator of its dropout)
-Batch = tuple[np.ndarray, np.ndarray]  # ids and targets, both (B, T) int64
+Batch = tuple[np.ndarray, ...]  # what the model is called with, int64: its inputs (B, T), the targets last
+
+
+class Batches(Protocol):
+    """Training batches for ever, from a position that can be saved: a Batcher, or one around another."""
+
+    def next(self) -> Batch: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Engine(Protocol):
@@ -47,13 +57,13 @@ class Engine(Protocol):
     def read(self, *scalars: Any) -> tuple[float, ...]:
         """Python floats, the same on every rank, of what the methods above returned."""
 
-    def batch_loss(self, ids: np.ndarray, targets: np.ndarray) -> float:
-        """The sum of the token losses in nats, without gradient, dropout or label smoothing. Ranks share the rows."""
+    def batch_loss(self, *batch: np.ndarray) -> float:
+        """The sum of a batch's token losses in nats; no gradient, dropout or label smoothing. Ranks share the rows."""
 
     def agree(self, value: float) -> float:
         """The largest `value` of any rank, so that all stop, and decay their learning rate, together."""
 
-    def batches(self, batcher: Batcher) -> Any:
+    def batches(self, batcher: Batches) -> Batches:
         """The batcher itself, or something that makes its batches ahead of time and has its methods."""
 
     def gauges(self, tokens_per_second: float) -> dict[str, float]:
@@ -97,10 +107,10 @@ class NumpyEngine:
         self.model.zero_grad()
         # The mean over all tokens of the step. A mean of the micro-batches' means would be another number as soon as
         # one holds more padding than another: so each adds its sum of losses, divided by the count of all.
-        n_tokens = sum(count_targets(targets) for _, targets in micro_batches)
+        n_tokens = sum(count_targets(targets) for *_, targets in micro_batches)
         total = 0.0
-        for ids, targets in micro_batches:
-            loss = self.model(ids, targets, reduction="sum", label_smoothing=self.label_smoothing) * (1 / n_tokens)
+        for batch in micro_batches:
+            loss = self.model(*batch, reduction="sum", label_smoothing=self.label_smoothing) * (1 / n_tokens)
             loss.backward()  # gradients of several calls add up
             total += loss.item()
         return total
@@ -119,13 +129,13 @@ class NumpyEngine:
     def read(self, *scalars: float) -> tuple[float, ...]:
         return scalars
 
-    def batch_loss(self, ids: np.ndarray, targets: np.ndarray) -> float:
-        return batch_loss(self.model, ids, targets)
+    def batch_loss(self, *batch: np.ndarray) -> float:
+        return batch_loss(self.model, *batch)
 
     def agree(self, value: float) -> float:
         return value
 
-    def batches(self, batcher: Batcher) -> Batcher:
+    def batches(self, batcher: Batches) -> Batches:
         return batcher
 
     def gauges(self, tokens_per_second: float) -> dict[str, float]:
@@ -160,12 +170,12 @@ def make_optimizer(model: Module, config: TrainConfig) -> Optimizer:
     return AdamW(groups, config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
 
 
-def batch_loss(model: Model, ids: np.ndarray, targets: np.ndarray) -> float:
-    """The sum of a NumPy model's token losses in nats, dropout off, no gradients kept."""
+def batch_loss(model: Model, *batch: np.ndarray) -> float:
+    """The sum of a NumPy model's token losses over a batch in nats, dropout off, no gradients kept."""
     was_training = model.training
     model.eval()
     with no_grad():
-        total = model(ids, targets, reduction="sum").item()
+        total = model(*batch, reduction="sum").item()
     model.train(was_training)
     return total
 

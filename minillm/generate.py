@@ -155,6 +155,7 @@ def decode_steps(
     the model, until every row has `max_new_tokens` new ids. So rows of different length need neither padding nor
     masks, and each is computed exactly as if it were alone.
     """
+    check_continues(model)
     if len(prompts) == 0 or min(len(p) for p in prompts) == 0:
         raise ValueError(
             "generate: each prompt needs at least one id. To start from nothing, begin with the tokenizer's "
@@ -185,6 +186,20 @@ def decode_steps(
                 ids[row, position] = step[row]
         if step:
             yield step
+
+
+def check_continues(model: Any) -> None:
+    """Raise ValueError for a model that cannot continue a text."""
+    if hasattr(model, "given"):
+        raise ValueError(
+            f"generate: {type(model).__name__} answers a source text, it does not continue one. In Python, give it the "
+            "source first: generate(model.given(source), [[start_id]], ...)."
+        )
+    if not hasattr(model, "new_cache"):
+        raise ValueError(
+            f"generate: {type(model).__name__} fills in hidden tokens of a text, seeing what stands left and right of "
+            "them; it was not trained to continue one. Generate with a gpt, llama or lstm model."
+        )
 
 
 def window_start(length: int, context: int) -> int:

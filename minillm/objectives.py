@@ -1,7 +1,8 @@
 """What a model is asked to do with a text: how a batch of tokens becomes its inputs and targets.
 
-A decoder predicts the next token; its batches are used as they come. An encoder fills in hidden tokens (`MaskedLM`). An
-encoder–decoder writes one text after reading another (`SpanCorruption`, `Copy`). An objective is called with
+A decoder predicts the next token: its batches are used as they come (`NextToken`). An encoder fills in hidden tokens
+(`MaskedLM`). An encoder–decoder writes one text after reading another (`SpanCorruption`, `Copy`). An objective is
+called with
 
     objective(ids, targets, first) -> the model's positional arguments, the targets last: loss = model(*batch)
 
@@ -22,6 +23,8 @@ import numpy as np
 from .data import IGNORE
 
 Array = np.ndarray
+MASKING_TOKENS = ("[MASK]", "[PAD]")
+SPAN_TOKENS = ("<pad>", "<s>", "</s>")
 
 
 class Objective(Protocol):
@@ -29,6 +32,14 @@ class Objective(Protocol):
 
     @property
     def vocab_size(self) -> int: ...
+
+    @property
+    def whole_text(self) -> bool:
+        """Whether each token of a text is predicted, from those before it: then the loss is the text's information."""
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        """What the model's config must say, so that it can be trained so; its vocab_size may also be larger."""
 
     def __call__(self, ids: Array, targets: Array, first: int) -> tuple[Array, ...]:
         """A next-token batch -> the model's arguments."""
@@ -62,6 +73,21 @@ def prepare(batches: Iterable[tuple[Array, Array]], objective: Objective) -> Ite
 
 
 @dataclass(frozen=True)
+class NextToken:
+    """A language model's task: each token from those before it. The batches are this already."""
+
+    vocab_size: int
+    whole_text = True
+
+    def __call__(self, ids: Array, targets: Array, first: int) -> tuple[Array, Array]:
+        return ids, targets
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        return {"vocab_size": self.vocab_size}
+
+
+@dataclass(frozen=True)
 class MaskedLM:
     """BERT's task (Devlin et al. 2018, arXiv 1810.04805, section 3.1): predict 15% of the tokens from all the others.
 
@@ -78,12 +104,19 @@ class MaskedLM:
     rate: float = 0.15
     pad_id: int | None = None  # what padding becomes; None: what it was
     seed: int = 0
+    whole_text = False
 
     def __post_init__(self) -> None:
         check_rate("MaskedLM", self.rate)
         check_special("MaskedLM", self.vocab_size, mask_id=self.mask_id, pad_id=self.pad_id)
         if not 0 < self.random_below <= self.vocab_size:
             raise ValueError(f"MaskedLM: random_below = {self.random_below} must be from 1 to {self.vocab_size}.")
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        # One loss, on the hidden tokens: other heads would be left as they began.
+        heads = {"head": "mlm", "pooler": False, "next_sentence": False}
+        return {"vocab_size": self.vocab_size, "pad_id": self.pad_id, **heads}
 
     def __call__(self, ids: Array, targets: Array, first: int) -> tuple[Array, Array]:
         inputs, wanted = ids.copy(), np.full_like(ids, IGNORE)
@@ -123,6 +156,7 @@ class SpanCorruption:
     rate: float = 0.15
     mean_span: float = 3.0  # tokens
     seed: int = 0
+    whole_text = False
 
     def __post_init__(self) -> None:
         check_rate("SpanCorruption", self.rate)
@@ -132,6 +166,10 @@ class SpanCorruption:
         check_special(
             "SpanCorruption", self.vocab_size, start_id=self.start_id, end_id=self.end_id, pad_id=self.pad_id, **special
         )
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        return {"vocab_size": self.vocab_size, "pad_id": self.pad_id}
 
     def __call__(self, ids: Array, targets: Array, first: int) -> tuple[Array, Array, Array]:
         rows = []
@@ -175,9 +213,14 @@ class Copy:
     end_id: int
     pad_id: int
     vocab_size: int
+    whole_text = False
 
     def __post_init__(self) -> None:
         check_special("Copy", self.vocab_size, start_id=self.start_id, end_id=self.end_id, pad_id=self.pad_id)
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        return {"vocab_size": self.vocab_size, "pad_id": self.pad_id}
 
     def __call__(self, ids: Array, targets: Array, first: int) -> tuple[Array, Array, Array]:
         texts = [tokens[kept].tolist() for tokens, kept in zip(ids, targets != IGNORE)]
@@ -185,15 +228,35 @@ class Copy:
         return source, *shifted([[*text, self.end_id] for text in texts], self.start_id, self.pad_id)
 
 
+def special_tokens_for(model_type: str, context: int) -> list[str]:
+    """The special tokens that a tokenizer needs for training a model of this kind on texts of `context` tokens."""
+    if model_type == "bert":
+        return list(MASKING_TOKENS)
+    if model_type == "encoder-decoder":
+        return [*SPAN_TOKENS, *sentinels(context)]
+    return []
+
+
+def objective_for(model_type: str, vocab_size: int, special_tokens: dict[str, int], context: int) -> Objective:
+    """What a model of this kind is trained to do. Its random choices are the same in every run: the seed of a run
+    decides which text they fall on, and evaluations of different runs ask for the same tokens."""
+    if model_type == "bert":
+        return masked_lm_for(vocab_size, special_tokens)
+    if model_type == "encoder-decoder":
+        return span_corruption_for(vocab_size, special_tokens, context)
+    return NextToken(vocab_size)
+
+
 def masked_lm_for(vocab_size: int, special_tokens: dict[str, int], seed: int = 0) -> MaskedLM:
     """Masking for a tokenizer with `vocab_size` ids. Its own [MASK], [PAD], [CLS] and [SEP] are used if it has them
     (WordPiece); otherwise the ids after its last become mask and padding, and the model's vocabulary is that much
     larger."""
-    special = add_special(vocab_size, special_tokens, "[MASK]", "[PAD]")
+    special = add_special(vocab_size, special_tokens, *MASKING_TOKENS)
+    ordinary = set(range(vocab_size)) - set(special_tokens.values())
     return MaskedLM(
         mask_id=special["[MASK]"],
         vocab_size=max(vocab_size, *(i + 1 for i in special.values())),
-        random_below=vocab_size,
+        random_below=max(ordinary) + 1,
         never_hidden=tuple(sorted(special_tokens.values())),
         pad_id=special["[PAD]"],
         seed=seed,
@@ -204,9 +267,8 @@ def span_corruption_for(vocab_size: int, special_tokens: dict[str, int], context
     """Span corruption for a tokenizer with `vocab_size` ids and texts of up to `context` tokens. Padding, start, end
     and as many sentinels as such texts need become the ids after the tokenizer's last, where it has none of these
     names."""
-    n_sentinels = max(1, round(round(0.15 * context) / 3.0))
-    names = [f"<extra_id_{i}>" for i in range(n_sentinels)]
-    special = add_special(vocab_size, special_tokens, "<pad>", "<s>", "</s>", *names)
+    names = sentinels(context)
+    special = add_special(vocab_size, special_tokens, *SPAN_TOKENS, *names)
     return SpanCorruption(
         sentinel_ids=tuple(special[name] for name in names),
         start_id=special["<s>"],
@@ -215,6 +277,11 @@ def span_corruption_for(vocab_size: int, special_tokens: dict[str, int], context
         vocab_size=max(vocab_size, *(i + 1 for i in special.values())),
         seed=seed,
     )
+
+
+def sentinels(context: int) -> list[str]:
+    """T5's names of the sentinels that SpanCorruption needs for a text of up to `context` tokens."""
+    return [f"<extra_id_{i}>" for i in range(max(1, round(round(0.15 * context) / 3.0)))]
 
 
 def add_special(vocab_size: int, special_tokens: dict[str, int], *names: str) -> dict[str, int]:

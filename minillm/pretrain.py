@@ -15,10 +15,12 @@ from .config import ConfigError, Sections, build, nearest, read_toml, to_toml
 from .data import TokenDataset, load_report, pack
 from .engine import Engine, Model
 from .engine_config import EngineConfig, engine_class, process_rank
-from .models import GPTConfig, LlamaConfig, LSTMConfig, model_from_config
+from .models import GPTConfig, ModelConfig, config_class, model_from_config
+from .objectives import Objective, objective_for, special_tokens_for
 from .sizes import n_parameters
 from .tokenizers import load_tokenizer
 from .tokenizers.base import Tokenizer
+from .tokenizers.extend import with_special_tokens
 from .train import TrainConfig, TrainResult, new_run_folder, train
 
 CONFIG_FILE = "config.toml"
@@ -39,10 +41,11 @@ LARGE = 100_000_000  # parameters from which on a model's first weights are draw
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """The four sections of a config file. What [model] leaves out is GPT-2's; its vocab_size is the tokenizer's."""
+    """The four sections of a config file. What [model] leaves out is the default of its kind; the tokenizer gives the
+    vocab_size."""
 
     data: DataConfig
-    model: GPTConfig | LlamaConfig | LSTMConfig
+    model: ModelConfig
     train: TrainConfig
     engine: EngineConfig
 
@@ -66,7 +69,8 @@ def read_config(name: str | Path) -> Sections:
 def build_config(sections: Sections) -> tuple[PretrainConfig, Tokenizer]:
     """Check all sections and make their dataclasses; the tokenizer is loaded, since the model needs its vocab_size.
 
-    Raises ConfigError, naming section, key and value, and what `load_tokenizer` raises.
+    It gets the special tokens that the model's training needs and it lacks ([MASK] and [PAD] for BERT). Raises
+    ConfigError, naming section, key and value, and what `load_tokenizer` raises.
     """
     data = build(DataConfig, sections.get("data", {}), "[data]")
     for key in ("corpus", "tokenizer"):
@@ -74,21 +78,41 @@ def build_config(sections: Sections) -> tuple[PretrainConfig, Tokenizer]:
             raise ConfigError(f"[data]: {key} is not set: give --{key} PATH, or {key} = \"PATH\" in the config file")
     train_config = build(TrainConfig, sections.get("train", {}), "[train]")
     tokenizer = load_tokenizer(data.tokenizer)
-    model = {"vocab_size": tokenizer.vocab_size, **sections.get("model", {})}
     engine = build(EngineConfig, sections.get("engine", {}), "[engine]")
-    return PretrainConfig(data, build(model_config_class(model), model, "[model]"), train_config, engine), tokenizer
+    section = sections.get("model", {})
+    cls = model_config_class(section)
+    context = build(cls, {"vocab_size": tokenizer.vocab_size, **section}, "[model]").context
+    tokenizer = with_special_tokens(tokenizer, special_tokens_for(cls.model_type, context))
+    objective = objective_for(cls.model_type, tokenizer.vocab_size, tokenizer.special_tokens, context)
+    check_settings(section, objective)
+    model = build(cls, {**objective.model_settings, **section}, "[model]")
+    return PretrainConfig(data, model, train_config, engine), tokenizer
 
 
 def model_config_class(section: dict[str, Any]) -> Any:
-    """The config class that a [model] section asks for by its model_type: the models that predict the next token."""
-    kind = section.get("model_type", "gpt")
-    if kind == "gpt":
-        return GPTConfig
-    if kind == "llama":
-        return LlamaConfig
-    if kind == "lstm":
-        return LSTMConfig
-    raise ConfigError(f"[model]: model_type {kind!r} cannot be pretrained on plain text. Known: gpt, llama, lstm.")
+    """The config class that a [model] section asks for by its model_type, GPT's if it names none."""
+    try:
+        return config_class(section.get("model_type", "gpt"))
+    except ValueError as error:
+        raise ConfigError(f"[model]: {error}") from None
+
+
+def check_settings(section: dict[str, Any], objective: Objective) -> None:
+    """Raise ConfigError for a [model] section that cannot be trained to do what the objective asks."""
+    for key, needed in objective.model_settings.items():
+        given = section.get(key, needed)
+        if key == "vocab_size" and given < needed:
+            raise ConfigError(
+                f"[model]: vocab_size = {given} is too small for the tokenizer and the special tokens that this "
+                f"training needs: leave it out, or set it to {needed} or more"
+            )
+        if key != "vocab_size" and given != needed:
+            raise ConfigError(f"[model]: {key} = {given!r}, but pretraining needs {needed!r}: leave it out")
+
+
+def model_objective(config: ModelConfig, tokenizer: Tokenizer) -> Objective:
+    """What `pretrain` trains a model of this config to do. The tokenizer is the one saved with it."""
+    return objective_for(config.model_type, tokenizer.vocab_size, tokenizer.special_tokens, config.context)
 
 
 def packed(corpus: str | Path, split: str, tokenizer: Tokenizer, *, progress: bool = False) -> TokenDataset:
@@ -137,6 +161,7 @@ def pretrain(
         val_data,
         config.train,
         out_dir,
+        objective=model_objective(config.model, tokenizer),
         engine=engine,
         tokenizer=tokenizer,
         resume=resume,

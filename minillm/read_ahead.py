@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .data import Batcher
-from .engine import Batch
+from .engine import Batch, Batches
 
 
 class ReadAhead:
@@ -19,7 +18,7 @@ class ReadAhead:
     Its position is that of the batches handed out, as if nothing had been read ahead.
     """
 
-    def __init__(self, batcher: Batcher, depth: int, *, pin: bool):
+    def __init__(self, batcher: Batches, depth: int, *, pin: bool):
         self.batcher = batcher
         self.depth = depth
         self.pin = pin
@@ -35,10 +34,10 @@ class ReadAhead:
 
     def draw(self) -> tuple[Batch, dict[str, Any]]:
         """The next batch, and the batcher's position after it."""
-        ids, targets = self.batcher.next()
+        batch = self.batcher.next()
         if self.pin:
-            ids, targets = pinned(ids), pinned(targets)
-        return (ids, targets), self.batcher.state_dict()
+            batch = tuple(pinned(array) for array in batch)
+        return batch, self.batcher.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
         return self.position

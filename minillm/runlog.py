@@ -71,9 +71,11 @@ class RunLog:
         if not self.show:
             return
         self.note = f", val {row['val_loss']:.3f}"
+        bits = row["val_bits_per_byte"]
         self._bar.write(
             f"step {row['step']:>6}  train loss {self.smooth_loss:.4f}  val loss {row['val_loss']:.4f}  "
-            f"perplexity {row['val_perplexity'] or math.inf:.1f}  bits per byte {row['val_bits_per_byte']:.3f}"
+            f"perplexity {row['val_perplexity'] or math.inf:.1f}"
+            f"{'' if math.isnan(bits) else f'  bits per byte {bits:.3f}'}"
             f"{'  (best so far)' if row['best'] else ''}"
         )
 

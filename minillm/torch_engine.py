@@ -23,8 +23,8 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from .data import IGNORE, Batcher
-from .engine import Batch, Model, count_targets, peak_memory_gb
+from .data import IGNORE
+from .engine import Batch, Batches, Model, count_targets, peak_memory_gb
 from .engine_config import EngineConfig
 from .optim import param_groups
 from .port import allocate, array_of, assign, fill, to_torch, whole
@@ -117,7 +117,7 @@ class TorchEngine:
 
     # --- a step -------------------------------------------------------------------------------------------------------
 
-    def batches(self, batcher: Batcher) -> ReadAhead:
+    def batches(self, batcher: Batches) -> ReadAhead:
         return ReadAhead(batcher, self.config.grad_accumulation, pin=self.device.type == "cuda")
 
     def forward_backward(self, micro_batches: list[Batch]) -> torch.Tensor:
@@ -143,21 +143,21 @@ class TorchEngine:
         seed = np.random.SeedSequence([self.config.seed, self.steps, self.rank]).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(seed) >> 1)
         self.optimizer.zero_grad(set_to_none=True)
-        n_tokens = self.total(sum(count_targets(targets) for _, targets in micro_batches))
+        n_tokens = self.total(sum(count_targets(targets) for *_, targets in micro_batches))
         factor = self.loss_scale * self.world_size / n_tokens  # DDP and FSDP divide the sum over ranks by their number
         losses = []
-        for i, (ids, targets) in enumerate(micro_batches):
+        for i, batch in enumerate(micro_batches):
             with self.lost_peer(), self.averaging(last=i == len(micro_batches) - 1):
-                loss = self.loss_sum(self.module, ids, targets, self.config.label_smoothing)
+                loss = self.loss_sum(self.module, batch, self.config.label_smoothing)
                 (loss * factor).backward()
             losses.append(loss.detach())
         return self.total_tensor(torch.stack(losses).sum() / n_tokens)
 
-    def loss_sum(self, module: Any, ids: np.ndarray, targets: np.ndarray, label_smoothing: float = 0.0) -> torch.Tensor:
+    def loss_sum(self, module: Any, batch: Batch, label_smoothing: float = 0.0) -> torch.Tensor:
         dtype = LOW_PRECISION.get(self.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None and not self.sharded):
-            inputs = self.to_device(ids), self.to_device(targets)
-            loss = module(*inputs, reduction="sum", label_smoothing=label_smoothing)
+            arguments = [self.to_device(array) for array in batch]
+            loss = module(*arguments, reduction="sum", label_smoothing=label_smoothing)
         return loss.float() if loss.dtype in LOW_PRECISION.values() else loss
 
     def to_device(self, array: np.ndarray) -> torch.Tensor:
@@ -205,16 +205,16 @@ class TorchEngine:
     # --- beside the steps ---------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def batch_loss(self, ids: np.ndarray, targets: np.ndarray) -> float:
-        rows = -(-len(ids) // self.world_size)  # each rank takes as many, the last ones filled up with padding
+    def batch_loss(self, *batch: np.ndarray) -> float:
+        rows = -(-len(batch[0]) // self.world_size)  # each rank takes as many, the last ones filled up with padding
         mine = slice(self.rank * rows, (self.rank + 1) * rows)
-        my_ids, my_targets = ids[mine], targets[mine]
-        missing = ((0, rows - len(my_ids)), (0, 0))
-        my_ids, my_targets = np.pad(my_ids, missing), np.pad(my_targets, missing, constant_values=IGNORE)
+        *inputs, targets = (array[mine] for array in batch)
+        missing = ((0, rows - len(targets)), (0, 0))
+        my_batch = *(np.pad(array, missing) for array in inputs), np.pad(targets, missing, constant_values=IGNORE)
         was_training = self.model.training
         self.model.eval()
         with self.lost_peer():
-            loss = self.loss_sum(self.model, my_ids, my_targets)
+            loss = self.loss_sum(self.model, my_batch)
         if self.sharded:
             self.model.reshard()  # after a forward without a backward, the outermost weights are still whole
         self.model.train(was_training)

@@ -12,9 +12,10 @@ from typing import Any, Literal
 from .checkpoint import CheckpointError, check_tokenizer, find_checkpoint, read_checkpoint, save_checkpoint
 from .data import Batcher, TokenDataset
 from .diagnose import first_non_finite
-from .engine import Batch, Engine, Model, NumpyEngine
+from .engine import Batch, Batches, Engine, Model, NumpyEngine
 from .evaluate import Evaluation, evaluate
 from .interrupt import StopRequest
+from .objectives import NextToken, Objective, ObjectiveBatcher
 from .runlog import RunLog
 from .schedules import lr_factor
 from .tokenizers.base import Tokenizer
@@ -102,6 +103,7 @@ def train(
     config: TrainConfig,
     out_dir: str | Path,
     *,
+    objective: Objective | None = None,
     engine: Callable[[Model, TrainConfig], Engine] = NumpyEngine,
     tokenizer: Tokenizer | None = None,
     resume: bool = False,
@@ -109,6 +111,7 @@ def train(
 ) -> TrainResult:
     """Train `model` in place; leave `last/`, `best/` and `metrics.jsonl` in the folder `out_dir`.
 
+    `objective` makes batches into what the model is asked to do (objectives.py): to predict the next token if None.
     `engine` makes the engine, from the model and the config. `tokenizer` is saved with every checkpoint, and checked
     against the data and the model. With `resume` the run in `out_dir` goes on from `last/`: its losses are those of
     a run that was never interrupted, to the last bit (on the same machine; not under a time budget, where the
@@ -120,11 +123,14 @@ def train(
     out_dir = Path(out_dir)
     new = None if resume else new_run_folder(out_dir)  # before the engine, where several processes wait for each other
     run = engine(model, config)
-    batcher = Batcher(
-        train_data, config.batch_size, model.config.context, seed=config.seed, rank=run.rank, world_size=run.world_size
+    context = model.config.context
+    windows = Batcher(
+        train_data, config.batch_size, context, seed=config.seed, rank=run.rank, world_size=run.world_size
     )
     check_data(train_data, val_data, tokenizer, model.config.vocab_size)
-    batcher = run.batches(batcher)
+    objective = objective or NextToken(train_data.vocab_size)
+    batcher = run.batches(ObjectiveBatcher(windows, objective))
+    n_tokens = run.world_size * config.grad_accumulation * config.batch_size * context  # of the text, in a step
     state = new or restore(out_dir, run, batcher, tokenizer)
     evaluation = None
     reason = "finished"
@@ -146,7 +152,6 @@ def train(
                 raise diverged(run, micro_batches, state, loss, grad_norm, lr, out_dir)
 
             now = time.perf_counter()
-            n_tokens = run.world_size * sum(ids.size for ids, _ in micro_batches)
             state.step += 1
             state.tokens += n_tokens
             state.seconds = run.agree(now - began)
@@ -161,7 +166,8 @@ def train(
                     run.batch_loss,
                     val_data,
                     batch_size=config.batch_size,
-                    context=model.config.context,
+                    context=context,
+                    objective=objective,
                     max_tokens=config.eval_tokens,
                 )
                 is_best = note_evaluation(state, evaluation)
@@ -245,7 +251,7 @@ def new_run_folder(out_dir: Path) -> RunState:
 
 
 def save(
-    folder: Path, run: Engine, batcher: Batcher, state: RunState, config: TrainConfig, tokenizer: Tokenizer | None
+    folder: Path, run: Engine, batcher: Batches, state: RunState, config: TrainConfig, tokenizer: Tokenizer | None
 ) -> None:
     """Write a checkpoint. Every rank takes part, since each may hold a part of the arrays; rank 0 writes."""
     model_arrays, optimizer_arrays = run.model_arrays(), run.optimizer_arrays()
@@ -268,7 +274,7 @@ def save(
     )
 
 
-def restore(out_dir: Path, run: Engine, batcher: Batcher, tokenizer: Tokenizer | None) -> RunState:
+def restore(out_dir: Path, run: Engine, batcher: Batches, tokenizer: Tokenizer | None) -> RunState:
     """Give the engine and the batcher the state in `out_dir/last`. Raises CheckpointError before changing anything."""
     checkpoint = read_checkpoint(out_dir / "last")
     model_config = asdict(run.model.config)
@@ -297,7 +303,7 @@ def diverged(
     run: Engine, micro_batches: list[Batch], state: RunState, loss: float, grad_norm: float, lr: float, out_dir: Path
 ) -> TrainingDiverged:
     """The error for a step whose loss or gradient is not finite, with the layer where it began."""
-    where = first_non_finite(run.model, lambda: [run.batch_loss(ids, targets) for ids, targets in micro_batches])
+    where = first_non_finite(run.model, lambda: [run.batch_loss(*batch) for batch in micro_batches])
     last = find_checkpoint(out_dir / "last")
     kept = f"the last good checkpoint is {last}" if last is not None else "no checkpoint had been saved yet"
     return TrainingDiverged(

@@ -161,7 +161,7 @@ def test_the_tokenizer_own_special_tokens_are_used():
     assert (objective.mask_id, objective.pad_id, objective.vocab_size) == (4, 0, 30)
     assert objective.never_hidden == (0, 2, 3, 4)
     added = masked_lm_for(30, {"<|endoftext|>": 29})
-    assert (added.mask_id, added.pad_id, added.vocab_size, added.random_below) == (30, 31, 32, 30)
+    assert (added.mask_id, added.pad_id, added.vocab_size, added.random_below) == (30, 31, 32, 29)
     spans = span_corruption_for(30, {"</s>": 7}, context=40)
     assert spans.end_id == 7
     assert (spans.pad_id, spans.start_id, spans.sentinel_ids, spans.vocab_size) == (30, 31, (32, 33), 34)
