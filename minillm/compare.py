@@ -98,12 +98,13 @@ def bits_per_byte(
 def first_bytes(documents: Any, n_bytes: int) -> Any:
     """The documents' text up to about `n_bytes`, the last document cut."""
     for document in documents:
-        if n_bytes <= 0:
-            return
-        text = document.text.encode()[:n_bytes].decode(errors="ignore")
-        n_bytes -= len(text.encode()) or n_bytes
+        encoded = document.text.encode()
+        text = encoded[:n_bytes].decode(errors="ignore")  # no half characters
         if text:
             yield Document(text, document.source)
+        n_bytes -= len(encoded)
+        if n_bytes <= 0:
+            return
 
 
 class Loss:

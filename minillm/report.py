@@ -37,6 +37,8 @@ def inspect(
     length = length or config.context
     if not 1 <= length <= config.context:
         raise ValueError(f"length = {length} must be from 1 to the model's context, {config.context}.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size = {batch_size} must be at least 1.")
     sections = [
         about(checkpoint),
         parameters(config),
