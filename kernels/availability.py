@@ -62,12 +62,7 @@ def _wrong_device(q: torch.Tensor) -> str | None:
         return "TRITON_INTERPRET is set, so kernels run on the CPU; unset it, or move the tensors to the CPU"
     if torch.version.hip is None:
         major, minor = torch.cuda.get_device_capability(q.device)
-        needed = (8, 0) if q.dtype == torch.bfloat16 else (7, 5)
-        if (major, minor) < needed:
+        if major < 8:
             name = torch.cuda.get_device_name(q.device)
-            return (
-                f"{name} has compute capability {major}.{minor}, and {q.dtype} kernels need {needed[0]}.{needed[1]}; "
-                + ("use float16, or " if (major, minor) >= (7, 5) else "")
-                + "impl='sdpa'"
-            )
+            return f"{name} has compute capability {major}.{minor} and the kernels need 8.0 (Ampere); use impl='sdpa'"
     return None

@@ -68,7 +68,7 @@ _AMPERE: Table = _HOPPER | {  # 163 KB a program; each warp multiplies for itsel
     ("dkdv", 2):    _rows((64, 64, 4, 2), (64, 64, 4, 2), (64, 128, 8, 2), (64, 64, 8, 2), (32, 32, 8, 2)),
     ("dq", 2):      _rows((64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 8, 2), (64, 32, 8, 2)),
 }
-_SMALL: Table = _AMPERE | {  # the 99 KB of consumer cards, and the 64 KB of Turing
+_SMALL: Table = _AMPERE | {  # the 99 KB of consumer cards
     ("forward", 2): _rows((128, 64, 4, 3), (128, 64, 4, 3), (128, 32, 4, 3), (128, 32, 8, 3), (64, 32, 8, 2)),
     ("dq", 2):      _rows((64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 8, 2), (32, 32, 8, 2)),
 }
@@ -80,7 +80,7 @@ _INTERPRETER: Table = {
 }
 # fmt: on
 
-TABLES = {75: _SMALL, 80: _AMPERE, 86: _SMALL, 89: _SMALL, 90: _HOPPER, 100: _HOPPER, 120: _SMALL}
+TABLES = {80: _AMPERE, 86: _SMALL, 89: _SMALL, 90: _HOPPER, 100: _HOPPER, 120: _SMALL}
 
 
 def lookup(kernel: str, q: torch.Tensor) -> Config:

@@ -31,7 +31,7 @@ from .call import Call, interpreted
 from .configs import HEAD_SIZES, KERNELS, Config, key_of, shipped
 
 # Shared memory that one program may take, in bytes (CUDA programming guide, table of compute capabilities).
-SHARED_LIMIT = {75: 65536, 80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
+SHARED_LIMIT = {80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,18 @@ def test_reasons(device):
         flash_attention(wide, wide, wide)
 
 
+def test_reason_on_an_old_card(monkeypatch):
+    from minillm.kernels import availability, call
+
+    class OnACard:
+        device, dtype, shape = torch.device("cuda", 0), torch.float16, (1, 1, 4, 16)
+
+    monkeypatch.setattr(call, "interpreted", bool)  # bool() is False
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    assert "Tesla T4 has compute capability 7.5" in availability.flash_unavailable_reason(*[OnACard()] * 3)
+
+
 def in_fresh_python(code, **environment):
     import os
 
