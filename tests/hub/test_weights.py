@@ -36,6 +36,19 @@ def test_bfloat16_rounds_as_torch_does(array):
     assert np.array_equal(dtypes.decode(stored, "BF16")[~nan], expected.float().numpy()[~nan])
 
 
+@pytest.mark.parametrize(
+    ("bits", "expected"),
+    [(0x3F808000, 0x3F80), (0x3F818000, 0x3F82), (0x3F808001, 0x3F81), (0xBF818000, 0xBF82), (0x7F7FFFFF, 0x7F80)],
+)
+def test_bfloat16_in_the_middle_goes_to_the_even_one(bits, expected):
+    assert dtypes.encode(np.array([bits], np.uint32).view(np.float32), "BF16").tolist() == [expected]
+
+
+def test_no_nan_becomes_infinity_in_bfloat16():
+    nan = np.array([0x7F800001, 0xFF800001, 0x7FFFFFFF], np.uint32).view(np.float32)
+    assert np.isnan(dtypes.decode(dtypes.encode(nan, "BF16"), "BF16")).all()
+
+
 def test_every_bfloat16_survives():
     stored = np.arange(1 << 16, dtype=np.uint16)
     again = dtypes.encode(dtypes.decode(stored, "BF16"), "BF16")
