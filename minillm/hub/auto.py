@@ -90,15 +90,14 @@ class AutoModel:
             config = config_from_dict(values)
             if cls.head not in ("base", head_of(config)):
                 raise WeightsError(
-                    f"{folder} holds a {config.model_type!r} model made for {head_of(config)!r}; {cls.__name__} is for "
-                    f"{cls.head!r}."
+                    f"{folder} holds a {config.model_type!r} model made for {head_of(config)!r}; {cls.__name__} is "
+                    f"for {cls.head!r}."
                 )
             return config, True
         if values.get("model_type") not in cls.architectures and values.get("model_type") in configs.KNOWN:
             raise configs.ConfigurationError(
                 f"{folder}: {cls.__name__} is for {', '.join(cls.architectures) or 'models made by minillm'}, and "
-                "this is a "
-                f"{values['model_type']}."
+                f"this is a {values['model_type']}."
             )
 
         config = configs.from_hf(values, cls.head)

@@ -242,8 +242,8 @@ def llama_kind(config: LlamaConfig) -> str:
         return "llama"
     raise ConfigurationError(
         f"transformers has no architecture with qkv_bias = {config.qkv_bias}, out_bias = {config.out_bias} and "
-        "qk_norm = "
-        f"{config.qk_norm}: Llama has both biases or none, Qwen2 only the first, Qwen3 the norms and both or none."
+        f"qk_norm = {config.qk_norm}: Llama has both biases or none, Qwen2 only the first, Qwen3 the norms and both "
+        "or none."
     )
 
 

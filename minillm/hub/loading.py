@@ -99,8 +99,7 @@ def drop_twins(found: dict[str, Stored], expected: dict[str, str], where: Path |
         if not equal(found[twin], found[first]):
             raise WeightsError(
                 f"{where}: {twin} differs from {first}, though config.json ties them (tie_word_embeddings). For Llama "
-                "and "
-                "Qwen set tie_word_embeddings to false there; GPT-2 and BERT have no head of their own here."
+                "and Qwen set tie_word_embeddings to false there; GPT-2 and BERT have no head of their own here."
             )
         del found[twin]
 
@@ -115,8 +114,7 @@ def report_plan(plan: Plan, where: Path | str) -> None:
     if plan.fresh:
         warnings.warn(
             f"{where} has no weights for {shorten(plan.fresh)}: they were drawn at random. Train the model before you "
-            "rely "
-            "on what it says.",
+            "rely on what it says.",
             stacklevel=4,
         )
     if plan.unused:

@@ -32,8 +32,7 @@ def truncate(
     if strategy != "longest_first" and (n_a if strategy == "only_first" else n_b) < 1:  # nothing would remain of it
         raise ValueError(
             f"truncation = {strategy!r}: {len(a)} and {len(b or ())} ids cannot be cut to {limit} at one of them "
-            "only. Use "
-            "'longest_first'."
+            "only. Use 'longest_first'."
         )
     return cut(a, n_a, side), None if b is None else cut(b, n_b, side)
 

@@ -204,17 +204,26 @@ class PretrainedModel:
         top_k: int | None = None,
         top_p: float | None = None,
         eos_token_id: int | list[int] | None = None,
+        decoder_start_token_id: int | None = None,
         seed: int | None = None,
     ) -> list[list[int]]:
         """Each prompt's ids and then up to `max_new_tokens` new ones, ended by an end-of-text id if that came.
 
         `input_ids`: lists of ids, of any lengths, or arrays with an attention_mask, whose padding is left out. Greedy
-        by default, as in transformers; `eos_token_id` is that of generation_config.json or config.json.
+        by default, as in transformers; `eos_token_id` is that of generation_config.json or config.json. An
+        encoder–decoder takes the source as an array (B, S), padded with the model's pad_id, and gives the target,
+        which begins with `decoder_start_token_id`.
         """
-        if self.head not in ("causal", "seq2seq") or isinstance(self.model, EncoderDecoder):
+        if self.head not in ("causal", "seq2seq"):
             raise ValueError(
                 f"generate: a {type(self.model).__name__} with head {self.head!r} does not continue texts."
             )
+        model: Any = self.model
+        if isinstance(self.model, EncoderDecoder):  # what is continued is the target, which begins with one id
+            if decoder_start_token_id is None:
+                raise ValueError("generate: an encoder-decoder needs decoder_start_token_id, which begins each target.")
+            model = self.model.given(self.array(input_ids))
+            input_ids, attention_mask = [[decoder_start_token_id]] * len(input_ids), None
         rows = [np.asarray(row).tolist() for row in input_ids]
         if attention_mask is not None:
             rows = [[i for i, keep in zip(row, mask) if keep] for row, mask in zip(rows, attention_mask)]
@@ -222,7 +231,7 @@ class PretrainedModel:
             eos_token_id = (self.generation_config or {}).get("eos_token_id", self.config.values.get("eos_token_id"))
         stops = [] if eos_token_id is None else [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id)
         new = generate(
-            self.model,
+            model,
             rows,
             max_new_tokens=max_new_tokens,
             sampling=Sampling(temperature=temperature if do_sample else 0.0, top_k=top_k, top_p=top_p),

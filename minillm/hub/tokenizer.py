@@ -211,9 +211,8 @@ class PretrainedTokenizer:
         if padding not in (False, None, "do_not_pad"):
             if self.pad_token_id is None:
                 raise ValueError(
-                    "this tokenizer has no padding token. Set one: tokenizer.pad_token = tokenizer.eos_token will do, "
-                    "since "
-                    "the attention mask hides it."
+                    "this tokenizer has no padding token. Set one: tokenizer.pad_token = tokenizer.eos_token will "
+                    "do, since the attention mask hides it."
                 )
             values = {"input_ids": self.pad_token_id, "token_type_ids": self.config.get("pad_token_type_id", 0)}
             length = max(map(len, ids), default=0)
@@ -364,8 +363,7 @@ def to_tensors(inputs: Inputs, kind: str) -> Inputs:
     if len(lengths) > 1:
         raise ValueError(
             f"the texts have {min(lengths)} to {max(lengths)} tokens, and a tensor needs rows of one length: pass "
-            "padding=True "
-            "(and truncation=True if some are too long for the model)."
+            "padding=True (and truncation=True if some are too long for the model)."
         )
     arrays = {name: np.array(rows, dtype=np.int64) for name, rows in inputs.items()}
     if kind == "np":

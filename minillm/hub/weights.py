@@ -79,8 +79,7 @@ def read_folder(folder: Path) -> dict[str, Stored]:
     if pickles:
         raise WeightsError(
             f"{folder} has its weights in {pickles[0]}, a pickle: reading one can run any program that is hidden in "
-            "it, so "
-            f"minillm does not. If you trust where it comes from, convert it where transformers is installed:\n"
+            "it, so minillm does not. If you trust where it comes from, convert it where transformers is installed:\n"
             f"  from transformers import AutoModel\n"
             f"  AutoModel.from_pretrained({str(folder)!r}).save_pretrained('converted')  # writes {SINGLE}\n"
             f"(with the class that config.json names under 'architectures' in place of AutoModel, to keep its head)"
@@ -101,13 +100,12 @@ def read_shards(folder: Path) -> dict[str, Stored]:
         if name in ("", ".", "..") or "/" in name or "\\" in name or not name.endswith(".safetensors"):
             raise WeightsError(
                 f"{path} sends tensors to {name!r}. A shard must be a .safetensors file beside the index, no path: an "
-                "index "
-                "from a stranger must not reach other files."
+                "index from a stranger must not reach other files."
             )
     if absent := [name for name in files if not (folder / name).exists()]:
         raise WeightsError(
-            f"{folder} lacks {len(absent)} of {len(files)} shards: {', '.join(absent)}. Download them again, into this "
-            "folder."
+            f"{folder} lacks {len(absent)} of {len(files)} shards: {', '.join(absent)}. Download them again, into "
+            "this folder."
         )
     tensors: dict[str, Stored] = {}
     for file in files:
@@ -115,8 +113,7 @@ def read_shards(folder: Path) -> dict[str, Stored]:
             if weight_map.get(name) != file:
                 raise WeightsError(
                     f"{folder / file} holds {name!r}, which {INDEX} places in {weight_map.get(name, 'no file')}: the "
-                    "files "
-                    "do not belong together."
+                    "files do not belong together."
                 )
             tensors[name] = stored
     if lost := [name for name in weight_map if name not in tensors]:
@@ -252,8 +249,7 @@ def common_dtype(tensors: Mapping[str, Stored]) -> str:
         if stored.code not in NAMES:
             raise WeightsError(
                 f"{stored.file}: {name!r} is {stored.code}; only {', '.join(NAMES)} can be read. Quantized weights "
-                "must be "
-                "converted back to floats first."
+                "must be converted back to floats first."
             )
         sizes[stored.code] = sizes.get(stored.code, 0) + stored.size
     return NAMES[max(sizes, key=sizes.__getitem__)] if sizes else "float32"

@@ -6,17 +6,30 @@ import numpy as np
 import pytest
 import safetensors
 
+from minillm.generate import Sampling, generate
 from minillm.hub import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     ConfigurationError,
     PretrainedModel,
     WeightsError,
 )
-from minillm.models import GPT, LSTM, Bert, BertConfig, GPTConfig, Llama, LlamaConfig, LSTMConfig
+from minillm.models import (
+    GPT,
+    LSTM,
+    Bert,
+    BertConfig,
+    EncoderDecoder,
+    EncoderDecoderConfig,
+    GPTConfig,
+    Llama,
+    LlamaConfig,
+    LSTMConfig,
+)
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -343,6 +356,29 @@ def test_a_model_made_here_is_a_transformers_model(name, tmp_path):
         expected = loaded(torch.tensor(ids))[0].numpy()
     assert np.abs(model(ids).data - expected).max() < 1e-5
     assert loaded.config.eos_token_id is None  # not the 50256 that a vocabulary of 61 lacks
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+def test_an_encoder_decoder_in_our_own_format(engine, tmp_path):
+    config = EncoderDecoderConfig(61, context=16, n_layers=1, n_heads=2, d_model=8, d_ff=12, dropout=0.0, pad_id=0)
+    model = EncoderDecoder(config, np.random.default_rng(2)).eval()
+    PretrainedModel(model).save_pretrained(tmp_path, max_shard_size="1KB")
+    again = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, engine=engine)
+    source, target = np.array([[5, 6, 7], [8, 9, 0]]), np.array([[1, 4], [1, 3]])
+    arrays = [torch.tensor(a) if engine == "torch" else a for a in (source, target)]
+    output = again(arrays[0], decoder_input_ids=arrays[1], labels=arrays[1])
+    expected = model(source, target, target).item()
+    assert float(output.loss.item()) == pytest.approx(expected, abs=1e-5)
+    assert tuple(output.logits.shape) == (2, 2, 61)
+    new = generate(model.given(source), [[1], [1]], max_new_tokens=5, sampling=Sampling(temperature=0))
+    made = again.generate(arrays[0], max_new_tokens=5, decoder_start_token_id=1)
+    assert made == [[1, *row] for row in new]
+    with pytest.raises(ValueError, match="needs decoder_input_ids"):
+        again(arrays[0])
+    with pytest.raises(ValueError, match="needs decoder_start_token_id"):
+        again.generate(arrays[0])
+    with pytest.raises(WeightsError, match="made for 'seq2seq'"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
 def test_a_shape_that_no_architecture_has_is_refused(tmp_path):
