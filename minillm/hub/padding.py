@@ -1,8 +1,12 @@
-"""Texts of different lengths to rows of one length: what is too long is cut, what is short is padded."""
+"""Texts of different lengths to rows of one length: what is too long is cut, what is short is padded, and
+the rows become tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 
 def truncate(
@@ -64,3 +68,32 @@ def pad(
         fillers = [[values.get(name, 0)] * (length - len(row)) for row in rows]
         padded[name] = [row + filler if side == "right" else filler + row for row, filler in zip(rows, fillers)]
     return padded
+
+
+class Inputs(dict[str, Any]):
+    """What a tokenizer makes of texts: input_ids, attention_mask and token_type_ids, for `model(**inputs)`."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self:
+            return self[name]
+        raise AttributeError(f"these inputs have no {name!r}, only {', '.join(self)}")
+
+    def to(self, device: Any) -> Inputs:
+        """The same on another device (PyTorch)."""
+        return Inputs({name: value.to(device) for name, value in self.items()})
+
+
+def to_tensors(inputs: Inputs, kind: str) -> Inputs:
+    """Rows of equal length as int64 arrays (B, T), "np", or torch tensors, "pt"."""
+    lengths = {len(row) for row in inputs["input_ids"]}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"the texts have {min(lengths)} to {max(lengths)} tokens, and a tensor needs rows of one length: pass "
+            "padding=True (and truncation=True if some are too long for the model)."
+        )
+    arrays = {name: np.array(rows, dtype=np.int64) for name, rows in inputs.items()}
+    if kind == "np":
+        return Inputs(arrays)
+    import torch
+
+    return Inputs({name: torch.from_numpy(array) for name, array in arrays.items()})

@@ -16,7 +16,7 @@ import numpy as np
 from ..tokenizers import Tokenizer, load_tokenizer
 from ..tokenizers.files import TOKENIZER_JSON, read_json, write_json, write_text
 from .chat import render_chat
-from .padding import pad, truncate
+from .padding import Inputs, pad, to_tensors, truncate
 from .places import find_folder
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -37,19 +37,6 @@ CLASS_OF_MODEL = {
     "qwen3": "Qwen2Tokenizer",
 }
 UNLIMITED = 10**9  # files write 1e30 for "no limit"
-
-
-class Inputs(dict[str, Any]):
-    """What a tokenizer makes of texts: input_ids, attention_mask and token_type_ids, for `model(**inputs)`."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name in self:
-            return self[name]
-        raise AttributeError(f"these inputs have no {name!r}, only {', '.join(self)}")
-
-    def to(self, device: Any) -> Inputs:
-        """The same on another device (PyTorch)."""
-        return Inputs({name: value.to(device) for name, value in self.items()})
 
 
 class AutoTokenizer:
@@ -355,19 +342,3 @@ def template_in(config: Mapping[str, Any]) -> str | None:
     if isinstance(value, list):
         return {entry["name"]: entry["template"] for entry in value}.get("default")
     return value
-
-
-def to_tensors(inputs: Inputs, kind: str) -> Inputs:
-    """Rows of equal length as int64 arrays (B, T), "np", or torch tensors, "pt"."""
-    lengths = {len(row) for row in inputs["input_ids"]}
-    if len(lengths) > 1:
-        raise ValueError(
-            f"the texts have {min(lengths)} to {max(lengths)} tokens, and a tensor needs rows of one length: pass "
-            "padding=True (and truncation=True if some are too long for the model)."
-        )
-    arrays = {name: np.array(rows, dtype=np.int64) for name, rows in inputs.items()}
-    if kind == "np":
-        return Inputs(arrays)
-    import torch
-
-    return Inputs({name: torch.from_numpy(array) for name, array in arrays.items()})
