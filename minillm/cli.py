@@ -58,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     p = add_command(subparsers, "quickstart", commands.quickstart, "from raw text to a trained model in four minutes")
     p.add_argument("--out", default="runs/quickstart", metavar="FOLDER", help="run folder to make")
-    p.add_argument("--seconds", type=float, default=150.0, help="time to train for; a few are enough to see the road")
+    p.add_argument("--seconds", type=float, default=190.0, help="time to train for; a few are enough to see the road")
     p.add_argument("--seed", type=int, default=1337, help="of the initial weights and the order of the data")
     p.add_argument("--overwrite", action="store_true", help="replace an earlier quickstart in the folder")
 

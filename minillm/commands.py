@@ -140,8 +140,8 @@ def pretrain_run(arguments: argparse.Namespace) -> int:
 
 def evaluate_run(arguments: argparse.Namespace) -> int:
     from .checkpoint import checkpoint_in, load_model_and_tokenizer
-    from .engine import batch_loss
     from .evaluate import evaluate
+    from .threads import Replicas
 
     model, tokenizer = load_model_and_tokenizer(arguments.run)
     with tempfile.TemporaryDirectory() as folder:
@@ -151,7 +151,7 @@ def evaluate_run(arguments: argparse.Namespace) -> int:
             data = packed(corpus_of(arguments.run), arguments.split, tokenizer)
         context = arguments.context or model.config.context
         result = evaluate(
-            lambda *batch: batch_loss(model, *batch),
+            Replicas(model).batch_loss,
             data,
             batch_size=arguments.batch_size,
             context=context,

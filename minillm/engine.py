@@ -60,6 +60,9 @@ class Engine(Protocol):
     def batch_loss(self, *batch: np.ndarray) -> float:
         """The sum of a batch's token losses in nats; no gradient, dropout or label smoothing. Ranks share the rows."""
 
+    def rerun(self, micro_batches: list[Batch]) -> None:
+        """The forward passes of a step once more, through `model` itself, whose layers somebody is looking at."""
+
     def agree(self, value: float) -> float:
         """The largest `value` of any rank, so that all stop, and decay their learning rate, together."""
 
@@ -131,6 +134,10 @@ class NumpyEngine:
 
     def batch_loss(self, *batch: np.ndarray) -> float:
         return batch_loss(self.model, *batch)
+
+    def rerun(self, micro_batches: list[Batch]) -> None:
+        for batch in micro_batches:
+            batch_loss(self.model, *batch)
 
     def agree(self, value: float) -> float:
         return value

@@ -10,22 +10,31 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """What runs the training loop. All keys but the name are PyTorch's."""
+    """What runs the training loop. All keys but the first two are PyTorch's."""
 
-    name: Literal["numpy", "torch"] = "numpy"
+    name: Literal["numpy", "torch"] = "numpy"  # or torch
+    threads: int = 0  # numpy: threads that share each batch; 0: one for each core; 1: none, for stepping through
     device: str = "auto"  # "cuda", "mps" or "cpu"; auto: the first of these that is there
     precision: Literal["auto", "full", "bf16", "fp16"] = "auto"  # full: the weights' own; auto: bf16 or fp16 on a GPU
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on a CUDA device
     parallel: Literal["ddp", "fsdp"] = "ddp"  # under torchrun: each process holds the whole model, or a part of it
     recompute: bool = False  # run each block's forward again in backward: less memory, a third more work
 
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ValueError(f"threads must be 0 or more, got {self.threads}")
+
 
 def engine_class(config: EngineConfig) -> Any:
     """What `train` takes as its engine. Raises ImportError where PyTorch is asked for and not installed."""
     if config.name == "numpy":
-        from .engine import NumpyEngine
+        if config.threads == 1:
+            from .engine import NumpyEngine
 
-        return NumpyEngine
+            return NumpyEngine
+        from .threads import ThreadedNumpyEngine
+
+        return partial(ThreadedNumpyEngine, threads=config.threads)
     try:
         import torch  # noqa: F401
     except ImportError as error:

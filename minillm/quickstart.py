@@ -16,11 +16,12 @@ from typing import Any
 from .baselines import NGramModel, xz_bits_per_byte
 from .checkpoint import load_model_and_tokenizer
 from .data import build_corpus, corpus_documents, corpus_text, stdlib_documents
-from .engine import batch_loss, peak_memory_gb
+from .engine import peak_memory_gb
 from .evaluate import Evaluation, evaluate
 from .generate import Sampling, stream_text
 from .pretrain import packed, pretrain, read_config
 from .runlog import read_metrics
+from .threads import Replicas
 from .tokenizers import BPETokenizer
 from .tokenizers.show import render
 from .train import TrainResult
@@ -30,7 +31,7 @@ BYTES_PER_SECOND = 100_000  # of training time: more text than can be read in it
 PROMPTS = ("def read", "class Queue", "import")
 
 
-def quickstart(out: str | Path, *, seconds: float = 150.0, seed: int = 1337, overwrite: bool = False) -> int:
+def quickstart(out: str | Path, *, seconds: float = 190.0, seed: int = 1337, overwrite: bool = False) -> int:
     """Make the run folder `out`, training for `seconds`; returns the exit status (130 if stopped by Ctrl-C).
 
     Raises FileExistsError if the folder holds something already and `overwrite` is False, or is no quickstart's.
@@ -73,9 +74,7 @@ def quickstart(out: str | Path, *, seconds: float = 150.0, seed: int = 1337, ove
     say(5, "Evaluate on the held-out modules, beside models that only count, and a compressor")
     print("  read minillm/evaluate.py and baselines.py")
     model, _ = load_model_and_tokenizer(out / "best")
-    evaluation = evaluate(
-        lambda ids, targets: batch_loss(model, ids, targets), val_data, batch_size=16, context=model.config.context
-    )
+    evaluation = evaluate(Replicas(model).batch_loss, val_data, batch_size=16, context=model.config.context)
     table = compare(out / "corpus", evaluation)
     print(indent(format_table(table)))
     print(f"  the GPT has read {result.state.tokens:,} tokens, the others all {len(train_data):,} of the training text")

@@ -28,7 +28,7 @@ from .engine import Batch, Batches, Model, count_targets, peak_memory_gb
 from .engine_config import EngineConfig
 from .optim import param_groups
 from .port import allocate, array_of, assign, fill, to_torch, whole
-from .read_ahead import ReadAhead
+from .torch_read_ahead import ReadAhead
 from .sizes import training_flops
 from .torch_machine import (
     LOW_PRECISION,
@@ -219,6 +219,10 @@ class TorchEngine:
             self.model.reshard()  # after a forward without a backward, the outermost weights are still whole
         self.model.train(was_training)
         return self.total_tensor(loss).item()
+
+    def rerun(self, micro_batches: list[Batch]) -> None:
+        for batch in micro_batches:
+            self.batch_loss(*batch)
 
     def agree(self, value: float) -> float:
         return self.total(value, dist.ReduceOp.MAX)

@@ -303,7 +303,7 @@ def diverged(
     run: Engine, micro_batches: list[Batch], state: RunState, loss: float, grad_norm: float, lr: float, out_dir: Path
 ) -> TrainingDiverged:
     """The error for a step whose loss or gradient is not finite, with the layer where it began."""
-    where = first_non_finite(run.model, lambda: [run.batch_loss(*batch) for batch in micro_batches])
+    where = first_non_finite(run.model, lambda: run.rerun(micro_batches))
     last = find_checkpoint(out_dir / "last")
     kept = f"the last good checkpoint is {last}" if last is not None else "no checkpoint had been saved yet"
     return TrainingDiverged(

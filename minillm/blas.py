@@ -1,0 +1,66 @@
+"""How many threads NumPy's matrix products use: read it, and change it for a while.
+
+NumPy leaves products to a BLAS library, in most installations OpenBLAS, whose functions for this are found in the
+library that is loaded already. With another BLAS (MKL, Apple's Accelerate) nothing is found and nothing is changed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+
+def blas_threads() -> int | None:
+    """The number of threads of a large product: as many as cores, or as OPENBLAS_NUM_THREADS says; None if unknown."""
+    functions = _openblas()
+    return functions[0]() if functions is not None else None
+
+
+@contextmanager
+def limit_blas_threads(n: int) -> Iterator[None]:
+    """Inside, products of the whole process use at most `n` threads, where the BLAS library is OpenBLAS."""
+    functions = _openblas()
+    if functions is None:
+        yield
+        return
+    get, set_to = functions
+    before = get()
+    set_to(min(n, before))
+    try:
+        yield
+    finally:
+        set_to(before)
+
+
+@functools.cache
+def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
+    """OpenBLAS's functions to get and to set the number of threads, in the library that NumPy uses."""
+    for path in _libraries():
+        try:
+            library = ctypes.CDLL(str(path))
+        except OSError:
+            continue
+        for name in ("scipy_openblas_{}_num_threads64_", "scipy_openblas_{}_num_threads", "openblas_{}_num_threads64_",
+                     "openblas_{}_num_threads"):  # fmt: skip
+            if hasattr(library, name.format("get")):
+                get, set_to = getattr(library, name.format("get")), getattr(library, name.format("set"))
+                get.restype, set_to.argtypes, set_to.restype = ctypes.c_int, [ctypes.c_int], None
+                return get, set_to
+    return None
+
+
+def _libraries() -> list[Path]:
+    """Files that may be NumPy's OpenBLAS: what its wheel brings along, then what this process has loaded."""
+    package = Path(np.__file__).parent
+    folders = (package.parent / "numpy.libs", package / ".dylibs", package / ".libs")
+    found = [path for folder in folders for path in sorted(folder.glob("*openblas*"))]
+    if sys.platform.startswith("linux"):
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        found += [Path(line.split(maxsplit=5)[5]) for line in lines if "openblas" in line]
+    return found
