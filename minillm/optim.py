@@ -173,9 +173,9 @@ class AdamW(Optimizer):
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum (Sutskever et al. 2013, in the form that torch uses).
 
-        g ← g + λ·p                  L2 decay, added to the gradient
-        b ← μ·b + g                  momentum, from b = 0
-        p ← p − lr·b                 or, with nesterov, p ← p − lr·(g + μ·b)
+    g ← g + λ·p                  L2 decay, added to the gradient
+    b ← μ·b + g                  momentum, from b = 0
+    p ← p − lr·b                 or, with nesterov, p ← p − lr·(g + μ·b)
     """
 
     def __init__(

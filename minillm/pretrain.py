@@ -75,7 +75,7 @@ def build_config(sections: Sections) -> tuple[PretrainConfig, Tokenizer]:
     data = build(DataConfig, sections.get("data", {}), "[data]")
     for key in ("corpus", "tokenizer"):
         if not getattr(data, key):
-            raise ConfigError(f"[data]: {key} is not set: give --{key} PATH, or {key} = \"PATH\" in the config file")
+            raise ConfigError(f'[data]: {key} is not set: give --{key} PATH, or {key} = "PATH" in the config file')
     train_config = build(TrainConfig, sections.get("train", {}), "[train]")
     tokenizer = load_tokenizer(data.tokenizer)
     engine = build(EngineConfig, sections.get("engine", {}), "[engine]")

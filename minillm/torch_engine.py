@@ -28,7 +28,6 @@ from .engine import Batch, Batches, Model, count_targets, peak_memory_gb
 from .engine_config import EngineConfig
 from .optim import param_groups
 from .port import allocate, array_of, assign, fill, to_torch, whole
-from .torch_read_ahead import ReadAhead
 from .sizes import training_flops
 from .torch_machine import (
     LOW_PRECISION,
@@ -37,6 +36,7 @@ from .torch_machine import (
     join_processes,
     peak_flops,
 )
+from .torch_read_ahead import ReadAhead
 
 if TYPE_CHECKING:
     from .train import TrainConfig

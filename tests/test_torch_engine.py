@@ -27,10 +27,10 @@ from minillm.pretrain import (  # noqa: E402
     model_config_class,
     read_config,
 )
-from minillm.torch_read_ahead import ReadAhead  # noqa: E402
 from minillm.runlog import read_metrics  # noqa: E402
 from minillm.sizes import n_parameters, training_flops, training_memory  # noqa: E402
 from minillm.torch_engine import TorchEngine  # noqa: E402
+from minillm.torch_read_ahead import ReadAhead  # noqa: E402
 from minillm.train import TrainConfig, TrainingDiverged, train  # noqa: E402
 
 

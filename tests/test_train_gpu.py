@@ -18,8 +18,8 @@ from minillm.data import Batcher  # noqa: E402
 from minillm.engine_config import EngineConfig  # noqa: E402
 from minillm.models import GPT, GPTConfig  # noqa: E402
 from minillm.port import sketch  # noqa: E402
-from minillm.torch_read_ahead import ReadAhead  # noqa: E402
 from minillm.torch_engine import TorchEngine  # noqa: E402
+from minillm.torch_read_ahead import ReadAhead  # noqa: E402
 
 BENCH = Path(__file__).parent / "bench"
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
