@@ -35,7 +35,8 @@ class Replicas:
         self.pool = ThreadPoolExecutor(n, thread_name_prefix="rows")
 
     def on_rows(self, function: Callable[..., float], batch: Batch, *arguments: Any) -> float:
-        """The sum of `function(replica, rows, *arguments)` over all threads, each with its share of the batch's rows."""
+        """The sum of `function(replica, rows, *arguments)` over all threads, each with its share of the batch's
+        rows."""
         shares = zip(*(np.array_split(array, len(self.models)) for array in batch))
         with limit_blas_threads(1):
             tasks = [
