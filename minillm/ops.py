@@ -154,8 +154,8 @@ def attention(
     h // (H/Hkv)) -> (B, H, Tq, D). `causal`: query i sees keys up to i + Tk − Tq, so the last query sees every key,
     which is what decoding with a cache needs. `mask`: boolean, True = may look, broadcastable to (B, H, Tq, Tk). A
     query that may look at no key gives zeros. `scale` is 1/√D by default. `impl`: "reference" (all scores at once),
-    "sdpa" (PyTorch's), "triton" (our kernels), or "auto", the fastest that can run here; one asked for by name where
-    it can't run raises.
+    "sdpa" (PyTorch's), "triton" (our kernels), or "auto": the reference on NumPy, sdpa on PyTorch. One asked for by
+    name where it can't run raises.
     """
     if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
         raise ValueError(

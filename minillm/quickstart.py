@@ -58,14 +58,14 @@ def quickstart(out: str | Path, *, seconds: float = 190.0, seed: int = 1337, ove
     print(f"  wrote {out / 'tokenizer.json'}")
 
     say(3, "Encode the text: every document becomes token ids in one long file")
-    print("  read minillm/data/pack.py and batches.py")
+    print("  read minillm/data/packing.py and batches.py")
     train_data, val_data = (packed(out / "corpus", split, tokenizer) for split in ("train", "val"))
     print(f"  training   {len(train_data):>9,} tokens, {train_data.n_bytes / len(train_data):.2f} bytes each")
     print(f"  validation {len(val_data):>9,} tokens, from modules that the model never sees")
     print(f"  wrote {train_data.path.parent}")
 
     say(4, f"Train a GPT for {seconds:,.0f} seconds to predict the next token")
-    print("  read minillm/models/gpt.py (the model), train.py (the loop), optim.py (AdamW), tensor.py (gradients)")
+    print("  read minillm/models/gpt.py (the model), train.py (the loop), optim.py, tensor.py (gradients)")
     result = train_model(out, seconds, seed)
     if result.signal is not None:
         print(f"stopped; to go on: minillm pretrain --resume --out {shlex.quote(str(out))}")

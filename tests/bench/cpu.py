@@ -85,14 +85,13 @@ def torch_gpt(vocab_size: int, context: int, n_layers: int, n_heads: int, d_mode
 
 
 def bench_train(repeats: int) -> list[Row]:
-    """A whole step: forward, backward, AdamW. At the size of the quickstart and at two larger ones."""
+    """A whole step: forward, backward, clipping, AdamW. At the size of the quickstart and at two larger ones."""
     import torch
 
-    from minillm.memory import keep_freed_memory
     from minillm.models import GPT, GPTConfig
-    from minillm.optim import AdamW
+    from minillm.threads import ThreadedNumpyEngine
+    from minillm.train import TrainConfig
 
-    keep_freed_memory()  # as training does; PyTorch's arrays profit too
     rows = []
     for vocab_size, context, n_layers, n_heads, d_model, batch in (
         (1024, 128, 4, 4, 128, 16),
@@ -104,12 +103,12 @@ def bench_train(repeats: int) -> list[Row]:
         model = GPT(
             GPTConfig(vocab_size=vocab_size, context=context, n_layers=n_layers, n_heads=n_heads, d_model=d_model)
         )
-        optimizer = AdamW(list(model.parameters()), lr=3e-4)
+        engine = ThreadedNumpyEngine(model, TrainConfig(lr=3e-4, batch_size=batch))  # what `minillm pretrain` uses
 
-        def our_step(model=model, optimizer=optimizer, x=x, y=y) -> None:
-            model(x, targets=y).backward()
-            optimizer.step()
-            model.zero_grad()
+        def our_step(engine=engine, x=x, y=y) -> None:
+            engine.forward_backward([(x, y)])
+            engine.clip_gradients(1.0)
+            engine.step(3e-4)
 
         theirs = torch_gpt(vocab_size, context, n_layers, n_heads, d_model)
         their_optimizer = torch.optim.AdamW(theirs.parameters(), lr=3e-4)
@@ -117,6 +116,7 @@ def bench_train(repeats: int) -> list[Row]:
 
         def their_step(theirs=theirs, their_optimizer=their_optimizer, tx=tx, ty=ty) -> None:
             theirs(tx, ty).backward()
+            torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
             their_optimizer.step()
             their_optimizer.zero_grad(set_to_none=True)
 
