@@ -49,6 +49,15 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """Shows every option's default, and leaves the line breaks of descriptions alone."""
 
 
+class Sources(argparse.Action):
+    """Collects a repeated option, the first of which replaces the default. (With several values to one option,
+    `--from a.txt FOLDER` would take the folder for a source.)"""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        given = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [values] if given is self.default else [*given, values])
+
+
 def make_parser() -> argparse.ArgumentParser:
     description = "Train a language model from raw text, every step open to read."
     parser = argparse.ArgumentParser("minillm", description=description)
@@ -65,9 +74,9 @@ def make_parser() -> argparse.ArgumentParser:
     p = add_command(subparsers, "corpus", commands.corpus, "clean, deduplicate and split text into a corpus folder")
     p.add_argument("out", metavar="FOLDER", help="corpus folder to make")
     p.add_argument(
-        "--from", dest="sources", nargs="+", default=["stdlib"], metavar="SOURCE",
-        help="files, folders, or: stdlib (Python's own source), docstrings, topics (its help texts), "
-        "environment (the source of all installed packages)",
+        "--from", dest="sources", action=Sources, default=["stdlib"], metavar="SOURCE",
+        help="a file, a folder, or: stdlib (Python's own source), docstrings, topics (its help texts), "
+        "environment (the source of all installed packages); repeatable",
     )  # fmt: skip
     p.add_argument("--max-mb", type=float, default=0.0, help="size of a sample of each built-in source; 0: all of it")
     p.add_argument("--overwrite", action="store_true", help="replace an earlier corpus in the folder")

@@ -345,3 +345,11 @@ def test_the_configs_that_come_with_minillm_are_valid(made):
 def test_comments_behind_fields_are_read():
     described = {name: comment for name, _, comment in describe(TrainConfig)}
     assert described["save_every"] == "steps" and all(described.values())
+
+
+def test_sources_stand_before_or_after_the_folder_and_repeat():
+    parse = cli.make_parser().parse_args
+    assert parse(["corpus", "out"]).sources == ["stdlib"]
+    for arguments in (["corpus", "--from", "a", "--from", "b", "out"], ["corpus", "out", "--from", "a", "--from", "b"]):
+        assert (parse(arguments).sources, parse(arguments).out) == (["a", "b"], "out")
+    assert parse(["corpus", "out"]).sources == ["stdlib"]
