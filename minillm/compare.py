@@ -19,7 +19,7 @@ from .generate import generate
 from .hub import AutoModelForCausalLM, AutoTokenizer
 from .hub.convert import open_checkpoint
 from .hub.pretrained import PretrainedModel
-from .models import BertConfig, EncoderDecoderConfig
+from .models import BertConfig, ClassifierConfig, EncoderDecoderConfig
 from .report import gigabytes, table
 from .sizes import forward_flops, n_parameters
 
@@ -63,7 +63,7 @@ def compare(
 def load(name: str, engine: str) -> tuple[PretrainedModel, Any]:
     """A decoder and its tokenizer."""
     config = open_checkpoint(name).config
-    if isinstance(config, (BertConfig, EncoderDecoderConfig)):
+    if isinstance(config, (BertConfig, ClassifierConfig, EncoderDecoderConfig)):
         raise ValueError(f"{name} is a {config.model_type!r} model; compare is for models that predict the next token.")
     dtype = "float32" if engine == "torch" else None
     return AutoModelForCausalLM.from_pretrained(name, engine=engine, dtype=dtype), AutoTokenizer.from_pretrained(name)

@@ -197,8 +197,8 @@ def check_continues(model: Any) -> None:
         )
     if not hasattr(model, "new_cache"):
         raise ValueError(
-            f"generate: {type(model).__name__} fills in hidden tokens of a text, seeing what stands left and right of "
-            "them; it was not trained to continue one. Generate with a gpt, llama or lstm model."
+            f"generate: {type(model).__name__} fills in hidden tokens of a text or labels it; it was not trained to "
+            "continue one. Generate with a gpt, llama or lstm model."
         )
 
 

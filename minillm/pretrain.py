@@ -91,6 +91,8 @@ def build_config(sections: Sections) -> tuple[PretrainConfig, Tokenizer]:
 
 def model_config_class(section: dict[str, Any]) -> Any:
     """The config class that a [model] section asks for by its model_type, GPT's if it names none."""
+    if section.get("model_type") == "classifier":
+        raise ConfigError("[model]: a classifier is made of a pretrained decoder; pretrain that: gpt or llama")
     try:
         return config_class(section.get("model_type", "gpt"))
     except ValueError as error:

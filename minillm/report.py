@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from .cards import Card, find_card
 from .hub.convert import Checkpoint, open_checkpoint
-from .models import BertConfig, ModelConfig
+from .models import BertConfig, ClassifierConfig, ModelConfig
 from .sizes import cache_bytes, forward_flops, n_parameters, parameters_by_part, training_flops, training_memory
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -59,9 +59,9 @@ def about(checkpoint: Checkpoint) -> str:
     size = sum(file.stat().st_size for file in files)
     kind = "minillm's own format" if checkpoint.native else "Hugging Face's format"
     names = checkpoint.values.get("architectures") or [type(checkpoint.config).__name__.removesuffix("Config")]
-    shape = {
-        k: v for k, v in asdict(checkpoint.config).items() if v is not None and k not in ("attention", "model_type")
-    }
+    settings = asdict(checkpoint.config)
+    settings = {**settings.pop("decoder", {}), **settings}  # a classifier's
+    shape = {k: v for k, v in settings.items() if v is not None and k not in ("attention", "model_type")}
     lines = [
         f"{checkpoint.folder}: {names[0]} ({checkpoint.values.get('model_type')}), {kind}",
         f"{len(checkpoint.stored)} tensors, {checkpoint.dtype}, {size / 1e6:,.1f} MB in {len(files)} "
@@ -128,7 +128,7 @@ def fit(needed: float, card: Card) -> str:
 
 def decoding_speed(config: ModelConfig, dtype: str, batch_size: int, length: int, name: str, card: Card) -> str:
     """The bound that memory sets: for each new token of the batch, all weights and the cache are read once."""
-    if isinstance(config, BertConfig):
+    if isinstance(config, (BertConfig, ClassifierConfig)):
         return ""
     size = n_parameters(config) * BYTES[dtype] + cache_bytes(config, batch_size, length, BYTES[dtype])
     if size > card.memory_gb * 1e9:

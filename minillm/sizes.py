@@ -11,7 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from .models import BertConfig, EncoderDecoderConfig, GPTConfig, LlamaConfig, LSTMConfig, ModelConfig
+from .models import (
+    BertConfig,
+    ClassifierConfig,
+    EncoderDecoderConfig,
+    GPTConfig,
+    LlamaConfig,
+    LSTMConfig,
+    ModelConfig,
+)
 
 HIDDEN_SHARE = 0.15  # of the tokens, BERT's head is trained on these only
 
@@ -38,6 +46,9 @@ def parts(config: ModelConfig) -> list[Part]:
         return encoder_decoder_parts(config)
     if isinstance(config, LSTMConfig):
         return lstm_parts(config)
+    if isinstance(config, ClassifierConfig):
+        body = [part for part in parts(config.decoder) if part.name != "head"]
+        return [*body, Part("classifier", other=config.n_labels * config.decoder.d_model)]  # for one position only
     raise TypeError(f"sizes: {type(config).__name__} is not a config of this library.")
 
 
@@ -139,6 +150,8 @@ def forward_flops(config: ModelConfig, length: int) -> dict[str, float]:
 def attention_flops(config: ModelConfig, length: int) -> float:
     """Operations per token for QKᵀ and PV: 4 per key and feature, in each layer."""
     causal = (length + 1) / 2
+    if isinstance(config, ClassifierConfig):
+        return attention_flops(config.decoder, length)
     if isinstance(config, LSTMConfig):
         return 0.0
     if isinstance(config, LlamaConfig):
@@ -190,7 +203,8 @@ def training_memory(config: ModelConfig, batch_size: int, length: int, activatio
     """Memory to train with float32 weights; `activation_bytes` per value is 2 under autocast to bfloat16."""
     n = n_parameters(config)
     tokens = batch_size * length
-    heads = 0 if isinstance(config, LSTMConfig) else config.n_heads * config.n_layers
+    shape = config.decoder if isinstance(config, ClassifierConfig) else config
+    heads = 0 if isinstance(shape, LSTMConfig) else shape.n_heads * shape.n_layers
     if isinstance(config, EncoderDecoderConfig):
         heads *= 3
     return Memory(
@@ -208,6 +222,8 @@ def activations_per_token(config: ModelConfig) -> int:
     A linear layer and a norm keep their input, fused attention its inputs and its output, an activation its input; an
     array that several keep is counted once.
     """
+    if isinstance(config, ClassifierConfig):
+        return activations_per_token(config.decoder)
     D, L = config.d_model, config.n_layers
     if isinstance(config, GPTConfig):
         # norm D, qkv's input D, q k v 3D, attention's output D; norm D, fc's input D, gelu's input 4D and output 4D
@@ -228,8 +244,8 @@ def activations_per_token(config: ModelConfig) -> int:
 
 def cache_bytes(config: ModelConfig, batch_size: int, length: int, bytes_per_value: int = 4) -> int:
     """Memory that decoding keeps between steps: keys and values of `length` tokens, an LSTM's state, nothing for
-    BERT."""
-    if isinstance(config, BertConfig):
+    BERT and classifiers."""
+    if isinstance(config, (BertConfig, ClassifierConfig)):
         return 0
     if isinstance(config, LSTMConfig):
         return batch_size * config.n_layers * 2 * config.hidden_features * bytes_per_value

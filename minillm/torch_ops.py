@@ -75,6 +75,17 @@ def lstm(
     x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     weights = [w_ih, w_hh] if b_ih is None or b_hh is None else [w_ih, w_hh, b_ih, b_hh]
+    if x.device.type != "cpu":
+        return lstm_layer(x, h, c, weights)
+    dtype = x.dtype
+    if dtype in (torch.float16, torch.bfloat16):  # few processors have an LSTM of 16 bits
+        x, h, c = x.float(), h.float(), c.float()
+    with torch.autocast("cpu", enabled=False):  # which would make it one
+        outputs = lstm_layer(x, h.to(x.dtype), c.to(x.dtype), [w.to(x.dtype) for w in weights])
+    return outputs[0].to(dtype), outputs[1].to(dtype), outputs[2].to(dtype)
+
+
+def lstm_layer(x: Tensor, h: Tensor, c: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     state = (h[None], c[None])  # (layers, B, H): torch counts layers
     # 1 layer, dropout 0, "training" (cuDNN keeps nothing for a backward pass otherwise), one direction, batch first
     out, h, c = torch.lstm(x, state, weights, len(weights) == 4, 1, 0.0, True, False, True)

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import re
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -9,9 +11,28 @@ import pytest
 from minillm.checkpoint import load_model_and_tokenizer, save_checkpoint
 from minillm.cli import main
 from minillm.generate import Sampling, generate
-from minillm.hub import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, ConfigurationError, WeightsError
+from minillm.hub import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    ConfigurationError,
+    PretrainedModel,
+    WeightsError,
+)
 from minillm.hub.convert import convert, open_checkpoint
-from minillm.models import GPT, LSTM, Bert, BertConfig, GPTConfig, Llama, LlamaConfig, LSTMConfig
+from minillm.models import (
+    GPT,
+    LSTM,
+    Bert,
+    BertConfig,
+    Classifier,
+    ClassifierConfig,
+    GPTConfig,
+    Llama,
+    LlamaConfig,
+    LSTMConfig,
+)
 from minillm.tokenizers import BPETokenizer, CharTokenizer, WordPieceTokenizer
 
 TEXT = ["the quick brown fox jumps over the lazy dog; the dog sleeps. " * 5]
@@ -28,7 +49,7 @@ MODELS = {
 
 def save_native(model, folder, tokenizer=TOKENIZER):
     """A checkpoint as `minillm pretrain` writes it."""
-    config = {**vars(model.config)}
+    config = asdict(model.config)
     save_checkpoint(folder, config=config, model=model.state_dict(), optimizer={}, state={}, tokenizer=tokenizer)
     return folder
 
@@ -56,6 +77,33 @@ def test_there_and_back_is_the_same_checkpoint(name, tmp_path):
     if name != "bert":
         options = {"max_new_tokens": 5, "sampling": Sampling(temperature=0)}
         assert generate(loaded, [[3]], **options) == generate(model, [[3]], **options)
+
+
+@pytest.mark.parametrize("decoder", [GPTConfig(**SHAPE), LlamaConfig(**SHAPE, d_ff=12, tie_embeddings=True)])
+def test_a_classifier_there_and_back(decoder, tmp_path, capsys):
+    model = Classifier(ClassifierConfig(decoder, n_labels=3, pad_id=1), np.random.default_rng(4)).eval()
+    PretrainedModel(model).save_pretrained(tmp_path / "hf", max_shard_size="4KB")
+    assert main(["convert", str(tmp_path / "hf"), str(tmp_path / "native"), "--to", "minillm"]) == 0
+    assert main(["convert", str(tmp_path / "native"), str(tmp_path / "back")]) == 0
+    for name in ("hf", "native", "back"):
+        again = AutoModelForSequenceClassification.from_pretrained(tmp_path / name)
+        assert again.model.config.pad_id == 1 and again.head == "classification"
+        assert np.array_equal(again(IDS).logits, model(IDS).data)
+    capsys.readouterr()
+    assert main(["inspect", str(tmp_path / "native")]) == 0
+    report = capsys.readouterr().out
+    assert "n_layers 2" in report and "n_labels 3" in report and re.search(r"classifier +24 ", report), report
+    with pytest.raises(WeightsError, match="made for 'classification'"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "native")
+    folder = str(save_native(model, tmp_path / "run"))
+    for arguments, message in (
+        (["generate", folder, "--prompt", "the"], "Classifier fills in hidden tokens of a text or labels it"),
+        (["evaluate", folder, "--data", __file__], "a classifier labels texts"),
+        (["compare", folder, folder], "is a 'classifier' model"),
+    ):
+        capsys.readouterr()
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -3,6 +3,7 @@
 import copy
 import os
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from minillm.generate import Sampling, generate  # noqa: E402
 from minillm.models import (  # noqa: E402
     Bert,
     BertConfig,
+    ClassifierConfig,
     EncoderDecoder,
     EncoderDecoderConfig,
+    GPTConfig,
     LlamaConfig,
     LSTMConfig,
     model_from_config,
@@ -40,19 +43,25 @@ CONFIGS = {
     "bert classifier": BertConfig(**CLASSES, pad_id=0),
     "bert multi-label": BertConfig(**CLASSES, problem_type="multi_label_classification"),
     "bert regression": BertConfig(**CLASSES, problem_type="regression"),
+    "gpt classifier": ClassifierConfig(GPTConfig(**SHAPE, n_heads=4), n_labels=3),
+    "llama classifier": ClassifierConfig(LlamaConfig(**HEADS, tie_embeddings=True), n_labels=3, pad_id=0),
     "encoder-decoder post": EncoderDecoderConfig(**HEADS, pad_id=0),
     "encoder-decoder pre": EncoderDecoderConfig(**HEADS, norm="pre", positions="learned", shared_embeddings=False),
     "lstm": LSTMConfig(**SHAPE, d_hidden=20),
     "lstm tied": LSTMConfig(**SHAPE, tie_embeddings=True),
 }
-DECODERS = [name for name in CONFIGS if not name.startswith("bert")]
+DECODERS = [name for name in CONFIGS if "bert" not in name and "classifier" not in name]
 every_model = pytest.mark.parametrize("name", CONFIGS)
 
 
 def model_and_batch(name, dtype=np.float64, **changes):
     """A model, its positional arguments and its options by name, as NumPy arrays."""
     config = CONFIGS[name]
-    model = model_from_config(type(config)(**{**vars(config), **changes}), np.random.default_rng(0)).to(dtype)
+    if isinstance(config, ClassifierConfig):
+        config = replace(config, decoder=replace(config.decoder, **changes))
+    else:
+        config = replace(config, **changes)
+    model = model_from_config(config, np.random.default_rng(0)).to(dtype)
     draw = np.random.default_rng(7)
     ids, targets = draw.integers(1, 31, (2, 3, 12))
     ids[0, 9:] = 0
@@ -61,7 +70,7 @@ def model_and_batch(name, dtype=np.float64, **changes):
         return model, [ids, draw.integers(1, 31, (3, 12)), targets], {"label_smoothing": 0.1}
     if name == "bert":
         return model, [ids, targets], {"token_types": ids % 2, "next_sentence": np.array([0, 1, 1])}
-    if name == "bert classifier":
+    if name.endswith(" classifier"):
         return model, [ids, np.array([2, 0, 1])], {"mask": ids > 3}
     if name == "bert multi-label":
         return model, [ids, (draw.random((3, 3)) > 0.5).astype(dtype)], {}
@@ -192,7 +201,9 @@ def test_state_carried_on_torch():
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-@pytest.mark.parametrize("name", ["qwen3", "llama tied, yarn", "bert classifier", "encoder-decoder post"])
+@pytest.mark.parametrize(
+    "name", ["qwen3", "llama tied, yarn", "bert classifier", "llama classifier", "encoder-decoder post"]
+)
 def test_compiles_without_a_graph_break(name):
     model, args, options = model_and_batch(name)
     ported = to_torch(model)

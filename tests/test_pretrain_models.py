@@ -208,6 +208,7 @@ def test_generate_refuses_what_cannot_continue_a_text(trained, kind, message, ca
     ("kind", "change", "message"),
     [
         ("bert", "model.model_type=t5", "[model]: model_type = 't5' is not a model of this library"),
+        ("gpt", "model.model_type=classifier", "[model]: a classifier is made of a pretrained decoder"),
         ("bert", "model.head=classification", "head = 'classification', but pretraining needs 'mlm'"),
         ("bert", "model.next_sentence=true", "next_sentence = True, but pretraining needs False"),
         ("encoder-decoder", "model.pad_id=3", "pad_id = 3, but pretraining needs"),

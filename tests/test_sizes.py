@@ -1,9 +1,19 @@
 """Counts from a config against the model itself: parameters and matrix products exactly, activations closely."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from minillm.models import BertConfig, EncoderDecoderConfig, GPTConfig, LlamaConfig, LSTMConfig, model_from_config
+from minillm.models import (
+    BertConfig,
+    ClassifierConfig,
+    EncoderDecoderConfig,
+    GPTConfig,
+    LlamaConfig,
+    LSTMConfig,
+    model_from_config,
+)
 from minillm.nn import KVCache
 from minillm.sizes import (
     activations_per_token,
@@ -31,6 +41,8 @@ CONFIGS = {
     "bert classifier": BertConfig(**DEEP, head="classification", n_labels=5),
     "bert features": BertConfig(**DEEP, head="none", token_types=1),
     "bert pooled": BertConfig(**DEEP, head="none", pooler=True),
+    "gpt classifier": ClassifierConfig(GPTConfig(**HEADS), n_labels=5, pad_id=60),
+    "llama classifier": ClassifierConfig(LlamaConfig(**DEEP, n_kv_heads=2, tie_embeddings=True), pad_id=60),
     "encoder-decoder": EncoderDecoderConfig(**DEEP),
     "encoder-decoder pre": EncoderDecoderConfig(**DEEP, norm="pre", positions="learned"),
     "encoder-decoder untied": EncoderDecoderConfig(**DEEP, shared_embeddings=False, source_vocab_size=40),
@@ -56,7 +68,7 @@ def arguments(config, model, batch=4, length=32):
     ids, targets = draw.integers(0, 40, (2, batch, length))
     if isinstance(config, EncoderDecoderConfig):
         return [ids, ids, targets]
-    if isinstance(config, BertConfig) and config.head == "classification":
+    if isinstance(config, ClassifierConfig) or (isinstance(config, BertConfig) and config.head == "classification"):
         return [ids, draw.integers(0, 2, batch)]
     if isinstance(config, BertConfig):
         return [ids, np.where(np.arange(length) % 7 == 0, targets, -100)]
@@ -68,7 +80,7 @@ def test_parameters_are_counted_exactly(name):
     config = CONFIGS[name]
     model = model_from_config(config)
     assert n_parameters(config) == sum(p.data.size for p in model.parameters())
-    tables = sum(p.data.size for key, p in model.named_parameters() if "embed.weight" in key or key == "wte.weight")
+    tables = sum(p.data.size for key, p in model.named_parameters() if "embed.weight" in key or "wte.weight" in key)
     assert parameters_by_part(config)["token embedding"] == tables or "bert" in name
 
 
@@ -98,7 +110,9 @@ def test_operations_are_those_that_torch_counts(name):
     from minillm.port import to_torch
 
     config = CONFIGS[name]
-    config = type(config)(**{**vars(config), "attention": "reference"})  # whose products are counted as what they are
+    decoder = config.decoder if isinstance(config, ClassifierConfig) else config
+    counted = replace(decoder, attention="reference")  # whose products are counted as what they are
+    config = replace(config, decoder=counted) if isinstance(config, ClassifierConfig) else counted
     model = model_from_config(config)
     inputs = arguments(config, model)[:-1]
     with FlopCounterMode(display=False) as counter:
@@ -111,6 +125,8 @@ def test_operations_are_those_that_torch_counts(name):
         found["attention scores"] *= hidden_half
     counted = counter.get_total_flops() / (4 * 32)
     small = 0
+    if isinstance(config, ClassifierConfig):  # the score: once per text
+        small = 2 * config.decoder.d_model * config.n_labels / 32
     if isinstance(config, BertConfig):  # pooler, classifier: once per text
         pooler = config.head == "classification"
         small = pooler * 2 * (config.d_model**2 + config.d_model * config.n_labels) / 32

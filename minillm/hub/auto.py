@@ -66,7 +66,7 @@ class AutoModel:
         model = sketched_model(config)
         shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
         layout = None if native else layout_of(config)
-        plan = make_plan(shapes, stored, layout, folder, with_head=cls.head != "base")
+        plan = make_plan(shapes, stored, layout, folder, predicts_tokens=cls.head in ("causal", "mlm"))
         files_dtype = common_dtype({name: tensor for name, (tensor, _) in plan.tensors.items()})
         if engine == "numpy":
             default = "float64" if files_dtype == "float64" else "float32"
@@ -124,10 +124,10 @@ class AutoModelForMaskedLM(AutoModel):
 
 
 class AutoModelForSequenceClassification(AutoModel):
-    """An encoder that labels a whole text."""
+    """A model that labels a whole text: an encoder from its first position, a decoder from its last."""
 
     head = "classification"
-    architectures = ("bert",)
+    architectures = ("gpt2", "llama", "qwen2", "qwen3", "bert")
 
 
 class AutoModelForSeq2SeqLM(AutoModel):

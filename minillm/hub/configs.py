@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..models import BertConfig, GPTConfig, LlamaConfig, ModelConfig, config_from_dict
+from ..models import BertConfig, ClassifierConfig, GPTConfig, LlamaConfig, ModelConfig, config_from_dict
 
 Settings = dict[str, tuple[str, Any]]  # theirs -> (ours, default where config.json says nothing)
 
@@ -91,7 +91,9 @@ class ConfigurationError(ValueError):
 
 def is_native(values: dict[str, Any]) -> bool:
     """Whether a config.json was written by minillm, not by transformers: the setting names differ."""
-    return ("n_layers" in values and "d_model" in values) or values.get("model_type") in ("encoder-decoder", "lstm")
+    return ("n_layers" in values and "d_model" in values) or values.get("model_type") in (
+        "encoder-decoder", "lstm", "classifier"
+    )  # fmt: skip
 
 
 def from_hf(values: dict[str, Any], head: str) -> ModelConfig:
@@ -116,21 +118,21 @@ def from_hf(values: dict[str, Any], head: str) -> ModelConfig:
             ours["context"] = int(ours["context"] * ours["rope_scaling"].get("factor", 1))
         if any(layer != "full_attention" for layer in values.get("layer_types") or []):
             raise ConfigurationError("config.json: layer_types other than full_attention are not supported.")
-        if head == "base":
+        if head in ("base", "classification"):
             ours["tie_embeddings"] = True  # no head, so no matrix of its own
     elif kind == "bert":
         ours = {**translate(values, BERT_SETTINGS, BERT_FIXED), "model_type": "bert"}
         ours["head"] = {"base": "none"}.get(head, head)
         ours["pooler"] = head == "base"
         if head == "classification":
-            ours["n_labels"] = n_labels(values)
-            ours["problem_type"] = values.get("problem_type") or (
-                "regression" if ours["n_labels"] == 1 else "single_label_classification"
-            )
+            ours |= labels_and_loss(values)
     else:
         raise ConfigurationError(
             f"config.json: model_type = {kind!r} is not an architecture that minillm has. It reads {', '.join(KNOWN)}."
         )
+    if head == "classification" and kind != "bert":
+        pad_id = values.get("pad_token_id")
+        ours = {"decoder": ours, **labels_and_loss(values), "pad_id": pad_id, "model_type": "classifier"}
     try:
         return config_from_dict(ours)
     except (ValueError, TypeError) as error:
@@ -173,6 +175,13 @@ def rope_settings(values: dict[str, Any]) -> tuple[float, dict[str, Any] | None]
     return theta, {**scaling, "rope_type": kind}
 
 
+def labels_and_loss(values: dict[str, Any]) -> dict[str, Any]:
+    """How many labels a classifier has, and which loss it is trained with."""
+    n = n_labels(values)
+    problem_type = values.get("problem_type") or ("regression" if n == 1 else "single_label_classification")
+    return {"n_labels": n, "problem_type": problem_type}
+
+
 def n_labels(values: dict[str, Any]) -> int:
     """Number of classes: that of `id2label`, or `num_labels`, or 2 as everywhere in transformers."""
     return len(values["id2label"]) if values.get("id2label") else int(values.get("num_labels", 2))
@@ -187,6 +196,11 @@ def to_hf(config: ModelConfig, original: dict[str, Any], head: str) -> dict[str,
     `original` is the config.json that the model came from ({} for a model made here): what is in it and has nothing to
     do with the shape (token ids, labels, comments) is kept. Raises ConfigurationError where no architecture fits.
     """
+    if isinstance(config, ClassifierConfig):
+        values = to_hf(config.decoder, original, "base")
+        if config.pad_id is not None:
+            values["pad_token_id"] = config.pad_id
+        return {**values, **label_settings(config, original)}
     if isinstance(config, GPTConfig):
         kind, settings, fixed = "gpt2", GPT2_SETTINGS, GPT2_FIXED
     elif isinstance(config, LlamaConfig):
@@ -225,10 +239,16 @@ def to_hf(config: ModelConfig, original: dict[str, Any], head: str) -> dict[str,
             values["pad_token_id"] = config.pad_id
         values.setdefault("attention_probs_dropout_prob", config.dropout)
         if config.head == "classification":
-            values["problem_type"] = original.get("problem_type") or config.problem_type
-            if len(original.get("id2label") or ()) != config.n_labels:
-                values["id2label"] = {str(i): f"LABEL_{i}" for i in range(config.n_labels)}
-                values["label2id"] = {label: int(i) for i, label in values["id2label"].items()}
+            values |= label_settings(config, original)
+    return values
+
+
+def label_settings(config: BertConfig | ClassifierConfig, original: dict[str, Any]) -> dict[str, Any]:
+    """A classifier's problem type and, unless `original` names as many as it has, labels."""
+    values: dict[str, Any] = {"problem_type": original.get("problem_type") or config.problem_type}
+    if len(original.get("id2label") or ()) != config.n_labels:
+        values["id2label"] = {str(i): f"LABEL_{i}" for i in range(config.n_labels)}
+        values["label2id"] = {label: int(i) for i, label in values["id2label"].items()}
     return values
 
 
@@ -255,8 +275,6 @@ def head_in(values: dict[str, Any]) -> str:
         return "mlm" if kind == "bert" else "causal"
     for ending, head in HEAD_OF_CLASS.items():
         if names[0].endswith(ending):
-            if head == "classification" and kind != "bert":
-                raise ConfigurationError(f"config.json: a {names[0]} is not supported; of classifiers, BERT's is.")
             return head
     raise ConfigurationError(f"config.json: architectures = {names} is not supported: {', '.join(HEAD_OF_CLASS)} are.")
 

@@ -64,7 +64,8 @@ def open_checkpoint(name_or_folder: str | os.PathLike[str]) -> Checkpoint:
         head = configs.head_in(values)
         config = with_what_is_stored(configs.from_hf(values, head), stored)
     shapes = {name: parameter.shape for name, parameter in sketched_model(config).named_parameters()}
-    plan = make_plan(shapes, stored, None if native else layout_of(config), folder, with_head=head != "base")
+    layout = None if native else layout_of(config)
+    plan = make_plan(shapes, stored, layout, folder, predicts_tokens=head in ("causal", "mlm"))
     if plan.fresh:
         raise WeightsError(f"{folder} has no weights for {shorten(plan.fresh)}, which its config.json promises.")
     if plan.unused:

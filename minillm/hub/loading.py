@@ -40,9 +40,10 @@ def make_plan(
     layout: Layout | None,
     where: Path | str,
     *,
-    with_head: bool = True,
+    predicts_tokens: bool = True,
 ) -> Plan:
-    """Match parameters with stored tensors (`layout` None: the names are ours). Nothing is read yet.
+    """Match parameters with stored tensors (`layout` None: the names are ours). Nothing is read
+    yet. `predicts_tokens`: whether the model has the head that may be a second copy of the token table.
 
     Raises WeightsError with the whole list of what is missing, unexpected or of another shape. What belongs to a head
     is not an error but goes into `fresh` and `unused`: other heads on a pretrained body are what fine-tuning is about.
@@ -56,7 +57,7 @@ def make_plan(
         expected = {hf_name(name, layout): name for name in shapes}
         heads = layout.heads
     found = {name: stored[file_name] for file_name, name in canonical.items()}
-    if with_head:  # otherwise every head is left out, a twin or not
+    if predicts_tokens:  # otherwise the head that does is left out, a twin or not
         drop_twins(found, expected, where)
     problems, plan = [], Plan({})
     for theirs, ours in expected.items():
@@ -148,15 +149,17 @@ def fill_numpy(model: Model, plan: Plan, dtype: str, seed: int) -> Model:
         for name, value in list(vars(module).items()):
             if isinstance(value, np.ndarray) and value.dtype.kind == "f":
                 setattr(module, name, value.astype(dtype))
-    if isinstance(model, Llama) and dtype == "float64":
-        model.cos, model.sin = exact_rope(model)
+    if dtype == "float64":
+        exact_rope(model)
     return model
 
 
-def exact_rope(model: Llama) -> tuple[np.ndarray, np.ndarray]:
-    """The model's rotary tables before they are rounded to float32."""
-    config = model.config
-    return rope_tables(len(model.cos), config.head_features, config.rope_theta, config.rope_scaling)
+def exact_rope(model: Model) -> None:
+    """Give a Llama, or a classifier that is one, its rotary tables as they were before they were rounded to float32."""
+    for _, module in model.named_modules():
+        if isinstance(module, Llama):
+            config, length = module.config, len(module.cos)
+            module.cos, module.sin = rope_tables(length, config.head_features, config.rope_theta, config.rope_scaling)
 
 
 def module_rng(module: Any, rng: np.random.Generator) -> None:
@@ -190,8 +193,7 @@ def fill_torch(model: Model, plan: Plan, dtype: str, device: Any, seed: int) -> 
     for _, module in model.named_modules():
         module_rng(module, rng)
     constants = {name: module for name, module in model.named_modules()}
-    if isinstance(model, Llama):
-        model.cos, model.sin = exact_rope(model)
+    exact_rope(model)
     ported = to_torch(model, device="meta", dtype=getattr(torch, dtype))
     allocate(ported, device or "cpu")
     initial = dict(model.named_parameters())

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..models import BertConfig, GPTConfig, LlamaConfig, ModelConfig
+from ..models import BertConfig, ClassifierConfig, GPTConfig, LlamaConfig, ModelConfig
 
 GPT2 = {
     "wte": "transformer.wte",
@@ -89,6 +89,11 @@ def layout_of(config: ModelConfig) -> Layout | None:
         return LLAMA_LAYOUT
     if isinstance(config, BertConfig):
         return BERT_LAYOUT
+    if isinstance(config, ClassifierConfig):
+        layout = layout_of(config.decoder)
+        assert layout is not None
+        table = {f"decoder.{ours}": theirs for ours, theirs in layout.table.items()}
+        return replace(layout, table={**table, "score": "score"})
     return None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..generate import Sampling, generate
-from ..models import Bert, BertConfig, EncoderDecoder, ModelConfig
+from ..models import Bert, BertConfig, Classifier, ClassifierConfig, EncoderDecoder, ModelConfig
 from ..tensor import Tensor, no_grad
 from ..tokenizers.files import write_json
 from . import configs
@@ -171,6 +171,9 @@ class PretrainedModel:
             return Output(loss=None if targets is None else model(ids, decoder_ids, targets), logits=logits)
         if mask is not None:
             check_right_padding(mask)
+        if isinstance(model, Classifier):
+            logits = model(ids, mask=mask)
+            return Output(loss=None if targets is None else model(ids, targets, mask=mask), logits=logits)
         h = model.hidden(ids)
         if self.head == "base":
             return Output(last_hidden_state=h)
@@ -280,6 +283,8 @@ def head_of(config: ModelConfig) -> str:
     """What a model made by minillm is for."""
     if isinstance(config, BertConfig):
         return "base" if config.head == "none" else config.head
+    if isinstance(config, ClassifierConfig):
+        return "classification"
     return "seq2seq" if config.model_type == "encoder-decoder" else "causal"
 
 

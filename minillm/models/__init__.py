@@ -1,5 +1,5 @@
 """Models: one file each, a config dataclass and a Module. Read gpt.py first, then llama.py (with rope.py), bert.py,
-encoder_decoder.py and lstm.py: each says what differs from GPT."""
+encoder_decoder.py, lstm.py and classifier.py: each says what differs from GPT."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 
 from .bert import Bert, BertConfig
+from .classifier import Classifier, ClassifierConfig
 from .encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from .gpt import GPT, GPTConfig
 from .llama import Llama, LlamaConfig
 from .lstm import LSTM, LSTMConfig
 
 __all__ = [
-    "GPT", "LSTM", "Bert", "BertConfig", "EncoderDecoder", "EncoderDecoderConfig", "GPTConfig", "LSTMConfig", "Llama",
-    "LlamaConfig", "Model", "ModelConfig", "config_from_dict", "model_from_config",
+    "GPT", "LSTM", "Bert", "BertConfig", "Classifier", "ClassifierConfig", "EncoderDecoder", "EncoderDecoderConfig",
+    "GPTConfig", "LSTMConfig", "Llama", "LlamaConfig", "Model", "ModelConfig", "config_from_dict", "model_from_config",
 ]  # fmt: skip
 
-Model = GPT | Llama | Bert | EncoderDecoder | LSTM
-ModelConfig = GPTConfig | LlamaConfig | BertConfig | EncoderDecoderConfig | LSTMConfig
+Model = GPT | Llama | Bert | EncoderDecoder | LSTM | Classifier
+ModelConfig = GPTConfig | LlamaConfig | BertConfig | EncoderDecoderConfig | LSTMConfig | ClassifierConfig
 
 
 def config_class(model_type: Any) -> type[ModelConfig]:
@@ -36,9 +37,11 @@ def config_class(model_type: Any) -> type[ModelConfig]:
         return EncoderDecoderConfig
     if model_type == "lstm":
         return LSTMConfig
+    if model_type == "classifier":
+        return ClassifierConfig
     raise ValueError(
         f"model_type = {model_type!r} is not a model of this library. Known: 'gpt', 'llama', 'bert', "
-        "'encoder-decoder', 'lstm'."
+        "'encoder-decoder', 'lstm', 'classifier'."
     )
 
 
@@ -54,6 +57,8 @@ def config_from_dict(values: dict[str, Any]) -> ModelConfig:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
             raise ValueError(f"{cls.__name__} has no setting {key!r}. {hint}")
+    if cls is ClassifierConfig and isinstance(values.get("decoder"), dict):
+        values = {**values, "decoder": config_from_dict(values["decoder"])}
     return cls(**values)
 
 
@@ -69,4 +74,6 @@ def model_from_config(config: ModelConfig, rng: np.random.Generator | None = Non
         return EncoderDecoder(config, rng)
     if isinstance(config, LSTMConfig):
         return LSTM(config, rng)
+    if isinstance(config, ClassifierConfig):
+        return Classifier(config, rng)
     raise TypeError(f"model_from_config: {type(config).__name__} is not a config of this library.")

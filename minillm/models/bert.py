@@ -28,9 +28,9 @@ from .checks import (
     check_positive,
     check_whole,
 )
+from .classifier import PROBLEM_TYPES, classification_loss
 
 HEADS = ("none", "mlm", "classification")
-PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 IGNORE = -100  # the target of a token that was not hidden
 
 
@@ -165,7 +165,9 @@ class Bert(nn.Module):
             return loss
         if self.classifier is not None:
             logits = self.logits(h)  # (B, n_labels)
-            return logits if targets is None else self.classification_loss(logits, targets, reduction, label_smoothing)
+            if targets is None:
+                return logits
+            return classification_loss(logits, targets, self.config.problem_type, reduction, label_smoothing)
         if targets is not None:
             raise ValueError(
                 "Bert: head = 'none' has no loss. Build the model with head = 'mlm' or 'classification' to pass "
@@ -210,11 +212,3 @@ class Bert(nn.Module):
                 "Bert: this model was built without a next-sentence head. Build it with next_sentence = True."
             )
         return self.next_sentence(self.pool(h))
-
-    def classification_loss(self, logits: AnyTensor, targets: Any, reduction: str, label_smoothing: float) -> AnyTensor:
-        """The loss that the problem type asks for: cross-entropy, binary cross-entropy or mean squared error."""
-        if self.config.problem_type == "single_label_classification":
-            return ops.cross_entropy(logits, targets, reduction=reduction, label_smoothing=label_smoothing)
-        if self.config.problem_type == "multi_label_classification":
-            return ops.binary_cross_entropy_with_logits(logits, targets, reduction=reduction)
-        return ops.mse_loss(logits, targets.reshape(logits.shape), reduction=reduction)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-import safetensors
+from hf_models import FAMILIES, IDS, build, reload, tensor_names, their_logits, torch
 
 from minillm.generate import Sampling, generate
 from minillm.hub import (
@@ -31,87 +31,9 @@ from minillm.models import (
     LSTMConfig,
 )
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-transformers.utils.logging.disable_progress_bar()
-
-SMALL = {
-    "vocab_size": 61,
-    "hidden_size": 12,
-    "intermediate_size": 20,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 24,
-}
-DECODER = {**SMALL, "num_key_value_heads": 2, "head_dim": 6, "rope_parameters": {"rope_theta": 500.0}}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 300.0,
-    "factor": 4.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
-}
-GPT2 = {"vocab_size": 61, "n_positions": 24, "n_embd": 12, "n_layer": 2, "n_head": 3}
-FAMILIES = {
-    "gpt2": ("GPT2Config", "GPT2LMHeadModel", GPT2),
-    "llama": ("LlamaConfig", "LlamaForCausalLM", DECODER),
-    "llama with biases": ("LlamaConfig", "LlamaForCausalLM", {**DECODER, "attention_bias": True}),
-    "llama tied": ("LlamaConfig", "LlamaForCausalLM", {**DECODER, "tie_word_embeddings": True}),
-    "llama 3.1": ("LlamaConfig", "LlamaForCausalLM", {**DECODER, "rope_parameters": LLAMA3}),
-    "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", {**DECODER, "tie_word_embeddings": True}),
-    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", DECODER),
-    "bert": ("BertConfig", "BertForMaskedLM", SMALL),
-}
-IDS = np.random.default_rng(3).integers(1, 61, (2, 11))
-
-
-@pytest.fixture
-def exact(monkeypatch):
-    """transformers computes norms and rotary angles in float32 whatever the dtype, by these names: make them
-    float64."""
-    import safetensors.torch  # noqa: F401  (imported before float32 changes its meaning)
-
-    monkeypatch.setattr(torch, "float", torch.float64)
-    monkeypatch.setattr(torch, "float32", torch.float64)
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
-
-
-def build(family, seed=0, cls=None, **settings):
-    """A transformers model in which every parameter is random, norms and biases too."""
-    config_class, model_class, values = FAMILIES[family]
-    config = getattr(transformers, config_class)(**{**values, **settings})
-    torch.manual_seed(seed)
-    model = getattr(transformers, cls or model_class)(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(0.3 * torch.randn(parameter.shape) + (parameter.ndim == 1))
-    return model
-
 
 def auto_class(family):
     return AutoModelForMaskedLM if family == "bert" else AutoModelForCausalLM
-
-
-def their_logits(model, ids=IDS):
-    with torch.no_grad():
-        return model(torch.tensor(ids)).logits.double().numpy()
-
-
-def reload(cls, folder, **options):
-    """A model that transformers loads without one complaint."""
-    model, info = getattr(transformers, cls).from_pretrained(folder, output_loading_info=True, **options)
-    assert not any(info.values()), info
-    return model.eval()
-
-
-def tensor_names(folder):
-    with safetensors.safe_open(folder / "model.safetensors", "np") as file:
-        return sorted(file.keys())
 
 
 # --- both directions --------------------------------------------------------------------------------------------------

@@ -117,14 +117,17 @@ def test_generates_the_same_tokens(device, name, cache, padding):
 
 def test_a_prompt_in_two_pieces(device):
     """The second piece's queries stand at the end of the cache: causality is aligned at the bottom right."""
+    from hf_models import call_with_cache, transformers
+
     torch.manual_seed(0)
     model = llama().to(device).eval()
     model.set_attn_implementation("minillm")
     ids = batch(device, "none")["input_ids"]
+    cache = transformers.DynamicCache(config=model.config)
     with torch.no_grad():
         whole = model(input_ids=ids).logits
-        first = model(input_ids=ids[:, :8], use_cache=True)
-        second = model(input_ids=ids[:, 8:], past_key_values=first.past_key_values)
+        call_with_cache(model, ids[:, :8], cache)
+        second = call_with_cache(model, ids[:, 8:], cache)
     torch.testing.assert_close(second.logits, whole[:, 8:], rtol=1e-4, atol=1e-5)
 
 

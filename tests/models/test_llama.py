@@ -233,12 +233,13 @@ def test_cached_decoding_is_that_of_transformers(torch, family, scaling):
     model = random_model(tiny(**FAMILIES[family], rope_scaling=SCALINGS[scaling]))
     theirs = hf_model(torch, model, family.split()[0])
     ids = random_ids(model.config, (2, 10))
-    cache, t_cache = model.new_cache(), None
+    from hf_models import call_with_cache, transformers
+
+    cache, t_cache = model.new_cache(), transformers.DynamicCache(config=theirs.config)
     for start, end in ((0, 4), (4, 5), (5, 8), (8, 9), (9, 10)):
         with torch.no_grad(), no_grad():
-            out = theirs(torch.tensor(ids[:, start:end]), past_key_values=t_cache, use_cache=True)
+            out = call_with_cache(theirs, torch.tensor(ids[:, start:end]), t_cache)
             logits = model(ids[:, start:end], cache=cache)
-        t_cache = out.past_key_values
         assert np.abs(logits.data - out.logits.numpy()).max() < 1e-9
 
 
