@@ -204,8 +204,9 @@ def overlay(options: argparse.Namespace, config: GPTConfig, device: torch.device
     names = {"triton": "triton", "sdpa": "sdpa", "sdpa again": "sdpa"}
     settings = EngineConfig(name="torch", device=device.type, precision=precision, compile=options.compile)
     losses: dict[str, list[float]] = {}
+    tokens = source_bytes()
     for name, attention in names.items():
-        batches: Any = Sources(options, config)
+        batches: Any = Windows(tokens, options.overlay_batch, config.context)
         if dataset is not None:
             batches = Batcher(dataset, options.overlay_batch, config.context, seed=1)
         try:
@@ -229,14 +230,19 @@ def overlay(options: argparse.Namespace, config: GPTConfig, device: torch.device
     }
 
 
-class Sources:
-    """Batches of this project's own source code, a byte a token: data that is always there."""
+def source_bytes() -> np.ndarray:
+    """This project's own source code, a byte a token: data that is always there."""
+    files = sorted(Path(__file__).resolve().parents[2].glob("minillm/**/*.py"))
+    return np.frombuffer(b"".join(file.read_bytes() for file in files), dtype=np.uint8).astype(np.int64)
 
-    def __init__(self, options: argparse.Namespace, config: GPTConfig):
-        files = sorted(Path(__file__).resolve().parents[2].glob("minillm/**/*.py"))
-        self.tokens = np.frombuffer(b"".join(f.read_bytes() for f in files), dtype=np.uint8).astype(np.int64)
+
+class Windows:
+    """Batches of random stretches of some tokens, the same ones for each object."""
+
+    def __init__(self, tokens: np.ndarray, batch_size: int, context: int):
+        self.tokens = tokens
         self.draw = np.random.default_rng(1)
-        self.shape = options.overlay_batch, config.context
+        self.shape = batch_size, context
 
     def next(self) -> Batch:
         starts = self.draw.integers(0, len(self.tokens) - self.shape[1] - 1, self.shape[0])
