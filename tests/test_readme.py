@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from minillm.hub import PretrainedModel
+from minillm.hub.tokenizer import PretrainedTokenizer
+from minillm.models import Bert, BertConfig
+from minillm.tokenizers import WordPieceTokenizer
+
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {"tokenization.py", "encoder.py", "topics.py"}  # of BERT, of GPT-2, of Python itself
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,11 +24,25 @@ def test_links_lead_to_files():
     assert not missing
 
 
-def test_python_examples_run():
+@pytest.fixture
+def classifier(tmp_path):
+    """A folder such as the README's example reads."""
+    tokenizer = WordPieceTokenizer.train(["this is a great movie, that was not"], 60)
+    config = BertConfig(tokenizer.vocab_size, 64, 1, 2, 8, 12, head="classification", n_labels=3)
+    PretrainedModel(Bert(config)).save_pretrained(tmp_path)
+    PretrainedTokenizer(tokenizer, {"tokenizer_class": "BertTokenizer"}).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_python_examples_run(classifier):
     examples = re.findall(r"```python\n(.*?)```", README, re.S)
     assert examples
     for example in examples:
-        subprocess.run([sys.executable, "-W", "error", "-c", example], check=True, timeout=120)
+        example = example.replace("folder/of/a/classifier", classifier.as_posix())
+        command = [sys.executable, "-W", "error", "-c", example]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert run.returncode == 0, run.stderr
+        assert run.stdout.strip()
 
 
 @pytest.mark.parametrize(
