@@ -18,13 +18,14 @@ import argparse
 import json
 import platform
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minillm.checkpoint import load_model_and_tokenizer
+from minillm.checkpoint import find_checkpoint, load_model_and_tokenizer
 from minillm.data import build_corpus, corpus_documents, stdlib_documents
 from minillm.evaluate import evaluate
 from minillm.models import config_from_dict, model_from_config
@@ -61,7 +62,6 @@ def run(folder: Path, name: str, *, lr: float, seed: int, tokens: int) -> float:
     out = folder / f"{MODELS[name]['model_type']}-{tokens}-{lr:g}-{seed}"
     result = out / "bits_per_byte.json"
     if not result.exists():
-        shutil.rmtree(out, ignore_errors=True)
         steps = tokens // (BATCH_SIZE * CONTEXT)
         sections = {
             "data": {"corpus": str(folder / "corpus"), "tokenizer": str(folder / "tokenizer.json")},
@@ -71,7 +71,12 @@ def run(folder: Path, name: str, *, lr: float, seed: int, tokens: int) -> float:
                 "final_lr": 0.05, "eval_every": steps // 4, "eval_tokens": 30_000, "save_every": steps, "seed": seed,
             },
         }  # fmt: skip
-        pretrain(sections, out)
+        resume = find_checkpoint(out / "last") is not None
+        if not resume:
+            shutil.rmtree(out, ignore_errors=True)
+        trained = pretrain(sections, out, resume=resume)
+        if trained.signal is not None:
+            sys.exit(128 + trained.signal)
         model, tokenizer = load_model_and_tokenizer(out / "last")
         data = packed(folder / "corpus", "val", tokenizer)
         evaluation = evaluate(Replicas(model).batch_loss, data, batch_size=32, context=CONTEXT)
