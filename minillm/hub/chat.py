@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -41,6 +41,58 @@ def render_chat(template: str, variables: Mapping[str, Any]) -> str:
         return environment.from_string(template).render(**variables)
     except jinja2.TemplateError as error:
         raise ValueError(f"the chat template refused the conversation, or is not valid: {error}") from None
+
+
+def is_batch(conversation: Sequence[Any]) -> bool:
+    """Whether it is a list of conversations. Raises ValueError for what is neither that nor a conversation."""
+    if isinstance(conversation, (str, Mapping)) or not conversation:
+        raise ValueError(
+            f'a conversation is a list of messages, [{{"role": "user", "content": "Hi"}}], not {conversation!r}'
+        )
+    several = not isinstance(conversation[0], Mapping)
+    for messages in conversation if several else [conversation]:
+        if isinstance(messages, str) or not messages or not all(isinstance(message, Mapping) for message in messages):
+            raise ValueError(
+                "every message must be an object with a role and a content; in a list of conversations each must be "
+                f"a list of such, but one is {messages!r}"
+            )
+    return several
+
+
+def check_chat_options(variables: Mapping[str, Any], add_generation_prompt: bool, continue_final_message: bool) -> None:
+    """Raise an error for options that exclude each other, or that transformers has and we have not."""
+    for name in ("return_assistant_tokens_mask", "sanitize_control_tokens", "tokenizer_kwargs"):
+        if variables.get(name):
+            raise TypeError(f"apply_chat_template does not support {name}: leave it out")
+    if add_generation_prompt and continue_final_message:
+        raise ValueError(
+            "add_generation_prompt begins a new answer and continue_final_message goes on with the last: give one"
+        )
+
+
+END_MARK = "CONTINUE_FINAL_MESSAGE_TAG "  # what no message holds; the space shows whether the template strips
+
+
+def render_conversation(
+    template: str, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any], open_ended: bool
+) -> str:
+    """One conversation as a text; open_ended: only up to the end of the last message's content."""
+    if not open_ended:
+        return render_chat(template, {"messages": list(messages), **variables})
+    content = messages[-1].get("content")
+    if not isinstance(content, str):
+        raise ValueError(
+            f"continue_final_message: the last message's content must be a text to go on with: {content!r}"
+        )
+    marked = [*messages[:-1], {**messages[-1], "content": content + END_MARK}]
+    text = render_chat(template, {"messages": marked, **variables})
+    at = text.rfind(END_MARK.strip())
+    if at < 0 or content.strip() not in text:
+        raise ValueError(
+            "continue_final_message: the chat template does not show the last message as it is, so there is no end of "
+            f"it to go on from. The text: {text!r}"
+        )
+    return text[:at] if text.startswith(END_MARK, at) else text[:at].rstrip()
 
 
 def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:

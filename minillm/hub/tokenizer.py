@@ -9,33 +9,31 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from ..tokenizers import Tokenizer, load_tokenizer
-from ..tokenizers.files import TOKENIZER_JSON, read_json, write_json, write_text
-from .chat import render_chat
+from ..tokenizers import Tokenizer, WordPieceTokenizer
+from ..tokenizers.files import TOKENIZER_JSON, write_json, write_text
+from .chat import check_chat_options, is_batch, render_conversation
 from .padding import Inputs, pad, to_tensors, truncate
 from .places import find_folder
+from .special_tokens import ROLES, NamedTokens
+from .tokenizer_files import (
+    CONFIG_FILE,
+    assumed_tokens,
+    class_of,
+    read_tokenizer_folder,
+    token_text,
+    tokens_made_here,
+)
 
-CONFIG_FILE = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"
-ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-
-# What transformers' classes assume where tokenizer_config.json says nothing.
-BERT_TOKENS = {
-    "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]",
-}  # fmt: skip
-GPT2_TOKENS = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
-QWEN2_TOKENS = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
-CLASS_TOKENS = {"BertTokenizer": BERT_TOKENS, "GPT2Tokenizer": GPT2_TOKENS, "Qwen2Tokenizer": QWEN2_TOKENS}
-CLASS_OF_MODEL = {
-    "bert": "BertTokenizer",
-    "gpt2": "GPT2Tokenizer",
-    "qwen2": "Qwen2Tokenizer",
-    "qwen3": "Qwen2Tokenizer",
-}
+SETTINGS = (
+    *ROLES, "additional_special_tokens", "extra_special_tokens", "model_max_length", "padding_side", "truncation_side",
+    "model_input_names", "pad_token_type_id", "do_lower_case", "tokenize_chinese_chars", "strip_accents",
+    "add_prefix_space", "split_special_tokens", "clean_up_tokenization_spaces", "chat_template",
+)  # fmt: skip
 UNLIMITED = 10**9  # files write 1e30 for "no limit"
 
 
@@ -44,25 +42,43 @@ class AutoTokenizer:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_folder: str | os.PathLike[str], *, revision: str | None = None, **settings: Any
+        cls,
+        name_or_folder: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        use_fast: bool = True,
+        **settings: Any,
     ) -> PretrainedTokenizer:
         """`settings`: entries of tokenizer_config.json to change, such as model_max_length=128 or pad_token="[PAD]".
 
-        Raises NotFound for a place with no model, FileNotFoundError or ValueError for one with no tokenizer that can
-        be read.
+        `revision`, `token`, `cache_dir` and `local_files_only` are for names on the hub (places.py). `use_fast` is
+        taken for the sake of programs written for transformers, and changes nothing. Raises TypeError for a setting
+        that there is not, NotFound for a place with no model, FileNotFoundError or ValueError for one with no tokenizer
+        that can be read.
         """
-        folder = find_folder(name_or_folder, revision)
-        tokenizer_json = folder / TOKENIZER_JSON
+        if unknown := [name for name in settings if name not in SETTINGS]:
+            raise TypeError(
+                f"AutoTokenizer.from_pretrained knows no {unknown[0]!r} (given: {settings[unknown[0]]!r}). Leave it "
+                f"out; the settings are {', '.join(SETTINGS)}."
+            )
+        hub = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        folder = find_folder(name_or_folder, revision, **{name: value for name, value in hub.items() if value})
+        read = read_tokenizer_folder(folder, settings)
         template = folder / TEMPLATE_FILE
+        from_file = template.exists() and "chat_template" not in settings
         return PretrainedTokenizer(
-            load_tokenizer(folder),
-            {**read_tokenizer_config(folder), **settings},
-            chat_template=template.read_text(encoding="utf-8") if template.exists() else None,
-            tokenizer_json=read_json(tokenizer_json) if tokenizer_json.exists() else None,
+            read.core,
+            read.config,
+            chat_template=template.read_text(encoding="utf-8") if from_file else None,
+            tokenizer_json=read.tokenizer_json,
+            vocab_size=read.model_vocabulary,
         )
 
 
-class PretrainedTokenizer:
+class PretrainedTokenizer(NamedTokens):
     """A tokenizer of minillm.tokenizers, `core`, called as transformers' are called."""
 
     def __init__(
@@ -72,18 +88,17 @@ class PretrainedTokenizer:
         *,
         chat_template: str | None = None,
         tokenizer_json: dict[str, Any] | None = None,
+        vocab_size: int | None = None,
     ) -> None:
         """`config`: tokenizer_config.json ({} for a tokenizer made here). `tokenizer_json`: the file it was read from,
-        which is saved again as it was."""
+        which is saved again as it was. `vocab_size`: tokens without those added to the file's model; default: all."""
         self.core = core
         self.config = dict(config or {})
         self.tokenizer_json = tokenizer_json
+        self.model_vocabulary = core.vocab_size if vocab_size is None else vocab_size
         self.chat_template = chat_template if chat_template is not None else template_in(self.config)
-        name = str(self.config.get("tokenizer_class", "")).removesuffix("Fast")
-        assumed = CLASS_TOKENS.get(name, {})
-        if not self.config and core.eos_id is not None:
-            assumed = {"eos_token": core.decode([core.eos_id])}
-        self.tokens: dict[str, str] = {}  # role -> text, "pad_token" -> "[PAD]"
+        assumed = assumed_tokens(self.config) if self.config else tokens_made_here(core)
+        self.tokens = {}
         for role in ROLES:
             text = token_text(self.config.get(role, assumed.get(role)))
             if text is not None and (role in self.config or self.id_of(text) is not None):
@@ -91,68 +106,12 @@ class PretrainedTokenizer:
         self.model_max_length = int(min(self.config.get("model_max_length") or UNLIMITED, UNLIMITED))
         self.padding_side = self.config.get("padding_side", "right")
         self.truncation_side = self.config.get("truncation_side", "right")
-        named = self.config.get("model_input_names")
-        types = ["token_type_ids"] if name == "BertTokenizer" else []
-        self.model_input_names = list(named or ["input_ids", *types, "attention_mask"])
-
-    # --- special tokens
-
-    def id_of(self, text: str) -> int | None:
-        """The id of a special or added token, None if there is none of this text."""
-        for token in self.core.added_tokens:
-            if token.text == text:
-                return token.id
-        return None
-
-    def token_id(self, role: str) -> int | None:
-        text = self.tokens.get(role)
-        return None if text is None else self.id_of(text)
-
-    @property
-    def pad_token(self) -> str | None:
-        return self.tokens.get("pad_token")
-
-    @pad_token.setter
-    def pad_token(self, text: str) -> None:
-        """Decoders often come without one; `tokenizer.pad_token = tokenizer.eos_token` is the usual remedy."""
-        if self.id_of(text) is None:
-            raise ValueError(f"{text!r} is no special token of this tokenizer: {list(self.core.special_tokens)}")
-        self.tokens["pad_token"] = text
-
-    @property
-    def eos_token(self) -> str | None:
-        return self.tokens.get("eos_token")
-
-    @property
-    def bos_token(self) -> str | None:
-        return self.tokens.get("bos_token")
-
-    @property
-    def mask_token(self) -> str | None:
-        return self.tokens.get("mask_token")
-
-    @property
-    def pad_token_id(self) -> int | None:
-        return self.token_id("pad_token")
-
-    @property
-    def eos_token_id(self) -> int | None:
-        return self.token_id("eos_token")
-
-    @property
-    def bos_token_id(self) -> int | None:
-        return self.token_id("bos_token")
-
-    @property
-    def mask_token_id(self) -> int | None:
-        return self.token_id("mask_token")
-
-    @property
-    def vocab_size(self) -> int:
-        return self.core.vocab_size
-
-    def __len__(self) -> int:
-        return self.core.vocab_size
+        self.allowed_special: Literal["all"] | tuple[str, ...] = "all"
+        if self.config.get("split_special_tokens"):  # their text is ordinary text then
+            self.allowed_special = ()
+        named, name = self.config.get("model_input_names"), class_of(self.config)
+        segments = name == "BertTokenizer" or (not name and isinstance(core, WordPieceTokenizer))
+        self.model_input_names = list(named or ["input_ids", *["token_type_ids"] * segments, "attention_mask"])
 
     def __repr__(self) -> str:
         return f"PretrainedTokenizer({self.core!r}, {self.tokens})"
@@ -225,10 +184,14 @@ class PretrainedTokenizer:
                 raise ValueError(f"{len(firsts)} texts and {len(seconds)} second texts do not pair up.")
         elif firsts and all(isinstance(item, (tuple, list)) and len(item) == 2 for item in firsts):
             firsts, seconds = [item[0] for item in firsts], [item[1] for item in firsts]
-        a = self.core.encode_batch(firsts, allowed_special="all")
+        a = self.encode_plain(firsts)
         if seconds is None:
             return [(ids, None) for ids in a]
-        return list(zip(a, self.core.encode_batch(seconds, allowed_special="all")))
+        return list(zip(a, self.encode_plain(seconds)))
+
+    def encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, special tokens in it read as such unless split_special_tokens says otherwise."""
+        return self.core.encode_batch(texts, allowed_special=self.allowed_special, disallowed_special=())
 
     def join(
         self, a: list[int], b: list[int] | None, add_special_tokens: bool, strategy: str, limit: int
@@ -246,6 +209,10 @@ class PretrainedTokenizer:
         """The ids of one text or pair, special tokens around it."""
         return self(text, text_pair, **options)["input_ids"]
 
+    def tokenize(self, text: str, pair: str | None = None, *, add_special_tokens: bool = False) -> list[str]:
+        """The tokens of a text or a pair, as tokenizer.json writes them: ["Hello", "Ġworld"], ["hello", "##s"]."""
+        return self.convert_ids_to_tokens(self.encode(text, pair, add_special_tokens=add_special_tokens))
+
     # --- ids -> text
 
     def decode(self, ids: Any, *, skip_special_tokens: bool = False) -> str:
@@ -260,20 +227,29 @@ class PretrainedTokenizer:
 
     def apply_chat_template(
         self,
-        conversation: Sequence[Mapping[str, Any]],
+        conversation: Sequence[Any],
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
         tokenize: bool = True,
+        padding: bool | str = False,
+        truncation: bool | str = False,
+        max_length: int | None = None,
         return_tensors: str | None = None,
+        return_dict: bool = True,
         chat_template: str | None = None,
         **variables: Any,
-    ) -> str | Inputs:
-        """A conversation, [{"role": "user", "content": "Hi"}, ...], as the model was trained to see it.
+    ) -> Any:
+        """A conversation, [{"role": "user", "content": "Hi"}, ...], or a list of several, as the model was trained to
+        see it.
 
-        tokenize=True gives `Inputs` (as in transformers 5), False the text. `add_generation_prompt` adds what comes
-        before an answer. `variables` go to the template. Needs jinja2. Raises ValueError if the tokenizer has no
-        template.
+        tokenize=True gives `Inputs` (as in transformers 5; return_dict=False only the ids), False the text, or a list
+        of texts. `add_generation_prompt` adds what comes before an answer; `continue_final_message` leaves out what
+        comes after the last message, for the model to go on with it. `padding`, `truncation`, `max_length` and
+        `return_tensors` as when texts are encoded. `variables` go to the template. Needs jinja2. Raises ValueError if
+        the tokenizer has no template.
         """
         template = chat_template or self.chat_template
         if template is None:
@@ -281,19 +257,24 @@ class PretrainedTokenizer:
                 f"this tokenizer has no chat template: its folder has no {TEMPLATE_FILE}. A base model does not know "
                 "conversations; take the model's chat version, or pass chat_template=."
             )
-        text = render_chat(
-            template,
-            {
-                "messages": list(conversation),
-                "tools": tools,
-                "add_generation_prompt": add_generation_prompt,
-                **self.tokens,
-                **variables,
-            },
-        )
+        check_chat_options(variables, add_generation_prompt, continue_final_message)
+        shared = {"tools": tools, "documents": documents, "add_generation_prompt": add_generation_prompt}
+        several = is_batch(conversation)
+        texts = [
+            render_conversation(template, messages, {**shared, **self.tokens, **variables}, continue_final_message)
+            for messages in (conversation if several else [conversation])
+        ]
         if not tokenize:
-            return text
-        return self([text] if return_tensors else text, add_special_tokens=False, return_tensors=return_tensors)
+            return texts if several else texts[0]
+        inputs = self(
+            texts if several or return_tensors else texts[0],
+            add_special_tokens=False,
+            padding=padding,
+            truncation=truncation,
+            max_length=max_length,
+            return_tensors=return_tensors,
+        )
+        return inputs if return_dict else inputs["input_ids"]
 
     # --- saving
 
@@ -312,28 +293,6 @@ class PretrainedTokenizer:
         write_json(folder / CONFIG_FILE, dict(sorted(values.items())))
         if self.chat_template is not None:
             write_text(folder / TEMPLATE_FILE, self.chat_template)
-
-
-def read_tokenizer_config(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json, completed by special_tokens_map.json (before 2026) and the class that the model's type
-    implies."""
-    values: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", CONFIG_FILE):
-        if (folder / name).exists():
-            content = read_json(folder / name)
-            if not isinstance(content, dict):
-                raise ValueError(f"{folder / name} must hold an object, not a {type(content).__name__}")
-            values.update(content)
-    if "tokenizer_class" not in values and (folder / "config.json").exists():
-        kind = CLASS_OF_MODEL.get(read_json(folder / "config.json").get("model_type"))
-        if kind is not None and not (kind == "BertTokenizer" and "n_layers" in read_json(folder / "config.json")):
-            values["tokenizer_class"] = kind
-    return values
-
-
-def token_text(value: Any) -> str | None:
-    """A token in tokenizer_config.json: its text, or an object with it."""
-    return value.get("content") if isinstance(value, dict) else value
 
 
 def template_in(config: Mapping[str, Any]) -> str | None:

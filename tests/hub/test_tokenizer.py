@@ -274,3 +274,67 @@ def test_limits_too_small_and_texts_that_do_not_pair():
         PretrainedTokenizer(bpe())(["a", "b"], ["c"])
     with pytest.raises(AttributeError, match="no 'token_type_ids', only input_ids"):
         _ = PretrainedTokenizer(bpe())("a").token_type_ids
+
+
+def test_names_of_tokens(pair):
+    ours, theirs = pair
+    for role in ("pad_token", "eos_token", "bos_token", "mask_token", "cls_token", "sep_token", "unk_token"):
+        assert getattr(ours, role) == getattr(theirs, role), role
+        assert getattr(ours, role + "_id") == getattr(theirs, role + "_id"), role
+    assert ours.get_vocab() == theirs.get_vocab()
+    assert (ours.vocab_size, len(ours)) == (theirs.vocab_size, len(theirs))
+    assert (ours.all_special_tokens, ours.all_special_ids) == (theirs.all_special_tokens, theirs.all_special_ids)
+    for text in TEXTS:
+        ids = theirs(text)["input_ids"]
+        assert ours.tokenize(text) == theirs.tokenize(text)
+        assert ours.tokenize(text, "a b", add_special_tokens=True) == theirs.tokenize(
+            text, "a b", add_special_tokens=True
+        )
+        for skip in (False, True):
+            tokens = theirs.convert_ids_to_tokens(ids, skip_special_tokens=skip)
+            assert ours.convert_ids_to_tokens(np.array(ids), skip_special_tokens=skip) == tokens
+        assert ours.convert_tokens_to_ids(tokens) == theirs.convert_tokens_to_ids(tokens)
+    assert ours.convert_ids_to_tokens(5) == theirs.convert_ids_to_tokens(5)
+    assert ours.convert_tokens_to_ids("no such") == theirs.convert_tokens_to_ids("no such")
+    with pytest.raises(ValueError, match="no token has the id 10000"):
+        ours.convert_ids_to_tokens([10_000])
+
+
+def test_several_conversations_and_open_ends(pair):
+    ours, theirs = pair
+    batch = [MESSAGES, [{"role": "user", "content": "x"}]]
+    shared = {"chat_template": CHAT}
+    calls = [
+        {"tokenize": False},
+        {},
+        {"max_length": 3, "truncation": True},
+        {"max_length": 3},
+        {"return_dict": False},
+        {"continue_final_message": True, "tokenize": False},
+    ]
+    if theirs.pad_token is not None:
+        calls += [{"padding": True}, {"padding": "max_length", "max_length": 60}]
+    for call, conversation in itertools.product(calls, [batch, MESSAGES]):
+        mine = ours.apply_chat_template(conversation, **shared, **call)
+        expected = theirs.apply_chat_template(conversation, **shared, **call)
+        assert (dict(mine) == dict(expected)) if hasattr(expected, "keys") else (mine == expected), call
+    arrays = {"max_length": 2, "truncation": True, "return_tensors": "np", **shared}
+    for conversation in (batch, MESSAGES):
+        expected = theirs.apply_chat_template(conversation, **arrays)["input_ids"]
+        assert np.array_equal(ours.apply_chat_template(conversation, **arrays).input_ids, expected)
+
+
+def test_wrong_ways_to_ask_for_a_conversation():
+    pytest.importorskip("jinja2")
+    tokenizer = PretrainedTokenizer(bpe(), chat_template=CHAT)
+    with pytest.raises(ValueError, match="give one"):
+        tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=True, continue_final_message=True)
+    with pytest.raises(TypeError, match="does not support sanitize_control_tokens"):
+        tokenizer.apply_chat_template(MESSAGES, sanitize_control_tokens=True)
+    for wrong in ([], "hi", [["hi"]], [MESSAGES, []], {"role": "user", "content": "x"}):
+        with pytest.raises(ValueError, match=r"a conversation is a list|every message must be"):
+            tokenizer.apply_chat_template(wrong)
+    with pytest.raises(ValueError, match="template does not show the last message"):
+        tokenizer.apply_chat_template(MESSAGES, chat_template="x", continue_final_message=True)
+    with pytest.raises(ValueError, match="must be a text to go on with: None"):
+        tokenizer.apply_chat_template([{"role": "user"}], continue_final_message=True)

@@ -1,0 +1,137 @@
+"""The names of tokens: which of them has which role ([PAD] pads, [CLS] begins), and how each id is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from ..tokenizers import BPETokenizer, Tokenizer
+from ..tokenizers.formats import spell, unspell
+
+ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class RoleText:
+    """`tokenizer.pad_token`: the text of the token with a role, or None. It can be set to a token that there is."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.role = name
+
+    def __get__(self, tokenizer: NamedTokens, owner: type | None = None) -> str | None:
+        return tokenizer.tokens.get(self.role)
+
+    def __set__(self, tokenizer: NamedTokens, text: str) -> None:
+        if tokenizer.id_of(text) is None:
+            raise ValueError(
+                f"{self.role} = {text!r} is no special token of this tokenizer: {list(tokenizer.core.special_tokens)}. "
+                "Give one of those; a new token would need a new row in the model's embedding table."
+            )
+        tokenizer.tokens[self.role] = text
+
+
+class RoleId:
+    """`tokenizer.pad_token_id`: the id of the token with a role, or None."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.role = name.removesuffix("_id")
+
+    def __get__(self, tokenizer: NamedTokens, owner: type | None = None) -> int | None:
+        text = tokenizer.tokens.get(self.role)
+        return None if text is None else tokenizer.id_of(text)
+
+
+class NamedTokens:
+    """The part of a `PretrainedTokenizer` that knows tokens by name.
+
+    core: what turns text into ids. tokens: role -> text, such as "pad_token" -> "[PAD]". model_vocabulary: how many
+    tokens the model of the tokenizer's file has, without those added to it.
+    """
+
+    core: Tokenizer
+    tokens: dict[str, str]
+    model_vocabulary: int
+
+    bos_token, eos_token, unk_token, sep_token = RoleText(), RoleText(), RoleText(), RoleText()
+    pad_token, cls_token, mask_token = RoleText(), RoleText(), RoleText()
+    bos_token_id, eos_token_id, unk_token_id, sep_token_id = RoleId(), RoleId(), RoleId(), RoleId()
+    pad_token_id, cls_token_id, mask_token_id = RoleId(), RoleId(), RoleId()
+
+    def id_of(self, text: str) -> int | None:
+        """The id of a special or added token, None if there is none of this text."""
+        for token in self.core.added_tokens:
+            if token.text == text:
+                return token.id
+        return None
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """The texts of the tokens with a role, each once."""
+        return list(dict.fromkeys(self.tokens[role] for role in ROLES if role in self.tokens))
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """The ids of the tokens with a role."""
+        return [token_id for text in self.all_special_tokens if (token_id := self.id_of(text)) is not None]
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens the file's model has. `len(tokenizer)` counts those added to it too: a model's embedding
+        table needs that many rows."""
+        return self.model_vocabulary
+
+    def __len__(self) -> int:
+        return self.core.vocab_size
+
+    @cached_property
+    def token_of(self) -> dict[int, str]:
+        """id -> token as tokenizer.json writes it: "Ġthe" for " the" in byte-level BPE, "##s" in WordPiece."""
+        write = spell if isinstance(self.core, BPETokenizer) else written
+        names = {i: write(token) for i, token in enumerate(self.core.tokens) if token is not None}
+        names.update({token.id: token.text for token in self.core.added_tokens})
+        return names
+
+    @cached_property
+    def id_of_name(self) -> dict[str, int]:
+        """The reverse of `token_of`."""
+        return {name: token_id for token_id, name in self.token_of.items()}
+
+    def get_vocab(self) -> dict[str, int]:
+        """token -> id, added tokens among them."""
+        return dict(self.id_of_name)
+
+    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
+        """The token of an id, or those of several (list, array or tensor). Raises ValueError for an id of no token."""
+        if hasattr(ids, "tolist"):
+            ids = ids.tolist()
+        several = [ids] if isinstance(ids, int) else list(ids)
+        if unknown := [token_id for token_id in several if token_id not in self.token_of]:
+            raise ValueError(f"no token has the id {unknown[0]}: there are {len(self)} ids, from 0 on.")
+        skipped = set(self.core.special_tokens.values()) if skip_special_tokens else set()
+        tokens = [self.token_of[token_id] for token_id in several if token_id not in skipped]
+        return tokens[0] if isinstance(ids, int) and tokens else tokens
+
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
+        """The id of a token, or those of several. For what is no token: the id of unk_token, None if there is none."""
+        if isinstance(tokens, str):
+            return self.id_of_name.get(tokens, self.unk_token_id)
+        return [self.id_of_name.get(token, self.unk_token_id) for token in tokens]
+
+
+def written(token: bytes) -> str:
+    """A token that is text anyway."""
+    return token.decode("utf-8", "replace")
+
+
+def id_in_vocabulary(core: Tokenizer, text: str) -> int | None:
+    """The id of a token by its spelling in the file, be it ordinary or added; None if there is none."""
+    for token in core.added_tokens:
+        if token.text == text:
+            return token.id
+    if isinstance(core, BPETokenizer):
+        try:
+            return core.id_of_token.get(unspell(text))
+        except KeyError:  # a character that no ordinary token is written with
+            return None
+    token_bytes = text.encode()
+    return core.tokens.index(token_bytes) if token_bytes in core.tokens else None

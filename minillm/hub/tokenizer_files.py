@@ -1,0 +1,312 @@
+"""A tokenizer's folder: the vocabulary, and what tokenizer_config.json and other small files change about it.
+
+In transformers a class named in tokenizer_config.json ("BertTokenizer", or the one that config.json's model_type
+implies) decides how text is normalised and split, whatever tokenizer.json says of it; here too, where we know how, and
+otherwise an error names the setting. A folder without such a class is read as its tokenizer.json says.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..tokenizers import (
+    END_OF_TEXT,
+    BertNormalizer,
+    BPETokenizer,
+    CharTokenizer,
+    Tokenizer,
+    WordPieceTokenizer,
+    load_tokenizer,
+)
+from ..tokenizers.added import AddedToken
+from ..tokenizers.files import TOKENIZER_JSON, read_json
+from ..tokenizers.template import bert_template
+from ..tokenizers.wordpiece_formats import VOCAB_TXT, read_vocab_txt
+from .configs import is_native
+from .special_tokens import ROLES, id_in_vocabulary
+
+CONFIG_FILE = "tokenizer_config.json"
+MAP_FILE = "special_tokens_map.json"  # before 2026
+ADDED_FILE = "added_tokens.json"  # before 2024
+
+# What transformers' classes assume where tokenizer_config.json says nothing.
+BERT_TOKENS = {
+    "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]",
+}  # fmt: skip
+GPT2_TOKENS = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+QWEN2_TOKENS = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+CLASS_TOKENS = {"BertTokenizer": BERT_TOKENS, "GPT2Tokenizer": GPT2_TOKENS, "Qwen2Tokenizer": QWEN2_TOKENS}
+CLASS_OF_MODEL = {
+    "bert": "BertTokenizer",
+    "gpt2": "GPT2Tokenizer",
+    "qwen2": "Qwen2Tokenizer",
+    "qwen3": "Qwen2Tokenizer",
+}
+SPLITS = {"GPT2Tokenizer": ("gpt2", False), "Qwen2Tokenizer": ("qwen2", True)}  # class -> pattern, NFC
+
+
+@dataclass
+class TokenizerFolder:
+    """What a folder holds: the tokenizer, tokenizer_config.json, tokenizer.json if it alone makes the tokenizer, and
+    how many tokens the file's model has without those added."""
+
+    core: Tokenizer
+    config: dict[str, Any]
+    tokenizer_json: dict[str, Any] | None
+    model_vocabulary: int
+
+
+def read_tokenizer_folder(folder: Path, settings: Mapping[str, Any]) -> TokenizerFolder:
+    """Read a folder; `settings` replace entries of its tokenizer_config.json. Raises FileNotFoundError, ValueError."""
+    config = {**read_tokenizer_config(folder), **settings}
+    class_name = class_of(config)
+    file = folder / TOKENIZER_JSON
+    content = read_json(file) if file.exists() else None
+    if content is not None:
+        core: Tokenizer = load_tokenizer(folder)
+        model = content.get("model") if isinstance(content, dict) else None
+        size = len(model["vocab"]) if isinstance(model, dict) and "vocab" in model else core.vocab_size
+    elif (folder / VOCAB_TXT).is_file() and class_name in ("", "BertTokenizer"):
+        core = WordPieceTokenizer.load_vocab(folder)
+        size = core.vocab_size
+    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        core = read_gpt2_files(folder, config)
+        size = len(read_json(folder / "vocab.json"))
+    elif (folder / VOCAB_TXT).is_file():
+        raise ValueError(
+            f"{folder} has only a {VOCAB_TXT}, which {class_name} reads in its own way; only BertTokenizer's is known. "
+            f"A folder with {TOKENIZER_JSON} says how text is split: in transformers, load and save it once."
+        )
+    else:
+        core = load_tokenizer(folder)  # explains what is missing
+        size = core.vocab_size
+    if isinstance(core, CharTokenizer):  # which transformers has not, whatever class a config implies
+        return TokenizerFolder(core, config, content, size)
+    read = core
+    if class_name == "BertTokenizer" or (content is None and isinstance(core, WordPieceTokenizer)):
+        core = bert_tokenizer(core, config, folder, content is None)
+    elif class_name in SPLITS:
+        check_split(core, class_name, config, folder, content is None)
+    core = with_tokens(core, tokens_to_add(core, config, folder), folder)
+    if not any((folder / name).exists() for name in (CONFIG_FILE, MAP_FILE)) and not class_name:
+        config = {**tokens_made_here(core), **config}
+    return TokenizerFolder(core, config, content if core is read else None, size)
+
+
+def read_tokenizer_config(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json, completed by special_tokens_map.json and the class that the model's type implies."""
+    values: dict[str, Any] = {}
+    for name in (MAP_FILE, CONFIG_FILE):
+        if (folder / name).exists():
+            values.update(read_object(folder / name))
+    if "tokenizer_class" not in values and (folder / "config.json").exists():
+        model = read_object(folder / "config.json")
+        kind = CLASS_OF_MODEL.get(str(model.get("model_type")))
+        if kind is not None and not is_native(model):
+            values["tokenizer_class"] = kind
+    return values
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold an object, not a {type(content).__name__}")
+    return content
+
+
+def class_of(config: Mapping[str, Any]) -> str:
+    """The tokenizer's class in transformers, "" if there is none. Its two names until 2025 are one here."""
+    return str(config.get("tokenizer_class") or "").removesuffix("Fast")
+
+
+def assumed_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """role -> text as the tokenizer's class has it where nothing is said."""
+    return CLASS_TOKENS.get(class_of(config), {})
+
+
+def tokens_made_here(core: Tokenizer) -> dict[str, str]:
+    """role -> text for a tokenizer made by minillm, which has no tokenizer_config.json: by the tokens' usual names."""
+    named = {"eos_token": END_OF_TEXT, **BERT_TOKENS}
+    return {role: text for role, text in named.items() if text in core.special_tokens}
+
+
+def token_text(value: Any) -> str | None:
+    """A token in tokenizer_config.json: its text, or an object with it."""
+    return value.get("content") if isinstance(value, dict) else value
+
+
+# --- how text is normalised and split
+
+
+def bert_tokenizer(core: Tokenizer, config: Mapping[str, Any], folder: Path, bare: bool) -> WordPieceTokenizer:
+    """WordPiece as BertTokenizer makes it: normalizer, [UNK], [CLS] and [SEP] by tokenizer_config.json. bare: no
+    tokenizer.json, whose added tokens stay."""
+    if not isinstance(core, WordPieceTokenizer):
+        raise ValueError(
+            f"{folder / CONFIG_FILE}: tokenizer_class is BertTokenizer, but {TOKENIZER_JSON} holds no WordPiece"
+        )
+    text = {role: token_text(config.get(role)) or assumed for role, assumed in BERT_TOKENS.items()}
+    vocab = read_vocab_txt(folder) if bare else core.vocab
+    added = [] if bare else core.added_tokens
+    made = WordPieceTokenizer(
+        vocab,
+        {},
+        normalizer=BertNormalizer(
+            handle_chinese_chars=bool(config.get("tokenize_chinese_chars", True)),
+            strip_accents=config.get("strip_accents"),
+            lowercase=bool(config.get("do_lower_case", True)),
+        ),
+        unk_token=text["unk_token"],
+        added_tokens=added,
+    )
+    named = [(role, text[role]) for role in ROLES if role in text]
+    made = with_tokens(made, [declared(value, None) for _, value in named], folder)
+    ids = {name: id_in_vocabulary(made, text[name]) for name in ("cls_token", "sep_token")}
+    assert ids["cls_token"] is not None and ids["sep_token"] is not None
+    made.template = bert_template(text["cls_token"], ids["cls_token"], text["sep_token"], ids["sep_token"])
+    return core if made.fingerprint() == core.fingerprint() else made
+
+
+def read_gpt2_files(folder: Path, config: Mapping[str, Any]) -> BPETokenizer:
+    """vocab.json and merges.txt, which do not say how text is split: the class does. Raises ValueError for one that
+    is not known."""
+    name = class_of(config)
+    if not name and (folder / "config.json").exists():
+        model = str(read_object(folder / "config.json").get("model_type"))
+        if not is_native(read_object(folder / "config.json")):
+            name = f"the tokenizer of model_type {model!r}"
+    if name and name not in SPLITS:
+        raise ValueError(
+            f"{folder} has only vocab.json and merges.txt, which {name} splits and surrounds in its own way; only "
+            f"{' and '.join(SPLITS)} are known. In transformers, load and save it once: {TOKENIZER_JSON} says it all."
+        )
+    vocab = read_json(folder / "vocab.json")
+    texts = [item.text for item in tokens_listed(config, folder) + named_tokens(config)] + [END_OF_TEXT]
+    core = BPETokenizer.load_gpt2(folder, special_tokens=[text for text in dict.fromkeys(texts) if text in vocab])
+    pattern, nfc = SPLITS.get(name, ("gpt2", False))
+    return BPETokenizer(core.tokens, core.merges, pattern, {}, nfc=nfc, added_tokens=core.added_tokens)
+
+
+def check_split(core: Tokenizer, class_name: str, config: Mapping[str, Any], folder: Path, bare: bool) -> None:
+    """Raise ValueError, naming the setting, if the class splits text as `core` does not."""
+    where = folder / CONFIG_FILE
+    if not isinstance(core, BPETokenizer):
+        raise ValueError(f"{where}: tokenizer_class is {class_name}, but {TOKENIZER_JSON} is no byte-level BPE")
+    pattern, nfc = SPLITS[class_name]
+    if (core.pattern, core.nfc) != (pattern, nfc):
+        raise ValueError(
+            f"{where}: tokenizer_class is {class_name}, which splits by the pattern {pattern!r} "
+            f"{'after' if nfc else 'without'} NFC, but {TOKENIZER_JSON} says {core.pattern!r} "
+            f"{'after' if core.nfc else 'without'} NFC. If {TOKENIZER_JSON} is right, write "
+            '"tokenizer_class": "PreTrainedTokenizerFast" there.'
+        )
+    if config.get("add_prefix_space"):
+        raise ValueError(f"{where}: add_prefix_space is true, which would begin each text with a space: not supported")
+    for key in ("add_bos_token", "add_eos_token"):
+        if bare and config.get(key):
+            raise ValueError(
+                f"{where}: {key} is true, which is not supported without a {TOKENIZER_JSON} that says where"
+            )
+
+
+# --- tokens beyond the vocabulary
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A token that a folder's small files name: as an added token, its id still open, and the id they give."""
+
+    token: AddedToken
+    given_id: int | None
+
+    @property
+    def text(self) -> str:
+        return self.token.text
+
+
+def declared(value: Any, given_id: int | None, special: bool = True) -> Declared:
+    """A token from a file: a text, or an object with its flags."""
+    flags = dict(value) if isinstance(value, dict) else {"content": value, "normalized": not special}
+    flags.setdefault("special", special)
+    flags.setdefault("normalized", not flags["special"])
+    if not isinstance(flags.get("content"), str):
+        raise ValueError(f"a token in {CONFIG_FILE} must be a text or an object with a text 'content', not {value!r}")
+    return Declared(AddedToken.from_json({**flags, "id": -1}), given_id)
+
+
+def named_tokens(config: Mapping[str, Any]) -> list[Declared]:
+    """The tokens with a role, then those of further roles ("image_token"), then special ones without a role."""
+    assumed = assumed_tokens(config)
+    values = [config.get(role, assumed.get(role)) for role in ROLES]
+    values += [v for key, v in config.items() if key.endswith("_token") and key not in ROLES and isinstance(v, str)]
+    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    values += list(extra.values()) if isinstance(extra, dict) else list(extra)
+    if class_of(config) == "Qwen2Tokenizer":  # which takes their texts only
+        values = [token_text(value) for value in values]
+    found = [declared(value, None) for value in values if token_text(value)]
+    return [Declared(replace(item.token, special=True), None) for item in found]  # whatever a file says
+
+
+def tokens_to_add(core: Tokenizer, config: Mapping[str, Any], folder: Path) -> list[Declared]:
+    """Every token that the folder names outside of its vocabulary file, in the order in which transformers adds them:
+    those with ids first, in order. added_tokens.json, the older file, changes nothing about a token that there is."""
+    listed = sorted(tokens_listed(config, folder), key=by_given_id)
+    if "added_tokens_decoder" not in config:
+        known = {token.text for token in core.added_tokens}
+        listed = [item for item in listed if item.text not in known]
+    return [*listed, *named_tokens(config)]
+
+
+def tokens_listed(config: Mapping[str, Any], folder: Path) -> list[Declared]:
+    """The tokens that come with ids: in added_tokens_decoder, or in added_tokens.json, which came before it."""
+    if "added_tokens_decoder" in config:
+        entries = config["added_tokens_decoder"]
+        if not isinstance(entries, dict) or not all(str(key).isdecimal() for key in entries):
+            raise ValueError(f"{folder / CONFIG_FILE}: added_tokens_decoder must be an object of id -> token")
+        return [declared(value, int(key), special=False) for key, value in entries.items()]
+    if not (folder / ADDED_FILE).exists():
+        return []
+    special = {item.text for item in named_tokens(config)}
+    ids = read_object(folder / ADDED_FILE)
+    if not all(isinstance(token_id, int) for token_id in ids.values()):
+        raise ValueError(f"{folder / ADDED_FILE} must be an object of token -> id")
+    return [declared(text, token_id, special=text in special) for text, token_id in ids.items()]
+
+
+def by_given_id(item: Declared) -> int:
+    """For sorting."""
+    return -1 if item.given_id is None else item.given_id
+
+
+def with_tokens(core: Any, items: list[Declared], folder: Path) -> Any:
+    """The tokenizer with these tokens as added ones: those in its vocabulary keep their ids, others get the next.
+
+    Raises ValueError for one whose file gives it another id: the model's embedding rows would not fit.
+    """
+    made = copy.copy(core)  # of what is shared with the original, nothing is changed below
+    made.tokens, made.added_tokens = list(core.tokens), list(core.added_tokens)
+    for item in items:
+        found = id_in_vocabulary(made, item.text)
+        token_id = len(made.tokens) if found is None else found
+        if item.given_id not in (None, token_id):
+            raise ValueError(
+                f"{folder}: its files give the added token {item.text!r} the id {item.given_id}, but "
+                f"{'the next free id is' if found is None else 'elsewhere its id is'} {token_id}. Ids must follow one "
+                "another, as the rows of the model's embedding table do."
+            )
+        if found is None:
+            made.tokens.append(item.text.encode())
+        token = replace(item.token, id=token_id)
+        at = next((i for i, old in enumerate(made.added_tokens) if old.text == item.text), None)
+        if at is None:
+            made.added_tokens.append(token)
+        elif item.given_id is not None:  # a list with ids says how they are found, too
+            made.added_tokens[at] = token
+    if made.added_tokens == core.added_tokens:
+        return core
+    made.special_tokens = {token.text: token.id for token in made.added_tokens if token.special}
+    return made
