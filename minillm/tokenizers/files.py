@@ -25,6 +25,8 @@ def read_json(path: Path) -> Any:
         )
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply to be read: no such file should be") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON, or was cut off ({path.stat().st_size} bytes): {error}") from None
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .added import AddedToken
 from .files import read_json, tokenizer_json_path, write_json, write_text
-from .json_parts import check_ids, is_kind, read_added_tokens, refuse
+from .json_parts import check_ids, is_kind, read_added_tokens, refuse, steps_of
 from .split import UNICODE_PATTERNS
 from .template import PLAIN, read_template
 
@@ -97,14 +97,15 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = tokenizer_json_path(path)
     content = read_json(path)
-    _check_supported(content, path)
-    model = content["model"]
+    model = _model_of(content, path)
+    pattern = _pattern_of(content.get("pre_tokenizer"), path)  # before the vocabulary, which follows from it
+    _check_settings(content, path)
     added_tokens = read_added_tokens(content, path)
     added = {token.text: token.id for token in added_tokens}
-    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+    merges = [_merge_of(merge, number, path) for number, merge in enumerate(model["merges"])]
     return {
         **_tokens_and_merges(model["vocab"], merges, added, path),
-        "pattern": _pattern_of(content["pre_tokenizer"], path),
+        "pattern": pattern,
         "special_tokens": {},
         "added_tokens": added_tokens,
         "template": read_template(content.get("post_processor"), {*model["vocab"].values(), *added.values()}, path),
@@ -113,7 +114,8 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-def _check_supported(content: Any, path: Path) -> None:
+def _model_of(content: Any, path: Path) -> dict[str, Any]:
+    """The part `model`, if it is BPE's."""
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise ValueError(f"{path} is no tokenizer.json: it has no 'model'")
     model = content["model"]
@@ -122,6 +124,21 @@ def _check_supported(content: Any, path: Path) -> None:
         raise ValueError(f"{path}: the model is {kind}, but only byte-level BPE and WordPiece can be read")
     if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
         raise ValueError(f"{path}: the model has no 'vocab' and 'merges'")
+    return model
+
+
+def _merge_of(merge: Any, number: int, path: Path) -> tuple[str, ...]:
+    """A merge, a pair of tokens or a text with a space between them."""
+    if isinstance(merge, str):
+        return tuple(merge.split(" "))
+    if not isinstance(merge, list) or not all(isinstance(token, str) for token in merge):
+        raise ValueError(f"{path}: model.merges: merge {number} must be two tokens' texts, not {merge!r}")
+    return tuple(merge)
+
+
+def _check_settings(content: Mapping[str, Any], path: Path) -> None:
+    """Raise ValueError for settings that would change ids or text."""
+    model = content["model"]
     decoder = content.get("decoder")
     changing = {
         "decoder": None if is_kind(decoder, "ByteLevel") else decoder,  # that is how we decode
@@ -137,7 +154,7 @@ def _check_supported(content: Any, path: Path) -> None:
 
 def _is_nfc(normalizer: Any, path: Path) -> bool:
     """Whether a file's normalizer is NFC; ValueError if it is anything else but none."""
-    steps = normalizer["normalizers"] if is_kind(normalizer, "Sequence") else [normalizer] if normalizer else []
+    steps = steps_of(normalizer, "normalizers", path, "normalizer")
     if unknown := [step for step in steps if not is_kind(step, "NFC")]:
         raise refuse(path, "normalizer", unknown[0], "byte-level BPE with the normalizer NFC, or none, can be read")
     return bool(steps)
@@ -145,9 +162,9 @@ def _is_nfc(normalizer: Any, path: Path) -> bool:
 
 def _pattern_of(pre_tokenizer: Any, path: Path) -> str:
     """The name of the split pattern that a file's pre_tokenizer stands for."""
-    steps = pre_tokenizer["pretokenizers"] if is_kind(pre_tokenizer, "Sequence") else [pre_tokenizer]
-    if not is_kind(steps[-1], "ByteLevel"):
-        shown = " + ".join(step["type"] if isinstance(step, dict) else "none" for step in steps)
+    steps = steps_of(pre_tokenizer, "pretokenizers", path, "pre_tokenizer")
+    shown = " + ".join(step["type"] for step in steps) or "none"
+    if not steps or steps[-1]["type"] != "ByteLevel":
         raise ValueError(f"{path}: the pre_tokenizer is {shown}, but only BPE that ends in ByteLevel is supported")
     if steps[-1].get("add_prefix_space"):
         raise ValueError(f"{path}: the pre_tokenizer has add_prefix_space=true, which is not supported")
@@ -156,16 +173,23 @@ def _pattern_of(pre_tokenizer: Any, path: Path) -> str:
         return "gpt2"
     if len(steps) == 2 and is_kind(steps[0], "Split") and not use_regex:
         split = steps[0]
+        if not isinstance(split.get("pattern"), dict) or not isinstance(split.get("behavior"), str):
+            raise ValueError(
+                f"{path}: the pre_tokenizer has a Split without a 'pattern' object or a 'behavior': {split}"
+            )
         regex_text = split["pattern"].get("Regex")
         # The patterns match every character, so it is the same to keep what matches or to throw away what does not.
-        keeps_all = (split["behavior"], split["invert"]) in [("Isolated", False), ("Isolated", True), ("Removed", True)]
+        keeps_all = (split["behavior"], bool(split.get("invert"))) in [
+            ("Isolated", False),
+            ("Isolated", True),
+            ("Removed", True),
+        ]
         if regex_text in _PATTERN_NAMES and keeps_all:
             return _PATTERN_NAMES[regex_text]
         raise ValueError(
             f"{path}: the pre_tokenizer splits by {split['pattern']} ({split['behavior']}), which is not supported. "
             f"Known patterns: {UNICODE_PATTERNS}"
         )
-    shown = " + ".join(step["type"] for step in steps)
     raise ValueError(f"{path}: the pre_tokenizer is {shown} with use_regex={use_regex}, which is not supported")
 
 

@@ -21,10 +21,35 @@ def refuse(path: Path, part: str, value: Any, advice: str) -> ValueError:
     return ValueError(f"{path}: {part} is {kind}, which is not supported, and ids would differ without it; {advice}")
 
 
+def steps_of(part: Any, key: str, path: Path, name: str) -> list[dict[str, Any]]:
+    """A part as the list of its steps: those of a Sequence, which holds them under `key`, itself, or none at all.
+
+    Raises ValueError, naming the part and the file, for what is not made so.
+    """
+    if part is None:
+        return []
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+        raise ValueError(f"{path}: the {name} must be an object with a 'type', or null, but it holds {short(part)}")
+    if part["type"] != "Sequence":
+        return [part]
+    if not isinstance(part.get(key), list):
+        raise ValueError(f"{path}: the {name} is a Sequence, which needs a list {key!r}, but that is {part.get(key)!r}")
+    return [step for inner in part[key] for step in steps_of(inner, key, path, name)]
+
+
+def short(value: Any) -> str:
+    """A value as JSON, the beginning of it if it is long."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def read_added_tokens(content: Mapping[str, Any], path: Path) -> list[AddedToken]:
     """The file's added tokens, those with an empty text left out, as nothing can find them."""
     tokens = []
-    for entry in content.get("added_tokens") or []:
+    entries = content.get("added_tokens") or []
+    if not isinstance(entries, list):
+        raise ValueError(f"{path}: added_tokens must be a list, not {short(entries)}")
+    for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("content"), str) or "id" not in entry:
             raise ValueError(f"{path}: an added token must have a 'content' and an 'id', but one is {entry!r}")
         if entry["content"]:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .json_parts import steps_of
+
 Parts = tuple[tuple[str, int], ...]
 
 
@@ -76,39 +78,49 @@ def read_template(post_processor: Any, known_ids: Collection[int], path: Path) -
 
 
 def _template(post_processor: Any, path: Path) -> Template:
-    steps = _steps(post_processor)
-    found = [step for step in steps if step.get("type") != "ByteLevel"]  # that one only moves offsets
-    kind = " + ".join(str(step.get("type")) for step in steps)
+    steps = steps_of(post_processor or None, "processors", path, "post_processor")
+    found = [step for step in steps if step["type"] != "ByteLevel"]  # that one only moves offsets
+    kind = " + ".join(step["type"] for step in steps)
     if len(found) > 1:
         raise ValueError(f"{path}: the post_processor is {kind}; more than one that adds tokens is not supported")
     if not found:
         return PLAIN
     step = found[0]
-    if step["type"] == "BertProcessing":
-        return bert_template(*step["cls"], *step["sep"])
-    if step["type"] == "RobertaProcessing":  # two ends of text between the two, and one type only
-        (cls, cls_id), (sep, sep_id) = step["cls"], step["sep"]
-        one = ((cls, 0), ("$A", 0), (sep, 0))
+    if step["type"] in ("BertProcessing", "RobertaProcessing"):
+        (cls, cls_id), (sep, sep_id) = _named_id(step, "cls", path), _named_id(step, "sep", path)
+        if step["type"] == "BertProcessing":
+            return bert_template(cls, cls_id, sep, sep_id)
+        one = ((cls, 0), ("$A", 0), (sep, 0))  # RoBERTa: two ends of text between the two, and one type only
         return Template(one, (*one, (sep, 0), ("$B", 0), (sep, 0)), {cls: (cls_id,), sep: (sep_id,)})
     if step["type"] != "TemplateProcessing":
         raise ValueError(
             f"{path}: the post_processor is {kind}, which is not supported, and ids would differ without it. "
             f"Known: TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel."
         )
-    ids = {text: tuple(entry["ids"]) for text, entry in (step.get("special_tokens") or {}).items()}
-    single = tuple(_part_from_json(part) for part in step.get("single") or ())
-    pair = tuple(_part_from_json(part) for part in step.get("pair") or ())
+    ids = _ids_from_json(step.get("special_tokens") or {}, path)
+    single, pair = _parts_from_json(step, "single", path), _parts_from_json(step, "pair", path)
     if unknown := [text for text, _ in single + pair if text not in ids and text not in ("$A", "$B")]:
         raise ValueError(f"{path}: the post_processor names {unknown[0]!r} but gives no ids for it")
     return PLAIN if (single, pair or PLAIN.pair) == (PLAIN.single, PLAIN.pair) else Template(single, pair, ids)
 
 
-def _steps(post_processor: Any) -> list[dict[str, Any]]:
-    if not post_processor:
-        return []
-    if post_processor.get("type") == "Sequence":
-        return [step for part in post_processor["processors"] for step in _steps(part)]
-    return [post_processor]
+def _named_id(step: Mapping[str, Any], name: str, path: Path) -> tuple[str, int]:
+    """The [text, id] that BertProcessing holds for "cls" and "sep"."""
+    value = step.get(name)
+    if not isinstance(value, list) or [type(item) for item in value] != [str, int]:
+        raise ValueError(f"{path}: the post_processor {step['type']} needs {name!r}: [text, id], but it is {value!r}")
+    return value[0], value[1]
+
+
+def _ids_from_json(entries: Any, path: Path) -> dict[str, tuple[int, ...]]:
+    """token text -> its ids, from `special_tokens` of a TemplateProcessing."""
+    ids = {}
+    for text, entry in entries.items() if isinstance(entries, dict) else [("special_tokens", entries)]:
+        values = entry.get("ids") if isinstance(entry, dict) else None
+        if not isinstance(values, list) or not all(isinstance(token_id, int) for token_id in values):
+            raise ValueError(f"{path}: the post_processor's special_tokens must hold lists 'ids', but {text!r} has not")
+        ids[text] = tuple(values)
+    return ids
 
 
 def _part_to_json(part: tuple[str, int]) -> dict[str, Any]:
@@ -118,6 +130,18 @@ def _part_to_json(part: tuple[str, int]) -> dict[str, Any]:
     return {"SpecialToken": {"id": text, "type_id": type_id}}
 
 
-def _part_from_json(part: dict[str, Any]) -> tuple[str, int]:
-    ((kind, entry),) = part.items()
-    return ("$" if kind == "Sequence" else "") + entry["id"], entry.get("type_id", 0)
+def _parts_from_json(step: Mapping[str, Any], name: str, path: Path) -> Parts:
+    """`single` or `pair` of a TemplateProcessing."""
+    found = []
+    parts = step.get(name) or []
+    for part in parts if isinstance(parts, list) else [parts]:
+        entry = next(iter(part.values())) if isinstance(part, dict) and len(part) == 1 else None
+        text = entry.get("id") if isinstance(entry, dict) else None
+        type_id = entry.get("type_id", 0) if isinstance(entry, dict) else None
+        if not isinstance(text, str) or not isinstance(type_id, int):
+            raise ValueError(
+                f"{path}: the post_processor's {name!r} must be a list of objects such as "
+                f'{{"Sequence": {{"id": "A", "type_id": 0}}}}, but it holds {part!r}'
+            )
+        found.append((("$" if "Sequence" in part else "") + text, type_id))
+    return tuple(found)

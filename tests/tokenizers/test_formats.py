@@ -418,6 +418,37 @@ SPLIT = {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated", 
             {"type": "Sequence", "pretokenizers": [{"type": "Digits"}, BYTE_LEVEL]},
             r"Digits \+ ByteLevel with use_regex=True",
         ),
+        # malformed parts
+        ("pre_tokenizer", "x", 'the pre_tokenizer must be an object with a .type., or null, but it holds "x"'),
+        ("pre_tokenizer", {"type": "Sequence", "pretokenizers": []}, "the pre_tokenizer is none"),
+        ("pre_tokenizer", {"type": "Sequence"}, "the pre_tokenizer is a Sequence, which needs a list 'pretokenizers'"),
+        *(
+            (
+                "pre_tokenizer",
+                {"type": "Sequence", "pretokenizers": [split, BYTE_LEVEL | {"use_regex": False}]},
+                "the pre_tokenizer has a Split without a 'pattern' object or a 'behavior'",
+            )
+            for split in (
+                {"type": "Split", "pattern": {}},
+                {"type": "Split", "behavior": "Isolated"},
+                SPLIT | {"pattern": "x"},
+            )
+        ),
+        ("normalizer", {"type": "Sequence"}, "the normalizer is a Sequence, which needs a list 'normalizers'"),
+        ("normalizer", "x", "the normalizer must be an object"),
+        ("post_processor", "x", "the post_processor must be an object"),
+        ("post_processor", {"type": "Sequence"}, "the post_processor is a Sequence, which needs a list 'processors'"),
+        ("post_processor", {"type": "BertProcessing"}, "the post_processor BertProcessing needs 'cls': .text, id."),
+        ("post_processor", {"type": "RobertaProcessing", "cls": ["<s>", 0], "sep": 1}, "RobertaProcessing needs 'sep'"),
+        ("post_processor", BOS | {"single": [{"Foo": 1}]}, "the post_processor's 'single' must be a list of objects"),
+        ("post_processor", BOS | {"pair": [{}]}, "the post_processor's 'pair' must be a list of objects"),
+        ("post_processor", BOS | {"single": 7}, "the post_processor's 'single' must be a list of objects"),
+        ("post_processor", BOS | {"special_tokens": [1]}, "the post_processor's special_tokens must hold lists 'ids'"),
+        ("post_processor", BOS | {"special_tokens": {"<s>": {}}}, "special_tokens must hold lists 'ids', but '<s>'"),
+        ("model.merges", [1, 2], "model.merges: merge 0 must be two tokens' texts, not 1"),
+        ("model.merges", [[1, 2]], r"model.merges: merge 0 must be two tokens' texts, not .1, 2."),
+        ("added_tokens", {"a": 1}, "added_tokens must be a list"),
+        ("added_tokens", [{"content": "x", "id": None}], "the added token 'x' has id None"),
     ],
 )
 def test_unsupported_parts_are_named(tmp_path: Path, part: str, value: object, message: str) -> None:
@@ -426,6 +457,27 @@ def test_unsupported_parts_are_named(tmp_path: Path, part: str, value: object, m
     (content[outer[0]] if outer else content)[key] = value
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match=f"tokenizer.json.*{message}"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["Whitespace", "Metaspace", "WhitespaceSplit"])
+def test_bpe_that_is_not_of_bytes_is_refused_by_its_pre_tokenizer(tmp_path: Path, kind: str) -> None:
+    """Its vocabulary is of characters, but to say that first would not tell why."""
+    model = {"type": "BPE", "vocab": {"中": 0, "▁a": 1, "\n": 2}, "merges": []}
+    content = {"model": model, "pre_tokenizer": {"type": kind}, "decoder": {"type": "Metaspace"}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"the pre_tokenizer is {kind}, but only BPE that ends in ByteLevel"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_file_without_a_pre_tokenizer_and_one_nested_too_deeply(tmp_path: Path) -> None:
+    content = tokenizer_json(BPETokenizer.train(["abab"], 258))
+    del content["pre_tokenizer"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"tokenizer\.json: the pre_tokenizer is none"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("[" * 200_000, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"tokenizer\.json is nested too deeply|is not JSON"):
         load_tokenizer(tmp_path)
 
 
