@@ -87,10 +87,25 @@ def make_parser() -> argparse.ArgumentParser:
     p = add_command(tokenizer_commands, "train", commands.tokenizer_train, "learn a tokenizer from text")
     p.add_argument("sources", nargs="+", metavar="SOURCE", help="corpora (their training split), files, folders")
     p.add_argument("--out", default="tokenizer.json", metavar="FILE", help="file to write")
-    p.add_argument("--kind", choices=["bpe", "char"], default="bpe", help="byte-level BPE, or one id per character")
-    p.add_argument("--vocab-size", type=int, default=4096, help="number of ids (bpe)")
-    p.add_argument("--pattern", choices=["gpt2", "gpt4"], default="gpt4", help="how text is split before merging (bpe)")
-    p.add_argument("--special", nargs="*", default=["<|endoftext|>"], metavar="TOKEN", help="special tokens")
+    p.add_argument(
+        "--kind", choices=["bpe", "wordpiece", "char"], default="bpe",
+        help="byte-level BPE (GPT, Llama, Qwen), WordPiece (BERT), or one id per character",
+    )  # fmt: skip
+    given = argparse.SUPPRESS  # an option that is not given leaves no trace: which of them fit depends on the kind
+    p.add_argument("--vocab-size", type=int, default=given, help="number of ids (bpe, wordpiece; default: 4096)")
+    p.add_argument(
+        "--pattern", choices=list(commands.PATTERNS), default=given,
+        help="how text is split before merging (bpe; default: gpt4). llama3 is gpt4's; qwen2 brings text into "
+        "Unicode's form NFC first",
+    )  # fmt: skip
+    p.add_argument(
+        "--cased", action="store_true", default=given,
+        help="keep capitals and accents (wordpiece; default: lower case, accents off)",
+    )  # fmt: skip
+    p.add_argument(
+        "--special", nargs="*", default=given, metavar="TOKEN",
+        help="special tokens (default: <|endoftext|>; of wordpiece: [PAD] [UNK] [CLS] [SEP] [MASK])",
+    )  # fmt: skip
     p = add_command(tokenizer_commands, "encode", commands.tokenizer_encode, "print the ids of a text or a file")
     p.add_argument("tokenizer", metavar="TOKENIZER", help="tokenizer.json, or a folder with one")
     p.add_argument("text", nargs="?", metavar="TEXT", help="text to encode")

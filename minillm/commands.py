@@ -17,6 +17,8 @@ from .engine_config import process_rank
 from .pretrain import CONFIG_FILE, SECTIONS, model_objective, packed, pretrain, read_config, resumed_sections
 
 STDLIB_SOURCES = ("stdlib", "docstrings", "topics")
+PATTERNS = {"gpt2": "gpt2", "gpt4": "gpt4", "llama3": "gpt4", "qwen2": "qwen2"}  # --pattern -> split.py's name
+FITTING = {"bpe": ("vocab_size", "pattern"), "wordpiece": ("vocab_size", "cased"), "char": ()}  # beside --special
 
 
 def quickstart(arguments: argparse.Namespace) -> int:
@@ -51,19 +53,27 @@ def source_documents(sources: list[str], max_bytes: int | None, skipped: list[An
 
 
 def tokenizer_train(arguments: argparse.Namespace) -> int:
-    from .tokenizers import BPETokenizer, CharTokenizer
+    from .tokenizers import BPETokenizer, CharTokenizer, WordPieceTokenizer
+    from .tokenizers.bert_text import CASED, UNCASED
 
+    kind, given = arguments.kind, vars(arguments)
+    for name in ("vocab_size", "pattern", "cased"):
+        if name in given and name not in FITTING[kind]:
+            kinds = " or ".join(other for other, names in FITTING.items() if name in names)
+            raise ConfigError(f"--{name.replace('_', '-')} is for --kind {kinds}, not {kind}: leave it out")
+    specials = {"special_tokens": given["special"]} if "special" in given else {}
+    vocab_size, progress = given.get("vocab_size", 4096), sys.stderr.isatty()
     texts = (document.text for source in arguments.sources for document in training_documents(source))
-    if arguments.kind == "char":
-        tokenizer: Any = CharTokenizer.train(texts, special_tokens=arguments.special, unk_token="<unk>")
+    tokenizer: Any
+    if kind == "char":
+        tokenizer = CharTokenizer.train(texts, unk_token="<unk>", **specials)
+    elif kind == "wordpiece":
+        form = CASED if "cased" in given else UNCASED
+        tokenizer = WordPieceTokenizer.train(texts, vocab_size, normalizer=form, progress=progress, **specials)
     else:
-        tokenizer = BPETokenizer.train(
-            texts,
-            arguments.vocab_size,
-            pattern=arguments.pattern,
-            special_tokens=arguments.special,
-            progress=sys.stderr.isatty(),
-        )
+        pattern = PATTERNS[given.get("pattern", "gpt4")]
+        nfc = pattern == "qwen2"
+        tokenizer = BPETokenizer.train(texts, vocab_size, pattern=pattern, nfc=nfc, progress=progress, **specials)
     tokenizer.save(arguments.out)
     print(f"wrote {arguments.out}: {tokenizer.vocab_size:,} ids, fingerprint {tokenizer.fingerprint()}")
     return 0

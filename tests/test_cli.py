@@ -1,5 +1,6 @@
 """The command: each subcommand on a tiny corpus, what a user can get wrong, configuration, Ctrl-C."""
 
+import argparse
 import dataclasses
 import json
 import math
@@ -21,6 +22,7 @@ from minillm.data import CorpusConfig
 from minillm.models import GPTConfig, LlamaConfig
 from minillm.pretrain import PRESETS, SECTIONS, build_config, read_config
 from minillm.runlog import read_metrics
+from minillm.tokenizers import load_tokenizer
 from minillm.train import TrainConfig, TrainingDiverged
 
 DATA = ["--corpus", "c", "--tokenizer", "t"]  # neither of which is there
@@ -99,6 +101,35 @@ def test_tokenizer_encode_and_show(made, tmp_path, capsys):
     assert len(minillm("tokenizer", "show", made, "--merges", 5, capsys=capsys).splitlines()) == 6
 
 
+def test_a_wordpiece_tokenizer(made, tmp_path, capsys):
+    train = ["tokenizer", "train", made / "corpus", "--kind", "wordpiece", "--vocab-size", 80]
+    for options, shown in [([], "'the'"), (["--cased"], "'[UNK]'")]:  # the corpus has no capitals
+        assert "80 ids" in minillm(*train, *options, "--out", tmp_path, capsys=capsys)
+        lines = minillm("tokenizer", "show", tmp_path, "The cat, the [MASK]", "--steps", capsys=capsys).splitlines()
+        assert lines[0].startswith("WordPieceTokenizer(vocab_size=80, special_tokens=['[PAD]', '[UNK]', '[CLS]', ")
+        assert lines[1].endswith(shown) and lines[-1] == "    4  '[MASK]'"
+        ids = minillm("tokenizer", "encode", tmp_path, "THE cat", capsys=capsys)
+        assert (ids == minillm("tokenizer", "encode", tmp_path, "the cat", capsys=capsys)) is not bool(options)
+        (tmp_path / "text.txt").write_text("THE cat")
+        assert ids == minillm("tokenizer", "encode", tmp_path, "--file", tmp_path / "text.txt", capsys=capsys)
+    special = ["--special", "[UNK]", "<|endoftext|>", "--out", tmp_path]
+    minillm(*train, *special, capsys=capsys)
+    assert "special_tokens=['[UNK]', '<|endoftext|>']" in minillm("tokenizer", "show", tmp_path, capsys=capsys)
+
+
+def test_patterns_of_the_field(made, tmp_path, capsys):
+    """Each gives numbers to its own rule: three digits to a token at most, or one."""
+    shown = {}
+    for pattern in ("gpt2", "gpt4", "llama3", "qwen2"):
+        out = tmp_path / f"{pattern}.json"
+        minillm("tokenizer", "train", made / "corpus", "--vocab-size", 300, "--pattern", pattern, "--out", out)
+        shown[pattern] = minillm("tokenizer", "show", out, "12345", "--steps", capsys=capsys)
+        nfc = load_tokenizer(out).nfc
+        assert nfc is (pattern == "qwen2")
+    pieces = {pattern: text.split("is ")[1].split(" ")[0] for pattern, text in shown.items()}
+    assert pieces == {"gpt2": "1", "gpt4": "2", "llama3": "2", "qwen2": "5"}
+
+
 def test_a_character_tokenizer(made, tmp_path, capsys):
     minillm("tokenizer", "train", made / "corpus", "--kind", "char", "--out", tmp_path / "char.json", capsys=capsys)
     assert "你" in minillm("tokenizer", "show", tmp_path / "char.json", "你", capsys=capsys)
@@ -141,6 +172,15 @@ def test_other_models_by_config(made, tmp_path):
         (["generate", "nowhere"], "no checkpoint at nowhere"),
         (["tokenizer", "encode", "nowhere.json", "text"], "nowhere.json"),
         (["tokenizer", "train", "nowhere.txt"], "nowhere.txt"),
+        (["tokenizer", "train", "t", "--cased"], "--cased is for --kind wordpiece, not bpe: leave it out"),
+        (
+            ["tokenizer", "train", "t", "--kind", "wordpiece", "--pattern", "gpt2"],
+            "--pattern is for --kind bpe, not word",
+        ),
+        (
+            ["tokenizer", "train", "t", "--kind", "char", "--vocab-size", "9"],
+            "is for --kind bpe or wordpiece, not char",
+        ),
         (["corpus", "out", "--from", "nowhere"], "nowhere"),
         (["corpus", "out", "--val-fraction", "2"], "2"),
         (["quickstart", "--seconds", "0"], "seconds is 0.0"),
@@ -203,6 +243,9 @@ def test_every_option_is_in_help_with_its_default(capsys):
             if action.option_strings and action.dest != "help":
                 assert action.help, f"{words} {action.dest} has no help"
                 shown = f"(default: {action.default})"
+                if action.default is argparse.SUPPRESS:  # it depends on other options: the help says how
+                    shown = "default: "
+                    assert shown in action.help, f"{words} {action.dest} does not say its default"
                 assert shown in text, f"{words}: {action.option_strings} does not show {shown}"
     with pytest.raises(SystemExit):
         cli.main(["pretrain", "--help"])
