@@ -13,7 +13,7 @@ ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 
 
 class RoleText:
-    """`tokenizer.pad_token`: the text of the token with a role, or None. It can be set to a token that there is."""
+    """`tokenizer.pad_token`: the text of the token with a role, or None. It can be set to None, or a token there is."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.role = name
@@ -21,7 +21,10 @@ class RoleText:
     def __get__(self, tokenizer: NamedTokens, owner: type | None = None) -> str | None:
         return tokenizer.tokens.get(self.role)
 
-    def __set__(self, tokenizer: NamedTokens, text: str) -> None:
+    def __set__(self, tokenizer: NamedTokens, text: str | None) -> None:
+        if text is None:
+            tokenizer.tokens.pop(self.role, None)
+            return
         if tokenizer.id_of(text) is None:
             raise ValueError(
                 f"{self.role} = {text!r} is no special token of this tokenizer: {list(tokenizer.core.special_tokens)}. "

@@ -256,6 +256,8 @@ def test_without_a_padding_token_the_error_says_how_to_set_one():
     assert len({len(row) for row in tokenizer(TEXTS, padding=True).input_ids}) == 1
     with pytest.raises(ValueError, match=r"'\[PAD\]' is no special token"):
         tokenizer.pad_token = "[PAD]"
+    tokenizer.pad_token = None
+    assert tokenizer.pad_token is tokenizer.pad_token_id is None
 
 
 def test_a_character_tokenizer_too(tmp_path):

@@ -212,12 +212,24 @@ def test_what_is_not_known_is_refused_by_name(kind, files, message, tmp_path):
         AutoTokenizer.from_pretrained(tmp_path)
 
 
-def test_arguments_are_settings_or_for_the_hub_and_no_others(tmp_path):
+def test_arguments_are_settings_or_for_the_hub_and_no_others(tmp_path, monkeypatch):
     bpe_files(tmp_path, "tokenizer.json")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path, use_fast=False, padding_side="left", model_max_length=9)
     tokenizer.save_pretrained(tmp_path / "saved")
     saved = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
     assert saved["padding_side"] == "left" and saved["model_max_length"] == 9 and "use_fast" not in saved
+    seen = {}
+
+    def found(name, revision, **hub):
+        seen.update({"name": name, "revision": revision, **hub})
+        return tmp_path
+
+    monkeypatch.setattr("minillm.hub.tokenizer.find_folder", found)
+    options = {"token": "hf_secret", "cache_dir": "cache", "local_files_only": True}
+    AutoTokenizer.from_pretrained("owner/model", revision="main", **options).save_pretrained(tmp_path / "saved")
+    assert seen == {"name": "owner/model", "revision": "main", **options}
+    saved = (tmp_path / "saved" / "tokenizer_config.json").read_text()
+    assert "hf_secret" not in saved and not {*options, "revision"} & set(json.loads(saved))
     with pytest.raises(TypeError, match=r"knows no 'trust_remote_code' \(given: True\)"):
         AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=True)
 
