@@ -113,9 +113,9 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument("--special", action="store_true", help="read the text of special tokens in TEXT as those tokens")
     p = add_command(tokenizer_commands, "show", commands.tokenizer_show, "show the tokens of a text, or the merges")
     p.add_argument("tokenizer", metavar="TOKENIZER", help="tokenizer.json, or a folder with one")
-    p.add_argument("text", nargs="?", metavar="TEXT", help="text to cut; without it, the first merges are shown")
-    p.add_argument("--merges", type=int, default=50, help="how many merges to show")
-    p.add_argument("--steps", action="store_true", help="replay how the text was encoded, merge by merge")
+    p.add_argument("text", nargs="?", metavar="TEXT", help="text to cut; without it, the first merges (bpe)")
+    p.add_argument("--merges", type=int, default=given, help="how many merges to show (bpe; default: 50)")
+    p.add_argument("--steps", action="store_true", help="replay how the text was encoded, merge by merge (bpe)")
 
     p = add_command(
         subparsers, "pretrain", commands.pretrain_run, "train a model on a corpus",

@@ -109,13 +109,16 @@ def tokenizer_show(arguments: argparse.Namespace) -> int:
     from .tokenizers.show import replay_encoding, show, show_merges
 
     tokenizer = load_tokenizer(arguments.tokenizer)
+    if (arguments.steps or "merges" in arguments) and not isinstance(tokenizer, BPETokenizer):
+        option = "--steps" if arguments.steps else "--merges"
+        raise ConfigError(f"{option} is for byte-level BPE, and this is a {type(tokenizer).__name__}: leave it out")
     print(tokenizer)
     if arguments.text is not None:
         print(show(tokenizer, arguments.text))
     if not isinstance(tokenizer, BPETokenizer):
         return 0
     if arguments.text is None:
-        print(show_merges(tokenizer, 0, arguments.merges))
+        print(show_merges(tokenizer, 0, vars(arguments).get("merges", 50)))
     elif arguments.steps:
         print(replay_encoding(tokenizer, arguments.text))
     return 0

@@ -105,13 +105,16 @@ def test_a_wordpiece_tokenizer(made, tmp_path, capsys):
     train = ["tokenizer", "train", made / "corpus", "--kind", "wordpiece", "--vocab-size", 80]
     for options, shown in [([], "'the'"), (["--cased"], "'[UNK]'")]:  # the corpus has no capitals
         assert "80 ids" in minillm(*train, *options, "--out", tmp_path, capsys=capsys)
-        lines = minillm("tokenizer", "show", tmp_path, "The cat, the [MASK]", "--steps", capsys=capsys).splitlines()
+        lines = minillm("tokenizer", "show", tmp_path, "The cat, the [MASK]", capsys=capsys).splitlines()
         assert lines[0].startswith("WordPieceTokenizer(vocab_size=80, special_tokens=['[PAD]', '[UNK]', '[CLS]', ")
         assert lines[1].endswith(shown) and lines[-1] == "    4  '[MASK]'"
         ids = minillm("tokenizer", "encode", tmp_path, "THE cat", capsys=capsys)
         assert (ids == minillm("tokenizer", "encode", tmp_path, "the cat", capsys=capsys)) is not bool(options)
         (tmp_path / "text.txt").write_text("THE cat")
         assert ids == minillm("tokenizer", "encode", tmp_path, "--file", tmp_path / "text.txt", capsys=capsys)
+    for option in (["--steps"], ["--merges", 3]):
+        error = minillm("tokenizer", "show", tmp_path, "the", *option, status=2, capsys=capsys)
+        assert f"{option[0]} is for byte-level BPE, and this is a WordPieceTokenizer" in error
     special = ["--special", "[UNK]", "<|endoftext|>", "--out", tmp_path]
     minillm(*train, *special, capsys=capsys)
     assert "special_tokens=['[UNK]', '<|endoftext|>']" in minillm("tokenizer", "show", tmp_path, capsys=capsys)

@@ -1,7 +1,8 @@
 """A tokenizer as models want it: batches with padding and truncation, pairs, special tokens, chat templates.
 
 The tokenizers of minillm.tokenizers turn text into ids. A checkpoint folder says more in tokenizer_config.json: which
-token pads, how long a text may be, what a conversation looks like.
+token pads, how long a text may be, what a conversation looks like. tokenizer_files.py reads it, special_tokens.py knows
+tokens by name, padding.py and chat.py make rows of one length and conversations.
 """
 
 from __future__ import annotations
