@@ -47,12 +47,14 @@ class RoleId:
 class NamedTokens:
     """The part of a `PretrainedTokenizer` that knows tokens by name.
 
-    core: what turns text into ids. tokens: role -> text, such as "pad_token" -> "[PAD]". model_vocabulary: how many
-    tokens the model of the tokenizer's file has, without those added to it.
+    core: what turns text into ids. tokens: role -> text, such as "pad_token" -> "[PAD]". further_tokens: special
+    ones without such a role. model_vocabulary: how many tokens the model of the tokenizer's file has, without those
+    added to it.
     """
 
     core: Tokenizer
     tokens: dict[str, str]
+    further_tokens: list[str]
     model_vocabulary: int
 
     bos_token, eos_token, unk_token, sep_token = RoleText(), RoleText(), RoleText(), RoleText()
@@ -69,12 +71,13 @@ class NamedTokens:
 
     @property
     def all_special_tokens(self) -> list[str]:
-        """The texts of the tokens with a role, each once."""
-        return list(dict.fromkeys(self.tokens[role] for role in ROLES if role in self.tokens))
+        """The texts of the tokens with a role, then of the further ones, each once."""
+        named = [self.tokens[role] for role in ROLES if role in self.tokens]
+        return list(dict.fromkeys([*named, *self.further_tokens]))
 
     @property
     def all_special_ids(self) -> list[int]:
-        """The ids of the tokens with a role."""
+        """The ids of `all_special_tokens`."""
         return [token_id for text in self.all_special_tokens if (token_id := self.id_of(text)) is not None]
 
     @property

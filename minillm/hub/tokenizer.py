@@ -24,6 +24,7 @@ from .tokenizer_files import (
     CONFIG_FILE,
     assumed_tokens,
     class_of,
+    further_special_tokens,
     read_tokenizer_folder,
     token_text,
     tokens_made_here,
@@ -104,6 +105,8 @@ class PretrainedTokenizer(NamedTokens):
             text = token_text(self.config.get(role, assumed.get(role)))
             if text is not None and (role in self.config or self.id_of(text) is not None):
                 self.tokens[role] = text
+        further = [token_text(value) for value in further_special_tokens(self.config)]
+        self.further_tokens = [text for text in further if text and self.id_of(text) is not None]
         self.model_max_length = int(min(self.config.get("model_max_length") or UNLIMITED, UNLIMITED))
         self.padding_side = self.config.get("padding_side", "right")
         self.truncation_side = self.config.get("truncation_side", "right")

@@ -242,13 +242,18 @@ def named_tokens(config: Mapping[str, Any]) -> list[Declared]:
     """The tokens with a role, then those of further roles ("image_token"), then special ones without a role."""
     assumed = assumed_tokens(config)
     values = [config.get(role, assumed.get(role)) for role in ROLES]
-    values += [v for key, v in config.items() if key.endswith("_token") and key not in ROLES and isinstance(v, str)]
-    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
-    values += list(extra.values()) if isinstance(extra, dict) else list(extra)
+    values += further_special_tokens(config)
     if class_of(config) == "Qwen2Tokenizer":  # which takes their texts only
         values = [token_text(value) for value in values]
     found = [declared(value, None) for value in values if token_text(value)]
     return [Declared(replace(item.token, special=True), None) for item in found]  # whatever a file says
+
+
+def further_special_tokens(config: Mapping[str, Any]) -> list[Any]:
+    """The special tokens without one of the usual roles, as they stand in tokenizer_config.json."""
+    values = [v for key, v in config.items() if key.endswith("_token") and key not in ROLES and isinstance(v, str)]
+    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    return [*values, *(extra.values() if isinstance(extra, dict) else extra)]
 
 
 def tokens_to_add(core: Tokenizer, config: Mapping[str, Any], folder: Path) -> list[Declared]:

@@ -66,6 +66,7 @@ def check_equal(folder, transformers, **settings):
             ids = theirs(text)["input_ids"]
             assert ours.decode(ids, skip_special_tokens=True) == theirs.decode(ids, skip_special_tokens=True)
         assert len(ours) == len(theirs)
+        assert set(ours.all_special_tokens) == set(theirs.all_special_tokens)
         for role in ("pad_token", "eos_token", "mask_token", "cls_token", "sep_token", "unk_token"):
             assert getattr(ours, role) == getattr(theirs, role), role
     return AutoTokenizer.from_pretrained(folder, **settings)
