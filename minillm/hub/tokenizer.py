@@ -66,7 +66,9 @@ class AutoTokenizer:
                 f"AutoTokenizer.from_pretrained knows no {unknown[0]!r} (given: {settings[unknown[0]]!r}). Leave it "
                 f"out; the settings are {', '.join(SETTINGS)}."
             )
-        hub = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        hub: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        if Path(name_or_folder).is_dir():
+            hub = {}
         folder = find_folder(name_or_folder, revision, **{name: value for name, value in hub.items() if value})
         read = read_tokenizer_folder(folder, settings)
         template = folder / TEMPLATE_FILE

@@ -215,10 +215,12 @@ def test_what_is_not_known_is_refused_by_name(kind, files, message, tmp_path):
 
 def test_arguments_are_settings_or_for_the_hub_and_no_others(tmp_path, monkeypatch):
     bpe_files(tmp_path, "tokenizer.json")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path, use_fast=False, padding_side="left", model_max_length=9)
+    tokenizer = AutoTokenizer.from_pretrained(
+        tmp_path, use_fast=False, token="hf_secret", padding_side="left", model_max_length=9
+    )
     tokenizer.save_pretrained(tmp_path / "saved")
     saved = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
-    assert saved["padding_side"] == "left" and saved["model_max_length"] == 9 and "use_fast" not in saved
+    assert saved["padding_side"] == "left" and saved["model_max_length"] == 9 and not {"use_fast", "token"} & set(saved)
     seen = {}
 
     def found(name, revision, **hub):
