@@ -87,10 +87,12 @@ def generate(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     stop_ids: Sequence[int] = (),
+    keep_stop_id: bool = False,
     seed: int | None = None,
     use_cache: bool = True,
 ) -> list[list[int]]:
-    """Continue each prompt (a list of ids) by up to `max_new_tokens` ids; returns the new ids, without the stop id.
+    """Continue each prompt (a list of ids) by up to `max_new_tokens` ids; returns the new ids, without the stop id
+    unless `keep_stop_id`.
 
     A row does not depend on the other rows of its batch: it has its own random generator, made from `seed` and its
     index, and no padding (see `decode_steps`). With the same seed, cached and uncached decoding give the same ids.
@@ -99,9 +101,9 @@ def generate(
     stopped = [False] * len(prompts)
     for step in decode_steps(model, prompts, max_new_tokens, sampling or Sampling(), seed, use_cache):
         for row, token in step.items():
-            stopped[row] = stopped[row] or token in stop_ids
-            if not stopped[row]:
+            if not stopped[row] and (keep_stop_id or token not in stop_ids):
                 new[row].append(token)
+            stopped[row] = stopped[row] or token in stop_ids
         if all(stopped):
             break
     return new

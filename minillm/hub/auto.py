@@ -21,8 +21,11 @@ class AutoConfig:
     """`AutoConfig.from_pretrained(name_or_folder)`: the settings in config.json, as attributes."""
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | os.PathLike[str], *, revision: str | None = None) -> ConfigView:
-        return ConfigView(read_config(find_folder(name_or_folder, revision)))
+    def from_pretrained(
+        cls, name_or_folder: str | os.PathLike[str], *, revision: str | None = None, **hub: Any
+    ) -> ConfigView:
+        """`hub`: token, cache_dir, local_files_only, for a name on the hub (see places.py)."""
+        return ConfigView(read_config(find_folder(name_or_folder, revision, **hub)))
 
 
 class AutoModel:
@@ -42,8 +45,11 @@ class AutoModel:
         engine: str = "numpy",
         dtype: Any = None,
         device: Any = None,
-        revision: str | None = None,
         seed: int = 0,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
         **settings: Any,
     ) -> PretrainedModel:
         """Build the model that config.json describes, with this class's head, and read its weights.
@@ -51,16 +57,25 @@ class AutoModel:
         `name_or_folder`: a folder in Hugging Face's or minillm's format, a run of `minillm pretrain`, or a name on the
         hub. `engine`: "numpy" or "torch". `dtype`: "float32" or "float64" on NumPy (default: the file's if it is
         float64, else float32); on PyTorch "float16" and "bfloat16" too (default: the file's). `device`: PyTorch's.
-        `seed`: of a head that the checkpoint has no weights for, which a warning then names. `settings`: entries of
-        config.json to change, such as num_labels=3. Raises NotFound, ConfigurationError or WeightsError, each saying
-        what to do; a model is returned whole or not at all.
+        `seed`: of a head that the checkpoint has no weights for, which a warning then names. `revision`, `token`,
+        `cache_dir`, `local_files_only`: for a name on the hub, see places.py. `settings`: entries of config.json to
+        change, such as num_labels=3; transformers' `torch_dtype` is `dtype`. Raises TypeError for a setting that
+        config.json does not have, NotFound, ConfigurationError or WeightsError, each saying what to do; a model is
+        returned whole or not at all.
         """
         if engine not in ("numpy", "torch"):
             raise ValueError(f"engine = {engine!r} must be 'numpy' or 'torch'.")
         if engine == "numpy" and device not in (None, "cpu"):
             raise ValueError(f"device = {device!r}: the NumPy engine runs on the CPU only. Use engine='torch'.")
-        folder = find_folder(name_or_folder, revision)
-        values = with_settings(read_config(folder), settings)
+        dtype = settings.pop("torch_dtype", None) if dtype is None else dtype
+        if dtype == "auto":  # transformers' word for what is the default here
+            dtype = None
+        folder = find_folder(
+            name_or_folder, revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+        values = read_config(folder)
+        check_settings(settings, values)
+        values = with_settings(values, settings)
         stored = read_folder(folder)
         config, native = cls.model_config(values, stored, folder)
         model = sketched_model(config)
@@ -145,6 +160,16 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder / 'config.json'} must hold an object, not a {type(values).__name__}."
         )
     return values
+
+
+def check_settings(settings: dict[str, Any], values: dict[str, Any]) -> None:
+    """Raise TypeError for an argument that is no entry of config.json: ignored, it would not do what it promises, and
+    saved, it might give away a secret."""
+    for name in settings:
+        if name not in values and name not in configs.setting_names(values.get("model_type")):
+            instead = {"device_map": "device='cuda'", "attn_implementation": "attention on the model's config"}
+            hint = f"Use {instead[name]}." if name in instead else "See from_pretrained's docstring for what it takes."
+            raise TypeError(f"from_pretrained: {name} = {settings[name]!r} is no entry of this config.json. {hint}")
 
 
 def with_settings(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:

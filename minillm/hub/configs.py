@@ -6,6 +6,7 @@ model computes with (`FIXED`); any other is refused by name, since the model wou
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..models import BertConfig, ClassifierConfig, GPTConfig, LlamaConfig, ModelConfig, config_from_dict
@@ -114,8 +115,7 @@ def from_hf(values: dict[str, Any], head: str) -> ModelConfig:
         values = {**QWEN_DEFAULTS.get(kind, {}), **values}
         ours = {**translate(values, LLAMA_SETTINGS, LLAMA_FIXED), **llama_biases(values), "model_type": "llama"}
         ours["rope_theta"], ours["rope_scaling"] = rope_settings(values)
-        if ours["rope_scaling"] and ours["rope_scaling"]["rope_type"] == "dynamic":  # stretched as texts get longer
-            ours["context"] = int(ours["context"] * ours["rope_scaling"].get("factor", 1))
+        ours["context"] = stretched(ours["context"], ours["rope_scaling"])
         if any(layer != "full_attention" for layer in values.get("layer_types") or []):
             raise ConfigurationError("config.json: layer_types other than full_attention are not supported.")
         if head in ("base", "classification"):
@@ -161,18 +161,55 @@ def llama_biases(values: dict[str, Any]) -> dict[str, bool]:
 def rope_settings(values: dict[str, Any]) -> tuple[float, dict[str, Any] | None]:
     """(base, scaling) of rotary positions, from `rope_parameters` (2025 and later) or `rope_theta` and
     `rope_scaling`."""
-    scaling = dict(values.get("rope_parameters") or values.get("rope_scaling") or {})
-    theta = float(scaling.pop("rope_theta", None) or values.get("rope_theta") or 10000.0)
+    scaling = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    if not isinstance(scaling, dict):
+        raise ConfigurationError(
+            f"config.json: rope_parameters (or rope_scaling) = {scaling!r} must be an object such as "
+            '{"rope_type": "linear", "factor": 2.0}.'
+        )
+    scaling = dict(scaling)
+    theta = scaling.pop("rope_theta", None) or values.get("rope_theta") or 10000.0
     old_name = scaling.pop("type", None)
     kind = scaling.get("rope_type", old_name)
+    lowest = 1 if kind == "yarn" else 0  # whose formula divides by the logarithm
+    if not isinstance(theta, (int, float)) or theta <= lowest:
+        raise ConfigurationError(f"config.json: rope_theta = {theta!r} must be a number above {lowest}.")
     if kind in (None, "default"):
-        return theta, None
+        return float(theta), None
+    scaling.pop("finetuned", None)  # says where the weights come from
+    if scaling.get("partial_rotary_factor") in (1.0, None):
+        scaling.pop("partial_rotary_factor", None)
     context = values.get("max_position_embeddings", 2048)
-    if kind == "dynamic":
+    original = values.get("original_max_position_embeddings", context)
+    if kind == "linear":
+        scaling.pop("original_max_position_embeddings", None)
+    elif kind == "dynamic":
         scaling["original_max_position_embeddings"] = context
     elif kind in ("yarn", "llama3"):
-        scaling.setdefault("original_max_position_embeddings", context)
-    return theta, {**scaling, "rope_type": kind}
+        scaling.setdefault("original_max_position_embeddings", original)
+    if kind == "yarn" and scaling.get("factor") is None:
+        scaling["factor"] = context / scaling["original_max_position_embeddings"]
+    return float(theta), {**scaling, "rope_type": kind}
+
+
+def stretched(context: int, scaling: dict[str, Any] | None) -> int:
+    """How long texts may be: in config.json, `context` may be the length before or after stretching."""
+    if scaling is None or not isinstance(scaling.get("factor"), (int, float)):
+        return context
+    if scaling["rope_type"] in ("linear", "dynamic"):
+        return int(context * scaling["factor"])
+    return max(context, int(scaling.get("original_max_position_embeddings", 0) * scaling["factor"]))
+
+
+def setting_names(model_type: Any) -> set[str]:
+    """The entries of config.json that mean something for an architecture."""
+    names = {"num_labels", "id2label", "label2id", "problem_type", "bos_token_id", "eos_token_id", "pad_token_id"}
+    if model_type == "gpt2":
+        return names | set(GPT2_SETTINGS) | set(GPT2_FIXED) | {"n_inner"}
+    if model_type == "bert":
+        return names | set(BERT_SETTINGS) | set(BERT_FIXED)
+    llama = {"attention_bias", "rope_theta", "rope_scaling", "rope_parameters", "layer_types"}
+    return names | set(LLAMA_SETTINGS) | set(LLAMA_FIXED) | llama
 
 
 def labels_and_loss(values: dict[str, Any]) -> dict[str, Any]:
@@ -184,7 +221,13 @@ def labels_and_loss(values: dict[str, Any]) -> dict[str, Any]:
 
 def n_labels(values: dict[str, Any]) -> int:
     """Number of classes: that of `id2label`, or `num_labels`, or 2 as everywhere in transformers."""
-    return len(values["id2label"]) if values.get("id2label") else int(values.get("num_labels", 2))
+    labels, number = values.get("id2label") or {}, values.get("num_labels", 2)
+    if not isinstance(labels, dict) or not isinstance(number, int) or number < 1:
+        raise ConfigurationError(
+            f"config.json: id2label = {labels!r} must be an object of names by number, num_labels = {number!r} a whole "
+            "number."
+        )
+    return len(labels) or number
 
 
 # --- and back ---------------------------------------------------------------------------------------------------------
@@ -232,8 +275,7 @@ def to_hf(config: ModelConfig, original: dict[str, Any], head: str) -> dict[str,
             values["tie_word_embeddings"] = original["tie_word_embeddings"]
         if config.rope_scaling is not None:
             values["rope_scaling"] = config.rope_scaling
-            if config.rope_scaling["rope_type"] == "dynamic":  # there, the length before scaling is the model's
-                values["max_position_embeddings"] = config.rope_scaling["original_max_position_embeddings"]
+            values["max_position_embeddings"] = unstretched(config, original.get("max_position_embeddings"))
     if isinstance(config, BertConfig):
         if config.pad_id is not None:
             values["pad_token_id"] = config.pad_id
@@ -250,6 +292,17 @@ def label_settings(config: BertConfig | ClassifierConfig, original: dict[str, An
         values["id2label"] = {str(i): f"LABEL_{i}" for i in range(config.n_labels)}
         values["label2id"] = {label: int(i) for i, label in values["id2label"].items()}
     return values
+
+
+def unstretched(config: LlamaConfig, given: int | None) -> int:
+    """max_position_embeddings for a config whose context is `stretched`: as `given`, if that leads to this context."""
+    if given is not None and stretched(given, config.rope_scaling) == config.context:
+        return given
+    if config.rope_scaling is not None and config.rope_scaling["rope_type"] == "dynamic":
+        return int(config.rope_scaling["original_max_position_embeddings"])
+    if config.rope_scaling is not None and config.rope_scaling["rope_type"] == "linear":
+        return math.ceil(config.context / config.rope_scaling["factor"])
+    return config.context
 
 
 def llama_kind(config: LlamaConfig) -> str:
@@ -270,6 +323,8 @@ def llama_kind(config: LlamaConfig) -> str:
 def head_in(values: dict[str, Any]) -> str:
     """The head that a transformers config.json says its weights have; that of pretraining where it says nothing."""
     names = values.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigurationError(f"config.json: architectures = {names!r} must be a list of names of classes.")
     kind = values.get("model_type")
     if not names:
         return "mlm" if kind == "bert" else "causal"

@@ -75,9 +75,11 @@ class Layout:
     transposed: tuple[str, ...] = ()  # endings of our names whose matrix stands on its side in the file
 
 
-GPT2_LAYOUT = Layout(GPT2, "transformer.", ("lm_head.", "score."), (r"h\.\d+\.attn\.(masked_)?bias$",), GPT2_TRANSPOSED)
-LLAMA_LAYOUT = Layout(LLAMA, "model.", ("lm_head.", "score."), (r"rotary_emb\.inv_freq$",))
-BERT_LAYOUT = Layout(BERT, "bert.", ("bert.pooler.", "cls.", "classifier."), (r"embeddings\.position_ids$",))
+GPT2_HEADS = ("lm_head.", "score.", "classifier.", "qa_outputs.", "multiple_choice_head.")
+BERT_HEADS = ("bert.pooler.", "cls.", "classifier.", "qa_outputs.")
+GPT2_LAYOUT = Layout(GPT2, "transformer.", GPT2_HEADS, (r"h\.\d+\.attn\.(masked_)?bias$",), GPT2_TRANSPOSED)
+LLAMA_LAYOUT = Layout(LLAMA, "model.", ("lm_head.", "score.", "qa_outputs."), (r"rotary_emb\.inv_freq$",))
+BERT_LAYOUT = Layout(BERT, "bert.", BERT_HEADS, (r"embeddings\.position_ids$",))
 
 
 def layout_of(config: ModelConfig) -> Layout | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from ..checkpoint import find_checkpoint
 
@@ -16,14 +17,23 @@ class NotFound(OSError):
     """A model that is neither here nor reachable: the message says what to download, and where to put it."""
 
 
-def find_folder(name_or_folder: str | os.PathLike[str], revision: str | None = None) -> Path:
+def find_folder(
+    name_or_folder: str | os.PathLike[str],
+    revision: str | None = None,
+    *,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> Path:
     """The folder with a model's files.
 
     A folder is taken as it is (of a run folder of `minillm pretrain`, the best checkpoint). Anything else is a name
     such as "openai-community/gpt2": the package huggingface_hub downloads it, resumes and checks, and keeps it in its
     cache; its environment variables (HF_HOME, HF_ENDPOINT for a mirror, HF_HUB_OFFLINE, HF_TOKEN) apply. `revision`: a
-    branch, tag or commit there. Raises NotFound.
+    branch, tag or commit there; `token`, `cache_dir` and `local_files_only` are huggingface_hub's too. Raises NotFound.
     """
+    if os.fspath(name_or_folder) == "":
+        raise NotFound(f"an empty name is no model: give a folder with {NEEDED}, or a name on the hub: 'owner/model'.")
     path = Path(name_or_folder)
     if path.is_dir():
         if not (path / "config.json").exists():
@@ -40,10 +50,12 @@ def find_folder(name_or_folder: str | os.PathLike[str], revision: str | None = N
         raise NotFound(
             f"there is no folder {name}. A model is a folder with {NEEDED}, or a name on the hub: 'owner/model'."
         )
-    return download(name, revision)
+    return download(
+        name, {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    )
 
 
-def download(name: str, revision: str | None) -> Path:
+def download(name: str, options: dict[str, Any]) -> Path:
     """The files of a hub model, from the cache or the network."""
     try:
         import huggingface_hub
@@ -54,7 +66,7 @@ def download(name: str, revision: str | None) -> Path:
             f"minillm-from-scratch[hub]. {by_hand(name, 'https://huggingface.co')}"
         ) from None
     try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=FILES))
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=FILES, **options))
     except HFValidationError as error:
         raise NotFound(f"{name!r} is neither a folder here nor a name on the hub: {error}") from None
     except (HfHubHTTPError, OSError, ValueError) as error:

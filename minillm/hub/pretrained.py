@@ -201,21 +201,24 @@ class PretrainedModel:
         input_ids: Any,
         attention_mask: Any = None,
         *,
-        max_new_tokens: int = 20,
-        do_sample: bool = False,
-        temperature: float = 1.0,
+        max_new_tokens: int | None = None,
+        max_length: int | None = None,
+        do_sample: bool | None = None,
+        temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
+        repetition_penalty: float | None = None,
         eos_token_id: int | list[int] | None = None,
         decoder_start_token_id: int | None = None,
         seed: int | None = None,
     ) -> list[list[int]]:
-        """Each prompt's ids and then up to `max_new_tokens` new ones, ended by an end-of-text id if that came.
+        """Each prompt's ids and then up to `max_new_tokens` new ones (20), ended by an end-of-text id if that came.
 
-        `input_ids`: lists of ids, of any lengths, or arrays with an attention_mask, whose padding is left out. Greedy
-        by default, as in transformers; `eos_token_id` is that of generation_config.json or config.json. An
-        encoder–decoder takes the source as an array (B, S), padded with the model's pad_id, and gives the target,
-        which begins with `decoder_start_token_id`.
+        `input_ids`: lists of ids, of any lengths, or arrays with an attention_mask, whose padding is left out. The rows
+        that come back are lists, not padded. `max_length` counts the longest prompt in. What is not given is taken from
+        generation_config.json; where that says nothing either, decoding is greedy, as in transformers. `eos_token_id`
+        is then config.json's; [] never stops. An encoder–decoder takes the source as an array (B, S), padded with the
+        model's pad_id, and gives the target, which begins with `decoder_start_token_id`.
         """
         if self.head not in ("causal", "seq2seq"):
             raise ValueError(
@@ -230,15 +233,32 @@ class PretrainedModel:
         rows = [np.asarray(row).tolist() for row in input_ids]
         if attention_mask is not None:
             rows = [[i for i, keep in zip(row, mask) if keep] for row, mask in zip(rows, attention_mask)]
-        if eos_token_id is None:
-            eos_token_id = (self.generation_config or {}).get("eos_token_id", self.config.values.get("eos_token_id"))
-        stops = [] if eos_token_id is None else [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id)
+        defaults = {"eos_token_id": self.config.values.get("eos_token_id"), **(self.generation_config or {})}
+
+        def setting(name: str, given: Any, otherwise: Any = None) -> Any:
+            found = defaults.get(name) if given is None else given
+            return otherwise if found is None else found
+
+        if max_new_tokens is None and max_length is None:
+            max_new_tokens = setting("max_new_tokens", None)
+            max_length = setting("max_length", None) if max_new_tokens is None else None
+        if max_new_tokens is None:
+            longest = max((len(row) for row in rows), default=0)
+            max_new_tokens = 20 if max_length is None else max_length - longest
+        stops = setting("eos_token_id", eos_token_id, [])
+        sampled = setting("do_sample", do_sample, False)
         new = generate(
             model,
             rows,
             max_new_tokens=max_new_tokens,
-            sampling=Sampling(temperature=temperature if do_sample else 0.0, top_k=top_k, top_p=top_p),
-            stop_ids=stops,
+            sampling=Sampling(
+                temperature=setting("temperature", temperature, 1.0) if sampled else 0.0,
+                top_k=setting("top_k", top_k) if sampled else None,
+                top_p=setting("top_p", top_p) if sampled else None,
+                repetition_penalty=setting("repetition_penalty", repetition_penalty, 1.0),
+            ),
+            stop_ids=[stops] if isinstance(stops, int) else list(stops),
+            keep_stop_id=True,
             seed=seed,
         )
         return [row + ids for row, ids in zip(rows, new)]

@@ -229,9 +229,94 @@ def test_greedy_generation_is_that_of_transformers(tmp_path):
     padded = np.array([[3, 4, 5], [9, 0, 0]])
     alone = ours.generate([[9]], max_new_tokens=4)
     assert ours.generate(padded, [[1, 1, 1], [1, 0, 0]], max_new_tokens=4)[1] == alone[0]
-    last = expected[0].tolist()
-    stopped = ours.generate([[3, 4, 5]], max_new_tokens=9, eos_token_id=last[-1])
-    assert stopped[0] == last[: last.index(last[-1], 3)]
+    stop = expected[0, 7].item()
+    for eos in (stop, [stop, 1]):
+        with torch.no_grad():
+            stopped = theirs.generate(torch.tensor(prompts[:1]), max_new_tokens=9, eos_token_id=eos, pad_token_id=0)
+        assert ours.generate(prompts[:1], max_new_tokens=9, eos_token_id=eos) == stopped.tolist()
+    assert stopped[0, -1] == stop and stopped.shape[1] < 12
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen2"])
+def test_generation_follows_generation_config(family, tmp_path):
+    """Greedy, with an end of text that comes, a repetition penalty and a length; what is given wins."""
+    theirs = build(family)
+    theirs.generation_config.update(eos_token_id=[7, 5], repetition_penalty=1.7, max_length=20, pad_token_id=0)
+    theirs.save_pretrained(tmp_path)
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path)
+    for seed in range(6):
+        prompt = np.random.default_rng(seed).integers(8, 61, (1, 4))
+        for options in ({}, {"max_new_tokens": 3}, {"repetition_penalty": 1.0, "max_length": 15}):
+            with torch.no_grad():
+                expected = theirs.generate(torch.tensor(prompt), **options)
+            assert ours.generate(prompt, **options) == expected.tolist()
+    assert len(ours.generate([[9, 8]], max_new_tokens=12, eos_token_id=[])[0]) == 14
+    ours.generation_config["do_sample"] = True
+    assert ours.generate([[9, 8]], seed=1) != ours.generate([[9, 8]], seed=2)
+    assert ours.generate([[9, 8]], seed=1, do_sample=False) == ours.generate([[9, 8]], seed=2, do_sample=False)
+
+
+SETTINGS = [{"token": "secret"}, {"cache_dir": "x"}, {"local_files_only": True}, {"dtype": "auto"}, {"pad_token_id": 3}]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_arguments_for_the_hub_are_not_saved(settings, tmp_path):
+    build("llama").save_pretrained(tmp_path)
+    AutoModelForCausalLM.from_pretrained(tmp_path, **settings).save_pretrained(tmp_path / "ours")
+    before, after = (json.loads((path / "config.json").read_text()) for path in (tmp_path, tmp_path / "ours"))
+    changed = {key: after[key] for key in after if key in settings or (key in before and before[key] != after[key])}
+    assert {key: value for key, value in changed.items() if key != "dtype"} == (
+        settings if "pad_token_id" in settings else {}
+    )
+
+
+@pytest.mark.parametrize("name", ["device_map", "attn_implementation", "nonsense"])
+def test_an_argument_that_would_be_ignored_is_refused(name, tmp_path):
+    build("gpt2").save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match=f"{name} = 'auto' is no entry of this config.json"):
+        AutoModelForCausalLM.from_pretrained(tmp_path, **{name: "auto"})
+
+
+def test_the_old_name_of_dtype(tmp_path):
+    build("gpt2").save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, engine="torch", torch_dtype=torch.bfloat16)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert "torch_dtype" not in model.config.values
+
+
+STRETCHED = {
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24, "finetuned": True},
+    "linear": {"rope_type": "linear", "factor": 4.0, "original_max_position_embeddings": 24},
+    "yarn without a factor": {"rope_type": "yarn", "factor": None, "original_max_position_embeddings": 12},
+    "default": {"rope_type": "default", "partial_rotary_factor": 1.0},
+}
+
+
+@pytest.mark.parametrize("name", STRETCHED)
+def test_texts_beyond_the_length_before_stretching(name, tmp_path):
+    """Qwen2.5's yarn and vicuna's linear scaling stand beside the length that the model had before."""
+    theirs = build("qwen2", rope_parameters={"rope_theta": 500.0, **STRETCHED[name]})
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path / "theirs")
+    ids = np.random.default_rng(0).integers(0, 61, (1, 24 if "without" in name or name == "default" else 90))
+    assert np.abs(ours(ids).logits - their_logits(theirs, ids)).max() < 5e-4
+    ours.save_pretrained(tmp_path / "ours")
+    before, after = (json.loads((tmp_path / n / "config.json").read_text()) for n in ("theirs", "ours"))
+    assert after["max_position_embeddings"] == before["max_position_embeddings"] == 24
+    back = reload("Qwen2ForCausalLM", tmp_path / "ours")
+    assert np.abs(their_logits(back, ids) - their_logits(theirs, ids)).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "cls", ["BertForQuestionAnswering", "BertForTokenClassification", "GPT2ForTokenClassification"]
+)
+@pytest.mark.filterwarnings("ignore:.*not used, as this model has no such head")
+def test_bodies_of_other_heads(cls, tmp_path):
+    theirs = build("bert" if cls.startswith("Bert") else "gpt2", cls=cls)
+    theirs.save_pretrained(tmp_path)
+    with torch.no_grad():
+        expected = theirs.base_model(torch.tensor(IDS)).last_hidden_state.numpy()
+    assert np.abs(AutoModel.from_pretrained(tmp_path)(IDS).last_hidden_state - expected).max() < 1e-4
 
 
 def test_padding_on_the_left_of_a_decoder_is_refused(tmp_path):
@@ -329,6 +414,9 @@ def test_a_shape_that_no_architecture_has_is_refused(tmp_path):
         ("bert", {"model_type": "roberta"}, "'roberta' is not an architecture that minillm has"),
         ("gpt2", {"model_type": "bert"}, "AutoModelForCausalLM is for gpt2"),
         ("gpt2", {"n_head": 5}, "n_heads = 5"),
+        ("llama", {"rope_parameters": [1, 2]}, r"rope_parameters .* = \[1, 2\] must be an object"),
+        ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1.0}}, "above 1"),
+        ("llama", {"rope_parameters": {"rope_theta": "many"}}, "rope_theta = 'many' must be a number"),
     ],
 )
 def test_a_config_that_would_compute_something_else_is_refused(family, changes, message, tmp_path):
