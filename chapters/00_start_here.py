@@ -3,9 +3,8 @@ r"""
 # 00 · Start here: a language model in one page
 
 A **language model** reads the beginning of a text and says, for everything that could come next, how likely it is.
-That is all. Ask it again and again, each time appending what you choose, and it writes. In the next few minutes you
-train a small one on your own machine, in NumPy, without a network; it learns from the help pages of Python. Later
-chapters take every part of it apart.
+Ask it again and again, each time appending what you choose, and it writes. On this page you train a small one on your
+own machine, in NumPy, without a network; it learns from the help pages of Python. Later chapters take it apart.
 
 **Afterwards you can** name the five parts (text, tokens, model, loss, sampling), train, talk to what you trained,
 look at what it looks at, and step into its code.
@@ -14,10 +13,12 @@ look at what it looks at, and step into its code.
 """
 
 # %%
+import time
+
 import numpy as np
-from minillm import nn, plot
+from minillm import numpy_ops, plot, schedules
 from minillm.baselines import NGramModel
-from minillm.data import stdlib_documents
+from minillm.data import deduplicate, stdlib_documents
 from minillm.data.stdlib import documents_fingerprint
 from minillm.generate import Sampling, next_logits, stream_text
 from minillm.models.gpt import GPT, GPTConfig
@@ -25,212 +26,295 @@ from minillm.optim import AdamW, clip_grad_norm_
 from minillm.tensor import no_grad
 from minillm.tokenizers import BPETokenizer
 
-from workshop import check, read_scale, show_versions
+from workshop import check, read_scale, show_versions, type_into_debugger
 
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
-STEPS = {"smoke": 20, "cpu": 600, "gpu": 5000}[SCALE]
-TEXT = {"smoke": 60_000, "cpu": 400_000, "gpu": 400_000}[SCALE]  # bytes of text
+STEPS = {"smoke": 20, "cpu": 600, "gpu": 5000}[SCALE]  # training steps
+TEXT = {"smoke": 60_000, "cpu": None, "gpu": None}[SCALE]  # bytes of text; None: all there is
 show_versions(SCALE)
 
 # %% [markdown]
 r"""
 ## 1. Text
 
-The model will know nothing but what stands here. The last tenth is kept aside, to see whether it has learned
-something or only remembers.
+The model will know nothing but what stands here. The last tenth is kept aside: on text that it has never read, a
+model shows what it has learned, not what it remembers. Help pages repeat whole paragraphs, and a paragraph in both
+parts would spoil this test; so repetitions are removed first (chapter 04 measures what they do).
 """
 
 # %%
-documents = list(stdlib_documents("topics", max_bytes=TEXT))
+pages = list(stdlib_documents("topics", max_bytes=TEXT))
+documents = list(deduplicate(pages, paragraphs=True))
 text = "\n\n".join(document.text for document in documents)
 train_text, held_out = text[: len(text) * 9 // 10], text[len(text) * 9 // 10 :]
-print(f"{len(text):,} characters, fingerprint {documents_fingerprint(documents)}")
-print(train_text[:300])
+print(f"{sum(len(page.text) for page in pages):,} characters of help pages,", end=" ")
+print(f"{len(text):,} without repetitions, fingerprint {documents_fingerprint(documents)}")
+print(train_text[:300], "...")
 
 # %% [markdown]
 r"""
 ## 2. Tokens
 
-A model computes with numbers, so text is cut into pieces from a fixed list, each with a number. The list is learned
-too: pieces that occur often become one **token** (chapter 03).
+A model computes with numbers, so text is cut into pieces from a fixed list, the **vocabulary**. A piece is called a
+**token**, and its place in the list is its **id**. The vocabulary is learned from the text: it starts with single
+letters (more precisely, bytes) and joins what often stands together, until it has 1024 tokens (chapter 03). Below, a
+line in tokens, with their ids; ␣ is a space.
 """
 
 # %%
-tokenizer = BPETokenizer.train([train_text], vocab_size=512)
+tokenizer = BPETokenizer.train([train_text], vocab_size=1024)
 line = "The return value is a string."
 ids = tokenizer.encode(line)
+labels = [tokenizer.token_bytes(i) for i in ids]
 train_ids, held_out_ids = (np.array(tokenizer.encode(part)) for part in (train_text, held_out))
 print(f"{len(train_ids):,} tokens to learn from, {len(held_out_ids):,} kept aside")
-plot.token_spans([tokenizer.token_bytes(i) for i in ids], ids)
+plot.token_spans(labels, ids)
 
 # %% [markdown]
 r"""
 ## 3. The model
 
-A **GPT**: each token becomes a vector; in each layer every position first gathers from the positions before it
-(**attention**, chapter 06), then transforms what it has gathered; at the end, each position gives a score to every
-token that could follow. All of it is arithmetic with a few hundred thousand numbers, the **weights**, drawn at
-random. So its first guesses are random, too.
+A **GPT** turns each token into a vector, here of 96 numbers. Then come **layers**, here two. In each, every position
+first gathers information from the positions before it (**attention**, chapter 06; it is done in four ways at once, by
+four **heads**), then transforms what it has gathered. At the end, every position has a score, or **logit**, for each of
+the 1024 tokens that could follow; the scores are turned into probabilities. All of this is arithmetic with the
+**weights**, a few hundred thousand numbers. They are drawn at random, so the first guesses are random, too.
+
+`talk` continues a text, one token after the other. What `temperature` does comes in section 5. (� is half a
+character: tokens may be single bytes.)
 """
 
 # %%
-CONTEXT, WIDTH = 64, 96  # tokens that it sees at once; numbers in each vector
-config = GPTConfig(tokenizer.vocab_size, context=CONTEXT, n_layers=2, n_heads=4, d_model=WIDTH)
+CONTEXT = 64  # how many tokens it sees at once
+config = GPTConfig(tokenizer.vocab_size, context=CONTEXT, n_layers=2, n_heads=4, d_model=96)
 model = GPT(config, rng=np.random.default_rng(0))
-for _, module in model.named_modules():
-    if isinstance(module, nn.Linear):  # GPT-2's start suits wide models: see chapter 06
-        module.weight.data *= np.float32(WIDTH**-0.5 / 0.02)
-
 print(f"{sum(p.data.size for p in model.parameters()):,} weights")
 
 
 def talk(prompt, tokens=60, seed=0, temperature=0.7):
-    sampling = Sampling(temperature=temperature, top_k=40)
+    sampling = Sampling(temperature=temperature)
     options = {"max_new_tokens": tokens, "sampling": sampling, "seed": seed}
-    pieces = stream_text(model, tokenizer, prompt, **options)
-    return prompt + "".join(pieces)
+    return prompt + "".join(stream_text(model, tokenizer, prompt, **options))
 
 
 print(talk("The return value"))
 
 # %% [markdown]
 r"""
-## 4. The loss, and training
+## 4. The loss, and what there is to beat
 
 Show the model a stretch of text and ask at every position for the next token. The **loss** is how surprised it is by
-what really comes, $-\ln p(\text{next token})$, averaged. `loss.backward()` finds for each weight which way to move it
-to be less surprised (chapter 02), the optimizer moves all of them a little, and we repeat with another stretch. Watch
-both curves fall: the second is text that it never trains on. The lines are what simple counting achieves on that
-text: an **n-gram** model guesses the next byte from the $n - 1$ bytes before it (chapter 01).
+what really comes: $-\ln p$, where $p$ is the probability that it gave to the right token, averaged over all positions.
+It is 0 for a model that is always certain and right, and $\ln 1024$ for one that thinks all 1024 tokens equally likely.
+The untrained model is near that.
 """
 
+
 # %%
-# bits per byte × NATS = nats per token
-NATS = np.log(2) * len(held_out.encode()) / len(held_out_ids)
-counting = NGramModel.fit(train_text, order=3)
-ngrams = {f"{n}-gram": counting.bits_per_byte(held_out, n) for n in (1, 2, 3)}
-rng = np.random.default_rng(0)
-
-
 def stretches(ids, starts):
+    """What the model reads, and what comes next at every position: both (len(starts), CONTEXT)."""
     window = starts[:, None] + np.arange(CONTEXT)
-    return ids[window], ids[window + 1]  # what it reads, and what comes next: both (batch, CONTEXT)
+    return ids[window], ids[window + 1]
 
 
 def held_out_loss():
     starts = np.arange(0, len(held_out_ids) - CONTEXT - 1, CONTEXT)[:60]
     x, y = stretches(held_out_ids, starts)
-    with no_grad():
+    with no_grad():  # only to look: nothing is prepared for learning
         return model(x, targets=y).item()
 
 
-lines = {name: bits * NATS for name, bits in ngrams.items()}
+print(f"before training: {held_out_loss():.2f}, all tokens equally likely: {np.log(1024):.2f}")
+
+# %% [markdown]
+r"""
+Is a loss of 3 good? Simple counting tells. An **$n$-gram** model guesses the next byte from the $n - 1$ bytes before
+it, by how often it has seen them together (chapter 01). It works on bytes, not on tokens, so the two are compared in
+**bits per byte**: what one byte of the held-out text costs. (A bit is $\ln 2$ of the loss's units, and a token is
+several bytes.) Without any knowledge it is 8, since a byte has $2^8$ values.
+"""
+
+# %%
+bytes_per_token = len(held_out.encode()) / len(held_out_ids)
+
+
+def to_bits_per_byte(loss):
+    return loss / np.log(2) / bytes_per_token
+
+
+counting = NGramModel.fit(train_text, order=3)
+ngrams = {f"{n}-gram": counting.bits_per_byte(held_out, n) for n in (1, 2, 3)}
+print(f"a token has {bytes_per_token:.2f} bytes on average; bits per byte of the held-out text:")
+for name, value in ngrams.items():
+    print(f"{name}: {value:.2f}")
+print(f"our model, untrained: {to_bits_per_byte(held_out_loss()):.2f}")
+
+# %% [markdown]
+r"""
+(Untrained, it needs less than 8 already. Its tokens do that: they were learned from the text, and one guess covers
+several bytes.)
+"""
+
+# %% [markdown]
+r"""
+## 5. Training, and letting it talk
+
+`loss.backward()` finds, for each weight, in which direction and how strongly it moves the loss (chapter 02); the
+**optimizer** moves all weights a little so that the loss falls; then comes the next stretch of text. Watch both curves
+fall. *Validation* is the loss on the held-out text, which is never trained on. The horizontal lines are the $n$-grams.
+"""
+
+# %%
+lines = {name: bits * np.log(2) * bytes_per_token for name, bits in ngrams.items()}
 curve = plot.LiveCurve(title="a model learns", baselines=lines, every_seconds=1.0)
+rng = np.random.default_rng(0)
 optimizer = AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
+started = time.perf_counter()
 for step in range(STEPS):
-    x, y = stretches(train_ids, rng.integers(0, len(train_ids) - CONTEXT - 1, 16))
+    starts = rng.integers(0, len(train_ids) - CONTEXT - 1, 16)
+    x, y = stretches(train_ids, starts)  # 16 random stretches: both (16, 64)
     loss = model(x, targets=y)
-    optimizer.zero_grad()
+    optimizer.zero_grad()  # forget the directions of the step before
     loss.backward()
-    clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 20) * (1 - 0.9 * step / STEPS)
+    clip_grad_norm_(model.parameters(), 1.0)  # these three lines: no step too long (chapter 08)
+    rate = schedules.linear(step, STEPS, warmup=20, final=0.1)
+    optimizer.param_groups[0]["lr"] = 3e-3 * rate
     optimizer.step()
     last = step == STEPS - 1
     val = held_out_loss() if last or step % (STEPS // 10) == 0 else None
     curve.update(step, train=loss.item(), val=val)
 figure = curve.finish()
-
-# %% [markdown]
-r"""
-Nats per token depend on the tokens. To compare with other models, one counts **bits per byte**: how many bits one
-byte of the held-out text costs. A model that knows nothing needs 8.
-"""
+seconds = time.perf_counter() - started
 
 # %%
-bits = held_out_loss() / NATS
-for name, value in ngrams.items():
-    print(f"{name}: {value:.2f} bits per byte")
-print(f"our model: {bits:.2f} bits per byte")
+bits = to_bits_per_byte(held_out_loss())
+print(f"trained for {seconds:.0f} seconds: {bits:.2f} bits per byte")
 if SCALE != "smoke":
-    assert bits < ngrams["2-gram"] < ngrams["1-gram"] < 8
+    assert bits < ngrams["3-gram"] < ngrams["2-gram"] < ngrams["1-gram"] < 8
 
 # %% [markdown]
 r"""
-## 5. Let it talk
-
-The model gives probabilities, **sampling** chooses. Low **temperature** favours the likeliest tokens, high
-temperature takes risks. It has read one small book for a minute, so expect the sound of English, not sense.
+It beats all three. Now let it talk. The model gives probabilities, **sampling** draws a token from them. The logits
+are divided by the **temperature** first: below 1, likely tokens become likelier still; above 1, unlikely ones get a
+chance. Expect the sound of English, not sense: it has read the equivalent of one short book.
 """
 
 # %%
 for temperature in (0.3, 0.8, 1.5):
     print(f"--- temperature {temperature}\n{talk('The return value', temperature=temperature)}\n")
 
-# %%
-logits = next_logits(model, np.array([tokenizer.encode("The return value is")]), None)[0]
-labels = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
-settings = {f"temperature {t}": Sampling(temperature=t) for t in (0.3, 0.8, 1.5)}
-plot.sampling_bars(logits, labels, settings, top=10, title="after “The return value is”")
-
 # %% [markdown]
 r"""
-## 6. Look inside one head
-
-Attention decides, for each position, which earlier positions to read from. Here is one of the model's eight heads on
-one line: each row is a position, bright is where it looks. Change `layer` and `head`:
-the eight look in different ways, and nobody told them how.
+The ten likeliest next tokens after one beginning, and the chance that each is drawn:
 """
 
 # %%
-layer, head = 0, 0
-inside = plot.look_inside(model, np.array([ids]))
-plot.attention_grid(
-    inside.attention[layer, 0, head],
-    [tokenizer.token_bytes(i) for i in ids],
-    titles=[[f"layer {layer}, head {head}"]],
-)
+beginning = np.array([tokenizer.encode("The return value is")])  # (1, tokens)
+logits = next_logits(model, beginning, cache=None)[0]  # (1024,); chapter 09 explains the cache
+settings = {f"temperature {t}": Sampling(temperature=t) for t in (0.3, 0.8, 1.5)}
+names = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
+plot.sampling_bars(logits, names, settings, top=10, title="after “The return value is”")
+
+# %% [markdown]
+r"""
+## 6. Look inside a head
+
+Attention decides, for each position, which earlier positions to read from. A head's decisions are a table of weights:
+each row is a position, and its weights on itself and on those before it add up to 1. (Positions after it stay white:
+they are what it has to guess.) Nobody told the heads where to look. We search all heads, on our line, for the most
+decided look back: the largest weight on an earlier token. The first three rows don't count, since they have little
+choice.
+"""
+
+# %%
+attention = plot.look_inside(model, np.array([ids])).attention[:, 0]  # (layers, heads, T, T)
+back = np.tril(attention, -1)  # without the weights on the position itself
+back[:, :, :3] = 0
+layer, head, t, s = np.unravel_index(back.argmax(), back.shape)
+looks, at = plot.readable(labels[t]), plot.readable(labels[s])
+print(f"layer {layer}, head {head}: {looks} looks at {at} with weight {back.max():.2f};", end=" ")
+print(f"evenly spread over {t + 1} positions it would be {1 / (t + 1):.2f}")
+plot.attention_grid(attention[layer, head], labels, titles=[[f"layer {layer}, head {head}"]])
+
+# %% [markdown]
+r"""
+All eight heads, on the same line. Change `line` in section 2 and see which of their habits stay.
+"""
+
+# %%
+plot.attention_grid(attention, labels)
 
 # %% [markdown]
 r"""
 ## 7. Step into it
 
-> **Step into it.** The whole library is written to be walked through. Put a breakpoint on the line below (VS Code:
-> click left of the line, then *Debug Cell*) and step into it. You pass `minillm.models.gpt.GPT.forward`,
-> `minillm.models.gpt.GPT.hidden`, `minillm.models.gpt.Block.forward`, a layer such as `minillm.nn.Linear.forward`,
-> the op `minillm.ops.linear`, and arrive in `minillm.numpy_ops.linear.linear`: a NumPy matrix product. Look at
-> `x2.shape` and `weight.shape`. Below it stands its backward, with the derivation above. One frame for each, nothing
-> between.
+> **Step into it.** The library is written to be walked through. Put a breakpoint on the first line of the next cell
+> (VS Code: click left of the line, then *Debug Cell*; JupyterLab: the bug at the top right) and step into it. You pass
+> `minillm.models.gpt.GPT.forward`, `minillm.models.gpt.GPT.hidden`, `minillm.models.gpt.Block.forward`, a layer such
+> as `minillm.nn.Linear.forward`, the op `minillm.ops.linear`, and arrive in `minillm.numpy_ops.linear.linear`: a NumPy
+> matrix product. Look at `x2.shape` and `weight.shape`. Above it stands the formula, below it its backward.
+> (If VS Code steps over the library, set `jupyter.debugJustMyCode` to false.)
 """
 
 # %%
-logits = model(np.array([ids]))
+logits = model(np.array([ids]))  # a breakpoint here
 print("ids", (1, len(ids)), "→ logits", logits.shape, "= (texts, positions, vocabulary)")
 assert logits.shape == (1, len(ids), tokenizer.vocab_size)
 
 # %% [markdown]
 r"""
+The same without an editor, in Python's own debugger. Each line after `(Pdb)` is a command: stop in `numpy_ops.linear`,
+go on, say where we are (outermost call first), run to the end of the function, print. Between the model and the matrix
+product stand only the modules (each twice: `__call__`, which calls `forward`), two methods of theirs, and the op. To
+type yourself: `import pdb`, then `pdb.run("model(np.array([ids]))")`.
+"""
+
+# %%
+commands = [
+    "tbreak numpy_ops.linear",
+    "continue",
+    "where",
+    "return",
+    "print(x2.shape, weight.shape, y.shape)",
+]
+namespace = {"model": model, "ids": np.array([ids]), "numpy_ops": numpy_ops}
+seen = type_into_debugger("model(ids)", commands, namespace)
+print(seen)
+assert "numpy_ops.linear(x, weight, bias)" in seen and f"({len(ids)}, 96) (288, 96)" in seen
+
+# %% [markdown]
+r"""
+We are in the first layer's first matrix product. `x2` holds one vector of 96 numbers for each token of the line. From
+each of them the product makes three, which attention calls query, key and value: 3 × 96 = 288 numbers. So `weight` is
+(288, 96), and `y` is (texts, tokens, 288).
+
 ## The map
 
 | you have just used | taken apart in |
 | --- | --- |
-| n-grams, perplexity, bits per byte | 01 What a language model is |
+| n-grams, bits per byte | 01 What a language model is |
 | `loss.backward()` | [02 Tensors and autograd](02_autograd.ipynb) |
 | the tokenizer | [03 Text into tokens](03_tokens.ipynb) |
-| the text | 04 Collecting and cleaning text |
+| the text, without repetitions | 04 Collecting and cleaning text |
 | what came before attention | 05 Recurrent networks |
 | heads | [06 Attention](06_attention.ipynb) |
-| layers, norms, parameters; Llama | 07 The Transformer |
-| training: optimizer, schedule, health | 08 Pretraining |
-| `talk` | 09 Generating text |
+| layers, weights; Llama | 07 The Transformer |
+| the training loop | 08 Pretraining |
+| `talk`, temperature | 09 Generating text |
 
-Then the model is put to work: BERT (10), classification (11), translation and summaries (12), dialogue (13), code
-(14); made fast: PyTorch (15), a GPU kernel (16), real size (17); and examined: inside (18), privacy, bias and misuse
-(19), the ecosystem (20). [The contents page](README.md) says which chapters are there already.
+| then the model is | in |
+| --- | --- |
+| put to work | 10 BERT · 11 Classification · 12 Translation and summaries · 13 Dialogue · 14 Code |
+| made fast | 15 PyTorch · 16 A GPU kernel for attention · 17 Training at real size |
+| examined | 18 Looking inside · 19 Privacy, bias and misuse · 20 The ecosystem |
+
+[The contents page](README.md) says which chapters are there already.
 
 ## Summary
 
-Text → tokens → model → probabilities for the next token → loss → gradients → slightly better weights, many times
-over; then sampling. Everything else is scale and care.
+Text becomes tokens; the model turns tokens into probabilities for the next one; the loss says how surprised it was;
+`backward` and the optimizer make it a little less surprised, many times over; sampling turns probabilities into text
+again.
 
 ## Exercises
 
@@ -241,8 +325,9 @@ Write your answer in place of `None` and run the cell; the check says what is st
 r"""
 ### Exercise 1: what the loss means (easy, 5 minutes)
 
-A loss of $\ell$ nats means that the model gave the right token, on (geometric) average, which probability? Write the
-function.
+The loss is $\ell = -\ln p$. A model has loss $\ell$ at a position: which probability $p$ did it give to the right
+token? Write the function. (For a loss averaged over many positions, the result is their typical probability: the
+geometric mean.)
 """
 
 
@@ -252,14 +337,17 @@ def typical_probability(loss):
 
 
 with check():
-    answer = typical_probability(np.log(512))
+    answer = typical_probability(np.log(1024))
     assert answer is not None, (
         "typical_probability returns nothing yet. The loss is −ln p; solve for p."
     )
-    assert abs(answer - 1 / 512) < 1e-9, (
-        f"A loss of ln 512 is that of guessing among 512 tokens: 1/512, not {answer}."
+    assert abs(answer - 1 / 1024) < 1e-9, (
+        f"A loss of ln 1024 is that of guessing among 1024 tokens: 1/1024, not {answer}."
     )
     assert abs(typical_probability(0.0) - 1) < 1e-9, "A loss of 0 means certainty: probability 1."
+    assert abs(typical_probability(-np.log(0.3)) - 0.3) < 1e-9, (
+        "The loss −ln 0.3 comes from p = 0.3."
+    )
 
 # %% [markdown]
 r"""
@@ -295,10 +383,14 @@ with check():
     assert text_1 == text_2, (
         "Two seeds give two texts: there is still chance in it. Which temperature did you use?"
     )
-    first = int(next_logits(model, np.array([tokenizer.encode("A class")]), None)[0].argmax())
-    expected = "A class" + tokenizer.decode([first])
-    assert text_1.startswith(expected), (
-        f"The first new token should be the likeliest: {expected!r}, not {text_1!r}."
+    expected = tokenizer.encode("A class")
+    for _ in range(8):
+        expected.append(int(next_logits(model, np.array([expected]), cache=None)[0].argmax()))
+        if expected[-1] == tokenizer.eos_id:  # the end of a text: it stops here
+            expected.pop()
+            break
+    assert text_1 == tokenizer.decode(expected), (
+        f"Eight times the likeliest token gives {tokenizer.decode(expected)!r}, not {text_1!r}."
     )
 
 # %% [markdown]
@@ -334,7 +426,8 @@ with check():
         "share_of_mlp returns nothing yet: add up p.data.size where '.mlp.' is in the name."
     )
     assert 0 < share < 1, f"A share lies between 0 and 1; you return {share}."
-    mlp = 2 * (8 * WIDTH**2 + 5 * WIDTH)  # two layers, each W → 4W → W with biases
+    D = config.d_model
+    mlp = config.n_layers * (8 * D**2 + 5 * D)  # each D → 4D → D, with biases
     whole = sum(p.data.size for p in model.parameters())
     assert abs(share - mlp / whole) < 1e-9, (
         f"Expected {mlp / whole:.3f}, you have {share:.3f}. Biases count, too."

@@ -1,9 +1,13 @@
-"""What every chapter needs besides the library: the scale, the versions, a check for exercises, finite differences."""
+"""What every chapter needs besides the library: the scale, the versions, a check for exercises, finite differences, a
+debugger to watch."""
 
 from __future__ import annotations
 
+import io
 import os
+import pdb
 import platform
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,3 +72,29 @@ def numerical_gradient(loss: Callable[[], float], x: np.ndarray, eps: float = 1e
         x[index] = kept
         gradient[index] = (above - below) / (2 * eps)
     return gradient
+
+
+def type_into_debugger(statement: str, commands: list[str], namespace: dict[str, object]) -> str:
+    """What Python's debugger (pdb) shows when `statement` runs and `commands` are typed: the lines as on a screen,
+    without the folders that files lie in and the debugger's own frames."""
+    # In a notebook, pdb.Pdb is IPython's debugger, whose colours are no text. Python's own stands behind it.
+    plain = next(kind for kind in pdb.Pdb.__mro__ if kind.__module__ == "pdb")
+
+    class Typed(plain):
+        def precmd(self, line: str) -> str:
+            print("(Pdb)", line, file=self.stdout)
+            return super().precmd(line)
+
+    screen = io.StringIO()
+    typed = io.StringIO("\n".join([*commands, "continue"]) + "\n")
+    debugger = Typed(stdin=typed, stdout=screen, nosigint=True, readrc=False)
+    debugger.prompt = ""
+    debugger.run(statement, namespace, namespace)
+    shown = re.sub(
+        r"^.*bdb\.py\(.*\n.*\n|^.*<string>.*\n|^Deleted .*\n",
+        "",
+        screen.getvalue(),
+        flags=re.MULTILINE,
+    )
+    shown = re.sub(r"\S*[\\/](minillm[\\/])", r"\1", shown)
+    return shown.removesuffix("(Pdb) continue\n").rstrip()

@@ -12,8 +12,10 @@ from minillm import plot
 from minillm.generate import Sampling
 from minillm.models.gpt import GPT, GPTConfig
 from minillm.plot import computation as graph_module
-from minillm.plot import tokens as tokens_module
+from minillm.plot import style
+from minillm.plot.curves import running_mean
 from minillm.tensor import Parameter, Tensor
+from minillm.tokenizers import BPETokenizer
 
 pytest.importorskip("matplotlib")
 
@@ -65,10 +67,17 @@ def test_readable_labels():
     assert plot.readable("\x07") == "U+0007"
     assert plot.readable("$") == r"\$"
     assert plot.readable("abcdef", longest=4) == "abc…"
-    if plot.cjk_font() is None:
-        assert plot.readable("你") == "U+4F60"
-    else:
-        assert plot.readable("你") == "你"
+    assert plot.readable("你好") == ("你好" if plot.cjk_font() else "U+4F60 U+597D")
+
+
+def test_without_a_chinese_font_labels_and_titles_show_code_points(monkeypatch):
+    monkeypatch.setattr(style, "cjk_font", lambda: None)
+    assert plot.readable("你好") == "U+4F60 U+597D"
+    assert plot.readable("你好吗") == "U+4F60 U+597D…"  # no code point is cut
+    png(plot.sampling_bars(np.zeros(2), ["你", "好"], {"温度 1": Sampling()}, title="下一个 token"))
+    png(plot.attention_grid(np.eye(2), ["你", "好"], titles=[["第一"]], title="注意力"))
+    png(plot.norms_per_layer({"层": 1.0}, title="梯度"))
+    png(plot.LiveCurve(title="训练", ylabel="损失", baselines={"二元": 2.0}).finish())
 
 
 def test_every_label_can_be_drawn():
@@ -148,6 +157,7 @@ def test_sampling_bars():
     figure = plot.sampling_bars(logits, TOKENS, settings, top=5)
     png(figure)
     plain, filtered = figure.axes
+    assert plain.texts[-1].get_text() != "×"
     assert [text.get_text() for text in filtered.texts][3:] == ["×", "×"]  # what top-k removed
     assert sum(bar.get_width() for bar in filtered.patches) == pytest.approx(100)
     assert len(plain.patches) == 5
@@ -229,7 +239,7 @@ def test_graph_of_a_leaf_and_of_too_much():
 
 def test_token_spans_escape_html_and_show_what_is_invisible():
     picture = plot.token_spans(TOKENS, range(len(TOKENS)), title="a & b")
-    assert picture.text == "·the|cat|你|↵|$a$|E4·BD|·sat|U+0007|<b>|&"
+    assert picture.text == "␣the|cat|你|↵|$a$|E4·BD|␣sat|U+0007|<b>|&"
     assert "&lt;b&gt;" in picture.html and "<b>" not in picture.html and "a &amp; b" in picture.html
     ElementTree.fromstring(picture.html.replace("<br>", "<br/>"))
     assert repr(picture) == picture.text and picture._repr_html_() == picture.html
@@ -237,19 +247,32 @@ def test_token_spans_escape_html_and_show_what_is_invisible():
         plot.token_spans(TOKENS, [1])
 
 
-def test_merge_replay_joins_the_earliest_pair_everywhere():
-    start = [bytes([byte]) for byte in b"then the <"]
-    merges = [(b"h", b"e"), (b"t", b"he"), (b"he", b"n")]
-    picture = plot.merge_replay(start, merges)
-    assert picture.text.splitlines() == [
-        "start: t|h|e|n|·|t|h|e|·|<",
-        "h + e (merge 0): t|he|n|·|t|he|·|<",
-        "t + he (merge 1): the|n|·|the|·|<",
-    ]
-    assert picture.html.count("3px solid") == 4
-    ElementTree.fromstring(picture.html)
-    assert len(plot.merge_replay(start, merges, longest=1).text.splitlines()) == 2
+def test_merge_replay_marks_what_is_new():
+    states = [[b"t", b"h", b"e", b" ", b"t", b"h", b"e"], [b"t", b"he", b" ", b"t", b"he"], [b"the", b" ", b"t", b"he"]]
+    picture = plot.merge_replay(states)
+    assert picture.text.splitlines() == ["start: t|h|e|␣|t|h|e", "h + e: t|he|␣|t|he", "t + he: the|␣|t|he"]
+    assert picture.html.count("3px solid") == 3
+    ElementTree.fromstring(f"<div>{picture.html}</div>")
+    assert len(plot.merge_replay(states, longest=2).text.splitlines()) == 2
+    assert plot.merge_replay([]).text == ""
+    for wrong in ([b"t", b"h"], [b"x"], [b"ht", b"e"]):
+        with pytest.raises(ValueError, match="neighbours joined"):
+            plot.merge_replay([[b"t", b"h", b"e"], wrong])
 
 
-def test_join_runs_from_the_left():
-    assert tokens_module.join([b"a", b"a", b"a"], (b"a", b"a")) == ([b"aa", b"a"], {0})
+def test_merge_replay_of_a_tokenizer():
+    tokenizer = BPETokenizer.train(["low lower lowest low slow"], vocab_size=261)
+    steps = [[tokenizer.token_bytes(i) for i in ids] for ids in tokenizer.merge_steps("slow")]
+    assert plot.merge_replay(steps).text.splitlines() == ["start: s|l|o|w", "l + o: s|lo|w", "lo + w: s|low"]
+
+
+def test_a_grid_of_many_heads_has_short_titles():
+    figure = plot.attention_grid(np.tile(np.eye(3), (4, 8, 1, 1)))
+    png(figure)
+    assert figure.axes[1].get_title() == "head 1" and figure.axes[8].get_ylabel() == "layer 1"
+
+
+def test_the_running_mean_does_not_lag():
+    falling = np.linspace(5, 1, 400)
+    np.testing.assert_allclose(running_mean(falling), falling)
+    assert running_mean(np.array([3.0])) == 3.0

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import ops
 from ..tensor import Array, Tensor, no_grad
-from .style import WIDTH, readable, subplots
+from .style import WIDTH, drawable, readable, subplots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,23 +95,27 @@ def attention_grid(
     )
     labels = None if tokens is None else [readable(token, longest=8) for token in tokens]
     font = 72 * 0.8 * side / T if labels else 0  # points between neighbours, a little less
+    size = min(10, 5 + 3 * side)
     for layer in range(layers):
         for head in range(heads):
             ax = axes[layer, head]
             image = ax.imshow(weights[layer, head], vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
             ax.grid(visible=False)
-            ax.set_title(
-                titles[layer][head] if titles else f"layer {layer}, head {head}",
-                fontsize=min(10, 5 + 3 * side),
-                fontweight="normal",
-            )
+            if titles:
+                ax.set_title(drawable(titles[layer][head]), fontsize=size)
+            elif side >= 1.1:  # room for both
+                ax.set_title(f"layer {layer}, head {head}", fontsize=size)
+            else:
+                ax.set_title(f"head {head}" if layer == 0 else "", fontsize=size)
+                ax.set_ylabel(f"layer {layer}" if head == 0 else "", fontsize=size)
             if labels and font >= 4:
                 ax.set_xticks(range(T), labels, rotation=90 if max(map(len, labels)) > 2 else 0, fontsize=min(font, 10))
                 ax.set_yticks(range(T), labels, fontsize=min(font, 10))
                 ax.tick_params(length=0)
-    figure.supxlabel("looks at", fontsize=10)
-    figure.supylabel("position that looks", fontsize=10)
+    one = layers * heads == 1
+    (axes[0, 0].set_xlabel if one else figure.supxlabel)("looks at", fontsize=10)
+    (axes[0, 0].set_ylabel if one else figure.supylabel)("position that looks", fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, label="weight")
     if title:
-        figure.suptitle(title, fontsize=11, fontweight="bold")
+        figure.suptitle(drawable(title), fontsize=11, fontweight="bold")
     return figure

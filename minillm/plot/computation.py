@@ -107,7 +107,8 @@ def describe(tensor: Any, label: str) -> list[str]:
     data = np.asarray(tensor.data)
     op = tensor.node.backward.__name__.removesuffix("_backward").strip("_") if tensor.node is not None else ""
     op = SYMBOLS.get(op, op)
-    first = f"{label} = {op}" if label and op else label or op or "constant"
+    unnamed = "parameter" if getattr(tensor, "requires_grad", False) else "constant"
+    first = f"{label} = {op}" if label and op else label or op or unnamed
     value = f"{float(data.reshape(-1)[0]):.4g}" if data.size == 1 else f"{'×'.join(map(str, data.shape))}"
     lines = [first, value.replace("-", "−")]
     if tensor.grad is not None:
@@ -216,7 +217,8 @@ COLORS = {"result": ("#FFFFFF", "#555555"), "leaf": ("#D6E9F5", "#0072B2"), "con
 
 
 def to_svg(columns: list[list[Box]], edges: list[list[Box]]) -> str:
-    """The drawing, 10 pixels of margin around it. It shrinks to the page's width, and never grows."""
+    """The drawing, 10 pixels of margin around it. It shrinks to the page's width, but only as far as its text can
+    still be read (then a notebook's cell scrolls), and never grows."""
     left = [10.0]
     for column in columns:
         left.append(left[-1] + max(box.width for box in column) + GAP_X)
@@ -225,7 +227,8 @@ def to_svg(columns: list[list[Box]], edges: list[list[Box]]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
         f'width="{width:.0f}" height="{height:.0f}" '
-        'style="max-width:100%;height:auto;background:#ffffff" role="img" aria-label="computation graph">',
+        f'style="max-width:100%;min-width:{0.6 * width:.0f}px;height:auto;background:#ffffff" '
+        'role="img" aria-label="computation graph">',
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0,0 L8,4 L0,8 z" fill="#555555"/></marker></defs>',
         f'<rect width="{width:.0f}" height="{height:.0f}" fill="#ffffff"/>',

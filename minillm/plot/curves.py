@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .style import BLACK, BLUE, GREEN, VERMILION, subplots
+from .style import BLACK, BLUE, GREEN, VERMILION, drawable, subplots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,14 +92,16 @@ class LiveCurve:
             ax.plot(steps, running_mean(losses), color=BLUE, label="training")
         if self.val:
             steps, losses = np.array(self.val).T
-            ax.plot(steps, losses, color=VERMILION, marker="o", markersize=4, label=f"validation: {losses[-1]:.3f}")
+            ax.plot(steps, losses, color=VERMILION, marker="o", markersize=4, label=f"validation: {losses[-1]:.2f}")
         for (name, value), style in zip(self.baselines.items(), ("--", ":", "-.", (0, (5, 1))) * 4):
-            ax.axhline(value, color=BLACK, linestyle=style, linewidth=1.2, label=f"{name}: {value:.3f}")
+            ax.axhline(value, color=BLACK, linestyle=style, linewidth=1.2, label=f"{drawable(name)}: {value:.2f}")
         ax.set_xlabel("step")
-        ax.set_ylabel(self.ylabel)
-        ax.set_title(self.title, loc="left", fontweight="bold", fontsize=11)
+        ax.set_ylabel(drawable(self.ylabel))
+        ax.set_title(drawable(self.title), loc="left", fontweight="bold", fontsize=11)
         if ax.get_legend_handles_labels()[0]:
-            ax.legend(fontsize=9)
+            ax.legend(
+                fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False
+            )  # beside, not over, the lines
         return figure
 
     def finish(self) -> Figure:
@@ -113,15 +115,13 @@ class LiveCurve:
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:
-    """An exponential mean over about a fortieth of the points, without the pull to zero at the start."""
-    keep = 1 - 1 / max(2.0, len(values) / 40)
-    total, weight = 0.0, 0.0
-    out = np.empty(len(values))
-    for i, value in enumerate(values):
-        total = keep * total + (1 - keep) * value
-        weight = keep * weight + (1 - keep)
-        out[i] = total / weight
-    return out
+    """The mean of each point and its neighbours, a fortieth of the points together; fewer at both ends, as many on the
+    left as on the right, so that a falling curve is not drawn too high or too low."""
+    n = len(values)
+    reach = np.minimum(max(1, n // 80), np.minimum(np.arange(n), np.arange(n)[::-1]))  # neighbours on each side
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(n)
+    return np.asarray((sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1))
 
 
 def running_in_notebook() -> bool:
@@ -182,13 +182,13 @@ def norms_per_layer(
     for ax, (values, label, color) in zip(axes[0], panels):
         names = list(values)
         ax.barh(range(len(names)), [values[name] for name in names], color=color, height=0.7)
-        ax.set_yticks(range(len(names)), names, fontsize=8)
-        ax.invert_yaxis()
+        ax.set_yticks(range(len(names)), [drawable(name) for name in names], fontsize=8)
+        ax.set_ylim(longest - 0.4, -0.6)  # the first at the top, and bars as thick as in the other panel
         ax.set_xscale("log")
         ax.set_xlim(*whole_decades(values.values()))
         ax.xaxis.set_minor_formatter(NullFormatter())  # labels at whole powers of ten only
         ax.grid(axis="y", visible=False)
         ax.set_xlabel(label)
     if title:
-        figure.suptitle(title, fontsize=11, fontweight="bold")
+        figure.suptitle(drawable(title), fontsize=11, fontweight="bold")
     return figure

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..generate import Sampling
 from ..tensor import Array
-from .style import BLUE, readable, subplots
+from .style import BLUE, drawable, readable, subplots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,18 +47,18 @@ def sampling_bars(
             ax.text(
                 value + 0.02 * widest,
                 row,
-                f"{value:.0f}" if value > 0 else "×",
+                f"{value:.0f}" if value >= 0.5 else "<1" if value > 0 else "×",
                 va="center",
                 fontsize=8,
                 color="black" if value > 0 else "#777777",
             )
         ax.set_xlim(0, 1.18 * widest)
-        ax.set_title(name, fontsize=9, fontweight="normal")
+        ax.set_title(drawable(name), fontsize=9, fontweight="normal")
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
     axes[0, 0].set_yticks(range(len(order)), [readable(labels[i]) for i in order])
     axes[0, 0].invert_yaxis()
     figure.supxlabel("probability of the next token (%)", fontsize=10)
     if title:
-        figure.suptitle(title, fontsize=11, fontweight="bold")
+        figure.suptitle(drawable(title), fontsize=11, fontweight="bold")
     return figure

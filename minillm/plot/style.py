@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,11 +36,13 @@ STYLE = {
     "ytick.labelsize": 9,
 }
 
+LATIN = "DejaVu Sans"  # comes with matplotlib
+
 # Families that hold Chinese, Japanese and Korean, in the order of preference (Linux, macOS, Windows).
 CJK_FAMILIES = (
-    "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "WenQuanYi Micro Hei",
-    "WenQuanYi Zen Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans GB", "Heiti SC", "STHeiti",
-    "Arial Unicode MS", "Microsoft YaHei", "SimHei", "SimSun",
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN",
+    "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans GB", "Heiti SC",
+    "STHeiti", "Arial Unicode MS", "Microsoft YaHei", "SimHei", "SimSun",
 )  # fmt: skip
 
 # Characters that a label shows by a sign, because they cannot be seen themselves.
@@ -57,7 +60,7 @@ def subplots(
     import matplotlib
     from cycler import cycler
 
-    style: dict[Any, Any] = {**STYLE, "axes.prop_cycle": cycler(color=CYCLE), "font.family": font_families()}
+    style: dict[Any, Any] = {**STYLE, "axes.prop_cycle": cycler(color=CYCLE), "font.family": LATIN}
     with matplotlib.rc_context(style):
         figure = figure_class()(figsize=(width, height), dpi=DPI, layout="constrained")
         return figure, figure.subplots(rows, columns, **options)
@@ -67,12 +70,28 @@ def subplots(
 def figure_class() -> type[Figure]:
     """matplotlib's Figure, which a notebook can show even where pyplot was never imported."""
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     class NotebookFigure(Figure):
+        def draw(self, renderer: Any) -> None:
+            for text in self.findobj(Text):
+                set_font(text)
+            super().draw(renderer)
+
         def _repr_png_(self) -> bytes:
             return to_png(self)
 
     return NotebookFigure
+
+
+def set_font(text: Any) -> None:
+    """Our font for a matplotlib Text, whatever the global one is. Where it holds Chinese, the Chinese font is tried
+    next, and not bold, which many of these fonts don't have."""
+    if all(ord(character) in characters_of(LATIN) for character in text.get_text()):
+        text.set_fontfamily([LATIN])
+    else:
+        text.set_fontfamily(font_families())
+        text.set_fontweight("normal")
 
 
 def to_png(figure: Figure) -> bytes:
@@ -94,39 +113,48 @@ def cjk_font() -> str | None:
 def font_families() -> list[str]:
     """Families for text, tried glyph by glyph."""
     cjk = cjk_font()
-    return ["DejaVu Sans"] if cjk is None else ["DejaVu Sans", cjk]
+    return [LATIN] if cjk is None else [LATIN, cjk]
 
 
 @functools.cache
-def drawable_characters() -> frozenset[int]:
-    """Code points that `font_families()` can draw."""
+def characters_of(family: str) -> frozenset[int]:
+    """Code points that an installed font can draw."""
     from matplotlib import font_manager
     from matplotlib.ft2font import FT2Font
 
-    characters: set[int] = set()
-    for family in font_families():
-        characters.update(FT2Font(font_manager.findfont(family)).get_charmap())
-    return frozenset(characters)
+    return frozenset(FT2Font(font_manager.findfont(family)).get_charmap())
 
 
-def readable(text: str | bytes, *, longest: int = 14) -> str:
-    """A token as a label that every machine can draw and every reader can see.
-
-    White space becomes a sign (␣ ↵ ⇥); bytes that are no whole characters become hex, as in "E4·BD"; a character that
-    no installed font has becomes its code point, as in "U+4F60". Cut after `longest` characters; matplotlib's "$" is
-    escaped.
-    """
-    if isinstance(text, bytes):
+def visible(token: str | bytes) -> str:
+    """A token with its white space as signs (␣ ↵ ⇥), other characters that do not print as code points ("U+0007"), and
+    bytes that are no whole characters in hex ("E4·BD", the beginning of 你)."""
+    if isinstance(token, bytes):
         try:
-            text = text.decode("utf-8")
+            token = token.decode("utf-8")
         except UnicodeDecodeError:
-            return "·".join(f"{byte:02X}" for byte in text)
-    drawable = drawable_characters()
-    signs = []
-    for character in text:
-        character = VISIBLE.get(character, character)
-        signs.append(character if ord(character) in drawable and character.isprintable() else f"U+{ord(character):04X}")
-    label = "".join(signs)
-    if len(label) > longest:
-        label = label[: longest - 1] + "…"
+            return "·".join(f"{byte:02X}" for byte in token)
+    return "".join(VISIBLE.get(c, c if c.isprintable() else f"U+{ord(c):04X}") for c in token)
+
+
+def drawable(text: str) -> str:
+    """The text with each character that no installed font has as its code point, as in "U+4F60 U+597D" for 你好."""
+
+    def known(character: str) -> bool:
+        return character == "\n" or any(ord(character) in characters_of(family) for family in font_families())
+
+    parts = []
+    for can_draw, characters in itertools.groupby(text, known):
+        run = list(characters)
+        parts.append("".join(run) if can_draw else " ".join(f"U+{ord(character):04X}" for character in run))
+    return "".join(parts)
+
+
+def readable(token: str | bytes, *, longest: int = 14) -> str:
+    """A token as a label that every machine can draw and every reader can see: `visible`, then `drawable`, cut to
+    `longest` characters. matplotlib's "$" is escaped."""
+    shown = visible(token)
+    label = drawable(shown)
+    while len(label) > longest:  # whole characters go, so that no code point is cut
+        shown = shown[:-1]
+        label = drawable(shown) + "…"
     return label.replace("$", r"\$")

@@ -7,16 +7,17 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .style import visible
+
 # Pale versions of the Okabe-Ito colours, each with a darker edge, which separates neighbours without any colour.
 FILLS = (("#D6E9F5", "#0072B2"), ("#FBE5C2", "#B87F00"), ("#CFEBE2", "#007A5A"), ("#F5DEEA", "#A8507F"))
-VISIBLE = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"}
 BOX = (
     "background:#ffffff;color:#111111;padding:8px;font-family:monospace;font-size:15px;line-height:2.1;"
     "overflow-wrap:anywhere"
 )
 TOKEN = (
-    "display:inline-block;line-height:1.25;text-align:center;white-space:pre;margin:1px;padding:1px 3px;"
-    "border-radius:3px;color:#111111"
+    "display:inline-block;max-width:100%;box-sizing:border-box;line-height:1.25;text-align:center;margin:1px;"
+    "padding:1px 3px;border-radius:3px;color:#111111"
 )
 
 
@@ -37,7 +38,7 @@ class Html:
 def token_spans(pieces: Sequence[str | bytes], ids: Sequence[int] | None = None, *, title: str = "") -> Html:
     """A text's tokens in coloured boxes, with their ids beneath if given.
 
-    A space shows as ·, a new line as ↵ (and breaks the line), a tab as ⇥; bytes that are no whole characters, such as a
+    A space shows as ␣, a new line as ↵ (and breaks the line), a tab as ⇥; bytes that are no whole characters, such as a
     part of 你, show in hex. Raises ValueError if there is not one id for each piece.
     """
     if ids is not None and len(ids) != len(pieces):
@@ -52,54 +53,47 @@ def token_spans(pieces: Sequence[str | bytes], ids: Sequence[int] | None = None,
     return Html(f'<div style="{BOX}">{heading}{body}</div>', "|".join(visible(piece) for piece in pieces))
 
 
-def merge_replay(pieces: Sequence[bytes], merges: Sequence[tuple[bytes, bytes]], *, longest: int = 40) -> Html:
-    """How byte-pair encoding cuts one chunk of text: a row for each merge that applies, until none does.
+def merge_replay(states: Sequence[Sequence[bytes]], *, longest: int = 40) -> Html:
+    """How byte-pair encoding cuts a piece of text: a row for each state on the way, from single bytes to tokens.
 
-    `pieces` is the start, usually single bytes; `merges` the pairs that the tokenizer learned, earliest first. In each
-    row the pair that was learned earliest is joined, everywhere it stands; the new tokens have a thick edge. At most
-    `longest` rows.
+    In each row the pieces that are new, joined from the row before, have a thick edge. The states are lists of bytes
+    objects: `tokenizers.BPETokenizer.merge_steps` yields them as ids.
+
+        merge_replay([[tokenizer.token_bytes(i) for i in ids] for ids in tokenizer.merge_steps(" lower")])
+
+    Draws `longest` rows at most. Raises ValueError if a state is not the one before with neighbours joined.
     """
-    rank = {pair: i for i, pair in enumerate(merges)}
-    current = list(pieces)
-    rows = [("start", spans_with_new(current, set()))]
-    texts = ["start: " + "|".join(visible(piece) for piece in current)]
-    for _ in range(longest):
-        candidates = [pair for pair in itertools.pairwise(current) if pair in rank]
-        if not candidates:
-            break
-        pair = min(candidates, key=rank.__getitem__)
-        current, new = join(current, pair)
-        name = f"{visible(pair[0])} + {visible(pair[1])}"
-        escaped = html.escape(name)
-        rows.append(
-            (f"{escaped} <span style='color:#666666'>(merge {rank[pair]})</span>", spans_with_new(current, new))
-        )
-        texts.append(f"{name} (merge {rank[pair]}): " + "|".join(visible(piece) for piece in current))
+    rows: list[tuple[str, Sequence[bytes], set[int]]] = [("start", states[0], set())] if states else []
+    for before, after in itertools.pairwise(states[:longest]):
+        joined = joined_pieces(before, after)
+        name = ", ".join(dict.fromkeys(" + ".join(map(visible, parts)) for parts in joined.values()))
+        rows.append((name, after, set(joined)))
     cells = "".join(
-        f'<tr style="background:#ffffff"><td style="text-align:left;color:#111111;white-space:nowrap">{name}</td>'
-        f'<td style="text-align:left">{spans}</td></tr>'
-        for name, spans in rows
+        f'<div style="display:flex;flex-wrap:wrap;align-items:center;column-gap:1em;border-top:1px solid #dddddd">'
+        f'<span style="min-width:6em;color:#444444">{html.escape(name)}</span>'
+        f'<span style="flex:1 1 16em">{spans_with_new(pieces, new)}</span></div>'
+        for name, pieces, new in rows
     )
-    return Html(
-        f'<div style="{BOX};overflow-x:auto"><table style="border-collapse:collapse">{cells}</table></div>',
-        "\n".join(texts),
-    )
+    texts = [f"{name}: " + "|".join(map(visible, pieces)) for name, pieces, _ in rows]
+    return Html(f'<div style="{BOX}">{cells}</div>', "\n".join(texts))
 
 
-def join(pieces: list[bytes], pair: tuple[bytes, bytes]) -> tuple[list[bytes], set[int]]:
-    """Join each occurrence of the pair, from the left; the new pieces' places with it."""
-    out: list[bytes] = []
-    new = set()
-    i = 0
-    while i < len(pieces):
-        if i + 1 < len(pieces) and (pieces[i], pieces[i + 1]) == pair:
-            new.add(len(out))
-            out.append(pieces[i] + pieces[i + 1])
-            i += 2
-        else:
-            out.append(pieces[i])
-            i += 1
-    return out, new
+def joined_pieces(before: Sequence[bytes], after: Sequence[bytes]) -> dict[int, list[bytes]]:
+    """Place in `after` -> the pieces of `before` that it was joined from, for those that are new."""
+    joined = {}
+    start = 0
+    for place, piece in enumerate(after):
+        end = start
+        while end < len(before) and len(b"".join(before[start:end])) < len(piece):
+            end += 1
+        if b"".join(before[start:end]) != piece:
+            break
+        if end - start > 1:
+            joined[place] = list(before[start:end])
+        start = end
+    if start < len(before) or b"".join(after) != b"".join(before):
+        raise ValueError(f"merge_replay: {list(after)} is not {list(before)} with neighbours joined.")
+    return joined
 
 
 def spans_with_new(pieces: Sequence[bytes], new: set[int]) -> str:
@@ -112,13 +106,3 @@ def span(piece: str | bytes, fill: str, edge: str, id: int | None, *, thick: boo
     width = 3 if thick else 1
     style = f"{TOKEN};background:{fill};border:{width}px solid {edge}"
     return f'<span style="{style}">{html.escape(visible(piece))}{below}</span>'
-
-
-def visible(piece: str | bytes) -> str:
-    """The token with its white space made visible, bytes that are no whole characters in hex."""
-    if isinstance(piece, bytes):
-        try:
-            piece = piece.decode("utf-8")
-        except UnicodeDecodeError:
-            return "·".join(f"{byte:02X}" for byte in piece)
-    return "".join(VISIBLE.get(c, c if c.isprintable() else f"U+{ord(c):04X}") for c in piece)
