@@ -39,6 +39,10 @@ def inspect(
         raise ValueError(f"length = {length} must be from 1 to the model's context, {config.context}.")
     if batch_size < 1:
         raise ValueError(f"batch_size = {batch_size} must be at least 1.")
+    if card is None and (tokens is not None or price is not None):
+        raise ValueError(
+            f"tokens = {tokens}, price = {price}: without a card there is no time or cost. Name one: h100."
+        )
     sections = [
         about(checkpoint),
         parameters(config),
@@ -110,8 +114,8 @@ def training_time(
     """Operations divided by what the card does per second, at a share `mfu` ("model FLOPs utilization") of its peak."""
     if not 0 < mfu <= 1:
         raise ValueError(f"mfu = {mfu} must be above 0 and at most 1: a share of the card's peak.")
-    if (tokens is not None and tokens <= 0) or (price is not None and price < 0):
-        raise ValueError(f"tokens = {tokens} must be above 0 and price = {price} not negative.")
+    if (tokens is not None and not 0 < tokens < math.inf) or (price is not None and not 0 <= price < math.inf):
+        raise ValueError(f"tokens = {tokens} must be a number above 0, and price = {price} one that is not negative.")
     n_tokens = tokens or TOKENS_PER_PARAMETER * n_parameters(config)
     per_second = card.flops * mfu / training_flops(config, length)
     hours = n_tokens / per_second / 3600

@@ -95,6 +95,12 @@ def test_wrong_arguments(llama):
         inspect(llama, card="h100", mfu=1.2)
     with pytest.raises(ValueError, match="tokens = -1"):
         inspect(llama, card="h100", tokens=-1)
+    for wrong in ({"tokens": float("nan")}, {"tokens": float("inf")}, {"price": float("nan")}):
+        with pytest.raises(ValueError, match="must be a number above 0"):
+            inspect(llama, card="h100", **wrong)
+    for wrong in ({"price": 2.0}, {"tokens": 1e9}):
+        with pytest.raises(ValueError, match=r"without a card.*Name one"):
+            inspect(llama, **wrong)
     with pytest.raises(ValueError, match="batch_size = 0"):
         inspect(llama, batch_size=0)
 
