@@ -219,3 +219,38 @@ def test_the_command(tmp_path, capsys):
     assert main(["generate", str(tmp_path / "back"), "--prompt", "the", "--max-new-tokens", "3"]) == 0
     assert main(["convert", str(tmp_path / "hf"), str(tmp_path / "x"), "--tied"]) == 2
     assert "would change the model" in capsys.readouterr().err
+
+
+def test_labels_and_ids_survive_minillms_own_format(tmp_path):
+    decoder = GPTConfig(**SHAPE)
+    model = Classifier(ClassifierConfig(decoder, n_labels=2, pad_id=1))
+    labels = {"id2label": {"0": "bad", "1": "good"}, "label2id": {"bad": 0, "good": 1}, "eos_token_id": 7}
+    PretrainedModel(model, config=labels).save_pretrained(tmp_path / "hf")
+    convert(tmp_path / "hf", tmp_path / "native", to="minillm")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "native")
+    assert loaded.config.id2label == {0: "bad", 1: "good"}
+    convert(tmp_path / "native", tmp_path / "back")
+    before, after = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("hf", "back"))
+    assert before == after
+
+
+def test_an_existing_folder_is_left_alone(tmp_path, monkeypatch, capsys):
+    PretrainedModel(MODELS["llama"]).save_pretrained(tmp_path / "hf")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="not empty: convert into a new folder"):
+        convert(tmp_path / "hf", tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["notes.txt"]
+    for arguments in (["", "x"], [str(tmp_path / "hf"), ""]):
+        assert main(["convert", *arguments]) == 2
+        assert "empty" in capsys.readouterr().err
+    monkeypatch.setattr("minillm.hub.convert.copy_beside", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        convert(tmp_path / "hf", tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "other"]
+
+
+def test_a_model_without_a_head_stays_one(tmp_path):
+    PretrainedModel(MODELS["qwen2"], "base").save_pretrained(tmp_path / "hf")
+    with pytest.raises(ValueError, match="without a head"):
+        convert(tmp_path / "hf", tmp_path / "native", to="minillm")

@@ -16,6 +16,8 @@ from .places import find_folder
 from .pretrained import ConfigView, PretrainedModel, head_of
 from .weights import Stored, WeightsError, common_dtype, read_folder
 
+ORIGINAL = "hf_config.json"  # in minillm's own format: the config.json of the checkpoint that it was converted from
+
 
 class AutoConfig:
     """`AutoConfig.from_pretrained(name_or_folder)`: the settings in config.json, as attributes."""
@@ -91,10 +93,12 @@ class AutoModel:
         report_plan(plan, folder)
         generation = folder / "generation_config.json"
         head = head_of(config) if native else cls.head
+        if native:
+            values = read_json(folder / ORIGINAL) if (folder / ORIGINAL).exists() else {}
         return PretrainedModel(
             model.eval(),
             head,
-            config={} if native else values,
+            config=values,
             generation_config=read_json(generation) if generation.exists() else None,
         )
 

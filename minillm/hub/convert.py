@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..models import BertConfig, LlamaConfig, LSTMConfig, ModelConfig, config_fr
 from ..tokenizers import CharTokenizer, WordPieceTokenizer, load_tokenizer
 from ..tokenizers.files import TOKENIZER_JSON, read_json, write_json
 from . import configs
-from .auto import read_config
+from .auto import ORIGINAL, read_config
 from .dtypes import dtype_name
 from .loading import Plan, make_plan, sketched_model
 from .names import canonical_names, is_transposed, layout_of
@@ -26,7 +27,7 @@ from .weights import Source, Stored, WeightsError, common_dtype, read_folder, sh
 
 BESIDE = (
     TOKENIZER_JSON, CONFIG_FILE, TEMPLATE_FILE, "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt",
-    "generation_config.json",
+    "generation_config.json", "added_tokens.json",
 )  # fmt: skip
 Tied = LlamaConfig | LSTMConfig  # the models whose head may be tied or not
 
@@ -93,19 +94,29 @@ def convert(
     tied: bool | None = None,
     max_shard_size: str | int = "5GB",
 ) -> list[Path]:
-    """Write a checkpoint to the folder `out` in another form; returns the weight files.
+    """Write a checkpoint to the new or empty folder `out` in another form; returns the weight files.
 
     `to`: "hf", what transformers reads, or "minillm", what `minillm generate` and `evaluate` read (one file, float32 or
     float64). `dtype`: as stored by default. `tied`: True drops a head that equals the token table, False writes the
     table out a second time as the head (Llama, Qwen, LSTM). Tokenizer, chat template and generation settings come
-    along. Raises ValueError for what cannot be done, with nothing written.
+    along. The folder is there whole or not at all: everything is written beside it first. Raises ValueError for what
+    cannot be done and FileExistsError for a folder with something in it, with nothing written.
     """
     if to not in ("hf", "minillm"):
         raise ValueError(f"to = {to!r} must be 'hf' or 'minillm'.")
     checkpoint = open_checkpoint(name_or_folder)
+    if os.fspath(out) == "":
+        raise ValueError("out is empty: give the folder to write.")
     out = Path(out)
     if out.resolve() == checkpoint.folder.resolve():
         raise ValueError(f"{out} is the folder to convert: write to another one.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is there already and not empty: convert into a new folder, or remove it first.")
+    if to == "minillm" and checkpoint.head == "base":
+        raise ValueError(
+            f"{checkpoint.folder} holds a model without a head, and one in minillm's own format has its head: load it "
+            "with AutoModel, or convert a checkpoint with a head."
+        )
     config = checkpoint.config if tied is None else retied(checkpoint, tied)
     written = dtype_name(dtype or checkpoint.dtype)
     if to == "minillm" and written not in ("float32", "float64"):
@@ -115,16 +126,25 @@ def convert(
     values = dataclasses.asdict(config) if to == "minillm" else target_config(checkpoint, config, written)
     sources = target_sources(checkpoint, config, to)
     shard_bytes = size_in_bytes(max_shard_size) if to == "hf" else max(1, sum_bytes(sources))
-    files = write_folder(out, dict(sorted(sources.items())), written, shard_bytes)
-    write_json(out / "config.json", values)
-    copy_beside(checkpoint, out, to)
-    return files
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        files = write_folder(Path(folder), dict(sorted(sources.items())), written, shard_bytes)
+        write_json(Path(folder) / "config.json", values)
+        if to == "minillm" and not checkpoint.native:
+            write_json(Path(folder) / ORIGINAL, checkpoint.values)
+        copy_beside(checkpoint, Path(folder), to)
+        out.mkdir(exist_ok=True)
+        for path in sorted(Path(folder).iterdir()):
+            os.replace(path, out / path.name)
+    return [out / path.name for path in files]
 
 
 def target_config(checkpoint: Checkpoint, config: ModelConfig, dtype: str) -> dict[str, Any]:
     """config.json for transformers. A model trained here names the ids that its tokenizer ends texts with."""
     original = {} if checkpoint.native else checkpoint.values
-    if checkpoint.native and (checkpoint.folder / TOKENIZER_JSON).exists():
+    if checkpoint.native and (checkpoint.folder / ORIGINAL).exists():
+        original = read_json(checkpoint.folder / ORIGINAL)
+    elif checkpoint.native and (checkpoint.folder / TOKENIZER_JSON).exists():
         eos = load_tokenizer(checkpoint.folder).eos_id
         original = {"bos_token_id": eos, "eos_token_id": eos}
     if layout_of(config) is None:

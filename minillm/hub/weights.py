@@ -30,6 +30,9 @@ MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 BLOCK = 1 << 20  # numbers read at once, at least one row
 
 
+LFS = b"version https://git-lfs"  # how the file begins that git keeps in place of a large one
+
+
 class WeightsError(ValueError):
     """Weights that are missing, damaged or do not fit: the message says which file or tensor, and what to do."""
 
@@ -125,6 +128,12 @@ def read_header(path: Path) -> dict[str, Stored]:
     """The tensors of one safetensors file. Raises WeightsError if the file is cut off or not what it should be."""
     size = path.stat().st_size
     with open(path, "rb") as file:
+        if file.read(len(LFS)) == LFS:
+            raise WeightsError(
+                f"{path} is a pointer of git-lfs, not the weights: fetch them with `git lfs pull` in that repository, "
+                "or download the file itself."
+            )
+        file.seek(0)
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER):
             raise WeightsError(
@@ -133,7 +142,7 @@ def read_header(path: Path) -> dict[str, Stored]:
             )
         try:
             header = json.loads(file.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise WeightsError(f"{path} is damaged: its header is not JSON ({error}).") from None
     if not isinstance(header, dict):
         raise WeightsError(f"{path} is damaged: its header is a {type(header).__name__}, not an object.")
@@ -153,7 +162,7 @@ def stored_tensor(path: Path, name: str, entry: Any, start: int) -> Stored:
     """One entry of a header, checked: a shape of whole numbers, and as many bytes as shape and dtype make."""
     try:
         code, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        good = all(isinstance(n, int) and n >= 0 for n in (*shape, first)) and isinstance(code, str)
+        good = all(isinstance(n, int) and n >= 0 for n in (*shape, first, last)) and isinstance(code, str)
     except (KeyError, TypeError, ValueError):
         good = False
     if not good:

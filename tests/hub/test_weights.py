@@ -162,6 +162,7 @@ def change_header(path, change):
         ({"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}, "header says"),
         ({"dtype": "F32", "shape": [2]}, "header says"),
         ([], "header says"),
+        ({"dtype": "F32", "shape": [4], "data_offsets": [0, "x"]}, "header says"),
         ({"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 4 << 40]}, "cut off"),
     ],
 )
@@ -171,7 +172,16 @@ def test_a_header_that_lies(folder, entry, message):
     refuse(folder, message)
 
 
+def test_a_pointer_in_place_of_a_file(folder):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    (folder / "model.safetensors").write_text(pointer)
+    refuse(folder, "pointer of git-lfs.*git lfs pull")
+
+
 def test_a_header_that_is_no_json(folder):
+    nested = b"[" * 200_000
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(nested)) + nested)
+    refuse(folder, "not JSON")
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", 4) + b"{no}" + bytes(100))
     refuse(folder, "not JSON")
 
