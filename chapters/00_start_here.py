@@ -153,10 +153,7 @@ print(f"our model, untrained: {to_bits_per_byte(held_out_loss()):.2f}")
 r"""
 (Untrained, it needs less than 8 already. Its tokens do that: they were learned from the text, and one guess covers
 several bytes.)
-"""
 
-# %% [markdown]
-r"""
 ## 5. Training, and letting it talk
 
 `loss.backward()` finds, for each weight, in which direction and how strongly it moves the loss (chapter 02); the
@@ -194,9 +191,10 @@ if SCALE != "smoke":
 
 # %% [markdown]
 r"""
-It beats all three. Now let it talk. The model gives probabilities, **sampling** draws a token from them. The logits
-are divided by the **temperature** first: below 1, likely tokens become likelier still; above 1, unlikely ones get a
-chance. Expect the sound of English, not sense: it has read the equivalent of one short book.
+It beats all three. Now let it talk. The model gives probabilities, **sampling** draws a token from them. Before the
+logits become probabilities, they are divided by the **temperature**: below 1, likely tokens become likelier still;
+above 1, unlikely ones get a chance. Expect the sound of English, not sense: it has read the equivalent of one short
+book.
 """
 
 # %%

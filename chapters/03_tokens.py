@@ -7,8 +7,8 @@ part that does this, the **tokenizer**, is small and is trained before the model
 each integer means, and other integers would mean nothing to it. The tokenizer decides how long sequences are, what a
 page of text costs, and which questions are hard.
 
-**Afterwards you can** build byte-pair encoding by hand, explain every odd token in a vocabulary, choose a
-vocabulary's size from a measurement, and keep user text from smuggling in control tokens.
+**Afterwards you can** build byte-pair encoding by hand, explain the odd tokens in a vocabulary, choose a vocabulary's
+size from a measurement, and keep user text from smuggling in control tokens.
 
 **You need** Python. The experiment at the end trains a small model as in [00 · Start here](00_start_here.ipynb); later
 chapters explain its parts.
@@ -52,10 +52,10 @@ show_versions(SCALE)
 # %% [markdown]
 r"""
 Three kinds of text, without downloads: English from the help pages that come with Python, without the paragraphs that
-they repeat; code from Python's standard library; and common Chinese words in random order. (Nothing Chinese comes with
-Python. Sense does not matter here: a tokenizer sees only which characters stand together.) The first two differ a
-little between Python versions, so a fingerprint is printed. The last tenth of each is kept for tests: the *held-out*
-text.
+they repeat; code from Python's standard library; and common Chinese words in random order. (Python comes with hardly
+any Chinese text. Sense does not matter here: a tokenizer sees only which characters stand together.) The first two
+differ a little between Python versions, so a fingerprint is printed. The last tenth of each is kept for tests: the
+*held-out* text.
 """
 
 # %%
@@ -208,13 +208,14 @@ GPT-4's, whose alternatives are tried from left to right:
 - `[^\r\n\p{L}\p{N}]?\p{L}+`: a word, with one sign or space before it, as in ` year`;
 - `\p{N}{1,3}`: one to three digits, as in `202` `4`;
 - ` ?[^\s\p{L}\p{N}]+[\r\n]*`: punctuation, with a space before it and line ends after it, as in ` >=`;
-- `\s*[\r\n]+`: white space up to the end of a line;
+- `\s*[\r\n]+`: line ends, with the white space before them;
 - `\s+(?!\S)`: white space, all but the last sign of it, which goes with the next word;
 - `\s+`: white space that is left.
 
-`\p{L}` is any letter of any language, `\p{N}` any digit, `(?!\S)` "but not before something that is no white space".
-GPT-2's rule is older: an ending must be in small letters, only a space may lead a word, and digits stay together, with
-the space before them. Both, on one line of code:
+`\p{L}` is any letter of any language, `\p{N}` any digit, `[^...]` anything but these; `(?i:...)` takes capital and
+small letters alike; `(?!\S)` means "but not before something that is no white space". GPT-2's rule is older: an ending
+must be in small letters, only a space may lead a word, and digits stay together, with the space before them. Both, on
+one line of code:
 """
 
 # %%
@@ -417,7 +418,7 @@ tokenizer = tokenizers["English"]
 used = Counter(tokenizer.encode(train["English"]))
 stones = [i for i in range(256, 256 + len(tokenizer.merges)) if used[i] == 0]
 print(
-    f"2. {len(stones)} of {len(tokenizer.merges)} merged tokens are never used on the training text itself:"
+    f"2. of {len(tokenizer.merges)} merged tokens, {len(stones)} never occur in the training text:"
 )
 print("  ", [tokenizer.token_bytes(i).decode(errors="replace") for i in stones[:10]])
 
@@ -452,9 +453,7 @@ for size in sizes:
     print(f"the median one occurs {occurrences[-1]:,.0f} times,", end=" ")
     print(f"{size * 768 / 1e6:.1f}M weights")
 if largest.vocab_size < max(SIZES):
-    print(
-        f"(at {largest.vocab_size:,} tokens each pre-token of the text is one: nothing is left to join)"
-    )
+    print(f"(at {largest.vocab_size:,}, each pre-token of the text is one token: nothing is left)")
 
 last = [token.decode(errors="replace") for token in largest.tokens[sizes[-1] - 6 : sizes[-1]]]
 print(f"the last merges of {sizes[-1]:,}: {last}")
@@ -481,8 +480,8 @@ figure
 r"""
 Each further thousand brings less than the one before, and less on held-out text than on training text: the last
 merges make rare words of the training text, which other text may not contain. Meanwhile the median token becomes so
-rare that a model has hardly an example of it. Much more text moves both curves to the right: GPT-2 has 50,257 tokens,
-GPT-4 100,277.
+rare that a model has hardly an example of it. With more text there are more examples of each token, and a larger
+vocabulary pays: GPT-2 has 50,257 tokens, GPT-4 100,277.
 
 ## Special tokens, and why they are dangerous
 
@@ -522,11 +521,14 @@ Numbers are cut by the pattern before any merge. GPT-2's leaves them whole, so m
 become one token, others fall into arbitrary parts. GPT-4's cuts three digits at a time *from the left*, so the same
 three digits mean something else in every length: `123` stands for 123 in 123, for 1230 in 1234. And in the sum of 1234
 and 999 the parts do not line up. The rule of the Qwen models makes a piece of each digit. A tokenizer for each rule,
-trained on the code (␣ is the space before the number, | the cuts):
+trained on the code, cuts the code's four commonest numbers and three others (␣ is the space before the number, | the
+cuts):
 """
 
 # %%
-numbers = ["7", "16", "100", "1024", "1234", "4731", "1234567"]
+digits = Counter(piece.strip() for piece in split_text(train["code"], "gpt2"))
+common = [piece for piece, _ in digits.most_common() if piece.isdecimal() and len(piece) > 1][:4]
+numbers = [*common, "999", "1234", "1234567"]
 for pattern in ("gpt2", "gpt4", "qwen2"):
     trained = BPETokenizer.train([train["code"]], SIZE, pattern=pattern)
     cuts = [[trained.token_bytes(i).decode() for i in trained.encode(" " + n)] for n in numbers]
@@ -593,13 +595,12 @@ def accuracy_on_new_words(encoded, seed):
     for row, piece in enumerate(encoded):
         # at the right end, before `ask`; the left is filled with `ask`, too
         ids[row, length - len(piece) : length] = piece
-    targets = ask + 1 + answers
+    targets = ask + 1 + answers  # (words,)
     r = np.random.default_rng(seed)
     optimizer = AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
     for step in range(STEPS):
-        optimizer.param_groups[0]["lr"] = 3e-3 * schedules.linear(
-            step, STEPS, warmup=20, final=0.05
-        )
+        rate = schedules.linear(step, STEPS, warmup=20, final=0.05)
+        optimizer.param_groups[0]["lr"] = 3e-3 * rate
         rows = r.integers(n_test, len(encoded), 64)
         last = model.hidden(ids[rows])[:, -1]  # (64, D): only the last position has to answer
         loss = ops.linear_cross_entropy(last, model.wte.weight, targets[rows])  # logits, then −ln p
