@@ -62,11 +62,20 @@ def compare(
 
 def load(name: str, engine: str) -> tuple[PretrainedModel, Any]:
     """A decoder and its tokenizer."""
-    config = open_checkpoint(name).config
+    checkpoint = open_checkpoint(name)
+    config = checkpoint.config
     if isinstance(config, (BertConfig, ClassifierConfig, EncoderDecoderConfig)):
         raise ValueError(f"{name} is a {config.model_type!r} model; compare is for models that predict the next token.")
+    if checkpoint.head == "base":
+        raise ValueError(f"{name} is a model without a head: it does not predict the next token.")
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    if len(tokenizer) > config.vocab_size:
+        raise ValueError(
+            f"{name}: its tokenizer has {len(tokenizer):,} tokens, its model {config.vocab_size:,}: they do not belong "
+            "together."
+        )
     dtype = "float32" if engine == "torch" else None
-    return AutoModelForCausalLM.from_pretrained(name, engine=engine, dtype=dtype), AutoTokenizer.from_pretrained(name)
+    return AutoModelForCausalLM.from_pretrained(name, engine=engine, dtype=dtype), tokenizer
 
 
 def sizes(name: str, model: PretrainedModel, length: int) -> dict[str, str]:

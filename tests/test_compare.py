@@ -84,6 +84,18 @@ def test_models_that_do_not_predict_the_next_token_are_refused(tmp_path):
         compare([str(tmp_path)])
 
 
+def test_a_model_without_a_head_or_with_another_tokenizer_is_refused(folders, tmp_path, capsys):
+    names, _ = folders
+    shape = {"context": 16, "n_layers": 1, "n_heads": 2, "d_model": 8, "d_ff": 12}
+    llama = Llama(LlamaConfig(vocab_size=257, **shape, tie_embeddings=True))
+    PretrainedModel(llama, "base").save_pretrained(tmp_path / "body")
+    assert main(["compare", str(tmp_path / "body"), names[0]]) == 2
+    assert "is a model without a head" in capsys.readouterr().err
+    PretrainedTokenizer(TOKENIZERS[1]).save_pretrained(names[0])
+    assert main(["compare", *names]) == 2
+    assert "its tokenizer has 290 tokens, its model 257" in capsys.readouterr().err
+
+
 def test_the_command_on_a_model_of_our_own(folders, tmp_path, capsys):
     lstm = LSTM(LSTMConfig(vocab_size=257, context=30, d_model=8, n_layers=1), np.random.default_rng(0))
     PretrainedModel(lstm).save_pretrained(tmp_path / "lstm")

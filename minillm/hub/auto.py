@@ -107,10 +107,10 @@ class AutoModel:
         """Our config for the model, and whether the folder is in minillm's own format."""
         if configs.is_native(values):
             config = config_from_dict(values)
-            if cls.head not in ("base", head_of(config)):
+            if cls.head != head_of(config):
                 raise WeightsError(
-                    f"{folder} holds a {config.model_type!r} model made for {head_of(config)!r}; {cls.__name__} is "
-                    f"for {cls.head!r}."
+                    f"{folder} holds a {config.model_type!r} model made for {head_of(config)!r}, in minillm's own "
+                    f"format; {cls.__name__} is for {cls.head!r}. For another head convert it first (minillm convert)."
                 )
             return config, True
         if values.get("model_type") not in cls.architectures and values.get("model_type") in configs.KNOWN:
@@ -169,8 +169,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 def check_settings(settings: dict[str, Any], values: dict[str, Any]) -> None:
     """Raise TypeError for an argument that is no entry of config.json: ignored, it would not do what it promises, and
     saved, it might give away a secret."""
+    known = set(values) if configs.is_native(values) else {*values, *configs.setting_names(values.get("model_type"))}
     for name in settings:
-        if name not in values and name not in configs.setting_names(values.get("model_type")):
+        if name not in known:
             instead = {"device_map": "device='cuda'", "attn_implementation": "attention on the model's config"}
             hint = f"Use {instead[name]}." if name in instead else "See from_pretrained's docstring for what it takes."
             raise TypeError(f"from_pretrained: {name} = {settings[name]!r} is no entry of this config.json. {hint}")

@@ -193,7 +193,8 @@ def fill_torch(model: Model, plan: Plan, dtype: str, device: Any, seed: int) -> 
     for _, module in model.named_modules():
         module_rng(module, rng)
     constants = {name: module for name, module in model.named_modules()}
-    exact_rope(model)
+    if dtype == "float64":
+        exact_rope(model)
     ported = to_torch(model, device="meta", dtype=getattr(torch, dtype))
     allocate(ported, device or "cpu")
     initial = dict(model.named_parameters())

@@ -144,8 +144,8 @@ class Llama(nn.Module):
         self.blocks = [Block(config, layer, rng) for layer in range(config.n_layers)]
         self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False, rng=rng)
-        cos, sin = rope_tables(original_length(config), config.head_features, config.rope_theta, config.rope_scaling)
-        self.cos, self.sin = cos.astype(np.float32), sin.astype(np.float32)  # (context, head_dim/2)
+        length, theta, scaling = original_length(config), config.rope_theta, config.rope_scaling
+        self.cos, self.sin = rope_tables(length, config.head_features, theta, scaling, np.float32)  # (context, hd/2)
 
     def forward(
         self,

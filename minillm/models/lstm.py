@@ -103,12 +103,13 @@ class LSTM(nn.Module):
         self.config = config
         self.rng = rng
         hidden = config.hidden_features
-        self.embed = nn.Embedding(
-            config.vocab_size, config.d_model, std=0.1 if not config.tie_embeddings else 0.02, rng=rng
-        )
+        # Five times GPT's 0.02: no norm makes small features large again, and the gates would hardly see the token.
+        self.embed = nn.Embedding(config.vocab_size, config.d_model, std=0.1, rng=rng)
         self.layers = [Layer(config.d_model if layer == 0 else hidden, hidden, rng) for layer in range(config.n_layers)]
         self.dropout = nn.Dropout(config.dropout, rng)
-        self.head = None if config.tie_embeddings else nn.Linear(hidden, config.vocab_size, bias=False, rng=rng)
+        self.head = (
+            None if config.tie_embeddings else nn.Linear(hidden, config.vocab_size, bias=False, std=0.1, rng=rng)
+        )
 
     def forward(
         self,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray
+BLOCK = 4096  # positions whose angles are computed at a time
 
 # Each scaling variant with the settings that it must have and those that it may have, named as in config.json.
 ROPE_TYPES: dict[str, tuple[set[str], set[str]]] = {
@@ -28,11 +29,18 @@ ROPE_TYPES: dict[str, tuple[set[str], set[str]]] = {
 }
 
 
-def rope_tables(length: int, head_dim: int, base: float, scaling: dict[str, Any] | None = None) -> tuple[Array, Array]:
-    """cos and sin (length, head_dim/2), float64, of every position's angles; `scaling` as in config.json, or None."""
+def rope_tables(
+    length: int, head_dim: int, base: float, scaling: dict[str, Any] | None = None, dtype: Any = np.float64
+) -> tuple[Array, Array]:
+    """cos and sin (length, head_dim/2) of every position's angles, computed in float64 and kept in `dtype`; `scaling`
+    as in config.json, or None."""
     frequencies, amplitude = rope_frequencies(length, head_dim, base, scaling or {"rope_type": "default"})
-    angles = np.arange(length)[:, None] * frequencies  # (length, head_dim/2)
-    return np.cos(angles) * amplitude, np.sin(angles) * amplitude
+    cos, sin = (np.empty((length, len(frequencies)), dtype) for _ in range(2))
+    for start in range(0, length, BLOCK):  # the tables of a long context are large: no second copy of them in float64
+        rows = slice(start, start + BLOCK)
+        angles = np.arange(start, min(start + BLOCK, length))[:, None] * frequencies  # (rows, head_dim/2)
+        cos[rows], sin[rows] = np.cos(angles) * amplitude, np.sin(angles) * amplitude
+    return cos, sin
 
 
 def rope_frequencies(length: int, head_dim: int, base: float, scaling: dict[str, Any]) -> tuple[Array, float]:

@@ -9,6 +9,7 @@ def exact(monkeypatch):
     float64."""
     torch = pytest.importorskip("torch")
     import safetensors.torch  # noqa: F401  (imported before float32 changes its meaning)
+    import transformers.modeling_utils  # noqa: F401
 
     monkeypatch.setattr(torch, "float", torch.float64)
     monkeypatch.setattr(torch, "float32", torch.float64)

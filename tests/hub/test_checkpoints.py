@@ -1,11 +1,13 @@
 """Checkpoints of transformers into minillm and back: names, numbers, ties, shards, dtypes, heads."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from hf_models import FAMILIES, IDS, build, reload, tensor_names, their_logits, torch
 
+from minillm.checkpoint import save_checkpoint
 from minillm.generate import Sampling, generate
 from minillm.hub import (
     AutoConfig,
@@ -386,6 +388,18 @@ def test_an_encoder_decoder_in_our_own_format(engine, tmp_path):
         again.generate(arrays[0])
     with pytest.raises(WeightsError, match="made for 'seq2seq'"):
         AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+def test_another_head_on_a_model_in_our_own_format(tmp_path):
+    model = Bert(BertConfig(61, 16, 2, 2, 8, 12, dropout=0.0))
+    config = dataclasses.asdict(model.config)
+    save_checkpoint(tmp_path, config=config, model=model.state_dict(), optimizer={}, state={}, tokenizer=None)
+    assert AutoModelForMaskedLM.from_pretrained(tmp_path)(IDS).logits.shape == (2, 11, 61)
+    for cls in (AutoModel, AutoModelForSequenceClassification):
+        with pytest.raises(WeightsError, match=r"made for 'mlm', in minillm's own format.*convert it first"):
+            cls.from_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="num_labels = 3 is no entry"):
+        AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=3)
 
 
 def test_a_shape_that_no_architecture_has_is_refused(tmp_path):

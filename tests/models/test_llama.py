@@ -1,5 +1,6 @@
 """Llama, Qwen2 and Qwen3 against transformers with the same weights, cached decoding against none, and bad configs."""
 
+import tracemalloc
 from dataclasses import asdict
 
 import numpy as np
@@ -254,6 +255,18 @@ def test_greedy_generation_is_that_of_transformers(torch):
 
 
 # --- alone -----------------------------------------------------------------------------------------------------------
+
+
+def test_tables_of_a_long_context_need_no_second_copy_in_float64():
+    tracemalloc.start()
+    tables = rope_tables(60_000, 64, 10000.0, dtype=np.float32)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.4 * sum(table.nbytes for table in tables)
+    exact = rope_tables(60_000, 64, 10000.0)
+    assert all(np.array_equal(table, double.astype(np.float32)) for table, double in zip(tables, exact))
+    angles = np.arange(60_000)[:, None] * 10000.0 ** (-np.arange(0, 64, 2) / 64)
+    assert np.array_equal(exact[0], np.cos(angles)) and np.array_equal(exact[1], np.sin(angles))
 
 
 @pytest.mark.parametrize("scaling", sorted(set(SCALINGS) - {"dynamic"}))
