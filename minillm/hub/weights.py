@@ -82,13 +82,23 @@ def read_folder(folder: Path) -> dict[str, Stored]:
     if pickles:
         raise WeightsError(
             f"{folder} has its weights in {pickles[0]}, a pickle: reading one can run any program that is hidden in "
-            "it, so minillm does not. If you trust where it comes from, convert it where transformers is installed:\n"
-            f"  from transformers import AutoModel\n"
-            f"  AutoModel.from_pretrained({str(folder)!r}).save_pretrained('converted')  # writes {SINGLE}\n"
-            f"(with the class that config.json names under 'architectures' in place of AutoModel, to keep its head)"
+            f"it, so minillm does not. {how_to_convert(folder)}"
         )
     beside = sorted(path.name for path in folder.iterdir())[:20]
-    raise WeightsError(f"{folder} has no weights: there is neither {SINGLE} nor {INDEX}, only {beside}.")
+    raise WeightsError(
+        f"{folder} has no weights: there is neither {SINGLE} nor {INDEX}, only {beside}. If they are on the hub as a "
+        f"pickle only (pytorch_model.bin), minillm does not fetch it. {how_to_convert(folder)}"
+    )
+
+
+def how_to_convert(folder: Path) -> str:
+    """The way from a pickle to safetensors."""
+    return (
+        "If you trust where it comes from, convert it where transformers is installed:\n"
+        "  from transformers import AutoModel\n"
+        f"  AutoModel.from_pretrained({str(folder)!r}).save_pretrained('converted')  # writes {SINGLE}\n"
+        "(with the class that config.json names under 'architectures' in place of AutoModel, to keep its head)"
+    )
 
 
 def read_shards(folder: Path) -> dict[str, Stored]:

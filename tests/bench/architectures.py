@@ -1,15 +1,15 @@
 """GPT, Llama-style and LSTM language models at equal parameters and tokens, on the standard library's source.
 
-    python tests/bench/architectures.py FOLDER              # about an hour on two cores; runs that are done are kept
+    python tests/bench/architectures.py FOLDER              # a quarter of an hour on two cores; what is done is kept
     python tests/bench/architectures.py FOLDER --table      # print the table of what is done
     python tests/bench/architectures.py FOLDER --speed 7    # tokens per second, in turn; leave the machine alone
 
 Every model has about 1.07 million parameters, reads the same batches of the same text in the same order, and is
 trained by `minillm pretrain`'s own loop with AdamW and a cosine schedule. What suits one architecture need not suit
-another: each first gets the best of LEARNING_RATES, by its loss on the validation modules after a quarter of the tokens
-(seed 0). Then three seeds, which change the weights' start and the order of the text. Bits per byte are those of the
-last step, on all validation modules; "±" is the standard deviation over the seeds. No model carries anything from one
-window to the next, the LSTM's state included: that keeps the text that each prediction can see equal.
+another: each gets the learning rate that is best for seed 0, among rates a factor of two apart, of which worse ones lie
+on both sides. Then three seeds, which change the weights' start and the order of the text. Bits per byte are those of
+the last step, on all validation modules; "±" is the standard deviation over the seeds. No model carries anything from
+one window to the next, the LSTM's state included: that keeps the text that each prediction can see equal.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "LSTM": {"model_type": "lstm", "n_layers": 2, "d_model": 202, "tie_embeddings": True},
 }  # fmt: skip
-LEARNING_RATES = (2e-3, 4e-3, 8e-3)
+FIRST_RATE = 4e-3
 SEEDS = (0, 1, 2)
 
 
@@ -88,11 +88,17 @@ def compare(folder: Path, tokens: int) -> dict[str, Any]:
     """Choose each model's learning rate and train it from every seed."""
     rows = {}
     for name in MODELS:
-        tried = {lr: run(folder, name, lr=lr, seed=0, tokens=tokens // 4) for lr in LEARNING_RATES}
-        lr = min(tried, key=lambda rate: tried[rate])
-        bits = [run(folder, name, lr=lr, seed=seed, tokens=tokens) for seed in SEEDS]
-        rows[name] = {"tried": list(tried.items()), "lr": lr, "bits_per_byte": bits}
+        tried = {FIRST_RATE: run(folder, name, lr=FIRST_RATE, seed=0, tokens=tokens)}
+        while (untried := {best(tried) / 2, best(tried) * 2} - set(tried)) != set():
+            for lr in sorted(untried, reverse=True):
+                tried[lr] = run(folder, name, lr=lr, seed=0, tokens=tokens)
+        bits = [run(folder, name, lr=best(tried), seed=seed, tokens=tokens) for seed in SEEDS]
+        rows[name] = {"tried": sorted(tried.items()), "lr": best(tried), "bits_per_byte": bits}
     return rows
+
+
+def best(tried: dict[float, float]) -> float:
+    return min(tried, key=lambda lr: tried[lr])
 
 
 def speeds(folder: Path, repeats: int) -> dict[str, float]:
@@ -138,14 +144,14 @@ def table(folder: Path, rows: dict[str, Any], tokens: int) -> str:
         )
     for name, row in rows.items():
         tried = ", ".join(f"{lr:g}: {bits:.3f}" for lr, bits in row["tried"])
-        lines.append(f"{name:12} learning rates after {tokens // 4:,} tokens: {tried}")
+        lines.append(f"{name:12} bits per byte by learning rate, seed 0: {tried}")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the corpus and the runs lie")
-    parser.add_argument("--tokens", type=int, default=2_048_000, help="to train on (default: 2,048,000)")
+    parser.add_argument("--tokens", type=int, default=512_000, help="to train on (default: 512,000)")
     parser.add_argument("--table", action="store_true", help="only print the table of finished runs")
     parser.add_argument("--speed", type=int, metavar="TURNS", help="only measure tokens per second")
     arguments = parser.parse_args()

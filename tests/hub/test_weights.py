@@ -265,7 +265,7 @@ def test_a_pickle_is_refused_and_the_way_to_convert_it_given(folder, name):
     (folder / name).write_bytes(pickle.dumps(Bomb()))
     refuse(folder, rf"(?s){name}, a pickle: .*save_pretrained")
     (folder / name).unlink()
-    refuse(folder, r"has no weights.*\['config\.json'\]")
+    refuse(folder, r"(?s)has no weights.*\['config\.json'\].*on the hub as a pickle only.*save_pretrained")
 
 
 def test_integers_are_refused(folder):
