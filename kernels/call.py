@@ -34,6 +34,14 @@ def storage_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if interpreted() and dtype == torch.bfloat16 else dtype
 
 
+def float32_is_exact() -> bool:
+    """Whether the user wants float32 products computed as such, and not in the matrix units' faster tf32."""
+    setting = getattr(torch.backends.cuda.matmul, "fp32_precision", None)  # torch 2.9 and later
+    if setting is None:
+        return torch.get_float32_matmul_precision() == "highest"
+    return setting != "tf32"
+
+
 @dataclass(frozen=True)
 class Call:
     """The options of one attention call, in the form that the kernels take.
@@ -69,7 +77,6 @@ class Call:
         """The keyword arguments that every attention kernel shares."""
         head_size = q.shape[-1]
         compute = storage_dtype(q.dtype)
-        exact = torch.get_float32_matmul_precision() == "highest"
         return {
             "mask": None if self.mask is None else self.mask.view(torch.uint8),
             "cu_q": self.cu_q,
@@ -88,7 +95,7 @@ class Call:
             "BLOCK_D": max(16, triton.next_power_of_2(head_size)),
             "COMPUTE": _TRITON_DTYPES[compute],
             "ACC": tl.float64 if compute == torch.float64 else tl.float32,
-            "PRECISION": "ieee" if exact else "tf32",
+            "PRECISION": "ieee" if float32_is_exact() else "tf32",
             "enable_fp_fusion": True,  # a · b + c in one rounding; Triton 3.10 turns its default off
         }
 

@@ -23,6 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _CHUNK_BYTES = 2**28  # a chunk of logits: big enough to keep the matrix units busy, small beside a model
+_CHUNK_TOKENS = (
+    8192  # at most: the chunk's part of the weight's gradient is a sum over them, and float16 ends at 65,504
+)
 
 
 def linear_cross_entropy(
@@ -64,7 +67,8 @@ def linear_cross_entropy(
     else:
         dtype = torch.promote_types(h.dtype, weight.dtype)
     if chunk_tokens is None:
-        chunk_tokens = max(128, _CHUNK_BYTES // (weight.shape[0] * dtype.itemsize) // 128 * 128)
+        fitting = _CHUNK_BYTES // (weight.shape[0] * dtype.itemsize) // 128 * 128
+        chunk_tokens = min(max(128, fitting), _CHUNK_TOKENS)
     training = torch.is_grad_enabled()
     loss, _, _, _ = chunked_cross_entropy(
         h.flatten(0, -2).to(dtype),

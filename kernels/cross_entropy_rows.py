@@ -27,6 +27,8 @@ def rows_kernel(logits, targets, losses, stride, ignore_index, V: tl.constexpr, 
                 tl.store(logits + start + column, zero, mask=start + column < V)
         return
 
+    # Read now: below, each warp writes its columns' gradients over the logits, without waiting for the others.
+    target_logit = tl.load(logits + target).to(ACC)
     m = tl.zeros((BLOCK,), dtype=ACC) + LOWEST  # the online softmax, one running maximum for each lane
     l = tl.zeros((BLOCK,), dtype=ACC)
     total = tl.zeros((BLOCK,), dtype=ACC)  # Σ logits, for label smoothing
@@ -39,7 +41,7 @@ def rows_kernel(logits, targets, losses, stride, ignore_index, V: tl.constexpr, 
         m = m_new
     top = tl.max(m, 0)
     log_sum = top + tl.log(tl.sum(l * tl.exp(m - top), 0))
-    loss = log_sum - (1 - SMOOTHING) * tl.load(logits + target).to(ACC)
+    loss = log_sum - (1 - SMOOTHING) * target_logit
     if SMOOTHING > 0:
         loss -= SMOOTHING * tl.sum(total, 0) / V
     tl.store(losses + row, loss)

@@ -33,7 +33,7 @@ def decode_kernel(q, k, v, parts, part_m, part_l, mask, q_strides, k_strides, v_
 
     Writes the sums without dividing: parts (B, H, n_parts, D), part_m and part_l (B, H, n_parts).
     """
-    part, h_kv, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    part, h_kv, row = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     q += row * q_strides[0] + h_kv * GROUP * q_strides[1]
     k += row * k_strides[0] + h_kv * k_strides[1]
     v += row * v_strides[0] + h_kv * v_strides[1]
@@ -72,7 +72,7 @@ def decode_kernel(q, k, v, parts, part_m, part_l, mask, q_strides, k_strides, v_
 def merge_kernel(parts, part_m, part_l, out, lse, out_strides, n_parts, H, D: tl.constexpr, BLOCK_D: tl.constexpr,
                  ACC: tl.constexpr, PARTS: tl.constexpr):  # fmt: skip
     """One program: the output of one query head from its parts. PARTS is n_parts rounded up to a power of two."""
-    h, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    h, row = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     part = tl.arange(0, PARTS)
     slot = (row * H + h) * n_parts
     part_m += slot

@@ -103,7 +103,7 @@ def fast_forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed,
     block = tl.program_id(0)
     if HAS_RIGHT:
         block = tl.num_programs(0) - 1 - block  # heavy rows first
-    m0, h, z = block * BLOCK_M, tl.program_id(1), tl.program_id(2)
+    m0, h, z = block * BLOCK_M, tl.program_id(1).to(tl.int64), tl.program_id(2)
     row, q_start, q_len = locate(z, cu_q, Tq)
     _, k_start, k_len = locate(z, cu_k, Tk)
     if m0 >= q_len:

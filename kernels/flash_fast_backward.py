@@ -25,7 +25,7 @@ from .tiles import LOG2E, dropout_keep, load_tile, locate, store_tile
 def delta_kernel(do, out, delta, do_strides, out_strides, T, H, D: tl.constexpr, BLOCK_D: tl.constexpr,
                  ACC: tl.constexpr, BLOCK_M: tl.constexpr):  # fmt: skip
     """delta = rowsum(dO ∘ O), the D of 2205.14135 §B.4, for BLOCK_M queries of one head."""
-    m0, h, row = tl.program_id(0) * BLOCK_M, tl.program_id(1), tl.program_id(2).to(tl.int64)
+    m0, h, row = tl.program_id(0) * BLOCK_M, tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     do += row * do_strides[0] + h * do_strides[1]
     out += row * out_strides[0] + h * out_strides[1]
     do_tile = load_tile(do, m0, T, do_strides[2], BLOCK_M, D, BLOCK_D, ACC, True)
@@ -78,7 +78,7 @@ def fast_dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
                      HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr,
                      RAGGED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """One program: dk and dv of BLOCK_N keys, over the queries that see them, in all heads that share the keys."""
-    n0, h_kv, z = tl.program_id(0) * BLOCK_N, tl.program_id(1), tl.program_id(2)
+    n0, h_kv, z = tl.program_id(0) * BLOCK_N, tl.program_id(1).to(tl.int64), tl.program_id(2)
     row, q_start, q_len = locate(z, cu_q, Tq)
     _, k_start, k_len = locate(z, cu_k, Tk)
     if n0 >= k_len:
@@ -165,7 +165,7 @@ def fast_dq_kernel(q, k, v, do, dq, lse, delta, mask, cu_q, cu_k, seed,
     block = tl.program_id(0)
     if HAS_RIGHT:
         block = tl.num_programs(0) - 1 - block
-    m0, h, z = block * BLOCK_M, tl.program_id(1), tl.program_id(2)
+    m0, h, z = block * BLOCK_M, tl.program_id(1).to(tl.int64), tl.program_id(2)
     row, q_start, q_len = locate(z, cu_q, Tq)
     _, k_start, k_len = locate(z, cu_k, Tk)
     if m0 >= q_len:

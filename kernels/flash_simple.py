@@ -41,7 +41,7 @@ def forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed,
                    BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
                    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """One program: BLOCK_M queries of one head of one sequence, over all the keys that they see."""
-    m0, h, z = tl.program_id(0) * BLOCK_M, tl.program_id(1), tl.program_id(2)
+    m0, h, z = tl.program_id(0) * BLOCK_M, tl.program_id(1).to(tl.int64), tl.program_id(2)
     row, q_start, q_len = locate(z, cu_q, Tq)
     _, k_start, k_len = locate(z, cu_k, Tk)
     if m0 >= q_len:  # a packed sequence shorter than the longest
@@ -89,7 +89,7 @@ def dq_kernel(q, k, v, do, dq, lse, delta, mask, cu_q, cu_k, seed,
               BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
               BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """One program: dq = scale · dS k for BLOCK_M queries, over the same keys as in the forward kernel."""
-    m0, h, z = tl.program_id(0) * BLOCK_M, tl.program_id(1), tl.program_id(2)
+    m0, h, z = tl.program_id(0) * BLOCK_M, tl.program_id(1).to(tl.int64), tl.program_id(2)
     row, q_start, q_len = locate(z, cu_q, Tq)
     _, k_start, k_len = locate(z, cu_k, Tk)
     if m0 >= q_len:  # a packed sequence shorter than the longest
@@ -136,7 +136,7 @@ def dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
                 BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """One program: dk = scale · dSᵀ q and dv = Pᵀ dO for BLOCK_N keys, over all queries that see them, in every query
     head that shares this key head (grouped-query attention, Ainslie et al. 2023, arXiv:2305.13245)."""
-    n0, h_kv, z = tl.program_id(0) * BLOCK_N, tl.program_id(1), tl.program_id(2)
+    n0, h_kv, z = tl.program_id(0) * BLOCK_N, tl.program_id(1).to(tl.int64), tl.program_id(2)
     row, q_start, q_len = locate(z, cu_q, Tq)
     _, k_start, k_len = locate(z, cu_k, Tk)
     if n0 >= k_len:

@@ -55,6 +55,20 @@ def test_cross_entropy_in_low_precision(device, impl, dtype):
         assert (a - b).abs().max() <= 2 * (c - b).abs().max() + 1e-6
 
 
+def test_cross_entropy_in_float16_of_many_tokens(device):
+    """The weight's gradient is that of the sum over all tokens: one product must not pass float16's 65,504."""
+    generator = torch.Generator().manual_seed(0)
+    h = torch.randn(60_000, 8, generator=generator).to(device, torch.float16)
+    h[:, 0] = 4.0
+    targets = torch.randint(0, 64, (60_000,), generator=generator).to(device)
+    targets[::3] = 5
+    weight = torch.zeros(64, 8, device=device, dtype=torch.float16, requires_grad=True)
+    (got,) = torch.autograd.grad(linear_cross_entropy(h, weight, targets, impl="torch"), weight)
+    wide = weight.detach().double().requires_grad_()
+    (exact,) = torch.autograd.grad(F.cross_entropy(h.double() @ wide.T, targets), wide)
+    torch.testing.assert_close(got.double(), exact, rtol=1e-2, atol=1e-3)
+
+
 @pytest.mark.parametrize("impl", IMPLS)
 def test_cross_entropy_of_no_targets(device, impl):
     h, weight, targets = draw(device, torch.float32)

@@ -106,6 +106,39 @@ assert len(compiled) == 3 and all(c.stack == 0 for c in compiled), compiled
     assert result.returncode == 0, result.stderr[-3000:]
 
 
+def test_offsets_of_heads_are_computed_in_64_bits():
+    """A head-major tensor, or a mask of every pair, passes 2^31 elements from one head to another."""
+    script = """
+import re, torch, triton
+from minillm.kernels import configs, flash_fast, flash_fast_backward, flash_decode, flash_simple, offline
+from minillm.kernels.call import Call
+meta = lambda *shape: torch.empty(*shape, dtype=torch.float16, device="meta")
+q, lse = meta(1, 8, 4096, 64), torch.empty(1, 8, 4096, device="meta")
+call = Call(scale=0.125, mask=torch.empty(1, 8, 4096, 4096, dtype=torch.bool, device="meta"))
+with offline.compiling_for(90) as compiled:
+    flash_fast.launch_forward(q, q, q, call, configs.shipped(90, "forward", 2, 64))
+    flash_fast_backward.launch_delta(q, q, lse, call)
+    flash_fast_backward.launch_dkdv(q, q, q, q, lse, lse, call, configs.shipped(90, "dkdv", 2, 64))
+    flash_fast_backward.launch_dq(q, q, q, q, lse, lse, call, configs.shipped(90, "dq", 2, 64))
+    flash_decode.launch(q[:, :, :1], q, q, Call(scale=0.125), configs.shipped(90, "decode", 2, 64))
+    flash_simple.forward(q, q, q, call)
+for source in (flash_fast.fast_forward_kernel, flash_fast_backward.delta_kernel, flash_fast_backward.fast_dkdv_kernel,
+               flash_fast_backward.fast_dq_kernel, flash_decode.decode_kernel, flash_simple.forward_kernel):
+    for by_device in source.device_caches.values():
+        for kernel in by_device[0].values():
+            ir = kernel.asm["ttir"]
+            heads = set(re.findall(r"(%\\w+) = tt.get_program_id y", ir))
+            assert len(heads) == 1, (source, heads)
+            products = re.findall(r"arith.muli %s[, ].*: i32" % re.escape(heads.pop()), ir)
+            assert not products, (source, products)
+            print(source.fn.__name__)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert len(result.stdout.split()) == 6, result.stdout
+
+
 def test_the_report_prints_a_table():
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [

@@ -30,6 +30,25 @@ def test_opcheck(device):
     torch.library.opcheck(flash_forward, (q, k, v, None, None, None, None, 0.25, 2**30, 0, 0.0, 0, 0, "simple"))
 
 
+@pytest.mark.parametrize(
+    ("setting", "exact"),
+    [
+        ("pass", True),
+        ("torch.set_float32_matmul_precision('high')", False),
+        ("torch.backends.cuda.matmul.allow_tf32 = True", False),
+        ("torch.backends.cuda.matmul.fp32_precision = 'tf32'", False),
+        ("torch.backends.cuda.matmul.fp32_precision = 'ieee'", True),
+    ],
+)
+def test_every_way_to_ask_for_tf32_is_understood(setting, exact):
+    """In a process each: torch refuses to mix its two ways."""
+    if "fp32_precision" in setting and not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        pytest.skip(f"torch {torch.__version__} has no fp32_precision")
+    program = f"import torch\n{setting}\nfrom minillm.kernels.call import float32_is_exact\nprint(float32_is_exact())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == str(exact), done.stderr
+
+
 @pytest.mark.parametrize("dropout_p", [0.0, 0.2])
 def test_compiles_as_one_graph(device, dropout_p):
     def layer(q, k, v):
