@@ -23,9 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _CHUNK_BYTES = 2**28  # a chunk of logits: big enough to keep the matrix units busy, small beside a model
-_CHUNK_TOKENS = (
-    8192  # at most: the chunk's part of the weight's gradient is a sum over them, and float16 ends at 65,504
-)
+# A chunk's part of the weight's gradient is a sum over its tokens, in their dtype: float16 ends at 65,504.
+_CHUNK_TOKENS = 8192
 
 
 def linear_cross_entropy(
@@ -101,7 +100,8 @@ def chunked_cross_entropy(
     """(loss, dh, dweight, factor) for h (N, D); a gradient that is not needed is empty. Use `linear_cross_entropy`.
 
     dh and dweight are those of the *sum*; factor, 1 or 1/number of targets, is left to the backward pass: in float16 a
-    gradient divided by a large number of tokens would vanish before a GradScaler could save it.
+    gradient divided by a large number of tokens would vanish before a GradScaler could save it. dweight, a sum over all
+    tokens, stays in float32 until then: float16 could not hold it.
     """
     row_step = _rows_triton if use_triton else rows_torch
     sums = torch.float64 if h.dtype == torch.float64 else torch.float32
@@ -123,20 +123,21 @@ def chunked_cross_entropy(
         count = (targets != ignore_index).sum().to(sums)
         total = total / count  # nan for no targets at all
         factor = torch.where(count > 0, 1.0 / count, 0.0)
-    return total, dh, dw.to(weight.dtype), factor
+    return total, dh, dw, factor
 
 
 @chunked_cross_entropy.register_fake
 def _(h, weight, targets, ignore_index, label_smoothing, mean, chunk_tokens, use_triton, needs_h, needs_weight):
     sums = torch.float64 if h.dtype == torch.float64 else torch.float32
     dh = torch.empty_like(h) if needs_h else h.new_empty(0)
-    dweight = weight.new_empty(weight.shape if needs_weight else (0,))
+    dweight = weight.new_empty(weight.shape if needs_weight else (0,), dtype=sums)
     return h.new_empty((), dtype=sums), dh, dweight, h.new_empty((), dtype=sums)
 
 
 def _save_gradients(ctx, inputs, output):
     _, dh, dweight, factor = output
     ctx.needs_h, ctx.needs_weight = inputs[-2:]
+    ctx.weight_dtype = inputs[1].dtype
     ctx.save_for_backward(dh, dweight, factor)
     ctx.mark_non_differentiable(dh, dweight, factor)
 
@@ -146,7 +147,7 @@ def _scale_gradients(ctx, dloss, *_):
     scale = (dloss * factor).reshape(1)  # one dimension: float16 · float32 is then computed in float32
     return (
         (dh * scale).to(dh.dtype) if ctx.needs_h else None,
-        (dweight * scale).to(dweight.dtype) if ctx.needs_weight else None,
+        (dweight * scale).to(ctx.weight_dtype) if ctx.needs_weight else None,
         *(None,) * 8,
     )
 
