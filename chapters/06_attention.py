@@ -2,15 +2,15 @@
 r"""
 # 06 · Attention
 
-To continue "Ada gave the book to Bo, and Bo thanked", a model has to find one earlier word among many. Where it
-stands differs from sentence to sentence. **Attention** is the op that lets each position choose, by content, which
-earlier positions to read from. It is the heart of the Transformer.
+To continue "Ada gave the book to Bo, and Bo thanked", a model has to find one earlier word among many, and where it
+stands differs from sentence to sentence. **Attention** lets each position of a text choose, by content, which earlier
+positions to read from. It is the part that gives the Transformer (chapter 07) its reach.
 
 **Afterwards you can** write attention from the idea of an average, say why it divides by $\sqrt d$, derive its
 backward, mask it, split it into heads, say what it costs, and read the pictures of what a trained head looks at.
 
-**You need** [02 · Tensors and autograd](02_autograd.ipynb): shapes, softmax, and how a backward is derived and
-checked.
+**You need** [02 · Tensors and autograd](02_autograd.ipynb): shapes, how a backward is derived and checked, softmax
+with cross-entropy.
 """
 
 # %%
@@ -20,18 +20,24 @@ import numpy as np
 from minillm import nn, ops, plot
 from minillm.baselines import NGramModel
 from minillm.models.gpt import GPT, CausalSelfAttention, GPTConfig
+from minillm.numpy_ops.attention import masked_softmax
 from minillm.optim import AdamW
 from minillm.tensor import Parameter, Tensor, no_grad
 
-from workshop import check, numerical_gradient, read_scale, show_versions
+from workshop import (
+    check,
+    numerical_gradient,
+    progress,
+    read_scale,
+    show_versions,
+    type_into_debugger,
+)
 
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
 STEPS = {"smoke": 30, "cpu": 500, "gpu": 1500}[SCALE]  # training steps for each model
-SEEDS = {"smoke": 1, "cpu": 3, "gpu": 5}[SCALE]  # starts for each model that is compared
+SEEDS = {"smoke": 1, "cpu": 3, "gpu": 5}[SCALE]  # random starts for each kind of model
 COUNTED = {"smoke": 500, "cpu": 20_000, "gpu": 100_000}[SCALE]  # sequences for the n-gram model
-LONGEST = {"smoke": 10, "cpu": 12, "gpu": 13}[
-    SCALE
-]  # attention is timed up to 2 ** LONGEST positions
+LONGEST = {"smoke": 10, "cpu": 12, "gpu": 13}[SCALE]  # attention is timed up to 2 ** LONGEST
 
 rng = np.random.default_rng(6)
 show_versions(SCALE)
@@ -40,147 +46,172 @@ show_versions(SCALE)
 r"""
 ## Why: a task that needs to look back
 
-We want a task that shows the need in its purest form. A sequence assigns digits to variables, as a program does, and
-then asks. A variable may be assigned again: the latest value counts. Each of `x=3`, `x?` and `7` is one **token**,
-one symbol of the vocabulary, and the model has to predict the token after each question.
+The task is a small program to be followed. A sequence assigns digits to variables, then asks for some of them. A
+variable may be assigned again: the latest value counts. Each of `x=3`, `x?` and `7` is one **token**, one entry of the
+vocabulary, and a token's place in the vocabulary is its **id**. The model has to predict the token after each question.
+
+`make_batch` makes many sequences at once, as two arrays: what the model reads, `ids`, and what comes next at each
+position, `targets`. Only answers are graded: all other targets are −100, which the library's loss leaves out.
 """
 
 # %%
 VARIABLES, DIGITS = "abcdefgh", "0123456789"
-VOCABULARY = [f"{v}={d}" for v in VARIABLES for d in DIGITS]
-VOCABULARY += [f"{v}?" for v in VARIABLES] + list(DIGITS)
+VOCABULARY = [v + "=" + d for v in VARIABLES for d in DIGITS]  # id 10 · variable + digit
+VOCABULARY += [v + "?" for v in VARIABLES] + list(DIGITS)
 QUESTION = VOCABULARY.index("a?")  # the first id of the questions
 ANSWER = VOCABULARY.index("0")  # the first id of the answers
 ASSIGNMENTS, QUESTIONS = 8, 4
+T = ASSIGNMENTS + 2 * QUESTIONS - 1  # tokens that the model reads: all but the last answer
 
 
 def make_batch(rng, size):
-    """ids (size, T) and targets (size, T): the next token after each question, −100 (not counted) elsewhere."""
+    """ids (size, T) and targets (size, T): the answer after each question, −100 elsewhere."""
+    row = np.arange(size)  # (size,)
     variable = rng.integers(0, len(VARIABLES), (size, ASSIGNMENTS))
     digit = rng.integers(0, len(DIGITS), (size, ASSIGNMENTS))
-    asked = np.take_along_axis(variable, rng.integers(0, ASSIGNMENTS, (size, QUESTIONS)), axis=1)
-    same = variable[:, None, :] == asked[:, :, None]  # (size, QUESTIONS, ASSIGNMENTS)
-    latest = ASSIGNMENTS - 1 - same[:, :, ::-1].argmax(axis=2)  # the last one
-    answer = np.take_along_axis(digit, latest, axis=1)
-    pairs = np.stack([QUESTION + asked, ANSWER + answer], axis=2).reshape(size, -1)
-    sequence = np.concatenate([variable * len(DIGITS) + digit, pairs], axis=1)
-    ids, targets = sequence[:, :-1], np.full_like(sequence[:, 1:], -100)
-    targets[:, ASSIGNMENTS::2] = sequence[:, ASSIGNMENTS + 1 :: 2]
-    return ids, targets
+    chosen = rng.integers(0, ASSIGNMENTS, (size, QUESTIONS))  # ask for the variable assigned there
+    asked = variable[row[:, None], chosen]  # (size, QUESTIONS)
+
+    memory = np.zeros((size, len(VARIABLES)), dtype=int)  # run the program: later overwrites earlier
+    for s in range(ASSIGNMENTS):
+        memory[row, variable[:, s]] = digit[:, s]
+    answer = memory[row[:, None], asked]  # (size, QUESTIONS)
+
+    sequence = np.empty((size, T + 1), dtype=int)
+    sequence[:, :ASSIGNMENTS] = len(DIGITS) * variable + digit
+    sequence[:, ASSIGNMENTS::2] = QUESTION + asked
+    sequence[:, ASSIGNMENTS + 1 :: 2] = ANSWER + answer
+    targets = np.full((size, T), -100)
+    targets[:, ASSIGNMENTS::2] = ANSWER + answer  # at each question, what comes next
+    return sequence[:, :-1], targets
 
 
 ids, targets = make_batch(np.random.default_rng(84), 1)
-T = ids.shape[1]
+assert ids.shape == targets.shape == (1, T)
 example = [VOCABULARY[i] for i in ids[0]]
-plot.token_spans(
-    [*example, VOCABULARY[targets[0, -1]]], title="one sequence; the last token is the last answer"
-)
+last = VOCABULARY[targets[0, -1]]
+plot.token_spans([*example, last], title="one sequence; the last token is the last answer")
 
 # %% [markdown]
 r"""
-A count of what usually follows the last few tokens (an **n-gram** model, chapter 01) does not help: the assignment
-that decides may stand anywhere. To see how far counting gets, we train the library's n-gram model on these sequences,
-each token written as one character, and let it guess the answers of sequences it has not seen.
+Could we do without looking back? An **n-gram** model (chapter 01) counts which token followed the last $n - 1$ tokens
+in a large text, and predicts what followed most often. With $n = 5$ it sees the question and the three tokens before
+it. We train the library's on these sequences and let it answer 2000 questions of sequences that it has not seen. It
+was made for text, so each token is written as one character.
 """
 
 
 # %%
 def as_text(ids):
-    """One character for each token, so that the n-gram model, made for text, can count them."""
-    return "".join(chr(0x4E00 + i) for i in ids)
-
-
-def whole(ids, targets):
-    return np.append(ids, targets[-1])  # with the last answer
+    return "".join(chr(0x4E00 + i) for i in ids)  # any 98 characters would do; these are Chinese
 
 
 train_ids, train_targets = make_batch(np.random.default_rng(10), COUNTED)
-lines = [as_text(whole(*pair)) for pair in zip(train_ids, train_targets)]
-counted = NGramModel.fit("\n".join(lines), order=5, unit="char")
+complete = np.column_stack([train_ids, train_targets[:, -1]])  # (COUNTED, T + 1), last answers too
+counted = NGramModel.fit("\n".join(as_text(sequence) for sequence in complete), order=5, unit="char")
 
 test_ids, test_targets = make_batch(np.random.default_rng(11), 500)
-test_answers = test_targets != -100  # (500, T), True where the next token is an answer
-right = []
-for row, position in np.argwhere(test_answers[:200]):
-    likely = counted.distribution(as_text(test_ids[row, : position + 1])[-4:]).argmax()
-    right.append(counted.alphabet[likely] == 0x4E00 + test_targets[row, position])
-ngram_accuracy = float(np.mean(right))
-print(
-    f"5-gram: {100 * ngram_accuracy:.0f}% of answers right; guessing a digit: {100 / len(DIGITS):.0f}%"
-)
-assert ngram_accuracy < 0.5
+questions = np.argwhere(test_targets != -100)  # (2000, 2): the sequence and position of each question
+correct = test_targets[test_targets != -100]  # (2000,) the answers, in the same order
+guessed, in_sight = [], []
+for row, position in questions:
+    window = test_ids[row, position - 3 : position + 1]  # (4,) ids; the last is the question
+    likely = counted.distribution(as_text(window)).argmax()
+    guessed.append(counted.alphabet[likely] - 0x4E00)
+    assigns_it = window // len(DIGITS) == window[-1] - QUESTION  # which variable an assignment sets
+    in_sight.append(assigns_it.any() or window[-1] in window[:-1])  # or: asked just before
+ngram_right, in_sight = np.array(guessed) == correct, np.array(in_sight)
+
+print(f"5-gram: {100 * ngram_right.mean():.0f}% of answers right")
+print(f"  answer within the {len(window) - 1} tokens before: {100 * ngram_right[in_sight].mean():.0f}%")
+print(f"  answer further back: {100 * ngram_right[~in_sight].mean():.0f}%")
+print(f"guessing one of {len(DIGITS)} digits: {100 / len(DIGITS):.0f}%")
+print(f"ways in which a sequence can begin: {len(VARIABLES) * len(DIGITS)} ** {ASSIGNMENTS}", end=" ")
+print(f"= {(len(VARIABLES) * len(DIGITS)) ** ASSIGNMENTS:.1e}")
+assert ngram_right.mean() < 0.5 and ngram_right[~in_sight].mean() < 0.2
 
 # %% [markdown]
 r"""
-Better than guessing, because sometimes the assignment, or an earlier answer to the same question, happens to stand
-within the four tokens that it sees. Everywhere else it has nothing to go by.
+What lies further back than the window is guessed. A longer window does not help: a count needs to have met the *same*
+tokens before, and there are far too many beginnings to meet each even once. What is needed is a rule, "find the latest
+token that assigns the variable asked for", and the rule is the same wherever that token stands.
 
 ## From averaging to weighted averaging
 
-How can position $t$ use everything before it, when "everything before" has a different length at each position? The
-simplest answer is to **average** the vectors of positions $0 \dots t$. For vectors $x_t$ stacked as rows of
-$X\,(T, D)$ all these averages are one matrix product $AX$, where row $t$ of $A\,(T, T)$ holds $1/(t+1)$ up to $t$,
-then zeros.
+How can position $t$ use everything before it, when "everything before" is longer at each position? Let $x_t$, of shape
+$(D)$, be the vector that stands for the token at position $t$: the row of a learned table that its id picks (chapter
+02, indexing). The simplest answer is to **average** the vectors of positions $0 \dots t$. Stack the vectors as rows of
+$X\,(T, D)$. Then all averages are one matrix product $AX$, where row $t$ of $A\,(T, T)$ holds $1/(t+1)$ in columns
+$0 \dots t$, and zeros after them.
 """
 
 # %%
-X = rng.standard_normal((5, 3))
-A = np.tril(np.ones((5, 5)))
+X = rng.standard_normal((5, 3))  # (T, D)
+A = np.tril(np.ones((5, 5)))  # ones on and below the diagonal
 A /= A.sum(axis=1, keepdims=True)
 print(A.round(2))
 assert np.allclose((A @ X)[3], X[:4].mean(axis=0))
 
 # %% [markdown]
 r"""
-An average treats all alike: our question would drown among eight assignments. But the matrix product works for
-**any** weights that are positive and sum to 1 in each row. So let the weights depend on the content:
+An average treats all alike: the one assignment we want is lost among seven others. But the product works for **any**
+weights that are not negative and sum to 1 in each row. So let the weights depend on the content:
 
 - each position asks with a vector, its **query** $q_t$: "I need the value of `b`";
 - each position shows a vector, its **key** $k_s$: "I am an assignment to `b`";
 - the **score** of $s$ for $t$ is their dot product $q_t \cdot k_s$, large if they point the same way;
-- **softmax** over the scores gives weights $p_{ts}$, positive with sum 1;
+- **softmax** over the scores gives the weights, $p_{ts} = e^{q_t\cdot k_s} / \sum_r e^{q_t\cdot k_r}$, positive with
+  sum 1;
 - what is averaged is not the key but a third vector, the **value** $v_s$: "the digit is 7".
 
-A look-up in a dictionary, but soft: every entry answers a little, the best match most. Let us set up the three kinds
-of vectors by hand for one sequence. The key says which variable the token assigns, the query which it asks for, the
-value which digit it holds.
+It is a soft look-up in a dictionary: every entry answers a little, the best match most. Let us set up the three kinds
+of vectors by hand for one sequence. The key says which variable the token assigns, the query which one it asks for,
+the value which digit it holds; each has a 1 in one place and zeros elsewhere. Then we make the query longer.
 """
 
 
 # %%
 def softmax(x):
+    """Softmax of each row (the last axis); its largest entry is subtracted first, as in chapter 02."""
     y = np.exp(x - x.max(axis=-1, keepdims=True))
     return y / y.sum(axis=-1, keepdims=True)
 
 
 tokens = ["b=7", "e=2", "a=4", "g=9", "b?"]
 K, V = np.zeros((5, len(VARIABLES))), np.zeros((5, len(DIGITS)))
-for s, token in enumerate(tokens[:-1]):
+for s, token in enumerate(tokens[:-1]):  # the question assigns nothing: its key and value stay 0
     K[s, VARIABLES.index(token[0])] = 1
     V[s, DIGITS.index(token[2])] = 1
 q = np.zeros(len(VARIABLES))
 q[VARIABLES.index("b")] = 1
 
 figure, axes = plot.subplots(1, 3, height=2.4, sharey=True)
-for ax, sharpness in zip(axes, (0, 2, 6)):
-    weights = softmax(sharpness * (K @ q))  # (5,)
+for ax, length in zip(axes, (0, 2, 6)):
+    weights = softmax(K @ (length * q))  # (5,)
+    average = weights @ V  # (10,): one number for each digit
     ax.bar(tokens, weights, color=plot.BLUE)
-    ax.set_title(f"query × {sharpness}: “7” gets {weights @ V[:, 7]:.2f}", fontsize=9)
-axes[0].set_ylabel("weight of “b?”")
+    ax.set_title(f"query of length {length}:\n“7” gets {average[7]:.2f}", fontsize=10)
+axes[0].set_ylabel("weight that “b?” gives")
 assert weights.argmax() == 0
 figure
 
 # %% [markdown]
 r"""
-With a query of length 0 all scores are equal and attention *is* plain averaging. The longer the query, the sharper
-the choice. Nobody will set these vectors by hand, of course: queries, keys and values are three linear maps of the
-position's vector, $q_t = W_Q x_t$, $k_t = W_K x_t$, $v_t = W_V x_t$, and training finds the maps. That is possible
-because everything is smooth: a little more of query changes the weights a little.
+With a query of length 0 all scores are equal, and attention *is* plain averaging. The longer the query, the sharper
+the choice. Nobody sets these vectors by hand, of course. Queries, keys and values are three linear maps of the
+position's own vector,
+
+$$\underset{(d)}{q_t} = \underset{(d, D)}{W_Q}\,\underset{(D)}{x_t}, \qquad
+\underset{(d)}{k_t} = \underset{(d, D)}{W_K}\,x_t, \qquad
+\underset{(d_v)}{v_t} = \underset{(d_v, D)}{W_V}\,x_t,$$
+
+and training finds the three matrices by gradient descent. It can, because nothing here jumps: a slightly different
+query gives slightly different weights, so every step has a slope.
 
 ## The formula
 
-Stack queries, keys and values as rows of matrices, and all positions are done at once (Vaswani et al. 2017, section
-3.2.1):
+Stack queries, keys and values as rows of matrices, and all positions are done at once (Vaswani et al. 2017,
+arXiv 1706.03762, section 3.2.1):
 
 $$\operatorname{attention}(Q, K, V) = \operatorname{softmax}\!\Big(\frac{QK^\top}{\sqrt d}\Big) V.$$
 
@@ -190,24 +221,27 @@ $$\operatorname{attention}(Q, K, V) = \operatorname{softmax}\!\Big(\frac{QK^\top
 | $K$ | $(T_k, d)$ | a key for each position that can be looked at |
 | $V$ | $(T_k, d_v)$ | a value for each of those |
 | $S = QK^\top/\sqrt d$ | $(T_q, T_k)$ | scores: row $t$ belongs to query $t$ |
-| $P = \operatorname{softmax}(S)$ | $(T_q, T_k)$ | weights, each row sums to 1 |
+| $P = \operatorname{softmax}(S)$ | $(T_q, T_k)$ | weights: softmax of each row, so each row sums to 1 |
 | $O = PV$ | $(T_q, d_v)$ | the weighted averages |
 
-Five lines of NumPy. The library's op takes two more axes in front, batch and heads, which come later; here both are
-1.
+Only the $\sqrt d$ is new; the next section is about it. When a text looks at itself, as here, $T_q = T_k = T$, and one
+speaks of **self-attention**; in a translator (chapter 12) the new text looks at the old one, and the two lengths
+differ. In code it is five lines. The library's op wants two more axes in front, batch and heads, which come later; here
+both are 1.
 """
 
 
 # %%
 def attention(Q, K, V):
     d = Q.shape[-1]
-    S = Q @ K.swapaxes(-1, -2) / np.sqrt(d)
-    P = softmax(S)
-    return P @ V
+    S = Q @ K.T / np.sqrt(d)  # (Tq, Tk)
+    P = softmax(S)  # (Tq, Tk)
+    return P @ V  # (Tq, dv)
 
 
-Q, K, V = rng.standard_normal((6, 4)), rng.standard_normal((6, 4)), rng.standard_normal((6, 3))
+Q, K, V = rng.standard_normal((4, 8)), rng.standard_normal((6, 8)), rng.standard_normal((6, 3))
 library = ops.attention(*(Tensor(M[None, None]) for M in (Q, K, V))).data[0, 0]
+print("Q", Q.shape, "K", K.shape, "V", V.shape, "→", library.shape)
 print(f"largest gap to the library: {np.abs(attention(Q, K, V) - library).max():.0e}")
 assert np.allclose(attention(Q, K, V), library, atol=1e-12)
 
@@ -215,72 +249,90 @@ assert np.allclose(attention(Q, K, V), library, atol=1e-12)
 r"""
 ## Why divide by $\sqrt d$?
 
-A score is a sum of $d$ products. If queries and keys have independent entries with variance 1, each product has
-variance 1, and the sum has variance $d$: typical scores grow like $\sqrt d$. What does softmax do with large scores?
-It becomes almost one-hot, *whatever the content*, and that has a price: its slope,
-$\partial p_i/\partial s_j = p_i([i = j] - p_j)$, vanishes when every $p$ is close to 0 or 1. A head that starts like
-that cannot learn to look elsewhere. We draw random queries and keys for 64 positions and look at the scores, the
-largest weight, and the size of the slopes, with the division and without.
+A score is a sum of $d$ products. Suppose the entries of queries and keys are independent, with mean 0 and variance 1.
+Then each product $q_i k_i$ has mean 0 and variance $1 \cdot 1 = 1$, and a sum of $d$ independent products has variance
+$d$: the scores spread like $\sqrt d$.
+
+What does softmax do with scores that lie far apart? It gives almost everything to the largest, here by pure chance.
+And then it hardly moves any more. Its slopes follow from the quotient rule: in $p_i = e^{s_i}/Z$ with
+$Z = \sum_k e^{s_k}$, the numerator moves with $s_j$ only if $i = j$, and $Z$ moves by $e^{s_j}$. So
+
+$$\frac{\partial p_i}{\partial s_j} = [i = j]\,\frac{e^{s_i}}{Z} - \frac{e^{s_i}}{Z}\,\frac{e^{s_j}}{Z}
+= p_i\,([i = j] - p_j),$$
+
+where $[i = j]$ is 1 if $i = j$, else 0. If one weight is close to 1 and the others are close to 0, *all* these slopes
+are close to 0, and a gradient that passes through them vanishes: the head cannot learn to look elsewhere.
+
+That is the argument; now the measurement. We draw random queries and keys for 64 positions, and look at the spread of
+the scores, at the largest weight of a row, and at the size of the slopes of a row (the root of the sum of their
+squares; the median over the rows), with the division and without.
 """
 
 # %%
 dimensions = [4, 16, 64, 256, 1024]
-measured = {"S = QKᵀ": [], "S = QKᵀ / √d": []}
+measured = {"QKᵀ": [], "QKᵀ / √d": []}
 for d in dimensions:
     Q, K = rng.standard_normal((2, 64, d))
-    for name, S in (("S = QKᵀ", Q @ K.T), ("S = QKᵀ / √d", Q @ K.T / np.sqrt(d))):
-        P = softmax(S)
-        slopes = P[:, :, None] * (np.eye(64) - P[:, None, :])  # (query, i, j): ∂pᵢ/∂sⱼ
-        measured[name].append(
-            (S.std(), P.max(axis=1).mean(), np.sqrt((slopes**2).sum(axis=(1, 2))).mean())
-        )
+    for name, S in (("QKᵀ", Q @ K.T), ("QKᵀ / √d", Q @ K.T / np.sqrt(d))):
+        P = softmax(S)  # (64, 64)
+        slopes = P[:, :, None] * (np.eye(64) - P[:, None, :])  # (row, i, j): ∂pᵢ/∂sⱼ
+        size = np.sqrt((slopes**2).sum(axis=(1, 2)))  # (64,), one for each row
+        measured[name].append((S.std(), P.max(axis=1).mean(), np.median(size)))
 
+titles = ("spread of the scores", "largest weight of a row", "slopes of a row")
 figure, axes = plot.subplots(1, 3, height=2.8)
 for (name, values), marker in zip(measured.items(), "os"):
     for ax, column in zip(axes, np.array(values).T):
         ax.plot(dimensions, column, marker=marker, label=name)
-for ax, title in zip(
-    axes, ("spread of the scores", "largest weight of a row", "size of softmax's slopes")
-):
-    ax.set_xscale("log", base=2)
+for ax, title in zip(axes, titles):
+    ax.set_xscale("log")
+    ax.set_xticks(dimensions, dimensions, rotation=90)
+    ax.minorticks_off()
     ax.set_title(title, fontsize=10)
     ax.set_xlabel("d")
-axes[0].set_yscale("log", base=2)
+axes[0].set_yscale("log")
+axes[1].set_ylim(0, 1)
+axes[2].set_yscale("log")
 axes[0].legend(fontsize=8)
-raw, scaled = (np.array(values) for values in measured.values())
-print(
-    f"largest weight at d = {dimensions[-1]}: {raw[-1, 1]:.2f}, divided by √d: {scaled[-1, 1]:.2f}"
-)
-assert raw[-1, 1] > 0.8 > 0.3 > scaled[:, 1].max() and np.all(np.abs(scaled[:, 0] - 1) < 0.2)
+
+raw, scaled = (np.array(values) for values in measured.values())  # (d, what is measured)
+for name, values in measured.items():
+    spread, largest, size = values[-1]
+    print(f"d = {d}, {name:8s}: spread {spread:4.1f}, largest weight {largest:.2f}, slopes {size:.0e}")
+assert np.all(np.abs(scaled[:, 0] - 1) < 0.2) and scaled[:, 1].max() < 0.3 < 0.8 < raw[-1, 1]
+assert raw[-1, 2] < scaled[-1, 2] / 100
+assert scaled[:, 2].max() < 2 * scaled[:, 2].min()
 figure
 
 # %% [markdown]
 r"""
-Divided by $\sqrt d$, scores keep spread 1 at every size, and all three curves are flat. (Right: without the division
-the slopes first grow, while the weights are moderately uneven, then collapse.)
+Divided by $\sqrt d$, the scores keep spread 1 at every $d$, and the other two curves are flat as well. Without the
+division nothing is lost while $d$ is small; as it grows, most rows end on a single key, and their slopes go to zero.
 
 ## The causal mask
 
 A language model predicts the next token. While it trains, all positions of a text are computed at once, so position
 $t$ must not see what comes after it, or it would just copy the answer. Set the forbidden scores to $-\infty$
 **before** the softmax: $e^{-\infty} = 0$, and the rest of the row still sums to 1. (Zeroing weights *after* the
-softmax would leave rows that sum to less than 1.) The test is direct: change the future, and the past must not
-change.
+softmax would leave rows that sum to less than 1.) This is the **causal mask**. The test is direct: change the future,
+and the past must not change.
 """
 
 
 # %%
 def causal_attention(Q, K, V):
+    """Q and K (T, d), V (T, dv) -> the averages (T, dv) and the weights (T, T)."""
     T, d = Q.shape
-    S = Q @ K.T / np.sqrt(d)
-    S[~np.tri(T, dtype=bool)] = -np.inf  # np.tri: True on and below the diagonal, where key ≤ query
+    S = Q @ K.T / np.sqrt(d)  # (T, T)
+    allowed = np.tri(T, dtype=bool)  # True on and below the diagonal, where key ≤ query
+    S[~allowed] = -np.inf
     P = softmax(S)
     return P @ V, P
 
 
 Q, K, V = rng.standard_normal((6, 4)), rng.standard_normal((6, 4)), rng.standard_normal((6, 3))
 before, P = causal_attention(Q, K, V)
-K[4:], V[4:] = 9.9, -9.9  # another future
+K[4:], V[4:] = 9.9, -9.9  # another future: positions 4 and 5
 after, _ = causal_attention(Q, K, V)
 print(P.round(2))
 assert np.array_equal(before[:4], after[:4]) and not np.allclose(before[4:], after[4:])
@@ -290,20 +342,33 @@ assert np.allclose(P.sum(axis=1), 1)
 r"""
 ## The backward, by hand
 
-Let $G = dL/dO$, of shape $(T_q, d_v)$. Walk back through three steps, each of which chapter 02 has derived:
+Let $G = dL/dO$, of shape $(T_q, d_v)$, be what arrives from above. We walk back through the three steps.
 
-**Mixing.** $O = PV$ is a matrix product, so $\;\dfrac{dL}{dV} = P^\top G\;$ and $\;\dfrac{dL}{dP} = G V^\top$.
+**Mixing.** $O = PV$ is a matrix product. For $Y = AB$, chapter 02 found $dL/dA = \frac{dL}{dY} B^\top$ and
+$dL/dB = A^\top \frac{dL}{dY}$, so
 
-**Softmax.** $P = \operatorname{softmax}(S)$, row by row. With $\partial p_i/\partial s_j = p_i([i=j] - p_j)$,
+$$\underset{(T_q, T_k)}{\frac{dL}{dP}} = \underset{(T_q, d_v)}{G}\;\underset{(d_v, T_k)}{V^\top}, \qquad
+\underset{(T_k, d_v)}{\frac{dL}{dV}} = \underset{(T_k, T_q)}{P^\top}\;\underset{(T_q, d_v)}{G}.$$
+
+**Softmax.** Each row of $P$ depends on its own row of $S$ only. In one row, $s_j$ reaches the loss through every
+$p_i$, so by the chain rule we sum over $i$, with the slopes from above:
 
 $$\frac{dL}{ds_j} = \sum_i \frac{dL}{dp_i}\, p_i\,([i = j] - p_j)
 = p_j\Big(\frac{dL}{dp_j} - \sum_i p_i \frac{dL}{dp_i}\Big).$$
 
-In words: raise a score if reading there helps *more than the row's average reading* does. A forbidden position has
-$p_j = 0$ and so gets gradient 0: the mask needs no line of its own.
+In words: $dL/dp_j$ says what more weight on $j$ does to the loss. If that is better than the row's average (lower),
+$dL/ds_j$ is negative, and gradient descent raises the score. For all rows at once: multiply $P$ and $dL/dP$ element by
+element, sum each row, subtract the sums, multiply by $P$. A forbidden position has $p_j = 0$ and so gets gradient 0:
+the mask needs no line of its own.
 
-**Scores.** $S = QK^\top/\sqrt d$: $\;\dfrac{dL}{dQ} = \dfrac{dL}{dS}\, K/\sqrt d\;$ and
-$\;\dfrac{dL}{dK} = \dfrac{dL}{dS}^{\!\top} Q/\sqrt d$.
+**Scores.** $S = QK^\top/\sqrt d$ is a matrix product again, of $Q$ and $K^\top$:
+
+$$\underset{(T_q, d)}{\frac{dL}{dQ}} = \underset{(T_q, T_k)}{\frac{dL}{dS}}\;\underset{(T_k, d)}{K}\,\Big/\sqrt d,
+\qquad \underset{(T_k, d)}{\frac{dL}{dK}} = \underset{(T_k, T_q)}{\frac{dL}{dS}^{\!\top}}\,
+\underset{(T_q, d)}{Q}\,\Big/\sqrt d.$$
+
+(The rule gives $dL/dK^\top = Q^\top \frac{dL}{dS}$; transposed, that is the second line.) We check against finite
+differences, with the loss $L = \sum_{tj} G_{tj} O_{tj}$ for a random $G$, so that $dL/dO = G$, and against the library.
 """
 
 
@@ -320,10 +385,10 @@ def causal_attention_backward(G, Q, K, V, P):
 
 Q, K, V = rng.standard_normal((6, 4)), rng.standard_normal((6, 4)), rng.standard_normal((6, 3))
 out, P = causal_attention(Q, K, V)
-G = rng.standard_normal(out.shape)  # L = Σ G·O, so dL/dO = G
+G = rng.standard_normal(out.shape)
 ours = causal_attention_backward(G, Q, K, V, P)
 
-tensors = [Parameter(M[None, None].copy()) for M in (Q, K, V)]
+tensors = [Parameter(M[None, None].copy()) for M in (Q, K, V)]  # each (1, 1, T, ...)
 ops.attention(*tensors, causal=True).backward(G[None, None])
 
 
@@ -334,176 +399,208 @@ def loss():
 for name, M, gradient, tensor in zip("QKV", (Q, K, V), ours, tensors):
     numerical = np.abs(gradient - numerical_gradient(loss, M)).max()
     library = np.abs(gradient - tensor.grad[0, 0]).max()
-    print(
-        f"dL/d{name}: largest gap to finite differences {numerical:.0e}, to the library {library:.0e}"
-    )
+    print(f"dL/d{name}: largest gap to finite differences {numerical:.0e}, to the library {library:.0e}")
     assert numerical < 1e-7 and library < 1e-12
 
 # %% [markdown]
 r"""
 ## Heads
 
-One softmax per position means one place to look at. A word may need several: its verb, its adjective, the end of the
-last sentence. So the $D$ features of a position are cut into $H$ **heads** of $d = D/H$, each head attends on its
-own, and the results are put side by side and mixed by a last matrix. The cost stays the same.
+A softmax has one row of weights for each position: one place to look at, or a blend. A word may need several places
+at once, each for another reason: its verb, its adjective, the end of the last sentence. So queries, keys and values of
+$D$ features each are cut into $H$ **heads** of $d = D/H$ features. Each head attends on its own, and the results are
+put side by side, $(T, D)$ again, and mixed by a last matrix $W_O\,(D, D)$. The two matrix products take as many
+multiplications as one head of $D$ features would, $H \cdot T \cdot T \cdot d = T \cdot T \cdot D$ each; there are $H$
+times as many weights $P$.
 
-In arrays: $(B, T, D)$ becomes $(B, T, H, d)$ by `reshape`, then $(B, H, T, d)$ by **swapping** axes, so that batch
-and heads stand in front and the matrix products see $(T, d)$. Beware of the short cut: `reshape(B, H, T, d)` has the
-right shape and the wrong numbers. `reshape` never moves numbers; it only puts the brackets elsewhere.
+In arrays: $(B, T, D)$, with $B$ texts in a batch, becomes $(B, T, H, d)$ by `reshape`, then $(B, H, T, d)$ by
+**swapping** axes, so that batch and heads stand in front and the matrix products see $(T, d)$. Beware of the short
+cut: `reshape(B, H, T, d)` has the right shape and the wrong numbers, for `reshape` never moves a number, it only puts
+the brackets elsewhere.
 """
 
 # %%
-B, T_small, H, d = 1, 3, 2, 2
-x = np.arange(B * T_small * H * d).reshape(
-    B, T_small, H * d
-)  # row t holds position t: features of head 0, then of head 1
-heads = x.reshape(B, T_small, H, d).swapaxes(1, 2)  # (B, H, T, d)
-broken = x.reshape(B, H, T_small, d)
-print("positions (rows) with their features:", x[0].tolist())
-print("head 0, right:", heads[0, 0].tolist(), "  head 0, by reshape alone:", broken[0, 0].tolist())
-assert (
-    heads[0, 0].tolist() == [[0, 1], [4, 5], [8, 9]]
-    and heads.shape == broken.shape
-    and not np.array_equal(heads, broken)
-)
+x = np.arange(12).reshape(1, 3, 4)  # (B, T, D): row t holds position t
+heads = x.reshape(1, 3, 2, 2).swapaxes(1, 2)  # (B, T, H, d) -> (B, H, T, d)
+broken = x.reshape(1, 2, 3, 2)  # (B, H, T, d), it seems
+print("positions with their four features:", x[0].tolist())
+print("head 0, first two features of each:", heads[0, 0].tolist())
+print("head 0, by reshape alone:          ", broken[0, 0].tolist())
+assert heads[0, 0].tolist() == [[0, 1], [4, 5], [8, 9]]
+assert heads.shape == broken.shape and not np.array_equal(heads, broken)
 
 # %% [markdown]
 r"""
-By reshape alone, "head 0" mixes features of both heads and of neighbouring positions: a model built like that runs,
-trains, and is worse for no visible reason. With the right order, our few lines give what the library's layer gives:
+By reshape alone, "head 0" gets both halves of position 0, half of position 1, and nothing of position 2. Nothing
+complains: the shapes fit, the model runs and trains.
+
+With the right order, our few lines give what the library's layer gives. The layer holds $W_Q$, $W_K$ and $W_V$ of all
+heads as one matrix `qkv` $(3D, D)$, so that one product makes all three, and $W_O$ as `proj`; both have biases.
 """
 
 # %%
-layer = CausalSelfAttention(
-    GPTConfig(n_layers=1, n_heads=2, d_model=8), layer=0, rng=np.random.default_rng(0)
-)
+config = GPTConfig(n_layers=1, n_heads=2, d_model=8)
+layer = CausalSelfAttention(config, layer=0, rng=np.random.default_rng(0))
 layer.to(np.float64)
-layer.qkv.weight.data *= (
-    20  # a fresh GPT's weights are small; larger ones make the effects below easy to see
-)
+layer.qkv.weight.data *= 20  # a fresh GPT's weights are small: with larger ones, effects are easy to see
 x = rng.standard_normal((1, 5, 8))  # (B, T, D)
-qkv = (
-    x @ layer.qkv.weight.data.T + layer.qkv.bias.data
-)  # (B, T, 3D): queries, keys and values in one product
-parts = qkv.reshape(1, 5, 3, 2, 4)  # (B, T, 3, H, d)
+qkv = x @ layer.qkv.weight.data.T + layer.qkv.bias.data  # (B, T, 3D)
+parts = qkv.reshape(1, 5, 3, 2, 4)  # (B, T, q k or v, H, d)
 by_head = []
 for h in range(2):
-    out, _ = causal_attention(*(parts[0, :, which, h] for which in range(3)))
-    by_head.append(out)  # (T, d)
-ours = (
-    np.concatenate(by_head, axis=1) @ layer.proj.weight.data.T + layer.proj.bias.data
-)  # side by side, then mixed
-print(f"largest gap to the library's layer: {np.abs(ours - layer(Tensor(x)).data[0]).max():.0e}")
-assert np.allclose(ours, layer(Tensor(x)).data[0], atol=1e-12)
+    q, k, v = (parts[0, :, which, h] for which in range(3))  # each (T, d)
+    by_head.append(causal_attention(q, k, v)[0])  # (T, d)
+side_by_side = np.concatenate(by_head, axis=1)  # (T, D)
+ours = side_by_side @ layer.proj.weight.data.T + layer.proj.bias.data  # (T, D)
+theirs = layer(Tensor(x)).data[0]
+print(f"largest gap to the library's layer: {np.abs(ours - theirs).max():.0e}")
+assert np.allclose(ours, theirs, atol=1e-12)
 
 # %% [markdown]
 r"""
 ## Positions
 
-Nothing in the formula knows *where* a key stands. Shuffle the earlier positions, and the last position's result stays
-the same: a sum does not care about the order of its terms. For "the latest value counts", order is everything. GPT's
-remedy is simple: a learned vector for each position is **added** to the token's vector before the first layer. Then
-queries and keys can contain "I am position 7".
+Nothing in the formula knows *where* a key stands. Shuffle the earlier positions, and the result at the last position
+stays the same: a sum does not depend on the order of its terms. For "the latest value counts", order is everything.
+GPT's remedy is a learned vector for each position, a row of a second table, **added** to the token's vector before the
+first layer. Then queries and keys can contain "I am position 7". (Llama turns queries and keys by an angle that grows
+with the position instead: chapter 07.)
 """
 
 # %%
-x = rng.standard_normal((1, 5, 8))
-shuffled = x[:, [2, 0, 3, 1, 4]]  # the last stays last
-positions = rng.standard_normal((5, 8))
-without = np.abs(layer(Tensor(x)).data[0, -1] - layer(Tensor(shuffled)).data[0, -1]).max()
-added = np.abs(
-    layer(Tensor(x + positions)).data[0, -1] - layer(Tensor(shuffled + positions)).data[0, -1]
-).max()
-print(
-    f"shuffling changes the last position's output by {without:.0e} without positions, by {added:.0e} with them"
-)
+x = rng.standard_normal((1, 5, 8))  # (B, T, D)
+positions = rng.standard_normal((5, 8))  # (T, D)
+order = [2, 0, 3, 1, 4]  # the last stays last
+shuffled = x[:, order]
+
+
+def last_output(x):
+    return layer(Tensor(x)).data[0, -1]  # (D,)
+
+
+without = np.abs(last_output(x) - last_output(shuffled)).max()
+added = np.abs(last_output(x + positions) - last_output(shuffled + positions)).max()
+print(f"shuffling changes the output at the last position by {without:.0e}")
+print(f"with positions added, by {added:.0e}")
 assert without < 1e-12 < 1e-6 < added
 
 # %% [markdown]
 r"""
 ## What it costs
 
-$QK^\top$ and $PV$ take $T\cdot T\cdot d$ multiplications each, and $S$ and $P$ hold $T^2$ numbers. Twice the text is
-four times the work; a linear layer needs only twice. We measure both on the same input, one head of 64 features,
-forward only.
+$QK^\top$ and $PV$ take $T\cdot T\cdot d$ multiplications each, and $S$ and $P$ hold $T^2$ numbers each. Twice the text
+is four times the work. A linear layer treats each position alone: $T$ times the size of its matrix, twice the work for
+twice the text. We measure both, forward only: one head of $d = 64$ features, and a linear layer from 64 features to
+256. On logarithmic axes, time $\sim T^a$ is a line of slope $a$; we fit the slope to the four longest texts, where the
+work outweighs the overhead of the calls.
 """
 
 # %%
 lengths = [2**i for i in range(6, LONGEST + 1)]
 seconds = {"attention": [], "linear layer": []}
 weight = Tensor(rng.standard_normal((256, 64)).astype(np.float32))
-for T_long in lengths:
-    q, k, v = (Tensor(rng.standard_normal((1, 1, T_long, 64)).astype(np.float32)) for _ in range(3))
-    with no_grad():
-        for name in seconds:
-            times = []
-            for _ in range(7):
-                start = time.perf_counter()
+for n in progress(lengths, "timing"):
+    q, k, v = (Tensor(rng.standard_normal((1, 1, n, 64)).astype(np.float32)) for _ in range(3))
+    for name in seconds:
+        times = []
+        for _ in range(7):
+            start = time.perf_counter()
+            with no_grad():
                 ops.attention(q, k, v) if name == "attention" else ops.linear(q, weight)
-                times.append(time.perf_counter() - start)
-            seconds[name].append(min(times))
+            times.append(time.perf_counter() - start)
+        seconds[name].append(min(times))  # the least disturbed by what else the machine does
 
-figure, ax = plot.subplots(height=3.0)
-slopes = {}
+figure, ax = plot.subplots(height=3.2)
+slope = {}
 for (name, values), marker in zip(seconds.items(), "os"):
-    tail = slice(-4, None)  # the longest four, where the work outweighs the overhead of the calls
-    slopes[name] = np.polyfit(np.log(lengths[tail]), np.log(values[tail]), 1)[0]
-    ax.loglog(
-        lengths,
-        [1e3 * s for s in values],
-        marker=marker,
-        base=2,
-        label=f"{name}: time ~ T^{slopes[name]:.1f}",
-    )
+    slope[name] = np.polyfit(np.log(lengths[-4:]), np.log(values[-4:]), 1)[0]
+    label = f"{name}: time ~ T^{slope[name]:.1f}"
+    ax.loglog(lengths, 1e3 * np.array(values), marker=marker, label=label)
+ax.set_xticks(lengths, lengths)
+ax.minorticks_off()
 ax.set_xlabel("T, positions")
 ax.set_ylabel("milliseconds")
 ax.legend()
-for T_long in (lengths[0], lengths[-1]):
-    print(f"all weights of one head at T = {T_long}: {T_long**2 * 4 / 1e6:.2f} MB")
+for i in (0, -1):
+    ratio = seconds["attention"][i] / seconds["linear layer"][i]
+    print(f"T = {lengths[i]:4d}: attention takes {ratio:.1f} times as long as the linear layer;", end=" ")
+    print(f"one head's weights P fill {4 * lengths[i] ** 2 / 1e6:.2f} MB")
 if SCALE != "smoke":
-    assert slopes["attention"] > 1.4 and slopes["attention"] > slopes["linear layer"]
+    assert slope["attention"] > 1.4 and slope["attention"] > slope["linear layer"]
 figure
 
 # %% [markdown]
 r"""
-For short texts attention is cheap; for long ones it dominates everything. This is why context lengths are limited,
-and why chapter 16 computes the same formula without ever storing $P$.
+The ratio grows with the length: the longer the text, the more of a model's time and memory goes into attention. This
+is one reason why context lengths are limited, and why chapter 16 computes the same formula without ever storing all of
+$P$.
 
 ## The library's version
 
-`minillm.ops.attention` is the contract (shapes, masks, grouped heads, three implementations),
-`minillm.numpy_ops.attention.attention` the NumPy forward, with its backward below it. Next to ours it takes the
-queries in blocks of rows, so that the causal half of the scores is never computed and each block stays in the
-processor's cache; the arithmetic is the five lines above.
+`minillm.ops.attention` is the contract (shapes, masks, what it raises), `minillm.numpy_ops.attention.attention` the
+NumPy forward, with its backward below it. What it has beyond ours: it takes the queries in blocks of rows, so that
+the forbidden half of the scores is mostly never computed, and several query heads may share a key head. The arithmetic
+is the five lines above.
 
-> **Step into it.** Put a breakpoint on `model(ids)` in the next cell and step into it, always into the deepest call.
-> You pass `minillm.models.gpt.GPT.forward`, `minillm.models.gpt.GPT.hidden`, `minillm.models.gpt.Block.forward`,
+> **Step into it.** Put a breakpoint on the first line of the next cell (VS Code: click left of the line, then
+> *Debug Cell*; JupyterLab: the bug at the top right) and step into it, always into the deepest call. You pass
+> `minillm.models.gpt.GPT.forward`, `minillm.models.gpt.GPT.hidden`, `minillm.models.gpt.Block.forward`,
 > `minillm.models.gpt.CausalSelfAttention.forward` (look at `q.shape`: batch, heads, positions, features of a head),
-> `minillm.ops.attention` and arrive in `minillm.numpy_ops.attention.attention`. Stop after `masked_softmax`:
-> `p[0, 0, 0]` is a picture of who looks at whom, its rows sum to 1, and above the diagonal it is zero. To see the
-> backward, break in `minillm.numpy_ops.attention.attention_backward`: `ds` is our $dL/dS$.
+> `minillm.ops.attention`, and arrive in `minillm.numpy_ops.attention.attention`. Stop after
+> `minillm.numpy_ops.attention.masked_softmax`: `p[0, 0, 0]` says who looks at whom in the first text's first head. Its
+> rows sum to 1, and above the diagonal it is zero. For the backward, break in
+> `minillm.numpy_ops.attention.attention_backward`: after `ds *= p`, `ds` is our $dL/dS$.
 """
 
 # %%
 model = GPT(GPTConfig(vocab_size=len(VOCABULARY), context=T, n_layers=1, n_heads=2, d_model=32))
-logits = model(ids)
+logits = model(ids)  # a breakpoint here
 print("ids", ids.shape, "→ logits", logits.shape, "= (batch, positions, vocabulary)")
 assert logits.shape == (1, T, len(VOCABULARY))
 
 # %% [markdown]
 r"""
+The same without an editor, in Python's own debugger, for a text of four tokens. Each line after `(Pdb)` is a command:
+stop in `masked_softmax`, go on, say where we are (outermost call first), run to the end of the function, print.
+"""
+
+# %%
+commands = [
+    "tbreak masked_softmax",
+    "continue",
+    "where",
+    "return",
+    "print(p.shape)",
+    "print(p[0, 0, 0].round(2))",
+]
+namespace = {"model": model, "ids": ids[:, :4], "masked_softmax": masked_softmax}
+seen = type_into_debugger("model(ids)", commands, namespace)
+print(seen)
+assert "(1, 2, 1, 4, 4)" in seen and "0.33" in seen
+
+# %% [markdown]
+r"""
+`p` is (batch, key heads, query heads that share one, queries, keys). The weights are nearly even: a fresh GPT's
+matrices are so small that all scores are close to 0, and attention starts as plain averaging. Training has to change
+that.
+"""
+
+# %% [markdown]
+r"""
 ## Experiment: does it learn to look?
 
-One Transformer block with two heads (chapter 07 explains the rest of the block) learns the task. Two models with a
-part taken away are trained in the same way, so that we can see what each part is for:
+One Transformer block with two heads learns the task. Around attention, the block has layer norms, a feed-forward layer
+and sums, which chapter 07 explains; all of them treat each position alone, so only attention can carry anything from
+one position to another. Three variants are trained in the same way, to see what each part is for:
 
 - **no positions**: the position vectors are zero and stay zero;
-- **plain averaging**: all queries are multiplied by 0, so that every earlier position gets the same weight, as in the
-  first section.
+- **plain averaging**: all queries are multiplied by 0, so every earlier position gets the same weight;
+- **small start**: the matrices are drawn with standard deviation 0.02, as GPT-2 does with its 768 features. All the
+  others draw them with $1/\sqrt{32}$, so that 32 numbers of size 1 give sums of size 1.
 
-Each is trained from several random starts, on fresh sequences at every step. One remark on the start: GPT-2 draws its
-weights with standard deviation 0.02, which suits its 768 features. A model of 32 features needs larger ones,
-$1/\sqrt{32}$, or all scores are almost zero at first and attention learns very slowly (exercise 1 lets you see it).
+Every step takes 64 fresh sequences. AdamW (chapter 08) is a form of gradient descent; its step size rises over the
+first 20 steps and then falls. Held-out questions are graded in two groups, counting only those that were not asked
+before in the same sequence: the variable was assigned **once**, or **again** later.
 """
 
 
@@ -514,161 +611,217 @@ class PlainAveraging(CausalSelfAttention):
         return q * 0.0, k, v
 
 
-def new_model(kind, seed, std=None):
+def new_model(kind, seed):
     config = GPTConfig(vocab_size=len(VOCABULARY), context=T, n_layers=1, n_heads=2, d_model=32)
     r = np.random.default_rng(seed)
     model = GPT(config, rng=r)
     if kind == "plain averaging":
         model.blocks[0].attn = PlainAveraging(config, layer=0, rng=r)
-    for _, module in model.named_modules():
-        if isinstance(module, nn.Linear):
-            module.weight.data *= np.float32((std or config.d_model**-0.5) / 0.02)
     if kind == "no positions":
-        model.wpe.weight.data[:] = 0
+        model.wpe.weight.data[:] = 0  # wpe: the table of position vectors
         model.wpe.weight.requires_grad = False
+    if kind != "small start":
+        for _, module in model.named_modules():
+            if isinstance(module, nn.Linear):
+                module.weight.data *= 32**-0.5 / 0.02
     return model
 
 
-def train(model, seed, curve=None, steps=STEPS):
+def train(model, seed, curve=None):
     r = np.random.default_rng(seed)
     optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3, weight_decay=0.0)
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 20) * (1 - 0.95 * step / steps)
-        ids, targets = make_batch(r, 64)
-        loss = model(ids, targets=targets)
+    for step in range(STEPS):
+        optimizer.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 20) * (1 - 0.95 * step / STEPS)
+        loss = model(*make_batch(r, 64))  # ids and targets in, mean cross-entropy out
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if curve is not None:
-            last = step == steps - 1
-            val = held_out_loss(model) if step % (steps // 10) == 0 or last else None
-            curve.update(step, train=loss.item(), val=val)
+            due = step % (STEPS // 10) == 0 or step == STEPS - 1
+            curve.update(step, train=loss.item(), val=held_out_loss(model) if due else None)
     return model
 
 
 def held_out_loss(model):
     with no_grad():
-        return model(test_ids, targets=test_targets).item()
+        return model(test_ids, test_targets).item()
 
 
-def accuracy(model):
+def answers_right(model):
+    """For each held-out question, whether the model's likeliest token is the answer: (2000,)."""
     with no_grad():
-        guesses = model(test_ids).data.argmax(axis=-1)
-    return float((guesses == test_targets)[test_answers].mean())
+        likeliest = model(test_ids).data.argmax(axis=-1)  # (500, T)
+    return likeliest[test_targets != -100] == correct
 
 
-curve = plot.LiveCurve(
-    title="learning to look", baselines={"guessing a digit": np.log(len(DIGITS))}
-)
+assigned = test_ids[:, :ASSIGNMENTS] // len(DIGITS)  # (500, 8): the variable of each assignment
+asked = test_ids[test_targets != -100] - QUESTION  # (2000,): the variable of each question
+sets_it = assigned[questions[:, 0]] == asked[:, None]  # (2000, 8): does the assignment set it?
+latest = ASSIGNMENTS - 1 - sets_it[:, ::-1].argmax(axis=1)  # (2000,): the last that does
+is_new = np.array([test_ids[row, i] not in test_ids[row, :i] for row, i in questions])
+groups = {
+    "all": np.full(len(questions), True),
+    "once": is_new & (sets_it.sum(axis=1) == 1),
+    "again": is_new & (sets_it.sum(axis=1) > 1),
+}
+
+curve = plot.LiveCurve(title="learning to look", baselines={"guessing a digit": np.log(len(DIGITS))})
 trained = train(new_model("attention", 0), 0, curve)
 figure = curve.finish()
-print(f"answers right on sequences it has never seen: {100 * accuracy(trained):.1f}%")
+print(f"answers right on sequences it has never seen: {100 * answers_right(trained).mean():.1f}%")
+if SCALE != "smoke":
+    assert curve.val[-1][1] < 0.5 * np.log(len(DIGITS))
 
 # %% [markdown]
 r"""
-The loss falls far below that of guessing. Now the comparison, and a look at what made the difference.
+For a while the loss stays where guessing leaves it: the model knows that a digit comes, not which. Then the heads find
+the rule, and it falls. Now the comparison, with several random starts for each kind (mean ± standard deviation).
 """
 
 # %%
-kinds = ("attention", "no positions", "plain averaging")
-scores = {}
-for kind in kinds:
-    ready = [trained] if kind == "attention" else []
-    models = ready + [train(new_model(kind, s), s) for s in range(len(ready), SEEDS)]
-    scores[kind] = np.array([accuracy(model) for model in models])
-    spread = f" ± {100 * scores[kind].std(ddof=1):.1f}" if SEEDS > 1 else ""
-    print(f"{kind:16s} {100 * scores[kind].mean():5.1f}%{spread} of answers right ({SEEDS} starts)")
+kinds = ("attention", "no positions", "plain averaging", "small start")
+models = {kind: [] for kind in kinds}
+models["attention"].append(trained)
+runs = [(kind, seed) for kind in kinds for seed in range(SEEDS)]
+for kind, seed in progress(runs[1:], "training"):  # the first is trained already
+    models[kind].append(train(new_model(kind, seed), seed))
 
-figure, ax = plot.subplots(height=2.2)
-means = [100 * scores[kind].mean() for kind in kinds]
-ax.barh(kinds, means, xerr=[100 * scores[kind].std() for kind in kinds], color=plot.BLUE, capsize=4)
-ax.axvline(100 * ngram_accuracy, color=plot.BLACK, linestyle="--", label="5-gram")
+right = {kind: [answers_right(model) for model in models[kind]] for kind in kinds}
+right["5-gram"] = [ngram_right]  # counted once: no random start
+score = {}  # kind -> (starts, groups), in percent
+for kind, starts in right.items():
+    score[kind] = 100 * np.array([[r[chosen].mean() for chosen in groups.values()] for r in starts])
+means = {kind: values.mean(axis=0) for kind, values in score.items()}
+deviations = {
+    kind: values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(len(groups))
+    for kind, values in score.items()
+}
+print(f"% of answers right ({SEEDS} starts)".ljust(34), *(f"{name:12s}" for name in groups))
+for kind in score:
+    cells = (f"{m:5.1f} ± {sd:4.1f}" for m, sd in zip(means[kind], deviations[kind]))
+    print(kind.ljust(34), *cells)
+
+figure, ax = plot.subplots(height=3.2)
+for i, (name, color) in enumerate((("once", plot.BLUE), ("again", plot.ORANGE)), start=1):
+    places = np.arange(len(score)) + 0.38 * (i - 1.5)
+    widths, errors = [means[kind][i] for kind in score], [deviations[kind][i] for kind in score]
+    label = f"variable assigned {name}"
+    ax.barh(places, widths, 0.36, xerr=errors, color=color, capsize=3, label=label)
 ax.axvline(100 / len(DIGITS), color=plot.BLACK, linestyle=":", label="guessing")
+ax.set_yticks(range(len(score)), list(score))
+ax.set_xlim(0, 105)
 ax.invert_yaxis()
 ax.set_xlabel("answers right (%)")
-ax.legend(fontsize=8)
+ax.legend(fontsize=9, loc="lower right")
 if SCALE != "smoke":
-    assert (
-        scores["attention"].min()
-        > 0.95
-        > scores["no positions"].max()
-        > scores["plain averaging"].max()
-    )
+    lowest = {kind: values.min(axis=0) for kind, values in score.items()}
+    highest = {kind: values.max(axis=0) for kind, values in score.items()}
+    assert lowest["attention"][0] > 95 > highest["no positions"][0]
+    assert lowest["no positions"][0] > highest["plain averaging"][0]
+    assert lowest["no positions"][1] > 95 and highest["no positions"][2] < 75
+if SCALE == "cpu":
+    assert means["attention"][0] > means["small start"][0]
 figure
 
 # %% [markdown]
 r"""
-Three lessons in one picture. Averaging gives the model a bag of all assignments, from which it cannot single out the
-one that was asked for. Attention without positions finds the right *variable*, but if it was assigned twice it cannot
-tell which value is the latest. With both, the task is solved. And where does the trained model look? Row by row: the
-position that looks; bright: where it looks.
+- **Plain averaging** hands the model one blend of all assignments. This model does not get the one asked for out of it
+  again; it is far from solving either group.
+- **Without positions**, attention finds the right *variable*: what was assigned once is answered as well as with
+  positions. But if it was assigned again, the model cannot tell which value is the latest.
+- **With both** the task is solved. The 5-gram fails in both groups.
+- **The small start** has all the parts, but its scores begin so close to 0 that attention stays plain averaging for a
+  long time. Within these steps some starts get away from there and some do not; hence the large deviation. Exercise 1
+  measures those scores.
+
+Where does the trained model look? Each row is a position that looks; bright is where it looks. Rows `x?` are questions.
 """
 
 # %%
-shown = make_batch(np.random.default_rng(84), 1)[0]
-inside = plot.look_inside(trained, shown)
-plot.attention_grid(
-    inside.attention[:, 0],
-    [VOCABULARY[i] for i in shown[0]],
-    title="one sequence in the trained model",
-)
+inside = plot.look_inside(trained, ids)
+plot.attention_grid(inside.attention[:, 0], example, title="one sequence in the trained model")
 
 # %% [markdown]
 r"""
-Look at the rows of questions, `x?`: bright spots stand at assignments to the variable that is asked for. One picture
-proves little, so let us count. For every question of the held-out sequences, how much of its weight goes to *the*
-assignment that holds the answer? And what if a variable was assigned several times?
+In the rows of questions, look for the bright spots: in at least one head they stand at assignments to the variable that
+is asked for. And where it was assigned more than once, as `h`, `f` and `e` here, at the latest of them. So much for one
+sequence. Over all held-out questions whose variable was assigned again, which share of the weight falls on the latest
+assignment to it, and which on the outdated ones? In each model we take the head that looks more at both together.
 """
 
-# %%
-inside = plot.look_inside(trained, test_ids)
-weights = inside.attention[0]  # (sequences, heads, T, T)
-assigned = test_ids[:, :ASSIGNMENTS] // len(DIGITS)  # which variable each assignment sets
-on_answer, on_older, n_older = np.zeros(2), np.zeros(2), 0
-questions = np.argwhere(test_answers)
-for row, position in questions:
-    places = np.flatnonzero(assigned[row] == test_ids[row, position] - QUESTION)
-    on_answer += weights[row, :, position, places[-1]]
-    if len(places) > 1:
-        on_older += weights[row, :, position, places[:-1]].sum(axis=0)
-        n_older += 1
 
-even = 1 / (ASSIGNMENTS + QUESTIONS)
-print(f"share of a question's weight (spread evenly: about {100 * even:.0f}% for each place)")
-for head in range(2):
-    share, older = on_answer[head] / len(questions), on_older[head] / n_older
-    print(f"head {head}: {100 * share:.0f}% on the assignment that holds the answer,")
-    print(f"        {100 * older:.0f}% on outdated ones, where there are any")
-best = int(on_answer.argmax())
+# %%
+is_latest = np.arange(ASSIGNMENTS) == latest[:, None]  # (2000, 8)
+is_outdated = sets_it & ~is_latest  # (2000, 8)
+
+
+def weight_on(model, places):
+    """The share of each question's weight that each head puts on the marked assignments: (2000, H)."""
+    row, position = questions.T
+    weights = plot.look_inside(model, test_ids).attention[0]  # (500, H, T, T)
+    weights = weights[row, :, position, :ASSIGNMENTS]  # (2000, H, 8)
+    return (weights * places[:, None, :]).sum(axis=-1)
+
+
+looks = {}  # kind -> on the latest, on outdated ones; mean over the starts
+for kind in ("attention", "no positions"):
+    pairs = []
+    for model in models[kind]:
+        both = np.array([weight_on(model, places) for places in (is_latest, is_outdated)])
+        both = both[:, groups["again"]].mean(axis=1)  # (2, H)
+        pairs.append(both[:, both.sum(axis=0).argmax()])
+    looks[kind] = 100 * np.mean(pairs, axis=0)
+    print(f"{kind:12s}: {looks[kind][0]:.0f}% on the latest, {looks[kind][1]:.0f}% on outdated ones")
+even = 100 * np.mean(1 / (questions[:, 1] + 1))  # at position t there are t + 1 places to look at
+print(f"(spread evenly, each place would get about {even:.0f}%)")
 if SCALE != "smoke":
-    assert on_answer[best] / len(questions) > 3 * even
+    assert looks["attention"][0] > 3 * looks["attention"][1] and looks["attention"][0] > 3 * even
+    assert looks["no positions"][0] < 1.5 * looks["no positions"][1]
 
 # %% [markdown]
 r"""
-Is looking there also what *makes* the answers right? Take one head away after training, by setting to zero the
-columns of the last matrix that read its output, and see what breaks.
+So the model without positions does look at the right variable, and shares its weight among all values that it ever had.
+
+Is looking there also what *makes* the answers right? Take one head away after training: set to zero the columns of
+$W_O$ that read its output. Then the other head answers alone. We do that for each head of each trained model, and plot
+how much it looks at the assignment with the answer (mean over all questions) against how much it can answer alone.
 """
 
 # %%
-without_head = []
-projection = trained.blocks[
-    0
-].attn.proj.weight  # (D, D): columns 0–15 read head 0, columns 16–31 head 1
-for head in range(2):
-    kept = projection.data.copy()
-    projection.data[:, 16 * head : 16 * (head + 1)] = 0
-    without_head.append(accuracy(trained))
-    projection.data[:] = kept
-    print(f"without head {head}: {100 * without_head[-1]:.0f}% of answers right")
-print(f"with both: {100 * accuracy(trained):.0f}%")
-if SCALE != "smoke":
-    assert min(without_head) < accuracy(trained) - 0.1
-    assert int(np.argmin(without_head)) == best
+looked, alone = [], []
+for model in models["attention"]:
+    W_O = model.blocks[0].attn.proj.weight  # (D, D): columns 0–15 read head 0, columns 16–31 head 1
+    for head in range(2):
+        looked.append(100 * weight_on(model, is_latest)[:, head].mean())
+        kept = W_O.data.copy()
+        other = 1 - head
+        W_O.data[:, 16 * other : 16 * (other + 1)] = 0
+        alone.append(100 * answers_right(model).mean())
+        W_O.data[:] = kept
+
+figure, ax = plot.subplots(height=3.2)
+for i, marker in enumerate("osD^v"[:SEEDS]):
+    pair = slice(2 * i, 2 * i + 2)
+    ax.plot(looked[pair], alone[pair], linestyle="", marker=marker, markersize=8, label=f"start {i}")
+ax.set_xlabel("weight on the assignment with the answer (%)")
+ax.set_ylabel("answers right,\nthis head alone (%)")
+ax.set_xlim(0, 105)
+ax.set_ylim(0, 105)
+ax.legend(title="the two heads of", fontsize=9)
+for i in range(SEEDS):
+    for head in range(2):
+        x, y = looked[2 * i + head], alone[2 * i + head]
+        print(f"start {i}, head {head}: {x:3.0f}% of the weight on the answer, alone {y:3.0f}% right")
+    if SCALE != "smoke":
+        less, more = sorted(zip(looked[2 * i : 2 * i + 2], alone[2 * i : 2 * i + 2]))
+        assert more[0] > 3 * even and more[1] > less[1] - 10
+figure
 
 # %% [markdown]
 r"""
-The head that looks at the answers is the one that cannot be spared: what we saw in the picture is what the model
-uses. (Nothing forces heads to share the work. What the other one does, if anything, a picture alone does not tell.)
+The more a head looks at the answer, the better it does alone: here the picture shows what the model uses. It also shows
+that heads share the work differently from start to start. Where one head does nearly all of it, the other one can be
+taken away without loss; where both look, each could nearly do alone. What a head is for cannot be read off its number.
 """
 
 # %% [markdown]
@@ -677,12 +830,14 @@ r"""
 
 - Attention is an average whose weights depend on content: score = query · key, weight = softmax of the scores, result
   = weighted average of the values. All positions at once: $\operatorname{softmax}(QK^\top/\sqrt d)\,V$.
-- Dividing by $\sqrt d$ keeps the spread of the scores at 1, so that softmax keeps slopes to learn by.
+- Dividing by $\sqrt d$ keeps the spread of the scores near 1 when queries and keys have entries of size 1; without it,
+  softmax loses its slopes as $d$ grows.
 - The causal mask is $-\infty$ before the softmax; its backward needs no line of its own.
-- Backward: $dV = P^\top G$, $dP = GV^\top$, $dS = P\circ(dP - \text{row sums of } P\circ dP)$, $dQ = dS\,K/\sqrt d$,
-  $dK = dS^\top Q/\sqrt d$.
-- Heads look at several places at once, at the same cost. To cut them out: `reshape`, then swap axes.
-- Attention has no sense of order; positions are added to the input.
+- Backward, with $G = dL/dO$ and $\circ$ for the product element by element: $dP = GV^\top$, $dV = P^\top G$,
+  $dS = P\circ(dP - \text{row sums of } P\circ dP)$, $dQ = dS\,K/\sqrt d$, $dK = dS^\top Q/\sqrt d$.
+- Heads look at several places at once, with as many multiplications as one wide head. To cut them out: `reshape`, then
+  swap axes.
+- A layer of attention has no sense of order; positions are added to the input.
 - Time and memory grow with the square of the length.
 
 Next: 07 · The Transformer puts attention between norms, feed-forward layers and residual sums.
@@ -697,57 +852,63 @@ folded below.
 r"""
 ### Exercise 1: a slow start (easy, 10 minutes)
 
-`new_model("attention", 0, std=0.02)` draws the weights as GPT-2 does. Before any training: how large is the **spread
-of the scores** (their standard deviation over all pairs of positions) in this model, and in
-`new_model("attention", 0)`? The cell computes queries and keys; you compute the scores and their
-spread. Then train both for 100 steps and compare losses, if you have
-half a minute.
+How far apart are the scores before any training? `new_model("small start", 0)` draws its matrices with standard
+deviation 0.02, `new_model("attention", 0)` with $1/\sqrt{32}$, about nine times as much. The cell computes queries and
+keys of the held-out sequences, each $(B, H, T, d)$; you compute the scores of all pairs of positions, and return their
+standard deviation. Guess first: by which factor will the two differ?
 """
 
 
 # %% tags=["exercise"]
 def spread_of_scores(model):
-    x = model.blocks[0].ln_1(model.wte(test_ids) + model.wpe.weight[:T])  # (B, T, D)
-    q, k, _ = model.blocks[0].attn.heads(x)  # (B, H, T, d)
+    block = model.blocks[0]
+    x = model.wte(test_ids) + model.wpe.weight[:T]  # (B, T, D): token vectors + position vectors
+    q, k, _ = block.attn.heads(block.ln_1(x))  # each (B, H, T, d); q.data and k.data are arrays
     return None
 
 
-small = spread_of_scores(new_model("attention", 0, std=0.02))
+small = spread_of_scores(new_model("small start", 0))
 large = spread_of_scores(new_model("attention", 0))
 
 with check():
-    assert small is not None, (
-        "Compute the scores from q.data and k.data, divided by √d, and return their .std()."
+    assert small is not None and large is not None, (
+        "spread_of_scores returns nothing yet: compute the scores from q.data and k.data, divide by √d, return .std()."
     )
+    assert np.ndim(small) == 0, f"Return one number, not an array of shape {np.shape(small)}."
     assert 0 < small < large, (
-        f"Larger weights must give a larger spread; you have {small} and {large}."
+        f"Larger matrices must give a larger spread; you have {small} and {large}."
     )
-    assert 0.5 < large / small / ((32**-0.5 / 0.02) ** 2) < 2, (
-        "A score holds a query and a key: it grows with std squared."
+    model = new_model("attention", 0)
+    block = model.blocks[0]
+    q, k, _ = block.attn.heads(block.ln_1(model.wte(test_ids) + model.wpe.weight[:T]))
+    expected = np.einsum("bhtd,bhsd->bhts", q.data, k.data).std() / 4
+    assert not np.isclose(large, 4 * expected, rtol=1e-3), "Divide by √d; d = 16 in each head."
+    assert np.isclose(large, expected, rtol=1e-3), (
+        f"The spread should be {expected:.3f}, not {large:.3f}. Scores: q @ kᵀ for each head, (B, H, T, T)."
     )
-    assert 0.5 < large < 2, (
-        f"With std 1/√32 the scores should have a spread near 1, not {large:.3f}: divided by √d, d = 16?"
-    )
+    print(f"spread of the scores: {small:.3f} with the small start, {large:.2f} with the other:", end=" ")
+    print(f"{large / small:.0f} times as much")
 
 # %% [markdown]
 r"""
 <details><summary>Solution</summary>
 
-Queries and keys are both proportional to the weights, so their product, the score, falls with the **square** of the
-weights' size. With 0.02 the scores are nearly all equal: attention starts as plain averaging, and gets hardly any
-gradient to become something else.
-
 ```python
 def spread_of_scores(model):
-    x = model.blocks[0].ln_1(model.wte(test_ids) + model.wpe.weight[:T])
-    q, k, _ = model.blocks[0].attn.heads(x)  # (B, H, T, d)
-    scores = q.data @ k.data.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
+    block = model.blocks[0]
+    x = model.wte(test_ids) + model.wpe.weight[:T]
+    q, k, _ = block.attn.heads(block.ln_1(x))
+    scores = q.data @ k.data.swapaxes(-1, -2) / np.sqrt(q.shape[-1])  # (B, H, T, T)
     return float(scores.std())
 
 
-small = spread_of_scores(new_model("attention", 0, std=0.02))
+small = spread_of_scores(new_model("small start", 0))
 large = spread_of_scores(new_model("attention", 0))
 ```
+
+Queries and keys are both proportional to the matrices, so their product, the score, falls with the **square** of the
+matrices' size. With the small start the scores are nearly all equal: attention begins as plain averaging. And the
+gradients of $Q$ and $K$ contain a factor $K$ or $Q$, so they are small as well, and it takes long to leave that state.
 
 </details>
 """
@@ -771,22 +932,23 @@ with check():
     assert mask is not None, (
         "window_mask returns nothing yet: return a boolean array of shape (T, T)."
     )
-    assert np.shape(mask) == (6, 6) and np.asarray(mask).dtype == bool, (
-        "The mask must be boolean, of shape (T, T)."
+    mask = np.asarray(mask)
+    assert mask.shape == (6, 6) and mask.dtype == bool, (
+        f"The mask must be boolean, of shape (6, 6); yours is {mask.dtype}, of shape {mask.shape}."
     )
     assert not np.triu(mask, 1).any(), (
         "Some position sees the future: nothing may be True above the diagonal."
     )
+    assert mask.diagonal().all(), "Each position sees itself: the diagonal is True."
+    assert not mask[3:, 0].any(), "Position 0 is three or more steps before position 3: out of its window."
     assert mask.sum(axis=1).tolist() == [1, 2, 3, 3, 3, 3], (
-        f"Visible per row: {mask.sum(axis=1)}; expected 1 2 3 3 3 3."
+        f"Visible per row: {mask.sum(axis=1)}; with a window of 3 it is 1 2 3 3 3 3."
     )
-    q, k, v = (Tensor(rng.standard_normal((1, 1, 6, 4))) for _ in range(3))
-    far = Tensor(
-        np.concatenate([v.data[:, :, :1] + 5, v.data[:, :, 1:]], axis=2)
-    )  # changed at position 0
-    near, distant = (ops.attention(q, k, values, mask=mask).data[0, 0, 3:] for values in (v, far))
-    same = near == distant
-    assert same.all(), "Position 0 still reaches position 3, which is three steps away."
+    for size, window in ((6, 3), (5, 1), (4, 9), (9, 4)):
+        seen = [[max(0, t - window + 1) <= s <= t for s in range(size)] for t in range(size)]
+        assert np.array_equal(window_mask(size, window), seen), (
+            f"Wrong for T = {size}, window = {window}: row t is True from max(0, t − window + 1) to t."
+        )
 
 # %% [markdown]
 r"""
@@ -805,9 +967,9 @@ def window_mask(T, window):
 r"""
 ### Exercise 3: one new position (medium, 15 minutes)
 
-When text is generated, the earlier keys and values are kept, and only the **new** tokens' queries are computed: $T_q$
-rows against $T_k$ columns, with $T_q \le T_k$. The last query stands at the last key. Which keys may query $i$ see?
-Write the mask $(T_q, T_k)$ so that the result equals the last $T_q$ rows of full causal attention.
+When text is generated, the earlier keys and values are kept, and only the queries of the **new** tokens are computed:
+$T_q$ rows against $T_k$ columns, with $T_q \le T_k$. The last query stands at the last key. Which keys may query $i$
+see? Write the boolean mask $(T_q, T_k)$ so that the result equals the last $T_q$ rows of full causal attention.
 """
 
 
@@ -821,28 +983,35 @@ with check():
     assert mask is not None, (
         "decoding_mask returns nothing yet: return a boolean array of shape (t_q, t_k)."
     )
-    assert np.shape(mask) == (1, 5) and mask.all(), (
-        "A single new query stands at the end: it sees all keys."
+    mask = np.asarray(mask)
+    assert mask.shape == (1, 5) and mask.dtype == bool, (
+        f"The mask must be boolean, of shape (1, 5); yours is {mask.dtype}, of shape {mask.shape}."
     )
+    assert mask.all(), "A single new query stands at the end: it sees all keys."
     Q, K, V = rng.standard_normal((3, 7, 4))
-    S = np.where(decoding_mask(3, 7), Q[-3:] @ K.T / np.sqrt(4), -np.inf)
     expected, _ = causal_attention(Q, K, V)
-    assert np.allclose(softmax(S) @ V, expected[-3:]), (
-        "For 3 queries and 7 keys, query 0 is position 4: it sees keys 0 to 4."
-    )
+    for t_q in (3, 7):
+        mask = np.asarray(decoding_mask(t_q, 7))
+        assert mask.shape == (t_q, 7), f"For {t_q} queries and 7 keys your mask is {mask.shape}."
+        S = np.where(mask, Q[-t_q:] @ K.T / np.sqrt(4), -np.inf)
+        assert mask.any(axis=1).all() and np.allclose(softmax(S) @ V, expected[-t_q:]), (
+            f"Wrong for {t_q} queries and 7 keys: query 0 is position {7 - t_q}; it sees keys 0 to {7 - t_q}."
+        )
 
 # %% [markdown]
 r"""
 <details><summary>Solution</summary>
 
-Query $i$ of $T_q$ is position $i + T_k - T_q$ of the text. (This is what the library's `causal=True` means; PyTorch's
-`is_causal` aligns the *first* query with the first key instead, a classic source of wrong generations.)
+Query $i$ of $T_q$ is position $i + T_k - T_q$ of the text.
 
 ```python
 def decoding_mask(t_q, t_k):
     position = np.arange(t_q)[:, None] + t_k - t_q
     return np.arange(t_k)[None, :] <= position
 ```
+
+This is what the library's `causal=True` means. PyTorch's `is_causal` aligns the *first* query with the first key
+instead; with one new query, that would let it see one key only.
 
 </details>
 """
@@ -851,9 +1020,10 @@ def decoding_mask(t_q, t_k):
 r"""
 ### Exercise 4: softmax in pieces (hard, 30 minutes)
 
-The secret of fast attention kernels (chapter 16): the weighted average can be computed from keys and values that
-arrive in **blocks**, without ever holding all scores. For one query, keep three things: the largest score so far $m$,
-the sum $\ell = \sum_s e^{s - m}$, and the unnormalised result $o = \sum_s e^{s - m} v_s$. When a block brings a
+Fast attention kernels (chapter 16) compute the weighted average from keys and values that arrive in **blocks**, and
+never hold all scores. For one query, keep three things: the largest score so far $m$, the sum
+$\ell = \sum_s e^{s - m}$ over the scores $s$ so far, and the unnormalised result $o = \sum_s e^{s - m}\, v_s$ of shape
+$(d_v)$, where $v_s$ is the value that belongs to the score; at the end the average is $o/\ell$. When a block brings a
 larger maximum $m'$, what must $\ell$ and $o$ be multiplied by before the block's own terms are added?
 """
 
@@ -861,9 +1031,9 @@ larger maximum $m'$, what must $\ell$ and $o$ be multiplied by before the block'
 # %% tags=["exercise"]
 def attention_in_blocks(q, K, V, block=4):
     """q (d,), K (T, d), V (T, dv) -> (dv,), looking at `block` keys at a time."""
-    m, total, out = -np.inf, 0.0, np.zeros(V.shape[1])
+    m, total, out = -np.inf, 0.0, np.zeros(V.shape[1])  # total is ℓ, out is o
     for start in range(0, len(K), block):
-        scores = K[start : start + block] @ q / np.sqrt(len(q))
+        scores = K[start : start + block] @ q / np.sqrt(len(q))  # (block,)
         new_m = max(m, scores.max())
         ...  # bring total and out from m to new_m, then add the block's terms
         m = new_m
@@ -876,15 +1046,21 @@ with check():
     assert np.any(answer), (
         "The result is all zeros: nothing has been added to `total` and `out` yet."
     )
+    assert np.shape(answer) == (3,), f"The result must have shape (dv,) = (3,), not {np.shape(answer)}."
+    assert not np.isnan(answer).any(), (
+        "NaN: at the first block m is −∞. The factor must be e^(m − new_m), which is 0 there."
+    )
     one_block = attention_in_blocks(q, K, V, block=10)
     assert np.allclose(one_block, expected), (
-        "Wrong even with all keys in one block: terms are exp(scores − new_m)."
+        "Wrong in one block: the terms are exp(scores − new_m), summed in `total`, times values in `out`."
     )
     assert np.allclose(answer, expected), (
-        "Right in one block, wrong in several: are `total` and `out` rescaled to new_m?"
+        "Right in one block, wrong in several: are `total` and `out` both rescaled from m to new_m?"
     )
-    big = attention_in_blocks(100 * q, 100 * K, V)
+    with np.errstate(all="ignore"):
+        big = attention_in_blocks(100 * q, 100 * K, V)
     assert np.all(np.isfinite(big)), "Overflow with large scores: subtract new_m before taking exp."
+    assert np.allclose(big, softmax(100 * K @ (100 * q) / 2) @ V), "Wrong for large scores."
 
 # %% [markdown]
 r"""
@@ -899,7 +1075,7 @@ def attention_in_blocks(q, K, V, block=4):
     for start in range(0, len(K), block):
         scores = K[start : start + block] @ q / np.sqrt(len(q))
         new_m = max(m, scores.max())
-        terms = np.exp(scores - new_m)
+        terms = np.exp(scores - new_m)  # (block,)
         total = total * np.exp(m - new_m) + terms.sum()
         out = out * np.exp(m - new_m) + terms @ V[start : start + block]
         m = new_m

@@ -5,7 +5,8 @@
     python chapters/build.py 02_autograd --scale smoke --check    run it, exercises' solutions included; write nothing
     python chapters/build.py --html pages          also write HTML pages into the folder `pages`
 
-A run that leaves a warning, an error, an absolute path or a memory address in an output fails and writes nothing.
+A run that leaves a warning, an error, an absolute path or a memory address in an output fails and writes nothing; the
+notebook that is there stays as it is. A run that takes longer than a reader should wait says so.
 Needs jupytext, nbclient and ipykernel (and nbconvert for --html): `pip install -e ".[dev]"`.
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 MOST_CELLS = 60
+MOST_SECONDS = {"smoke": 30, "cpu": 180}  # on two cores that nothing else uses
 
 # The solution of an exercise stands in a folded part of the markdown cell below it.
 SOLUTION = re.compile(r"<details>.*?```python\n(.*?)```.*?</details>", re.DOTALL)
@@ -84,18 +86,22 @@ def with_solutions(notebook: Any) -> Any:
     return notebook
 
 
-def execute(notebook: Any, scale: str, timeout: float) -> Any:
+def execute(notebook: Any, scale: str, timeout: float, title: str = "") -> Any:
     """Run all cells in a fresh kernel, in the chapters' folder; an error stops it. `timeout` seconds for each cell."""
     from nbclient import NotebookClient
+    from tqdm import tqdm
 
     os.environ["MINILLM_SCALE"] = scale
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
-    options = {
-        "timeout": timeout,
-        "resources": {"metadata": {"path": str(FOLDER)}},
-        "record_timing": False,
-    }
-    return NotebookClient(notebook, kernel_name="python3", **options).execute()
+    os.environ["TQDM_DISABLE"] = "1"  # in the kernel: bars are no results
+    with tqdm(total=len(notebook.cells), desc=title, unit="cell", leave=False, disable=None) as bar:
+        options = {
+            "timeout": timeout,
+            "resources": {"metadata": {"path": str(FOLDER)}},
+            "record_timing": False,
+            "on_cell_complete": lambda cell, cell_index: bar.update(cell_index + 1 - bar.n),
+        }
+        return NotebookClient(notebook, kernel_name="python3", **options).execute()
 
 
 def clean(notebook: Any) -> Any:
@@ -183,24 +189,43 @@ def verdicts(notebook: Any) -> list[str]:
     return found
 
 
+# A page must be readable on a phone: nothing wider than the screen but code and tables, which scroll on their own.
+PHONE = """<style>
+.jp-RenderedSVG svg, .jp-RenderedSVG img, .jp-RenderedImage img { max-width: 100%; height: auto; }
+.jp-RenderedMarkdown code { overflow-wrap: anywhere; }
+.jp-RenderedMarkdown mjx-container[display="true"] { overflow-x: auto; overflow-y: hidden; }
+.jp-RenderedMarkdown table { display: block; overflow-x: auto; }
+.jp-RenderedText pre { white-space: pre; overflow-x: auto; word-break: normal; }
+@media (max-width: 600px) {
+  body.jp-Notebook { padding: 4px; }
+  .jp-InputPrompt, .jp-OutputPrompt { display: none; }
+}
+</style>
+"""
+
+
 def write_html(notebook: Any, path: Path) -> None:
     """The notebook as a page that needs no network to show code, text and figures (formulas are set by MathJax)."""
     from nbconvert import HTMLExporter
 
     body, _ = HTMLExporter().from_notebook_node(notebook)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(body, encoding="utf-8")
+    path.write_text(body.replace("</head>", PHONE + "</head>", 1), encoding="utf-8")
 
 
 def build(source: Path, scale: str, check: bool, html: Path | None) -> list[str]:
     """Run one chapter and, unless `check`, write its notebook; returns what is wrong."""
     import nbformat
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
     notebook = read_source(source)
     too_long = len(notebook.cells) > MOST_CELLS
     if check:
         notebook = with_solutions(notebook)
-    notebook = clean(execute(notebook, scale, timeout=600))
+    try:
+        notebook = clean(execute(notebook, scale, timeout=600, title=source.stem))
+    except (CellExecutionError, CellTimeoutError) as error:
+        return [re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()]
     found = problems(notebook) + (verdicts(notebook) if check else [])
     if check and not too_long:
         found = [
@@ -208,8 +233,10 @@ def build(source: Path, scale: str, check: bool, html: Path | None) -> list[str]
         ]  # the solutions' cells do not count
     if not found and not check:
         nbformat.validate(notebook)
-        with open(source.with_suffix(".ipynb"), "w", encoding="utf-8", newline="\n") as file:
+        unfinished = source.with_suffix(".ipynb.unfinished")
+        with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
             nbformat.write(notebook, file)
+        os.replace(unfinished, source.with_suffix(".ipynb"))
     if html is not None:
         write_html(notebook, html / source.with_suffix(".html").name)
     return found
@@ -234,11 +261,14 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.chapters or known:
         source = known[Path(name).stem]
         started = time.perf_counter()
-        found = build(source, options.scale, options.check, options.html)
-        print(
-            f"{source.stem}: {time.perf_counter() - started:.0f} s at scale {options.scale}",
-            flush=True,
-        )
+        try:
+            found = build(source, options.scale, options.check, options.html)
+        except KeyboardInterrupt:
+            print(f"{source.stem}: interrupted; nothing of it was written", file=sys.stderr)
+            return 130
+        seconds, most = time.perf_counter() - started, MOST_SECONDS.get(options.scale, float("inf"))
+        slow = f": more than the {most} s that a reader should wait" if seconds > most else ""
+        print(f"{source.stem}: {seconds:.0f} s at scale {options.scale}{slow}", flush=True)
         for line in found:
             print(f"  {line}", flush=True)
         failed = failed or bool(found)

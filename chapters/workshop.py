@@ -1,5 +1,5 @@
-"""What every chapter needs besides the library: the scale, the versions, a check for exercises, finite differences, a
-debugger to watch."""
+"""What every chapter needs besides the library: the scale, the versions, a progress bar, a check for exercises, finite
+differences, a debugger to watch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import pdb
 import platform
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
+from tqdm import tqdm
+
+Item = TypeVar("Item")
 
 SCALES = ("smoke", "cpu", "gpu")
 
@@ -35,6 +39,14 @@ def show_versions(scale: str) -> None:
     print(
         f"minillm {minillm.__version__}, NumPy {np.__version__}, Python {platform.python_version()}, scale: {scale}"
     )
+
+
+def progress(items: Iterable[Item], title: str) -> Iterable[Item]:
+    """The items, with a bar that tells how many are done, the rate and the time left, and that goes when all are.
+
+    build.py turns it off (by TQDM_DISABLE): a committed notebook shows results only.
+    """
+    return tqdm(items, title, leave=False)
 
 
 @contextmanager

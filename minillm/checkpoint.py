@@ -166,6 +166,11 @@ def checkpoint_in(folder: str | Path) -> Path:
             inside = find_checkpoint(folder / name)
             if inside is not None:
                 return inside
+        if folder.is_dir() and not (folder / MODEL_FILE).exists():
+            raise CheckpointError(
+                f"no checkpoint in {folder}: neither {MODEL_FILE} and {CONFIG_FILE}, nor a folder best or last with "
+                "them. A run that has just begun writes its first at train.eval_every or train.save_every steps"
+            )
     return _existing(folder)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from . import __version__, commands
 from .config import describe
 from .data import CorpusConfig
+from .engine import ProcessLost
 from .pretrain import PRESETS, SECTIONS
 from .train import TrainingDiverged
 
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as in `minillm generate ... | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except TrainingDiverged as error:
+    except (TrainingDiverged, ProcessLost) as error:
         print(f"minillm: {error}", file=sys.stderr)
         return 1
     except (ValueError, OSError, ImportError, FloatingPointError) as error:

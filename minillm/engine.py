@@ -27,6 +27,10 @@ Model = Any  # a Module with `config` (a dataclass) and, on NumPy, `rng` (the ge
 Batch = tuple[np.ndarray, ...]  # what the model is called with, int64: its inputs (B, T), the targets last
 
 
+class ProcessLost(RuntimeError):
+    """Another process of the job has died, and this one cannot go on without it."""
+
+
 class Batches(Protocol):
     """Training batches for ever, from a position that can be saved: a Batcher, or one around another."""
 

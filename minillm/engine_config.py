@@ -26,8 +26,14 @@ class EngineConfig:
 
 
 def engine_class(config: EngineConfig) -> Any:
-    """What `train` takes as its engine. Raises ImportError where PyTorch is asked for and not installed."""
+    """What `train` takes as its engine. Raises ImportError where PyTorch is asked for and not installed, and ValueError
+    where NumPy is to train in several processes."""
     if config.name == "numpy":
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise ValueError(
+                f"engine 'numpy' trains in one process, and torchrun started {os.environ['WORLD_SIZE']}: give --engine "
+                "torch, or start it without torchrun"
+            )
         if config.threads == 1:
             from .engine import NumpyEngine
 

@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from .data import IGNORE
-from .engine import Batch, Batches, Model, count_targets, peak_memory_gb
+from .engine import Batch, Batches, Model, ProcessLost, count_targets, peak_memory_gb
 from .engine_config import EngineConfig
 from .optim import param_groups
 from .port import allocate, array_of, assign, fill, to_torch, whole
@@ -43,10 +43,6 @@ if TYPE_CHECKING:
 
 FIRST_LOSS_SCALE = 2.0**16  # of fp16; halved by every overflow, doubled after so many steps without one:
 STEPS_TO_GROW = 2000
-
-
-class ProcessLost(RuntimeError):
-    """Another process of the job has died, and this one cannot go on without it."""
 
 
 class TorchEngine:
@@ -176,8 +172,8 @@ class TorchEngine:
             yield
 
     def total_norm(self) -> float:
-        norm = whole(torch.nn.utils.get_total_norm(self.gradients()))
-        return norm.item()
+        with self.lost_peer():
+            return whole(torch.nn.utils.get_total_norm(self.gradients())).item()
 
     def gradients(self) -> list[torch.Tensor]:
         return [p.grad for p in self.names.values() if p.grad is not None]
@@ -250,8 +246,9 @@ class TorchEngine:
                 raise
             raise ProcessLost(
                 f"rank {self.rank} of {self.world_size}: another process of this job has died or cannot be reached, so "
-                "that the job ends here. Its last checkpoint is complete: find out what ended the other process (its "
-                "own message, the system's out-of-memory log), then resume."
+                "that the job ends here. Find out what ended the other process (its own message, the system's "
+                "out-of-memory log), then go on from the last checkpoint with --resume; a checkpoint is never half "
+                "written."
             ) from error
 
     def gauges(self, tokens_per_second: float) -> dict[str, float]:
@@ -273,7 +270,8 @@ class TorchEngine:
     def model_arrays(self) -> dict[str, np.ndarray]:
         if self.rank != 0 and not self.sharded:
             return {}  # rank 0 has everything, and writes
-        return {name: array_of(p) for name, p in self.model.named_parameters()}
+        with self.lost_peer():
+            return {name: array_of(p) for name, p in self.model.named_parameters()}
 
     def optimizer_arrays(self) -> dict[str, np.ndarray]:
         if self.rank != 0 and not self.sharded:
@@ -282,7 +280,8 @@ class TorchEngine:
         for name, p in self.names.items():
             state = self.optimizer.state.get(p, {})
             for key in self.state_names():
-                arrays[f"{name}.{key}"] = array_of(state.get(key, torch.zeros_like(p)))
+                with self.lost_peer():
+                    arrays[f"{name}.{key}"] = array_of(state.get(key, torch.zeros_like(p)))
             arrays[f"{name}.step"] = np.array(int(state.get("step", self.steps)), dtype=np.int64)
         return arrays
 
@@ -304,6 +303,10 @@ class TorchEngine:
         if random is not None:
             self.steps, self.loss_scale = int(random["steps"]), float(random["loss_scale"])
             self.steps_since_overflow = int(random["steps_since_overflow"])
+        with self.lost_peer():
+            self.load_arrays(model, optimizer)
+
+    def load_arrays(self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray]) -> None:
         for name, p in self.model.named_parameters():
             assign(p, torch.from_numpy(model[name]))
         fused = self.optimizer.defaults["fused"]

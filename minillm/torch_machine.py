@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import atexit
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from .engine_config import EngineConfig
 
 LOW_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -41,6 +44,17 @@ def choose_precision(wanted: str, device: torch.device) -> str:
         card = torch.cuda.get_device_name(device)
         raise ValueError(f"precision 'bf16': {card} does not compute in bfloat16. Use 'fp16'.")
     return wanted if wanted != "auto" else "bf16" if bf16 else "fp16"
+
+
+def attention_unavailable_reason(model: Any, engine: EngineConfig) -> str | None:
+    """Why our Triton attention cannot run a model of this config with these settings on this machine, or None."""
+    from .kernels.availability import flash_unavailable_reason
+
+    device = choose_device(engine.device)
+    dtype = LOW_PRECISION.get(choose_precision(engine.precision, device), torch.float32)
+    head_size = getattr(model, "head_features", model.d_model // model.n_heads)
+    q = torch.empty(1, model.n_heads, 1, head_size, dtype=dtype, device=device)
+    return flash_unavailable_reason(q, q, q)
 
 
 def join_processes(device: torch.device) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -132,6 +133,8 @@ def train(
     batcher = run.batches(ObjectiveBatcher(windows, objective))
     n_tokens = run.world_size * config.grad_accumulation * config.batch_size * context  # of the text, in a step
     state = new or restore(out_dir, run, batcher, tokenizer)
+    if run.rank == 0:
+        check_step_size(state, n_tokens)
     evaluation = None
     reason = "finished"
     began = time.perf_counter() - state.seconds
@@ -183,6 +186,17 @@ def train(
                 save(out_dir / "last", run, batcher, state, config, tokenizer)
 
     return TrainResult(reason, state, evaluation, stop.signal)
+
+
+def check_step_size(state: RunState, n_tokens: int) -> None:
+    """Warn where a resumed run will take steps of another number of tokens: it is then not the same training."""
+    before = state.tokens // max(state.step, 1)
+    if before not in (0, n_tokens):
+        warnings.warn(
+            f"the run that goes on here took {before:,} tokens in a step, with these settings and processes it takes "
+            f"{n_tokens:,}. To keep it, change train.batch_size or train.grad_accumulation.",
+            stacklevel=3,
+        )
 
 
 def expected_steps(config: TrainConfig, state: RunState) -> float:

@@ -2,7 +2,7 @@
 
     torchrun --nproc-per-node 2 tests/distributed_worker.py FOLDER train    # ddp and fsdp: new runs, and runs to resume
     torchrun --nproc-per-node 2 tests/distributed_worker.py FOLDER compile  # ddp and fsdp: compiled and recomputed
-    torchrun --nproc-per-node 2 tests/distributed_worker.py FOLDER die      # ddp, until rank 1 is killed
+    torchrun --nproc-per-node 2 tests/distributed_worker.py FOLDER die-fsdp # or die-ddp: until rank 1 is killed
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ def run(folder, out, parallel, engine=TorchEngine, resume=False, **settings) -> 
 
 def main() -> None:
     folder, what = Path(sys.argv[1]), sys.argv[2]
-    if what == "die":
-        run(folder, "killed", "ddp", Dying)
+    if what.startswith("die-"):
+        parallel = what.removeprefix("die-")
+        run(folder, f"killed-{parallel}", parallel, Dying)
         return
     torch.compile = partial(torch.compile, backend="aot_eager")  # inductor would take a minute
     for parallel in PARALLEL:

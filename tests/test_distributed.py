@@ -17,8 +17,8 @@ if not torch.distributed.is_available():
 import distributed_worker as worker  # noqa: E402
 
 from minillm.checkpoint import load_model, read_checkpoint  # noqa: E402
-from minillm.engine import NumpyEngine  # noqa: E402
-from minillm.engine_config import EngineConfig  # noqa: E402
+from minillm.engine import NumpyEngine, ProcessLost  # noqa: E402
+from minillm.engine_config import EngineConfig, engine_class  # noqa: E402
 from minillm.runlog import read_metrics  # noqa: E402
 from minillm.torch_engine import TorchEngine  # noqa: E402
 from minillm.train import train  # noqa: E402
@@ -123,12 +123,44 @@ def test_the_numpy_engine_loads_what_two_processes_wrote(runs):
     np.testing.assert_allclose(model(ids).data, load_model(runs / "one")(ids).data, rtol=1e-4, atol=1e-5)
 
 
-def test_a_killed_process_ends_the_job_and_leaves_a_checkpoint(runs):
-    done = torchrun(runs, "die")
+@pytest.mark.parametrize("parallel", worker.PARALLEL)
+def test_a_killed_process_ends_the_job_and_leaves_a_checkpoint(runs, parallel):
+    done = torchrun(runs, f"die-{parallel}")
     assert done.returncode != 0
     assert "another process of this job has died" in done.stderr  # what rank 0 says
     assert "exitcode: -9" in done.stderr  # what torchrun says of rank 1
-    last = read_checkpoint(runs / "killed" / "last")
-    assert last.state["run"]["step"] == 4
-    train(worker.make_model(), *worker.data(runs), worker.make_config(1), runs / "killed", resume=True, progress=False)
-    assert_same_run(runs / "killed", runs / "one")
+    killed = runs / f"killed-{parallel}"
+    assert read_checkpoint(killed / "last").state["run"]["step"] == 4
+    train(worker.make_model(), *worker.data(runs), worker.make_config(1), killed, resume=True, progress=False)
+    assert_same_run(killed, runs / "one")
+
+
+@pytest.mark.parametrize("call", ["total_norm", "model_arrays", "optimizer_arrays", "batch_loss"])
+def test_a_connection_that_breaks_anywhere_is_named(monkeypatch, call):
+    """The calls that wait for other ranks, one after another, in an engine that believes to be one of two."""
+    engine = TorchEngine(worker.make_model(), worker.make_config(1), EngineConfig(device="cpu"))
+    batch = np.zeros((2, 16), np.int64), np.zeros((2, 16), np.int64)
+    engine.forward_backward([batch])
+    engine.world_size = 2
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:535] Connection closed by peer [127.0.0.1]:1234")
+
+    monkeypatch.setattr("minillm.torch_engine.whole", broken)
+    monkeypatch.setattr("minillm.torch_engine.array_of", broken)
+    monkeypatch.setattr("torch.distributed.all_reduce", broken)
+    with pytest.raises(ProcessLost, match="rank 0 of 2: another process of this job has died"):
+        getattr(engine, call)(*batch if call == "batch_loss" else ())
+
+
+def test_numpy_does_not_train_in_several_processes(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="trains in one process, and torchrun started 2"):
+        engine_class(EngineConfig())
+
+
+def test_a_resumed_run_with_other_steps_warns(runs, tmp_path):
+    shutil.copytree(runs / "new-ddp", tmp_path / "run")
+    config = worker.make_config(2, max_steps=10)  # half the batch, as if there were two processes
+    with pytest.warns(UserWarning, match="took 128 tokens in a step, with these settings and processes it takes 64"):
+        train(worker.make_model(), *worker.data(runs), config, tmp_path / "run", resume=True, progress=False)

@@ -221,6 +221,30 @@ def test_settings_that_do_not_fit_are_refused(made, kind, change, message, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("kind", "engine", "attention", "message"),
+    [
+        ("gpt", "numpy", "triton", "attention = 'triton' runs on PyTorch: give --engine torch"),
+        ("encoder-decoder", "numpy", "sdpa", "attention = 'sdpa' runs on PyTorch: give --engine torch"),
+        ("gpt", "torch", "triton", "attention = 'triton' cannot run here: the tensors are on the CPU"),
+        ("llama", "torch", "triton", "use impl='sdpa'"),
+        ("bert", "torch", "triton", "set TRITON_INTERPRET=1"),
+        ("encoder-decoder", "torch", "triton", "move them to a CUDA device"),
+    ],
+)
+def test_an_attention_that_cannot_run_is_refused_before_anything_is_written(
+    made, kind, engine, attention, message, tmp_path, monkeypatch, capsys
+):
+    if engine == "torch":
+        pytest.importorskip("triton")
+        from minillm.kernels import call
+
+        monkeypatch.setattr(call, "interpreted", lambda: False)  # as without TRITON_INTERPRET
+    change = (f"model.attention={attention}", "engine.device=cpu")
+    assert message in pretrain(made, tmp_path / "run", kind, engine, *change, status=2, capsys=capsys)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_larger_vocabulary_may_be_asked_for(made):
     sections = {"data": {"corpus": "c", "tokenizer": str(made / "tokenizer.json")}, "model": {"vocab_size": 512}}
     sections["model"] |= {"model_type": "bert", "context": 8, "d_model": 8, "n_heads": 1, "d_ff": 8}

@@ -176,6 +176,37 @@ def test_verdicts():
     assert len(build.verdicts(nbformat.v4.new_notebook(cells=bad))) == 3
 
 
+def test_a_cell_that_fails_is_reported_and_the_notebook_stays(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    source = tmp_path / "99_new.py"
+    source.write_text("# %%\nprint('fine')\n\n# %%\n1 / 0\n", encoding="utf-8")
+    source.with_suffix(".ipynb").write_text("as it was", encoding="utf-8")
+    monkeypatch.setattr(build, "sources", lambda: [source])
+    assert build.main(["99_new", "--scale", "smoke"]) == 1
+    printed = capsys.readouterr().out
+    assert "99_new: " in printed and "ZeroDivisionError: division by zero" in printed and "\x1b" not in printed
+    assert source.with_suffix(".ipynb").read_text(encoding="utf-8") == "as it was"
+
+    source.write_text("# %%\nprint('fine')\n", encoding="utf-8")
+    monkeypatch.setitem(build.MOST_SECONDS, "smoke", 0)
+    assert build.main(["99_new", "--scale", "smoke", "--html", str(tmp_path)]) == 0
+    assert "more than the 0 s" in capsys.readouterr().out
+    assert "fine" in source.with_suffix(".ipynb").read_text(encoding="utf-8")
+    page = source.with_suffix(".html").read_text(encoding="utf-8")
+    assert 'name="viewport"' in page and build.PHONE in page
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["99_new.html", "99_new.ipynb", "99_new.py"]
+
+
+def test_an_interrupted_build_says_so(capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build, "build", interrupted)
+    assert build.main(["02_autograd"]) == 130
+    assert "nothing of it was written" in capsys.readouterr().err
+
+
 def test_check_and_scale(monkeypatch, capsys):
     specification = importlib.util.spec_from_file_location("chapters_workshop", CHAPTERS / "workshop.py")
     workshop = importlib.util.module_from_spec(specification)
