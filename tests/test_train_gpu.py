@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,9 +63,19 @@ def test_gpu_script_explains_itself(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="needs bash")
-def test_gpu_script_smoke(tmp_path):
+def test_gpu_script_smoke(tmp_path, monkeypatch):
+    """As on a bare machine: a Python in which minillm is not installed, started in the repository."""
     pytest.importorskip("triton")
-    done = run("bash", BENCH / "gpu.sh", tmp_path / "out", "--smoke")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')  # -S: without what .pth files add
+    python.chmod(0o755)
+    packages = sysconfig.get_path("purelib")
+    monkeypatch.chdir(tmp_path)
+    missing = run(python, "-c", "import minillm", PYTHONPATH=packages)
+    assert "No module named 'minillm'" in missing.stderr
+    monkeypatch.chdir(BENCH.parents[1])
+    packages = os.path.relpath(packages)  # a relative path is one to where the script was started
+    done = run("bash", BENCH / "gpu.sh", tmp_path / "out", "--smoke", PYTHON=str(python), PYTHONPATH=packages)
     assert done.returncode == 0, done.stdout[-3000:]
     assert len(list((tmp_path / "out").iterdir())) == 8
     summary = (tmp_path / "out" / "summary.txt").read_text()

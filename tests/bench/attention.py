@@ -6,8 +6,9 @@
 Peers: `scaled_dot_product_attention` pinned to FLASH and to CUDNN, and the composed reference. A batch holds 16,384
 tokens of model width 2,048 in bfloat16, as in the FlashAttention papers. Forward counts 4·B·H·T²·D operations,
 backward 2.5 times as many, causal half of either. Each round times every implementation once, in turn; medians over
-rounds are compared, and a ratio is the peer's time divided by ours: above 1 means that we are faster. Writes
-attention.json and attention.md to OUT.
+rounds are compared, and a ratio is the peer's time divided by ours: above 1 means that we are faster. An implementation
+that fails, as the reference does where its table of scores does not fit into memory, is named with its error; the
+others are measured. Writes attention.json and attention.md to OUT after every row: an interruption loses nothing.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def attention(name: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, caus
 def prepare(
     name: str, direction: str, tensors: list[torch.Tensor], do: torch.Tensor, causal: bool
 ) -> Callable[[], object]:
-    """A call that does the work to be timed. Raises RuntimeError where the implementation cannot run."""
+    """A call that does the work to be timed; it has run once. Raises what the implementation raises."""
     if direction == "forward":
         with torch.no_grad():
             attention(name, *tensors, causal)
@@ -96,10 +97,16 @@ def interleave(runs: dict[str, Callable[[], object]], rounds: int, device: str) 
 
 
 def errors(names: list[str], tensors: list[torch.Tensor], do: torch.Tensor, direction: str, causal: bool) -> dict:
-    """Largest absolute error of each against float64, on one head of one sequence: of the output, or of a gradient."""
+    """Largest absolute error of each against float64, on one head of one sequence: of the output, or of a gradient.
+
+    Empty where the card's memory is too small for the exact scores.
+    """
     few = [t[:1, :1].detach().clone().requires_grad_() for t in tensors]
     wide = [t.detach().double().requires_grad_() for t in few]
-    exact = results("reference", wide, do[:1, :1].double(), direction, causal)
+    try:
+        exact = results("reference", wide, do[:1, :1].double(), direction, causal)
+    except torch.OutOfMemoryError:
+        return {}
     found = {}
     for name in names:
         got = results(name, few, do[:1, :1], direction, causal)
@@ -121,23 +128,35 @@ def matmul_rate(device: str, size: int, dtype: torch.dtype, rounds: int) -> floa
 
 
 def measure(options: argparse.Namespace, device: str) -> dict:
-    """Run everything; returns what goes into attention.json."""
+    """Run everything and write it, row by row; returns what went into attention.json."""
     dtype = torch.float32 if options.smoke else torch.bfloat16
     tokens, width, rounds = (32, 16, 2) if options.smoke else (16384, 2048, options.rounds)
     lengths = [16, 32] if options.smoke else options.lengths
     head_sizes = [16] if options.smoke else [64, 128]
     rate = matmul_rate(device, 64 if options.smoke else 8192, dtype, rounds)
     print(f"matrix product: {rate:.0f} TFLOP/s", flush=True)
-    rows = []
+    result = {"setting": setting(device, dtype), "smoke": options.smoke, "matmul_tflops": rate, "rows": []}
     for direction in ("forward", "backward"):
         for head_size in head_sizes:
             for causal in (True, False):
                 for length in lengths:
                     row = measure_one(direction, head_size, causal, length, tokens, width, dtype, rounds, device)
                     row["matmul_share"] = row["tflops"].get("fast", 0.0) / rate
-                    rows.append(row)
+                    result["rows"].append(row)
                     print(line(row), flush=True)
-    return {"setting": setting(device, dtype), "smoke": options.smoke, "matmul_tflops": rate, "rows": rows}
+                    write(result, options.out)
+    return result
+
+
+def write(result: dict, out: Path) -> None:
+    """attention.json and attention.md, each whole or not at all."""
+    rate = f"TFLOP/s, larger is better; {result['matmul_tflops']:.0f} for a matrix product"
+    lines = [json.dumps(result["setting"]), "", rate, "", HEAD, *(line(row) for row in result["rows"])]
+    table = "\n".join(lines) + "\n\n" + summary(result) + "\n"
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in (("attention.json", json.dumps(result, indent=1) + "\n"), ("attention.md", table)):
+        (out / f".{name}").write_text(text)
+        (out / f".{name}").replace(out / name)
 
 
 def measure_one(
@@ -155,13 +174,14 @@ def measure_one(
     shape = (max(1, tokens // length), length, width // head_size, head_size)
     tensors = [torch.randn(shape, device=device, dtype=dtype).transpose(1, 2).requires_grad_() for _ in range(3)]
     do = torch.randn(shape, device=device, dtype=dtype).transpose(1, 2)
-    names = ["fast", "simple", *PEERS] + (["reference"] if length <= 2048 else [])
     runs, refused = {}, {}
-    for name in names:
+    for name in ("fast", "simple", *PEERS, "reference"):
         try:
             runs[name] = prepare(name, direction, tensors, do, causal)
-        except RuntimeError as problem:  # includes out of memory; the others are still measured
-            refused[name] = str(problem).strip().splitlines()[0][:200]
+        except Exception as problem:  # no kernel, out of memory, a compiler's error: the others are still measured
+            refused[name] = f"{type(problem).__name__}: {' '.join(str(problem).split())[:200]}"
+        if device == "cuda" and name in refused:
+            torch.cuda.empty_cache()
     times = interleave(runs, rounds, device)
     work = (
         4
@@ -180,7 +200,7 @@ def measure_one(
         "ms": times,
         "tflops": {name: work / ms / 1e9 for name, ms in times.items()},
         "ratio": {name: ms / times["fast"] for name, ms in times.items() if "fast" in times and name != "fast"},
-        "error": errors(list(runs), tensors, do, direction, causal) if length <= 4096 else {},
+        "error": errors(list(runs), tensors, do, direction, causal),
         "refused": refused,
     }
 
@@ -228,8 +248,12 @@ def summary(result: dict) -> str:
         ]  # fmt: skip
         measured = f"{min(ratios):.2f} | {statistics.median(ratios):.2f}" if ratios else "not measured | -"
         lines.append(f"| {direction} D{head_size} against {peer} | {measured} | {least:.2f} | {goal:.2f} |")
-    refused = {f"{name}: {why}" for row in result["rows"] for name, why in row["refused"].items()}
-    return "\n".join(lines + sorted(refused))
+    refused: dict[str, list[str]] = {}
+    for row in result["rows"]:
+        for name, why in row["refused"].items():
+            refused.setdefault(name, []).append(f"{row['direction']} D{row['head_size']} T{row['length']}: {why}")
+    lines += [f"{name} did not run in {len(found)} rows, first {found[0]}" for name, found in refused.items()]
+    return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -247,12 +271,6 @@ def main(arguments: list[str] | None = None) -> None:
             parser.error("no CUDA device: nothing can be measured here (--smoke tries the code out)")
         os.environ["TRITON_INTERPRET"] = "1"  # read when minillm.kernels imports triton, below
     result = measure(options, device)
-    rate = f"TFLOP/s, larger is better; {result['matmul_tflops']:.0f} for a matrix product"
-    lines = [json.dumps(result["setting"]), "", rate, "", HEAD, *(line(row) for row in result["rows"])]
-    table = "\n".join(lines) + "\n\n" + summary(result) + "\n"
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "attention.json").write_text(json.dumps(result, indent=1) + "\n")
-    (options.out / "attention.md").write_text(table)
     print(f"\n{json.dumps(result['setting'])}\n{summary(result)}")
     if options.smoke:
         print("smoke run: these times mean nothing")

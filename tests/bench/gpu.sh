@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one command: the `gpu` tests, the attention benchmark, the training benchmark, and a
-# ten-minute training run of GPT-2 124M on the Python source of this environment. Short tables come last.
+# Everything that needs a GPU, in one command: the tests of the kernels (compiled here, elsewhere in the interpreter) and
+# all others that are marked `gpu`, the attention benchmark, the training benchmark, and a ten-minute training run of
+# GPT-2 124M on the Python source of this environment. Short tables come last.
 #
-#     tests/bench/gpu.sh OUT                      # all four stages, about half an hour on an H100 or H200
+#     tests/bench/gpu.sh OUT                      # all four stages
 #     tests/bench/gpu.sh OUT attention training   # some stages: tests, attention, training, run
 #     tests/bench/gpu.sh OUT --smoke              # the same commands at toy sizes on any machine; times mean nothing
 #
@@ -13,15 +14,16 @@
 # run_sample.txt. Nothing is installed and nothing is written to the repository. Python must have torch, triton, numpy,
 # regex, safetensors and tqdm (and pytest and hypothesis for the tests); what a machine lacks can travel as wheels:
 # unpack them into a folder and put that folder on PYTHONPATH. Where a command may run for a limited time only, give each
-# stage a command of its own: `tests` and `attention` take some minutes each, `training` about eight, `run` RUN_SECONDS
-# and some four minutes for corpus, tokenizer and compilation.
+# stage a command of its own: `run` takes RUN_SECONDS and some minutes for corpus, tokenizer and compilation.
 
 set -uo pipefail
-[ $# -ge 1 ] || { sed -n '2,19p' "$0" | sed 's/^# \{0,1\}//'; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,18p' "$0" | sed 's/^# \{0,1\}//'; exit 2; }
+absolute() { case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac }
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 out=$1; shift
 mkdir -p "$out"; out=$(cd "$out" && pwd)
 python=${PYTHON:-python3}
+case $python in */*) python=$(absolute "$python") ;; esac
 smoke=""; stages=""
 for word in "$@"; do
     case $word in
@@ -32,10 +34,14 @@ for word in "$@"; do
 done
 stages=${stages:-tests attention training run}
 
-# minillm.kernels lies in kernels/: a folder of links makes both importable without an installation.
+# minillm.kernels lies in kernels/: a folder of links makes both importable without an installation. Python puts the
+# folder that it is started in before PYTHONPATH, so all is started there and not in the repository.
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 mkdir "$work/minillm"; ln -s "$repo"/minillm/* "$work/minillm/"; ln -sfn "$repo/kernels" "$work/minillm/kernels"
-export PYTHONPATH="$work${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+path=$work; IFS=:
+for folder in ${PYTHONPATH:-}; do path=$path:$(absolute "$folder"); done
+unset IFS; cd "$work" || exit 1
+export PYTHONPATH="$path" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 log=$out/log.txt; : >"$log"
 
 "$python" - >"$work/machine.txt" 2>&1 <<'PY'
@@ -65,9 +71,12 @@ stage() { # stage NAME COMMAND...: run it into the log; go on if it fails
 }
 
 gpu_tests() { # warnings are no errors here: another torch version warns of other things
-    cd "$repo" && "$python" -m pytest tests -m gpu -q -W default -p no:cacheprovider | tee "$work/tests.txt"
-    local status=${PIPESTATUS[0]}
-    [ "$status" -eq 0 ] || { [ -n "$smoke" ] && [ "$status" -eq 5 ]; }
+    local which="not long" workers=0
+    "$python" -c "import xdist" 2>>"$log" && workers=8 # most of the time goes into compiling, on the CPU
+    [ -n "$smoke" ] && { which=gpu; workers=0; }
+    "$python" -m pytest -c "$repo/pyproject.toml" --rootdir "$repo" "$repo/tests/kernels" "$repo/tests/test_train_gpu.py" \
+        -m "$which" -q -W default -p no:cacheprovider $([ $workers -gt 0 ] && echo "-n $workers") | tee "$work/tests.txt"
+    return "${PIPESTATUS[0]}"
 }
 
 pretrain_until_it_fits() { # with half the batch, and twice the accumulation, as long as the card's memory is too small

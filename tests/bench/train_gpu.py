@@ -13,7 +13,8 @@ others hold. MFU counts causal attention as half (minillm/sizes.py) and takes th
 
 The overlay trains one model three times from the same weights on the same batches: with Triton's attention, with
 PyTorch's, and with PyTorch's again, since its backward pass is not deterministic: the gap between the last two is what
-the gap between the first two has to be compared with. Writes train.json and train.md to OUT.
+the gap between the first two has to be compared with. Writes train.json and train.md to OUT when the rows are measured,
+and again with the overlay. A row that fails is named with its error; the others are measured.
 """
 
 from __future__ import annotations
@@ -152,8 +153,8 @@ def measure(options: argparse.Namespace, config: GPTConfig, device: torch.device
         try:
             step = make()
             losses = [step(batch) for _ in range(options.warmup)]
-        except (RuntimeError, torch.cuda.OutOfMemoryError) as error:
-            rows[name] = {"refused": str(error).split("\n")[0][:300]}
+        except Exception as error:  # out of memory, a compiler's error: the others are still measured
+            rows[name] = {"refused": reason(error)}
             if device.type == "cuda":
                 torch.cuda.empty_cache()
             continue
@@ -180,6 +181,10 @@ def measure(options: argparse.Namespace, config: GPTConfig, device: torch.device
             row["tokens_per_second"] = n_tokens / statistics.median(row["seconds_per_step"])
             row["mfu"] = flops * row["tokens_per_second"] / peak_rate if peak_rate else None
     return rows
+
+
+def reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def pin(array: np.ndarray, device: torch.device) -> np.ndarray:
@@ -212,8 +217,8 @@ def overlay(options: argparse.Namespace, config: GPTConfig, device: torch.device
         try:
             step = our_step(replace(config, attention=attention), settings, options.overlay_batch)
             losses[name] = [step(batches.next()) for _ in range(options.overlay)]
-        except RuntimeError as error:
-            return {"refused": f"{name}: {str(error)[:300]}"}
+        except Exception as error:
+            return {"refused": f"{name}: {reason(error)}"}
         print(f"overlay, {name}: {losses[name][0]:.4f} -> {losses[name][-1]:.4f}", flush=True)
     last = slice(-max(1, options.overlay // 10), None)
 
@@ -281,6 +286,14 @@ def report(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def write(result: dict[str, Any], out: Path) -> None:
+    """train.json and train.md, each whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in (("train.json", json.dumps(result)), ("train.md", report(result))):
+        (out / f".{name}").write_text(text + "\n")
+        (out / f".{name}").replace(out / name)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for train.json and train.md")
@@ -318,13 +331,11 @@ def main(arguments: list[str] | None = None) -> None:
         "smoke": options.smoke,
     }
     result: dict[str, Any] = {"setting": setting, "rows": measure(options, config, device, precision)}
+    write(result, options.out)
     if options.overlay:
         result["overlay"] = overlay(options, config, device, precision)
-    text = report(result)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "train.json").write_text(json.dumps(result) + "\n")
-    (options.out / "train.md").write_text(text + "\n")
-    print("\n" + text)
+        write(result, options.out)
+    print("\n" + report(result))
     if options.smoke:
         print("smoke run: these times mean nothing")
 
