@@ -2,6 +2,7 @@
 
     torchrun --nproc-per-node 2 tests/distributed_worker.py FOLDER train    # ddp and fsdp: new runs, and runs to resume
     torchrun --nproc-per-node 2 tests/distributed_worker.py FOLDER compile  # ddp and fsdp: compiled and recomputed
+    torchrun --nproc-per-node 2 tests/distributed_worker.py FOLDER triton   # ddp and fsdp: our attention, interpreted
     torchrun --nproc-per-node 2 tests/distributed_worker.py FOLDER die-fsdp # or die-ddp: until rank 1 is killed
 """
 
@@ -53,8 +54,8 @@ def data(folder: Path) -> tuple[TokenDataset, TokenDataset]:
     return TokenDataset(folder / "train.bin"), TokenDataset(folder / "val.bin")
 
 
-def make_model() -> GPT:
-    config = GPTConfig(vocab_size=257, context=16, n_layers=2, n_heads=2, d_model=16)
+def make_model(attention: str = "auto") -> GPT:
+    config = GPTConfig(vocab_size=257, context=16, n_layers=2, n_heads=2, d_model=16, attention=attention)
     return GPT(config, np.random.default_rng(0)).to(np.float64)
 
 
@@ -73,10 +74,10 @@ class Dying(TorchEngine):
         return super().forward_backward(micro_batches)
 
 
-def run(folder, out, parallel, engine=TorchEngine, resume=False, **settings) -> None:
+def run(folder, out, parallel, engine=TorchEngine, resume=False, attention="auto", **settings) -> None:
     made = partial(engine, settings=EngineConfig(parallel=parallel, device="cpu", **settings))
     config = make_config(int(os.environ["WORLD_SIZE"]))
-    train(make_model(), *data(folder), config, folder / out, engine=made, resume=resume, progress=False)
+    train(make_model(attention), *data(folder), config, folder / out, engine=made, resume=resume, progress=False)
 
 
 def main() -> None:
@@ -89,6 +90,8 @@ def main() -> None:
     for parallel in PARALLEL:
         if what == "compile":
             run(folder, f"compiled-{parallel}", parallel, compile="on", recompute=True)
+        elif what == "triton":
+            run(folder, f"triton-{parallel}", parallel, attention="triton")
         else:
             run(folder, f"new-{parallel}", parallel)
             run(folder, f"resumed-{parallel}", parallel, resume=True)

@@ -1,5 +1,6 @@
 """Two processes under torchrun, on the CPU (gloo), against one: the same losses and checkpoints; one process killed."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -100,6 +101,18 @@ def test_two_processes_compiled_equal_one(runs):
     assert done.returncode == 0, done.stderr[-3000:]
     for parallel in worker.PARALLEL:
         assert_same_run(runs / f"compiled-{parallel}", runs / "one")
+
+
+def test_our_attention_in_two_processes(runs, monkeypatch):
+    """Triton's kernels, in the interpreter, on parameters that FSDP shards and gathers and DDP copies."""
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    done = torchrun(runs, "triton")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for parallel in worker.PARALLEL:
+        config = json.loads((runs / f"triton-{parallel}" / "last" / "config.json").read_text())
+        assert config["attention"] == "triton"
+        np.testing.assert_allclose(losses(runs / f"triton-{parallel}"), losses(runs / "one"), rtol=1e-6)
 
 
 @pytest.mark.parametrize("parallel", worker.PARALLEL)

@@ -28,14 +28,15 @@ def model_and_batch(dtype=np.float64, **changes):
     return GPT(config, np.random.default_rng(0)).to(dtype), ids, targets
 
 
-def train_both(model, ported, ids, targets, steps, tolerance):
-    """`steps` of AdamW on each engine; the losses, and each gradient, stay within `tolerance`."""
+def train_both(model, ported, ids, targets, steps, tolerance, gradients=100):
+    """`steps` of AdamW on each engine; the losses, each gradient of the first `gradients` steps, and in the end each
+    parameter (10 times), stay within `tolerance`."""
     ours = AdamW(param_groups(model, 0.1), lr=1e-3)
     theirs = torch.optim.AdamW(param_groups(ported, 0.1), lr=1e-3)
     t_ids, t_targets = torch.tensor(ids), torch.tensor(targets)
     parameters = dict(ported.named_parameters())
     first = None
-    for _ in range(steps):
+    for step in range(steps):
         model.zero_grad()
         ported.zero_grad()
         loss, t_loss = model(ids, targets), ported(t_ids, t_targets)
@@ -45,7 +46,8 @@ def train_both(model, ported, ids, targets, steps, tolerance):
         assert abs(loss.item() - t_loss.item()) < tolerance
         for name, p in model.named_parameters():
             scale = max(1.0, np.abs(p.grad).max())
-            assert np.abs(p.grad - parameters[name].grad.numpy()).max() < tolerance * scale, name
+            gap = np.abs(p.grad - parameters[name].grad.numpy()).max()
+            assert gap < tolerance * scale or step >= gradients, (step, name, gap)
         ours.step()
         theirs.step()
     assert loss.item() < first - 0.3 or steps < 50  # it learned
@@ -62,9 +64,11 @@ def test_100_steps_in_float64(attention):
     train_both(model, ported, ids, targets, steps=100, tolerance=1e-10)
 
 
-def test_steps_in_float32():
+def test_100_steps_in_float32():
+    """Gradients for half of them only: by then rounding has moved the parameters apart by 2e-5, and the gradients are
+    those of two different places."""
     model, ids, targets = model_and_batch(np.float32)
-    train_both(model, to_torch(model), ids, targets, steps=20, tolerance=1e-5)
+    train_both(model, to_torch(model), ids, targets, steps=100, tolerance=1e-5, gradients=50)
 
 
 def test_dropout_with_the_same_masks(monkeypatch):
