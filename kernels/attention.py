@@ -20,6 +20,7 @@ _IMPLEMENTATIONS = {  # forward, backward
     "simple": (flash_simple.forward, flash_simple.backward),
     "fast": (flash_fast.forward, flash_fast_backward.backward),
 }
+_GRID_LIMIT = 65_535  # programs along the second and the third axis of a launch (CUDA programming guide)
 
 
 def flash_attention(
@@ -56,8 +57,8 @@ def flash_attention(
     impl: "fast", or "simple" for the kernel that is easy to read.
 
     A query that sees no key gives zeros, and zero gradients. Deterministic, forward and backward.
-    Raises ValueError for shapes or options that contradict each other, RuntimeError where Triton cannot run (see
-    `flash_unavailable_reason`).
+    Raises ValueError for shapes or options that contradict each other and for more than 65,535 sequences, RuntimeError
+    where Triton cannot run (see `flash_unavailable_reason`).
     """
     if impl not in _IMPLEMENTATIONS:
         raise ValueError(f"flash_attention: impl is {impl!r}; use one of {sorted(_IMPLEMENTATIONS)}")
@@ -76,6 +77,12 @@ def flash_attention(
     seed_tensor = _seed_tensor(seed, q.device) if dropout_p > 0 else None
     cu_q, cu_k = _check_packing(q, k, cu_seqlens, mask, key_padding_mask)
     full_mask = _merge_masks(q, k, mask, key_padding_mask)
+    sequences = q.shape[0] if cu_q is None else cu_q.shape[0] - 1
+    if max(sequences, q.shape[1]) > _GRID_LIMIT:
+        raise ValueError(
+            f"flash_attention: {sequences} sequences, {q.shape[1]} heads; a GPU takes up to {_GRID_LIMIT} of each at "
+            "once: split the batch"
+        )
     max_q = max_k = 0
     if cu_q is not None:
         max_q = q.shape[2] if max_seqlen is None else max_seqlen

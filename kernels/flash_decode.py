@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .call import Call, accumulator_dtype, empty_token_major
+from .call import Call, accumulator_dtype, empty_token_major, rows_are_aligned
 from .configs import Config, lookup
 from .tiles import LOG2E, LOWEST, load_tile
 
@@ -27,8 +27,8 @@ _MOST_PARTS = 64
 def decode_kernel(q, k, v, parts, part_m, part_l, mask, q_strides, k_strides, v_strides, mask_strides,
                   first_key, n_keys, keys_per_part, H,
                   GROUP: tl.constexpr, SCALE: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
-                  COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr,
-                  BLOCK_N: tl.constexpr):  # fmt: skip
+                  COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, ALIGNED: tl.constexpr,
+                  ROWS: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """One program: the queries of the GROUP heads that share a key head, over one part of the keys.
 
     Writes the sums without dividing: parts (B, H, n_parts, D), part_m and part_l (B, H, n_parts).
@@ -37,7 +37,7 @@ def decode_kernel(q, k, v, parts, part_m, part_l, mask, q_strides, k_strides, v_
     q += row * q_strides[0] + h_kv * GROUP * q_strides[1]
     k += row * k_strides[0] + h_kv * k_strides[1]
     v += row * v_strides[0] + h_kv * v_strides[1]
-    q_tile = load_tile(q, 0, GROUP, q_strides[1], ROWS, D, BLOCK_D, COMPUTE, True)  # (heads, D)
+    q_tile = load_tile(q, 0, GROUP, q_strides[1], ROWS, D, BLOCK_D, COMPUTE, True, ALIGNED)  # (heads, D)
     m = tl.zeros((ROWS,), dtype=ACC) + LOWEST
     l = tl.zeros((ROWS,), dtype=ACC)
     acc = tl.zeros((ROWS, BLOCK_D), dtype=ACC)
@@ -45,8 +45,8 @@ def decode_kernel(q, k, v, parts, part_m, part_l, mask, q_strides, k_strides, v_
     last = tl.minimum(n_keys, first + keys_per_part)
     for n0 in range(first, last, BLOCK_N):
         j = n0 + tl.arange(0, BLOCK_N)
-        k_tile = load_tile(k, n0, last, k_strides[2], BLOCK_N, D, BLOCK_D, COMPUTE, True)
-        v_tile = load_tile(v, n0, last, v_strides[2], BLOCK_N, D, BLOCK_D, COMPUTE, True)
+        k_tile = load_tile(k, n0, last, k_strides[2], BLOCK_N, D, BLOCK_D, COMPUTE, True, ALIGNED)
+        v_tile = load_tile(v, n0, last, v_strides[2], BLOCK_N, D, BLOCK_D, COMPUTE, True, ALIGNED)
         keep = j < last
         if mask is not None:
             at = mask + row * mask_strides[0] + j.to(tl.int64) * mask_strides[3]
@@ -121,7 +121,7 @@ def launch(
     part_m, part_l = torch.empty(batch, heads, n_parts, **sums), torch.empty(batch, heads, n_parts, **sums)
     decode_kernel[n_parts, kv_heads, batch](
         q, k, v, parts, part_m, part_l, q_strides=q.stride(), k_strides=k.stride(), v_strides=v.stride(),
-        first_key=first_key, n_keys=n_keys, keys_per_part=keys_per_part,
+        first_key=first_key, n_keys=n_keys, keys_per_part=keys_per_part, ALIGNED=rows_are_aligned(q, k, v),
         ROWS=max(16, triton.next_power_of_2(heads // kv_heads)), BLOCK_N=config.block_n,
         num_warps=config.num_warps, num_stages=config.num_stages, **reading, **both,
     )  # fmt: skip

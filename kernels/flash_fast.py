@@ -71,11 +71,11 @@ def attend(acc, l, m, q_tile, k, v, first, last, i, head, seed, q_len, k_len, le
            k_stride, v_stride, EDGE: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr,
            MASK_PER_KEY: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr, D: tl.constexpr,
            BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
-           BLOCK_N: tl.constexpr):  # fmt: skip
+           ALIGNED: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """The online softmax over the blocks of keys first .. last-1: the new (acc, l, m). See `flash_simple.py`."""
     for n0 in range(first, last, BLOCK_N):
         j = n0 + tl.arange(0, BLOCK_N)
-        k_tile = load_tile(k, n0, k_len, k_stride, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE)
+        k_tile = load_tile(k, n0, k_len, k_stride, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
         s = tl.dot(q_tile, tl.trans(k_tile), out_dtype=ACC, input_precision=PRECISION)  # (M, N), not scaled
         s = hide(s, i[:, None], j[None, :], q_len, k_len, left, right, mask, mask_strides,
                  EDGE, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY)  # fmt: skip
@@ -86,7 +86,7 @@ def attend(acc, l, m, q_tile, k, v, first, last, i, head, seed, q_len, k_len, le
         if DROPOUT > 0:  # kept probabilities grow by 1 / (1 - DROPOUT), once, at the end
             p = tl.where(dropout_keep(tl.load(seed), head, i, n0, BLOCK_N, DROPOUT), p, 0.0)
         acc = acc * alpha[:, None]
-        v_tile = load_tile(v, n0, k_len, v_stride, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE)
+        v_tile = load_tile(v, n0, k_len, v_stride, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
         acc = tl.dot(p.to(COMPUTE), v_tile, acc, out_dtype=ACC, input_precision=PRECISION)  # (M, D)
         m = m_new
     return acc, l, m
@@ -97,8 +97,9 @@ def fast_forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed,
                         q_strides, k_strides, v_strides, out_strides, mask_strides, Tq, Tk, left, right, H,
                         GROUP: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr, D: tl.constexpr,
                         BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
-                        HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr,
-                        RAGGED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+                        ALIGNED: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr,
+                        MASK_PER_KEY: tl.constexpr, RAGGED: tl.constexpr, BLOCK_M: tl.constexpr,
+                        BLOCK_N: tl.constexpr):  # fmt: skip
     """One program: BLOCK_M queries of one head of one sequence, over all the keys that they see."""
     block = tl.program_id(0)
     if HAS_RIGHT:
@@ -115,7 +116,7 @@ def fast_forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed,
         mask += row * mask_strides[0] + h * mask_strides[1]
     i = m0 + tl.arange(0, BLOCK_M)
 
-    q_tile = load_tile(q, m0, q_len, q_strides[2], BLOCK_M, D, BLOCK_D, COMPUTE, True)
+    q_tile = load_tile(q, m0, q_len, q_strides[2], BLOCK_M, D, BLOCK_D, COMPUTE, True, ALIGNED)
     m = tl.zeros((BLOCK_M,), dtype=ACC) + LOWEST
     l = tl.zeros((BLOCK_M,), dtype=ACC)
     acc = tl.zeros((BLOCK_M, BLOCK_D), dtype=ACC)
@@ -131,14 +132,14 @@ def fast_forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed,
     if HAS_LEFT:
         acc, l, m = attend(acc, l, m, q_tile, k, v, first, a, i, z * H + h, seed, q_len, k_len, left, right,
                            mask, mask_strides, k_strides[2], v_strides[2], True, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY,
-                           SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, BLOCK_N)  # fmt: skip
+                           SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_N)  # fmt: skip
     acc, l, m = attend(acc, l, m, q_tile, k, v, a, b, i, z * H + h, seed, q_len, k_len, left, right,
                        mask, mask_strides, k_strides[2], v_strides[2], False, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY,
-                       SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, BLOCK_N)  # fmt: skip
+                       SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_N)  # fmt: skip
     if HAS_RIGHT or RAGGED:
         acc, l, m = attend(acc, l, m, q_tile, k, v, b, last, i, z * H + h, seed, q_len, k_len, left, right,
                            mask, mask_strides, k_strides[2], v_strides[2], True, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY,
-                           SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, BLOCK_N)  # fmt: skip
+                           SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_N)  # fmt: skip
 
     seen = tl.where(l > 0, l, 1.0)
     acc = acc / (seen * (1 - DROPOUT))[:, None]
@@ -166,6 +167,6 @@ def launch_forward(
     fast_forward_kernel[grid](
         q, k, v, out, lse, q_strides=q.stride(), k_strides=k.stride(), v_strides=v.stride(), out_strides=out.stride(),
         RAGGED=call.cu_q is not None or k.shape[2] % config.block_n != 0,
-        **call.kernel_arguments(q, k), **call.fast_arguments(), **config.launch_arguments(),
+        **call.kernel_arguments(q, k), **call.fast_arguments(q, k, v), **config.launch_arguments(),
     )  # fmt: skip
     return out.to(q.dtype), lse

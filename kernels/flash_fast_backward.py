@@ -39,12 +39,13 @@ def gather_dkdv(dk_acc, dv_acc, k_tile, v_tile, q, do, lse, delta, first, last, 
                 left, right, mask, mask_strides, q_stride, do_stride, EDGE: tl.constexpr, HAS_LEFT: tl.constexpr,
                 HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr,
                 D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr,
-                PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+                PRECISION: tl.constexpr, ALIGNED: tl.constexpr, BLOCK_M: tl.constexpr,
+                BLOCK_N: tl.constexpr):  # fmt: skip
     """Add what the blocks of queries first .. last-1 contribute: the new (dk_acc, dv_acc), not yet scaled."""
     j = n0 + tl.arange(0, BLOCK_N)
     for m0 in range(first, last, BLOCK_M):
         i = m0 + tl.arange(0, BLOCK_M)
-        q_tile = load_tile(q, m0, q_len, q_stride, BLOCK_M, D, BLOCK_D, COMPUTE, EDGE)
+        q_tile = load_tile(q, m0, q_len, q_stride, BLOCK_M, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
         if EDGE:  # rows past the last query: lse = +inf makes their probabilities 0
             log_sum = tl.load(lse + i, mask=i < q_len, other=float("inf"))
             d_row = tl.load(delta + i, mask=i < q_len, other=0.0)
@@ -55,7 +56,7 @@ def gather_dkdv(dk_acc, dv_acc, k_tile, v_tile, q, do, lse, delta, first, last, 
         s = hide(s, i[None, :], j[:, None], q_len, k_len, left, right, mask, mask_strides,
                  EDGE, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY)  # fmt: skip
         p = tl.exp2(s * (SCALE * LOG2E) - log_sum[None, :])  # Pᵀ (N, M)
-        do_tile = load_tile(do, m0, q_len, do_stride, BLOCK_M, D, BLOCK_D, COMPUTE, EDGE)
+        do_tile = load_tile(do, m0, q_len, do_stride, BLOCK_M, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
         p_kept = p
         if DROPOUT > 0:
             keep = tl.trans(dropout_keep(tl.load(seed), head, i, n0, BLOCK_N, DROPOUT))
@@ -75,8 +76,9 @@ def fast_dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
                      Tq, Tk, left, right, H,
                      GROUP: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr, D: tl.constexpr,
                      BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
-                     HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr,
-                     RAGGED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+                     ALIGNED: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr,
+                     MASK_PER_KEY: tl.constexpr, RAGGED: tl.constexpr, BLOCK_M: tl.constexpr,
+                     BLOCK_N: tl.constexpr):  # fmt: skip
     """One program: dk and dv of BLOCK_N keys, over the queries that see them, in all heads that share the keys."""
     n0, h_kv, z = tl.program_id(0) * BLOCK_N, tl.program_id(1).to(tl.int64), tl.program_id(2)
     row, q_start, q_len = locate(z, cu_q, Tq)
@@ -85,8 +87,8 @@ def fast_dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
         return
     k += row * k_strides[0] + h_kv * k_strides[1] + k_start * k_strides[2]
     v += row * v_strides[0] + h_kv * v_strides[1] + k_start * v_strides[2]
-    k_tile = load_tile(k, n0, k_len, k_strides[2], BLOCK_N, D, BLOCK_D, COMPUTE, True)
-    v_tile = load_tile(v, n0, k_len, v_strides[2], BLOCK_N, D, BLOCK_D, COMPUTE, True)
+    k_tile = load_tile(k, n0, k_len, k_strides[2], BLOCK_N, D, BLOCK_D, COMPUTE, True, ALIGNED)
+    v_tile = load_tile(v, n0, k_len, v_strides[2], BLOCK_N, D, BLOCK_D, COMPUTE, True, ALIGNED)
     dk_acc = tl.zeros((BLOCK_N, BLOCK_D), dtype=ACC)
     dv_acc = tl.zeros((BLOCK_N, BLOCK_D), dtype=ACC)
 
@@ -111,18 +113,18 @@ def fast_dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
             dk_acc, dv_acc = gather_dkdv(
                 dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse_head, delta_head, first, a, n0, z * H + h, seed,
                 q_len, k_len, left, right, mask_head, mask_strides, q_strides[2], do_strides[2], True, HAS_LEFT,
-                HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, BLOCK_M, BLOCK_N,
+                HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_M, BLOCK_N,
             )  # fmt: skip
         dk_acc, dv_acc = gather_dkdv(
             dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse_head, delta_head, a, b, n0, z * H + h, seed,
             q_len, k_len, left, right, mask_head, mask_strides, q_strides[2], do_strides[2], False, HAS_LEFT,
-            HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, BLOCK_M, BLOCK_N,
+            HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_M, BLOCK_N,
         )  # fmt: skip
         if HAS_LEFT or RAGGED:
             dk_acc, dv_acc = gather_dkdv(
                 dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse_head, delta_head, b, last, n0, z * H + h, seed,
                 q_len, k_len, left, right, mask_head, mask_strides, q_strides[2], do_strides[2], True, HAS_LEFT,
-                HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, BLOCK_M, BLOCK_N,
+                HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_M, BLOCK_N,
             )  # fmt: skip
 
     dk += row * dk_strides[0] + h_kv * dk_strides[1] + k_start * dk_strides[2]
@@ -136,12 +138,12 @@ def gather_dq(acc, q_tile, do_tile, log_sum, d_row, k, v, first, last, i, head, 
               mask, mask_strides, k_stride, v_stride, EDGE: tl.constexpr, HAS_LEFT: tl.constexpr,
               HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr,
               D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr,
-              PRECISION: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+              PRECISION: tl.constexpr, ALIGNED: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """Add what the blocks of keys first .. last-1 contribute: the new acc = Σ dS k, not yet scaled."""
     for n0 in range(first, last, BLOCK_N):
         j = n0 + tl.arange(0, BLOCK_N)
-        k_tile = load_tile(k, n0, k_len, k_stride, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE)
-        v_tile = load_tile(v, n0, k_len, v_stride, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE)
+        k_tile = load_tile(k, n0, k_len, k_stride, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
+        v_tile = load_tile(v, n0, k_len, v_stride, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
         s = tl.dot(q_tile, tl.trans(k_tile), out_dtype=ACC, input_precision=PRECISION)  # (M, N), not scaled
         s = hide(s, i[:, None], j[None, :], q_len, k_len, left, right, mask, mask_strides,
                  EDGE, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY)  # fmt: skip
@@ -159,8 +161,9 @@ def fast_dq_kernel(q, k, v, do, dq, lse, delta, mask, cu_q, cu_k, seed,
                    q_strides, k_strides, v_strides, do_strides, dq_strides, mask_strides, Tq, Tk, left, right, H,
                    GROUP: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr, D: tl.constexpr,
                    BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
-                   HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr,
-                   RAGGED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+                   ALIGNED: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr,
+                   MASK_PER_KEY: tl.constexpr, RAGGED: tl.constexpr, BLOCK_M: tl.constexpr,
+                   BLOCK_N: tl.constexpr):  # fmt: skip
     """One program: dq of BLOCK_M queries, over the same keys as in the forward kernel."""
     block = tl.program_id(0)
     if HAS_RIGHT:
@@ -179,8 +182,8 @@ def fast_dq_kernel(q, k, v, do, dq, lse, delta, mask, cu_q, cu_k, seed,
     i = m0 + tl.arange(0, BLOCK_M)
     per_row = (row * H + h) * Tq + q_start + i
 
-    q_tile = load_tile(q, m0, q_len, q_strides[2], BLOCK_M, D, BLOCK_D, COMPUTE, True)
-    do_tile = load_tile(do, m0, q_len, do_strides[2], BLOCK_M, D, BLOCK_D, COMPUTE, True)
+    q_tile = load_tile(q, m0, q_len, q_strides[2], BLOCK_M, D, BLOCK_D, COMPUTE, True, ALIGNED)
+    do_tile = load_tile(do, m0, q_len, do_strides[2], BLOCK_M, D, BLOCK_D, COMPUTE, True, ALIGNED)
     log_sum = tl.load(lse + per_row, mask=i < q_len, other=float("inf"))
     d_row = tl.load(delta + per_row, mask=i < q_len, other=0.0)
     acc = tl.zeros((BLOCK_M, BLOCK_D), dtype=ACC)
@@ -196,14 +199,16 @@ def fast_dq_kernel(q, k, v, do, dq, lse, delta, mask, cu_q, cu_k, seed,
     if HAS_LEFT:
         acc = gather_dq(acc, q_tile, do_tile, log_sum, d_row, k, v, first, a, i, z * H + h, seed, q_len, k_len,
                         left, right, mask, mask_strides, k_strides[2], v_strides[2], True, HAS_LEFT, HAS_RIGHT,
-                        MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, BLOCK_N)  # fmt: skip
+                        MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED,
+                        BLOCK_N)  # fmt: skip
     acc = gather_dq(acc, q_tile, do_tile, log_sum, d_row, k, v, a, b, i, z * H + h, seed, q_len, k_len,
                     left, right, mask, mask_strides, k_strides[2], v_strides[2], False, HAS_LEFT, HAS_RIGHT,
-                    MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, BLOCK_N)  # fmt: skip
+                    MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_N)  # fmt: skip
     if HAS_RIGHT or RAGGED:
         acc = gather_dq(acc, q_tile, do_tile, log_sum, d_row, k, v, b, last, i, z * H + h, seed, q_len, k_len,
                         left, right, mask, mask_strides, k_strides[2], v_strides[2], True, HAS_LEFT, HAS_RIGHT,
-                        MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, BLOCK_N)  # fmt: skip
+                        MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED,
+                        BLOCK_N)  # fmt: skip
 
     dq += row * dq_strides[0] + h * dq_strides[1] + q_start * dq_strides[2]
     store_tile(dq, acc * SCALE, m0, q_len, dq_strides[2], BLOCK_M, D, BLOCK_D)
@@ -255,7 +260,7 @@ def launch_dkdv(
         q, k, v, do, dk, dv, lse, delta, q_strides=q.stride(), k_strides=k.stride(), v_strides=v.stride(),
         do_strides=do.stride(), dk_strides=dk.stride(), dv_strides=dv.stride(),
         RAGGED=call.cu_q is not None or q.shape[2] % config.block_m != 0,
-        **call.kernel_arguments(q, k), **call.fast_arguments(), **config.launch_arguments(),
+        **call.kernel_arguments(q, k), **call.fast_arguments(do, q, k, v), **config.launch_arguments(),
     )  # fmt: skip
     return dk.to(k.dtype), dv.to(v.dtype)
 
@@ -277,6 +282,6 @@ def launch_dq(
         q, k, v, do, dq, lse, delta, q_strides=q.stride(), k_strides=k.stride(), v_strides=v.stride(),
         do_strides=do.stride(), dq_strides=dq.stride(),
         RAGGED=call.cu_q is not None or k.shape[2] % config.block_n != 0,
-        **call.kernel_arguments(q, k), **call.fast_arguments(), **config.launch_arguments(),
+        **call.kernel_arguments(q, k), **call.fast_arguments(do, q, k, v), **config.launch_arguments(),
     )  # fmt: skip
     return dq.to(q.dtype)

@@ -126,12 +126,23 @@ def compiling_for(arch: int) -> Iterator[list[Compiled]]:
         driver.set_active(None)  # back to looking for a real device when one is needed
 
 
-def compile_config(arch: int, kernel: str, dtype: torch.dtype, head_size: int, config: Config, call: Call) -> Compiled:
-    """Compile one attention kernel (a name in configs.KERNELS) for `arch` with `config`, at 4096 tokens."""
-    tokens = 1 if kernel == "decode" else 4096
-    q = torch.empty(2, tokens, 8, head_size, dtype=dtype, device="meta").transpose(1, 2)
-    k = torch.empty(2, 4096, 8, head_size, dtype=dtype, device="meta").transpose(1, 2)
-    lse = torch.empty(2, 8, tokens, dtype=torch.float32, device="meta")
+def compile_config(
+    arch: int,
+    kernel: str,
+    dtype: torch.dtype,
+    head_size: int,
+    config: Config,
+    call: Call,
+    *,
+    tokens: int = 4096,
+    heads: int = 8,
+    kv_heads: int = 8,
+) -> Compiled:
+    """Compile one attention kernel (a name in configs.KERNELS) for `arch` with `config`, for tensors of these sizes."""
+    queries = 1 if kernel == "decode" else tokens
+    q = torch.empty(2, queries, heads, head_size, dtype=dtype, device="meta").transpose(1, 2)
+    k = torch.empty(2, tokens, kv_heads, head_size, dtype=dtype, device="meta").transpose(1, 2)
+    lse = torch.empty(2, heads, queries, dtype=torch.float32, device="meta")
     with compiling_for(arch) as compiled:
         if kernel == "forward":
             flash_fast.launch_forward(q, k, k, call, config)

@@ -17,14 +17,17 @@ LOWEST = tl.constexpr(-1.0e30)
 
 @triton.jit
 def load_tile(base, first, n_rows, stride, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
-              COMPUTE: tl.constexpr, CHECK_ROWS: tl.constexpr):  # fmt: skip
+              COMPUTE: tl.constexpr, CHECK_ROWS: tl.constexpr, ALIGNED: tl.constexpr = False):  # fmt: skip
     """Rows first .. first+ROWS-1 of a (n_rows, D) matrix: (ROWS, BLOCK_D) in dtype COMPUTE, zeros outside the matrix.
 
-    `first · stride` is computed in 64 bits: a long sequence of wide rows passes 2^31 elements.
+    `first · stride` is computed in 64 bits: a long sequence of wide rows passes 2^31 elements. ALIGNED promises that
+    each row begins at a multiple of 16 bytes (see `call.rows_are_aligned`).
     """
     row = tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK_D)
     at = base + tl.cast(first, tl.int64) * stride + row[:, None] * stride + column[None, :]
+    if ALIGNED:
+        at = tl.multiple_of(at, (1, 16))
     if CHECK_ROWS:
         tile = tl.load(at, mask=(first + row < n_rows)[:, None] & (column < D)[None, :], other=0.0)
     elif D < BLOCK_D:

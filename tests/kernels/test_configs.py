@@ -3,7 +3,7 @@
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 
 
 def test_the_table_is_complete_and_legal(device):
@@ -28,6 +28,45 @@ def test_tuning_writes_what_lookup_reads(device, tmp_path, capsys):
         main(["--smoke", "--kernel", kernel, "--head-size", "16", "--dtype", "float32", "--out", str(out)])
     assert set(read_tuned(out)) == {f"{kernel} 32-bit head 16" for kernel in ("forward", "dkdv", "dq", "decode")}
     assert "wrote" in capsys.readouterr().out
+    main(["--smoke", "--kernel", "dq", "--head-size", "16", "--dtype", "float32", "--out", str(out)])
+    assert "is in the file already (--again" in capsys.readouterr().out
+    out.write_text("{")
+    with pytest.raises(SystemExit):
+        main(["--smoke", "--out", str(out)])
+    assert "delete it or tune again" in capsys.readouterr().err
+
+
+def test_a_candidate_that_fails_or_computes_something_else_is_passed_over(device, tmp_path, monkeypatch, capsys):
+    from minillm.kernels import tune
+    from minillm.kernels.configs import Config, read_tuned
+
+    sound = tune.problem
+
+    def problem(*arguments):
+        run = sound(*arguments)
+
+        def spoiled(config):
+            if config == Config(32, 32, 4, 1):
+                raise triton.CompilationError("", None, "no such instruction")
+            return run(config) + (config == Config(16, 64, 4, 1))
+
+        return spoiled
+
+    monkeypatch.setattr(tune, "problem", problem)
+    out = tmp_path / "tuned.json"
+    command = ["--smoke", "--kernel", "dq", "--head-size", "16", "--dtype", "float32", "--out", str(out)]
+    assert tune.main(command) == 0
+    printed = capsys.readouterr().out
+    assert "passed over: CompilationError" in printed and "differs from the shipped configuration by up to 1" in printed
+    now = tune.lookup("dq", torch.empty(1, 1, 1, 16, device=device))
+    assert read_tuned(out) == {"dq 32-bit head 16": now}
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tune, "problem", interrupted)
+    assert tune.main([*command, "--again"]) == 130
+    assert read_tuned(out) == {"dq 32-bit head 16": now}
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"dq": [1, 2]}', '{"dq": ["a", 1, 1, 1]}'])
@@ -49,10 +88,14 @@ def test_tuning_refuses_where_times_mean_nothing(device, capsys):
     assert "only --smoke" in capsys.readouterr().err
 
 
-def test_candidates_include_the_shipped_shapes(device):
+def test_candidates_include_the_shipped_ones_and_are_few(device):
     from minillm.kernels.configs import HEAD_SIZES, KERNELS, shipped
+    from minillm.kernels.offline import SHARED_LIMIT
     from minillm.kernels.tune import candidates
 
     for kernel in KERNELS:
-        tried = set(candidates(kernel))
-        assert all(shipped(90, kernel, 2, head_size) in tried for head_size in HEAD_SIZES)
+        for element_size in (2, 4):
+            for head_size in HEAD_SIZES:
+                tried = candidates(kernel, head_size, element_size, 90, SHARED_LIMIT[90])
+                assert 5 <= len(set(tried)) == len(tried) <= 70, (kernel, element_size, head_size, len(tried))
+                assert shipped(90, kernel, element_size, head_size) in tried, (kernel, element_size, head_size)

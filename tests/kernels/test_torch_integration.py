@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 from minillm.kernels import flash_attention, flash_unavailable_reason  # noqa: E402
+from minillm.kernels.reference import reference_attention  # noqa: E402
 
 
 def draw(device, dtype=torch.float32, batch=2, heads=2, kv_heads=1, tokens=20, size=16):
@@ -118,6 +119,8 @@ def bad_calls(q, k, v):
         "a mask must be bool": lambda: flash_attention(q, k, v, mask=torch.zeros(20, 20, device=q.device)),
         "packed in a batch of 1": lambda: flash_attention(q, k, v, cu_seqlens=cu),
         "do not go together": lambda: flash_attention(*one, cu_seqlens=cu, key_padding_mask=half),
+        "65536 sequences": lambda: flash_attention(*[t[:1].expand(65_536, -1, -1, -1) for t in (q, k, v)]),
+        "65537 sequences": lambda: flash_attention(*one, cu_seqlens=torch.arange(65_538, device=q.device)),
         "as a pair": lambda: flash_attention(one[0], one[1][:, :, :9], one[2][:, :, :9], cu_seqlens=cu),
     }
 
@@ -188,3 +191,30 @@ def test_reason_where_triton_is_missing():
         "print(k.flash_unavailable_reason(None, None, None))"
     )
     assert "triton is not installed" in out
+
+
+def test_rows_that_begin_at_16_bytes(device):
+    """What the compiler is promised must be so: a load of 16 bytes at another address is an error on a GPU."""
+    from minillm.kernels.call import rows_are_aligned
+
+    def tokens_first(size, dtype=torch.float16, heads=3):
+        return torch.zeros(2, 5, heads, size, dtype=dtype, device=device).transpose(1, 2)
+
+    assert rows_are_aligned(tokens_first(40), tokens_first(40)) and rows_are_aligned(tokens_first(20, torch.float32))
+    assert not rows_are_aligned(tokens_first(64))  # Triton sees that by itself
+    assert not rows_are_aligned(tokens_first(20))  # heads begin at multiples of 40 bytes
+    assert not rows_are_aligned(tokens_first(40), tokens_first(48)[..., 4:44])  # the first row begins at 8 bytes
+    assert not rows_are_aligned(tokens_first(40), torch.zeros(2, 3, 5, 44, dtype=torch.float16, device=device)[..., :40])
+
+
+@pytest.mark.parametrize("size", [20, 40, 72])
+@pytest.mark.parametrize("shift", [0, 4])
+def test_head_sizes_between_the_tiles(device, size, shift):
+    """Aligned or not, the numbers are the same."""
+    wide = [torch.randn(2, 33, 2, size + 8, device=device, dtype=torch.float16) for _ in range(3)]
+    q, k, v = (t[..., shift : shift + size].transpose(1, 2).requires_grad_() for t in wide)
+    out = flash_attention(q, k, v, causal=True)
+    exact = reference_attention(*(t.double() for t in (q, k, v)), causal=True)
+    grads, right = (torch.autograd.grad(o.square().sum(), (q, k, v)) for o in (out, exact))
+    for a, b in zip((out, *grads), (exact, *right)):
+        torch.testing.assert_close(a.double(), b.double(), rtol=2e-2, atol=2e-2)
