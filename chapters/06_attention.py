@@ -87,8 +87,9 @@ def make_batch(rng, size):
 
 
 ids, targets = make_batch(np.random.default_rng(84), 1)
-assert ids.shape == targets.shape == (1, T)
 example = [VOCABULARY[i] for i in ids[0]]
+assert ids.shape == targets.shape == (1, T)
+assert [v for v in VARIABLES if sum(v + "=" in token for token in example) > 1] == ["e", "f", "h"]
 last = VOCABULARY[targets[0, -1]]
 plot.token_spans([*example, last], title="one sequence; the last token is the last answer")
 

@@ -193,12 +193,13 @@ def verdicts(notebook: Any) -> list[str]:
 PHONE = """<style>
 .jp-RenderedSVG svg, .jp-RenderedSVG img, .jp-RenderedImage img { max-width: 100%; height: auto; }
 .jp-RenderedMarkdown code { overflow-wrap: anywhere; }
-.jp-RenderedMarkdown mjx-container[display="true"] { overflow-x: auto; overflow-y: hidden; }
-.jp-RenderedMarkdown table { display: block; overflow-x: auto; }
+.jp-RenderedMarkdown .MJXc-display { overflow-x: auto; overflow-y: hidden; }
+.jp-RenderedMarkdown table { table-layout: auto; }
 .jp-RenderedText pre { white-space: pre; overflow-x: auto; word-break: normal; }
 @media (max-width: 600px) {
   body.jp-Notebook { padding: 4px; }
   .jp-InputPrompt, .jp-OutputPrompt { display: none; }
+  .jp-RenderedMarkdown table { display: block; overflow-x: auto; }
 }
 </style>
 """
@@ -209,6 +210,7 @@ def write_html(notebook: Any, path: Path) -> None:
     from nbconvert import HTMLExporter
 
     body, _ = HTMLExporter().from_notebook_node(notebook)
+    body = body.replace("automatic: true", "automatic: false")  # no line breaks inside formulas
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(body.replace("</head>", PHONE + "</head>", 1), encoding="utf-8")
 
