@@ -13,8 +13,19 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-# Bytes of stack (spilled registers) a thread, where not 0: (kernel, bits, head size) -> limit.
-KNOWN_SPILLS = {("dkdv", 16, 256): 160, ("dkdv", 32, 256): 320}
+# Bytes of stack (spilled registers) a thread on sm_90, where not 0: what Triton 3.9 was seen to need, the largest over
+# head sizes. {kernel: {feature: bytes}}; a call has the limit of the worst of its features. "ragged": a length that is
+# no multiple of the block, so that the loop over blocks stands there twice or three times. "grouped": query heads share
+# keys, which makes dK/dV a loop over heads around all that.
+KNOWN_SPILLS = {
+    "forward": {"window": 48, "padding": 16, "dropout": 80, "ragged": 72},
+    "dq": {"dropout": 72, "ragged": 32},
+    "dkdv": {"window": 40, "padding": 32, "dropout": 200, "ragged": 32},
+    "dkdv, grouped": {"grouped": 72, "window": 312, "padding": 312, "dropout": 632, "packed": 304, "ragged": 272},
+    "decode": {},
+}
+LARGE_HEADS = {"forward": 64, "dq": 32, "dkdv": 216, "dkdv, grouped": 424, "decode": 0}  # head size 256
+FLOAT32 = {("dkdv", 256): 320}
 
 SCRIPT = """
 import json, sys, warnings
@@ -22,23 +33,30 @@ import torch
 from minillm.kernels import configs, offline
 from minillm.kernels.call import Call
 warnings.simplefilter("error")
-for arch, kernel, bits, size, options in json.loads(sys.argv[1]):
+for arch, kernel, bits, size, features in json.loads(sys.argv[1]):
     meta = lambda shape, dtype: torch.empty(shape, dtype=dtype, device="meta")
-    if options.pop("dropout", False):
+    tokens, kv_heads = 4095 if "ragged" in features else 4096, 2 if "grouped" in features else 8
+    options = {}
+    if "full" not in features:
+        options |= dict(right=0)
+    if "window" in features:
+        options |= dict(left=127)
+    if "dropout" in features:
         options |= dict(dropout_p=0.1, seed=meta((1,), torch.int64))
-    if options.pop("padding", False):
-        options |= dict(mask=meta((2, 1, 1, 4096), torch.bool).expand(2, 8, 4096, 4096))
-    if options.pop("packed", False):
-        options |= dict(cu_q=meta((3,), torch.int32), cu_k=meta((3,), torch.int32), max_q=4096, max_k=4096)
+    if "padding" in features:
+        options |= dict(mask=meta((2, 1, 1, tokens), torch.bool).expand(2, 8, tokens, tokens))
+    if "packed" in features:
+        options |= dict(cu_q=meta((3,), torch.int32), cu_k=meta((3,), torch.int32), max_q=tokens, max_k=tokens)
     dtype = torch.float32 if bits == 32 else torch.bfloat16
-    config = configs.shipped(arch, kernel, bits // 8, size)
-    got = offline.compile_config(arch, kernel, dtype, size, config, Call(scale=0.125, **options))
+    config = configs.shipped(arch, kernel, bits // 8, 1 << (size - 1).bit_length())
+    call = Call(scale=0.125, **options)
+    got = offline.compile_config(arch, kernel, dtype, size, config, call, tokens=tokens, kv_heads=kv_heads)
     print(json.dumps(dict(registers=got.registers, stack=got.stack, shared=got.shared, wgmma=got.wgmma, mma=got.mma)))
 """
 
 
 def compile_all(cases):
-    """[(arch, kernel, bits, head size, options of Call)] -> what the compiler made of each."""
+    """[(arch, kernel, bits, head size, features)] -> what the compiler made of each."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     result = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(cases)], capture_output=True, text=True, env=environment
@@ -47,12 +65,19 @@ def compile_all(cases):
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
+def allowed_stack(arch, kernel, bits, size, features):
+    if arch != 90:  # no card of that kind was ever tuned for: they must only come near
+        return 512
+    if bits == 32:
+        return FLOAT32.get((kernel, size), 0)
+    row = f"{kernel}, grouped" if kernel == "dkdv" and "grouped" in features else kernel
+    return max([0, LARGE_HEADS[row] if size > 128 else 0, *(KNOWN_SPILLS[row].get(f, 0) for f in features)])
+
+
 def check(cases):
     for case, got in zip(cases, compile_all(cases), strict=True):
-        arch, kernel, bits, size, options = case
-        allowed = KNOWN_SPILLS.get((kernel, bits, size), 64 if "left" in options else 0)
-        if options.get("dropout") or arch != 90:  # random numbers take registers; other cards must only come near
-            allowed = 512
+        arch, kernel, bits, _, _ = case
+        allowed = allowed_stack(*case)
         assert got["stack"] <= allowed, f"{case} spills {got['stack']} bytes, allowed {allowed}"
         if bits == 16 and arch != 100:  # whose matrix instructions have another name
             instruction = "wgmma" if arch == 90 and kernel != "decode" else "mma"  # Hopper's own, for tiles of 64 rows
@@ -60,21 +85,28 @@ def check(cases):
 
 
 def test_the_configurations_that_training_uses_on_hopper():
-    causal = dict(right=0)
-    check([(90, kernel, 16, size, causal) for size in (64, 128) for kernel in ("forward", "dkdv", "dq")])
-    check([(90, "decode", 16, 128, causal)])
+    check([(90, kernel, 16, size, []) for size in (64, 128) for kernel in ("forward", "dkdv", "dq")])
+    check([(90, "decode", 16, 128, [])])
 
 
 def test_features_compile():
-    window, padded = dict(right=0, left=127, packed=True), dict(right=0, padding=True, dropout=True)
-    check([(90, "forward", 16, 64, window), (90, "dkdv", 16, 64, padded), (90, "decode", 16, 64, dict(left=127))])
+    windows, padded = ["window", "packed"], ["padding", "dropout"]
+    check([(90, "forward", 16, 64, windows), (90, "dkdv", 16, 64, padded), (90, "dkdv", 16, 64, ["grouped"])])
+
+
+def test_head_sizes_between_the_tiles_load_16_bytes_at_a_time():
+    """Element by element, the addresses alone spill hundreds of bytes."""
+    check([(90, "forward", 16, 40, []), (90, "dkdv", 16, 72, []), (90, "decode", 16, 40, [])])
 
 
 @pytest.mark.long
-def test_every_feature_compiles():
-    features = [dict(), dict(right=0, padding=True, dropout=True), dict(right=0, left=127, packed=True)]
-    kernels = ("forward", "dkdv", "dq")
-    check([(90, kernel, 16, size, options) for options in features for kernel in kernels for size in (64, 128)])
+@pytest.mark.parametrize("size", [40, 64, 72, 128, 256])
+@pytest.mark.parametrize("kernel", ["forward", "dkdv", "dq"])
+def test_every_feature_compiles(kernel, size):
+    alone = [["full"], [], ["window"], ["padding"], ["dropout"], ["packed"]]
+    ragged = [[*features, "ragged"] for features in alone]
+    grouped = [[*features, "grouped"] for features in alone + ragged] if kernel == "dkdv" else []
+    check([(90, kernel, 16, size, features) for features in alone + ragged + grouped])
 
 
 @pytest.mark.long
@@ -83,7 +115,7 @@ def test_every_feature_compiles():
 def test_every_shipped_configuration(arch, bits):
     from minillm.kernels.configs import HEAD_SIZES, KERNELS
 
-    check([(arch, kernel, bits, size, dict(right=0)) for kernel in KERNELS for size in HEAD_SIZES])
+    check([(arch, kernel, bits, size, []) for kernel in KERNELS for size in HEAD_SIZES])
 
 
 def test_the_fused_kernels_compile():
