@@ -1,8 +1,8 @@
 """Tile sizes, warps and pipeline depth for each GPU architecture, kernel, element size and head size.
 
 The numbers below compile without spilling registers for causal attention over whole blocks, but for dK/dV at head size
-256. What other options spill is listed in tests/kernels/test_offline.py, which compiles them all.
-`python -m minillm.kernels.tune` times alternatives on the card at hand and writes a file that is read before this table.
+256. What other options spill is listed in tests/kernels/test_offline.py, which compiles them all. The command
+`python -m minillm.kernels.tune` times others on the card at hand and writes a file that is read before this table.
 
 Bigger tiles reuse what they load more often and take more registers and shared memory. BLOCK_M counts queries, BLOCK_N
 keys. `num_stages` is how many blocks of the loop are being loaded while one is computed.
