@@ -2,7 +2,7 @@
 
 Read in this order: places.py (a folder, or a name on the hub), weights.py and dtypes.py (safetensors), names.py and
 configs.py (what is called what), loading.py (into a model), pretrained.py and auto.py (the classes to use),
-tokenizer.py and chat.py (text to inputs), convert.py.
+tokenizer.py, tokenizer_files.py, special_tokens.py, padding.py and chat.py (text to inputs), convert.py.
 """
 
 from __future__ import annotations

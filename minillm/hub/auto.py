@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..models import BertConfig, ModelConfig, config_from_dict
+from ..models import BertConfig, ClassifierConfig, LSTMConfig, ModelConfig, config_from_dict
+from ..models.checks import ATTENTION
 from ..tokenizers.files import read_json
 from . import configs
 from .dtypes import dtype_name
@@ -47,6 +49,7 @@ class AutoModel:
         engine: str = "numpy",
         dtype: Any = None,
         device: Any = None,
+        attn_implementation: str = "auto",
         seed: int = 0,
         revision: str | None = None,
         token: str | bool | None = None,
@@ -59,11 +62,12 @@ class AutoModel:
         `name_or_folder`: a folder in Hugging Face's or minillm's format, a run of `minillm pretrain`, or a name on the
         hub. `engine`: "numpy" or "torch". `dtype`: "float32" or "float64" on NumPy (default: the file's if it is
         float64, else float32); on PyTorch "float16" and "bfloat16" too (default: the file's). `device`: PyTorch's.
-        `seed`: of a head that the checkpoint has no weights for, which a warning then names. `revision`, `token`,
-        `cache_dir`, `local_files_only`: for a name on the hub, see places.py. `settings`: entries of config.json to
-        change, such as num_labels=3; transformers' `torch_dtype` is `dtype`. Raises TypeError for a setting that
-        config.json does not have, NotFound, ConfigurationError or WeightsError, each saying what to do; a model is
-        returned whole or not at all.
+        `attn_implementation`: how attention is computed, "auto", "reference" (transformers' "eager"), "sdpa" or
+        "triton", our kernels (see `ops.attention`). `seed`: of a head that the checkpoint has no weights for, which a
+        warning then names. `revision`, `token`, `cache_dir`, `local_files_only`: for a name on the hub, see places.py.
+        `settings`: entries of config.json to change, such as num_labels=3; transformers' `torch_dtype` is `dtype`.
+        Raises TypeError for a setting that config.json does not have, NotFound, ConfigurationError or WeightsError,
+        each saying what to do; a model is returned whole or not at all.
         """
         if engine not in ("numpy", "torch"):
             raise ValueError(f"engine = {engine!r} must be 'numpy' or 'torch'.")
@@ -80,6 +84,7 @@ class AutoModel:
         values = with_settings(values, settings)
         stored = read_folder(folder)
         config, native = cls.model_config(values, stored, folder)
+        config = with_attention(config, attn_implementation, engine)
         model = sketched_model(config)
         shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
         layout = None if native else layout_of(config)
@@ -172,9 +177,29 @@ def check_settings(settings: dict[str, Any], values: dict[str, Any]) -> None:
     known = set(values) if configs.is_native(values) else {*values, *configs.setting_names(values.get("model_type"))}
     for name in settings:
         if name not in known:
-            instead = {"device_map": "device='cuda'", "attn_implementation": "attention on the model's config"}
-            hint = f"Use {instead[name]}." if name in instead else "See from_pretrained's docstring for what it takes."
+            hint = "See from_pretrained's docstring for what it takes."
+            if name == "device_map":
+                hint = "Use device='cuda'."
             raise TypeError(f"from_pretrained: {name} = {settings[name]!r} is no entry of this config.json. {hint}")
+
+
+def with_attention(config: ModelConfig, implementation: str, engine: str) -> ModelConfig:
+    """The config of a model that computes attention in this way, under our name for it or transformers'."""
+    wanted = "reference" if implementation == "eager" else implementation
+    if wanted not in ATTENTION:
+        raise ValueError(
+            f"attn_implementation = {implementation!r} must be one of {', '.join(map(repr, ATTENTION))}; minillm's own "
+            "flash attention is 'triton'."
+        )
+    if wanted in ("sdpa", "triton") and engine == "numpy":
+        raise ValueError(f"attn_implementation = {implementation!r} runs on PyTorch. Use engine='torch'.")
+    if isinstance(config, ClassifierConfig):
+        return replace(config, decoder=replace(config.decoder, attention=wanted))
+    if isinstance(config, LSTMConfig):
+        if wanted != "auto":
+            raise ValueError(f"attn_implementation = {implementation!r}: an LSTM has no attention.")
+        return config
+    return replace(config, attention=wanted)
 
 
 def with_settings(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:

@@ -216,9 +216,10 @@ class PretrainedModel:
 
         `input_ids`: lists of ids, of any lengths, or arrays with an attention_mask, whose padding is left out. The rows
         that come back are lists, not padded. `max_length` counts the longest prompt in. What is not given is taken from
-        generation_config.json; where that says nothing either, decoding is greedy, as in transformers. `eos_token_id`
-        is then config.json's; [] never stops. An encoder–decoder takes the source as an array (B, S), padded with the
-        model's pad_id, and gives the target, which begins with `decoder_start_token_id`.
+        generation_config.json; where that says nothing either, decoding is greedy, and sampling keeps the 50 likeliest
+        (`top_k`; 0 keeps all), as in transformers. `eos_token_id` is then config.json's; [] never stops. An
+        encoder–decoder takes the source as an array (B, S), padded with the model's pad_id, and gives the target, which
+        begins with `decoder_start_token_id`.
         """
         if self.head not in ("causal", "seq2seq"):
             raise ValueError(
@@ -245,6 +246,11 @@ class PretrainedModel:
         if max_new_tokens is None:
             longest = max((len(row) for row in rows), default=0)
             max_new_tokens = 20 if max_length is None else max_length - longest
+            if max_new_tokens < 1:
+                raise ValueError(
+                    f"generate: max_length = {max_length} counts the prompt in, and the longest has {longest} ids: "
+                    "nothing could follow. Give max_new_tokens."
+                )
         stops = setting("eos_token_id", eos_token_id, [])
         sampled = setting("do_sample", do_sample, False)
         new = generate(
@@ -253,7 +259,7 @@ class PretrainedModel:
             max_new_tokens=max_new_tokens,
             sampling=Sampling(
                 temperature=setting("temperature", temperature, 1.0) if sampled else 0.0,
-                top_k=setting("top_k", top_k) if sampled else None,
+                top_k=(setting("top_k", top_k, 50) or None) if sampled else None,
                 top_p=setting("top_p", top_p) if sampled else None,
                 repetition_penalty=setting("repetition_penalty", repetition_penalty, 1.0),
             ),

@@ -256,6 +256,23 @@ def test_generation_follows_generation_config(family, tmp_path):
     ours.generation_config["do_sample"] = True
     assert ours.generate([[9, 8]], seed=1) != ours.generate([[9, 8]], seed=2)
     assert ours.generate([[9, 8]], seed=1, do_sample=False) == ours.generate([[9, 8]], seed=2, do_sample=False)
+    with pytest.raises(ValueError, match=r"max_length = 4 counts the prompt in, and the longest has 5 ids"):
+        ours.generate([[9], [9, 8, 7, 6, 5]], max_length=4)
+
+
+def test_sampling_keeps_the_50_likeliest_unless_told_otherwise(tmp_path):
+    theirs = build("gpt2")
+    assert theirs.generation_config._get_default_generation_params()["top_k"] == 50
+    with torch.no_grad():
+        theirs.transformer.wte.weight.mul_(0.01)  # logits nearly equal: what is kept is drawn
+    theirs.save_pretrained(tmp_path)
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path)
+    sample = {"max_new_tokens": 1, "do_sample": True, "eos_token_id": []}
+    drawn = {k: {ours.generate([[9]], **sample, seed=i, **k_of)[0][1] for i in range(400)} for k, k_of in KEPT.items()}
+    assert drawn["default"] == drawn["50"] and len(drawn["50"]) <= 50 < len(drawn["all"])
+
+
+KEPT = {"default": {}, "50": {"top_k": 50}, "all": {"top_k": 0}}
 
 
 SETTINGS = [{"token": "secret"}, {"cache_dir": "x"}, {"local_files_only": True}, {"dtype": "auto"}, {"pad_token_id": 3}]
@@ -272,7 +289,40 @@ def test_arguments_for_the_hub_are_not_saved(settings, tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", ["device_map", "attn_implementation", "nonsense"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_attention_is_chosen_by_the_name_that_transformers_has_for_it(family, tmp_path):
+    theirs = build(family)
+    theirs.save_pretrained(tmp_path)
+    for name in ("auto", "eager", "reference", "sdpa"):
+        ours = auto_class(family).from_pretrained(tmp_path, engine="torch", attn_implementation=name)
+        assert ours.model.config.attention == {"eager": "reference"}.get(name, name)
+        np.testing.assert_allclose(ours(torch.tensor(IDS)).logits.detach(), their_logits(theirs), atol=1e-4)
+        ours.save_pretrained(tmp_path / name)  # it is no property of the weights
+        assert "attention" not in json.loads((tmp_path / name / "config.json").read_text())
+    for wrong, message in (("flash_attention_2", "flash attention is 'triton'"), ("triton", "Use engine='torch'")):
+        with pytest.raises(ValueError, match=message):
+            auto_class(family).from_pretrained(tmp_path, attn_implementation=wrong)
+
+
+def test_attention_of_classifiers_and_of_models_made_here(tmp_path):
+    build("gpt2", cls="GPT2ForSequenceClassification", num_labels=3).save_pretrained(tmp_path / "labels")
+    options = {"engine": "torch", "attn_implementation": "sdpa"}
+    labels = AutoModelForSequenceClassification.from_pretrained(tmp_path / "labels", **options)
+    assert labels.model.config.decoder.attention == "sdpa"
+
+    model = GPT(GPTConfig(vocab_size=30, context=8, n_layers=1, n_heads=1, d_model=8, attention="triton"))
+    PretrainedModel(model, "causal").save_pretrained(tmp_path / "gpt")
+    arrays = {"model": model.state_dict(), "optimizer": {}}
+    save_checkpoint(tmp_path / "native", config=dataclasses.asdict(model.config), **arrays, state={}, tokenizer=None)
+    for folder in ("gpt", "native"):  # trained on a card, loaded without one
+        assert AutoModelForCausalLM.from_pretrained(tmp_path / folder)([[1, 2]]).logits.shape == (1, 2, 30)
+
+    PretrainedModel(LSTM(LSTMConfig(vocab_size=30, d_model=8)), "causal").save_pretrained(tmp_path / "lstm")
+    with pytest.raises(ValueError, match="an LSTM has no attention"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "lstm", **options)
+
+
+@pytest.mark.parametrize("name", ["device_map", "use_flash", "nonsense"])
 def test_an_argument_that_would_be_ignored_is_refused(name, tmp_path):
     build("gpt2").save_pretrained(tmp_path)
     with pytest.raises(TypeError, match=f"{name} = 'auto' is no entry of this config.json"):
