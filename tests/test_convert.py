@@ -34,6 +34,7 @@ from minillm.models import (
     LSTMConfig,
 )
 from minillm.tokenizers import BPETokenizer, CharTokenizer, WordPieceTokenizer
+from minillm.tokenizers.bert_text import BertNormalizer
 
 TEXT = ["the quick brown fox jumps over the lazy dog; the dog sleeps. " * 5]
 TOKENIZER = BPETokenizer.train(TEXT, 280, pattern="gpt2")
@@ -178,6 +179,33 @@ def test_tokenizers_of_every_kind(tmp_path):
     transformers = pytest.importorskip("transformers")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "bert hf")
     assert dict(theirs("The dog sleeps")) == dict(ours("The dog sleeps"))
+
+
+ACCENTS = ["café naïve 中文 words low lower", "résumé 中文字 Été\x07s"] * 3
+
+
+@pytest.mark.parametrize(
+    "normalizer",
+    [
+        BertNormalizer(lowercase=False),
+        BertNormalizer(lowercase=False, strip_accents=True),
+        BertNormalizer(strip_accents=False, handle_chinese_chars=False),
+        BertNormalizer(clean_text=False),  # which BertTokenizer cannot
+    ],
+    ids=str,
+)
+def test_every_normalizer_comes_along(normalizer, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    pieces = WordPieceTokenizer.train(ACCENTS, 80, normalizer=normalizer)
+    bert = Bert(BertConfig(vocab_size=pieces.vocab_size, context=12, n_layers=1, n_heads=2, d_model=8, d_ff=12))
+    convert(save_native(bert, tmp_path / "a", pieces), tmp_path / "b")
+    ours = AutoTokenizer.from_pretrained(tmp_path / "b")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "b")
+    for text in ACCENTS[:2]:
+        expected = list(pieces.encode(text))
+        for tokenizer in (ours, theirs):
+            assert list(tokenizer(text, add_special_tokens=False)["input_ids"]) == expected, text
+    assert theirs.mask_token == ours.mask_token == "[MASK]"
 
 
 def test_what_cannot_be_converted(tmp_path):

@@ -212,9 +212,14 @@ def copy_beside(checkpoint: Checkpoint, out: Path, to: str) -> None:
     core = load_tokenizer(out)
     if isinstance(core, CharTokenizer):  # transformers knows none such: leave the file for minillm
         return
-    settings = {}
-    if isinstance(core, WordPieceTokenizer):
-        settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": core.normalizer.lowercase}
+    settings: dict[str, Any] = {}
+    if isinstance(core, WordPieceTokenizer) and core.is_bert:
+        settings = {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": core.normalizer.lowercase,
+            "tokenize_chinese_chars": core.normalizer.handle_chinese_chars,
+            "strip_accents": core.normalizer.strip_accents,
+        }
     tokenizer = PretrainedTokenizer(core, settings, tokenizer_json=read_json(out / TOKENIZER_JSON))
     tokenizer.save_pretrained(out)
 

@@ -79,6 +79,11 @@ class WordPieceTokenizer(Tokenizer):
         self._longest = max(map(len, self.vocab))
         self._cache = _WordCache(self)
 
+    @property
+    def is_bert(self) -> bool:
+        """Whether transformers' BertTokenizer splits texts like this one: it fixes what is asked here."""
+        return self.normalizer.clean_text and self.prefix == "##" and self.max_word_chars == 100
+
     # ---- learning
 
     @classmethod
