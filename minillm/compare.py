@@ -20,8 +20,8 @@ from .hub import AutoModelForCausalLM, AutoTokenizer
 from .hub.convert import open_checkpoint
 from .hub.pretrained import PretrainedModel
 from .models import BertConfig, ClassifierConfig, EncoderDecoderConfig
-from .report import gigabytes, table
-from .sizes import forward_flops, n_parameters
+from .report import table
+from .sizes import forward_flops, in_bytes, n_parameters
 
 ROUNDS = 5
 
@@ -83,7 +83,7 @@ def sizes(name: str, model: PretrainedModel, length: int) -> dict[str, str]:
     return {
         "architecture": type(model.model).__name__,
         "parameters": f"{n_parameters(config):,}",
-        "weights on disk": gigabytes(
+        "weights on disk": in_bytes(
             sum(f.stat().st_size for f in {t.file for t in open_checkpoint(name).stored.values()})
         ),
         "context": f"{config.context:,}",

@@ -9,7 +9,15 @@ from dataclasses import asdict
 from .cards import Card, find_card
 from .hub.convert import Checkpoint, open_checkpoint
 from .models import BertConfig, ClassifierConfig, ModelConfig
-from .sizes import cache_bytes, forward_flops, n_parameters, parameters_by_part, training_flops, training_memory
+from .sizes import (
+    cache_bytes,
+    forward_flops,
+    in_bytes,
+    n_parameters,
+    parameters_by_part,
+    training_flops,
+    training_memory,
+)
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 TOKENS_PER_PARAMETER = 20  # compute-optimal pretraining, Hoffmann et al. 2022, arXiv 2203.15556, table A3
@@ -86,16 +94,16 @@ def memory(config: ModelConfig, dtype: str, batch_size: int, length: int) -> str
     full = training_memory(config, batch_size, length)
     mixed = training_memory(config, batch_size, length, activation_bytes=2)
     rows = [
-        (name, gigabytes(getattr(full, name)), gigabytes(getattr(mixed, name)))
+        (name, in_bytes(getattr(full, name)), in_bytes(getattr(mixed, name)))
         for name in ("weights", "gradients", "optimizer", "activations")
     ]
-    rows.append(("total", gigabytes(full.total), gigabytes(mixed.total)))
-    rows.append(("more without fused attention", gigabytes(full.attention_weights), gigabytes(mixed.attention_weights)))
+    rows.append(("total", in_bytes(full.total), in_bytes(mixed.total)))
+    rows.append(("more without fused attention", in_bytes(full.attention_weights), in_bytes(mixed.attention_weights)))
     title = f"memory to train, batch {batch_size} × {length} tokens"
     text = table(title, rows, ("float32", "bf16 autocast"))
     weights = n_parameters(config) * BYTES[dtype]
     cache = cache_bytes(config, batch_size, length, BYTES[dtype])
-    running = [("weights", gigabytes(weights)), ("cache", gigabytes(cache)), ("total", gigabytes(weights + cache))]
+    running = [("weights", in_bytes(weights)), ("cache", in_bytes(cache)), ("total", in_bytes(weights + cache))]
     return text + "\n\n" + table(f"memory to run in {dtype}, batch {batch_size} × {length} tokens", running)
 
 
@@ -127,7 +135,7 @@ def training_time(
 def fit(needed: float, card: Card) -> str:
     """Whether training fits into the card's memory."""
     answer = "fits" if needed <= card.memory_gb * 1e9 else "does not fit: take a smaller batch, or recompute"
-    return f"\n  {gigabytes(needed)} of {card.memory_gb:g} GB under bf16 autocast: {answer}"
+    return f"\n  {in_bytes(needed)} of {card.memory_gb:g} GB under bf16 autocast: {answer}"
 
 
 def decoding_speed(config: ModelConfig, dtype: str, batch_size: int, length: int, name: str, card: Card) -> str:
@@ -136,7 +144,7 @@ def decoding_speed(config: ModelConfig, dtype: str, batch_size: int, length: int
         return ""
     size = n_parameters(config) * BYTES[dtype] + cache_bytes(config, batch_size, length, BYTES[dtype])
     if size > card.memory_gb * 1e9:
-        return f"decoding on one {name}: {gigabytes(size)} do not fit into its {card.memory_gb:g} GB"
+        return f"decoding on one {name}: {in_bytes(size)} do not fit into its {card.memory_gb:g} GB"
     per_second = batch_size * card.bandwidth_gb * 1e9 / size
     rows = [("tokens per second, at most", f"{per_second:,.0f}"), ("each text", f"{per_second / batch_size:,.0f}")]
     return table(f"decoding on one {name} ({card.bandwidth_gb:,.0f} GB/s), {batch_size} texts, {dtype}", rows)
@@ -160,10 +168,6 @@ def table(title: str, rows: Sequence[Sequence[str]], columns: Sequence[str] = ()
         padded = [cell.rjust(width) for cell, width in zip(others, widths[1:])]
         lines.append(("  " + "  ".join([first.ljust(widths[0]), *padded])).rstrip())
     return "\n".join(lines)
-
-
-def gigabytes(n: float) -> str:
-    return f"{n / 1e9:,.3f} GB"
 
 
 def millions(n: float) -> str:

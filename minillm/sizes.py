@@ -193,10 +193,16 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations
 
     def __str__(self) -> str:
-        rows = [
-            f"{field.name.replace('_', ' '):<18} {getattr(self, field.name) / 1e9:8.3f} GB" for field in fields(self)
-        ]
-        return "\n".join([*rows, f"{'total, fused':<18} {self.total / 1e9:8.3f} GB"])
+        rows = [(field.name.replace("_", " "), getattr(self, field.name)) for field in fields(self)]
+        return "\n".join(f"{name:<18} {in_bytes(n):>11}" for name, n in [*rows, ("total, fused", self.total)])
+
+
+def in_bytes(n: float) -> str:
+    """A number of bytes to read, with three decimals: 12.3 million are "12.300 MB"."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if n >= size / 10:
+            return f"{n / size:,.3f} {unit}"
+    return f"{n / 1e3:,.3f} kB"
 
 
 def training_memory(config: ModelConfig, batch_size: int, length: int, activation_bytes: int = 4) -> Memory:

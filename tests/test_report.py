@@ -34,8 +34,8 @@ def test_parameters_memory_and_operations(llama):
     parts = next(part for part in report.split("\n\n") if part.startswith("parameters")).splitlines()[1:-1]
     assert sum(int(line.split()[-2].replace(",", "")) for line in parts) == n
     memory = training_memory(LLAMA, 4, 48)
-    assert figure(report, "memory to train", "gradients") == round(4 * n / 1e9, 3)
-    assert figure(report, "memory to train", "total") == round(memory.total / 1e9, 3)
+    assert figure(report, "memory to train", "gradients") == round(4 * n / 1e6, 3)
+    assert figure(report, "memory to train", "total") == round(memory.total / 1e6, 3)
     assert figure(report, "million operations", "training step") == round(training_flops(LLAMA, 48) / 1e6, 3)
     assert "LlamaForCausalLM (llama), Hugging Face's format" in report
     assert re.search(r"30 tensors, bfloat16, 0\.\d MB in \d files", report), report
@@ -44,7 +44,7 @@ def test_parameters_memory_and_operations(llama):
 def test_the_cache_is_counted_in_the_dtype_of_the_file(llama):
     assert cache_bytes(LLAMA, 1000, 64, 2) > 5e6
     report = inspect(llama, batch_size=1000, length=64)
-    assert figure(report, "memory to run in bfloat16", "cache") == round(cache_bytes(LLAMA, 1000, 64, 2) / 1e9, 3)
+    assert figure(report, "memory to run in bfloat16", "cache") == round(cache_bytes(LLAMA, 1000, 64, 2) / 1e6, 3)
 
 
 def test_time_and_cost_on_a_card(llama):

@@ -19,6 +19,7 @@ from minillm.sizes import (
     activations_per_token,
     cache_bytes,
     forward_flops,
+    in_bytes,
     n_parameters,
     parameters_by_part,
     training_flops,
@@ -219,6 +220,7 @@ def test_training_memory():
     assert memory.total == 16 * n + memory.activations
     assert training_memory(config, 8, 1024, activation_bytes=2).activations == memory.activations // 2
     assert "optimizer             0.996 GB" in str(memory)
+    assert [in_bytes(n) for n in (2_345, 12_345_678, 1.5e12)] == ["2.345 kB", "12.346 MB", "1,500.000 GB"]
     assert training_memory(CONFIGS["lstm"], 2, 10).attention_weights == 0
 
 
