@@ -11,7 +11,10 @@ import sys
 import pytest
 
 pytest.importorskip("torch")
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
+
+# Limits are what this version was seen to need; others, such as the one on a machine with a card, must come near.
+OTHER_VERSION = 0 if triton.__version__.startswith("3.9.") else 512
 
 # Bytes of stack (spilled registers) a thread on sm_90, where not 0: what Triton 3.9 was seen to need, the largest over
 # head sizes. {kernel: {feature: bytes}}; a call has the limit of the worst of its features. "ragged": a length that is
@@ -69,9 +72,10 @@ def allowed_stack(arch, kernel, bits, size, features):
     if arch != 90:  # no card of that kind was ever tuned for: they must only come near
         return 512
     if bits == 32:
-        return FLOAT32.get((kernel, size), 0)
+        return OTHER_VERSION + FLOAT32.get((kernel, size), 0)
     row = f"{kernel}, grouped" if kernel == "dkdv" and "grouped" in features else kernel
-    return max([0, LARGE_HEADS[row] if size > 128 else 0, *(KNOWN_SPILLS[row].get(f, 0) for f in features)])
+    largest = LARGE_HEADS[row] if size > 128 else 0
+    return OTHER_VERSION + max([largest, *(KNOWN_SPILLS[row].get(feature, 0) for feature in features)])
 
 
 def check(cases):
