@@ -13,8 +13,10 @@ Needs jupytext, nbclient and ipykernel (and nbconvert for --html): `pip install 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -87,9 +89,22 @@ def with_solutions(notebook: Any) -> Any:
 
 
 def execute(notebook: Any, scale: str, timeout: float, title: str = "") -> Any:
-    """Run all cells in a fresh kernel, in the chapters' folder; an error stops it. `timeout` seconds for each cell."""
+    """Run all cells in a fresh kernel, in the chapters' folder; an error stops it. `timeout` seconds for each cell.
+
+    Raises KeyboardInterrupt after Ctrl-C, which stops the cell that runs.
+    """
     from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
     from tqdm import tqdm
+
+    interruptions: list[Any] = []
+
+    def interrupt_cell() -> None:
+        interruptions.append(asyncio.ensure_future(client.km.interrupt_kernel()))
+
+    def on_start(notebook: Any) -> None:  # nbclient's own handler would close the connection that it still waits on
+        if os.name != "nt":
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt_cell)
 
     os.environ["MINILLM_SCALE"] = scale
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
@@ -99,9 +114,16 @@ def execute(notebook: Any, scale: str, timeout: float, title: str = "") -> Any:
             "timeout": timeout,
             "resources": {"metadata": {"path": str(FOLDER)}},
             "record_timing": False,
-            "on_cell_complete": lambda cell, cell_index: bar.update(cell_index + 1 - bar.n),
+            "on_notebook_start": on_start,
+            "on_cell_executed": lambda cell, cell_index, execute_reply: bar.update(cell_index + 1 - bar.n),
         }
-        return NotebookClient(notebook, kernel_name="python3", **options).execute()
+        client = NotebookClient(notebook, kernel_name="python3", **options)
+        try:
+            return client.execute()
+        except CellExecutionError:
+            if interruptions:
+                raise KeyboardInterrupt from None
+            raise
 
 
 def clean(notebook: Any) -> Any:
@@ -218,7 +240,7 @@ def write_html(notebook: Any, path: Path) -> None:
 def build(source: Path, scale: str, check: bool, html: Path | None) -> list[str]:
     """Run one chapter and, unless `check`, write its notebook; returns what is wrong."""
     import nbformat
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     notebook = read_source(source)
     too_long = len(notebook.cells) > MOST_CELLS
@@ -226,22 +248,24 @@ def build(source: Path, scale: str, check: bool, html: Path | None) -> list[str]
         notebook = with_solutions(notebook)
     try:
         notebook = clean(execute(notebook, scale, timeout=600, title=source.stem))
-    except (CellExecutionError, CellTimeoutError) as error:
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         return [re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()]
     found = problems(notebook) + (verdicts(notebook) if check else [])
     if check and not too_long:
         found = [
             line for line in found if "at most" not in line
         ]  # the solutions' cells do not count
-    if not found and not check:
+    if found:
+        return found
+    if html is not None:
+        write_html(notebook, html / source.with_suffix(".html").name)
+    if not check:
         nbformat.validate(notebook)
         unfinished = source.with_suffix(".ipynb.unfinished")
         with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
             nbformat.write(notebook, file)
         os.replace(unfinished, source.with_suffix(".ipynb"))
-    if html is not None:
-        write_html(notebook, html / source.with_suffix(".html").name)
-    return found
+    return []
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -266,7 +290,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             found = build(source, options.scale, options.check, options.html)
         except KeyboardInterrupt:
-            print(f"{source.stem}: interrupted; nothing of it was written", file=sys.stderr)
+            print(f"{source.stem}: interrupted; its notebook is as it was", file=sys.stderr)
             return 130
         seconds, most = time.perf_counter() - started, MOST_SECONDS.get(options.scale, float("inf"))
         slow = f": more than the {most} s that a reader should wait" if seconds > most else ""

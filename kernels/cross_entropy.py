@@ -23,8 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _CHUNK_BYTES = 2**28  # a chunk of logits: big enough to keep the matrix units busy, small beside a model
-# A chunk's part of the weight's gradient is a sum over its tokens, in their dtype: float16 ends at 65,504.
+# A chunk's part of the weight's gradient is a sum over its tokens, in their dtype, and float16 ends at 65,504. So
+# chunks are limited, and in float16 features are made smaller for the product by a power of 2, which loses nothing.
 _CHUNK_TOKENS = 8192
+_SHRINK = 2.0**-6
 
 
 def linear_cross_entropy(
@@ -43,7 +45,7 @@ def linear_cross_entropy(
     h (..., D) and weight (V, D), floating point; targets (...) integers in 0..V-1 or ignore_index. Returns a scalar in
     float32 (float64 for float64 inputs): the sum over the targets that count, or their mean (nan if there are none,
     as torch's). Under autocast the products run in its dtype and weight's gradient is summed in float32.
-    chunk_tokens: tokens at a time; None: as many as fit a quarter of a gigabyte of logits.
+    chunk_tokens: tokens at a time; None: as many as fit a quarter of a gigabyte of logits, at most 8192.
     impl: "triton", "torch" (any device), or "auto": triton on a GPU that has it.
     Differentiable once, in h and weight. Raises ValueError for shapes or options that do not fit.
     """
@@ -106,6 +108,7 @@ def chunked_cross_entropy(
     row_step = _rows_triton if use_triton else rows_torch
     sums = torch.float64 if h.dtype == torch.float64 else torch.float32
     w = weight.to(h.dtype)
+    shrink = _SHRINK if h.dtype == torch.float16 else 1.0
     total = torch.zeros((), dtype=sums, device=h.device)
     dh = torch.empty_like(h) if needs_h else h.new_empty(0)
     dw = torch.zeros(weight.shape if needs_weight else (0,), dtype=sums, device=h.device)
@@ -117,7 +120,7 @@ def chunked_cross_entropy(
         if needs_h:  # logits now holds its own gradient
             torch.mm(logits, w, out=dh[chunk])
         if needs_weight:
-            dw += logits.T @ h[chunk]
+            dw.add_(logits.T @ (h[chunk] * shrink if shrink != 1 else h[chunk]), alpha=1 / shrink)
     factor = torch.ones((), dtype=sums, device=h.device)
     if mean:
         count = (targets != ignore_index).sum().to(sums)

@@ -111,6 +111,10 @@ def tune(
             elapsed = sum(milliseconds(partial(run, config), device) for run in runs)
         except Exception as error:  # whatever the compiler, the driver or the check says: the others are still tried
             passed_over[config] = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            try:
+                torch.cuda.synchronize() if device == "cuda" else None
+            except RuntimeError as lost:  # the CUDA context is broken: in this process nothing can be timed any more
+                raise RuntimeError(f"{config} broke the CUDA context ({passed_over[config]})") from lost
             continue
         if elapsed < best_time:
             best, best_time = config, elapsed
@@ -128,7 +132,8 @@ def check_close(got: torch.Tensor | tuple[torch.Tensor, ...], right: torch.Tenso
 def main(arguments: list[str] | None = None) -> int:
     """Tune, print, and write the file; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m minillm.kernels.tune", description=__doc__.split("\n")[0])
-    parser.add_argument("--head-size", action="append", type=int, help="may be repeated; 64 and 128 if left out")
+    sizes = "may be repeated; 64 and 128 if left out. Those with the same next power of 2 share one entry"
+    parser.add_argument("--head-size", action="append", type=int, help=sizes)
     parser.add_argument("--kernel", action="append", choices=KERNELS, help="may be repeated; all if left out")
     parser.add_argument("--dtype", choices=["bfloat16", "float16", "float32"], default="bfloat16")
     parser.add_argument("--out", type=Path, help="the file to write; the one that configs.lookup reads if left out")
@@ -161,6 +166,9 @@ def main(arguments: list[str] | None = None) -> int:
             tried = candidates(kernel, padded, dtype.itemsize, 10 * major + minor, limits["max_shared_mem"])
         try:
             best, best_time, now_time, passed_over = tune(kernel, head_size, dtype, device, lengths, tried)
+        except (RuntimeError, triton.OutOfResources) as error:
+            print(f"{key:26} not tuned: {' '.join(str(error).split())[:400]}", flush=True)
+            return 1
         except KeyboardInterrupt:
             print(f"{key:26} interrupted; {out if found else 'nothing'} keeps what was tuned before", flush=True)
             return 130

@@ -127,8 +127,9 @@ def load_model(folder: str | Path) -> Model:
     """
     path = checkpoint_in(folder)
     config = _read_json(path / CONFIG_FILE)
-    if "attention" in config:
-        config["attention"] = "auto"
+    for part in (config, config.get("decoder")):  # a classifier's decoder has the setting
+        if isinstance(part, dict) and "attention" in part:
+            part["attention"] = "auto"
     arrays = _read_arrays(path / MODEL_FILE)
     try:
         model = model_from_config(config_from_dict(config))

@@ -147,8 +147,9 @@ def pretrain(
     out_dir = Path(out_dir)
     progress = progress and process_rank() == 0
     config, tokenizer = build_config(sections)
-    engine = engine or engine_class(config.engine)
-    check_attention(config)
+    if engine is None:
+        engine = engine_class(config.engine)
+        check_attention(config)
     train_data = packed(config.data.corpus, "train", tokenizer, progress=progress)
     val_data = packed(config.data.corpus, "val", tokenizer, progress=progress)
     model = model_from_config(config.model, initial_weights(config))
@@ -176,7 +177,7 @@ def check_attention(config: PretrainConfig) -> None:
     """Raise ConfigError, before anything is written, for an attention that cannot run on this engine and machine."""
     wanted = getattr(config.model, "attention", "auto")
     if config.engine.name == "numpy" and wanted in ("sdpa", "triton"):
-        raise ConfigError(f"[model]: attention = {wanted!r} runs on PyTorch: give --engine torch")
+        raise ConfigError(f"[model]: attention = {wanted!r} runs on PyTorch: give --engine torch, or --attention auto")
     if wanted == "triton":
         from .torch_machine import attention_unavailable_reason
 

@@ -194,7 +194,7 @@ class Memory:
 
     def __str__(self) -> str:
         rows = [(field.name.replace("_", " "), getattr(self, field.name)) for field in fields(self)]
-        return "\n".join(f"{name:<18} {in_bytes(n):>11}" for name, n in [*rows, ("total, fused", self.total)])
+        return "\n".join(f"{name:<18} {in_bytes(n):>14}" for name, n in [*rows, ("total, fused", self.total)])
 
 
 def in_bytes(n: float) -> str:

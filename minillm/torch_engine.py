@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 FIRST_LOSS_SCALE = 2.0**16  # of fp16; halved by every overflow, doubled after so many steps without one:
 STEPS_TO_GROW = 2000
+SIGNS_OF_A_LOST_PEER = ("Connection", "connection", "Broken pipe", "Timed out", "timed out")  # gloo's RuntimeErrors
 
 
 class TorchEngine:
@@ -242,13 +243,15 @@ class TorchEngine:
         try:
             yield
         except RuntimeError as error:
-            if self.world_size == 1 or not (isinstance(error, dist.DistError) or "onnection" in str(error)):
+            broken = isinstance(error, dist.DistError) or any(sign in str(error) for sign in SIGNS_OF_A_LOST_PEER)
+            if self.world_size == 1 or not broken:
                 raise
+            cause = " ".join(str(error).split())[:300]
             raise ProcessLost(
-                f"rank {self.rank} of {self.world_size}: another process of this job has died or cannot be reached, so "
-                "that the job ends here. Find out what ended the other process (its own message, the system's "
-                "out-of-memory log), then go on from the last checkpoint with --resume; a checkpoint is never half "
-                "written."
+                f"rank {self.rank} of {self.world_size}: another process of this job has died, or this one cannot "
+                f"speak to it ({cause}), so that the job ends here. Find out what ended it (its own message, the "
+                "system's out-of-memory log), then go on from the last checkpoint with --resume; a checkpoint is never "
+                "half written."
             ) from error
 
     def gauges(self, tokens_per_second: float) -> dict[str, float]:

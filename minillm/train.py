@@ -77,6 +77,7 @@ class RunState:
 
     step: int = 0  # updates made
     tokens: int = 0  # tokens trained on, by all processes
+    step_tokens: int = 0  # of them in the last step
     seconds: float = 0.0  # spent in the loop, interruptions not counted
     best_loss: float | None = None  # lowest validation loss, nats per token
     best_step: int = 0
@@ -157,6 +158,7 @@ def train(
             now = time.perf_counter()
             state.step += 1
             state.tokens += n_tokens
+            state.step_tokens = n_tokens
             state.seconds = run.agree(now - began)
             total_steps = expected_steps(config, state)
             row = {"step": state.step, "loss": loss, "lr": lr, "grad_norm": grad_norm, "tokens": state.tokens}
@@ -190,11 +192,10 @@ def train(
 
 def check_step_size(state: RunState, n_tokens: int) -> None:
     """Warn where a resumed run will take steps of another number of tokens: it is then not the same training."""
-    before = state.tokens // max(state.step, 1)
-    if before not in (0, n_tokens):
+    if state.step_tokens not in (0, n_tokens):
         warnings.warn(
-            f"the run that goes on here took {before:,} tokens in a step, with these settings and processes it takes "
-            f"{n_tokens:,}. To keep it, change train.batch_size or train.grad_accumulation.",
+            f"the run that goes on here took {state.step_tokens:,} tokens in a step, with these settings and processes "
+            f"it takes {n_tokens:,}. To keep it, change train.batch_size or train.grad_accumulation.",
             stacklevel=3,
         )
 

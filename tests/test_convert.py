@@ -208,6 +208,25 @@ def test_every_normalizer_comes_along(normalizer, tmp_path):
     assert theirs.mask_token == ours.mask_token == "[MASK]"
 
 
+@pytest.mark.parametrize("tokens", [["[UNK]"], ["[UNK]", "[CLS]", "[SEP]"], ["<unk>"]], ids=str)
+def test_wordpiece_that_is_not_bert_comes_along(tokens, tmp_path):
+    """BertTokenizer would add the marks that are missing, with ids that the model has no rows for."""
+    transformers = pytest.importorskip("transformers")
+    trained = WordPieceTokenizer.train(ACCENTS, 80)
+    vocab = {token: id for token, id in trained.vocab.items() if not token.startswith("[")}
+    vocab = {token: i for i, token in enumerate([*tokens, *vocab])}
+    special = {token: vocab[token] for token in tokens}
+    pieces = WordPieceTokenizer(vocab, special, unk_token=tokens[0], cleanup=False)
+    bert = Bert(BertConfig(vocab_size=pieces.vocab_size, context=12, n_layers=1, n_heads=2, d_model=8, d_ff=12))
+    convert(save_native(bert, tmp_path / "a", pieces), tmp_path / "b")
+    text = "low lower, words zzz!"
+    for source in (AutoTokenizer, transformers.AutoTokenizer):
+        tokenizer = source.from_pretrained(tmp_path / "b")
+        ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        assert ids == list(pieces.encode(text)) and len(tokenizer) == pieces.vocab_size
+        assert tokenizer.decode(ids) == pieces.decode(ids)
+
+
 def test_what_cannot_be_converted(tmp_path):
     lstm = LSTM(LSTMConfig(vocab_size=280, d_model=8, n_layers=1))
     save_native(lstm, tmp_path / "lstm")

@@ -166,6 +166,17 @@ def test_a_connection_that_breaks_anywhere_is_named(monkeypatch, call):
         getattr(engine, call)(*batch if call == "batch_loss" else ())
 
 
+def test_other_errors_keep_their_name_and_a_lost_connection_its_cause(monkeypatch):
+    engine = TorchEngine(worker.make_model(), worker.make_config(1), EngineConfig(device="cpu"))
+    engine.world_size = 2
+    with pytest.raises(RuntimeError, match=r"^shapes do not fit$"), engine.lost_peer():
+        raise RuntimeError("shapes do not fit")
+    for error in (RuntimeError("[1.2.3.4] Broken pipe"), torch.distributed.DistBackendError("NCCL: out of memory")):
+        with pytest.raises(ProcessLost) as caught, engine.lost_peer():
+            raise error
+        assert str(error) in str(caught.value)
+
+
 def test_numpy_does_not_train_in_several_processes(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="trains in one process, and torchrun started 2"):
@@ -177,3 +188,5 @@ def test_a_resumed_run_with_other_steps_warns(runs, tmp_path):
     config = worker.make_config(2, max_steps=10)  # half the batch, as if there were two processes
     with pytest.warns(UserWarning, match="took 128 tokens in a step, with these settings and processes it takes 64"):
         train(worker.make_model(), *worker.data(runs), config, tmp_path / "run", resume=True, progress=False)
+    config = worker.make_config(2, max_steps=12)
+    train(worker.make_model(), *worker.data(runs), config, tmp_path / "run", resume=True, progress=False)  # said once

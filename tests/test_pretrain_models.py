@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from minillm import cli
 from minillm.checkpoint import load_model_and_tokenizer
 from minillm.data import pack, read_documents
 from minillm.engine import batch_loss
+from minillm.engine_config import EngineConfig
 from minillm.evaluate import evaluate
 from minillm.objectives import MaskedLM, NextToken, SpanCorruption
 from minillm.pretrain import build_config, model_objective
+from minillm.pretrain import pretrain as pretrain_sections
 from minillm.runlog import read_metrics
 from minillm.tokenizers import BPETokenizer, CharTokenizer, WordPieceTokenizer, load_tokenizer
 from minillm.tokenizers.extend import with_special_tokens
@@ -243,6 +246,17 @@ def test_an_attention_that_cannot_run_is_refused_before_anything_is_written(
     change = (f"model.attention={attention}", "engine.device=cpu")
     assert message in pretrain(made, tmp_path / "run", kind, engine, *change, status=2, capsys=capsys)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_engine_of_the_callers_own_is_not_judged_by_the_settings(made, tmp_path):
+    pytest.importorskip("torch")
+    from minillm.torch_engine import TorchEngine
+
+    data = {"corpus": str(made / "corpus"), "tokenizer": str(made / "tokenizer.json")}
+    shape = {"context": 8, "n_layers": 1, "n_heads": 1, "d_model": 8, "attention": "sdpa"}
+    sections = {"data": data, "model": shape, "train": {"max_steps": 2, "batch_size": 2, "warmup_steps": 1}}
+    engine = partial(TorchEngine, settings=EngineConfig(device="cpu"))
+    assert pretrain_sections(sections, tmp_path / "run", engine=engine, progress=False).state.step == 2
 
 
 def test_a_larger_vocabulary_may_be_asked_for(made):

@@ -219,7 +219,7 @@ def test_training_memory():
     assert memory.attention_weights == 4 * 8 * 12 * 12 * 1024 * 1024
     assert memory.total == 16 * n + memory.activations
     assert training_memory(config, 8, 1024, activation_bytes=2).activations == memory.activations // 2
-    assert "optimizer             0.996 GB" in str(memory)
+    assert "optimizer                0.996 GB" in str(memory)
     assert [in_bytes(n) for n in (2_345, 12_345_678, 1.5e12)] == ["2.345 kB", "12.346 MB", "1,500.000 GB"]
     assert training_memory(CONFIGS["lstm"], 2, 10).attention_weights == 0
 

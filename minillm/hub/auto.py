@@ -49,7 +49,7 @@ class AutoModel:
         engine: str = "numpy",
         dtype: Any = None,
         device: Any = None,
-        attn_implementation: str = "auto",
+        attn_implementation: str | None = None,
         seed: int = 0,
         revision: str | None = None,
         token: str | bool | None = None,
@@ -62,12 +62,12 @@ class AutoModel:
         `name_or_folder`: a folder in Hugging Face's or minillm's format, a run of `minillm pretrain`, or a name on the
         hub. `engine`: "numpy" or "torch". `dtype`: "float32" or "float64" on NumPy (default: the file's if it is
         float64, else float32); on PyTorch "float16" and "bfloat16" too (default: the file's). `device`: PyTorch's.
-        `attn_implementation`: how attention is computed, "auto", "reference" (transformers' "eager"), "sdpa" or
-        "triton", our kernels (see `ops.attention`). `seed`: of a head that the checkpoint has no weights for, which a
-        warning then names. `revision`, `token`, `cache_dir`, `local_files_only`: for a name on the hub, see places.py.
-        `settings`: entries of config.json to change, such as num_labels=3; transformers' `torch_dtype` is `dtype`.
-        Raises TypeError for a setting that config.json does not have, NotFound, ConfigurationError or WeightsError,
-        each saying what to do; a model is returned whole or not at all.
+        `attn_implementation`: how attention is computed, "auto" (the default), "reference" (transformers' "eager"),
+        "sdpa" or "triton", our kernels (see `ops.attention`). `seed`: of a head that the checkpoint has no weights for,
+        which a warning then names. `revision`, `token`, `cache_dir`, `local_files_only`: for a name on the hub, see
+        places.py. `settings`: entries of config.json to change, such as num_labels=3; transformers' `torch_dtype` is
+        `dtype`. Raises TypeError for a setting that config.json does not have, NotFound, ConfigurationError or
+        WeightsError, each saying what to do; a model is returned whole or not at all.
         """
         if engine not in ("numpy", "torch"):
             raise ValueError(f"engine = {engine!r} must be 'numpy' or 'torch'.")
@@ -176,6 +176,8 @@ def check_settings(settings: dict[str, Any], values: dict[str, Any]) -> None:
     saved, it might give away a secret."""
     known = set(values) if configs.is_native(values) else {*values, *configs.setting_names(values.get("model_type"))}
     for name in settings:
+        if name == "attention":
+            raise TypeError(f"from_pretrained: attention = {settings[name]!r} is called attn_implementation here.")
         if name not in known:
             hint = "See from_pretrained's docstring for what it takes."
             if name == "device_map":
@@ -183,9 +185,9 @@ def check_settings(settings: dict[str, Any], values: dict[str, Any]) -> None:
             raise TypeError(f"from_pretrained: {name} = {settings[name]!r} is no entry of this config.json. {hint}")
 
 
-def with_attention(config: ModelConfig, implementation: str, engine: str) -> ModelConfig:
+def with_attention(config: ModelConfig, implementation: str | None, engine: str) -> ModelConfig:
     """The config of a model that computes attention in this way, under our name for it or transformers'."""
-    wanted = "reference" if implementation == "eager" else implementation
+    wanted = "reference" if implementation == "eager" else implementation or "auto"
     if wanted not in ATTENTION:
         raise ValueError(
             f"attn_implementation = {implementation!r} must be one of {', '.join(map(repr, ATTENTION))}; minillm's own "

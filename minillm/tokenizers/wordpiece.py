@@ -81,8 +81,10 @@ class WordPieceTokenizer(Tokenizer):
 
     @property
     def is_bert(self) -> bool:
-        """Whether transformers' BertTokenizer splits texts like this one: it fixes what is asked here."""
-        return self.normalizer.clean_text and self.prefix == "##" and self.max_word_chars == 100
+        """Whether this is what transformers' BertTokenizer makes of its vocabulary and its normalizer."""
+        usual = self.prefix == "##" and self.max_word_chars == 100 and self.unk_token == "[UNK]" and self.cleanup
+        named = self.vocab.keys() | self.special_tokens.keys()
+        return usual and self.normalizer.clean_text and named.issuperset(BERT_SPECIAL_TOKENS)
 
     # ---- learning
 

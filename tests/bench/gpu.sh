@@ -12,12 +12,13 @@
 #
 # OUT gets at most 8 files: log.txt, summary.txt, attention.json, attention.md, train.json, train.md, run_metrics.jsonl,
 # run_sample.txt. Nothing is installed and nothing is written to the repository. Python must have torch, triton, numpy,
-# regex, safetensors and tqdm (and pytest and hypothesis for the tests); what a machine lacks can travel as wheels:
-# unpack them into a folder and put that folder on PYTHONPATH. Where a command may run for a limited time only, give each
-# stage a command of its own: `run` takes RUN_SECONDS and some minutes for corpus, tokenizer and compilation.
+# regex, safetensors and tqdm (for the tests pytest and hypothesis, and pytest-xdist if there is one); what a machine
+# lacks can travel as wheels: unpack them into a folder and put that folder on PYTHONPATH. Where a command may run for a
+# limited time only, give each stage a command of its own: `run` takes RUN_SECONDS and some minutes for corpus,
+# tokenizer and compilation.
 
 set -uo pipefail
-[ $# -ge 1 ] || { sed -n '2,18p' "$0" | sed 's/^# \{0,1\}//'; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,19p' "$0" | sed 's/^# \{0,1\}//'; exit 2; }
 absolute() { case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac }
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 out=$1; shift
@@ -38,9 +39,9 @@ stages=${stages:-tests attention training run}
 # folder that it is started in before PYTHONPATH, so all is started there and not in the repository.
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 mkdir "$work/minillm"; ln -s "$repo"/minillm/* "$work/minillm/"; ln -sfn "$repo/kernels" "$work/minillm/kernels"
-path=$work; IFS=:
+path=$work; IFS=:; set -f
 for folder in ${PYTHONPATH:-}; do path=$path:$(absolute "$folder"); done
-unset IFS; cd "$work" || exit 1
+unset IFS; set +f; cd "$work" || exit 1
 export PYTHONPATH="$path" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 log=$out/log.txt; : >"$log"
 
@@ -72,7 +73,7 @@ stage() { # stage NAME COMMAND...: run it into the log; go on if it fails
 
 gpu_tests() { # warnings are no errors here: another torch version warns of other things
     local which="not long" workers=0
-    "$python" -c "import xdist" 2>>"$log" && workers=8 # most of the time goes into compiling, on the CPU
+    "$python" -c "import xdist" 2>/dev/null && workers=8 # most of the time goes into compiling, on the CPU
     [ -n "$smoke" ] && { which=gpu; workers=0; }
     "$python" -m pytest -c "$repo/pyproject.toml" --rootdir "$repo" "$repo/tests/kernels" "$repo/tests/test_train_gpu.py" \
         -m "$which" -q -W default -p no:cacheprovider $([ $workers -gt 0 ] && echo "-n $workers") | tee "$work/tests.txt"

@@ -3,8 +3,10 @@
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -198,13 +200,43 @@ def test_a_cell_that_fails_is_reported_and_the_notebook_stays(tmp_path, capsys, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["99_new.html", "99_new.ipynb", "99_new.py"]
 
 
-def test_an_interrupted_build_says_so(capsys, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent another way there")
+def test_an_interrupted_build_says_so(tmp_path):
+    """Ctrl-C while a cell runs: one line, status 130, no kernel left behind, nothing written."""
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    source = tmp_path / "99_new.py"
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    sleep = f"open({str(begun)!r}, 'w').close()\nimport time\ntime.sleep(60)\n"
+    source.write_text(f"# %%\n{sleep}\n# %%\nopen({str(ended)!r}, 'w')\n", encoding="utf-8")
+    program = f"import sys, pathlib; sys.path.insert(0, {str(CHAPTERS)!r}); import build\n"
+    program += f"build.sources = lambda: [pathlib.Path({str(source)!r})]\nsys.exit(build.main(['99_new']))"
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", program], preexec_fn=default_sigint, **options) as run:
+        for _ in range(600):
+            if begun.exists() or run.poll() is not None:
+                break
+            time.sleep(0.1)
+        run.send_signal(signal.SIGINT)
+        _, printed = run.communicate(timeout=60)
+    assert run.returncode == 130, printed
+    assert "99_new: interrupted; its notebook is as it was" in printed and "Traceback" not in printed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["99_new.py", "begun"]
 
-    monkeypatch.setattr(build, "build", interrupted)
-    assert build.main(["02_autograd"]) == 130
-    assert "nothing of it was written" in capsys.readouterr().err
+
+def default_sigint():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_a_kernel_that_dies_is_reported(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    source = tmp_path / "99_new.py"
+    source.write_text("# %%\nimport os\nos._exit(1)\n", encoding="utf-8")
+    monkeypatch.setattr(build, "sources", lambda: [source])
+    assert build.main(["99_new", "--html", str(tmp_path)]) == 1
+    assert "Kernel died" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["99_new.py"]
 
 
 def test_check_and_scale(monkeypatch, capsys):

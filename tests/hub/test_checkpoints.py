@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hf_models import FAMILIES, IDS, build, reload, tensor_names, their_logits, torch
 
-from minillm.checkpoint import save_checkpoint
+from minillm.checkpoint import load_model, save_checkpoint
 from minillm.generate import Sampling, generate
 from minillm.hub import (
     AutoConfig,
@@ -25,6 +25,8 @@ from minillm.models import (
     LSTM,
     Bert,
     BertConfig,
+    Classifier,
+    ClassifierConfig,
     EncoderDecoder,
     EncoderDecoderConfig,
     GPTConfig,
@@ -316,6 +318,15 @@ def test_attention_of_classifiers_and_of_models_made_here(tmp_path):
     save_checkpoint(tmp_path / "native", config=dataclasses.asdict(model.config), **arrays, state={}, tokenizer=None)
     for folder in ("gpt", "native"):  # trained on a card, loaded without one
         assert AutoModelForCausalLM.from_pretrained(tmp_path / folder)([[1, 2]]).logits.shape == (1, 2, 30)
+
+    with pytest.raises(TypeError, match="attention = 'reference' is called attn_implementation here"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "gpt", attention="reference")
+
+    body = GPTConfig(vocab_size=30, context=8, n_layers=1, n_heads=1, d_model=8, attention="triton")
+    labels = Classifier(ClassifierConfig(body))
+    arrays = {"model": labels.state_dict(), "optimizer": {}}
+    save_checkpoint(tmp_path / "own", config=dataclasses.asdict(labels.config), **arrays, state={}, tokenizer=None)
+    assert load_model(tmp_path / "own").config.decoder.attention == "auto"
 
     PretrainedModel(LSTM(LSTMConfig(vocab_size=30, d_model=8)), "causal").save_pretrained(tmp_path / "lstm")
     with pytest.raises(ValueError, match="an LSTM has no attention"):

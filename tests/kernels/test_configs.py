@@ -61,6 +61,13 @@ def test_a_candidate_that_fails_or_computes_something_else_is_passed_over(device
     now = tune.lookup("dq", torch.empty(1, 1, 1, 16, device=device))
     assert read_tuned(out) == {"dq 32-bit head 16": now}
 
+    def broken(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(tune, "problem", broken)
+    assert tune.main([*command, "--again"]) == 1
+    assert "not tuned: CUDA error: an illegal memory access" in capsys.readouterr().out
+
     def interrupted(*_):
         raise KeyboardInterrupt
 

@@ -55,6 +55,18 @@ def test_cross_entropy_in_low_precision(device, impl, dtype):
         assert (a - b).abs().max() <= 2 * (c - b).abs().max() + 1e-6
 
 
+def test_cross_entropy_in_float16_of_large_features(device):
+    """A chunk of tokens with one target: the sum of their features passes float16, their mean does not."""
+    h = torch.full((8192, 8), 10.0, device=device, dtype=torch.float16)
+    h[:, 1] = 0.003
+    targets = torch.full((8192,), 5, device=device)
+    weight = torch.zeros(64, 8, device=device, dtype=torch.float16, requires_grad=True)
+    (got,) = torch.autograd.grad(linear_cross_entropy(h, weight, targets, impl="torch"), weight)
+    wide = weight.detach().double().requires_grad_()
+    (exact,) = torch.autograd.grad(F.cross_entropy(h.double() @ wide.T, targets), wide)
+    torch.testing.assert_close(got.double(), exact, rtol=2e-3, atol=1e-7)
+
+
 def test_cross_entropy_in_float16_of_many_tokens(device):
     """The weight's gradient is that of the sum over all tokens: one product must not pass float16's 65,504."""
     generator = torch.Generator().manual_seed(0)

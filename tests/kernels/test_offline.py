@@ -17,9 +17,9 @@ triton = pytest.importorskip("triton")
 OTHER_VERSION = 0 if triton.__version__.startswith("3.9.") else 512
 
 # Bytes of stack (spilled registers) a thread on sm_90 in 16 bits, where not 0, the largest over head sizes. A call has
-# the limit of the worst of its features. "any": whatever they are. "ragged": a length that is no multiple of the block, so
-# that the loop over blocks stands there twice or three times. "grouped": query heads share keys, which makes dK/dV a
-# loop over heads around all that.
+# the limit of the worst of its features. "any": whatever they are. "ragged": a length that is no multiple of the
+# block, so that the loop over blocks stands there twice or three times. "grouped": query heads share keys, which makes
+# dK/dV a loop over heads around all that.
 KNOWN_SPILLS = {  # head sizes up to 128
     "forward": {"window": 48, "padding": 144, "dropout": 200, "ragged": 72},
     "dq": {"padding": 96, "dropout": 88, "ragged": 32},
