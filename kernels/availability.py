@@ -5,6 +5,7 @@ Imports neither torch nor triton at the top: the first question is whether they 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -12,18 +13,46 @@ if TYPE_CHECKING:
     import torch
 
 LARGEST_HEAD = 256
+OLDEST_TRITON = (3, 4)  # the oldest that was tried and works; 3.2 does not take strides as a tuple
 
 
 def flash_unavailable_reason(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> str | None:
     """Why `flash_attention(q, k, v)` cannot run on these tensors, and what to do about it; None where it can.
 
-    Looks at what is installed, the device, the dtype and the head size. Shapes that contradict each other are a
-    mistake rather than a lack of support: those raise ValueError in `flash_attention` itself.
+    Looks at what is installed in which version, the device, the dtype and the head size. Shapes that contradict each
+    other are a mistake rather than a lack of support: those raise ValueError in `flash_attention` itself.
     """
     for package in ("torch", "triton"):
         if find_spec(package) is None:
             return f"{package} is not installed; install the 'triton' extra (Linux only), or use impl='reference'"
-    return _wrong_tensors(q, k, v) or _wrong_device(q)
+    return _wrong_version() or _wrong_tensors(q, k, v) or _wrong_device(q)
+
+
+@lru_cache(maxsize=1)
+def _wrong_version() -> str | None:
+    import numpy
+    import triton
+
+    from .call import interpreted
+
+    version = _first_two(triton.__version__)
+    if version < OLDEST_TRITON:
+        return (
+            f"triton {triton.__version__} is installed and the kernels need {'.'.join(map(str, OLDEST_TRITON))} or "
+            "later, which comes with torch 2.8; update torch, or use impl='sdpa'"
+        )
+    if interpreted() and version < (3, 7) and _first_two(numpy.__version__) >= (2, 4):
+        return (
+            f"the interpreter of triton {triton.__version__} does not work with NumPy {numpy.__version__}; update "
+            "triton to 3.7 or later, or install 'numpy<2.4'"
+        )
+    return None
+
+
+def _first_two(version: str) -> tuple[int, int]:
+    """(3, 9) of "3.9.0"."""
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
 
 
 def _wrong_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> str | None:

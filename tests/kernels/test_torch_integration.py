@@ -145,6 +145,32 @@ def test_reasons(device):
         flash_attention(wide, wide, wide)
 
 
+@pytest.mark.parametrize(
+    ("triton_version", "numpy_version", "reason"),
+    [
+        ("3.3.1", "2.0.0", "triton 3.3.1 is installed and the kernels need 3.4 or later"),
+        ("3.6.0", "2.4.1", "the interpreter of triton 3.6.0 does not work with NumPy 2.4.1"),
+        ("3.6.0", "2.3.5", None),
+        ("3.10.0+git1", "2.5.0", None),
+    ],
+)
+def test_reasons_in_versions(device, monkeypatch, triton_version, numpy_version, reason):
+    import numpy
+    import triton
+    from minillm.kernels import availability
+
+    monkeypatch.setattr(triton, "__version__", triton_version)
+    monkeypatch.setattr(numpy, "__version__", numpy_version)
+    availability._wrong_version.cache_clear()
+    try:
+        found = flash_unavailable_reason(*draw(device))
+    finally:
+        availability._wrong_version.cache_clear()
+    if device == "cuda" and reason is not None and "interpreter" in reason:
+        reason = None
+    assert found is None if reason is None else found.startswith(reason)
+
+
 def test_reason_on_an_old_card(monkeypatch):
     from minillm.kernels import availability, call
 
