@@ -135,14 +135,13 @@ def compile_config(
     call: Call,
     *,
     tokens: int = 4096,
-    heads: int = 8,
     kv_heads: int = 8,
 ) -> Compiled:
-    """Compile one attention kernel (a name in configs.KERNELS) for `arch` with `config`, for tensors of these sizes."""
+    """Compile one attention kernel (a name in configs.KERNELS) for `arch` with `config`, for 8 heads of queries."""
     queries = 1 if kernel == "decode" else tokens
-    q = torch.empty(2, queries, heads, head_size, dtype=dtype, device="meta").transpose(1, 2)
+    q = torch.empty(2, queries, 8, head_size, dtype=dtype, device="meta").transpose(1, 2)
     k = torch.empty(2, tokens, kv_heads, head_size, dtype=dtype, device="meta").transpose(1, 2)
-    lse = torch.empty(2, heads, queries, dtype=torch.float32, device="meta")
+    lse = torch.empty(2, 8, queries, dtype=torch.float32, device="meta")
     with compiling_for(arch) as compiled:
         if kernel == "forward":
             flash_fast.launch_forward(q, k, k, call, config)

@@ -111,14 +111,21 @@ def tune(
             elapsed = sum(milliseconds(partial(run, config), device) for run in runs)
         except Exception as error:  # whatever the compiler, the driver or the check says: the others are still tried
             passed_over[config] = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-            try:
-                torch.cuda.synchronize() if device == "cuda" else None
-            except RuntimeError as lost:  # the CUDA context is broken: in this process nothing can be timed any more
-                raise RuntimeError(f"{config} broke the CUDA context ({passed_over[config]})") from lost
+            if device == "cuda":
+                check_context(config, passed_over[config])
             continue
         if elapsed < best_time:
             best, best_time = config, elapsed
     return best, best_time, now_time, passed_over
+
+
+def check_context(config: Config, why: str) -> None:
+    """Raise RuntimeError if the failure broke the CUDA context: then nothing can be timed in this process any more."""
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        ways = "choose others with --kernel and --head-size"
+        raise RuntimeError(f"{config} broke the CUDA context ({why}); {ways}") from error
 
 
 def check_close(got: torch.Tensor | tuple[torch.Tensor, ...], right: torch.Tensor | tuple[torch.Tensor, ...]) -> None:

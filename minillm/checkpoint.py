@@ -27,7 +27,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from .models import Model, config_from_dict, model_from_config
+from .models import Model, config_from_dict, model_from_config, with_attention
 from .tokenizers import load_tokenizer
 from .tokenizers.base import Tokenizer
 
@@ -127,12 +127,9 @@ def load_model(folder: str | Path) -> Model:
     """
     path = checkpoint_in(folder)
     config = _read_json(path / CONFIG_FILE)
-    for part in (config, config.get("decoder")):  # a classifier's decoder has the setting
-        if isinstance(part, dict) and "attention" in part:
-            part["attention"] = "auto"
     arrays = _read_arrays(path / MODEL_FILE)
     try:
-        model = model_from_config(config_from_dict(config))
+        model = model_from_config(with_attention(config_from_dict(config), "auto"))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path / CONFIG_FILE} does not describe a model that minillm knows: {error}") from error
     if all(a.dtype == np.float64 for a in arrays.values()):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..models import BertConfig, ClassifierConfig, LSTMConfig, ModelConfig, config_from_dict
+from ..models import BertConfig, LSTMConfig, ModelConfig, config_from_dict, with_attention
 from ..models.checks import ATTENTION
 from ..tokenizers.files import read_json
 from . import configs
@@ -84,7 +83,7 @@ class AutoModel:
         values = with_settings(values, settings)
         stored = read_folder(folder)
         config, native = cls.model_config(values, stored, folder)
-        config = with_attention(config, attn_implementation, engine)
+        config = with_attention(config, checked_attention(config, attn_implementation, engine))
         model = sketched_model(config)
         shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
         layout = None if native else layout_of(config)
@@ -185,8 +184,8 @@ def check_settings(settings: dict[str, Any], values: dict[str, Any]) -> None:
             raise TypeError(f"from_pretrained: {name} = {settings[name]!r} is no entry of this config.json. {hint}")
 
 
-def with_attention(config: ModelConfig, implementation: str | None, engine: str) -> ModelConfig:
-    """The config of a model that computes attention in this way, under our name for it or transformers'."""
+def checked_attention(config: ModelConfig, implementation: str | None, engine: str) -> str:
+    """Our name for a way to compute attention. Raises ValueError where this model or engine does not have it."""
     wanted = "reference" if implementation == "eager" else implementation or "auto"
     if wanted not in ATTENTION:
         raise ValueError(
@@ -195,13 +194,9 @@ def with_attention(config: ModelConfig, implementation: str | None, engine: str)
         )
     if wanted in ("sdpa", "triton") and engine == "numpy":
         raise ValueError(f"attn_implementation = {implementation!r} runs on PyTorch. Use engine='torch'.")
-    if isinstance(config, ClassifierConfig):
-        return replace(config, decoder=replace(config.decoder, attention=wanted))
-    if isinstance(config, LSTMConfig):
-        if wanted != "auto":
-            raise ValueError(f"attn_implementation = {implementation!r}: an LSTM has no attention.")
-        return config
-    return replace(config, attention=wanted)
+    if isinstance(config, LSTMConfig) and wanted != "auto":
+        raise ValueError(f"attn_implementation = {implementation!r}: an LSTM has no attention.")
+    return wanted
 
 
 def with_settings(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ encoder_decoder.py, lstm.py and classifier.py: each says what differs from GPT."
 from __future__ import annotations
 
 import difflib
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from .lstm import LSTM, LSTMConfig
 __all__ = [
     "GPT", "LSTM", "Bert", "BertConfig", "Classifier", "ClassifierConfig", "EncoderDecoder", "EncoderDecoderConfig",
     "GPTConfig", "LSTMConfig", "Llama", "LlamaConfig", "Model", "ModelConfig", "config_from_dict", "model_from_config",
+    "with_attention",
 ]  # fmt: skip
 
 Model = GPT | Llama | Bert | EncoderDecoder | LSTM | Classifier
@@ -60,6 +61,15 @@ def config_from_dict(values: dict[str, Any]) -> ModelConfig:
     if cls is ClassifierConfig and isinstance(values.get("decoder"), dict):
         values = {**values, "decoder": config_from_dict(values["decoder"])}
     return cls(**values)
+
+
+def with_attention(config: ModelConfig, attention: str) -> ModelConfig:
+    """The config with another way to compute attention (see `ops.attention`); an LSTM has none and stays as it is."""
+    if isinstance(config, LSTMConfig):
+        return config
+    if isinstance(config, ClassifierConfig):
+        return replace(config, decoder=replace(config.decoder, attention=attention))
+    return replace(config, attention=attention)
 
 
 def model_from_config(config: ModelConfig, rng: np.random.Generator | None = None) -> Model:
