@@ -16,8 +16,7 @@ look at what it looks at, and step into its code.
 import time
 
 import numpy as np
-from minillm import numpy_ops, plot, schedules
-from minillm.baselines import NGramModel
+from minillm import numpy_ops, plot
 from minillm.data import deduplicate, stdlib_documents
 from minillm.data.stdlib import documents_fingerprint
 from minillm.generate import Sampling, next_logits, stream_text
@@ -25,6 +24,8 @@ from minillm.models.gpt import GPT, GPTConfig
 from minillm.optim import AdamW, clip_grad_norm_
 from minillm.tensor import no_grad
 from minillm.tokenizers import BPETokenizer
+from minillm.training import schedules
+from minillm.training.baselines import NGramModel
 
 from workshop import check, read_scale, show_versions, type_into_debugger
 

@@ -21,7 +21,7 @@ import tracemalloc
 
 import numpy as np
 from minillm import ops, plot
-from minillm.blas import limit_blas_threads
+from minillm.engines.blas import limit_blas_threads
 from minillm.optim import SGD
 from minillm.tensor import Parameter, Tensor, no_grad
 from minillm.tensor import topological_order as library_order

@@ -22,7 +22,7 @@ from collections import Counter
 from itertools import pairwise
 
 import numpy as np
-from minillm import ops, plot, schedules
+from minillm import ops, plot
 from minillm.data import deduplicate, stdlib_documents
 from minillm.data.stdlib import documents_fingerprint
 from minillm.models.gpt import GPT, GPTConfig
@@ -33,6 +33,7 @@ from minillm.tokenizers.bpe import BYTE_OF_ID, count_words, train_naive
 from minillm.tokenizers.bpe_fast import train_fast
 from minillm.tokenizers.formats import spell
 from minillm.tokenizers.split import UNICODE_PATTERNS, split_text
+from minillm.training import schedules
 
 from workshop import check, read_scale, show_versions
 

@@ -18,11 +18,11 @@ import time
 
 import numpy as np
 from minillm import nn, ops, plot
-from minillm.baselines import NGramModel
 from minillm.models.gpt import GPT, CausalSelfAttention, GPTConfig
 from minillm.numpy_ops.attention import masked_softmax
 from minillm.optim import AdamW
 from minillm.tensor import Parameter, Tensor, no_grad
+from minillm.training.baselines import NGramModel
 
 from workshop import (
     check,

@@ -2,7 +2,7 @@
 
 Read in this order: tensor.py (the graph and backward), tensor_methods.py and numpy_ops (forwards beside backwards),
 ops.py (the ops by name, for every engine), nn.py (layers), models/gpt.py (the model), tokenizers/bpe.py,
-optim.py, train.py, generate.py.
+optim.py, training/train.py, generate.py.
 
 The Auto classes of hub/, which read Hugging Face checkpoints, can be imported from here: `from minillm import
 AutoModel`.

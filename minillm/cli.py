@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import __version__, commands
-from .config import describe
 from .data import CorpusConfig
-from .engine import ProcessLost
-from .pretrain import PRESETS, SECTIONS
-from .train import TrainingDiverged
+from .engines.protocol import ProcessLost
+from .training.config_file import describe
+from .training.diagnose import TrainingDiverged
+from .training.pretrain import PRESETS, SECTIONS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .config import ConfigError, build, override
 from .data import CorpusConfig, Document, build_corpus, corpus_documents, environment_documents, pack, read_documents
 from .data import stdlib_documents as stdlib
-from .engine_config import process_rank
-from .pretrain import CONFIG_FILE, SECTIONS, model_objective, packed, pretrain, read_config, resumed_sections
+from .engines.choose import process_rank
+from .training.config_file import ConfigError, build, override
+from .training.pretrain import CONFIG_FILE, SECTIONS, model_objective, packed, pretrain, read_config, resumed_sections
 
 STDLIB_SOURCES = ("stdlib", "docstrings", "topics")
 PATTERNS = {"gpt2": "gpt2", "gpt4": "gpt4", "llama3": "gpt4", "qwen2": "qwen2"}  # --pattern -> split.py's name
@@ -152,9 +152,9 @@ def pretrain_run(arguments: argparse.Namespace) -> int:
 
 
 def evaluate_run(arguments: argparse.Namespace) -> int:
-    from .checkpoint import checkpoint_in, load_model_and_tokenizer
-    from .evaluate import evaluate
-    from .threads import Replicas
+    from .engines.threads import Replicas
+    from .training.checkpoint import checkpoint_in, load_model_and_tokenizer
+    from .training.evaluate import evaluate
 
     model, tokenizer = load_model_and_tokenizer(arguments.run)
     with tempfile.TemporaryDirectory() as folder:
@@ -185,8 +185,8 @@ def corpus_of(run: str) -> str:
 
 
 def generate_text(arguments: argparse.Namespace) -> int:
-    from .checkpoint import load_model_and_tokenizer
     from .generate import Sampling, check_continues, stream_text
+    from .training.checkpoint import load_model_and_tokenizer
 
     sampling = Sampling(
         temperature=arguments.temperature,

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from .costs.sizes import forward_flops, in_bytes, n_parameters
 from .data import Document, pack, read_documents, stdlib_documents
-from .engine import batch_loss
-from .evaluate import evaluate
+from .engines.numpy_engine import batch_loss
 from .generate import generate
 from .hub import AutoModelForCausalLM, AutoTokenizer
 from .hub.convert import open_checkpoint
 from .hub.pretrained import PretrainedModel
 from .models import BertConfig, ClassifierConfig, EncoderDecoderConfig
 from .report import table
-from .sizes import forward_flops, in_bytes, n_parameters
+from .training.evaluate import evaluate
 
 ROUNDS = 5
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,18 @@ class Module:
         return self
 
 
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Inside, the model (of either engine) is in evaluation mode: dropout off. Afterwards, an exception or not, it is
+    in the mode that it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 def normal(rng: np.random.Generator, shape: tuple[int, ...], std: float) -> Parameter:
     """A float32 Parameter with values from a normal distribution of mean 0."""
     return Parameter(rng.standard_normal(shape, dtype=np.float32) * np.float32(std))
@@ -196,83 +209,3 @@ class KVCache:
         if isinstance(k, Tensor):
             return Tensor(keys[:, :, :end]), Tensor(values[:, :, :end])
         return keys[:, :, :end], values[:, :, :end]
-
-
-class MultiHeadAttention(Module):
-    """Every position gathers values from the positions it may look at, in `n_heads` independent ways of `head_dim`
-    features.
-
-    What the models of this library differ in: fewer key/value heads than query heads (`n_kv_heads`, grouped-query
-    attention), biases, RMS norms on the queries and keys of each head (`qk_norm_eps`, their eps), rotary positions
-    (`rope` in forward) and keys and values from another sequence (`kv` in forward, cross-attention).
-    """
-
-    def __init__(
-        self,
-        d_model: int,
-        n_heads: int,
-        *,
-        n_kv_heads: int | None = None,
-        head_dim: int | None = None,
-        qkv_bias: bool = True,
-        out_bias: bool = True,
-        qk_norm_eps: float | None = None,
-        causal: bool = False,
-        dropout: float = 0.0,
-        impl: str = "auto",
-        layer: int = 0,
-        std: float = 0.02,
-        out_std: float = 0.02,
-        rng: np.random.Generator,
-    ) -> None:
-        self.n_heads = n_heads
-        self.n_kv_heads = n_kv_heads or n_heads
-        head_dim = head_dim or d_model // n_heads
-        self.q_proj = Linear(d_model, n_heads * head_dim, bias=qkv_bias, std=std, rng=rng)
-        self.k_proj = Linear(d_model, self.n_kv_heads * head_dim, bias=qkv_bias, std=std, rng=rng)
-        self.v_proj = Linear(d_model, self.n_kv_heads * head_dim, bias=qkv_bias, std=std, rng=rng)
-        self.o_proj = Linear(n_heads * head_dim, d_model, bias=out_bias, std=out_std, rng=rng)
-        self.q_norm = None if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
-        self.k_norm = None if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
-        self.causal = causal
-        self.dropout_p = dropout  # of the attention weights
-        self.impl = impl
-        self.layer = layer  # which of the cache's buffers are ours
-        self.rng = rng
-
-    def forward(
-        self,
-        x: AnyTensor,
-        *,
-        kv: tuple[AnyTensor, AnyTensor] | None = None,
-        mask: Any = None,
-        rope: tuple[Any, Any] | None = None,
-        cache: KVCache | None = None,
-    ) -> AnyTensor:
-        """x (B, T, d_model) -> (B, T, d_model).
-
-        `kv`: keys and values of another sequence, from `keys_values`; by default x's own. `mask`: boolean, True = may
-        look, broadcastable to (B, H, T, keys). `rope`: cosines and sines (T, head_dim/2) of x's positions.
-        """
-        B, T, _ = x.shape
-        q = self.q_proj(x).reshape(B, T, self.n_heads, -1)  # (B, T, H, hd)
-        if self.q_norm is not None:
-            q = self.q_norm(q)
-        q = q.transpose(1, 2)  # (B, H, T, hd)
-        k, v = self.keys_values(x) if kv is None else kv  # (B, Hkv, T, hd)
-        if rope is not None:
-            q, k = ops.rope(q, *rope), ops.rope(k, *rope)
-        if cache is not None:
-            k, v = cache.update(self.layer, k, v)  # (B, Hkv, past + T, hd)
-        dropout_p = self.dropout_p if self.training else 0.0
-        out = ops.attention(q, k, v, causal=self.causal, mask=mask, dropout_p=dropout_p, rng=self.rng, impl=self.impl)
-        return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))  # heads side by side again
-
-    def keys_values(self, x: AnyTensor) -> tuple[AnyTensor, AnyTensor]:
-        """The keys and values (B, Hkv, T, hd) that x (B, T, d_model) offers to whoever attends to it."""
-        B, T, _ = x.shape
-        k = self.k_proj(x).reshape(B, T, self.n_kv_heads, -1)  # (B, T, Hkv, hd)
-        v = self.v_proj(x).reshape(B, T, self.n_kv_heads, -1)
-        if self.k_norm is not None:
-            k = self.k_norm(k)
-        return k.transpose(1, 2), v.transpose(1, 2)

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from .models.sketch import Sketcher as Sketcher
+from .models.sketch import is_sketched
+from .models.sketch import sketch as sketch  # callers on torch find it here
 from .nn import Module
-from .sketch import Sketcher as Sketcher
-from .sketch import is_sketched
-from .sketch import sketch as sketch  # callers on torch find it here
 from .tensor import Parameter
 
 

@@ -13,18 +13,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .baselines import NGramModel, xz_bits_per_byte
-from .checkpoint import load_model_and_tokenizer
 from .data import build_corpus, corpus_documents, corpus_text, stdlib_documents
-from .engine import peak_memory_gb
-from .evaluate import Evaluation, evaluate
+from .engines.memory import peak_memory_gb
+from .engines.threads import Replicas
 from .generate import Sampling, stream_text
-from .pretrain import packed, pretrain, read_config
-from .runlog import read_metrics
-from .threads import Replicas
 from .tokenizers import BPETokenizer
 from .tokenizers.show import render
-from .train import TrainResult
+from .training.baselines import NGramModel, xz_bits_per_byte
+from .training.checkpoint import load_model_and_tokenizer
+from .training.evaluate import Evaluation, evaluate
+from .training.pretrain import packed, pretrain, read_config
+from .training.run_log import read_metrics
+from .training.train import TrainResult
 
 VOCAB_SIZE = 2048
 BYTES_PER_SECOND = 100_000  # of training time: more text than can be read in it, so that no text is seen twice
@@ -65,14 +65,14 @@ def quickstart(out: str | Path, *, seconds: float = 190.0, seed: int = 1337, ove
     print(f"  wrote {train_data.path.parent}")
 
     say(4, f"Train a GPT for {seconds:,.0f} seconds to predict the next token")
-    print("  read minillm/models/gpt.py (the model), train.py (the loop), optim.py, tensor.py (gradients)")
+    print("  read minillm/models/gpt.py (the model), training/train.py (the loop), optim.py, tensor.py (gradients)")
     result = train_model(out, seconds, seed)
     if result.signal is not None:
         print(f"stopped; to go on: minillm pretrain --resume --out {shlex.quote(str(out))}")
         return 128 + result.signal
 
     say(5, "Evaluate on the held-out modules, beside models that only count, and a compressor")
-    print("  read minillm/evaluate.py and baselines.py")
+    print("  read minillm/training/evaluate.py and baselines.py")
     model, _ = load_model_and_tokenizer(out / "best")
     evaluation = evaluate(Replicas(model).batch_loss, val_data, batch_size=16, context=model.config.context)
     table = compare(out / "corpus", evaluation)
@@ -96,7 +96,7 @@ def quickstart(out: str | Path, *, seconds: float = 190.0, seed: int = 1337, ove
     plotted = plot(out / "metrics.jsonl", out / "loss.png")
     print(
         f"  {out}\n"
-        f"    best, last       checkpoints: weights, optimizer, tokenizer (read minillm/checkpoint.py)\n"
+        f"    best, last       checkpoints: weights, optimizer, tokenizer (read minillm/training/checkpoint.py)\n"
         f"    metrics.jsonl    one line per step and evaluation\n"
         f"    config.toml      every setting of this run\n"
         f"    results.json     the table above; samples.txt: the samples\n"

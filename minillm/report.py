@@ -6,10 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from .cards import Card, find_card
-from .hub.convert import Checkpoint, open_checkpoint
-from .models import BertConfig, ClassifierConfig, ModelConfig
-from .sizes import (
+from .costs.cards import Card, find_card
+from .costs.sizes import (
     cache_bytes,
     forward_flops,
     in_bytes,
@@ -18,6 +16,8 @@ from .sizes import (
     training_flops,
     training_memory,
 )
+from .hub.convert import Checkpoint, open_checkpoint
+from .models import BertConfig, ClassifierConfig, ModelConfig
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 TOKENS_PER_PARAMETER = 20  # compute-optimal pretraining, Hoffmann et al. 2022, arXiv 2203.15556, table A3

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from minillm import schedules
 from minillm.models.gpt import GPT, GPTConfig
 from minillm.optim import BLOCK, SGD, AdamW, clip_grad_norm_, param_groups
 from minillm.tensor import Parameter
+from minillm.training import schedules
 
 SHAPES = [(7, 5), (3,), (BLOCK + 3,), ()]  # one is larger than a block, one has no axes
 

@@ -6,7 +6,7 @@ clean.py and stopwords.py (what is changed in a text), shingles.py and dedup.py 
 batches.py (what training and evaluation are fed).
 """
 
-from minillm.data.batches import IGNORE, Batcher, iter_eval_batches
+from minillm.data.batches import IGNORE, Batcher, count_targets, iter_eval_batches
 from minillm.data.build import build_corpus
 from minillm.data.clean import RepeatedLines, clean_text
 from minillm.data.corpus import CorpusConfig, CorpusReport, corpus_documents, corpus_text, load_report
@@ -34,6 +34,7 @@ __all__ = [
     "contamination",
     "corpus_documents",
     "corpus_text",
+    "count_targets",
     "deduplicate",
     "docstrings",
     "documents_fingerprint",

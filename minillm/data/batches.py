@@ -114,6 +114,11 @@ class Batcher:
 _KEY_MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], dtype=np.uint64)
 
 
+def count_targets(targets: np.ndarray) -> int:
+    """How many positions count, that is, are not IGNORE."""
+    return int(np.count_nonzero(targets != IGNORE))
+
+
 def permute(indices: Ids, n: int, key: int) -> Ids:
     """Send each of `indices` (0 … n−1) to its place in a permutation of 0 … n−1 that `key` (64 bits) picks."""
     half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))  # bits of each half

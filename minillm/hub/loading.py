@@ -14,7 +14,7 @@ import numpy as np
 
 from ..models import Llama, Model, ModelConfig, model_from_config
 from ..models.rope import rope_tables
-from ..sketch import is_sketched, sketch
+from ..models.sketch import is_sketched, sketch
 from .names import Layout, canonical_names, hf_name, is_transposed
 from .weights import Stored, WeightsError, common_dtype, shorten
 

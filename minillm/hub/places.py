@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import find_checkpoint
+from ..training.checkpoint import find_checkpoint
 
 FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "merges.txt", "vocab.txt"]
 NEEDED = "config.json, model.safetensors (or its shards with model.safetensors.index.json), and the tokenizer's files"

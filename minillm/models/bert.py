@@ -18,6 +18,7 @@ import numpy as np
 from .. import nn, ops
 from ..ops import AnyTensor
 from ..tensor import Parameter
+from .attention import MultiHeadAttention
 from .checks import (
     ATTENTION,
     check_choice,
@@ -82,7 +83,7 @@ class Block(nn.Module):
     Transformer."""
 
     def __init__(self, config: BertConfig, rng: np.random.Generator) -> None:
-        self.attn = nn.MultiHeadAttention(
+        self.attn = MultiHeadAttention(
             config.d_model, config.n_heads, dropout=config.dropout, impl=config.attention, rng=rng
         )
         self.norm_1 = nn.LayerNorm(config.d_model, eps=config.norm_eps)

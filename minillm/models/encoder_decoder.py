@@ -18,6 +18,7 @@ import numpy as np
 
 from .. import nn, ops
 from ..ops import AnyTensor
+from .attention import MultiHeadAttention
 from .checks import (
     ATTENTION,
     check_choice,
@@ -312,9 +313,9 @@ class Decoder:
 
 def attention(
     config: EncoderDecoderConfig, rng: np.random.Generator, *, causal: bool = False, layer: int = 0
-) -> nn.MultiHeadAttention:
+) -> MultiHeadAttention:
     std = xavier(config.d_model, config.d_model)
-    return nn.MultiHeadAttention(
+    return MultiHeadAttention(
         config.d_model,
         config.n_heads,
         causal=causal,

@@ -18,6 +18,7 @@ import numpy as np
 
 from .. import nn, ops
 from ..ops import AnyTensor
+from .attention import MultiHeadAttention
 from .checks import (
     ATTENTION,
     check_choice,
@@ -108,7 +109,7 @@ class Block(nn.Module):
             2 * config.n_layers
         )  # as in GPT-2: the residual stream's variance must not grow with depth
         self.norm_1 = nn.RMSNorm(config.d_model, eps=config.norm_eps)
-        self.attn = nn.MultiHeadAttention(
+        self.attn = MultiHeadAttention(
             config.d_model,
             config.n_heads,
             n_kv_heads=config.kv_heads,

@@ -25,15 +25,15 @@ from typing import Any
 
 import numpy as np
 
-from minillm.checkpoint import find_checkpoint, load_model_and_tokenizer
+from minillm.costs.sizes import n_parameters, training_flops
 from minillm.data import build_corpus, corpus_documents, stdlib_documents
-from minillm.evaluate import evaluate
+from minillm.engines.threads import Replicas, ThreadedNumpyEngine
 from minillm.models import config_from_dict, model_from_config
-from minillm.pretrain import packed, pretrain
-from minillm.sizes import n_parameters, training_flops
-from minillm.threads import Replicas, ThreadedNumpyEngine
+from minillm.settings import TrainConfig
 from minillm.tokenizers import BPETokenizer, load_tokenizer
-from minillm.train import TrainConfig
+from minillm.training.checkpoint import find_checkpoint, load_model_and_tokenizer
+from minillm.training.evaluate import evaluate
+from minillm.training.pretrain import packed, pretrain
 
 VOCAB_SIZE = 2048
 CONTEXT, BATCH_SIZE = 128, 16

@@ -88,9 +88,9 @@ def bench_train(repeats: int) -> list[Row]:
     """A whole step: forward, backward, clipping, AdamW. At the size of the quickstart and at two larger ones."""
     import torch
 
+    from minillm.engines.threads import ThreadedNumpyEngine
     from minillm.models import GPT, GPTConfig
-    from minillm.threads import ThreadedNumpyEngine
-    from minillm.train import TrainConfig
+    from minillm.settings import TrainConfig
 
     rows = []
     for vocab_size, context, n_layers, n_heads, d_model, batch in (

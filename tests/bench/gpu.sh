@@ -75,7 +75,7 @@ gpu_tests() { # warnings are no errors here: another torch version warns of othe
     local which="not long" workers=0
     "$python" -c "import xdist" 2>/dev/null && workers=8 # most of the time goes into compiling, on the CPU
     [ -n "$smoke" ] && { which=gpu; workers=0; }
-    "$python" -m pytest -c "$repo/pyproject.toml" --rootdir "$repo" "$repo/tests/kernels" "$repo/tests/test_train_gpu.py" \
+    "$python" -m pytest -c "$repo/pyproject.toml" --rootdir "$repo" "$repo/tests/kernels" "$repo/tests/bench/test_train_gpu.py" \
         -m "$which" -q -W default -p no:cacheprovider $([ $workers -gt 0 ] && echo "-n $workers") | tee "$work/tests.txt"
     return "${PIPESTATUS[0]}"
 }

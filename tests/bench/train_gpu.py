@@ -9,7 +9,7 @@ logits, torch.compile, autocast to bfloat16, fused AdamW); "minillm triton", a s
 attention; "minillm sdpa", the same with PyTorch's attention, so that the kernel's share is seen. Same shapes, batch,
 precision, optimizer and clipping for all. A block of steps of each row is timed in turn, round after round, and medians
 over rounds are compared. Peak memory is measured for each row while it is the only one that runs, without what the
-others hold. MFU counts causal attention as half (minillm/sizes.py) and takes the card's data-sheet rate.
+others hold. MFU counts causal attention as half (minillm/costs/sizes.py) and takes the card's data-sheet rate.
 
 The overlay trains one model three times from the same weights on the same batches: with Triton's attention, with
 PyTorch's, and with PyTorch's again, since its backward pass is not deterministic: the gap between the last two is what
@@ -38,14 +38,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from minillm.costs.sizes import n_parameters, training_flops
 from minillm.data import Batcher, TokenDataset
-from minillm.engine_config import EngineConfig
+from minillm.engines.torch_engine import TorchEngine
+from minillm.engines.torch_machine import choose_device, choose_precision, peak_flops
 from minillm.models import GPT, GPTConfig
 from minillm.port import sketch
-from minillm.sizes import n_parameters, training_flops
-from minillm.torch_engine import TorchEngine
-from minillm.torch_machine import choose_device, choose_precision, peak_flops
-from minillm.train import TrainConfig
+from minillm.settings import EngineConfig, TrainConfig
 
 Batch = tuple[np.ndarray, np.ndarray]
 GOALS = "at least 1.08, at most 0.60"
@@ -116,7 +115,7 @@ def plain_step(config: GPTConfig, device: torch.device, precision: str, compiled
 
 
 def our_step(config: GPTConfig, settings: EngineConfig, batch_size: int) -> Callable[[Batch], float]:
-    """One training step as `minillm.train.train` takes it: batch -> loss."""
+    """One training step as `minillm.training.train.train` takes it: batch -> loss."""
     engine = TorchEngine(GPT(config, sketch()), TrainConfig(seed=0, batch_size=batch_size, lr=6e-4), settings)
 
     def step(batch: Batch) -> float:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hf_models import FAMILIES, IDS, build, reload, tensor_names, their_logits, torch
 
-from minillm.checkpoint import load_model, save_checkpoint
 from minillm.generate import Sampling, generate
 from minillm.hub import (
     AutoConfig,
@@ -34,6 +33,7 @@ from minillm.models import (
     LlamaConfig,
     LSTMConfig,
 )
+from minillm.training.checkpoint import load_model, save_checkpoint
 
 
 def auto_class(family):

@@ -1,0 +1,39 @@
+"""Which engine trains: the one that the [engine] section of a config file names. Imports torch only if asked to."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import Any
+
+from ..settings import EngineConfig
+
+
+def engine_class(config: EngineConfig) -> Any:
+    """What `train` takes as its engine. Raises ImportError where PyTorch is asked for and not installed, and ValueError
+    where NumPy is to train in several processes."""
+    if config.name == "numpy":
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise ValueError(
+                f"engine 'numpy' trains in one process, and torchrun started {os.environ['WORLD_SIZE']}: give --engine "
+                "torch, or start it without torchrun"
+            )
+        if config.threads == 1:
+            from .numpy_engine import NumpyEngine
+
+            return NumpyEngine
+        from .threads import ThreadedNumpyEngine
+
+        return partial(ThreadedNumpyEngine, threads=config.threads)
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"engine 'torch' needs PyTorch, which cannot be imported here: {error}") from error
+    from .torch_engine import TorchEngine
+
+    return partial(TorchEngine, settings=config)
+
+
+def process_rank() -> int:
+    """The number of this process among those that torchrun started; 0 if it is alone."""
+    return int(os.environ.get("RANK", 0))

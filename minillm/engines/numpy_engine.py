@@ -1,0 +1,113 @@
+"""Training on this machine's processor, with our own autograd: each call of `Engine` (protocol.py) in a few lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ..data import count_targets
+from ..nn import Module
+from ..optim import SGD, AdamW, Optimizer, clip_grad_norm_, param_groups
+from ..settings import TrainConfig
+from ..tensor import no_grad
+from .memory import keep_freed_memory, peak_memory_gb
+from .protocol import Batch, Batches, Model
+
+
+class NumpyEngine:
+    """Training on this machine's processor, with our own autograd."""
+
+    name = "numpy"
+    rank = 0
+    world_size = 1
+
+    def __init__(self, model: Model, config: TrainConfig):
+        keep_freed_memory()
+        self.model = model
+        self.label_smoothing = config.label_smoothing
+        self.optimizer = make_optimizer(model, config)
+        self._names = {id(p): name for name, p in model.named_parameters()}
+
+    def forward_backward(self, micro_batches: list[Batch]) -> float:
+        self.model.train()
+        self.model.zero_grad()
+        # The mean over all tokens of the step. A mean of the micro-batches' means would be another number as soon as
+        # one holds more padding than another: so each adds its sum of losses, divided by the count of all.
+        n_tokens = sum(count_targets(targets) for *_, targets in micro_batches)
+        total = 0.0
+        for batch in micro_batches:
+            loss = self.model(*batch, reduction="sum", label_smoothing=self.label_smoothing) * (1 / n_tokens)
+            loss.backward()  # gradients of several calls add up
+            total += loss.item()
+        return total
+
+    def clip_gradients(self, max_norm: float) -> float:
+        self.grad_norm = clip_grad_norm_(self.model.parameters(), max_norm or math.inf)
+        return self.grad_norm
+
+    def step(self, lr: float) -> None:
+        if not math.isfinite(self.grad_norm):
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+
+    def read(self, *scalars: float) -> tuple[float, ...]:
+        return scalars
+
+    def batch_loss(self, *batch: np.ndarray) -> float:
+        return batch_loss(self.model, *batch)
+
+    def rerun(self, micro_batches: list[Batch]) -> None:
+        for batch in micro_batches:
+            batch_loss(self.model, *batch)
+
+    def agree(self, value: float) -> float:
+        return value
+
+    def batches(self, batcher: Batches) -> Batches:
+        return batcher
+
+    def gauges(self, tokens_per_second: float) -> dict[str, float]:
+        return {"memory_gb": peak_memory_gb()}
+
+    def model_arrays(self) -> dict[str, np.ndarray]:
+        return self.model.state_dict()
+
+    def optimizer_arrays(self) -> dict[str, np.ndarray]:
+        return self.optimizer.state_dict(self._names)
+
+    def random_state(self) -> dict[str, Any]:
+        return self.model.rng.bit_generator.state
+
+    def load(
+        self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], random: dict[str, Any] | None
+    ) -> None:
+        if random is not None:
+            np.random.default_rng().bit_generator.state = random  # on a generator to throw away: raises if it cannot be
+        self.optimizer.check_state_dict(self._names, optimizer)
+        self.model.load_state_dict(model)  # checks for itself, before it changes anything
+        self.optimizer.load_state_dict(self._names, optimizer)
+        if random is not None:
+            self.model.rng.bit_generator.state = random
+
+
+def make_optimizer(model: Module, config: TrainConfig) -> Optimizer:
+    """AdamW or SGD over the model's two parameter groups (with and without decay), as the config says."""
+    groups: Iterable[dict[str, Any]] = param_groups(model, config.weight_decay)
+    if config.optimizer == "sgd":
+        return SGD(groups, config.lr, momentum=config.momentum, nesterov=config.nesterov)
+    return AdamW(groups, config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
+
+
+def batch_loss(model: Model, *batch: np.ndarray) -> float:
+    """The sum of a NumPy model's token losses over a batch in nats, dropout off, no gradients kept."""
+    was_training = model.training
+    model.eval()
+    with no_grad():
+        total = model(*batch, reduction="sum").item()
+    model.train(was_training)
+    return total

@@ -1,0 +1,84 @@
+"""The engine: everything in a training step that differs between NumPy, a GPU and many GPUs.
+
+The training loop is one (training/train.py). What it calls on an engine is listed in `Engine`; `NumpyEngine`
+(numpy_engine.py) is the whole of it for NumPy, a few lines a method, and shows what each call means. Another engine
+implements the same calls on its own arrays, and may keep losses and norms on its device until `read` asks for them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+Model = Any  # a Module with `config` (a dataclass) and, on NumPy, `rng` (the generator of its dropout)
+Batch = tuple[np.ndarray, ...]  # what the model is called with, int64: its inputs (B, T), the targets last
+
+
+class ProcessLost(RuntimeError):
+    """Another process of the job has died, and this one cannot go on without it."""
+
+
+class Batches(Protocol):
+    """Training batches for ever, from a position that can be saved: a Batcher, or one around another."""
+
+    def next(self) -> Batch: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Engine(Protocol):
+    """What the training loop asks of an engine. A loss or a norm may be a number that is still on its
+    way: `read` waits for it."""
+
+    name: str
+    model: Model  # the one being trained
+    rank: int  # of this process, 0 to world_size - 1; rank 0 writes the files
+    world_size: int
+
+    def forward_backward(self, micro_batches: list[Batch]) -> Any:
+        """Set the gradients of the mean loss over every token of every micro-batch of every rank; return that loss."""
+
+    def clip_gradients(self, max_norm: float) -> Any:
+        """Scale the gradients to a norm of at most `max_norm` (0: leave them); return the norm before."""
+
+    def step(self, lr: float) -> None:
+        """One update of the weights with the learning rate `lr`; none if a gradient is not finite."""
+
+    def read(self, *scalars: Any) -> tuple[float, ...]:
+        """Python floats, the same on every rank, of what the methods above returned."""
+
+    def batch_loss(self, *batch: np.ndarray) -> float:
+        """The sum of a batch's token losses in nats; no gradient, dropout or label smoothing. Ranks share the rows."""
+
+    def rerun(self, micro_batches: list[Batch]) -> None:
+        """The forward passes of a step once more, through `model` itself, whose layers somebody is looking at."""
+
+    def agree(self, value: float) -> float:
+        """The largest `value` of any rank, so that all stop, and decay their learning rate, together."""
+
+    def batches(self, batcher: Batches) -> Batches:
+        """The batcher itself, or something that makes its batches ahead of time and has its methods."""
+
+    def gauges(self, tokens_per_second: float) -> dict[str, float]:
+        """What the log should show of the machine: "memory_gb", the most memory used so far in 10⁹ bytes (of the
+        device, where there is one), and "mfu", the share of its peak arithmetic rate that is used, where known."""
+
+    def model_arrays(self) -> dict[str, np.ndarray]:
+        """The weights by name, complete on every rank that writes."""
+
+    def optimizer_arrays(self) -> dict[str, np.ndarray]:
+        """The optimizer's state, "<parameter>.<state>"."""
+
+    def random_state(self) -> dict[str, Any]:
+        """The state of every random generator that a step draws from, as JSON."""
+
+    def load(
+        self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], random: dict[str, Any] | None
+    ) -> None:
+        """Take over a checkpoint's state. Raises ValueError if anything does not fit, before anything is changed.
+
+        `random` is None for a checkpoint that another engine wrote: its generators are not ours.
+        """

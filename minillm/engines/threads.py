@@ -1,0 +1,108 @@
+"""Several cores for one step: each thread computes the loss and the gradients of some rows of the batch.
+
+NumPy uses one core for everything but matrix products, and shares out those, even when they are so small that its
+threads mostly wait for each other: on a machine that has something else to do as well, a step then takes ten times as
+long. Here each product has one thread, and the batch is shared out instead. Every thread has a replica of the model:
+the same weights, the very arrays, but gradients and random generator of its own. (Threads in Python do run side by
+side here: NumPy lets go of the interpreter's lock while it computes.)
+"""
+
+from __future__ import annotations
+
+import contextvars
+import copy
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from ..data import count_targets
+from ..settings import TrainConfig
+from ..tensor import Parameter, no_grad
+from .blas import blas_threads, limit_blas_threads
+from .numpy_engine import NumpyEngine
+from .protocol import Batch, Model
+
+
+class Replicas:
+    """`threads` threads (0: as many as matrix products would use), each with a replica of `model`; the first has the
+    model itself. Where the threads of products cannot be limited (see blas.py), 0 means 1."""
+
+    def __init__(self, model: Model, threads: int = 0):
+        n = threads or blas_threads() or 1
+        self.models: list[Model] = [model, *(replica(model) for _ in range(n - 1))]
+        self.pool = ThreadPoolExecutor(n, thread_name_prefix="rows")
+
+    def on_rows(self, function: Callable[..., float], batch: Batch, *arguments: Any) -> float:
+        """The sum of `function(replica, rows, *arguments)` over all threads, each with its share of the batch's
+        rows."""
+        shares = zip(*(np.array_split(array, len(self.models)) for array in batch))
+        with limit_blas_threads(1):
+            tasks = [
+                # The context carries NumPy's settings for warnings over to the thread.
+                self.pool.submit(contextvars.copy_context().run, function, model, rows, *arguments)
+                for model, rows in zip(self.models, shares)
+                if len(rows[0])
+            ]
+            return sum([task.result() for task in tasks])
+
+    def batch_loss(self, *batch: np.ndarray) -> float:
+        """The sum of a batch's token losses in nats; no gradient, no dropout."""
+        for model in self.models:
+            model.eval()
+        with no_grad():  # for all threads
+            return self.on_rows(sum_losses, batch)
+
+
+class ThreadedNumpyEngine(NumpyEngine):
+    """A NumpyEngine that shares every batch among threads, at most one for each sequence of a batch.
+
+    Results are those of NumpyEngine but for the order in which sums are taken, and the dropout drawn; with one number
+    of threads they are the same every time.
+    """
+
+    def __init__(self, model: Model, config: TrainConfig, threads: int = 0):
+        super().__init__(model, config)
+        self.replicas = Replicas(model, min(threads or blas_threads() or 1, config.batch_size))
+
+    def forward_backward(self, micro_batches: list[Batch]) -> float:
+        models = self.replicas.models
+        for model in models:
+            model.train()
+            model.zero_grad()
+        n_tokens = sum(count_targets(targets) for *_, targets in micro_batches)
+        total = 0.0
+        for batch in micro_batches:
+            # The model's generator, which checkpoints save, starts those of the replicas anew: a resumed run draws
+            # the same dropout.
+            for model, seed in zip(models[1:], self.model.rng.integers(2**63, size=len(models) - 1)):
+                model.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
+            total += self.replicas.on_rows(add_gradients, batch, 1 / n_tokens, self.label_smoothing)
+        for parameter, *others in zip(*(model.parameters() for model in models)):
+            for other in others:
+                if other.grad is not None:
+                    parameter.grad = other.grad if parameter.grad is None else parameter.grad + other.grad
+        return total
+
+    def batch_loss(self, *batch: np.ndarray) -> float:
+        return self.replicas.batch_loss(*batch)
+
+
+def add_gradients(model: Model, rows: Batch, scale: float, label_smoothing: float) -> float:
+    """What a thread does in a training step: add the gradients of the rows' losses times `scale`; their sum."""
+    loss = model(*rows, reduction="sum", label_smoothing=label_smoothing) * scale
+    loss.backward()
+    return loss.item()
+
+
+def sum_losses(model: Model, rows: Batch) -> float:
+    """What a thread does in an evaluation: the sum of the rows' token losses."""
+    return model(*rows, reduction="sum").item()
+
+
+def replica(model: Model) -> Model:
+    """A copy of a model that shares its weights' arrays, with gradients and a random generator of its own."""
+    memo: dict[int, Any] = {id(p): Parameter(p.data) for p in model.parameters()}
+    memo[id(model.rng)] = np.random.default_rng()
+    return copy.deepcopy(model, memo)

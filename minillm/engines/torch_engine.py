@@ -1,0 +1,349 @@
+"""The training engine on PyTorch: one GPU, a CPU, or several processes under torchrun.
+
+    torchrun --nproc-per-node 8 -m minillm pretrain ... --engine torch
+
+Read `TorchEngine.forward_backward` first. What the methods promise is said once, in protocol.py. Each process ("rank")
+has its own part of every batch. With "ddp" each holds the whole model and the gradients are averaged; with "fsdp" each
+holds a slice of every weight, gradient and optimizer state, and weights are put together block by block when they are
+needed (Rajbhandari et al. 2020, ZeRO, arXiv 1910.02054; PyTorch's FSDP2). Checkpoints hold whole arrays by name, so
+that a run may go on with another number of processes, or on NumPy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from ..costs.sizes import training_flops
+from ..data import IGNORE, count_targets
+from ..optim import param_groups
+from ..port import allocate, array_of, assign, fill, to_torch, whole
+from ..settings import EngineConfig, TrainConfig
+from .memory import peak_memory_gb
+from .protocol import Batch, Batches, Model, ProcessLost
+from .read_ahead import ReadAhead
+from .torch_machine import LOW_PRECISION, choose_device, choose_precision, join_processes, peak_flops
+
+FIRST_LOSS_SCALE = 2.0**16  # of fp16; halved by every overflow, doubled after so many steps without one:
+STEPS_TO_GROW = 2000
+SIGNS_OF_A_LOST_PEER = ("Connection", "connection", "Broken pipe", "Timed out", "timed out")  # gloo's RuntimeErrors
+
+
+class TorchEngine:
+    """Training with PyTorch's autograd, optimizers and distribution.
+
+    `model` is a NumPy model, which is ported and left as it was (take the trained one from the run folder), or a ported
+    one, which is trained in place. Other settings than the default: `partial(TorchEngine, settings=EngineConfig(...))`.
+    Raises ValueError for settings that this machine cannot follow.
+    """
+
+    name = "torch"
+
+    def __init__(self, model: Model, config: TrainConfig, settings: EngineConfig | None = None):
+        settings = settings or EngineConfig()
+        self.device = choose_device(settings.device)
+        self.precision = choose_precision(settings.precision, self.device)
+        self.rank, self.world_size = join_processes(self.device)
+        self.config = config
+        self.sharded = settings.parallel == "fsdp" and self.world_size > 1
+        self.model = self.place(model, settings)
+        self.names = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.optimizer = make_optimizer(self.model, config, self.device)
+        self.loss_scale = FIRST_LOSS_SCALE if self.precision == "fp16" else 1.0
+        self.steps = 0  # updates made
+        self.steps_since_overflow = 0
+        self.peak_flops = peak_flops(self.device, self.precision)
+        self.module = self.wrap(settings)  # what a training step calls; evaluation calls the model itself
+
+    def place(self, model: Model, settings: EngineConfig) -> Any:
+        """The model on its device: a port of a NumPy model, cut up for FSDP if that is asked for."""
+        ported = model
+        if not isinstance(model, torch.nn.Module):
+            ported = to_torch(model, device="meta" if self.sharded else self.device, seed=self.config.seed)
+        elif not self.sharded:
+            ported = model.to(self.device)
+        if settings.recompute:
+            for block in blocks(ported):
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        if self.sharded:
+            from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+            policy = MixedPrecisionPolicy()
+            if self.precision in LOW_PRECISION:  # weights travel in it, gradients are added up in float32
+                policy = MixedPrecisionPolicy(LOW_PRECISION[self.precision], reduce_dtype=torch.float32)
+            mesh = dist.init_device_mesh(self.device.type, (self.world_size,))
+            for block in blocks(ported):
+                if self.compiles(settings):  # block by block: between the blocks, FSDP gathers and frees weights
+                    block.forward = torch.compile(block.forward, fullgraph=True)
+                fully_shard(block, mesh=mesh, mp_policy=policy)
+            fully_shard(ported, mesh=mesh, mp_policy=policy)
+            if ported is not model:
+                allocate(ported, self.device)
+                fill(ported, model, self.config.seed)
+        return ported
+
+    def wrap(self, settings: EngineConfig) -> Any:
+        """The model compiled and, among several processes, with its gradients averaged."""
+        if self.sharded:
+            return self.model
+        module = torch.compile(self.model, fullgraph=True) if self.compiles(settings) else self.model
+        if self.world_size > 1:
+            devices = [self.device] if self.device.type == "cuda" else None
+            module = DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=True)
+        return module
+
+    def compiles(self, settings: EngineConfig) -> bool:
+        return settings.compile == "on" or (settings.compile == "auto" and self.device.type == "cuda")
+
+    # --- a step -------------------------------------------------------------------------------------------------------
+
+    def batches(self, batcher: Batches) -> ReadAhead:
+        return ReadAhead(batcher, self.config.grad_accumulation, pin=self.device.type == "cuda")
+
+    def forward_backward(self, micro_batches: list[Batch]) -> torch.Tensor:
+        self.model.train()
+        loss = self.accumulate(micro_batches)
+        self.grad_norm = self.total_norm()
+        if self.precision == "fp16":
+            # Small gradients would be zero in fp16: the loss is scaled up. If that was too much, once more with less.
+            while not math.isfinite(self.grad_norm) and math.isfinite(loss.item()) and self.loss_scale > 1:
+                self.loss_scale, self.steps_since_overflow = self.loss_scale / 2, 0
+                loss = self.accumulate(micro_batches)
+                self.grad_norm = self.total_norm()
+            self.scale_gradients(1 / self.loss_scale)
+            self.grad_norm /= self.loss_scale
+            self.steps_since_overflow += 1
+            if self.steps_since_overflow % STEPS_TO_GROW == 0:
+                self.loss_scale *= 2
+        return loss
+
+    def accumulate(self, micro_batches: list[Batch]) -> torch.Tensor:
+        """The gradients of the mean loss over all tokens of all ranks (times the loss scale), and that loss."""
+        # Dropout depends on seed, step and rank alone: a resumed run draws what an uninterrupted one would have drawn.
+        seed = np.random.SeedSequence([self.config.seed, self.steps, self.rank]).generate_state(1, np.uint64)[0]
+        torch.manual_seed(int(seed) >> 1)
+        self.optimizer.zero_grad(set_to_none=True)
+        n_tokens = self.total(sum(count_targets(targets) for *_, targets in micro_batches))
+        factor = self.loss_scale * self.world_size / n_tokens  # DDP and FSDP divide the sum over ranks by their number
+        losses = []
+        for i, batch in enumerate(micro_batches):
+            with self.lost_peer(), self.averaging(last=i == len(micro_batches) - 1):
+                loss = self.loss_sum(self.module, batch, self.config.label_smoothing)
+                (loss * factor).backward()
+            losses.append(loss.detach())
+        return self.total_tensor(torch.stack(losses).sum() / n_tokens)
+
+    def loss_sum(self, module: Any, batch: Batch, label_smoothing: float = 0.0) -> torch.Tensor:
+        dtype = LOW_PRECISION.get(self.precision)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None and not self.sharded):
+            arguments = [self.to_device(array) for array in batch]
+            loss = module(*arguments, reduction="sum", label_smoothing=label_smoothing)
+        return loss.float() if loss.dtype in LOW_PRECISION.values() else loss
+
+    def to_device(self, array: np.ndarray) -> torch.Tensor:
+        """The copy runs beside the computation where the array lies in pinned memory."""
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
+
+    @contextlib.contextmanager
+    def averaging(self, last: bool) -> Iterator[None]:
+        """Inside, a backward pass averages gradients over the ranks only if it is the step's last: once is enough."""
+        if self.sharded:
+            self.model.set_requires_gradient_sync(last)
+        if isinstance(self.module, DistributedDataParallel) and not last:
+            with self.module.no_sync():
+                yield
+        else:
+            yield
+
+    def total_norm(self) -> float:
+        with self.lost_peer():
+            return whole(torch.nn.utils.get_total_norm(self.gradients())).item()
+
+    def gradients(self) -> list[torch.Tensor]:
+        return [p.grad for p in self.names.values() if p.grad is not None]
+
+    def scale_gradients(self, factor: float) -> None:
+        torch._foreach_mul_(self.gradients(), factor)
+
+    def clip_gradients(self, max_norm: float) -> float:
+        scale = (max_norm or math.inf) / (self.grad_norm + 1e-6)
+        if math.isfinite(self.grad_norm) and scale < 1:
+            self.scale_gradients(scale)
+        return self.grad_norm
+
+    def step(self, lr: float) -> None:
+        if not math.isfinite(self.grad_norm):
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.steps += 1
+
+    def read(self, *scalars: Any) -> tuple[float, ...]:
+        return tuple(float(x) for x in scalars)
+
+    # --- beside the steps ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def batch_loss(self, *batch: np.ndarray) -> float:
+        rows = -(-len(batch[0]) // self.world_size)  # each rank takes as many, the last ones filled up with padding
+        mine = slice(self.rank * rows, (self.rank + 1) * rows)
+        *inputs, targets = (array[mine] for array in batch)
+        missing = ((0, rows - len(targets)), (0, 0))
+        my_batch = *(np.pad(array, missing) for array in inputs), np.pad(targets, missing, constant_values=IGNORE)
+        was_training = self.model.training
+        self.model.eval()
+        with self.lost_peer():
+            loss = self.loss_sum(self.model, my_batch)
+        if self.sharded:
+            self.model.reshard()  # after a forward without a backward, the outermost weights are still whole
+        self.model.train(was_training)
+        return self.total_tensor(loss).item()
+
+    def rerun(self, micro_batches: list[Batch]) -> None:
+        for batch in micro_batches:
+            self.batch_loss(*batch)
+
+    def agree(self, value: float) -> float:
+        return self.total(value, dist.ReduceOp.MAX)
+
+    def total(self, value: float, op: Any = dist.ReduceOp.SUM) -> float:
+        """The sum, or another reduction, of a number over the ranks."""
+        if self.world_size == 1:
+            return value
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        return self.total_tensor(torch.tensor(value, dtype=dtype, device=self.device), op).item()
+
+    def total_tensor(self, tensor: torch.Tensor, op: Any = dist.ReduceOp.SUM) -> torch.Tensor:
+        if self.world_size > 1:
+            with self.lost_peer():
+                dist.all_reduce(tensor, op)
+        return tensor
+
+    @contextlib.contextmanager
+    def lost_peer(self) -> Iterator[None]:
+        """Say in plain words what a broken connection to another rank means."""
+        try:
+            yield
+        except RuntimeError as error:
+            broken = isinstance(error, dist.DistError) or any(sign in str(error) for sign in SIGNS_OF_A_LOST_PEER)
+            if self.world_size == 1 or not broken:
+                raise
+            cause = " ".join(str(error).split())[:300]
+            raise ProcessLost(
+                f"rank {self.rank} of {self.world_size}: another process of this job has died, or this one cannot "
+                f"speak to it ({cause}), so that the job ends here. Find out what ended it (its own message, the "
+                "system's out-of-memory log), then go on from the last checkpoint with --resume; a checkpoint is never "
+                "half written."
+            ) from error
+
+    def gauges(self, tokens_per_second: float) -> dict[str, float]:
+        measured = {"memory_gb": self.memory_gb()}
+        if self.peak_flops:
+            flops = training_flops(self.model.config, self.model.config.context) * tokens_per_second
+            measured["mfu"] = flops / (self.peak_flops * self.world_size)  # causal attention counted as half
+        return measured
+
+    def memory_gb(self) -> float:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 1e9
+        if self.device.type == "mps":
+            return torch.mps.driver_allocated_memory() / 1e9
+        return peak_memory_gb()
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def model_arrays(self) -> dict[str, np.ndarray]:
+        if self.rank != 0 and not self.sharded:
+            return {}  # rank 0 has everything, and writes
+        with self.lost_peer():
+            return {name: array_of(p) for name, p in self.model.named_parameters()}
+
+    def optimizer_arrays(self) -> dict[str, np.ndarray]:
+        if self.rank != 0 and not self.sharded:
+            return {}
+        arrays = {}
+        for name, p in self.names.items():
+            state = self.optimizer.state.get(p, {})
+            for key in self.state_names():
+                with self.lost_peer():
+                    arrays[f"{name}.{key}"] = array_of(state.get(key, torch.zeros_like(p)))
+            arrays[f"{name}.step"] = np.array(int(state.get("step", self.steps)), dtype=np.int64)
+        return arrays
+
+    def state_names(self) -> tuple[str, ...]:
+        """The optimizer's arrays for each parameter, by the names that torch and our NumPy optimizers share."""
+        if self.config.optimizer == "adamw":
+            return ("exp_avg", "exp_avg_sq")
+        return ("momentum_buffer",) if self.config.momentum else ()
+
+    def random_state(self) -> dict[str, Any]:
+        return {"steps": self.steps, "loss_scale": self.loss_scale, "steps_since_overflow": self.steps_since_overflow}
+
+    def load(
+        self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], random: dict[str, Any] | None
+    ) -> None:
+        check_fits("the saved model", {name: tuple(p.shape) for name, p in self.model.named_parameters()}, model)
+        expected = {f"{name}.{key}": tuple(p.shape) for name, p in self.names.items() for key in self.state_names()}
+        check_fits("the saved optimizer state", expected | {f"{name}.step": () for name in self.names}, optimizer)
+        if random is not None:
+            self.steps, self.loss_scale = int(random["steps"]), float(random["loss_scale"])
+            self.steps_since_overflow = int(random["steps_since_overflow"])
+        with self.lost_peer():
+            self.load_arrays(model, optimizer)
+
+    def load_arrays(self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray]) -> None:
+        for name, p in self.model.named_parameters():
+            assign(p, torch.from_numpy(model[name]))
+        fused = self.optimizer.defaults["fused"]
+        for name, p in self.names.items():
+            state = {key: torch.zeros_like(p) for key in self.state_names()}
+            for key, tensor in state.items():
+                assign(tensor, torch.from_numpy(optimizer[f"{name}.{key}"]))
+            if self.config.optimizer == "adamw":
+                step = float(optimizer[f"{name}.step"])
+                state["step"] = torch.tensor(step, device=p.device if fused else "cpu")
+            self.optimizer.state[p] = state
+
+
+def make_optimizer(model: Any, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
+    """torch's AdamW or SGD, over the groups that our own would get."""
+    fused = device.type in ("cuda", "cpu")  # one kernel for all parameters
+    groups = param_groups(model, config.weight_decay)
+    for group in groups:
+        group["params"] = [p for p in group["params"] if p.requires_grad]
+    if config.optimizer == "sgd":
+        momentum, nesterov = config.momentum, config.nesterov
+        return torch.optim.SGD(groups, config.lr, momentum=momentum, nesterov=nesterov, fused=fused)
+    return torch.optim.AdamW(groups, config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=fused)
+
+
+def blocks(model: Any) -> list[Any]:
+    """A model's layers: the items of its outermost lists of modules, each sharded, compiled and recomputed as one."""
+    found: list[Any] = []
+    for child in model.children():
+        found += list(child) if isinstance(child, torch.nn.ModuleList) else blocks(child)
+    return found
+
+
+def check_fits(what: str, own: dict[str, tuple[int, ...]], given: dict[str, np.ndarray]) -> None:
+    """Raise ValueError, listing up to five differences, unless `given` has the names and shapes of `own`."""
+    problems = [f"{name} {shape} is missing" for name, shape in own.items() if name not in given]
+    problems += [f"{name} {a.shape} is unknown" for name, a in given.items() if name not in own]
+    problems += [
+        f"{name} is {given[name].shape} instead of {shape}"
+        for name, shape in own.items()
+        if name in given and given[name].shape != shape
+    ]
+    if problems:
+        more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ValueError(f"{what} does not fit this model:\n  " + "\n  ".join(problems[:5]) + more)

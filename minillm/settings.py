@@ -1,0 +1,74 @@
+"""What is said once, for every room above this one: how to train, and on which engine.
+
+Each class is a section of a config file, its fields the keys; the comment behind a field is what --help and the config
+file of a run say about it (see training/config_file.py). Nothing of this library is imported here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. Where 0 means "off", the comment says so."""
+
+    seed: int = 1337  # of the initial weights, the order of the data and dropout
+    max_steps: int = 1000  # updates of the weights; 0: as many as max_seconds allows
+    max_seconds: float = 0.0  # time budget, evaluations included, that the schedule is fitted to; 0: none
+    batch_size: int = 16  # sequences per micro-batch and process
+    grad_accumulation: int = 1  # micro-batches per step
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"  # or sgd
+    lr: float = 1e-3  # at the schedule's peak
+    weight_decay: float = 0.1  # of weight matrices only
+    beta1: float = 0.9  # adamw
+    beta2: float = 0.95  # adamw
+    eps: float = 1e-8  # adamw
+    momentum: float = 0.9  # sgd
+    nesterov: bool = False  # sgd
+    grad_clip: float = 1.0  # largest norm of all gradients together; 0: no clipping
+    label_smoothing: float = 0.0  # part of each target that is spread over the whole vocabulary
+
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"  # or linear, wsd, constant
+    warmup_steps: int = 100  # under a time budget, at most a tenth of the steps that fit into it
+    final_lr: float = 0.1  # where the schedule ends, as a part of the peak
+
+    eval_every: int = 250  # steps
+    eval_tokens: int = 100_000  # of the validation data, each time; 0: all
+    patience: int = 0  # stop after this many evaluations in a row without a new best; 0: never
+    save_every: int = 250  # steps
+
+    def __post_init__(self) -> None:
+        if self.max_steps == 0 and self.max_seconds == 0:
+            raise ValueError("training has no end: set max_steps or max_seconds above 0")
+        for name in ("batch_size", "grad_accumulation", "eval_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        not_negative = ("seed", "max_steps", "max_seconds", "lr", "weight_decay", "eps", "grad_clip", "warmup_steps")
+        for name in (*not_negative, "eval_tokens", "patience"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        for name in ("beta1", "beta2", "momentum", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if not 0 <= self.final_lr <= 1:
+            raise ValueError(f"final_lr is a part of the peak learning rate, from 0 to 1, got {self.final_lr}")
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What runs the training loop. All keys but the first two are PyTorch's."""
+
+    name: Literal["numpy", "torch"] = "numpy"  # or torch
+    threads: int = 0  # numpy: threads that share each batch; 0: one for each core; 1: none, for stepping through
+    device: str = "auto"  # "cuda", "mps" or "cpu"; auto: the first of these that is there
+    precision: Literal["auto", "full", "bf16", "fp16"] = "auto"  # full: the weights' own; auto: bf16 or fp16 on a GPU
+    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on a CUDA device
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # under torchrun: each process holds the whole model, or a part of it
+    recompute: bool = False  # run each block's forward again in backward: less memory, a third more work
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ValueError(f"threads must be 0 or more, got {self.threads}")

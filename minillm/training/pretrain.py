@@ -1,0 +1,219 @@
+"""Pretraining from files: a corpus, a tokenizer and a configuration become a run folder with a trained model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..costs.sizes import n_parameters
+from ..data import TokenDataset, load_report, pack
+from ..engines.choose import engine_class, process_rank
+from ..engines.protocol import Engine, Model
+from ..models import GPTConfig, ModelConfig, config_class, model_from_config
+from ..settings import EngineConfig, TrainConfig
+from ..tokenizers import load_tokenizer
+from ..tokenizers.base import Tokenizer
+from ..tokenizers.extend import with_special_tokens
+from .checkpoint import CheckpointError
+from .config_file import ConfigError, Sections, build, nearest, read_toml, to_toml
+from .objectives import Objective, objective_for, special_tokens_for
+from .run_folder import new_run_folder
+from .train import TrainResult, train
+
+CONFIG_FILE = "config.toml"
+PRESETS = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to train on."""
+
+    corpus: str = ""  # folder made by `minillm corpus`
+    tokenizer: str = ""  # tokenizer.json made by `minillm tokenizer train`
+
+
+SECTIONS: dict[str, Any] = {"data": DataConfig, "model": GPTConfig, "train": TrainConfig, "engine": EngineConfig}
+LARGE = 100_000_000  # parameters from which on a model's first weights are drawn on the device that will train them
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """The four sections of a config file. What [model] leaves out is the default of its kind; the tokenizer gives the
+    vocab_size."""
+
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig
+    engine: EngineConfig
+
+    def save(self, path: str | Path) -> None:
+        """Write a TOML file that makes this run again."""
+        sections = {"data": self.data, "model": self.model, "train": self.train, "engine": self.engine}
+        Path(path).write_text(to_toml("The configuration of this run, defaults included.", sections), encoding="utf-8")
+
+
+def read_config(name: str | Path) -> Sections:
+    """The sections of a TOML file, given by its path or, for one that comes with minillm, by its name."""
+    preset = PRESETS / f"{name}.toml"
+    if not Path(name).exists() and preset.exists():
+        return read_toml(preset, SECTIONS)
+    if not Path(name).exists() and Path(name).suffix != ".toml":
+        names = sorted(path.stem for path in PRESETS.glob("*.toml"))
+        raise ConfigError(f"no config file {name}, and none of that name comes along. {nearest(str(name), names)}")
+    return read_toml(name, SECTIONS)
+
+
+def build_config(sections: Sections) -> tuple[PretrainConfig, Tokenizer]:
+    """Check all sections and make their dataclasses; the tokenizer is loaded, since the model needs its vocab_size.
+
+    It gets the special tokens that the model's training needs and it lacks ([MASK] and [PAD] for BERT). Raises
+    ConfigError, naming section, key and value, and what `load_tokenizer` raises.
+    """
+    data = build(DataConfig, sections.get("data", {}), "[data]")
+    for key in ("corpus", "tokenizer"):
+        if not getattr(data, key):
+            raise ConfigError(f'[data]: {key} is not set: give --{key} PATH, or {key} = "PATH" in the config file')
+    train_config = build(TrainConfig, sections.get("train", {}), "[train]")
+    tokenizer = load_tokenizer(data.tokenizer)
+    engine = build(EngineConfig, sections.get("engine", {}), "[engine]")
+    section = sections.get("model", {})
+    cls = model_config_class(section)
+    context = build(cls, {"vocab_size": tokenizer.vocab_size, **section}, "[model]").context
+    tokenizer = with_special_tokens(tokenizer, special_tokens_for(cls.model_type, context))
+    objective = objective_for(cls.model_type, tokenizer.vocab_size, tokenizer.special_tokens, context)
+    check_settings(section, objective)
+    model = build(cls, {**objective.model_settings, **section}, "[model]")
+    return PretrainConfig(data, model, train_config, engine), tokenizer
+
+
+def model_config_class(section: dict[str, Any]) -> Any:
+    """The config class that a [model] section asks for by its model_type, GPT's if it names none."""
+    if section.get("model_type") == "classifier":
+        raise ConfigError("[model]: a classifier is made of a pretrained decoder; pretrain that: gpt or llama")
+    try:
+        return config_class(section.get("model_type", "gpt"))
+    except ValueError as error:
+        raise ConfigError(f"[model]: {error}") from None
+
+
+def check_settings(section: dict[str, Any], objective: Objective) -> None:
+    """Raise ConfigError for a [model] section that cannot be trained to do what the objective asks."""
+    for key, needed in objective.model_settings.items():
+        given = section.get(key, needed)
+        if key == "vocab_size" and given < needed:
+            raise ConfigError(
+                f"[model]: vocab_size = {given} is too small for the tokenizer and the special tokens that this "
+                f"training needs: leave it out, or set it to {needed} or more"
+            )
+        if key != "vocab_size" and given != needed:
+            raise ConfigError(f"[model]: {key} = {given!r}, but pretraining needs {needed!r}: leave it out")
+
+
+def model_objective(config: ModelConfig, tokenizer: Tokenizer) -> Objective:
+    """What `pretrain` trains a model of this config to do. The tokenizer is the one saved with it."""
+    return objective_for(config.model_type, tokenizer.vocab_size, tokenizer.special_tokens, config.context)
+
+
+def packed(corpus: str | Path, split: str, tokenizer: Tokenizer, *, progress: bool = False) -> TokenDataset:
+    """The token file of one split of a corpus; made now, unless this tokenizer has packed this corpus before.
+
+    It lies in the corpus folder, under the tokenizer's fingerprint. Raises FileNotFoundError for no corpus there.
+    """
+    load_report(corpus)  # raises for a folder that is no corpus
+    path = Path(corpus) / f"tokens-{tokenizer.fingerprint()}" / f"{split}.bin"
+    while process_rank() > 0 and not path.with_suffix(".json").exists():
+        time.sleep(0.5)  # the first of several processes makes it
+    if path.with_suffix(".json").exists():
+        return TokenDataset(path)
+    return pack(Path(corpus) / f"{split}.jsonl", tokenizer, path, progress=progress)
+
+
+def pretrain(
+    sections: Sections,
+    out_dir: str | Path,
+    *,
+    engine: Callable[[Model, TrainConfig], Engine] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> TrainResult:
+    """Train the model that `sections` describe in the run folder `out_dir`, in which the configuration is echoed.
+
+    `engine` is that of section [engine] if None. Under torchrun every process calls this with the same arguments.
+    With `resume`, `out_dir` holds an interrupted run: see `resumed_sections`. Raises as `build_config` and `train` do.
+    """
+    out_dir = Path(out_dir)
+    progress = progress and process_rank() == 0
+    config, tokenizer = build_config(sections)
+    if engine is None:
+        engine = engine_class(config.engine)
+        check_attention(config)
+    train_data = packed(config.data.corpus, "train", tokenizer, progress=progress)
+    val_data = packed(config.data.corpus, "val", tokenizer, progress=progress)
+    model = model_from_config(config.model, initial_weights(config))
+    if progress:
+        print(summary(config, train_data, val_data))
+    if not resume:
+        new_run_folder(out_dir)  # raises if there is a run in it
+    if process_rank() == 0:
+        config.save(out_dir / CONFIG_FILE)
+    return train(
+        model,
+        train_data,
+        val_data,
+        config.train,
+        out_dir,
+        objective=model_objective(config.model, tokenizer),
+        engine=engine,
+        tokenizer=tokenizer,
+        resume=resume,
+        progress=progress,
+    )
+
+
+def check_attention(config: PretrainConfig) -> None:
+    """Raise ConfigError, before anything is written, for an attention that cannot run on this engine and machine."""
+    wanted = getattr(config.model, "attention", "auto")
+    if config.engine.name == "numpy" and wanted in ("sdpa", "triton"):
+        raise ConfigError(f"[model]: attention = {wanted!r} runs on PyTorch: give --engine torch, or --attention auto")
+    if wanted == "triton":
+        from ..engines.torch_machine import attention_unavailable_reason
+
+        reason = attention_unavailable_reason(config.model, config.engine)
+        if reason is not None:
+            raise ConfigError(f"[model]: attention = 'triton' cannot run here: {reason}")
+
+
+def initial_weights(config: PretrainConfig) -> np.random.Generator:
+    """The generator to build the model with: the seed's; for a large model on torch a sketch (see port.py)."""
+    if config.engine.name == "torch" and n_parameters(config.model) >= LARGE:
+        from ..port import sketch
+
+        return sketch(config.train.seed)
+    return np.random.default_rng(config.train.seed)
+
+
+def resumed_sections(out_dir: str | Path) -> Sections:
+    """The sections of the run in `out_dir`, as it was configured. Raises CheckpointError where there is none."""
+    path = Path(out_dir) / CONFIG_FILE
+    if not path.exists():
+        raise CheckpointError(f"there is no run to resume in {out_dir}: it has no {CONFIG_FILE}")
+    return read_toml(path, SECTIONS)
+
+
+def summary(config: PretrainConfig, train_data: TokenDataset, val_data: TokenDataset) -> str:
+    """What is about to be trained, in four lines."""
+    t = config.train
+    n_tokens = t.batch_size * t.grad_accumulation * config.model.context
+    length = f"{t.max_steps:,} steps" if t.max_steps else f"{t.max_seconds:,.0f} seconds"
+    return (
+        f"model      {config.model.model_type} with {n_parameters(config.model):,} parameters, "
+        f"{config.model.n_layers} layers, context {config.model.context}\n"
+        f"train      {len(train_data):,} tokens ({train_data.n_bytes / 1e6:.2f} MB of text)\n"
+        f"validation {len(val_data):,} tokens ({val_data.n_bytes / 1e6:.2f} MB)\n"
+        f"run        {length} of {n_tokens:,} tokens each and process"
+    )

@@ -1,0 +1,114 @@
+"""The run folder: what a run keeps on the disk, how it is begun, saved and taken up again, and what is checked then."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..data import TokenDataset
+from ..engines.protocol import Batches, Engine
+from ..settings import TrainConfig
+from ..tokenizers import Tokenizer
+from .checkpoint import CheckpointError, check_tokenizer, find_checkpoint, read_checkpoint, save_checkpoint
+
+MAY_CHANGE = ("dropout", "attention")  # settings of a model that a resumed run may have otherwise than before
+
+
+@dataclass
+class RunState:
+    """How far a run is: what state.json keeps of the loop itself."""
+
+    step: int = 0  # updates made
+    tokens: int = 0  # tokens trained on, by all processes
+    step_tokens: int = 0  # of them in the last step
+    seconds: float = 0.0  # spent in the loop, interruptions not counted
+    best_loss: float | None = None  # lowest validation loss, nats per token
+    best_step: int = 0
+    evals_since_best: int = 0
+
+
+def new_run_folder(out_dir: Path) -> RunState:
+    """The state of a new run. Raises FileExistsError where a run has been before, rather than overwrite it."""
+    for name in ("last", "best"):
+        if find_checkpoint(out_dir / name) is not None:
+            raise FileExistsError(f"{out_dir} already holds a run: resume it, or choose another folder")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / "metrics.jsonl").unlink(missing_ok=True)  # of a run that never came to a checkpoint
+    return RunState()
+
+
+def save(
+    folder: Path, run: Engine, batcher: Batches, state: RunState, config: TrainConfig, tokenizer: Tokenizer | None
+) -> None:
+    """Write a checkpoint. Every rank takes part, since each may hold a part of the arrays; rank 0 writes."""
+    model_arrays, optimizer_arrays = run.model_arrays(), run.optimizer_arrays()
+    if run.rank != 0:
+        return
+    save_checkpoint(
+        folder,
+        config=asdict(run.model.config),
+        model=model_arrays,
+        optimizer=optimizer_arrays,
+        state={
+            "run": asdict(state),
+            "data": batcher.state_dict(),
+            "engine": run.name,
+            "random": run.random_state(),
+            "tokenizer": tokenizer.fingerprint() if tokenizer is not None else None,
+            "train_config": asdict(config),
+        },
+        tokenizer=tokenizer,
+    )
+
+
+def restore(out_dir: Path, run: Engine, batcher: Batches, tokenizer: Tokenizer | None) -> RunState:
+    """Give the engine and the batcher the state in `out_dir/last`. Raises CheckpointError before changing anything."""
+    checkpoint = read_checkpoint(out_dir / "last")
+    model_config = asdict(run.model.config)
+    if tokenizer is not None:
+        check_tokenizer(
+            tokenizer, model_config["vocab_size"], checkpoint.state.get("tokenizer"), str(checkpoint.folder)
+        )
+    for key, value in model_config.items():
+        if key not in MAY_CHANGE and checkpoint.config.get(key) != value:
+            raise CheckpointError(
+                f"{checkpoint.folder} holds a model with {key} = {checkpoint.config.get(key)!r}, not {value!r}: "
+                "resume with the model that the run began with, or start a new run in another folder"
+            )
+    try:
+        state = RunState(**checkpoint.state["run"])
+        batcher.load_state_dict(checkpoint.state["data"])
+        # Another engine has other generators: it starts its own afresh, and the runs part at the next dropout.
+        random = checkpoint.state["random"] if checkpoint.state["engine"] == run.name else None
+        run.load(checkpoint.model, checkpoint.optimizer, random)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint.folder} cannot be resumed with these settings: {error}") from error
+    return state
+
+
+def check_step_size(state: RunState, n_tokens: int) -> None:
+    """Warn where a resumed run will take steps of another number of tokens: it is then not the same training."""
+    if state.step_tokens not in (0, n_tokens):
+        warnings.warn(
+            f"the run that goes on here took {state.step_tokens:,} tokens in a step, with these settings and processes "
+            f"it takes {n_tokens:,}. To keep it, change train.batch_size or train.grad_accumulation.",
+            stacklevel=3,
+        )
+
+
+def check_data(train_data: TokenDataset, val_data: TokenDataset, tokenizer: Tokenizer | None, vocab_size: int) -> None:
+    """Raise ValueError unless data, tokenizer and model speak of the same token ids."""
+    for name, data in (("training", train_data), ("validation", val_data)):
+        if data.vocab_size > vocab_size:
+            raise ValueError(
+                f"the {name} data has token ids up to {data.vocab_size - 1}, the model's vocab_size is {vocab_size}: "
+                f"set the model's vocab_size to {data.vocab_size}"
+            )
+        if tokenizer is not None:
+            data.check_tokenizer(tokenizer)
+    if train_data.info.tokenizer != val_data.info.tokenizer:
+        raise ValueError(
+            f"the training data was packed with tokenizer {train_data.info.tokenizer}, the validation data with "
+            f"{val_data.info.tokenizer}: pack both with the same one"
+        )

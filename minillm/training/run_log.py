@@ -1,0 +1,115 @@
+"""What a run says while it trains: metrics.jsonl for programs, a progress bar and a line per evaluation for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from .evaluate import Evaluation
+from .run_folder import RunState
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl. A last line that a kill cut short is left out."""
+    rows = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+class RunLog:
+    """Writes one JSON row per step and one per evaluation, and keeps a progress bar where there is a terminal.
+
+    `step` is where the run starts: rows of later steps, which a killed run wrote after its last checkpoint, are
+    dropped, so that the file reads as if the run had never been interrupted. With `active=False` (on all processes
+    but the first) nothing is written or shown.
+    """
+
+    def __init__(self, path: Path, step: int, *, active: bool = True, progress: bool = True):
+        self.active = active
+        self.show = active and progress
+        self.smooth_loss: float | None = None
+        self.note = ""
+        if active:
+            rows = [row for row in read_metrics(path) if row["step"] <= step] if path.exists() else []
+            kept = path.with_name(path.name + ".new")
+            kept.write_text("".join(_line(row) for row in rows), encoding="utf-8")
+            os.replace(kept, path)
+            self._file = path.open("a", encoding="utf-8")
+        # disable=None: no bar where the output is no terminal, as in a log file
+        self._bar = tqdm(
+            initial=step, unit="step", disable=None if self.show else True, bar_format=_BAR, dynamic_ncols=True
+        )
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+        if self.active:
+            self._file.close()
+
+    def step(self, row: dict[str, Any], total_steps: float) -> None:
+        """Log one training step; `row` has at least step, loss and tokens_per_second."""
+        self._write(row)
+        before = row["loss"] if self.smooth_loss is None else self.smooth_loss
+        self.smooth_loss = 0.9 * before + 0.1 * row["loss"]
+        self._bar.total = round(total_steps) if math.isfinite(total_steps) else None
+        self._bar.set_postfix_str(
+            f"loss {self.smooth_loss:.3f}, {row['tokens_per_second']:,.0f} tokens/s{self.note}", refresh=False
+        )
+        self._bar.update()
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        """Log one evaluation and print it as a line, so that a log file shows it, too."""
+        self._write(row)
+        if not self.show:
+            return
+        self.note = f", val {row['val_loss']:.3f}"
+        bits = row["val_bits_per_byte"]
+        self._bar.write(
+            f"step {row['step']:>6}  train loss {self.smooth_loss:.4f}  val loss {row['val_loss']:.4f}  "
+            f"perplexity {row['val_perplexity'] or math.inf:.1f}"
+            f"{'' if math.isnan(bits) else f'  bits per byte {bits:.3f}'}"
+            f"{'  (best so far)' if row['best'] else ''}"
+        )
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        if self.show:
+            self._bar.write(text)
+
+    def _write(self, row: dict[str, Any]) -> None:
+        if self.active:
+            self._file.write(_line(row))
+            self._file.flush()
+
+
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps [{elapsed}, {remaining} left{postfix}]"
+
+
+def _line(row: dict[str, Any]) -> str:
+    """One row of strict JSON, which knows no infinity: null stands for it."""
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+    return json.dumps(finite) + "\n"
+
+
+def evaluation_row(state: RunState, evaluation: Evaluation, is_best: bool) -> dict[str, Any]:
+    """An evaluation as it stands in metrics.jsonl."""
+    return {
+        "step": state.step,
+        "val_loss": evaluation.loss,
+        "val_perplexity": evaluation.perplexity,
+        "val_bits_per_byte": evaluation.bits_per_byte,
+        "tokens": state.tokens,
+        "seconds": state.seconds,
+        "best": is_best,
+    }

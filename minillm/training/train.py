@@ -1,0 +1,150 @@
+"""Training: one loop for every model and every engine. What it asks of an engine is listed in engines/protocol.py;
+what it keeps on the disk is written in run_folder.py."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..data import Batcher, TokenDataset
+from ..engines.numpy_engine import NumpyEngine
+from ..engines.protocol import Engine, Model
+from ..settings import TrainConfig
+from ..tokenizers import Tokenizer
+from .diagnose import diverged
+from .evaluate import Evaluation, evaluate
+from .interrupt import StopRequest
+from .objectives import NextToken, Objective, ObjectiveBatcher
+from .run_folder import RunState, check_data, check_step_size, new_run_folder, restore, save
+from .run_log import RunLog, evaluation_row
+from .schedules import lr_factor
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended: "finished", "early stopping", or "interrupted" (then `signal` says by which)."""
+
+    reason: str
+    state: RunState
+    evaluation: Evaluation | None  # the last one; None if the run was interrupted before it came to one
+    signal: int | None = None
+
+
+def train(
+    model: Model,
+    train_data: TokenDataset,
+    val_data: TokenDataset,
+    config: TrainConfig,
+    out_dir: str | Path,
+    *,
+    objective: Objective | None = None,
+    engine: Callable[[Model, TrainConfig], Engine] = NumpyEngine,
+    tokenizer: Tokenizer | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> TrainResult:
+    """Train `model` in place; leave `last/`, `best/` and `metrics.jsonl` in the folder `out_dir`.
+
+    `objective` makes batches into what the model is asked to do (objectives.py): to predict the next token if None.
+    `engine` makes the engine, from the model and the config. `tokenizer` is saved with every checkpoint, and checked
+    against the data and the model. With `resume` the run in `out_dir` goes on from `last/`: its losses are those of
+    a run that was never interrupted, to the last bit (on the same machine; not under a time budget, where the
+    learning rate follows the clock). Ctrl-C or SIGTERM finishes the step, saves `last/` and returns.
+
+    Raises TrainingDiverged for a loss that is not finite, with `last/` as it was at the last save, CheckpointError
+    for a run that cannot be resumed, and FileExistsError for a run that is there already when `resume` is False.
+    """
+    out_dir = Path(out_dir)
+    new = None if resume else new_run_folder(out_dir)  # before the engine, where several processes wait for each other
+    run = engine(model, config)
+    context = model.config.context
+    windows = Batcher(
+        train_data, config.batch_size, context, seed=config.seed, rank=run.rank, world_size=run.world_size
+    )
+    check_data(train_data, val_data, tokenizer, model.config.vocab_size)
+    objective = objective or NextToken(train_data.vocab_size)
+    batcher = run.batches(ObjectiveBatcher(windows, objective))
+    n_tokens = run.world_size * config.grad_accumulation * config.batch_size * context  # of the text, in a step
+    state = new or restore(out_dir, run, batcher, tokenizer)
+    if run.rank == 0:
+        check_step_size(state, n_tokens)
+    evaluation = None
+    reason = "finished"
+    began = time.perf_counter() - state.seconds
+    total_steps = expected_steps(config, state)
+
+    log = RunLog(out_dir / "metrics.jsonl", state.step, active=run.rank == 0, progress=progress)
+    with StopRequest() as stop, log:
+        while state.step < total_steps:
+            step_began = time.perf_counter()
+            lr = config.lr * schedule_factor(config, state.step, total_steps)
+            micro_batches = [batcher.next() for _ in range(config.grad_accumulation)]
+
+            loss = run.forward_backward(micro_batches)
+            grad_norm = run.clip_gradients(config.grad_clip)
+            run.step(lr)
+            loss, grad_norm = run.read(loss, grad_norm)
+            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+                raise diverged(run, micro_batches, state, loss, grad_norm, lr, out_dir)
+
+            now = time.perf_counter()
+            state.step += 1
+            state.tokens += n_tokens
+            state.step_tokens = n_tokens
+            state.seconds = run.agree(now - began)
+            total_steps = expected_steps(config, state)
+            row = {"step": state.step, "loss": loss, "lr": lr, "grad_norm": grad_norm, "tokens": state.tokens}
+            speed = n_tokens / (now - step_began)
+            row |= {"tokens_per_second": speed, "seconds": state.seconds, **run.gauges(speed)}
+            log.step(row, total_steps)
+
+            if state.step % config.eval_every == 0 or state.step >= total_steps:
+                evaluation = evaluate(
+                    run.batch_loss,
+                    val_data,
+                    batch_size=config.batch_size,
+                    context=context,
+                    objective=objective,
+                    max_tokens=config.eval_tokens,
+                )
+                is_best = note_evaluation(state, evaluation)
+                log.evaluation(evaluation_row(state, evaluation, is_best))
+                if is_best:
+                    save(out_dir / "best", run, batcher, state, config, tokenizer)
+                if 0 < config.patience <= state.evals_since_best:
+                    reason, total_steps = "early stopping", state.step
+
+            if run.agree(stop.requested):
+                reason, total_steps = "interrupted", state.step
+            if state.step % config.save_every == 0 or state.step >= total_steps:
+                save(out_dir / "last", run, batcher, state, config, tokenizer)
+
+    return TrainResult(reason, state, evaluation, stop.signal)
+
+
+def expected_steps(config: TrainConfig, state: RunState) -> float:
+    """The number of steps the run will have: max_steps, or what the time budget allows at the pace so far."""
+    total = float(config.max_steps) if config.max_steps else math.inf
+    if config.max_seconds and state.step:
+        total = min(total, state.step * config.max_seconds / state.seconds)
+    return total
+
+
+def schedule_factor(config: TrainConfig, step: int, total_steps: float) -> float:
+    """The schedule's factor for one step; under a time budget the warmup shrinks with the run."""
+    warmup = config.warmup_steps
+    if config.max_seconds and total_steps < 10 * warmup:
+        warmup = int(total_steps / 10)
+    return lr_factor(config.schedule, step, total_steps, warmup, config.final_lr)
+
+
+def note_evaluation(state: RunState, evaluation: Evaluation) -> bool:
+    """Count the evaluation; True if it is the best so far."""
+    if evaluation.loss < (math.inf if state.best_loss is None else state.best_loss):  # which nan never is
+        state.best_loss, state.best_step, state.evals_since_best = evaluation.loss, state.step, 0
+        return True
+    state.evals_since_best += 1
+    return False

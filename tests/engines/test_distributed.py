@@ -1,0 +1,194 @@
+"""Two processes under torchrun, on the CPU (gloo), against one: the same losses and checkpoints; one process killed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+if not torch.distributed.is_available():
+    pytest.skip("this PyTorch is built without torch.distributed", allow_module_level=True)
+
+import distributed_worker as worker  # noqa: E402
+
+from minillm.engines.choose import engine_class  # noqa: E402
+from minillm.engines.numpy_engine import NumpyEngine  # noqa: E402
+from minillm.engines.protocol import ProcessLost  # noqa: E402
+from minillm.engines.torch_engine import TorchEngine  # noqa: E402
+from minillm.settings import EngineConfig  # noqa: E402
+from minillm.training.checkpoint import load_model, read_checkpoint  # noqa: E402
+from minillm.training.run_log import read_metrics  # noqa: E402
+from minillm.training.train import train  # noqa: E402
+
+CLOSE = 1e-10
+
+
+def torchrun(folder, what):
+    here = Path(__file__).parents[1] / "shared"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [*command, str(here / "distributed_worker.py"), str(folder), what],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+class Stopped(Exception):
+    pass
+
+
+class Stopping(NumpyEngine):
+    """Stops a run in its sixth step, after the checkpoint of the fourth."""
+
+    calls = 0
+
+    def forward_backward(self, micro_batches):
+        self.calls += 1
+        if self.calls == 6:
+            raise Stopped
+        return super().forward_backward(micro_batches)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with a run of one NumPy process, and the runs of two torch processes, new and resumed from NumPy's."""
+    folder = tmp_path_factory.mktemp("distributed")
+    data = worker.make_data(folder)
+    config = worker.make_config(1)
+    train(worker.make_model(), *data, config, folder / "one", progress=False)
+    with pytest.raises(Stopped):
+        train(worker.make_model(), *data, config, folder / "resumed-ddp", engine=Stopping, progress=False)
+    shutil.copytree(folder / "resumed-ddp", folder / "resumed-fsdp")
+    done = torchrun(folder, "train")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def losses(folder):
+    return [row.get("loss", row.get("val_loss")) for row in read_metrics(folder / "metrics.jsonl")]
+
+
+def assert_same_run(ours, theirs):
+    """The losses, training and validation, and the last checkpoint of one run are those of the other."""
+    assert len(losses(ours)) == len(losses(theirs)) == 10
+    np.testing.assert_allclose(losses(ours), losses(theirs), rtol=CLOSE)
+    a, b = read_checkpoint(ours / "last"), read_checkpoint(theirs / "last")
+    assert a.state["run"]["step"] == 8 and a.state["run"]["tokens"] == b.state["run"]["tokens"]
+    assert a.state["data"] == b.state["data"]
+    for mine, other in ((a.model, b.model), (a.optimizer, b.optimizer)):
+        assert list(mine) == list(other)
+        for name in mine:
+            assert mine[name].dtype == other[name].dtype
+            np.testing.assert_allclose(mine[name], other[name], rtol=CLOSE, atol=CLOSE, err_msg=name)
+
+
+@pytest.mark.parametrize("parallel", worker.PARALLEL)
+@pytest.mark.parametrize("began", ["new", "resumed"])
+def test_two_processes_equal_one(runs, parallel, began):
+    assert_same_run(runs / f"{began}-{parallel}", runs / "one")
+
+
+@pytest.mark.long
+def test_two_processes_compiled_equal_one(runs):
+    done = torchrun(runs, "compile")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for parallel in worker.PARALLEL:
+        assert_same_run(runs / f"compiled-{parallel}", runs / "one")
+
+
+def test_our_attention_in_two_processes(runs, monkeypatch):
+    """Triton's kernels, in the interpreter, on parameters that FSDP shards and gathers and DDP copies."""
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    done = torchrun(runs, "triton")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for parallel in worker.PARALLEL:
+        config = json.loads((runs / f"triton-{parallel}" / "last" / "config.json").read_text())
+        assert config["attention"] == "triton"
+        np.testing.assert_allclose(losses(runs / f"triton-{parallel}"), losses(runs / "one"), rtol=1e-6)
+
+
+@pytest.mark.parametrize("parallel", worker.PARALLEL)
+def test_one_process_resumes_what_two_began(runs, parallel, tmp_path):
+    """On torch and on NumPy, and the two go the same way."""
+    config = worker.make_config(1, max_steps=12)
+    ended = {}
+    for name, engine in (("numpy", NumpyEngine), ("torch", partial(TorchEngine, settings=EngineConfig(device="cpu")))):
+        shutil.copytree(runs / f"new-{parallel}", tmp_path / name)
+        result = train(
+            worker.make_model(), *worker.data(runs), config, tmp_path / name, engine=engine, resume=True, progress=False
+        )
+        assert result.state.step == 12
+        ended[name] = losses(tmp_path / name)
+    np.testing.assert_allclose(ended["torch"], ended["numpy"], rtol=CLOSE)
+
+
+def test_the_numpy_engine_loads_what_two_processes_wrote(runs):
+    model = load_model(runs / "new-fsdp")
+    ids = np.arange(16)[None]
+    np.testing.assert_allclose(model(ids).data, load_model(runs / "one")(ids).data, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("parallel", worker.PARALLEL)
+def test_a_killed_process_ends_the_job_and_leaves_a_checkpoint(runs, parallel):
+    done = torchrun(runs, f"die-{parallel}")
+    assert done.returncode != 0
+    assert "another process of this job has died" in done.stderr  # what rank 0 says
+    assert "exitcode: -9" in done.stderr  # what torchrun says of rank 1
+    killed = runs / f"killed-{parallel}"
+    assert read_checkpoint(killed / "last").state["run"]["step"] == 4
+    train(worker.make_model(), *worker.data(runs), worker.make_config(1), killed, resume=True, progress=False)
+    assert_same_run(killed, runs / "one")
+
+
+@pytest.mark.parametrize("call", ["total_norm", "model_arrays", "optimizer_arrays", "batch_loss"])
+def test_a_connection_that_breaks_anywhere_is_named(monkeypatch, call):
+    """The calls that wait for other ranks, one after another, in an engine that believes to be one of two."""
+    engine = TorchEngine(worker.make_model(), worker.make_config(1), EngineConfig(device="cpu"))
+    batch = np.zeros((2, 16), np.int64), np.zeros((2, 16), np.int64)
+    engine.forward_backward([batch])
+    engine.world_size = 2
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:535] Connection closed by peer [127.0.0.1]:1234")
+
+    monkeypatch.setattr("minillm.engines.torch_engine.whole", broken)
+    monkeypatch.setattr("minillm.engines.torch_engine.array_of", broken)
+    monkeypatch.setattr("torch.distributed.all_reduce", broken)
+    with pytest.raises(ProcessLost, match="rank 0 of 2: another process of this job has died"):
+        getattr(engine, call)(*batch if call == "batch_loss" else ())
+
+
+def test_other_errors_keep_their_name_and_a_lost_connection_its_cause(monkeypatch):
+    engine = TorchEngine(worker.make_model(), worker.make_config(1), EngineConfig(device="cpu"))
+    engine.world_size = 2
+    with pytest.raises(RuntimeError, match=r"^shapes do not fit$"), engine.lost_peer():
+        raise RuntimeError("shapes do not fit")
+    for error in (RuntimeError("[1.2.3.4] Broken pipe"), torch.distributed.DistBackendError("NCCL: out of memory")):
+        with pytest.raises(ProcessLost) as caught, engine.lost_peer():
+            raise error
+        assert str(error) in str(caught.value)
+
+
+def test_numpy_does_not_train_in_several_processes(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="trains in one process, and torchrun started 2"):
+        engine_class(EngineConfig())
+
+
+def test_a_resumed_run_with_other_steps_warns(runs, tmp_path):
+    shutil.copytree(runs / "new-ddp", tmp_path / "run")
+    config = worker.make_config(2, max_steps=10)  # half the batch, as if there were two processes
+    with pytest.warns(UserWarning, match="took 128 tokens in a step, with these settings and processes it takes 64"):
+        train(worker.make_model(), *worker.data(runs), config, tmp_path / "run", resume=True, progress=False)
+    config = worker.make_config(2, max_steps=12)
+    train(worker.make_model(), *worker.data(runs), config, tmp_path / "run", resume=True, progress=False)  # said once

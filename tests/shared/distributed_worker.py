@@ -1,0 +1,101 @@
+"""What test_distributed.py starts under torchrun: trains the test's small model on every process.
+
+    torchrun --nproc-per-node 2 distributed_worker.py FOLDER train    # ddp and fsdp: new runs, and runs to resume
+    torchrun --nproc-per-node 2 distributed_worker.py FOLDER compile  # ddp and fsdp: compiled and recomputed
+    torchrun --nproc-per-node 2 distributed_worker.py FOLDER triton   # ddp and fsdp: our attention, interpreted
+    torchrun --nproc-per-node 2 distributed_worker.py FOLDER die-fsdp # or die-ddp: until rank 1 is killed
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from minillm.data import Document, TokenDataset, pack
+from minillm.engines.torch_engine import TorchEngine
+from minillm.models import GPT, GPTConfig
+from minillm.settings import EngineConfig, TrainConfig
+from minillm.training.train import train
+
+TEXT = "".join(f"{i} times {i} is {i * i}. " for i in range(300))
+GLOBAL_BATCH = 4
+PARALLEL = ("ddp", "fsdp")
+
+
+class Bytes:
+    """The smallest tokenizer: a token is a byte, and 256 ends a text."""
+
+    vocab_size = 257
+    eos_id = 256
+
+    def encode(self, text, disallowed_special=()):
+        return list(text.encode())
+
+    def fingerprint(self):
+        return "bytes"
+
+    def save(self, folder):
+        (folder / "tokenizer.json").write_text("{}")
+
+
+def make_data(folder: Path) -> tuple[TokenDataset, TokenDataset]:
+    pack([Document(TEXT, "a")], Bytes(), folder / "train.bin")
+    pack([Document(TEXT[1000:2000], "b")], Bytes(), folder / "val.bin")
+    return data(folder)
+
+
+def data(folder: Path) -> tuple[TokenDataset, TokenDataset]:
+    return TokenDataset(folder / "train.bin"), TokenDataset(folder / "val.bin")
+
+
+def make_model(attention: str = "auto") -> GPT:
+    config = GPTConfig(vocab_size=257, context=16, n_layers=2, n_heads=2, d_model=16, attention=attention)
+    return GPT(config, np.random.default_rng(0)).to(np.float64)
+
+
+def make_config(processes: int, **changes) -> TrainConfig:
+    settings = {"max_steps": 8, "eval_every": 4, "save_every": 4, "warmup_steps": 2, "eval_tokens": 300}
+    settings |= {"batch_size": GLOBAL_BATCH // processes, "grad_accumulation": 2, "optimizer": "adamw"}
+    return TrainConfig(**{**settings, **changes})
+
+
+class Dying(TorchEngine):
+    """Rank 1 is killed at its sixth step: after the first checkpoint."""
+
+    def forward_backward(self, micro_batches):
+        if self.rank == 1 and self.steps == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward_backward(micro_batches)
+
+
+def run(folder, out, parallel, engine=TorchEngine, resume=False, attention="auto", **settings) -> None:
+    made = partial(engine, settings=EngineConfig(parallel=parallel, device="cpu", **settings))
+    config = make_config(int(os.environ["WORLD_SIZE"]))
+    train(make_model(attention), *data(folder), config, folder / out, engine=made, resume=resume, progress=False)
+
+
+def main() -> None:
+    folder, what = Path(sys.argv[1]), sys.argv[2]
+    if what.startswith("die-"):
+        parallel = what.removeprefix("die-")
+        run(folder, f"killed-{parallel}", parallel, Dying)
+        return
+    torch.compile = partial(torch.compile, backend="aot_eager")  # inductor would take a minute
+    for parallel in PARALLEL:
+        if what == "compile":
+            run(folder, f"compiled-{parallel}", parallel, compile="on", recompute=True)
+        elif what == "triton":
+            run(folder, f"triton-{parallel}", parallel, attention="triton")
+        else:
+            run(folder, f"new-{parallel}", parallel)
+            run(folder, f"resumed-{parallel}", parallel, resume=True)
+
+
+if __name__ == "__main__":
+    main()
