@@ -11,7 +11,9 @@ import pytest
 HEAVY = ("torch", "triton", "matplotlib", "transformers", "tiktoken", "tokenizers", "IPython", "scipy", "pandas")
 
 # Modules that belong to PyTorch or Triton as a whole: imported only from inside the functions that need them.
-FOR_TORCH = ("minillm.kernels", "minillm.port", "minillm.torch_ops", "minillm.engines.torch_", "minillm.engines.read_ahead")
+FOR_TORCH = (
+    "minillm.kernels", "minillm.port", "minillm.torch_ops", "minillm.engines.torch_", "minillm.engines.read_ahead",
+)  # fmt: skip
 
 PROGRAM = f"""
 import importlib, pkgutil, sys
