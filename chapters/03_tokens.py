@@ -604,7 +604,7 @@ def accuracy_on_new_words(encoded, seed):
         optimizer.param_groups[0]["lr"] = 3e-3 * rate
         rows = r.integers(n_test, len(encoded), 64)
         last = model.hidden(ids[rows])[:, -1]  # (64, D): only the last position has to answer
-        loss = ops.linear_cross_entropy(last, model.wte.weight, targets[rows])  # logits, then −ln p
+        loss = ops.linear_cross_entropy(last, model.token_embedding.weight, targets[rows])  # logits, then −ln p
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -652,8 +652,8 @@ def new_model(kind, seed):
     if kind == "plain averaging":
         model.blocks[0].attn = PlainAveraging(config, layer=0, rng=r)
     if kind == "no positions":
-        model.wpe.weight.data[:] = 0  # wpe: the table of position vectors
-        model.wpe.weight.requires_grad = False
+        model.position_embedding.weight.data[:] = 0  # position_embedding: the table of position vectors
+        model.position_embedding.weight.requires_grad = False
     if kind != "small start":
         for _, module in model.named_modules():
             if isinstance(module, nn.Linear):
@@ -914,8 +914,8 @@ first: by which factor will the two differ?
 # %% tags=["exercise"]
 def spread_of_scores(model):
     block = model.blocks[0]
-    x = model.wte(test_ids) + model.wpe.weight[:T]  # (B, T, D): token vectors + position vectors
-    q, k, _ = block.attn.heads(block.ln_1(x))  # each (B, H, T, d); q.data and k.data are arrays
+    x = model.token_embedding(test_ids) + model.position_embedding.weight[:T]  # (B, T, D): tokens + positions
+    q, k, _ = block.attn.heads(block.norm_1(x))  # each (B, H, T, d); q.data and k.data are arrays
     return None
 
 
@@ -931,7 +931,7 @@ with check():
     )
     model = new_model("attention", 0)
     block = model.blocks[0]
-    q, k, _ = block.attn.heads(block.ln_1(model.wte(test_ids) + model.wpe.weight[:T]))
+    q, k, _ = block.attn.heads(block.norm_1(model.token_embedding(test_ids) + model.position_embedding.weight[:T]))
     expected = np.einsum("bhtd,bhsd->bhts", q.data, k.data).std() / 4
     assert not np.isclose(large, 4 * expected, rtol=1e-3), "Divide by √d; d = 16 in each head."
     assert np.isclose(large, expected, rtol=1e-3), (
@@ -947,8 +947,8 @@ r"""
 ```python
 def spread_of_scores(model):
     block = model.blocks[0]
-    x = model.wte(test_ids) + model.wpe.weight[:T]
-    q, k, _ = block.attn.heads(block.ln_1(x))
+    x = model.token_embedding(test_ids) + model.position_embedding.weight[:T]
+    q, k, _ = block.attn.heads(block.norm_1(x))
     scores = q.data @ k.data.swapaxes(-1, -2) / np.sqrt(q.shape[-1])  # (B, H, T, T)
     return float(scores.std())
 ```

@@ -71,7 +71,7 @@ class Optimizer:
         raise NotImplementedError
 
     def state_dict(self, names: dict[int, str]) -> dict[str, np.ndarray]:
-        """The state as `{"wte.weight.exp_avg": array, ..., "wte.weight.step": array}`, the live arrays, not copies.
+        """The state as `{"norm.weight.exp_avg": array, ..., "norm.weight.step": array}`, the live arrays, not copies.
 
         `names` maps id(parameter) to the parameter's name in the model, so that a checkpoint does not depend on the
         order of the groups and another engine can read it.

@@ -166,7 +166,7 @@ def test_matrices_decay_and_norms_biases_and_embeddings_do_not():
     kept = {name_of[id(p)] for p in no_decay["params"]}
     matrices = ("attn.qkv", "attn.proj", "mlp.fc", "mlp.proj")
     assert decayed == {f"blocks.{i}.{matrix}.weight" for i in (0, 1) for matrix in matrices}
-    assert kept == set(name_of.values()) - decayed and {"wte.weight", "wpe.weight"} <= kept
+    assert kept == set(name_of.values()) - decayed and {"token_embedding.weight", "position_embedding.weight"} <= kept
 
 
 @given(

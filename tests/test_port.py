@@ -106,8 +106,8 @@ def test_it_is_a_torch_module_of_our_class():
     assert list(ported.state_dict()) == list(model.state_dict())
     assert "LayerNorm" in repr(ported)
     assert not ported.eval().blocks[1].attn.training and ported.train().blocks[1].attn.training
-    ported.wte.weight.data.zero_()
-    assert model.wte.weight.data.any(), "the port holds copies"
+    ported.token_embedding.weight.data.zero_()
+    assert model.token_embedding.weight.data.any(), "the port holds copies"
     assert ported(torch.tensor(ids)).shape == (3, 12, 53)
 
 
@@ -178,18 +178,18 @@ def test_what_cannot_be_ported():
 def test_a_sketched_model_is_drawn_on_the_device():
     config = GPTConfig(vocab_size=1000, context=64, n_layers=2, n_heads=2, d_model=64)
     model = GPT(config, sketch())
-    assert is_sketched(model.wte.weight.data) and not is_sketched(model.ln_f.weight.data)
+    assert is_sketched(model.token_embedding.weight.data) and not is_sketched(model.norm.weight.data)
     gpt3 = GPT(GPTConfig(d_model=12288, n_layers=96, n_heads=96), sketch())
     assert sum(p.data.size for p in gpt3.parameters()) > 174e9  # and took no memory
     ported = to_torch(model, seed=1)
-    assert abs(ported.wte.weight.std().item() / 0.02 - 1) < 0.02
+    assert abs(ported.token_embedding.weight.std().item() / 0.02 - 1) < 0.02
     assert abs(ported.blocks[1].attn.proj.weight.std().item() / 0.01 - 1) < 0.05  # 0.02/√(2·2)
-    assert torch.equal(ported.ln_f.weight, torch.ones(64)) and not ported.blocks[0].mlp.fc.bias.any()
+    assert torch.equal(ported.norm.weight, torch.ones(64)) and not ported.blocks[0].mlp.fc.bias.any()
     same, other = to_torch(model, seed=1), to_torch(model, seed=2)
     assert torch.equal(ported.blocks[1].mlp.fc.weight, same.blocks[1].mlp.fc.weight)
-    assert not torch.equal(ported.wte.weight, other.wte.weight)
-    assert to_torch(model, device="meta").wte.weight.is_meta
-    assert to_torch(model, dtype=torch.bfloat16).wte.weight.dtype == torch.bfloat16
+    assert not torch.equal(ported.token_embedding.weight, other.token_embedding.weight)
+    assert to_torch(model, device="meta").token_embedding.weight.is_meta
+    assert to_torch(model, dtype=torch.bfloat16).token_embedding.weight.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -276,7 +276,7 @@ def test_deepcopy_state_dict_and_safetensors(tmp_path):
     model, ids, targets = model_and_batch(np.float32)
     ported = to_torch(model)
     twin = copy.deepcopy(ported)
-    assert type(twin) is type(ported) and twin.wte.weight is not ported.wte.weight
+    assert type(twin) is type(ported) and twin.token_embedding.weight is not ported.token_embedding.weight
     safetensors.torch.save_file(ported.state_dict(), tmp_path / "model.safetensors")
     fresh = to_torch(GPT(CONFIG, np.random.default_rng(1)))
     fresh.load_state_dict(safetensors.torch.load_file(tmp_path / "model.safetensors"))
@@ -286,4 +286,4 @@ def test_deepcopy_state_dict_and_safetensors(tmp_path):
 
     loaded = GPT(CONFIG)
     loaded.load_state_dict(load_file(tmp_path / "model.safetensors"))
-    assert np.array_equal(loaded.wte.weight.data, model.wte.weight.data)
+    assert np.array_equal(loaded.token_embedding.weight.data, model.token_embedding.weight.data)

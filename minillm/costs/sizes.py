@@ -58,13 +58,13 @@ def gpt_parts(c: GPTConfig) -> list[Part]:
 
 def llama_parts(c: LlamaConfig) -> list[Part]:
     D, V, L = c.d_model, c.vocab_size, c.n_layers
-    q, kv = c.n_heads * c.head_features, c.kv_heads * c.head_features
+    q, kv = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
     biases = c.qkv_bias * (q + 2 * kv) + c.out_bias * D
     return [
         Part("token embedding", other=V * D),
         Part("attention", matrix=L * (2 * D * q + 2 * D * kv), other=L * biases),
         Part("feed-forward", matrix=L * 3 * D * c.d_ff),
-        Part("norms", other=(2 * L + 1) * D + c.qk_norm * L * 2 * c.head_features),
+        Part("norms", other=(2 * L + 1) * D + c.qk_norm * L * 2 * c.head_dim),
         Part("head", matrix=V * D, shared=c.tie_embeddings),
     ]
 
@@ -147,7 +147,7 @@ def attention_flops(config: ModelConfig, length: int) -> float:
     if isinstance(config, LSTMConfig):
         return 0.0
     if isinstance(config, LlamaConfig):
-        return 4.0 * config.n_layers * config.n_heads * config.head_features * causal
+        return 4.0 * config.n_layers * config.n_heads * config.head_dim * causal
     per_key = 4.0 * config.n_layers * config.d_model
     if isinstance(config, BertConfig):
         return per_key * length
@@ -227,7 +227,7 @@ def activations_per_token(config: ModelConfig) -> int:
         # norm D, qkv's input D, q k v 3D, attention's output D; norm D, fc's input D, gelu's input 4D and output 4D
         return L * 16 * D + 2 * D
     if isinstance(config, LlamaConfig):
-        q, kv = config.n_heads * config.head_features, config.kv_heads * config.head_features
+        q, kv = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
         attention = 2 * q + 2 * kv + config.qk_norm * (q + kv)
         swiglu = 4 * config.d_ff  # the gate, silu of the gate, what it gates, their product
         return L * (4 * D + attention + swiglu) + 2 * D
@@ -248,7 +248,7 @@ def cache_bytes(config: ModelConfig, batch_size: int, length: int, bytes_per_val
     if isinstance(config, LSTMConfig):
         return batch_size * config.n_layers * 2 * config.hidden_features * bytes_per_value
     if isinstance(config, LlamaConfig):
-        values = 2 * config.kv_heads * config.head_features
+        values = 2 * config.n_kv_heads * config.head_dim
     elif isinstance(config, EncoderDecoderConfig):
         values = 4 * config.d_model  # of the target and, as long, of the source
     else:

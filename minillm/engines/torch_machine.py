@@ -52,8 +52,7 @@ def attention_unavailable_reason(model: Any, engine: EngineConfig) -> str | None
 
     device = choose_device(engine.device)
     dtype = LOW_PRECISION.get(choose_precision(engine.precision, device), torch.float32)
-    head_size = getattr(model, "head_features", model.d_model // model.n_heads)
-    q = torch.empty(1, model.n_heads, 1, head_size, dtype=dtype, device=device)
+    q = torch.empty(1, model.n_heads, 1, model.head_dim, dtype=dtype, device=device)
     return flash_unavailable_reason(q, q, q)
 
 

@@ -26,9 +26,9 @@ LLAMA_SETTINGS: Settings = {
     "max_position_embeddings": ("context", 2048),
     "num_hidden_layers": ("n_layers", 32),
     "num_attention_heads": ("n_heads", 32),
-    "num_key_value_heads": ("n_kv_heads", None),
+    "num_key_value_heads": ("n_kv_heads", 0),
     "hidden_size": ("d_model", 4096),
-    "head_dim": ("head_dim", None),
+    "head_dim": ("head_dim", 0),
     "intermediate_size": ("d_ff", 11008),
     "rms_norm_eps": ("norm_eps", 1e-6),
     "tie_word_embeddings": ("tie_embeddings", False),
@@ -265,7 +265,7 @@ def to_hf(config: ModelConfig, original: dict[str, Any], head: str) -> dict[str,
         for name in ("attn_pdrop", "embd_pdrop"):
             values.setdefault(name, config.dropout)
     if isinstance(config, LlamaConfig):
-        values["num_key_value_heads"], values["head_dim"] = config.kv_heads, config.head_features
+        values["num_key_value_heads"], values["head_dim"] = config.n_kv_heads, config.head_dim
         values["attention_bias"] = config.out_bias
         scaling = config.rope_scaling or {"rope_type": "default"}
         values["rope_parameters"] = {**scaling, "rope_theta": config.rope_theta}

@@ -197,7 +197,7 @@ def retied(checkpoint: Checkpoint, tied: bool) -> ModelConfig:
 
 def table_name(config: ModelConfig) -> str:
     """Our name of the token table that a tied head shares."""
-    return "embed.weight" if isinstance(config, Tied) else "token.weight"
+    return "token_embedding.weight"
 
 
 def copy_beside(checkpoint: Checkpoint, out: Path, to: str) -> None:

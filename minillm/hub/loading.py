@@ -159,7 +159,7 @@ def exact_rope(model: Model) -> None:
     for _, module in model.named_modules():
         if isinstance(module, Llama):
             config, length = module.config, len(module.cos)
-            module.cos, module.sin = rope_tables(length, config.head_features, config.rope_theta, config.rope_scaling)
+            module.cos, module.sin = rope_tables(length, config.head_dim, config.rope_theta, config.rope_scaling)
 
 
 def module_rng(module: Any, rng: np.random.Generator) -> None:

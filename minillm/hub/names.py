@@ -13,20 +13,20 @@ from dataclasses import dataclass, replace
 from ..models import BertConfig, ClassifierConfig, GPTConfig, LlamaConfig, ModelConfig
 
 GPT2 = {
-    "wte": "transformer.wte",
-    "wpe": "transformer.wpe",
-    "blocks.*.ln_1": "transformer.h.*.ln_1",
+    "token_embedding": "transformer.wte",
+    "position_embedding": "transformer.wpe",
+    "blocks.*.norm_1": "transformer.h.*.ln_1",
     "blocks.*.attn.qkv": "transformer.h.*.attn.c_attn",
     "blocks.*.attn.proj": "transformer.h.*.attn.c_proj",
-    "blocks.*.ln_2": "transformer.h.*.ln_2",
+    "blocks.*.norm_2": "transformer.h.*.ln_2",
     "blocks.*.mlp.fc": "transformer.h.*.mlp.c_fc",
     "blocks.*.mlp.proj": "transformer.h.*.mlp.c_proj",
-    "ln_f": "transformer.ln_f",
+    "norm": "transformer.ln_f",
 }
 GPT2_TRANSPOSED = ("attn.qkv.weight", "attn.proj.weight", "mlp.fc.weight", "mlp.proj.weight")
 
 LLAMA = {  # Qwen2 and Qwen3 too
-    "embed": "model.embed_tokens",
+    "token_embedding": "model.embed_tokens",
     "blocks.*.norm_1": "model.layers.*.input_layernorm",
     "blocks.*.attn.q_proj": "model.layers.*.self_attn.q_proj",
     "blocks.*.attn.k_proj": "model.layers.*.self_attn.k_proj",
@@ -43,9 +43,9 @@ LLAMA = {  # Qwen2 and Qwen3 too
 }
 
 BERT = {
-    "token": "bert.embeddings.word_embeddings",
-    "position": "bert.embeddings.position_embeddings",
-    "token_type": "bert.embeddings.token_type_embeddings",
+    "token_embedding": "bert.embeddings.word_embeddings",
+    "position_embedding": "bert.embeddings.position_embeddings",
+    "token_type_embedding": "bert.embeddings.token_type_embeddings",
     "norm": "bert.embeddings.LayerNorm",
     "blocks.*.attn.q_proj": "bert.encoder.layer.*.attention.self.query",
     "blocks.*.attn.k_proj": "bert.encoder.layer.*.attention.self.key",

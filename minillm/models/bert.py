@@ -74,6 +74,10 @@ class BertConfig:
             raise ValueError(f"BertConfig: pad_id = {self.pad_id} is outside the vocabulary of {self.vocab_size}.")
 
     @property
+    def head_dim(self) -> int:
+        return self.d_model // self.n_heads
+
+    @property
     def has_pooler(self) -> bool:
         return self.pooler or self.next_sentence or self.head == "classification"
 
@@ -119,9 +123,9 @@ class Bert(nn.Module):
         rng = np.random.default_rng(0) if rng is None else rng
         self.config = config
         self.rng = rng
-        self.token = nn.Embedding(config.vocab_size, config.d_model, rng=rng)
-        self.position = nn.Embedding(config.context, config.d_model, rng=rng)
-        self.token_type = nn.Embedding(config.token_types, config.d_model, rng=rng)
+        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model, rng=rng)
+        self.position_embedding = nn.Embedding(config.context, config.d_model, rng=rng)
+        self.token_type_embedding = nn.Embedding(config.token_types, config.d_model, rng=rng)
         self.norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout, rng)
         self.blocks = [Block(config, rng) for _ in range(config.n_layers)]
@@ -184,9 +188,9 @@ class Bert(nn.Module):
         if mask is not None:
             mask = (mask != 0).reshape(B, 1, 1, T)  # nobody looks at padding
         types = (
-            self.token_type.weight[:1] if token_types is None else self.token_type(token_types)
+            self.token_type_embedding.weight[:1] if token_types is None else self.token_type_embedding(token_types)
         )  # (1, D) or (B, T, D)
-        x = self.token(ids) + self.position.weight[:T] + types  # (B, T, D)
+        x = self.token_embedding(ids) + self.position_embedding.weight[:T] + types  # (B, T, D)
         x = self.dropout(self.norm(x))
         for block in self.blocks:
             x = block(x, mask)
@@ -201,7 +205,7 @@ class Bert(nn.Module):
     def logits(self, h: AnyTensor) -> AnyTensor:
         """The head on features: (..., D) -> (..., V) for "mlm", (B, T, D) -> (B, n_labels) for "classification"."""
         if self.mlm is not None:
-            return self.mlm(h, self.token.weight)
+            return self.mlm(h, self.token_embedding.weight)
         if self.classifier is not None:
             return self.classifier(self.dropout(self.pool(h)))
         raise ValueError("Bert: head = 'none' gives features, no logits.")

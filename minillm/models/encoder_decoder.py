@@ -80,6 +80,10 @@ class EncoderDecoderConfig:
                 f"{self.source_vocab_size or self.vocab_size}."
             )
 
+    @property
+    def head_dim(self) -> int:
+        return self.d_model // self.n_heads
+
 
 class DecoderCache:
     """What a decoder keeps from step to step: the keys and values of the target so far, and those of the source, which
@@ -179,18 +183,18 @@ class EncoderDecoder(nn.Module):
         self.config = config
         self.rng = rng
         std = config.d_model**-0.5  # times √D in `embed`: entries of about 1
-        self.target_embed = nn.Embedding(config.vocab_size, config.d_model, std=std, rng=rng)
+        self.target_embedding = nn.Embedding(config.vocab_size, config.d_model, std=std, rng=rng)
         if config.shared_embeddings:
-            self.source_embed = self.target_embed
-            self.head: nn.Embedding | nn.Linear = self.target_embed  # of either, only the weight (V, D) is used
+            self.source_embedding = self.target_embedding
+            self.head: nn.Embedding | nn.Linear = self.target_embedding  # of either, only the weight (V, D) is used
         else:
-            self.source_embed = nn.Embedding(
+            self.source_embedding = nn.Embedding(
                 config.source_vocab_size or config.vocab_size, config.d_model, std=std, rng=rng
             )
             self.head = nn.Linear(config.d_model, config.vocab_size, bias=False, std=std, rng=rng)
         if config.positions == "learned":
-            self.source_position = nn.Embedding(config.context, config.d_model, rng=rng)
-            self.target_position = nn.Embedding(config.context, config.d_model, rng=rng)
+            self.source_position_embedding = nn.Embedding(config.context, config.d_model, rng=rng)
+            self.target_position_embedding = nn.Embedding(config.context, config.d_model, rng=rng)
         else:
             self.waves = sinusoids(config.context, config.d_model)
         self.dropout = nn.Dropout(config.dropout, rng)
@@ -224,14 +228,14 @@ class EncoderDecoder(nn.Module):
     def encode(self, source: Any) -> AnyTensor:
         """What the decoder looks at: source ids (B, S) -> features (B, S, D)."""
         mask = self.source_mask(source)
-        x = self.embed(source, 0, self.source_embed, "source")
+        x = self.embed(source, 0, self.source_embedding, "source")
         for block in self.encoder:
             x = block(x, mask)
         return x if self.encoder_norm is None else self.encoder_norm(x)
 
     def decode(self, ids: Any, memory: AnyTensor, mask: Any = None, cache: DecoderCache | None = None) -> AnyTensor:
         """Target ids (B, T), those after the cache's if there is one, and memory (B, S, D) -> features (B, T, D)."""
-        x = self.embed(ids, 0 if cache is None else cache.length, self.target_embed, "ids")
+        x = self.embed(ids, 0 if cache is None else cache.length, self.target_embedding, "ids")
         for block in self.decoder:
             x = block(x, memory, mask, cache)
         return x if self.decoder_norm is None else self.decoder_norm(x)
@@ -243,9 +247,9 @@ class EncoderDecoder(nn.Module):
         if self.config.positions == "sinusoidal":
             positions = self.waves[past:end]  # (T, D)
         elif side == "source":
-            positions = self.source_position.weight[past:end]
+            positions = self.source_position_embedding.weight[past:end]
         else:
-            positions = self.target_position.weight[past:end]
+            positions = self.target_position_embedding.weight[past:end]
         return self.dropout(table(ids) * math.sqrt(self.config.d_model) + positions)  # scaled as in section 3.4
 
     def source_mask(self, source: Any) -> Any:

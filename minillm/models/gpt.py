@@ -51,6 +51,10 @@ class GPTConfig:
                 "model."
             )
 
+    @property
+    def head_dim(self) -> int:
+        return self.d_model // self.n_heads
+
 
 class CausalSelfAttention(nn.Module):
     """Every position gathers from itself and the positions before it, in n_heads independent ways."""
@@ -101,14 +105,14 @@ class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)): the norm stands before ("pre-norm"), the sum is left alone."""
 
     def __init__(self, config: GPTConfig, layer: int, rng: np.random.Generator) -> None:
-        self.ln_1 = nn.LayerNorm(config.d_model)
+        self.norm_1 = nn.LayerNorm(config.d_model)
         self.attn = CausalSelfAttention(config, layer, rng)
-        self.ln_2 = nn.LayerNorm(config.d_model)
+        self.norm_2 = nn.LayerNorm(config.d_model)
         self.mlp = MLP(config, rng)
 
     def forward(self, x: AnyTensor, cache: nn.KVCache | None = None) -> AnyTensor:
-        x = x + self.attn(self.ln_1(x), cache)
-        x = x + self.mlp(self.ln_2(x))
+        x = x + self.attn(self.norm_1(x), cache)
+        x = x + self.mlp(self.norm_2(x))
         return x
 
 
@@ -119,11 +123,11 @@ class GPT(nn.Module):
         rng = np.random.default_rng(0) if rng is None else rng
         self.config = config
         self.rng = rng
-        self.wte = nn.Embedding(config.vocab_size, config.d_model, rng=rng)  # tokens
-        self.wpe = nn.Embedding(config.context, config.d_model, std=0.01, rng=rng)  # positions
+        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model, rng=rng)  # tokens
+        self.position_embedding = nn.Embedding(config.context, config.d_model, std=0.01, rng=rng)  # positions
         self.dropout = nn.Dropout(config.dropout, rng)
         self.blocks = [Block(config, layer, rng) for layer in range(config.n_layers)]
-        self.ln_f = nn.LayerNorm(config.d_model)
+        self.norm = nn.LayerNorm(config.d_model)
 
     def forward(
         self,
@@ -142,7 +146,7 @@ class GPT(nn.Module):
         if targets is None:
             return self.logits(h)
         return ops.linear_cross_entropy(
-            h, self.wte.weight, targets, reduction=reduction, label_smoothing=label_smoothing
+            h, self.token_embedding.weight, targets, reduction=reduction, label_smoothing=label_smoothing
         )
 
     def hidden(self, ids: Any, cache: nn.KVCache | None = None) -> AnyTensor:
@@ -156,15 +160,15 @@ class GPT(nn.Module):
                 f"GPT: {past + T} tokens are more than the context of {self.config.context}. Shorten the input, or "
                 "build the model with a larger context."
             )
-        positions = self.wpe.weight[past : past + T]  # (T, D)
-        x = self.dropout(self.wte(ids) + positions)  # (B, T, D)
+        positions = self.position_embedding.weight[past : past + T]  # (T, D)
+        x = self.dropout(self.token_embedding(ids) + positions)  # (B, T, D)
         for block in self.blocks:
             x = block(x, cache)
-        return self.ln_f(x)
+        return self.norm(x)
 
     def logits(self, h: AnyTensor) -> AnyTensor:
         """Features (..., D) -> logits (..., V). The head is the token table again ("tied"): no weights of its own."""
-        return ops.linear(h, self.wte.weight)
+        return ops.linear(h, self.token_embedding.weight)
 
     def new_cache(self, capacity: int | None = None) -> nn.KVCache:
         """An empty cache for decoding up to `capacity` positions (the whole context by default)."""

@@ -39,9 +39,9 @@ class LlamaConfig:
     context: int = 4096  # longest sequence, in tokens
     n_layers: int = 32
     n_heads: int = 32  # query heads
-    n_kv_heads: int | None = None  # key/value heads, shared by groups of query heads; None: as many as query heads
+    n_kv_heads: int = 0  # key/value heads, shared by groups of query heads; 0: n_heads, filled in at once
     d_model: int = 4096  # features of the residual stream
-    head_dim: int | None = None  # features per head; None: d_model / n_heads
+    head_dim: int = 0  # features per head; 0: d_model / n_heads, filled in at once
     d_ff: int = 11008  # features inside the feed-forward network
     norm_eps: float = 1e-5
     rope_theta: float = 10000.0  # the base of the rotary frequencies
@@ -55,38 +55,31 @@ class LlamaConfig:
     model_type: str = "llama"
 
     def __post_init__(self) -> None:
-        check_whole(
-            self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff", optional=("n_kv_heads", "head_dim")
-        )
-        check_positive(self, "norm_eps", "rope_theta")
-        check_dropout(self)
-        check_choice(self, "attention", ATTENTION)
-        check_model_type(self, "llama")
-        if self.head_dim is None and self.d_model % self.n_heads:
+        check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff")
+        if not self.head_dim and self.d_model % self.n_heads:
             raise ValueError(
                 f"LlamaConfig: d_model = {self.d_model} must be divisible by n_heads = {self.n_heads}, or head_dim "
                 "must be given."
             )
-        if self.head_features % 2:
+        object.__setattr__(self, "head_dim", self.head_dim or self.d_model // self.n_heads)
+        object.__setattr__(self, "n_kv_heads", self.n_kv_heads or self.n_heads)
+        check_whole(self, "n_kv_heads", "head_dim")
+        check_positive(self, "norm_eps", "rope_theta")
+        check_dropout(self)
+        check_choice(self, "attention", ATTENTION)
+        check_model_type(self, "llama")
+        if self.head_dim % 2:
             raise ValueError(
-                f"LlamaConfig: heads have {self.head_features} features; rotary positions turn pairs, so the number "
+                f"LlamaConfig: heads have {self.head_dim} features; rotary positions turn pairs, so the number "
                 "must be even."
             )
-        if self.n_heads % self.kv_heads:
+        if self.n_heads % self.n_kv_heads:
             raise ValueError(
-                f"LlamaConfig: n_heads = {self.n_heads} must be divisible by n_kv_heads = {self.kv_heads}: each "
+                f"LlamaConfig: n_heads = {self.n_heads} must be divisible by n_kv_heads = {self.n_kv_heads}: each "
                 "key/value head serves an equal group."
             )
         if self.rope_scaling is not None:
-            check_rope_scaling(self.rope_scaling, self.head_features)
-
-    @property
-    def head_features(self) -> int:
-        return self.head_dim or self.d_model // self.n_heads
-
-    @property
-    def kv_heads(self) -> int:
-        return self.n_kv_heads or self.n_heads
+            check_rope_scaling(self.rope_scaling, self.head_dim)
 
 
 class MLP(nn.Module):
@@ -112,8 +105,8 @@ class Block(nn.Module):
         self.attn = MultiHeadAttention(
             config.d_model,
             config.n_heads,
-            n_kv_heads=config.kv_heads,
-            head_dim=config.head_features,
+            n_kv_heads=config.n_kv_heads,
+            head_dim=config.head_dim,
             qkv_bias=config.qkv_bias,
             out_bias=config.out_bias,
             qk_norm_eps=config.norm_eps if config.qk_norm else None,
@@ -141,12 +134,12 @@ class Llama(nn.Module):
         rng = np.random.default_rng(0) if rng is None else rng
         self.config = config
         self.rng = rng
-        self.embed = nn.Embedding(config.vocab_size, config.d_model, rng=rng)
+        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model, rng=rng)
         self.blocks = [Block(config, layer, rng) for layer in range(config.n_layers)]
         self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False, rng=rng)
         length, theta, scaling = original_length(config), config.rope_theta, config.rope_scaling
-        self.cos, self.sin = rope_tables(length, config.head_features, theta, scaling, np.float32)  # (context, hd/2)
+        self.cos, self.sin = rope_tables(length, config.head_dim, theta, scaling, np.float32)  # (context, hd/2)
 
     def forward(
         self,
@@ -173,7 +166,7 @@ class Llama(nn.Module):
         past = 0 if cache is None else cache.length
         length = past + check_ids(self, ids, past=past)
         rope = self.rope(past, length)
-        x = self.embed(ids)  # (B, T, D)
+        x = self.token_embedding(ids)  # (B, T, D)
         for block in self.blocks:
             x = block(x, rope, cache)
         return self.norm(x)
@@ -184,7 +177,7 @@ class Llama(nn.Module):
 
     def head_weight(self) -> AnyTensor:
         """The output layer's matrix (V, D): its own, or the token table's."""
-        return self.embed.weight if self.head is None else self.head.weight
+        return self.token_embedding.weight if self.head is None else self.head.weight
 
     def rope(self, start: int, end: int) -> tuple[Any, Any]:
         """Cosines and sines (end − start, head_dim/2) for the last positions of a sequence of `end`.
@@ -195,7 +188,7 @@ class Llama(nn.Module):
         """
         if end <= len(self.cos):
             return self.cos[start:end], self.sin[start:end]
-        cos, sin = rope_tables(end, self.config.head_features, self.config.rope_theta, self.config.rope_scaling)
+        cos, sin = rope_tables(end, self.config.head_dim, self.config.rope_theta, self.config.rope_scaling)
         cos, sin = cos[start:], sin[start:]
         if isinstance(self.cos, np.ndarray):
             return cos.astype(self.cos.dtype), sin.astype(self.sin.dtype)

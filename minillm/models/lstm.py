@@ -104,7 +104,7 @@ class LSTM(nn.Module):
         self.rng = rng
         hidden = config.hidden_features
         # Five times GPT's 0.02: no norm makes small features large again, and the gates would hardly see the token.
-        self.embed = nn.Embedding(config.vocab_size, config.d_model, std=0.1, rng=rng)
+        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model, std=0.1, rng=rng)
         self.layers = [Layer(config.d_model if layer == 0 else hidden, hidden, rng) for layer in range(config.n_layers)]
         self.dropout = nn.Dropout(config.dropout, rng)
         self.head = (
@@ -133,7 +133,7 @@ class LSTM(nn.Module):
 
     def hidden(self, ids: Any, cache: LSTMState | None = None) -> AnyTensor:
         """The last layer's features (B, T, H): what the head turns into logits."""
-        x = self.dropout(self.embed(ids))  # (B, T, D)
+        x = self.dropout(self.token_embedding(ids))  # (B, T, D)
         for i, layer in enumerate(self.layers):
             x, h, c = layer(x, None if cache is None else cache.layers[i])
             x = self.dropout(x)
@@ -149,7 +149,7 @@ class LSTM(nn.Module):
 
     def head_weight(self) -> AnyTensor:
         """The output layer's matrix (V, H): its own, or the token table's."""
-        return self.embed.weight if self.head is None else self.head.weight
+        return self.token_embedding.weight if self.head is None else self.head.weight
 
     def new_cache(self, capacity: int | None = None) -> LSTMState:
         """The state before the first token. It has one size for any number of tokens, so `capacity` limits nothing; the

@@ -36,18 +36,20 @@ def look_inside(model: Any, ids: Array) -> Inside:
     The weights are the model's own: attention over values that are one-hot vectors returns, in place of a mixture of
     values, the shares of the mixture.
     """
-    if not all(hasattr(model, name) for name in ("wte", "wpe", "blocks")):
-        raise TypeError(f"look_inside: a {type(model).__name__} has no wte, wpe and blocks; this function reads a GPT.")
+    if not all(hasattr(model, name) for name in ("token_embedding", "position_embedding", "blocks")):
+        raise TypeError(
+            f"look_inside: a {type(model).__name__} is no GPT: it has no token_embedding and blocks."
+        )
     was_training = model.training
     model.eval()
     try:
         with no_grad():
             T = ids.shape[1]
-            x = model.wte(ids) + model.wpe.weight[:T]  # (B, T, D)
+            x = model.token_embedding(ids) + model.position_embedding.weight[:T]  # (B, T, D)
             one_hot = np.eye(T, dtype=x.dtype)
             attention, residual = [], [x.data]
             for block in model.blocks:
-                q, k, _ = block.attn.heads(block.ln_1(x))  # (B, H, T, D/H)
+                q, k, _ = block.attn.heads(block.norm_1(x))  # (B, H, T, D/H)
                 values = Tensor(np.broadcast_to(one_hot, (*k.shape[:3], T)))  # (B, H, T, T)
                 attention.append(ops.attention(q, k, values, causal=True).data)
                 x = block(x)

@@ -297,7 +297,7 @@ def test_quickstart_at_a_small_scale(tmp_path, monkeypatch, capsys):
     assert table["unigram (how often each byte occurs)"] > table["5-gram (the byte after the last four)"]
     names = {p.name for p in (tmp_path / "my run").iterdir()}
     assert {"corpus", "tokenizer.json", "best", "last", "metrics.jsonl", "config.toml", "samples.txt"} <= names
-    for file in ("data/build.py", "bpe.py", "models/gpt.py", "training/train.py", "training/evaluate.py", "generate.py"):
+    for file in ("data/build.py", "bpe.py", "models/gpt.py", "training/train.py", "evaluate.py", "generate.py"):
         assert file.rpartition("/")[2] in out  # each step says where its code is
 
     error = minillm("quickstart", "--out", tmp_path / "my run", "--seconds", 2, status=2, capsys=capsys)
@@ -323,7 +323,7 @@ def test_quickstart_at_a_small_scale(tmp_path, monkeypatch, capsys):
 )
 def test_a_config_goes_through_toml_unchanged(tmp_path_factory, config):
     path = tmp_path_factory.mktemp("config") / "config.toml"
-    llama = LlamaConfig(n_kv_heads=None, rope_scaling={"rope_type": "linear", "factor": 8.0})
+    llama = LlamaConfig(rope_scaling={"rope_type": "linear", "factor": 8.0})
     sections = {"train": config, "model": llama}
     path.write_text(to_toml("title", sections), encoding="utf-8")
     back = read_toml(path, sections)

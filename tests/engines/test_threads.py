@@ -52,7 +52,7 @@ def test_gradients_and_losses_are_those_of_one_thread(threads, rows, n_micro, sm
         for name, p in model.named_parameters():
             np.testing.assert_allclose(p.grad, grads[name], rtol=1e-10, atol=1e-15, err_msg=name)
     assert several.batch_loss(*batches[0]) == pytest.approx(total, rel=1e-12)
-    assert records_graph(model.wte.weight)  # no_grad was left again
+    assert records_graph(model.token_embedding.weight)  # no_grad was left again
 
 
 def test_replicas_share_weights_and_nothing_else():
@@ -64,10 +64,10 @@ def test_replicas_share_weights_and_nothing_else():
     engine = ThreadedNumpyEngine(model, TrainConfig(warmup_steps=1), threads=2)
     engine.forward_backward(make_batches(1, 4))
     engine.clip_gradients(1.0)
-    before = model.wte.weight.data.copy()
+    before = model.token_embedding.weight.data.copy()
     engine.step(0.1)
-    assert (model.wte.weight.data != before).any()
-    assert engine.replicas.models[1].wte.weight.data is model.wte.weight.data
+    assert (model.token_embedding.weight.data != before).any()
+    assert engine.replicas.models[1].token_embedding.weight.data is model.token_embedding.weight.data
 
 
 def test_no_more_threads_than_rows_and_as_many_as_blas_by_default():

@@ -148,10 +148,10 @@ def test_a_checkpoint_of_another_model_changes_nothing(data):
     engine = TorchEngine(small_model(), make_config(1))
     other = TorchEngine(small_model(d_model=32), make_config(1))
     before = engine.model_arrays()
-    with pytest.raises(ValueError, match=r"wte.weight is \(257, 32\) instead of \(257, 16\)"):
+    with pytest.raises(ValueError, match=r"token_embedding.weight is \(257, 32\) instead of \(257, 16\)"):
         engine.load(other.model_arrays(), other.optimizer_arrays(), other.random_state())
-    missing = {name: a for name, a in engine.optimizer_arrays().items() if name != "wte.weight.exp_avg"}
-    with pytest.raises(ValueError, match=r"wte.weight.exp_avg \(257, 16\) is missing"):
+    missing = {name: a for name, a in engine.optimizer_arrays().items() if name != "token_embedding.weight.exp_avg"}
+    with pytest.raises(ValueError, match=r"token_embedding.weight.exp_avg \(257, 16\) is missing"):
         engine.load(engine.model_arrays(), {**missing, "strange.step": np.array(0)}, None)
     assert all(np.array_equal(before[name], a) for name, a in engine.model_arrays().items())
 
@@ -164,16 +164,16 @@ def test_a_run_of_another_optimizer_cannot_be_resumed(data, tmp_path):
 
 def test_which_model_is_trained(data, tmp_path):
     plain, ported, sketched = small_model(), to_torch(small_model()), GPT(small_model().config, sketch())
-    before = plain.wte.weight.data.copy()
+    before = plain.token_embedding.weight.data.copy()
     run(data, tmp_path / "a", on_torch(), model=plain)
     run(data, tmp_path / "b", on_torch(), model=ported)
     rows = run(data, tmp_path / "c", on_torch(), model=sketched)
-    assert np.array_equal(plain.wte.weight.data, before)
-    last = read_checkpoint(tmp_path / "b" / "last").model["wte.weight"]
-    assert np.array_equal(ported.wte.weight.detach().numpy(), last) and not np.array_equal(last, before)
-    assert np.array_equal(last, read_checkpoint(tmp_path / "a" / "last").model["wte.weight"])
+    assert np.array_equal(plain.token_embedding.weight.data, before)
+    last = read_checkpoint(tmp_path / "b" / "last").model["token_embedding.weight"]
+    assert np.array_equal(ported.token_embedding.weight.detach().numpy(), last) and not np.array_equal(last, before)
+    assert np.array_equal(last, read_checkpoint(tmp_path / "a" / "last").model["token_embedding.weight"])
     assert abs(rows[0]["loss"] - math.log(257)) < 0.1  # freshly drawn weights
-    assert load_model(tmp_path / "c").wte.weight.data.std() > 0.01
+    assert load_model(tmp_path / "c").token_embedding.weight.data.std() > 0.01
 
 
 def test_what_an_attention_of_torch_trained_runs_on_numpy(data, tmp_path):
@@ -184,14 +184,14 @@ def test_what_an_attention_of_torch_trained_runs_on_numpy(data, tmp_path):
 
 def test_frozen_weights_stay(data):
     model = small_model()
-    model.wte.weight.requires_grad = False
+    model.token_embedding.weight.requires_grad = False
     engine = TorchEngine(model, make_config(1))
     engine.forward_backward(batches(data))
     engine.clip_gradients(1.0)
     engine.step(1e-2)
-    assert np.array_equal(engine.model_arrays()["wte.weight"], model.wte.weight.data)
-    assert not np.array_equal(engine.model_arrays()["wpe.weight"], model.wpe.weight.data)
-    assert not any(name.startswith("wte") for name in engine.optimizer_arrays())
+    assert np.array_equal(engine.model_arrays()["token_embedding.weight"], model.token_embedding.weight.data)
+    assert not np.array_equal(engine.model_arrays()["position_embedding.weight"], model.position_embedding.weight.data)
+    assert not any(name.startswith("token_embedding") for name in engine.optimizer_arrays())
 
 
 def test_a_nan_is_named_and_not_stepped_on(data, tmp_path):
@@ -200,7 +200,7 @@ def test_a_nan_is_named_and_not_stepped_on(data, tmp_path):
         model.blocks[1].mlp.fc.weight[3, 3] = math.inf
     with pytest.raises(TrainingDiverged, match=r"step 1: the loss is nan.*blocks\.1\.mlp\.fc\.weight"):
         run(data, tmp_path, on_torch(), model=model)
-    assert torch.isfinite(model.wte.weight).all()
+    assert torch.isfinite(model.token_embedding.weight).all()
 
 
 # --- mixed precision, compilation, recomputation ----------------------------------------------------------------------

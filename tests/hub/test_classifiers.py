@@ -40,7 +40,7 @@ def test_logits_and_gradients_are_those_of_transformers_in_both_directions(exact
     expected.loss.backward()
     output.loss.backward()
     assert np.abs(ours.model.score.weight.grad - theirs.score.weight.grad.numpy()).max() < 1e-8
-    table = ours.model.decoder.embed if hasattr(ours.model.decoder, "embed") else ours.model.decoder.wte
+    table = ours.model.decoder.embed if hasattr(ours.model.decoder, "embed") else ours.model.decoder.token_embedding
     their_table = theirs.get_input_embeddings().weight.grad.numpy()
     assert np.abs(table.weight.grad[1:] - their_table[1:]).max() < 1e-8  # [1:]: they never train padding
 

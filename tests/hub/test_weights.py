@@ -191,7 +191,7 @@ def test_tensors_that_are_missing_unexpected_or_misshapen_are_all_listed(folder)
     tensors = load_file(path)
     del tensors["transformer.h.1.ln_1.bias"], tensors["transformer.ln_f.weight"]
     tensors["transformer.wpe.weight"] = tensors["transformer.wpe.weight"][:5]
-    tensors["transformer.h.2.ln_1.bias"] = np.zeros(8, np.float32)
+    tensors["transformer.h.2.norm_1.bias"] = np.zeros(8, np.float32)
     save_file(tensors, path)
     with pytest.raises(WeightsError, match=r"nothing was loaded.*4 differences") as error:
         AutoModelForCausalLM.from_pretrained(folder)
@@ -199,7 +199,7 @@ def test_tensors_that_are_missing_unexpected_or_misshapen_are_all_listed(folder)
         "missing: transformer.h.1.ln_1.bias (8,)",
         "missing: transformer.ln_f.weight (8,)",
         "wrong shape: transformer.wpe.weight is (5, 8), config.json asks for (8, 8)",
-        "unexpected: transformer.h.2.ln_1.bias (8,)",
+        "unexpected: transformer.h.2.norm_1.bias (8,)",
     ):
         assert line in str(error.value)
 
@@ -273,7 +273,7 @@ def test_integers_are_refused(folder):
     tensors = load_file(path)
     tensors["transformer.ln_f.bias"] = np.zeros(8, np.int8)
     save_file(tensors, path)
-    refuse(folder, r"ln_f\.bias' is I8.*Quantized")
+    refuse(folder, r"norm\.bias' is I8.*Quantized")
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

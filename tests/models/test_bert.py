@@ -60,9 +60,9 @@ def torch():
 
 
 HF_NAMES = {
-    "token": "bert.embeddings.word_embeddings",
-    "position": "bert.embeddings.position_embeddings",
-    "token_type": "bert.embeddings.token_type_embeddings",
+    "token_embedding": "bert.embeddings.word_embeddings",
+    "position_embedding": "bert.embeddings.position_embeddings",
+    "token_type_embedding": "bert.embeddings.token_type_embeddings",
     "norm": "bert.embeddings.LayerNorm",
     "pooler": "bert.pooler.dense",
     "classifier": "classifier",

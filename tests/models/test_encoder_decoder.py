@@ -94,18 +94,18 @@ def torch_logits(torch, model, theirs, tables, source, ids):
     if model.config.positions == "sinusoidal":
         positions = [torch.tensor(model.waves)] * 2
     else:
-        positions = [tables["source_position"], tables["target_position"]]
+        positions = [tables["source_position_embedding"], tables["target_position_embedding"]]
     shared = model.config.shared_embeddings
     padding = torch.tensor(source == 0)
     length = ids.shape[1]
     h = theirs(
-        embed(source, "target_embed" if shared else "source_embed", positions[0]),
-        embed(ids, "target_embed", positions[1]),
+        embed(source, "target_embedding" if shared else "source_embedding", positions[0]),
+        embed(ids, "target_embedding", positions[1]),
         tgt_mask=torch.ones(length, length, dtype=torch.bool).triu(1),
         src_key_padding_mask=padding,
         memory_key_padding_mask=padding,
     )
-    return h @ tables["target_embed" if shared else "head"].T
+    return h @ tables["target_embedding" if shared else "head"].T
 
 
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")  # torch's advice on its own fast path
@@ -116,7 +116,7 @@ def test_logits_and_gradients_are_those_of_torch(norm, positions, shared):
     different = {} if shared else {"shared_embeddings": False, "source_vocab_size": 19}
     model = random_model(tiny(norm=norm, positions=positions, **different))
     theirs = torch_transformer(torch, model)
-    names = ("target_embed", "source_embed", "head", "source_position", "target_position")
+    names = ("target_embedding", "source_embedding", "head", "source_position_embedding", "target_position_embedding")
     tables = {
         name: torch.tensor(getattr(model, name).weight.data, requires_grad=True)
         for name in names
@@ -135,7 +135,7 @@ def test_logits_and_gradients_are_those_of_torch(norm, positions, shared):
     t_loss.backward()
     for name, table in tables.items():
         ours = getattr(model, name).weight.grad
-        if not (shared and name != "target_embed" and "position" not in name):
+        if not (shared and name != "target_embedding" and "position" not in name):
             assert np.abs(ours - table.grad.numpy()).max() < 1e-8, name
     layers = dict(theirs.named_parameters())
     for side, last in (("encoder", "norm2"), ("decoder", "norm3")):
@@ -225,9 +225,9 @@ def test_sinusoids_are_those_of_the_paper():
 
 def test_shared_embeddings_are_one_parameter():
     names = [name for name, _ in EncoderDecoder(TINY).named_parameters()]
-    assert [name for name in names if "embed" in name or "head" in name] == ["target_embed.weight"]
+    assert [name for name in names if "embed" in name or "head" in name] == ["target_embedding.weight"]
     separate = [name for name, _ in EncoderDecoder(tiny(shared_embeddings=False)).named_parameters()]
-    assert {"target_embed.weight", "source_embed.weight", "head.weight"} <= set(separate)
+    assert {"target_embedding.weight", "source_embedding.weight", "head.weight"} <= set(separate)
 
 
 def test_size_of_the_base_model():

@@ -36,9 +36,15 @@ def random_ids(batch: int = 2, length: int = 10, seed: int = 0, config: GPTConfi
 CONV = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")  # stored (in, out)
 
 
+THEIRS = {
+    "wte": "token_embedding", "wpe": "position_embedding", "ln_1": "norm_1", "ln_2": "norm_2", "ln_f": "norm",
+    "c_attn": "qkv", "c_fc": "fc", "c_proj": "proj",
+}  # fmt: skip
+
+
 def theirs_to_ours(name: str) -> str:
     name = name.removeprefix("transformer.").replace("h.", "blocks.", 1) if ".h." in name else name.split(".", 1)[1]
-    for theirs, ours in (("c_attn", "qkv"), ("c_fc", "fc"), ("c_proj", "proj")):
+    for theirs, ours in THEIRS.items():
         name = name.replace(theirs, ours)
     return name
 
@@ -110,7 +116,8 @@ def test_the_default_configuration_is_gpt2s_124m(monkeypatch):
     model = GPT(GPTConfig())
     assert sum(p.data.size for p in model.parameters()) == 124_439_808
     names = [name for name, _ in model.named_parameters()]
-    assert names[:2] == ["wte.weight", "wpe.weight"] and names[-2:] == ["ln_f.weight", "ln_f.bias"]
+    assert names[:2] == ["token_embedding.weight", "position_embedding.weight"]
+    assert names[-2:] == ["norm.weight", "norm.bias"]
     assert len(names) == 2 + 12 * 12 + 2
 
 
@@ -128,9 +135,9 @@ def test_residual_projections_start_smaller(n_layers):
     for name, p in model.named_parameters():
         if name.endswith("proj.weight"):
             assert p.data.std() == pytest.approx(0.02 / np.sqrt(2 * n_layers), rel=0.05), name
-        elif name == "wpe.weight":
+        elif name == "position_embedding.weight":
             assert p.data.std() == pytest.approx(0.01, rel=0.1)
-        elif name.endswith(".weight") and ".ln_" not in name and not name.startswith("ln_"):
+        elif name.endswith(".weight") and "norm" not in name:
             assert p.data.std() == pytest.approx(0.02, rel=0.1), name
         else:
             assert (p.data == (1 if name.endswith("weight") else 0)).all(), name
@@ -145,7 +152,8 @@ def test_the_initial_loss_is_near_ln_v():
 
 def test_the_same_seed_gives_the_same_model():
     a, b, c = (GPT(TINY, np.random.default_rng(seed)).state_dict() for seed in (3, 3, 4))
-    assert all((a[name] == b[name]).all() for name in a) and (a["wte.weight"] != c["wte.weight"]).any()
+    assert all((a[name] == b[name]).all() for name in a)
+    assert (a["token_embedding.weight"] != c["token_embedding.weight"]).any()
 
 
 def test_it_overfits_a_tiny_batch():

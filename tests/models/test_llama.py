@@ -71,7 +71,7 @@ def random_model(config, seed=0):
     draw = np.random.default_rng(seed + 1)
     for parameter in model.parameters():
         parameter.data[...] = 0.3 * draw.standard_normal(parameter.shape) + (parameter.ndim == 1)
-    model.cos, model.sin = rope_tables(len(model.cos), config.head_features, config.rope_theta, config.rope_scaling)
+    model.cos, model.sin = rope_tables(len(model.cos), config.head_dim, config.rope_theta, config.rope_scaling)
     return model
 
 
@@ -113,7 +113,8 @@ def hf_name(name):
     if name.startswith("blocks."):
         _, layer, *rest = name.split(".")
         return ".".join(["model.layers", layer, *(HF_LAYER_NAMES.get(part, part) for part in rest)])
-    return {"embed.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight"}.get(name, "lm_head.weight")
+    tables = {"token_embedding.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight"}
+    return tables.get(name, "lm_head.weight")
 
 
 def hf_model(torch, model, kind):
@@ -131,8 +132,8 @@ def hf_model(torch, model, kind):
         "intermediate_size": config.d_ff,
         "num_hidden_layers": config.n_layers,
         "num_attention_heads": config.n_heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_features,
+        "num_key_value_heads": config.n_kv_heads,
+        "head_dim": config.head_dim,
         "max_position_embeddings": context,
         "rms_norm_eps": config.norm_eps,
         "rope_parameters": {**scaling, "rope_theta": config.rope_theta},
@@ -327,7 +328,7 @@ def test_dropout_only_while_training():
 def test_initial_weights_and_loss():
     config = tiny(vocab_size=500, n_layers=8, d_model=64, d_ff=128)
     model = Llama(config)
-    assert model.embed.weight.data.std() == pytest.approx(0.02, rel=0.05)
+    assert model.token_embedding.weight.data.std() == pytest.approx(0.02, rel=0.05)
     assert model.blocks[0].mlp.down.weight.data.std() == pytest.approx(0.02 / 4, rel=0.05)
     assert model.blocks[0].attn.o_proj.weight.data.std() == pytest.approx(0.02 / 4, rel=0.05)
     ids, targets = random_ids(config, (2, 4, 20))
@@ -347,7 +348,7 @@ def test_config_survives_a_dictionary():
         ({"n_heads": 0}, "n_heads = 0 must be a whole number"),
         ({"d_ff": 2.5}, "d_ff = 2.5 must be a whole number"),
         ({"n_kv_heads": 3}, "n_heads = 4 must be divisible by n_kv_heads = 3"),
-        ({"d_model": 18}, "d_model = 18 must be divisible by n_heads = 4, or head_dim"),
+        ({"d_model": 18, "head_dim": 0}, "d_model = 18 must be divisible by n_heads = 4, or head_dim"),
         ({"head_dim": 5}, "heads have 5 features"),
         ({"dropout": 1.0}, "dropout = 1.0"),
         ({"norm_eps": 0.0}, "norm_eps = 0.0 must be above 0"),

@@ -45,7 +45,7 @@ def test_logits_and_gradients_are_those_of_torch(tied):
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             state[f"{name}_l{i}"] = torch.tensor(getattr(layer, name).data)
     theirs.load_state_dict(state)
-    table = torch.tensor(model.embed.weight.data, requires_grad=True)
+    table = torch.tensor(model.token_embedding.weight.data, requires_grad=True)
     head = table if tied else torch.tensor(model.head.weight.data, requires_grad=True)
     ids, targets = random_batch(config)
 
@@ -56,7 +56,7 @@ def test_logits_and_gradients_are_those_of_torch(tied):
     assert abs(loss.item() - t_loss.item()) < 1e-9
     loss.backward()
     t_loss.backward()
-    gradients = {"embed.weight": table.grad, "head.weight": head.grad}
+    gradients = {"token_embedding.weight": table.grad, "head.weight": head.grad}
     for name, parameter in theirs.named_parameters():
         tensor, layer = name.rsplit("_l", 1)
         gradients[f"layers.{layer}.{tensor}"] = parameter.grad

@@ -108,17 +108,17 @@ def test_look_inside_returns_the_weights_the_model_used(model, ids):
     assert not np.triu(inside.attention, 1).any()
     # mixing the values by these weights gives what the block's attention gives
     block = model.blocks[0]
-    x = block.ln_1(Tensor(inside.residual[0]))
+    x = block.norm_1(Tensor(inside.residual[0]))
     _, _, v = block.attn.heads(x)
     mixed = (inside.attention[0] @ v.data).swapaxes(1, 2).reshape(3, 10, 32)
     np.testing.assert_allclose(block.attn.proj(Tensor(mixed)).data, block.attn(x).data, atol=1e-6)
-    np.testing.assert_allclose(model.logits(model.ln_f(Tensor(inside.residual[-1]))).data, model(ids).data, atol=1e-5)
+    np.testing.assert_allclose(model.logits(model.norm(Tensor(inside.residual[-1]))).data, model(ids).data, atol=1e-5)
     assert list(inside.activation_sizes()) == ["embedding", "blocks.0", "blocks.1"]
     assert model.training
 
 
 def test_look_inside_refuses_what_is_no_gpt(ids):
-    with pytest.raises(TypeError, match="wte, wpe and blocks"):
+    with pytest.raises(TypeError, match="token_embedding and blocks"):
         plot.look_inside(Tensor([1.0]), ids)
 
 
@@ -139,7 +139,7 @@ def test_norms(model, ids):
     assert plot.gradient_norms(model) == {}
     model(ids, targets=ids).backward()
     norms = plot.gradient_norms(model)
-    assert list(norms)[:3] == ["wte", "wpe", "blocks.0.ln_1"]
+    assert list(norms)[:3] == ["token_embedding", "position_embedding", "blocks.0.norm_1"]
     fc = model.blocks[0].mlp.fc
     expected = np.sqrt((fc.weight.grad**2).sum() + (fc.bias.grad**2).sum())
     assert norms["blocks.0.mlp.fc"] == pytest.approx(expected, rel=1e-5)

@@ -28,6 +28,7 @@ from minillm.training.checkpoint import (
     save_checkpoint,
 )
 
+TABLE = "token_embedding.weight"
 CONFIG = GPTConfig(vocab_size=12, context=8, n_layers=1, n_heads=2, d_model=8)
 
 
@@ -46,7 +47,7 @@ def save(folder, model=None, step=0, tokenizer=None, **state):
         folder,
         config=dataclasses.asdict(model.config),
         model=model.state_dict(),
-        optimizer={"wte.weight.exp_avg": np.full((12, 8), step, np.float32), "wte.weight.step": np.array(step)},
+        optimizer={f"{TABLE}.exp_avg": np.full((12, 8), step, np.float32), f"{TABLE}.step": np.array(step)},
         state={"step": step, "tokenizer": tokenizer.fingerprint(), **state},
         tokenizer=tokenizer,
     )
@@ -59,7 +60,7 @@ def test_what_is_saved_comes_back(tmp_path):
     back = read_checkpoint(tmp_path / "last")
     assert back.config == dataclasses.asdict(model.config)
     assert back.state["random"] == random and back.state["text"] == "Überraschung 你好"
-    assert back.optimizer["wte.weight.step"].shape == () and back.optimizer["wte.weight.step"] == 3
+    assert back.optimizer[f"{TABLE}.step"].shape == () and back.optimizer[f"{TABLE}.step"] == 3
     loaded, tokenizer = load_model_and_tokenizer(tmp_path / "last")
     assert tokenizer.fingerprint() == make_tokenizer().fingerprint()
     for (name, a), (_, b) in zip(model.named_parameters(), loaded.named_parameters()):
@@ -70,8 +71,8 @@ def test_what_is_saved_comes_back(tmp_path):
 def test_float64_weights_stay_float64(tmp_path):
     model = save(tmp_path / "last", make_model().to(np.float64))
     loaded = load_model(tmp_path / "last")
-    assert loaded.wte.weight.dtype == np.float64
-    np.testing.assert_array_equal(loaded.wte.weight.data, model.wte.weight.data)
+    assert loaded.token_embedding.weight.dtype == np.float64
+    np.testing.assert_array_equal(loaded.token_embedding.weight.data, model.token_embedding.weight.data)
 
 
 def test_a_transposed_array_is_saved_as_it_reads(tmp_path):
@@ -232,7 +233,7 @@ def test_missing_and_foreign_checkpoints_say_what_they_lack(tmp_path):
         ("config.json", {"model_type": "mamba", "hidden_size": 64}, "does not describe a model.*'mamba'"),
         ("config.json", {**dataclasses.asdict(CONFIG), "n_layer": 2}, "'n_layer'. Did you mean 'n_layers'"),
         ("config.json", {**dataclasses.asdict(CONFIG), "n_heads": 3}, "must be divisible"),
-        ("config.json", {**dataclasses.asdict(CONFIG), "d_model": 16}, r"wte.weight is \(12, 8\)"),
+        ("config.json", {**dataclasses.asdict(CONFIG), "d_model": 16}, r"token_embedding.weight is \(12, 8\)"),
         ("config.json", {**dataclasses.asdict(CONFIG), "n_layers": 2}, "missing: blocks.1"),
         ("config.json", [1, 2], "should hold a JSON object"),
         ("state.json", {"step": 1}, "was not written by minillm"),

@@ -128,7 +128,7 @@ def test_the_loop_is_the_plain_loop_with_torch_in_float64(data, tmp_path):
     model = make_model().to(np.float64)
     named = dict(model.named_parameters())
     theirs = {name: torch.nn.Parameter(torch.tensor(p.data)) for name, p in named.items()}
-    decay = [p for name, p in theirs.items() if p.ndim == 2 and not name.startswith(("wte", "wpe"))]
+    decay = [p for name, p in theirs.items() if p.ndim == 2 and "embedding" not in name]
     rest = [p for name, p in theirs.items() if not any(p is q for q in decay)]
     groups = [{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.95))
@@ -272,7 +272,7 @@ def test_what_cannot_be_resumed_says_why_and_changes_nothing(data, tmp_path):
         model = make_model(seed=5)
         with pytest.raises(CheckpointError, match=message):
             run(data, tmp_path, model=model, resume=True, max_steps=4)
-        np.testing.assert_array_equal(model.wte.weight.data, make_model(seed=5).wte.weight.data)
+        np.testing.assert_array_equal(model.token_embedding.weight.data, make_model(seed=5).token_embedding.weight.data)
 
 
 # --- ends ---------------------------------------------------------------------------------------------------------
@@ -365,11 +365,11 @@ def test_a_gradient_that_is_not_finite_is_not_stepped(data, tmp_path):
         def forward_backward(self, micro_batches):
             loss = super().forward_backward(micro_batches)
             self.before = {name: p.data.copy() for name, p in self.model.named_parameters()}
-            self.model.blocks[0].ln_1.weight.grad[3] = np.inf
+            self.model.blocks[0].norm_1.weight.grad[3] = np.inf
             return loss
 
     model = make_model()
-    with pytest.raises(TrainingDiverged, match=r"gradient of blocks.0.ln_1.weight \(16,\).*no checkpoint had been"):
+    with pytest.raises(TrainingDiverged, match=r"gradient of blocks.0.norm_1.weight \(16,\).*no checkpoint had been"):
         run(data, tmp_path, model=model, engine=BadGradient)
     fresh = make_model()
     for (name, a), (_, b) in zip(model.named_parameters(), fresh.named_parameters()):
