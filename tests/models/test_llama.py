@@ -88,7 +88,8 @@ def torch(monkeypatch):
     model's dtype, by these names."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    from transformers.models import llama, qwen2, qwen3  # noqa: F401  (imported before float32 changes its meaning)
+    import safetensors.torch  # noqa: F401  (whose tables, like those below, are made before float32 changes its meaning)
+    from transformers.models import llama, qwen2, qwen3  # noqa: F401
 
     monkeypatch.setattr(torch, "float", torch.float64)
     monkeypatch.setattr(torch, "float32", torch.float64)
