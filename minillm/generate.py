@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .nn import evaluating
 from .tensor import Tensor, no_grad
 
 Array = np.ndarray
@@ -99,13 +101,14 @@ def generate(
     """
     new: list[list[int]] = [[] for _ in prompts]
     stopped = [False] * len(prompts)
-    for step in decode_steps(model, prompts, max_new_tokens, sampling or Sampling(), seed, use_cache):
-        for row, token in step.items():
-            if not stopped[row] and (keep_stop_id or token not in stop_ids):
-                new[row].append(token)
-            stopped[row] = stopped[row] or token in stop_ids
-        if all(stopped):
-            break
+    with closing(decode_steps(model, prompts, max_new_tokens, sampling or Sampling(), seed, use_cache)) as steps:
+        for step in steps:
+            for row, token in step.items():
+                if not stopped[row] and (keep_stop_id or token not in stop_ids):
+                    new[row].append(token)
+                stopped[row] = stopped[row] or token in stop_ids
+            if all(stopped):
+                break
     return new
 
 
@@ -120,10 +123,11 @@ def stream(
     use_cache: bool = True,
 ) -> Iterator[int]:
     """The ids of `generate` for one prompt, each as soon as it is chosen."""
-    for step in decode_steps(model, [prompt], max_new_tokens, sampling or Sampling(), seed, use_cache):
-        if step[0] in stop_ids:
-            return
-        yield step[0]
+    with closing(decode_steps(model, [prompt], max_new_tokens, sampling or Sampling(), seed, use_cache)) as steps:
+        for step in steps:
+            if step[0] in stop_ids:
+                return
+            yield step[0]
 
 
 def stream_text(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int, **options: Any) -> Iterator[str]:
@@ -150,7 +154,7 @@ def decode_steps(
     sampling: Sampling,
     seed: int | None,
     use_cache: bool,
-) -> Iterator[dict[int, int]]:
+) -> Generator[dict[int, int], None, None]:
     """The loop under all of the above: yields {row: new id} for each position.
 
     All rows stand at the same position. One whose prompt is longer takes its next id from the prompt, the others from
@@ -172,22 +176,23 @@ def decode_steps(
     generators = np.random.default_rng(seed).spawn(len(prompts))
 
     cache, cache_start = None, -1
-    for position in range(min(lengths), ids.shape[1]):
-        start = window_start(position, model.config.context)
-        if not use_cache:
-            logits = next_logits(model, ids[:, start:position], None)  # (B, V)
-        elif start == cache_start:
-            logits = next_logits(model, ids[:, position - 1 : position], cache)
-        else:  # the first step, or the window has moved and with it every position
-            cache, cache_start = model.new_cache(model.config.context), start
-            logits = next_logits(model, ids[:, start:position], cache)
-        step = {}
-        for row, length in enumerate(lengths):
-            if length <= position < length + max_new_tokens:
-                step[row] = sampling.choose(logits[row], ids[row, :position], generators[row])
-                ids[row, position] = step[row]
-        if step:
-            yield step
+    with evaluating(model):  # until the last token, or until the caller closes this generator
+        for position in range(min(lengths), ids.shape[1]):
+            start = window_start(position, model.config.context)
+            if not use_cache:
+                logits = next_logits(model, ids[:, start:position], None)  # (B, V)
+            elif start == cache_start:
+                logits = next_logits(model, ids[:, position - 1 : position], cache)
+            else:  # the first step, or the window has moved and with it every position
+                cache, cache_start = model.new_cache(model.config.context), start
+                logits = next_logits(model, ids[:, start:position], cache)
+            step = {}
+            for row, length in enumerate(lengths):
+                if length <= position < length + max_new_tokens:
+                    step[row] = sampling.choose(logits[row], ids[row, :position], generators[row])
+                    ids[row, position] = step[row]
+            if step:
+                yield step
 
 
 def check_continues(model: Any) -> None:
@@ -220,10 +225,5 @@ def next_logits(model: Any, ids: Array, cache: Any) -> Array:
         from .torch_ops import next_logits
 
         return next_logits(model, ids, cache)
-    was_training = model.training
-    model.eval()
-    try:
-        with no_grad():
-            return model.logits(model.hidden(ids, cache)[:, -1]).data
-    finally:
-        model.train(was_training)
+    with no_grad():
+        return model.logits(model.hidden(ids, cache)[:, -1]).data

@@ -235,10 +235,5 @@ def check_reduction(reduction: str) -> None:
 @torch.no_grad()
 def next_logits(model: Any, ids: np.ndarray, cache: Any) -> np.ndarray:
     """Logits (B, V) for the token after the last of ids (B, T), computed where the model lives, as an ndarray."""
-    was_training = model.training
-    model.eval()
-    try:
-        device = next(model.parameters()).device
-        return model.logits(model.hidden(torch.as_tensor(ids, device=device), cache)[:, -1]).double().cpu().numpy()
-    finally:
-        model.train(was_training)
+    device = next(model.parameters()).device
+    return model.logits(model.hidden(torch.as_tensor(ids, device=device), cache)[:, -1]).double().cpu().numpy()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..data import count_targets
-from ..nn import Module
+from ..nn import Module, evaluating
 from ..optim import SGD, AdamW, Optimizer, clip_grad_norm_, param_groups
 from ..settings import TrainConfig
 from ..tensor import no_grad
@@ -105,9 +105,5 @@ def make_optimizer(model: Module, config: TrainConfig) -> Optimizer:
 
 def batch_loss(model: Model, *batch: np.ndarray) -> float:
     """The sum of a NumPy model's token losses over a batch in nats, dropout off, no gradients kept."""
-    was_training = model.training
-    model.eval()
-    with no_grad():
-        total = model(*batch, reduction="sum").item()
-    model.train(was_training)
-    return total
+    with evaluating(model), no_grad():
+        return model(*batch, reduction="sum").item()

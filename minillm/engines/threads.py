@@ -9,6 +9,7 @@ side here: NumPy lets go of the interpreter's lock while it computes.)
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import copy
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..data import count_targets
+from ..nn import evaluating
 from ..settings import TrainConfig
 from ..tensor import Parameter, no_grad
 from .blas import blas_threads, limit_blas_threads
@@ -49,9 +51,10 @@ class Replicas:
 
     def batch_loss(self, *batch: np.ndarray) -> float:
         """The sum of a batch's token losses in nats; no gradient, no dropout."""
-        for model in self.models:
-            model.eval()
-        with no_grad():  # for all threads
+        with contextlib.ExitStack() as modes:
+            for model in self.models:
+                modes.enter_context(evaluating(model))
+            modes.enter_context(no_grad())  # for all threads
             return self.on_rows(sum_losses, batch)
 
 

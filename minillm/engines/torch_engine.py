@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..costs.sizes import training_flops
 from ..data import IGNORE, count_targets
+from ..nn import evaluating
 from ..optim import param_groups
 from ..port import allocate, array_of, assign, fill, to_torch, whole
 from ..settings import EngineConfig, TrainConfig
@@ -200,13 +201,10 @@ class TorchEngine:
         *inputs, targets = (array[mine] for array in batch)
         missing = ((0, rows - len(targets)), (0, 0))
         my_batch = *(np.pad(array, missing) for array in inputs), np.pad(targets, missing, constant_values=IGNORE)
-        was_training = self.model.training
-        self.model.eval()
-        with self.lost_peer():
+        with evaluating(self.model), self.lost_peer():
             loss = self.loss_sum(self.model, my_batch)
         if self.sharded:
             self.model.reshard()  # after a forward without a backward, the outermost weights are still whole
-        self.model.train(was_training)
         return self.total_tensor(loss).item()
 
     def rerun(self, micro_batches: list[Batch]) -> None:
