@@ -10,7 +10,7 @@ used.
 
 from importlib import import_module
 
-_WHERE = {
+WHERE = {
     "flash_attention": "attention",
     "flash_unavailable_reason": "availability",
     "layer_norm": "norms",
@@ -19,13 +19,13 @@ _WHERE = {
     "rms_norm": "norms",
 }
 
-__all__ = sorted(_WHERE)
+__all__ = sorted(WHERE)
 
 
 def __getattr__(name: str) -> object:
-    if name not in _WHERE:
+    if name not in WHERE:
         raise AttributeError(f"minillm.kernels has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    return getattr(import_module(f".{WHERE[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

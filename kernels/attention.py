@@ -16,11 +16,11 @@ from . import flash_fast, flash_fast_backward, flash_simple
 from .availability import flash_unavailable_reason
 from .call import UNLIMITED, Call
 
-_IMPLEMENTATIONS = {  # forward, backward
+IMPLEMENTATIONS = {  # forward, backward
     "simple": (flash_simple.forward, flash_simple.backward),
     "fast": (flash_fast.forward, flash_fast_backward.backward),
 }
-_GRID_LIMIT = 65_535  # programs along the second and the third axis of a launch (CUDA programming guide)
+GRID_LIMIT = 65_535  # programs along the second and the third axis of a launch (CUDA programming guide)
 
 
 def flash_attention(
@@ -60,10 +60,10 @@ def flash_attention(
     Raises ValueError for shapes or options that contradict each other and for more than 65,535 sequences, RuntimeError
     where Triton cannot run (see `flash_unavailable_reason`).
     """
-    if impl not in _IMPLEMENTATIONS:
-        raise ValueError(f"flash_attention: impl is {impl!r}; use one of {sorted(_IMPLEMENTATIONS)}")
-    q, k, v = _autocast(q), _autocast(k), _autocast(v)
-    _check_shapes(q, k, v)
+    if impl not in IMPLEMENTATIONS:
+        raise ValueError(f"flash_attention: impl is {impl!r}; use one of {sorted(IMPLEMENTATIONS)}")
+    q, k, v = to_autocast(q), to_autocast(k), to_autocast(v)
+    check_shapes(q, k, v)
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     if not scale > 0:
         raise ValueError(f"flash_attention: scale is {scale}; it must be above 0")
@@ -74,13 +74,13 @@ def flash_attention(
 
     left = UNLIMITED if window is None else window - 1
     right = 0 if causal else left
-    seed_tensor = _seed_tensor(seed, q.device) if dropout_p > 0 else None
-    cu_q, cu_k = _check_packing(q, k, cu_seqlens, mask, key_padding_mask)
-    full_mask = _merge_masks(q, k, mask, key_padding_mask)
+    seed_tensor = as_seed_tensor(seed, q.device) if dropout_p > 0 else None
+    cu_q, cu_k = check_packing(q, k, cu_seqlens, mask, key_padding_mask)
+    full_mask = merge_masks(q, k, mask, key_padding_mask)
     sequences = q.shape[0] if cu_q is None else cu_q.shape[0] - 1
-    if max(sequences, q.shape[1]) > _GRID_LIMIT:
+    if max(sequences, q.shape[1]) > GRID_LIMIT:
         raise ValueError(
-            f"flash_attention: {sequences} sequences, {q.shape[1]} heads; a GPU takes up to {_GRID_LIMIT} of each at "
+            f"flash_attention: {sequences} sequences, {q.shape[1]} heads; a GPU takes up to {GRID_LIMIT} of each at "
             "once: split the batch"
         )
     max_q = max_k = 0
@@ -119,14 +119,14 @@ def flash_forward(
         raise RuntimeError(f"flash_attention cannot run: {reason}")
     call = Call(scale, left, right, dropout_p, mask, cu_q, cu_k, max_q, max_k, seed)
     with torch.cuda.device_of(q):  # Triton launches on the current device
-        return _IMPLEMENTATIONS[impl][0](_rows(q), _rows(k), _rows(v), call)
+        return IMPLEMENTATIONS[impl][0](rows(q), rows(k), rows(v), call)
 
 
 @flash_forward.register_fake
 def _(q, k, v, mask, cu_q, cu_k, seed, scale, left, right, dropout_p, max_q, max_k, impl):
     batch, heads, tq, _ = q.shape
     lse_dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    return _like_token_major(q), q.new_empty(batch, heads, tq, dtype=lse_dtype)
+    return like_token_major(q), q.new_empty(batch, heads, tq, dtype=lse_dtype)
 
 
 @torch.library.custom_op("minillm::flash_backward", mutates_args=())
@@ -152,15 +152,15 @@ def flash_backward(
     """The backward kernels as an operator: (dq, dk, dv) for the output gradient do, which may be a stride-0 view."""
     call = Call(scale, left, right, dropout_p, mask, cu_q, cu_k, max_q, max_k, seed)
     with torch.cuda.device_of(q):
-        return _IMPLEMENTATIONS[impl][1](_rows(do.to(q.dtype)), _rows(q), _rows(k), _rows(v), out, lse, call)
+        return IMPLEMENTATIONS[impl][1](rows(do.to(q.dtype)), rows(q), rows(k), rows(v), out, lse, call)
 
 
 @flash_backward.register_fake
 def _(do, q, k, v, out, lse, mask, cu_q, cu_k, seed, scale, left, right, dropout_p, max_q, max_k, impl):
-    return _like_token_major(q), _like_token_major(k), _like_token_major(v)
+    return like_token_major(q), like_token_major(k), like_token_major(v)
 
 
-def _save_for_backward(ctx, inputs, output):
+def save_for_backward(ctx, inputs, output):
     q, k, v, mask, cu_q, cu_k, seed, *options = inputs
     out, lse = output
     ctx.save_for_backward(q, k, v, out, lse, mask, cu_q, cu_k, seed)
@@ -168,29 +168,29 @@ def _save_for_backward(ctx, inputs, output):
     ctx.mark_non_differentiable(lse)
 
 
-def _backward(ctx, do, _):
+def flash_attention_backward_rule(ctx, do, _):
     dq, dk, dv = flash_backward(do, *ctx.saved_tensors, *ctx.options)
     nothing = (None,) * (4 + len(ctx.options))  # mask, cu_q, cu_k, seed and the options have no gradient
     return dq, dk, dv, *nothing
 
 
-flash_forward.register_autograd(_backward, setup_context=_save_for_backward)
+flash_forward.register_autograd(flash_attention_backward_rule, setup_context=save_for_backward)
 
 
 # ----------------------------------------------------------------------------------------------------- the arguments
 
 
-def _rows(t: Tensor) -> Tensor:
+def rows(t: Tensor) -> Tensor:
     """The kernels take any strides, except that the features of a row lie together."""
     return t if t.stride(-1) == 1 else t.contiguous()
 
 
-def _like_token_major(t: Tensor) -> Tensor:
+def like_token_major(t: Tensor) -> Tensor:
     batch, heads, tokens, width = t.shape
     return t.new_empty(batch, tokens, heads, width).transpose(1, 2)
 
 
-def _autocast(t: Tensor) -> Tensor:
+def to_autocast(t: Tensor) -> Tensor:
     """Under autocast, attention runs in its low precision like any matrix product (norms hand float32 on)."""
     device = t.device.type
     if torch.is_autocast_enabled(device) and t.dtype in (torch.float16, torch.bfloat16, torch.float32):
@@ -198,7 +198,7 @@ def _autocast(t: Tensor) -> Tensor:
     return t
 
 
-def _check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
+def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     if not (q.ndim == k.ndim == v.ndim == 4):
         raise ValueError(f"flash_attention: q, k, v must be (batch, heads, tokens, features); got {shapes}")
@@ -208,7 +208,7 @@ def _check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
         raise ValueError(f"flash_attention: the query heads must be a multiple of the key heads; got {shapes}")
 
 
-def _seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
+def as_seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
     if seed is None:  # a tensor, not an int: no synchronisation, and torch.compile does not bake its value in
         return torch.randint(0, 2**62, (1,), dtype=torch.int64, device=device)
     if isinstance(seed, Tensor):
@@ -216,7 +216,7 @@ def _seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
     return torch.full((1,), seed, dtype=torch.int64, device=device)
 
 
-def _check_packing(
+def check_packing(
     q: Tensor,
     k: Tensor,
     cu_seqlens: Tensor | tuple[Tensor, Tensor] | None,
@@ -241,7 +241,7 @@ def _check_packing(
     return cu_q.to(device=q.device, dtype=torch.int32), cu_k.to(device=q.device, dtype=torch.int32)
 
 
-def _merge_masks(q: Tensor, k: Tensor, mask: Tensor | None, key_padding_mask: Tensor | None) -> Tensor | None:
+def merge_masks(q: Tensor, k: Tensor, mask: Tensor | None, key_padding_mask: Tensor | None) -> Tensor | None:
     """One bool view of shape (B, H, Tq, Tk); a padding mask costs no memory: its query and head strides are 0."""
     batch, heads, tq, tk = q.shape[0], q.shape[1], q.shape[2], k.shape[2]
     merged = mask

@@ -25,23 +25,23 @@ def flash_unavailable_reason(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) 
     for package in ("torch", "triton"):
         if find_spec(package) is None:
             return f"{package} is not installed; install the 'triton' extra (Linux only), or use impl='reference'"
-    return _wrong_version() or _wrong_tensors(q, k, v) or _wrong_device(q)
+    return wrong_version() or wrong_tensors(q, k, v) or wrong_device(q)
 
 
 @lru_cache(maxsize=1)
-def _wrong_version() -> str | None:
+def wrong_version() -> str | None:
     import numpy
     import triton
 
     from .call import interpreted
 
-    version = _first_two(triton.__version__)
+    version = first_two(triton.__version__)
     if version < OLDEST_TRITON:
         return (
             f"triton {triton.__version__} is installed and the kernels need {'.'.join(map(str, OLDEST_TRITON))} or "
             "later, which comes with torch 2.8; update torch, or use impl='sdpa'"
         )
-    if interpreted() and version < (3, 7) and _first_two(numpy.__version__) >= (2, 4):
+    if interpreted() and version < (3, 7) and first_two(numpy.__version__) >= (2, 4):
         return (
             f"the interpreter of triton {triton.__version__} does not work with NumPy {numpy.__version__}; update "
             "triton to 3.7 or later, or install 'numpy<2.4'"
@@ -49,13 +49,13 @@ def _wrong_version() -> str | None:
     return None
 
 
-def _first_two(version: str) -> tuple[int, int]:
+def first_two(version: str) -> tuple[int, int]:
     """(3, 9) of "3.9.0"."""
     major, minor = version.split(".")[:2]
     return int(major), int(minor)
 
 
-def _wrong_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> str | None:
+def wrong_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> str | None:
     import torch
 
     from .call import interpreted
@@ -73,7 +73,7 @@ def _wrong_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> str | N
     return None
 
 
-def _wrong_device(q: torch.Tensor) -> str | None:
+def wrong_device(q: torch.Tensor) -> str | None:
     import torch
 
     from .call import interpreted

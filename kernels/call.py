@@ -12,7 +12,7 @@ from .tiles import load_tile
 
 UNLIMITED = 1 << 30  # a window side that hides nothing; 2^30 + T still fits an int32
 
-_TRITON_DTYPES = {
+TRITON_DTYPES = {
     torch.float16: tl.float16,
     torch.bfloat16: tl.bfloat16,
     torch.float32: tl.float32,
@@ -93,7 +93,7 @@ class Call:
             "DROPOUT": self.dropout_p,
             "D": head_size,
             "BLOCK_D": max(16, triton.next_power_of_2(head_size)),
-            "COMPUTE": _TRITON_DTYPES[compute],
+            "COMPUTE": TRITON_DTYPES[compute],
             "ACC": tl.float64 if compute == torch.float64 else tl.float32,
             "PRECISION": "ieee" if float32_is_exact() else "tf32",
             "enable_fp_fusion": True,  # a · b + c in one rounding; Triton 3.10 turns its default off

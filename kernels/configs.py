@@ -47,61 +47,61 @@ class Config:
 Table = dict[tuple[str, int], tuple[Config, Config, Config, Config, Config]]
 
 
-def _rows(*numbers: tuple[int, int, int, int]) -> tuple[Config, ...]:
+def table_rows(*numbers: tuple[int, int, int, int]) -> tuple[Config, ...]:
     return tuple(Config(*four) for four in numbers)
 
 
 # fmt: off
-_HOPPER: Table = {  # 228 KB of shared memory a multiprocessor, asynchronous matrix units that take 64-row tiles
+HOPPER: Table = {  # 228 KB of shared memory a multiprocessor, asynchronous matrix units that take 64-row tiles
     #                    16                32                64                 128                256
-    ("forward", 2): _rows((128, 64, 4, 3), (128, 64, 4, 3), (128, 64, 4, 3), (128, 64, 8, 3), (128, 32, 8, 3)),
-    ("dkdv", 2):    _rows((64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 4, 2), (32, 128, 8, 2), (16, 64, 8, 2)),
-    ("dq", 2):      _rows((64, 64, 4, 3), (64, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 2), (64, 32, 8, 2)),
-    ("decode", 2):  _rows((16, 128, 4, 3), (16, 128, 4, 3), (16, 64, 4, 3), (16, 64, 4, 3), (16, 32, 4, 3)),
-    ("forward", 4): _rows((32, 32, 4, 2), (32, 32, 4, 2), (32, 32, 4, 2), (16, 16, 4, 2), (16, 16, 8, 2)),
-    ("dkdv", 4):    _rows((32, 16, 4, 2), (32, 16, 4, 2), (32, 16, 4, 2), (16, 16, 8, 2), (16, 16, 8, 1)),
-    ("dq", 4):      _rows((32, 16, 4, 2), (32, 16, 4, 2), (32, 16, 4, 2), (16, 16, 8, 2), (16, 16, 8, 1)),
-    ("decode", 4):  _rows((16, 32, 4, 2), (16, 32, 4, 2), (16, 32, 4, 2), (16, 16, 4, 2), (16, 16, 8, 2)),
+    ("forward", 2): table_rows((128, 64, 4, 3), (128, 64, 4, 3), (128, 64, 4, 3), (128, 64, 8, 3), (128, 32, 8, 3)),
+    ("dkdv", 2):    table_rows((64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 4, 2), (32, 128, 8, 2), (16, 64, 8, 2)),
+    ("dq", 2):      table_rows((64, 64, 4, 3), (64, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 2), (64, 32, 8, 2)),
+    ("decode", 2):  table_rows((16, 128, 4, 3), (16, 128, 4, 3), (16, 64, 4, 3), (16, 64, 4, 3), (16, 32, 4, 3)),
+    ("forward", 4): table_rows((32, 32, 4, 2), (32, 32, 4, 2), (32, 32, 4, 2), (16, 16, 4, 2), (16, 16, 8, 2)),
+    ("dkdv", 4):    table_rows((32, 16, 4, 2), (32, 16, 4, 2), (32, 16, 4, 2), (16, 16, 8, 2), (16, 16, 8, 1)),
+    ("dq", 4):      table_rows((32, 16, 4, 2), (32, 16, 4, 2), (32, 16, 4, 2), (16, 16, 8, 2), (16, 16, 8, 1)),
+    ("decode", 4):  table_rows((16, 32, 4, 2), (16, 32, 4, 2), (16, 32, 4, 2), (16, 16, 4, 2), (16, 16, 8, 2)),
 }
-_AMPERE: Table = _HOPPER | {  # 163 KB a program; each warp multiplies for itself, out of registers
-    ("forward", 2): _rows((128, 64, 4, 3), (128, 64, 4, 3), (128, 32, 4, 3), (128, 64, 8, 3), (64, 32, 8, 2)),
-    ("dkdv", 2):    _rows((64, 64, 4, 2), (64, 64, 4, 2), (64, 128, 8, 2), (64, 64, 8, 2), (32, 32, 8, 2)),
-    ("dq", 2):      _rows((64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 8, 2), (64, 32, 8, 2)),
+AMPERE: Table = HOPPER | {  # 163 KB a program; each warp multiplies for itself, out of registers
+    ("forward", 2): table_rows((128, 64, 4, 3), (128, 64, 4, 3), (128, 32, 4, 3), (128, 64, 8, 3), (64, 32, 8, 2)),
+    ("dkdv", 2):    table_rows((64, 64, 4, 2), (64, 64, 4, 2), (64, 128, 8, 2), (64, 64, 8, 2), (32, 32, 8, 2)),
+    ("dq", 2):      table_rows((64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 8, 2), (64, 32, 8, 2)),
 }
-_SMALL: Table = _AMPERE | {  # the 99 KB of consumer cards
-    ("forward", 2): _rows((128, 64, 4, 3), (128, 64, 4, 3), (128, 32, 4, 3), (128, 32, 8, 3), (64, 32, 8, 2)),
-    ("dq", 2):      _rows((64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 8, 2), (32, 32, 8, 2)),
+SMALL: Table = AMPERE | {  # the 99 KB of consumer cards
+    ("forward", 2): table_rows((128, 64, 4, 3), (128, 64, 4, 3), (128, 32, 4, 3), (128, 32, 8, 3), (64, 32, 8, 2)),
+    ("dq", 2):      table_rows((64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 8, 2), (32, 32, 8, 2)),
 }
 # The interpreter runs one program after another, each on NumPy arrays. Small and unequal tiles take the kernels through
 # all their edges at lengths that it can do in a second.
-_INTERPRETER: Table = {
-    (kernel, size): _rows(*[(32, 64, 4, 1) if kernel == "dkdv" else (64, 32, 4, 1)] * 5)
+INTERPRETER: Table = {
+    (kernel, size): table_rows(*[(32, 64, 4, 1) if kernel == "dkdv" else (64, 32, 4, 1)] * 5)
     for kernel in KERNELS for size in (2, 4, 8)
 }
 # fmt: on
 
-TABLES = {80: _AMPERE, 86: _SMALL, 89: _SMALL, 90: _HOPPER, 100: _HOPPER, 120: _SMALL}
+TABLES = {80: AMPERE, 86: SMALL, 89: SMALL, 90: HOPPER, 100: HOPPER, 120: SMALL}
 
 
 def lookup(kernel: str, q: torch.Tensor) -> Config:
     """The configuration of `kernel` (one of KERNELS) for tensors like q (B, H, T, D), on q's device."""
     padded = max(16, triton.next_power_of_2(q.shape[-1]))
     if interpreted():
-        return _INTERPRETER[kernel, q.element_size()][HEAD_SIZES.index(padded)]
+        return INTERPRETER[kernel, q.element_size()][HEAD_SIZES.index(padded)]
     if q.device.type == "cuda":
-        return _on_device(kernel, q.element_size(), padded, q.device)
-    return shipped(_target(), kernel, q.element_size(), padded)  # compiling for a GPU that is not here
+        return on_device(kernel, q.element_size(), padded, q.device)
+    return shipped(target(), kernel, q.element_size(), padded)  # compiling for a GPU that is not here
 
 
 @lru_cache(maxsize=256)
-def _on_device(kernel: str, element_size: int, padded_head: int, device: torch.device) -> Config:
+def on_device(kernel: str, element_size: int, padded_head: int, device: torch.device) -> Config:
     tuned = tuned_file(device)
     found = read_tuned(tuned) if tuned.exists() else {}
     key = key_of(kernel, element_size, padded_head)
-    return found[key] if key in found else shipped(_target(), kernel, element_size, padded_head)
+    return found[key] if key in found else shipped(target(), kernel, element_size, padded_head)
 
 
-def _target() -> int:
+def target() -> int:
     """Compute capability as one number (90 for 9.0) of the GPU that Triton compiles for now."""
     arch = triton.runtime.driver.active.get_current_target().arch
     return arch if isinstance(arch, int) else 80  # AMD's architectures have names; the middle table suits them best

@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_CHUNK_BYTES = 2**28  # a chunk of logits: big enough to keep the matrix units busy, small beside a model
+CHUNK_BYTES = 2**28  # a chunk of logits: big enough to keep the matrix units busy, small beside a model
 # A chunk's part of the weight's gradient is a sum over its tokens, in their dtype, and float16 ends at 65,504. So
 # chunks are limited, and in float16 features are divided by 64 for the product: below 0.004 they lose digits by that.
-_CHUNK_TOKENS = 8192
-_SHRINK = 2.0**-6
+CHUNK_TOKENS = 8192
+SHRINK = 2.0**-6
 
 
 def linear_cross_entropy(
@@ -68,8 +68,8 @@ def linear_cross_entropy(
     else:
         dtype = torch.promote_types(h.dtype, weight.dtype)
     if chunk_tokens is None:
-        fitting = _CHUNK_BYTES // (weight.shape[0] * dtype.itemsize) // 128 * 128
-        chunk_tokens = min(max(128, fitting), _CHUNK_TOKENS)
+        fitting = CHUNK_BYTES // (weight.shape[0] * dtype.itemsize) // 128 * 128
+        chunk_tokens = min(max(128, fitting), CHUNK_TOKENS)
     training = torch.is_grad_enabled()
     loss, _, _, _ = chunked_cross_entropy(
         h.flatten(0, -2).to(dtype),
@@ -105,10 +105,10 @@ def chunked_cross_entropy(
     gradient divided by a large number of tokens would vanish before a GradScaler could save it. dweight, a sum over all
     tokens, stays in float32 until then: float16 could not hold it.
     """
-    row_step = _rows_triton if use_triton else rows_torch
+    row_step = triton_rows if use_triton else rows_torch
     sums = torch.float64 if h.dtype == torch.float64 else torch.float32
     w = weight.to(h.dtype)
-    shrink = _SHRINK if h.dtype == torch.float16 else 1.0
+    shrink = SHRINK if h.dtype == torch.float16 else 1.0
     total = torch.zeros((), dtype=sums, device=h.device)
     dh = torch.empty_like(h) if needs_h else h.new_empty(0)
     dw = torch.zeros(weight.shape if needs_weight else (0,), dtype=sums, device=h.device)
@@ -138,7 +138,7 @@ def _(h, weight, targets, ignore_index, label_smoothing, mean, chunk_tokens, use
     return h.new_empty((), dtype=sums), dh, dweight, h.new_empty((), dtype=sums)
 
 
-def _save_gradients(ctx, inputs, output):
+def save_gradients(ctx, inputs, output):
     _, dh, dweight, factor = output
     ctx.needs_h, ctx.needs_weight = inputs[-2:]
     ctx.weight_dtype = inputs[1].dtype
@@ -146,7 +146,7 @@ def _save_gradients(ctx, inputs, output):
     ctx.mark_non_differentiable(dh, dweight, factor)
 
 
-def _scale_gradients(ctx, dloss, *_):
+def scale_gradients(ctx, dloss, *_):
     dh, dweight, factor = ctx.saved_tensors
     scale = (dloss * factor).reshape(1)  # one dimension: float16 · float32 is then computed in float32
     return (
@@ -156,7 +156,7 @@ def _scale_gradients(ctx, dloss, *_):
     )
 
 
-chunked_cross_entropy.register_autograd(_scale_gradients, setup_context=_save_gradients)
+chunked_cross_entropy.register_autograd(scale_gradients, setup_context=save_gradients)
 
 
 def rows_torch(
@@ -182,7 +182,7 @@ def rows_torch(
     return losses.masked_fill(~counted, 0.0)
 
 
-def _rows_triton(
+def triton_rows(
     logits: Tensor, targets: Tensor, ignore_index: int, label_smoothing: float, needs_gradient: bool
 ) -> Tensor:
     from .cross_entropy_rows import rows_triton  # triton is an extra; the function above works without it

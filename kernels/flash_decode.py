@@ -20,7 +20,7 @@ from .call import Call, accumulator_dtype, empty_token_major, rows_are_aligned
 from .configs import Config, lookup
 from .tiles import LOG2E, LOWEST, load_tile
 
-_MOST_PARTS = 64
+MOST_PARTS = 64
 
 
 @triton.jit
@@ -110,7 +110,7 @@ def launch(
     kv_heads, n_keys = k.shape[1], k.shape[2]
     first_key = max(0, n_keys - 1 - call.left)
     blocks = triton.cdiv(n_keys - first_key, config.block_n)
-    n_parts = min(max(1, blocks), _MOST_PARTS, max(1, 2 * _multiprocessors(q) // (batch * kv_heads)))
+    n_parts = min(max(1, blocks), MOST_PARTS, max(1, 2 * multiprocessors(q) // (batch * kv_heads)))
     keys_per_part = triton.cdiv(blocks, n_parts) * config.block_n
 
     shared = call.kernel_arguments(q, k)
@@ -133,7 +133,7 @@ def launch(
     return out.to(q.dtype), lse
 
 
-def _multiprocessors(q: torch.Tensor) -> int:
+def multiprocessors(q: torch.Tensor) -> int:
     if q.device.type != "cuda":
         return 4  # the interpreter: enough that a test's cache is split
     return torch.cuda.get_device_properties(q.device).multi_processor_count

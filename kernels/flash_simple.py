@@ -189,7 +189,7 @@ def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, call: Call) -> tu
     shared = call.kernel_arguments(q, k)
     out = empty_token_major(batch, heads, tq, head_size, q, call)
     lse = torch.empty(batch, heads, tq, dtype=accumulator_dtype(q), device=q.device)
-    block = _block(q)
+    block = block_size(q)
     grid = (triton.cdiv(call.longest_q(q), block), heads, call.sequences(q))
     forward_kernel[grid](
         q, k, v, out, lse, q_strides=q.stride(), k_strides=k.stride(), v_strides=v.stride(), out_strides=out.stride(),
@@ -211,7 +211,7 @@ def backward(
     batch, heads, tq, head_size = q.shape
     kv_heads, tk = k.shape[1], k.shape[2]
     shared = call.kernel_arguments(q, k)
-    block = _block(q)
+    block = block_size(q)
     delta = (do.to(lse.dtype) * out.to(lse.dtype)).sum(-1).contiguous()  # D = rowsum(dO ∘ O), (B, H, Tq)
     dq = empty_token_major(batch, heads, tq, head_size, q, call)
     dk = empty_token_major(batch, kv_heads, tk, head_size, k, call)
@@ -227,6 +227,6 @@ def backward(
     return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
 
 
-def _block(q: torch.Tensor) -> int:
+def block_size(q: torch.Tensor) -> int:
     """Rows of a tile: 32 keep the tiles of any head size in registers for 16-bit numbers, 16 for float32."""
     return 32 if q.element_size() == 2 else 16

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from .call import interpreted, storage_dtype
 
-_LARGEST = 65536  # features: a row is held in registers
+LARGEST = 65536  # features: a row is held in registers
 
 
 @triton.jit
@@ -83,7 +83,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
 
     Computed in float32, in x's dtype out. Raises ValueError where the shapes do not fit, or D is above 65536.
     """
-    return _norm(x, weight, None, eps, center=False)
+    return normalize(x, weight, None, eps, center=False)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
@@ -91,16 +91,16 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float
 
     Computed in float32, in x's dtype out. Raises ValueError where the shapes do not fit, or D is above 65536.
     """
-    return _norm(x, weight, bias, eps, center=True)
+    return normalize(x, weight, bias, eps, center=True)
 
 
-def _norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, center: bool) -> Tensor:
+def normalize(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, center: bool) -> Tensor:
     size = x.shape[-1]
     if weight.shape != (size,) or (bias is not None and bias.shape != (size,)):
         given = f"weight {tuple(weight.shape)}" + (f", bias {tuple(bias.shape)}" if bias is not None else "")
         raise ValueError(f"norm over the last axis of x {tuple(x.shape)}: weights must be ({size},); got {given}")
-    if size > _LARGEST:
-        raise ValueError(f"norm over {size} features: the kernel holds a row in registers, at most {_LARGEST}")
+    if size > LARGEST:
+        raise ValueError(f"norm over {size} features: the kernel holds a row in registers, at most {LARGEST}")
     y, _, _ = norm_forward(x.reshape(-1, size), weight, bias, eps, center)
     return y.view(x.shape)
 
@@ -113,11 +113,11 @@ def norm_forward(
     rows, size = x.shape
     x = x if x.stride(1) == 1 else x.contiguous()
     y = torch.empty(rows, size, dtype=storage_dtype(x.dtype), device=x.device)
-    sums = {"dtype": _sums(x), "device": x.device}
+    sums = {"dtype": sum_dtype(x), "device": x.device}
     mean, rstd = torch.empty(rows if center else 0, **sums), torch.empty(rows, **sums)
     with torch.cuda.device_of(x):
         norm_forward_kernel[rows,](
-            x, weight, bias, y, mean, rstd, x.stride(0), y.stride(0), EPS=eps, **_launch(size, center, x)
+            x, weight, bias, y, mean, rstd, x.stride(0), y.stride(0), EPS=eps, **launch_options(size, center, x)
         )
     return y.to(x.dtype), mean, rstd
 
@@ -125,7 +125,7 @@ def norm_forward(
 @norm_forward.register_fake
 def _(x, weight, bias, eps, center):
     rows = x.shape[0]
-    sums = _sums(x)
+    sums = sum_dtype(x)
     return x.new_empty(x.shape), x.new_empty(rows if center else 0, dtype=sums), x.new_empty(rows, dtype=sums)
 
 
@@ -139,12 +139,12 @@ def norm_backward(
     dy = dy if dy.stride(1) == 1 else dy.contiguous()
     programs = min(rows, 4 if interpreted() else 2 * torch.cuda.get_device_properties(x.device).multi_processor_count)
     dx = torch.empty(rows, size, dtype=storage_dtype(x.dtype), device=x.device)
-    dw_shares = torch.empty(programs, size, dtype=_sums(x), device=x.device)
+    dw_shares = torch.empty(programs, size, dtype=sum_dtype(x), device=x.device)
     db_shares = torch.empty_like(dw_shares) if has_bias else None
     with torch.cuda.device_of(x):
         norm_backward_kernel[programs,](
             dy, x, weight, mean, rstd, dx, dw_shares, db_shares, dy.stride(0), x.stride(0), rows,
-            **_launch(size, center, x),
+            **launch_options(size, center, x),
         )  # fmt: skip
     db = db_shares.sum(0).to(weight.dtype) if has_bias else weight.new_empty(0)
     return dx.to(x.dtype), dw_shares.sum(0).to(weight.dtype), db
@@ -155,7 +155,7 @@ def _(dy, x, weight, mean, rstd, has_bias, center):
     return x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(weight.shape if has_bias else (0,))
 
 
-def _save_for_backward(ctx, inputs, output):
+def save_for_backward(ctx, inputs, output):
     x, weight, bias, _, ctx.center = inputs
     _, mean, rstd = output
     ctx.has_bias = bias is not None
@@ -163,19 +163,19 @@ def _save_for_backward(ctx, inputs, output):
     ctx.mark_non_differentiable(mean, rstd)
 
 
-def _backward(ctx, dy, *_):
+def norm_backward_rule(ctx, dy, *_):
     dx, dw, db = norm_backward(dy, *ctx.saved_tensors, ctx.has_bias, ctx.center)
     return dx, dw, db if ctx.has_bias else None, None, None
 
 
-norm_forward.register_autograd(_backward, setup_context=_save_for_backward)
+norm_forward.register_autograd(norm_backward_rule, setup_context=save_for_backward)
 
 
-def _sums(x: Tensor) -> torch.dtype:
+def sum_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _launch(size: int, center: bool, x: Tensor) -> dict[str, object]:
+def launch_options(size: int, center: bool, x: Tensor) -> dict[str, object]:
     block = triton.next_power_of_2(size)
     return {
         "D": size,

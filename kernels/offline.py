@@ -49,7 +49,7 @@ class Compiled:
     mma: int
 
 
-class _NoDevice:
+class NoDevice:
     """The part of Triton's driver interface that compiling and "launching" need; loading and launching do nothing."""
 
     def __init__(self, arch: int, compiled: list[Compiled]) -> None:
@@ -72,10 +72,10 @@ class _NoDevice:
 
     def launcher_cls(self, source: object, metadata: object) -> Callable[..., None]:
         self.metadata = metadata
-        return _launch_nothing
+        return launch_nothing
 
     def load_binary(self, name: str, cubin: bytes, shared: int, device: int) -> tuple[int, int, int, int, int]:
-        result = _inspect(cubin, name, self.metadata, shared)
+        result = inspect_binary(cubin, name, self.metadata, shared)
         self.compiled.append(result)
         return 1, 1, result.registers, result.stack // 4, 1024
 
@@ -83,11 +83,11 @@ class _NoDevice:
         pass
 
 
-def _launch_nothing(*args: object) -> None:
+def launch_nothing(*args: object) -> None:
     pass
 
 
-def _inspect(cubin: bytes, name: str, metadata: object, shared: int) -> Compiled:
+def inspect_binary(cubin: bytes, name: str, metadata: object, shared: int) -> Compiled:
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
@@ -119,7 +119,7 @@ def compiling_for(arch: int) -> Iterator[list[Compiled]]:
         raise RuntimeError("TRITON_INTERPRET is set, so there is no compiler; start Python without it")
     compiled: list[Compiled] = []
     driver = triton.runtime.driver
-    driver.set_active(_NoDevice(arch, compiled))
+    driver.set_active(NoDevice(arch, compiled))
     try:
         yield compiled
     finally:

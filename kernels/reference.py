@@ -70,7 +70,7 @@ def reference_attention(
 
 
 @triton.jit
-def _dropout_mask_kernel(out, seed, Tq, Tk, P: tl.constexpr, BLOCK: tl.constexpr):
+def dropout_mask_kernel(out, seed, Tq, Tk, P: tl.constexpr, BLOCK: tl.constexpr):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     first_j = tl.program_id(1) * BLOCK
     j = first_j + tl.arange(0, BLOCK)
@@ -89,5 +89,5 @@ def dropout_mask_of(
     seed_tensor = torch.full((1,), seed, dtype=torch.int64, device=device)
     grid = (triton.cdiv(tq, 32), triton.cdiv(tk, 32), batch * heads)
     with torch.cuda.device_of(out):
-        _dropout_mask_kernel[grid](out, seed_tensor, tq, tk, P=p, BLOCK=32, enable_fp_fusion=True)
+        dropout_mask_kernel[grid](out, seed_tensor, tq, tk, P=p, BLOCK=32, enable_fp_fusion=True)
     return out.bool()

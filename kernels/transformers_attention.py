@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .attention import flash_attention
 
-_NOT_SUPPORTED = ("softcap", "position_bias", "s_aux", "cache")
+NOT_SUPPORTED = ("softcap", "position_bias", "s_aux", "cache")
 
 
 def register_with_transformers(name: str = "minillm") -> None:
@@ -79,7 +79,7 @@ def attention_forward(
     **options: object,
 ) -> tuple[Tensor, None]:
     """transformers' attention signature: q (B, H, Tq, D), k and v (B, Hkv, Tk, D) to ((B, Tq, H, D), None)."""
-    for option in _NOT_SUPPORTED:
+    for option in NOT_SUPPORTED:
         if options.get(option) is not None:
             raise ValueError(f"minillm attention does not support {option}; use another attn_implementation")
     if attention_mask is not None and attention_mask.dtype != torch.bool:

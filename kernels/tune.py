@@ -30,9 +30,9 @@ from . import flash_decode, flash_fast, flash_fast_backward
 from .call import Call, interpreted
 from .configs import KERNELS, Config, key_of, lookup, read_tuned, tuned_file
 
-_LENGTHS = (1024, 4096)
-_TOKENS = 16384  # in a batch, whatever the length
-_HEADS = 16
+LENGTHS = (1024, 4096)
+TOKENS = 16384  # in a batch, whatever the length
+HEADS = 16
 
 
 def candidates(kernel: str, head_size: int, element_size: int, arch: int, shared: int) -> list[Config]:
@@ -67,7 +67,7 @@ def problem(
 ) -> Callable[[Config], torch.Tensor | tuple[torch.Tensor, ...]]:
     """A function that runs one kernel with a given configuration, on random tensors that it keeps."""
     torch.manual_seed(0)
-    shape = (batch, tokens, _HEADS if device == "cuda" else 2, head_size)
+    shape = (batch, tokens, HEADS if device == "cuda" else 2, head_size)
     q, k, v, do = (torch.randn(shape, device=device).to(dtype).transpose(1, 2) for _ in range(4))
     call = Call(scale=head_size**-0.5, right=0)
     if kernel == "decode":
@@ -98,7 +98,7 @@ def tune(
     into.
     """
     runs = [
-        problem(kernel, max(1, _TOKENS // t if device == "cuda" else 1), t, head_size, dtype, device) for t in lengths
+        problem(kernel, max(1, TOKENS // t if device == "cuda" else 1), t, head_size, dtype, device) for t in lengths
     ]
     now = lookup(kernel, torch.empty(1, 1, 1, head_size, dtype=dtype, device=device))
     expected = [run(now) for run in runs]
@@ -169,7 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not options.smoke:
             major, minor = torch.cuda.get_device_capability()
             limits = triton.runtime.driver.active.utils.get_device_properties(torch.cuda.current_device())
-            lengths = _LENGTHS
+            lengths = LENGTHS
             tried = candidates(kernel, padded, dtype.itemsize, 10 * major + minor, limits["max_shared_mem"])
         try:
             best, best_time, now_time, passed_over = tune(kernel, head_size, dtype, device, lengths, tried)

@@ -64,7 +64,7 @@ class Optimizer:
             for p in group["params"]:
                 if p.grad is not None:
                     self.steps[id(p)] += 1
-                    for block in _blocks(p.data, p.grad, *self.state[id(p)].values()):
+                    for block in blocks(p.data, p.grad, *self.state[id(p)].values()):
                         self._update(group, self.steps[id(p)], *block)
 
     def _update(self, group: dict[str, Any], step: int, p: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
@@ -106,7 +106,7 @@ class Optimizer:
             self.steps[id(p)] = int(arrays[f"{names[id(p)]}.step"])
 
 
-def _blocks(*arrays: np.ndarray) -> Iterator[list[np.ndarray]]:
+def blocks(*arrays: np.ndarray) -> Iterator[list[np.ndarray]]:
     """Flat views of the same BLOCK elements of each array, block after block; all arrays have one shape.
 
     The parameter and its state are written through these views, so they have to be contiguous (they are: the
@@ -142,7 +142,7 @@ class AdamW(Optimizer):
     ):
         if not (0.0 <= betas[0] < 1.0 and 0.0 <= betas[1] < 1.0):
             raise ValueError(f"betas must be in [0, 1), got {tuple(betas)}")
-        _require_not_negative(lr=lr, eps=eps, weight_decay=weight_decay)
+        require_not_negative(lr=lr, eps=eps, weight_decay=weight_decay)
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self._scratch: dict[np.dtype, np.ndarray] = {p.data.dtype: np.empty(BLOCK, p.data.dtype) for p in self.params}
 
@@ -186,7 +186,7 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ):
-        _require_not_negative(lr=lr, momentum=momentum, weight_decay=weight_decay)
+        require_not_negative(lr=lr, momentum=momentum, weight_decay=weight_decay)
         if nesterov and momentum == 0.0:
             raise ValueError("nesterov looks ahead along the momentum: it needs momentum > 0, got 0")
         self.state_names = ("momentum_buffer",) if momentum else ()
@@ -241,7 +241,7 @@ def clip_grad_norm_(params: Iterable[Parameter], max_norm: float) -> float:
     return norm
 
 
-def _require_not_negative(**values: float) -> None:
+def require_not_negative(**values: float) -> None:
     for name, value in values.items():
         if not value >= 0.0:  # also catches nan
             raise ValueError(f"{name} must be 0 or more, got {value}")

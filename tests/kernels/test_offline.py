@@ -138,8 +138,8 @@ x, logits = (torch.empty(64, size, dtype=torch.bfloat16) for size in (768, 50304
 w, r, targets = torch.empty(768), torch.empty(64), torch.empty(64, dtype=torch.int64)
 with offline.compiling_for(90) as compiled:
     cross_entropy_rows.rows_triton(logits, targets, -100, 0.1, True)
-    norms.norm_forward_kernel[64,](x, w, w, x, r, r, 768, 768, EPS=1e-5, **norms._launch(768, True, x))
-    norms.norm_backward_kernel[8,](x, x, w, r, r, x, w, w, 768, 768, 64, **norms._launch(768, True, x))
+    norms.norm_forward_kernel[64,](x, w, w, x, r, r, 768, 768, EPS=1e-5, **norms.launch_options(768, True, x))
+    norms.norm_backward_kernel[8,](x, x, w, r, r, x, w, w, 768, 768, 64, **norms.launch_options(768, True, x))
 print(*[(c.name, c.stack) for c in compiled])
 assert len(compiled) == 3 and all(c.stack == 0 for c in compiled), compiled
 """

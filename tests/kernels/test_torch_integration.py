@@ -161,11 +161,11 @@ def test_reasons_in_versions(device, monkeypatch, triton_version, numpy_version,
 
     monkeypatch.setattr(triton, "__version__", triton_version)
     monkeypatch.setattr(numpy, "__version__", numpy_version)
-    availability._wrong_version.cache_clear()
+    availability.wrong_version.cache_clear()
     try:
         found = flash_unavailable_reason(*draw(device))
     finally:
-        availability._wrong_version.cache_clear()
+        availability.wrong_version.cache_clear()
     if device == "cuda" and reason is not None and "interpreter" in reason:
         reason = None
     assert found is None if reason is None else found.startswith(reason)
