@@ -66,11 +66,11 @@ def flash_attention(
     check_shapes(q, k, v)
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     if not scale > 0:
-        raise ValueError(f"flash_attention: scale is {scale}; it must be above 0")
+        raise ValueError(f"flash_attention: scale is {scale}; it must be above 0.")
     if not 0.0 <= dropout_p < 1.0:
-        raise ValueError(f"flash_attention: dropout_p is {dropout_p}; it must be at least 0 and below 1")
+        raise ValueError(f"flash_attention: dropout_p is {dropout_p}; it must be at least 0 and below 1.")
     if window is not None and window < 1:
-        raise ValueError(f"flash_attention: window is {window}; it counts the keys that a query sees, at least 1")
+        raise ValueError(f"flash_attention: window is {window}; it counts the keys that a query sees, at least 1.")
 
     left = UNLIMITED if window is None else window - 1
     right = 0 if causal else left
@@ -81,7 +81,7 @@ def flash_attention(
     if max(sequences, q.shape[1]) > GRID_LIMIT:
         raise ValueError(
             f"flash_attention: {sequences} sequences, {q.shape[1]} heads; a GPU takes up to {GRID_LIMIT} of each at "
-            "once: split the batch"
+            "once: split the batch."
         )
     max_q = max_k = 0
     if cu_q is not None:
@@ -201,11 +201,13 @@ def to_autocast(t: Tensor) -> Tensor:
 def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     if not (q.ndim == k.ndim == v.ndim == 4):
-        raise ValueError(f"flash_attention: q, k, v must be (batch, heads, tokens, features); got {shapes}")
+        raise ValueError(f"flash_attention: q, k, v must be (batch, heads, tokens, features), not {shapes}.")
     if k.shape != v.shape or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
-        raise ValueError(f"flash_attention: k and v must have one shape, and q their batch and head size; got {shapes}")
+        raise ValueError(
+            f"flash_attention: k and v must have one shape, and q their batch and head size, not {shapes}."
+        )
     if k.shape[1] == 0 or q.shape[1] % k.shape[1] != 0:
-        raise ValueError(f"flash_attention: the query heads must be a multiple of the key heads; got {shapes}")
+        raise ValueError(f"flash_attention: the query heads must be a multiple of the key heads, not {shapes}.")
 
 
 def as_seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
@@ -228,16 +230,18 @@ def check_packing(
     cu_q, cu_k = (cu_seqlens, cu_seqlens) if isinstance(cu_seqlens, Tensor) else cu_seqlens
     if q.shape[0] != 1:
         raise ValueError(
-            f"flash_attention: cu_seqlens needs the sequences packed in a batch of 1; got q {tuple(q.shape)}"
+            f"flash_attention: cu_seqlens needs the sequences packed in a batch of 1, not q {tuple(q.shape)}"
         )
     if mask is not None or key_padding_mask is not None:
-        raise ValueError("flash_attention: cu_seqlens and masks do not go together; packed sequences have no padding")
+        raise ValueError("flash_attention: cu_seqlens and masks do not go together; packed sequences have no padding.")
     if isinstance(cu_seqlens, Tensor) and q.shape[2] != k.shape[2]:
         raise ValueError(
-            f"flash_attention: q has {q.shape[2]} tokens and k {k.shape[2]}; give cu_seqlens as a pair (for q, for k)"
+            f"flash_attention: q has {q.shape[2]} tokens and k {k.shape[2]}; give cu_seqlens as a pair (for q, for k)."
         )
     if cu_q.ndim != 1 or cu_q.shape != cu_k.shape:
-        raise ValueError(f"flash_attention: cu_seqlens must be (n+1,); got {tuple(cu_q.shape)} and {tuple(cu_k.shape)}")
+        raise ValueError(
+            f"flash_attention: cu_seqlens must be (n+1,), not {tuple(cu_q.shape)} and {tuple(cu_k.shape)}."
+        )
     return cu_q.to(device=q.device, dtype=torch.int32), cu_k.to(device=q.device, dtype=torch.int32)
 
 
@@ -255,5 +259,5 @@ def merge_masks(q: Tensor, k: Tensor, mask: Tensor | None, key_padding_mask: Ten
     if merged is None:
         return None
     if merged.dtype != torch.bool:
-        raise ValueError(f"flash_attention: a mask must be bool, True = keep; got {merged.dtype} (use mask.bool())")
+        raise ValueError(f"flash_attention: a mask must be bool, True = keep, not {merged.dtype} (use mask.bool()).")
     return merged.expand(batch, heads, tq, tk)

@@ -130,4 +130,6 @@ def read_tuned(path: Path) -> dict[str, Config]:
     try:
         return {key: Config(*(int(n) for n in four)) for key, four in json.loads(path.read_text()).items()}
     except (ValueError, TypeError, AttributeError) as problem:
-        raise ValueError(f"{path} is not a file of tuned configurations ({problem}); delete it or tune again") from None
+        raise ValueError(
+            f"{path} is not a file of tuned configurations ({problem}); delete it or tune again."
+        ) from None

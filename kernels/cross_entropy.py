@@ -55,11 +55,11 @@ def linear_cross_entropy(
             f"{tuple(h.shape)}, {tuple(weight.shape)}, {tuple(targets.shape)}"
         )
     if reduction not in ("mean", "sum"):
-        raise ValueError(f"linear_cross_entropy: reduction is {reduction!r}; use 'mean' or 'sum'")
+        raise ValueError(f"linear_cross_entropy: reduction is {reduction!r}; use 'mean' or 'sum'.")
     if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"linear_cross_entropy: label_smoothing is {label_smoothing}; it must be from 0 to 1")
+        raise ValueError(f"linear_cross_entropy: label_smoothing is {label_smoothing}; it must be from 0 to 1.")
     if impl not in ("auto", "triton", "torch"):
-        raise ValueError(f"linear_cross_entropy: impl is {impl!r}; use 'auto', 'triton' or 'torch'")
+        raise ValueError(f"linear_cross_entropy: impl is {impl!r}; use 'auto', 'triton' or 'torch'.")
     if impl == "auto":
         impl = "triton" if h.device.type == "cuda" and find_spec("triton") is not None else "torch"
     device = h.device.type

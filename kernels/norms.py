@@ -98,7 +98,7 @@ def normalize(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, center
     size = x.shape[-1]
     if weight.shape != (size,) or (bias is not None and bias.shape != (size,)):
         given = f"weight {tuple(weight.shape)}" + (f", bias {tuple(bias.shape)}" if bias is not None else "")
-        raise ValueError(f"norm over the last axis of x {tuple(x.shape)}: weights must be ({size},); got {given}")
+        raise ValueError(f"norm over the last axis of x {tuple(x.shape)}: weights must be ({size},), not {given}.")
     if size > LARGEST:
         raise ValueError(f"norm over {size} features: the kernel holds a row in registers, at most {LARGEST}")
     y, _, _ = norm_forward(x.reshape(-1, size), weight, bias, eps, center)

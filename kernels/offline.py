@@ -116,7 +116,7 @@ def compiling_for(arch: int) -> Iterator[list[Compiled]]:
     is.
     """
     if interpreted():
-        raise RuntimeError("TRITON_INTERPRET is set, so there is no compiler; start Python without it")
+        raise RuntimeError("TRITON_INTERPRET is set, so there is no compiler; start Python without it.")
     compiled: list[Compiled] = []
     driver = triton.runtime.driver
     driver.set_active(NoDevice(arch, compiled))

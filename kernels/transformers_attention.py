@@ -81,11 +81,11 @@ def attention_forward(
     """transformers' attention signature: q (B, H, Tq, D), k and v (B, Hkv, Tk, D) to ((B, Tq, H, D), None)."""
     for option in NOT_SUPPORTED:
         if options.get(option) is not None:
-            raise ValueError(f"minillm attention does not support {option}; use another attn_implementation")
+            raise ValueError(f"minillm attention does not support {option}; use another attn_implementation.")
     if attention_mask is not None and attention_mask.dtype != torch.bool:
         raise ValueError(
             f"minillm attention takes boolean masks (True = keep), not {attention_mask.dtype} ones that are added to "
-            "the scores; pass a 2D padding mask, or a 4D boolean one"
+            "the scores; pass a 2D padding mask, or a 4D boolean one."
         )
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     queries, keys = query.shape[2], key.shape[2]

@@ -47,7 +47,7 @@ class Optimizer:
         if not self.params:
             raise ValueError("the optimizer got no parameters: pass model.parameters() or param_groups(model, ...)")
         if len({id(p) for p in self.params}) != len(self.params):
-            raise ValueError("a parameter appears twice in the optimizer: it would be stepped twice (tied weights?)")
+            raise ValueError("a parameter appears twice in the optimizer: it would be stepped twice (tied weights?).")
         self.steps: dict[int, int] = {id(p): 0 for p in self.params}  # updates made so far; a schedule counts its own
         self.state: dict[int, dict[str, np.ndarray]] = {  # id(parameter) -> its arrays, of its shape and dtype
             id(p): {name: np.zeros_like(p.data) for name in self.state_names} for p in self.params
@@ -113,7 +113,9 @@ def blocks(*arrays: np.ndarray) -> Iterator[list[np.ndarray]]:
     optimizer made the state and a Parameter owns its array). A gradient may be any view; it is only read.
     """
     if not arrays[0].flags.c_contiguous:
-        raise ValueError(f"a parameter of shape {arrays[0].shape} is not contiguous: make it with np.ascontiguousarray")
+        raise ValueError(
+            f"a parameter of shape {arrays[0].shape} is not contiguous: make it with np.ascontiguousarray."
+        )
     flat = [a.reshape(-1) for a in arrays]
     for start in range(0, flat[0].size, BLOCK):
         yield [a[start : start + BLOCK] for a in flat]
@@ -141,7 +143,7 @@ class AdamW(Optimizer):
         weight_decay: float = 1e-2,
     ):
         if not (0.0 <= betas[0] < 1.0 and 0.0 <= betas[1] < 1.0):
-            raise ValueError(f"betas must be in [0, 1), got {tuple(betas)}")
+            raise ValueError(f"betas must be at least 0 and below 1, not {tuple(betas)}.")
         require_not_negative(lr=lr, eps=eps, weight_decay=weight_decay)
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self._scratch: dict[np.dtype, np.ndarray] = {p.data.dtype: np.empty(BLOCK, p.data.dtype) for p in self.params}
@@ -188,7 +190,7 @@ class SGD(Optimizer):
     ):
         require_not_negative(lr=lr, momentum=momentum, weight_decay=weight_decay)
         if nesterov and momentum == 0.0:
-            raise ValueError("nesterov looks ahead along the momentum: it needs momentum > 0, got 0")
+            raise ValueError("nesterov looks ahead along the momentum, which must be above 0, not 0.")
         self.state_names = ("momentum_buffer",) if momentum else ()
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
         super().__init__(params, defaults)
@@ -244,4 +246,4 @@ def clip_grad_norm_(params: Iterable[Parameter], max_norm: float) -> float:
 def require_not_negative(**values: float) -> None:
     for name, value in values.items():
         if not value >= 0.0:  # also catches nan
-            raise ValueError(f"{name} must be 0 or more, got {value}")
+            raise ValueError(f"{name} must be 0 or more, not {value}.")
