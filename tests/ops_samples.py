@@ -310,6 +310,7 @@ OPS: dict[str, Entry] = {
     "lstm": Entry(ops.lstm, reference.lstm, twins.lstm, lstms(sequence=True)),
     "lstm_cell": Entry(ops.lstm_cell, reference.lstm_cell, twins.lstm_cell, lstms()),
     "mse_loss": Entry(ops.mse_loss, reference.mse_loss, twins.mse_loss, two_alike({"reduction": reduction})),
+    "relu": Entry(ops.relu, reference.relu, twins.relu, single(spread=2.0)),
     "rms_norm": Entry(ops.rms_norm, reference.rms_norm, twins.rms_norm, norms(bias=False)),
     "rope": Entry(ops.rope, reference.rope, twins.rope, ropes()),
     "silu": Entry(ops.silu, reference.silu, twins.silu, single(spread=2.0)),

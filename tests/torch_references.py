@@ -25,6 +25,12 @@ def gelu(x, *, approximate):
     return F.gelu(x, approximate=approximate)
 
 
+def relu(x):
+    from torch.nn import functional as F
+
+    return F.relu(x)
+
+
 def silu(x):
     from torch.nn import functional as F
 

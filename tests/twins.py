@@ -41,6 +41,10 @@ def gelu(x, *, approximate="none"):
     return x * (x * integral + 0.5)
 
 
+def relu(x):
+    return x * (x.data > 0).astype(x.dtype)
+
+
 def sigmoid(x):
     return 1.0 / ((-x).exp() + 1.0)
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from .. import nn, ops
 from ..ops import AnyTensor
+from ..settings import ATTENTION, IGNORE
 from ..tensor import Parameter
 from .checks import (
-    ATTENTION,
     check_choice,
     check_dropout,
     check_heads,
@@ -31,7 +31,6 @@ from .checks import (
 from .classifier import PROBLEM_TYPES, classification_loss
 
 HEADS = ("none", "mlm", "classification")
-IGNORE = -100  # the target of a token that was not hidden
 
 
 @dataclass(frozen=True)

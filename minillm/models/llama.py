@@ -18,8 +18,8 @@ import numpy as np
 
 from .. import nn, ops
 from ..ops import AnyTensor
+from ..settings import ATTENTION
 from .checks import (
-    ATTENTION,
     check_choice,
     check_dropout,
     check_ids,
