@@ -6,24 +6,27 @@ result into the gradients of the parents. `backward()` walks those nodes from th
 each after everything that was computed from it (reverse topological order), and applies the chain rule.
 
 The method names and their meaning are PyTorch's, so that a model reads the same on both engines. What each computes,
-and its derivative, stands in tensor_methods.py; this file is the graph.
+and its derivative, stands in tensor_methods.py (arithmetic, products, sums, shapes) and tensor_functions.py (the rest);
+this file is the graph.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
+from . import tensor_functions as functions
 from . import tensor_methods as methods
+from .debug import Frozen, debugging
 from .tensor_methods import Array, Piece
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
-_grad_enabled = True  # switched off by no_grad()
-_debug = False  # switched on by debug_mode()
+grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=True)  # switched off by no_grad()
 
 
 class Node:
@@ -85,7 +88,7 @@ class Tensor:
         if not isinstance(data, np.ndarray):
             data = np.asarray(data)  # NumPy turns results without axes into scalars
         for p in parents:
-            if p.data.dtype != data.dtype and backward is not methods.to_backward:
+            if p.data.dtype != data.dtype and backward is not functions.to_backward:
                 name = backward.__name__.removesuffix("_backward")
                 raise TypeError(
                     f"{name}: inputs {', '.join(f'{p.dtype}{p.shape}' for p in parents)} gave {data.dtype}. All must "
@@ -96,7 +99,7 @@ class Tensor:
         if records_graph(*parents):
             out.requires_grad = True
             out.node = Node(parents, backward, saved)
-            if _debug:
+            if debugging.get():
                 out.node.frozen = Frozen(saved)
         return out
 
@@ -223,7 +226,7 @@ class Tensor:
                 )
         return other
 
-    # --- what a tensor can do: each function stands in tensor_methods.py, its derivative below it --------------------
+    # --- what a tensor can do: each function stands in its file, its derivative below it -----------------------------
 
     __add__, __radd__ = methods.add, methods.radd
     __sub__, __rsub__ = methods.sub, methods.rsub
@@ -233,16 +236,17 @@ class Tensor:
     __pow__ = methods.pow
     __matmul__, __rmatmul__ = methods.matmul, methods.rmatmul
     __getitem__ = methods.getitem
-    exp = methods.exp
-    log = methods.log
-    tanh = methods.tanh
-    sigmoid = methods.sigmoid
-    sum = methods.sum
-    mean = methods.mean
-    max = methods.max
-    reshape = methods.reshape
-    transpose = methods.transpose
-    to = methods.to
+    sum, mean = methods.sum, methods.mean
+    reshape, expand = methods.reshape, methods.expand
+    transpose, permute = methods.transpose, methods.permute
+    exp, log, sqrt = functions.exp, functions.log, functions.sqrt
+    tanh, sigmoid = functions.tanh, functions.sigmoid
+    abs, clip = functions.abs, functions.clip
+    max, min, var = functions.max, functions.min, functions.var
+    to = functions.to
+    __eq__, __ne__ = functions.eq, functions.ne
+    __lt__, __le__, __gt__, __ge__ = functions.lt, functions.le, functions.gt, functions.ge
+    __hash__ = object.__hash__  # by identity, although == compares numbers: tensors may be keys, as in torch
 
 
 class Parameter(Tensor):
@@ -309,68 +313,16 @@ def topological_order(root: Node) -> list[Node]:
 
 def records_graph(*parents: Tensor) -> bool:
     """Whether the result of an operation on these tensors will have a Node, and so need saved arrays."""
-    return _grad_enabled and any(p.requires_grad for p in parents)
+    return grad_enabled.get() and any(p.requires_grad for p in parents)
 
 
 @contextmanager
 def no_grad() -> Iterator[None]:
-    """Inside, operations record no graph: less memory where no gradient is wanted, as in evaluation."""
-    global _grad_enabled
-    before, _grad_enabled = _grad_enabled, False
+    """Inside, operations record no graph: less memory where no gradient is wanted, as in evaluation. It holds for this
+    thread: another may train meanwhile (one that is handed a copy of this context inherits it)."""
+    before = grad_enabled.get()
+    grad_enabled.set(False)
     try:
         yield
     finally:
-        _grad_enabled = before
-
-
-@contextmanager
-def debug_mode() -> Iterator[None]:
-    """Inside, arrays that a backward pass will need are read-only until it has run: code that writes into one (an
-    in-place change between forward and backward, which would give wrong gradients in silence) raises at once."""
-    global _debug
-    before, _debug = _debug, True
-    try:
-        yield
-    finally:
-        _debug = before
-
-
-frozen_memory: dict[int, list[Array]] = {}  # id of an array that owns memory -> its arrays that Frozen made read-only
-frozen_by: dict[int, int] = {}  # the same id -> how many uses wait for backward
-
-
-class Frozen:
-    """Makes a node's saved arrays read-only, and what they are views of. They become writeable again when the last node
-    that needs this memory has been through backward, or was dropped."""
-
-    __slots__ = ("owners",)
-
-    def __init__(self, saved: tuple) -> None:
-        self.owners: list[int] = []
-        waiting: list[Any] = [saved]
-        while waiting:
-            item = waiting.pop()
-            if isinstance(item, (tuple, list)):
-                waiting.extend(item)
-            elif isinstance(item, np.ndarray):
-                self.add(item)
-
-    def add(self, array: Array) -> None:
-        views = [array]
-        while isinstance(views[-1].base, np.ndarray):
-            views.append(views[-1].base)
-        owner = id(views[-1])
-        self.owners.append(owner)
-        frozen_by[owner] = frozen_by.get(owner, 0) + 1
-        for view in reversed(views):  # the owner first: later it is released first, as NumPy demands
-            if view.flags.writeable:
-                view.flags.writeable = False
-                frozen_memory.setdefault(owner, []).append(view)
-
-    def __del__(self) -> None:
-        for owner in self.owners:
-            frozen_by[owner] -= 1
-            if not frozen_by[owner]:
-                del frozen_by[owner]
-                for view in frozen_memory.pop(owner, []):
-                    view.flags.writeable = True
+        grad_enabled.set(before)

@@ -11,8 +11,9 @@ import pytest
 import twins
 
 from minillm import ops
+from minillm.debug import debug_mode
 from minillm.numpy_ops import lstm_cell
-from minillm.tensor import Parameter, Tensor, debug_mode, no_grad, topological_order
+from minillm.tensor import Parameter, Tensor, no_grad, topological_order
 from minillm.tensor_methods import unbroadcast
 
 

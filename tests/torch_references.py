@@ -193,6 +193,18 @@ def log(x):
     return x.log()
 
 
+def sqrt(x):
+    return x.sqrt()
+
+
+def absolute(x):
+    return x.abs()
+
+
+def clip(x, *, min, max):
+    return x.clip(min, max)
+
+
 def tanh(x):
     return x.tanh()
 
@@ -219,6 +231,22 @@ def mean(x, *, dim, keepdim):
 
 def largest(x, *, dim, keepdim):
     return x.max() if dim is None else x.max(dim, keepdim).values
+
+
+def smallest(x, *, dim, keepdim):
+    return x.min() if dim is None else x.min(dim, keepdim).values
+
+
+def var(x, *, dim, keepdim, correction):
+    return x.var(dim, correction=correction, keepdim=keepdim)
+
+
+def expand(x, *, shape):
+    return x.expand(*shape)
+
+
+def permute(x, *, dims):
+    return x.permute(*dims)
 
 
 def reshape(x, *, shape):

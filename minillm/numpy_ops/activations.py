@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ..tensor import Array, Tensor
-from ..tensor_methods import logistic
+from ..tensor_functions import logistic
 
 # ReLU(x) = max(0, x) (Nair & Hinton 2010): dL/dx = dL/dy where x > 0, and 0 elsewhere, also at the corner x = 0.
 
 
 def relu(x: Tensor) -> Tensor:
-    return Tensor.from_op(np.maximum(x.data, 0), (x,), relu_backward, (x.data > 0,))
+    return Tensor.from_op(np.maximum(x.data, x.dtype.type(0)), (x,), relu_backward, (x.data > 0,))
 
 
 def relu_backward(grad: Array, needs: tuple, positive: Array) -> tuple:

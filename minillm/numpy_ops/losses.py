@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..tensor import Array, Tensor
-from ..tensor_methods import logistic
+from ..tensor_functions import logistic
 from .cross_entropy import reduction_scale
 
 # Mean squared error: ℓ = mean (x − t)²,  dℓ/dx = 2 (x − t)/n,  dℓ/dt = −dℓ/dx
