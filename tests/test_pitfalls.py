@@ -775,11 +775,8 @@ def train_a_little(seed):
 
 def test_two_trainings_and_a_generation_at_once_give_the_same_as_alone():
     writer = tiny_gpt(9)
-    work = [
-        lambda: train_a_little(0),
-        lambda: train_a_little(1),
-        lambda: generate(writer, [[1, 2]], max_new_tokens=40, seed=3),
-    ]
+    write = partial(generate, writer, [[1, 2]], max_new_tokens=40, seed=3)
+    work = [partial(train_a_little, 0), partial(train_a_little, 1), write]
     alone = [task() for task in work]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
