@@ -67,7 +67,7 @@ class Tensor:
         if array.dtype not in FLOATS:
             if array.dtype.kind not in "iubf" or (isinstance(data, np.ndarray) and array.dtype.kind == "f"):
                 raise TypeError(
-                    f"Tensor(data): dtype {array.dtype} is not float32 or float64. Convert it: data.astype(np.float32)."
+                    f"Tensor(data): the dtype must be float32 or float64, not {array.dtype}: data.astype(np.float32)."
                 )
             array = array.astype(np.float32)
         elif not isinstance(data, (np.ndarray, np.generic)):
@@ -123,7 +123,7 @@ class Tensor:
             grad = np.ones_like(self.data)
         elif grad.shape != self.shape or grad.dtype != self.dtype:
             raise ValueError(
-                f"backward(grad): grad is {grad.dtype}{grad.shape}, but the tensor is {self.dtype}{self.shape}."
+                f"backward(grad): grad {grad.dtype}{grad.shape} must be {self.dtype}{self.shape}, like the tensor."
             )
         if self.node is None:
             self.grad = grad.copy() if self.grad is None else self.grad + grad
@@ -204,14 +204,14 @@ class Tensor:
         if not isinstance(other, Tensor):
             array = np.asarray(other)
             if array.dtype.kind not in "fiub":
-                raise TypeError(f"{op}: {other!r} is neither a number nor an array of numbers nor a Tensor.")
+                raise TypeError(f"{op}: {other!r} must be a number, an array of numbers or a Tensor.")
             if array.ndim == 0 or array.dtype.kind != "f":
                 return Tensor(array.astype(self.dtype))
             other = Tensor(array)
         if other.dtype != self.dtype:
             raise TypeError(
-                f"{op}: a {self.dtype} tensor and {other.dtype} values. Convert one of them, with .to() or .astype(): "
-                "silent promotion would slow down everything after it."
+                f"{op}: both must be of one precision, not {self.dtype} and {other.dtype}. Convert one of them, with .to() "
+                "or .astype(): silent promotion would slow down everything after it."
             )
         return other
 
@@ -221,7 +221,7 @@ class Tensor:
         for a, b in zip(reversed(self.shape), reversed(other.shape)):
             if a != b and a != 1 and b != 1:
                 raise ValueError(
-                    f"{op}: shapes {self.shape} and {other.shape} do not broadcast: counted from the right, each pair "
+                    f"{op}: shapes {self.shape} and {other.shape} must broadcast: counted from the right, each pair "
                     f"of axes must be equal or contain a 1, and {a} meets {b}."
                 )
         return other
@@ -278,7 +278,7 @@ def add_gradient(total: Array | None, g: Array | Piece, tensor: Tensor, key: int
         return total
     if g.shape != tensor.shape or g.dtype != tensor.dtype:
         raise AssertionError(
-            f"a backward returned {g.dtype}{g.shape} as the gradient of a {tensor.dtype}{tensor.shape} tensor"
+            f"the gradient {g.dtype}{g.shape} that a backward returned must be {tensor.dtype}{tensor.shape}."
         )
     if total is None:
         return g if isinstance(g, np.ndarray) else np.asarray(g)

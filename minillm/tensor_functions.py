@@ -110,7 +110,7 @@ def to(self: Tensor, dtype: Any) -> Tensor:
     """Convert to float32 or float64; the gradient is converted back."""
     dtype = np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
-        raise TypeError(f"to: a tensor is float32 or float64, not {dtype}.")
+        raise TypeError(f"to: the dtype must be float32 or float64, not {dtype}.")
     return self.from_op(self.data.astype(dtype), (self,), to_backward, (self.dtype,))
 
 

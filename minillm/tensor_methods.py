@@ -201,7 +201,7 @@ def expand(self: Tensor, *shape: Any) -> Tensor:
     old = (None,) * (len(new) - self.ndim) + self.shape
     new = tuple(a if b == -1 and a is not None else b for a, b in zip(old, new))
     if len(old) != len(new) or any(b < 0 or (a is not None and a not in (1, b)) for a, b in zip(old, new)):
-        raise ValueError(f"expand: {self.shape} cannot become {new}: counted from the right, axes must be equal or 1.")
+        raise ValueError(f"expand: {self.shape} must fit {new}: counted from the right, each axis must be equal or 1.")
     return self.from_op(np.broadcast_to(self.data, new), (self,), expand_backward, (self.shape,))
 
 
