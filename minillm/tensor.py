@@ -210,8 +210,8 @@ class Tensor:
             other = Tensor(array)
         if other.dtype != self.dtype:
             raise TypeError(
-                f"{op}: both must be of one precision, not {self.dtype} and {other.dtype}. Convert one of them, with .to() "
-                "or .astype(): silent promotion would slow down everything after it."
+                f"{op}: both must be of one precision, not {self.dtype} and {other.dtype}. Convert one, with .to() or "
+                ".astype(): silent promotion would slow down everything after it."
             )
         return other
 
