@@ -288,8 +288,8 @@ def where(condition: Any, a: AnyTensor, b: AnyTensor) -> AnyTensor:
 
 def check_alike(op: str, a_name: str, a: AnyTensor, b_name: str, b: AnyTensor) -> None:
     """Both must be of one shape: broadcasting would pair what does not belong together."""
-    if a.shape != b.shape:
-        raise ValueError(f"{op}: {a_name} {tuple(a.shape)} and {b_name} {tuple(b.shape)} must be of one shape.")
+    if a.shape != shape_of(b):
+        raise ValueError(f"{op}: {a_name} {tuple(a.shape)} and {b_name} {shape_of(b)} must be of one shape.")
 
 
 def check_features(op: str, x: AnyTensor, weight: AnyTensor) -> None:
@@ -310,11 +310,15 @@ def check_loss(op: str, rows: AnyTensor, targets: Any, reduction: str, label_smo
     check_reduction(op, reduction)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"{op}: label_smoothing must be from 0 to 1, not {label_smoothing}.")
-    if targets.shape != rows.shape[:-1]:
+    if shape_of(targets) != rows.shape[:-1]:
         raise ValueError(
-            f"{op}: targets {tuple(targets.shape)} must be {tuple(rows.shape[:-1])}, one class id for each row of "
-            "logits."
+            f"{op}: targets {shape_of(targets)} must be {tuple(rows.shape[:-1])}, one class id for each row of logits."
         )
+
+
+def shape_of(x: Any) -> tuple[int, ...]:
+    """The shape of an array, or of numbers in lists."""
+    return tuple(x.shape) if hasattr(x, "shape") else np.shape(x)
 
 
 def check_lstm(

@@ -100,6 +100,7 @@ def reduction_scale(reduction: str, n: int) -> float:
 
 def class_ids(op: str, targets: Array, vocab_size: int, ignore_index: int) -> tuple[Array, Array]:
     """Flat targets, 0 where ignored, and a mask of the rows that count."""
+    targets = np.asarray(targets)
     if targets.dtype.kind not in "iu":
         raise TypeError(f"{op}: targets must be integers, the ids of classes, not {targets.dtype}.")
     targets = targets.reshape(-1)
