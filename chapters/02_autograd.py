@@ -956,7 +956,7 @@ saved. These arrays, often called *activations*, are why a larger batch or a lon
 
 Saving does not copy: the node holds the very arrays that are its parents' or its result's `data`. So nobody may write
 into an array between the forward that saved it and the backward that reads it; the gradient would be wrong without any
-error. Inside `minillm.tensor.debug_mode` the library makes saved arrays read-only, and such a write raises at once.
+error. Inside `minillm.debug.debug_mode` the library makes saved arrays read-only, and such a write raises at once.
 
 ## Experiment: what a gradient costs, and what it buys
 

@@ -203,9 +203,7 @@ def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
     if not (q.ndim == k.ndim == v.ndim == 4):
         raise ValueError(f"flash_attention: q, k, v must be (batch, heads, tokens, features), not {shapes}.")
     if k.shape != v.shape or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
-        raise ValueError(
-            f"flash_attention: k and v must have one shape, and q their batch and head size, not {shapes}."
-        )
+        raise ValueError(f"flash_attention: k and v must have one shape and q their batch and head size, not {shapes}.")
     if k.shape[1] == 0 or q.shape[1] % k.shape[1] != 0:
         raise ValueError(f"flash_attention: the query heads must be a multiple of the key heads, not {shapes}.")
 
@@ -239,9 +237,7 @@ def check_packing(
             f"flash_attention: q has {q.shape[2]} tokens and k {k.shape[2]}; give cu_seqlens as a pair (for q, for k)."
         )
     if cu_q.ndim != 1 or cu_q.shape != cu_k.shape:
-        raise ValueError(
-            f"flash_attention: cu_seqlens must be (n+1,), not {tuple(cu_q.shape)} and {tuple(cu_k.shape)}."
-        )
+        raise ValueError(f"flash_attention: cu_seqlens must be (n+1,), not {tuple(cu_q.shape)}, {tuple(cu_k.shape)}.")
     return cu_q.to(device=q.device, dtype=torch.int32), cu_k.to(device=q.device, dtype=torch.int32)
 
 

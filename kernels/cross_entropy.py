@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..settings import IGNORE
+
 CHUNK_BYTES = 2**28  # a chunk of logits: big enough to keep the matrix units busy, small beside a model
 # A chunk's part of the weight's gradient is a sum over its tokens, in their dtype, and float16 ends at 65,504. So
 # chunks are limited, and in float16 features are divided by 64 for the product: below 0.004 they lose digits by that.
@@ -34,7 +36,7 @@ def linear_cross_entropy(
     weight: Tensor,
     targets: Tensor,
     *,
-    ignore_index: int = -100,
+    ignore_index: int = IGNORE,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
     chunk_tokens: int | None = None,

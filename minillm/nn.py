@@ -93,7 +93,7 @@ class Module:
         """Convert parameters, their gradients and constants to float32 or float64, in place."""
         dtype = np.dtype(dtype)
         if dtype not in FLOATS:
-            raise TypeError(f"{type(self).__name__}.to: a model is float32 or float64, not {dtype}.")
+            raise TypeError(f"{type(self).__name__}.to: the dtype must be float32 or float64, not {dtype}.")
         for _, module in self.named_modules():
             for name, value in vars(module).items():
                 if isinstance(value, Parameter):

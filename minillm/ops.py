@@ -1,9 +1,10 @@
 """The contract: one function per named operation, with one meaning on every engine.
 
-A NumPy `Tensor` goes to `numpy_ops` (our own forward and backward), anything else to `torch_ops` (PyTorch's). Models
-call these functions only, which is why the same model runs on both. B is the batch, T the length (time), D features, V
-the vocabulary, H heads. Ids, targets and masks are integer or boolean arrays without gradient: ndarrays here, tensors
-on torch.
+`backend` says which engine computes: `numpy_ops` for a NumPy `Tensor` (our own forward and backward), `torch_ops` for
+anything else (PyTorch's). Models call these functions only, which is why the same model runs on both. Whether shapes
+and options fit is checked here, so that both engines say the same; an engine checks only what it alone can know (ids
+outside the table, a missing generator). B is the batch, T the length (time), D features, V the vocabulary, H heads.
+Ids, targets and masks are integer or boolean arrays without gradient: ndarrays here, tensors on torch.
 """
 
 from __future__ import annotations
@@ -14,110 +15,92 @@ from typing import Any
 import numpy as np
 
 from . import numpy_ops
+from .settings import ATTENTION, IGNORE
 from .tensor import Tensor
 
 __all__ = [
     "attention", "binary_cross_entropy_with_logits", "cat", "cross_entropy", "dropout", "embedding", "gelu",
-    "layer_norm", "linear", "linear_cross_entropy", "log_softmax", "lstm", "lstm_cell", "mse_loss", "rms_norm", "rope",
-    "silu", "softmax", "stack", "swiglu", "where",
+    "layer_norm", "linear", "linear_cross_entropy", "log_softmax", "lstm", "lstm_cell", "mse_loss", "relu", "rms_norm",
+    "rope", "silu", "softmax", "stack", "swiglu", "where",
 ]  # fmt: skip
 
 # A value that flows through a model: our Tensor, or torch's.
 AnyTensor = Any
 
 
+def backend(x: AnyTensor) -> Any:
+    """The module that computes with x: numpy_ops for our Tensor, torch_ops for any other."""
+    if isinstance(x, Tensor):
+        return numpy_ops
+    from . import torch_ops
+
+    return torch_ops
+
+
 def linear(x: AnyTensor, weight: AnyTensor, bias: AnyTensor | None = None) -> AnyTensor:
     """y = x Wᵀ + b. x (..., in), weight (out, in), bias (out,) or None -> (..., out)."""
-    if isinstance(x, Tensor):
-        return numpy_ops.linear(x, weight, bias)
-    from .torch_ops import linear
-
-    return linear(x, weight, bias)
+    check_features("linear", x, weight)
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"linear: bias {tuple(bias.shape)} must be {tuple(weight.shape[:1])}, as weight is (out, in).")
+    return backend(x).linear(x, weight, bias)
 
 
 def embedding(ids: Any, weight: AnyTensor) -> AnyTensor:
     """Rows of a table: ids, integers of any shape; weight (V, D) -> (*ids.shape, D). An id outside 0..V−1 raises
     IndexError."""
-    if isinstance(weight, Tensor):
-        return numpy_ops.embedding(ids, weight)
-    from .torch_ops import embedding
-
-    return embedding(ids, weight)
+    return backend(weight).embedding(ids, weight)
 
 
 def gelu(x: AnyTensor, approximate: str = "none") -> AnyTensor:
     """x Φ(x), exact with "none" (BERT), by tanh with "tanh" (GPT-2). Hendrycks & Gimpel 2016, arXiv 1606.08415."""
     if approximate not in ("none", "tanh"):
         raise ValueError(f"gelu: approximate must be 'none' or 'tanh', not {approximate!r}.")
-    if isinstance(x, Tensor):
-        return numpy_ops.gelu(x, approximate)
-    from .torch_ops import gelu
+    return backend(x).gelu(x, approximate)
 
-    return gelu(x, approximate)
+
+def relu(x: AnyTensor) -> AnyTensor:
+    """max(0, x). Nair & Hinton 2010, ICML."""
+    return backend(x).relu(x)
 
 
 def silu(x: AnyTensor) -> AnyTensor:
     """x σ(x), also called swish. Elfwing et al. 2017, arXiv 1702.03118."""
-    if isinstance(x, Tensor):
-        return numpy_ops.silu(x)
-    from .torch_ops import silu
-
-    return silu(x)
+    return backend(x).silu(x)
 
 
 def swiglu(gate: AnyTensor, up: AnyTensor) -> AnyTensor:
     """SiLU(gate) · up, both (..., D). Shazeer 2020, arXiv 2002.05202."""
-    if isinstance(gate, Tensor):
-        return numpy_ops.swiglu(gate, up)
-    from .torch_ops import swiglu
-
-    return swiglu(gate, up)
+    check_alike("swiglu", "gate", gate, "up", up)
+    return backend(gate).swiglu(gate, up)
 
 
 def softmax(x: AnyTensor, dim: int = -1) -> AnyTensor:
     """e^xᵢ / Σⱼ e^xⱼ along `dim`."""
-    if isinstance(x, Tensor):
-        return numpy_ops.softmax(x, dim)
-    from .torch_ops import softmax
-
-    return softmax(x, dim)
+    return backend(x).softmax(x, dim)
 
 
 def log_softmax(x: AnyTensor, dim: int = -1) -> AnyTensor:
     """ln softmax(x) along `dim`, without overflow."""
-    if isinstance(x, Tensor):
-        return numpy_ops.log_softmax(x, dim)
-    from .torch_ops import log_softmax
-
-    return log_softmax(x, dim)
+    return backend(x).log_softmax(x, dim)
 
 
 def layer_norm(x: AnyTensor, weight: AnyTensor, bias: AnyTensor | None = None, eps: float = 1e-5) -> AnyTensor:
     """(x − mean)/√(variance + eps) · weight + bias over the last axis; weight, bias (D,). Ba et al. 2016, arXiv
     1607.06450."""
-    if isinstance(x, Tensor):
-        return numpy_ops.layer_norm(x, weight, bias, eps)
-    from .torch_ops import layer_norm
-
-    return layer_norm(x, weight, bias, eps)
+    check_features("layer_norm", x, weight)
+    if bias is not None:
+        check_alike("layer_norm", "weight", weight, "bias", bias)
+    return backend(x).layer_norm(x, weight, bias, eps)
 
 
 def rms_norm(x: AnyTensor, weight: AnyTensor, eps: float = 1e-6) -> AnyTensor:
     """x/√(mean x² + eps) · weight over the last axis; weight (D,). Zhang & Sennrich 2019, arXiv 1910.07467."""
-    if isinstance(x, Tensor):
-        return numpy_ops.rms_norm(x, weight, eps)
-    from .torch_ops import rms_norm
-
-    return rms_norm(x, weight, eps)
+    check_features("rms_norm", x, weight)
+    return backend(x).rms_norm(x, weight, eps)
 
 
 def dropout(
-    x: AnyTensor,
-    p: float,
-    *,
-    training: bool = True,
-    rng: np.random.Generator | None = None,
-    mask: Any = None,
+    x: AnyTensor, p: float, *, training: bool = True, rng: np.random.Generator | None = None, mask: Any = None
 ) -> AnyTensor:
     """Zero each element with probability p and divide the rest by 1 − p; does nothing unless `training`.
 
@@ -129,11 +112,9 @@ def dropout(
         )
     if not training or p == 0:
         return x
-    if isinstance(x, Tensor):
-        return numpy_ops.dropout(x, p, rng=rng, mask=mask)
-    from .torch_ops import dropout
-
-    return dropout(x, p, mask=mask)
+    if mask is not None:
+        check_alike("dropout", "x", x, "mask", mask)
+    return backend(x).dropout(x, p, rng, mask)
 
 
 def attention(
@@ -155,7 +136,7 @@ def attention(
     which is what decoding with a cache needs. `mask`: boolean, True = may look, broadcastable to (B, H, Tq, Tk). A
     query that may look at no key gives zeros. `scale` is 1/√D by default. `impl`: "reference" (all scores at once),
     "sdpa" (PyTorch's), "triton" (our kernels), or "auto": the reference on NumPy, sdpa on PyTorch. One asked for by
-    name where it can't run raises.
+    name where it can't run raises. Dropout draws as `dropout` does.
     """
     if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
         raise ValueError(
@@ -172,28 +153,20 @@ def attention(
             f"attention: {q.shape[1]} query heads cannot share {k.shape[1]} key/value heads: the second must divide "
             "the first."
         )
-    if impl not in ("auto", "reference", "sdpa", "triton"):
-        raise ValueError(f"attention: impl must be 'auto', 'reference', 'sdpa' or 'triton', not {impl!r}.")
+    if impl not in ATTENTION:
+        raise ValueError(f"attention: impl must be one of {', '.join(ATTENTION)}, not {impl!r}.")
+    engine = backend(q)
     if mask is not None:
         shape, full = (1,) * (4 - mask.ndim) + tuple(mask.shape), (*q.shape[:3], k.shape[2])  # (1, ..., Tq, Tk)
         if len(shape) != 4 or any(n != 1 and n != m for n, m in zip(shape, full)):
-            raise ValueError(f"attention: mask {tuple(mask.shape)} does not broadcast to (B, H, Tq, Tk) = {full}.")
-        mask = mask.reshape(shape)
-    if isinstance(q, Tensor):
-        if impl in ("sdpa", "triton"):
-            raise ValueError(
-                f"attention: impl={impl!r} runs on PyTorch; this model runs on NumPy. Use impl='auto', or port the "
-                "model with minillm.port.to_torch(model)."
-            )
-        if mask is not None and mask.dtype != bool:
+            raise ValueError(f"attention: mask {tuple(mask.shape)} must broadcast to (B, H, Tq, Tk) = {full}.")
+        if mask.dtype != engine.BOOL:
             raise TypeError(
-                f"attention: mask is {mask.dtype}; it must be boolean, True = may look. (For a mask to be added, of 0 "
+                f"attention: mask must be boolean, True = may look, not {mask.dtype}. (For a mask to be added, of 0 "
                 "and -inf, pass mask == 0.)"
             )
-        return numpy_ops.attention(q, k, v, causal=causal, mask=mask, scale=scale, dropout_p=dropout_p, rng=rng)
-    from .torch_ops import attention
-
-    return attention(q, k, v, causal=causal, mask=mask, scale=scale, dropout_p=dropout_p, impl=impl)
+        mask = mask.reshape(shape)
+    return engine.attention(q, k, v, causal, mask, scale, dropout_p, rng, impl)
 
 
 def rope(x: AnyTensor, cos: Any, sin: Any) -> AnyTensor:
@@ -205,14 +178,10 @@ def rope(x: AnyTensor, cos: Any, sin: Any) -> AnyTensor:
         raise ValueError(f"rope: the last axis of x {tuple(x.shape)} must be even: features are rotated in pairs.")
     if tuple(cos.shape[-2:]) != (x.shape[-2], x.shape[-1] // 2):
         raise ValueError(
-            f"rope: x {tuple(x.shape)} = (B, H, T, D) needs cos and sin of shape (T, D/2) = "
-            f"{(x.shape[-2], x.shape[-1] // 2)}, not {tuple(cos.shape)}."
+            f"rope: cos and sin must be (T, D/2) = {(x.shape[-2], x.shape[-1] // 2)} for x {tuple(x.shape)} = "
+            f"(B, H, T, D), not {tuple(cos.shape)}."
         )
-    if isinstance(x, Tensor):
-        return numpy_ops.rope(x, cos, sin)
-    from .torch_ops import rope
-
-    return rope(x, cos, sin)
+    return backend(x).rope(x, cos, sin)
 
 
 def lstm_cell(
@@ -228,11 +197,8 @@ def lstm_cell(
 
     Gates in torch's order: input, forget, cell, output. Hochreiter & Schmidhuber 1997, Neural Computation 9(8).
     """
-    if isinstance(x, Tensor):
-        return numpy_ops.lstm_cell(x, h, c, w_ih, w_hh, b_ih, b_hh)
-    from .torch_ops import lstm_cell
-
-    return lstm_cell(x, h, c, w_ih, w_hh, b_ih, b_hh)
+    check_lstm("lstm_cell", x, h, c, w_ih, w_hh, b_ih, b_hh)
+    return backend(x).lstm_cell(x, h, c, w_ih, w_hh, b_ih, b_hh)
 
 
 def lstm(
@@ -251,32 +217,25 @@ def lstm(
         raise ValueError(
             f"lstm: x {tuple(x.shape)} must have 3 axes, (batch, time, features), and at least one time step."
         )
-    if (b_ih is None) != (b_hh is None):
-        raise ValueError("lstm: pass both biases, b_ih and b_hh, or neither.")
-    if isinstance(x, Tensor):
-        return numpy_ops.lstm(x, h, c, w_ih, w_hh, b_ih, b_hh)
-    from .torch_ops import lstm
-
-    return lstm(x, h, c, w_ih, w_hh, b_ih, b_hh)
+    check_lstm("lstm", x, h, c, w_ih, w_hh, b_ih, b_hh)
+    return backend(x).lstm(x, h, c, w_ih, w_hh, b_ih, b_hh)
 
 
 def cross_entropy(
-    logits: AnyTensor, targets: Any, *, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0
+    logits: AnyTensor,
+    targets: Any,
+    *,
+    ignore_index: int = IGNORE,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
 ) -> AnyTensor:
     """−ln softmax(logits)[target], in nats: logits (..., V), targets integers (...) -> a scalar.
 
     Rows whose target is `ignore_index` count for nothing. `reduction`: "mean" over the rows that count, or "sum".
     `label_smoothing` ε: the target becomes (1 − ε) one-hot + ε/V (Szegedy et al. 2015, arXiv 1512.00567, section 7).
     """
-    if isinstance(logits, Tensor):
-        return numpy_ops.cross_entropy(
-            logits, targets, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
-        )
-    from .torch_ops import cross_entropy
-
-    return cross_entropy(
-        logits, targets, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
-    )
+    check_loss("cross_entropy", logits, targets, reduction, label_smoothing)
+    return backend(logits).cross_entropy(logits, targets, ignore_index, reduction, label_smoothing)
 
 
 def linear_cross_entropy(
@@ -284,65 +243,93 @@ def linear_cross_entropy(
     weight: AnyTensor,
     targets: Any,
     *,
-    ignore_index: int = -100,
+    ignore_index: int = IGNORE,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> AnyTensor:
     """cross_entropy(linear(h, weight), targets) without ever holding all the logits: h (..., D), weight (V, D),
     targets (...)."""
-    if isinstance(h, Tensor):
-        return numpy_ops.linear_cross_entropy(
-            h, weight, targets, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
-        )
-    from .torch_ops import linear_cross_entropy
-
-    return linear_cross_entropy(
-        h, weight, targets, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
-    )
+    check_features("linear_cross_entropy", h, weight)
+    check_loss("linear_cross_entropy", h, targets, reduction, label_smoothing)
+    return backend(h).linear_cross_entropy(h, weight, targets, ignore_index, reduction, label_smoothing)
 
 
 def mse_loss(x: AnyTensor, target: AnyTensor, *, reduction: str = "mean") -> AnyTensor:
     """Mean (or sum) of (x − target)², both of one shape, both may want a gradient."""
-    if isinstance(x, Tensor):
-        return numpy_ops.mse_loss(
-            x, target if isinstance(target, Tensor) else x.operand(target, "mse_loss"), reduction=reduction
-        )
-    from .torch_ops import mse_loss
-
-    return mse_loss(x, target, reduction=reduction)
+    check_alike("mse_loss", "x", x, "target", target)
+    check_reduction("mse_loss", reduction)
+    return backend(x).mse_loss(x, target, reduction)
 
 
 def binary_cross_entropy_with_logits(x: AnyTensor, target: Any, *, reduction: str = "mean") -> AnyTensor:
     """−t ln σ(x) − (1 − t) ln(1 − σ(x)), mean or sum: for yes/no questions that do not exclude each other."""
-    if isinstance(x, Tensor):
-        return numpy_ops.binary_cross_entropy_with_logits(x, target, reduction=reduction)
-    from .torch_ops import binary_cross_entropy_with_logits
-
-    return binary_cross_entropy_with_logits(x, target, reduction=reduction)
+    check_alike("binary_cross_entropy_with_logits", "x", x, "target", target)
+    check_reduction("binary_cross_entropy_with_logits", reduction)
+    return backend(x).binary_cross_entropy_with_logits(x, target, reduction)
 
 
 def cat(tensors: Sequence[AnyTensor], dim: int = 0) -> AnyTensor:
     """Join along an existing axis."""
-    if isinstance(tensors[0], Tensor):
-        return numpy_ops.cat(tensors, dim)
-    from .torch_ops import cat
-
-    return cat(tensors, dim)
+    return backend(tensors[0]).cat(tensors, dim)
 
 
 def stack(tensors: Sequence[AnyTensor], dim: int = 0) -> AnyTensor:
     """Join along a new axis."""
-    if isinstance(tensors[0], Tensor):
-        return numpy_ops.stack(tensors, dim)
-    from .torch_ops import stack
-
-    return stack(tensors, dim)
+    return backend(tensors[0]).stack(tensors, dim)
 
 
 def where(condition: Any, a: AnyTensor, b: AnyTensor) -> AnyTensor:
     """a where `condition` (boolean) is True, else b; a and b are tensors that broadcast."""
-    if isinstance(a, Tensor):
-        return numpy_ops.where(condition, a, b)
-    from .torch_ops import where
+    return backend(a).where(condition, a, b)
 
-    return where(condition, a, b)
+
+# --- what several ops check -------------------------------------------------------------------------------------------
+
+
+def check_alike(op: str, a_name: str, a: AnyTensor, b_name: str, b: AnyTensor) -> None:
+    """Both must be of one shape: broadcasting would pair what does not belong together."""
+    if a.shape != shape_of(b):
+        raise ValueError(f"{op}: {a_name} {tuple(a.shape)} and {b_name} {shape_of(b)} must be of one shape.")
+
+
+def check_features(op: str, x: AnyTensor, weight: AnyTensor) -> None:
+    """The last axis of both must be the same features."""
+    if x.shape[-1] != weight.shape[-1]:
+        raise ValueError(
+            f"{op}: x {tuple(x.shape)} must end with the {weight.shape[-1]} features that weight "
+            f"{tuple(weight.shape)} takes."
+        )
+
+
+def check_reduction(op: str, reduction: str) -> None:
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"{op}: reduction must be 'mean' or 'sum', not {reduction!r}.")
+
+
+def check_loss(op: str, rows: AnyTensor, targets: Any, reduction: str, label_smoothing: float) -> None:
+    check_reduction(op, reduction)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"{op}: label_smoothing must be from 0 to 1, not {label_smoothing}.")
+    if shape_of(targets) != rows.shape[:-1]:
+        raise ValueError(
+            f"{op}: targets {shape_of(targets)} must be {tuple(rows.shape[:-1])}, one class id for each row of logits."
+        )
+
+
+def shape_of(x: Any) -> tuple[int, ...]:
+    """The shape of an array, or of numbers in lists."""
+    return tuple(x.shape) if hasattr(x, "shape") else np.shape(x)
+
+
+def check_lstm(
+    op: str, x: AnyTensor, h: AnyTensor, c: AnyTensor, w_ih: AnyTensor, w_hh: AnyTensor, b_ih: Any, b_hh: Any
+) -> None:
+    if (b_ih is None) != (b_hh is None):
+        raise ValueError(f"{op}: both biases must be given, b_ih and b_hh, or neither.")
+    given = [tuple(t.shape) for t in (x, h, c, w_ih, w_hh, b_ih, b_hh) if t is not None]
+    B, H = x.shape[0], w_hh.shape[-1]
+    if given != [given[0], (B, H), (B, H), (4 * H, x.shape[-1]), (4 * H, H), (4 * H,), (4 * H,)][: len(given)]:
+        raise ValueError(
+            f"{op}: the shapes of x, h, c, w_ih, w_hh, b_ih, b_hh must be (B, ..., in), (B, H), (B, H), (4H, in), "
+            f"(4H, H), (4H,), (4H,), not {', '.join(map(str, given))}."
+        )

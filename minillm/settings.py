@@ -1,4 +1,5 @@
-"""What is said once, for every room above this one: how to train, and on which engine.
+"""What is said once, for every room above this one: constants that several rooms share, how to train, and on which
+engine.
 
 Each class is a section of a config file, its fields the keys; the comment behind a field is what --help and the config
 file of a run say about it (see training/config_file.py). Nothing of this library is imported here.
@@ -8,6 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+IGNORE = -100  # a target that the loss leaves out (torch's ignore_index)
+ATTENTION = ("auto", "reference", "sdpa", "triton")  # how attention is computed: see ops.attention
+NEEDS_TORCH = ("sdpa", "triton")  # those of them that only PyTorch has
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,27 @@ result into the gradients of the parents. `backward()` walks those nodes from th
 each after everything that was computed from it (reverse topological order), and applies the chain rule.
 
 The method names and their meaning are PyTorch's, so that a model reads the same on both engines. What each computes,
-and its derivative, stands in tensor_methods.py; this file is the graph.
+and its derivative, stands in tensor_methods.py (arithmetic, products, sums, shapes) and tensor_functions.py (the rest);
+this file is the graph.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
+from . import tensor_functions as functions
 from . import tensor_methods as methods
+from .debug import Frozen, debugging
 from .tensor_methods import Array, Piece
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
-_grad_enabled = True  # switched off by no_grad()
-_debug = False  # switched on by debug_mode()
+grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=True)  # switched off by no_grad()
 
 
 class Node:
@@ -64,7 +67,7 @@ class Tensor:
         if array.dtype not in FLOATS:
             if array.dtype.kind not in "iubf" or (isinstance(data, np.ndarray) and array.dtype.kind == "f"):
                 raise TypeError(
-                    f"Tensor(data): dtype {array.dtype} is not float32 or float64. Convert it: data.astype(np.float32)."
+                    f"Tensor(data): the dtype must be float32 or float64, not {array.dtype}: data.astype(np.float32)."
                 )
             array = array.astype(np.float32)
         elif not isinstance(data, (np.ndarray, np.generic)):
@@ -85,7 +88,7 @@ class Tensor:
         if not isinstance(data, np.ndarray):
             data = np.asarray(data)  # NumPy turns results without axes into scalars
         for p in parents:
-            if p.data.dtype != data.dtype and backward is not methods.to_backward:
+            if p.data.dtype != data.dtype and backward is not functions.to_backward:
                 name = backward.__name__.removesuffix("_backward")
                 raise TypeError(
                     f"{name}: inputs {', '.join(f'{p.dtype}{p.shape}' for p in parents)} gave {data.dtype}. All must "
@@ -96,7 +99,7 @@ class Tensor:
         if records_graph(*parents):
             out.requires_grad = True
             out.node = Node(parents, backward, saved)
-            if _debug:
+            if debugging.get():
                 out.node.frozen = Frozen(saved)
         return out
 
@@ -120,7 +123,7 @@ class Tensor:
             grad = np.ones_like(self.data)
         elif grad.shape != self.shape or grad.dtype != self.dtype:
             raise ValueError(
-                f"backward(grad): grad is {grad.dtype}{grad.shape}, but the tensor is {self.dtype}{self.shape}."
+                f"backward(grad): grad {grad.dtype}{grad.shape} must be {self.dtype}{self.shape}, like the tensor."
             )
         if self.node is None:
             self.grad = grad.copy() if self.grad is None else self.grad + grad
@@ -201,14 +204,14 @@ class Tensor:
         if not isinstance(other, Tensor):
             array = np.asarray(other)
             if array.dtype.kind not in "fiub":
-                raise TypeError(f"{op}: {other!r} is neither a number nor an array of numbers nor a Tensor.")
+                raise TypeError(f"{op}: {other!r} must be a number, an array of numbers or a Tensor.")
             if array.ndim == 0 or array.dtype.kind != "f":
                 return Tensor(array.astype(self.dtype))
             other = Tensor(array)
         if other.dtype != self.dtype:
             raise TypeError(
-                f"{op}: a {self.dtype} tensor and {other.dtype} values. Convert one of them, with .to() or .astype(): "
-                "silent promotion would slow down everything after it."
+                f"{op}: both must be of one precision, not {self.dtype} and {other.dtype}. Convert one, with .to() or "
+                ".astype(): silent promotion would slow down everything after it."
             )
         return other
 
@@ -218,12 +221,12 @@ class Tensor:
         for a, b in zip(reversed(self.shape), reversed(other.shape)):
             if a != b and a != 1 and b != 1:
                 raise ValueError(
-                    f"{op}: shapes {self.shape} and {other.shape} do not broadcast: counted from the right, each pair "
+                    f"{op}: shapes {self.shape} and {other.shape} must broadcast: counted from the right, each pair "
                     f"of axes must be equal or contain a 1, and {a} meets {b}."
                 )
         return other
 
-    # --- what a tensor can do: each function stands in tensor_methods.py, its derivative below it --------------------
+    # --- what a tensor can do: each function stands in its file, its derivative below it -----------------------------
 
     __add__, __radd__ = methods.add, methods.radd
     __sub__, __rsub__ = methods.sub, methods.rsub
@@ -233,16 +236,17 @@ class Tensor:
     __pow__ = methods.pow
     __matmul__, __rmatmul__ = methods.matmul, methods.rmatmul
     __getitem__ = methods.getitem
-    exp = methods.exp
-    log = methods.log
-    tanh = methods.tanh
-    sigmoid = methods.sigmoid
-    sum = methods.sum
-    mean = methods.mean
-    max = methods.max
-    reshape = methods.reshape
-    transpose = methods.transpose
-    to = methods.to
+    sum, mean = methods.sum, methods.mean
+    reshape, expand = methods.reshape, methods.expand
+    transpose, permute = methods.transpose, methods.permute
+    exp, log, sqrt = functions.exp, functions.log, functions.sqrt
+    tanh, sigmoid = functions.tanh, functions.sigmoid
+    abs, clip = functions.abs, functions.clip
+    max, min, var = functions.max, functions.min, functions.var
+    to = functions.to
+    __eq__, __ne__ = functions.eq, functions.ne
+    __lt__, __le__, __gt__, __ge__ = functions.lt, functions.le, functions.gt, functions.ge
+    __hash__ = object.__hash__  # by identity, although == compares numbers: tensors may be keys, as in torch
 
 
 class Parameter(Tensor):
@@ -274,7 +278,7 @@ def add_gradient(total: Array | None, g: Array | Piece, tensor: Tensor, key: int
         return total
     if g.shape != tensor.shape or g.dtype != tensor.dtype:
         raise AssertionError(
-            f"a backward returned {g.dtype}{g.shape} as the gradient of a {tensor.dtype}{tensor.shape} tensor"
+            f"the gradient {g.dtype}{g.shape} that a backward returned must be {tensor.dtype}{tensor.shape}."
         )
     if total is None:
         return g if isinstance(g, np.ndarray) else np.asarray(g)
@@ -309,68 +313,16 @@ def topological_order(root: Node) -> list[Node]:
 
 def records_graph(*parents: Tensor) -> bool:
     """Whether the result of an operation on these tensors will have a Node, and so need saved arrays."""
-    return _grad_enabled and any(p.requires_grad for p in parents)
+    return grad_enabled.get() and any(p.requires_grad for p in parents)
 
 
 @contextmanager
 def no_grad() -> Iterator[None]:
-    """Inside, operations record no graph: less memory where no gradient is wanted, as in evaluation."""
-    global _grad_enabled
-    before, _grad_enabled = _grad_enabled, False
+    """Inside, operations record no graph: less memory where no gradient is wanted, as in evaluation. It holds for this
+    thread: another may train meanwhile (one that is handed a copy of this context inherits it)."""
+    before = grad_enabled.get()
+    grad_enabled.set(False)
     try:
         yield
     finally:
-        _grad_enabled = before
-
-
-@contextmanager
-def debug_mode() -> Iterator[None]:
-    """Inside, arrays that a backward pass will need are read-only until it has run: code that writes into one (an
-    in-place change between forward and backward, which would give wrong gradients in silence) raises at once."""
-    global _debug
-    before, _debug = _debug, True
-    try:
-        yield
-    finally:
-        _debug = before
-
-
-frozen_memory: dict[int, list[Array]] = {}  # id of an array that owns memory -> its arrays that Frozen made read-only
-frozen_by: dict[int, int] = {}  # the same id -> how many uses wait for backward
-
-
-class Frozen:
-    """Makes a node's saved arrays read-only, and what they are views of. They become writeable again when the last node
-    that needs this memory has been through backward, or was dropped."""
-
-    __slots__ = ("owners",)
-
-    def __init__(self, saved: tuple) -> None:
-        self.owners: list[int] = []
-        waiting: list[Any] = [saved]
-        while waiting:
-            item = waiting.pop()
-            if isinstance(item, (tuple, list)):
-                waiting.extend(item)
-            elif isinstance(item, np.ndarray):
-                self.add(item)
-
-    def add(self, array: Array) -> None:
-        views = [array]
-        while isinstance(views[-1].base, np.ndarray):
-            views.append(views[-1].base)
-        owner = id(views[-1])
-        self.owners.append(owner)
-        frozen_by[owner] = frozen_by.get(owner, 0) + 1
-        for view in reversed(views):  # the owner first: later it is released first, as NumPy demands
-            if view.flags.writeable:
-                view.flags.writeable = False
-                frozen_memory.setdefault(owner, []).append(view)
-
-    def __del__(self) -> None:
-        for owner in self.owners:
-            frozen_by[owner] -= 1
-            if not frozen_by[owner]:
-                del frozen_by[owner]
-                for view in frozen_memory.pop(owner, []):
-                    view.flags.writeable = True
+        grad_enabled.set(before)

@@ -26,13 +26,6 @@ class Piece(NamedTuple):
     grad: Array
 
 
-class MaxResult(NamedTuple):
-    """What `x.max(dim)` returns, as in torch: the largest values and where they stood."""
-
-    values: Tensor
-    indices: Array
-
-
 def unbroadcast(grad: Array, shape: tuple[int, ...]) -> Array:
     """Undo broadcasting: an element that was used many times receives the sum of its copies' gradients."""
     if grad.shape == shape:
@@ -138,71 +131,6 @@ def power(x: Array, exponent: float) -> Array:
     return x**exponent
 
 
-# --- functions of one number ----------------------------------------------------------------------------------------
-
-
-def exp(self: Tensor) -> Tensor:
-    y = np.exp(self.data)
-    return self.from_op(y, (self,), exp_backward, (y,))
-
-
-def exp_backward(grad: Array, needs: tuple, y: Array) -> tuple:
-    """y = eˣ: dL/dx = dL/dy · y."""
-    return (grad * y,)
-
-
-def log(self: Tensor) -> Tensor:
-    return self.from_op(np.log(self.data), (self,), log_backward, (self.data,))
-
-
-def log_backward(grad: Array, needs: tuple, x: Array) -> tuple:
-    """y = ln x: dL/dx = dL/dy / x."""
-    return (grad / x,)
-
-
-def tanh(self: Tensor) -> Tensor:
-    y = np.tanh(self.data)
-    return self.from_op(y, (self,), tanh_backward, (y,))
-
-
-def tanh_backward(grad: Array, needs: tuple, y: Array) -> tuple:
-    """y = tanh x: dL/dx = dL/dy · (1 − y²)."""
-    return (grad * (1 - y * y),)
-
-
-def sigmoid(self: Tensor) -> Tensor:
-    y = logistic(self.data)
-    return self.from_op(y, (self,), sigmoid_backward, (y,))
-
-
-def sigmoid_backward(grad: Array, needs: tuple, y: Array) -> tuple:
-    """y = σ(x): dL/dx = dL/dy · y(1 − y)."""
-    return (grad * (y * (1 - y)),)
-
-
-def logistic(x: Array) -> Array:
-    """σ(x) = 1/(1 + e⁻ˣ). Where e⁻ˣ overflows to ∞, 1/∞ = 0 is right. (1 + tanh(x/2))/2 cannot overflow, but loses
-    every digit of a small σ(x) ≈ eˣ, so that ln σ(x) would be −∞ from x = −17 on in float32."""
-    y = np.asarray(-x)
-    with np.errstate(over="ignore"):
-        np.exp(y, out=y)
-    y += 1
-    return np.divide(1, y, out=y)
-
-
-def to(self: Tensor, dtype: Any) -> Tensor:
-    """Convert to float32 or float64; the gradient is converted back."""
-    dtype = np.dtype(dtype)
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"to: a tensor is float32 or float64, not {dtype}.")
-    return self.from_op(self.data.astype(dtype), (self,), to_backward, (self.dtype,))
-
-
-def to_backward(grad: Array, needs: tuple, dtype: np.dtype) -> tuple:
-    """A conversion passes its gradient on, in the precision that it came from."""
-    return (grad.astype(dtype),)
-
-
 # --- matrix product -------------------------------------------------------------------------------------------------
 
 
@@ -233,7 +161,7 @@ def matmul_backward(grad: Array, needs: tuple, a: Array, b: Array) -> tuple:
     return da, db
 
 
-# --- reductions -----------------------------------------------------------------------------------------------------
+# --- sums -----------------------------------------------------------------------------------------------------------
 
 
 def sum(self: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
@@ -254,32 +182,6 @@ def mean(self: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool =
     return total * (total.data.size / self.data.size)
 
 
-def max(self: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The largest element as a scalar tensor or, with `dim`, a pair (values, indices), as in torch."""
-    if dim is None:
-        y = np.asarray(self.data.max())
-        return self.from_op(y, (self,), max_backward, (self.data, y))
-    indices = np.expand_dims(self.data.argmax(axis=dim), dim)
-    values = np.take_along_axis(self.data, indices, axis=dim)
-    if not keepdim:
-        values = values.squeeze(dim)
-    out = self.from_op(values, (self,), max_dim_backward, (self.shape, indices, dim))
-    return MaxResult(out, indices if keepdim else indices.squeeze(dim))
-
-
-def max_backward(grad: Array, needs: tuple, x: Array, y: Array) -> tuple:
-    """y = max x: the gradient goes to the largest element, in equal parts if several share the place."""
-    winners = x == y
-    return (winners * (grad / np.asarray(winners.sum(), dtype=grad.dtype)),)
-
-
-def max_dim_backward(grad: Array, needs: tuple, shape: tuple, indices: Array, dim: int) -> tuple:
-    """y = max over one axis: the gradient goes to the element at `indices`."""
-    dx = np.zeros(shape, dtype=grad.dtype)
-    np.put_along_axis(dx, indices, grad.reshape(indices.shape), axis=dim)
-    return (dx,)
-
-
 # --- shape ----------------------------------------------------------------------------------------------------------
 
 
@@ -293,6 +195,21 @@ def reshape_backward(grad: Array, needs: tuple, shape: tuple) -> tuple:
     return (grad.reshape(shape),)
 
 
+def expand(self: Tensor, *shape: Any) -> Tensor:
+    """Axes of length 1 repeated, and new axes in front, up to `shape`, without a copy; −1 leaves an axis as it is."""
+    new = tuple(shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape)  # (2, 3) or 2, 3
+    old = (None,) * (len(new) - self.ndim) + self.shape
+    new = tuple(a if b == -1 and a is not None else b for a, b in zip(old, new))
+    if len(old) != len(new) or any(b < 0 or (a is not None and a not in (1, b)) for a, b in zip(old, new)):
+        raise ValueError(f"expand: {self.shape} must fit {new}: counted from the right, each axis must be equal or 1.")
+    return self.from_op(np.broadcast_to(self.data, new), (self,), expand_backward, (self.shape,))
+
+
+def expand_backward(grad: Array, needs: tuple, shape: tuple) -> tuple:
+    """An element that was repeated receives the sum of its copies' gradients."""
+    return (unbroadcast(grad, shape),)
+
+
 def transpose(self: Tensor, dim0: int, dim1: int) -> Tensor:
     return self.from_op(self.data.swapaxes(dim0, dim1), (self,), transpose_backward, (dim0, dim1))
 
@@ -300,6 +217,19 @@ def transpose(self: Tensor, dim0: int, dim1: int) -> Tensor:
 def transpose_backward(grad: Array, needs: tuple, dim0: int, dim1: int) -> tuple:
     """Axes swapped: swap them back."""
     return (grad.swapaxes(dim0, dim1),)
+
+
+def permute(self: Tensor, *dims: Any) -> Tensor:
+    """All axes in a new order: axis i of the result is axis dims[i] of self."""
+    order = tuple(dims[0] if len(dims) == 1 and isinstance(dims[0], Sequence) else dims)  # (2, 0, 1) or 2, 0, 1
+    if sorted(dim + self.ndim if dim < 0 else dim for dim in order) != list(range(self.ndim)):
+        raise ValueError(f"permute: dims {order} must name each of the {self.ndim} axes of {self.shape} once.")
+    return self.from_op(self.data.transpose(order), (self,), permute_backward, (order,))
+
+
+def permute_backward(grad: Array, needs: tuple, order: tuple[int, ...]) -> tuple:
+    """The axes go back to where they were: argsort inverts a permutation."""
+    return (grad.transpose(np.argsort([dim % grad.ndim for dim in order])),)
 
 
 def getitem(self: Tensor, index: Any) -> Tensor:

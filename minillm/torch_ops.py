@@ -2,7 +2,7 @@
 
 Everything here can be traced by torch.compile without a graph break. Under autocast, matrix products run in the low
 precision and norms and losses in float32; attention casts its inputs to one dtype, since a norm on q and k makes them
-float32 while v is still bfloat16.
+float32 while v is still bfloat16. Generators (`rng`) are NumPy's: torch draws from its own.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+BOOL = torch.bool  # the type of a mask
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
@@ -26,8 +27,12 @@ def embedding(ids: Tensor, weight: Tensor) -> Tensor:
     return F.embedding(ids, weight)
 
 
-def gelu(x: Tensor, approximate: str = "none") -> Tensor:
+def gelu(x: Tensor, approximate: str) -> Tensor:
     return F.gelu(x, approximate=approximate)
+
+
+def relu(x: Tensor) -> Tensor:
+    return F.relu(x)
 
 
 def silu(x: Tensor) -> Tensor:
@@ -38,23 +43,23 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
-def softmax(x: Tensor, dim: int = -1) -> Tensor:
+def softmax(x: Tensor, dim: int) -> Tensor:
     return F.softmax(x, dim)
 
 
-def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
+def log_softmax(x: Tensor, dim: int) -> Tensor:
     return F.log_softmax(x, dim)
 
 
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
     return F.layer_norm(x, weight.shape, weight, bias, eps)
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return F.rms_norm(x.to(weight.dtype), weight.shape, weight, eps)  # bfloat16 under autocast, from a linear layer
 
 
-def dropout(x: Tensor, p: float, *, mask: Tensor | None = None) -> Tensor:
+def dropout(x: Tensor, p: float, rng: Any, mask: Tensor | None) -> Tensor:
     if mask is None:
         return F.dropout(x, p)
     return x * (mask.to(x.dtype) * (1 / (1 - p)))
@@ -92,11 +97,11 @@ def lstm_layer(x: Tensor, h: Tensor, c: Tensor, weights: list[Tensor]) -> tuple[
     return out, h[0], c[0]
 
 
-def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+def cat(tensors: Sequence[Tensor], dim: int) -> Tensor:
     return torch.cat(list(tensors), dim)
 
 
-def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+def stack(tensors: Sequence[Tensor], dim: int) -> Tensor:
     return torch.stack(list(tensors), dim)
 
 
@@ -111,12 +116,12 @@ def attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    *,
-    causal: bool = False,
-    mask: Tensor | None = None,
-    scale: float | None = None,
-    dropout_p: float = 0.0,
-    impl: str = "auto",
+    causal: bool,
+    mask: Tensor | None,
+    scale: float | None,
+    dropout_p: float,
+    rng: Any,
+    impl: str,
 ) -> Tensor:
     """impl "auto" is PyTorch's scaled_dot_product_attention, which runs on every device and chooses a kernel by itself.
     Ours is taken by name, "triton": which is faster depends on the card (tests/bench/attention.py compares them)."""
@@ -182,10 +187,7 @@ def triton_attention(
 # --- losses -----------------------------------------------------------------------------------------------------------
 
 
-def cross_entropy(
-    logits: Tensor, targets: Tensor, *, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0
-) -> Tensor:
-    check_reduction(reduction)
+def cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int, reduction: str, label_smoothing: float) -> Tensor:
     logits = logits.reshape(-1, logits.shape[-1])
     if logits.dtype in LOW_PRECISION:
         logits = logits.float()
@@ -195,15 +197,9 @@ def cross_entropy(
 
 
 def linear_cross_entropy(
-    h: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    *,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
+    h: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, reduction: str, label_smoothing: float
 ) -> Tensor:
-    """In chunks, as numpy_ops/losses.py does it; the softmax is a Triton kernel on a GPU that has Triton."""
+    """In chunks, as numpy_ops/cross_entropy.py does it; the softmax is a Triton kernel on a GPU that has Triton."""
     from .kernels.cross_entropy import linear_cross_entropy
 
     h, targets = h.reshape(-1, h.shape[-1]), targets.reshape(-1)
@@ -212,21 +208,12 @@ def linear_cross_entropy(
     )
 
 
-def mse_loss(x: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
-    check_reduction(reduction)
-    if x.shape != target.shape:
-        raise ValueError(f"mse_loss: prediction {tuple(x.shape)} and target {tuple(target.shape)} must have one shape.")
+def mse_loss(x: Tensor, target: Tensor, reduction: str) -> Tensor:
     return F.mse_loss(x, target, reduction=reduction)
 
 
-def binary_cross_entropy_with_logits(x: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
-    check_reduction(reduction)
+def binary_cross_entropy_with_logits(x: Tensor, target: Tensor, reduction: str) -> Tensor:
     return F.binary_cross_entropy_with_logits(x, target.to(x.dtype), reduction=reduction)
-
-
-def check_reduction(reduction: str) -> None:
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"reduction must be 'mean' or 'sum', not {reduction!r}.")
 
 
 # --- generation -------------------------------------------------------------------------------------------------------

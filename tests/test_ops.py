@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ops_samples import ENTRIES, METHODS, NOT_DIFFERENTIABLE, OPS, PRIMITIVES, Call
 
 from minillm import numpy_ops, ops
+from minillm.debug import debug_mode
 from minillm.tensor import Node, Tensor, no_grad
 
 every_entry = pytest.mark.parametrize("name", sorted(ENTRIES))
@@ -233,6 +234,27 @@ def test_the_graph_is_freed(name, data):
             assert [ref() for ref in tracked if ref() is not None] == [], "backward() left something behind"
     finally:
         gc.enable()
+
+
+@every_entry
+@settings(max_examples=5)
+@given(data=st.data())
+def test_debug_mode_protects_everything_that_backward_needs(name, data):
+    """Nothing that a node saves is still to be written, and nothing is left read-only when backward has run."""
+    entry = ENTRIES[name]
+    call = data.draw(entry.calls)
+    tensors = [Tensor(array, requires_grad=True) for array in call.inputs]
+    with debug_mode():
+        outs = outputs(entry.ours(*tensors, **call.options))
+        nodes = [node for out in outs for node in graph(out)]
+        saved = [array for array in arrays_in([node.saved for node in nodes]) if array.base is None]
+        assert not any(array.flags.writeable for array in saved)
+        for i, (out, grad) in enumerate(zip(outs, random_like(outs))):
+            out.backward(grad, retain_graph=i < len(outs) - 1)
+        outs.clear()
+        nodes.clear()
+    del out
+    assert all(array.flags.writeable for array in saved)
 
 
 @every_entry

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextvars
 import gc
+import sys
+import threading
 import tracemalloc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 import twins
 
-from minillm import ops
+from minillm import debug, ops
+from minillm.debug import debug_mode
+from minillm.generate import generate
+from minillm.models import GPT, GPTConfig
 from minillm.numpy_ops import lstm_cell
-from minillm.tensor import Parameter, Tensor, debug_mode, no_grad, topological_order
+from minillm.optim import AdamW
+from minillm.tensor import Parameter, Tensor, no_grad, records_graph, topological_order
 from minillm.tensor_methods import unbroadcast
 
 
@@ -368,6 +377,60 @@ def test_debug_mode_freezes_nothing_without_a_graph():
         y.data -= 0.1
 
 
+def test_debug_mode_guards_the_gradient_that_a_fused_loss_has_computed_already():
+    h, weight = leaf(2, 4), leaf(3, 4, seed=1)
+    with debug_mode():
+        loss = ops.linear_cross_entropy(h, weight, np.array([1, 2]))
+        for array in loss.node.saved[:2]:
+            with pytest.raises(ValueError, match="read-only"):
+                array[...] = 0
+
+
+def test_debug_mode_counts_right_when_threads_freeze_the_same_memory():
+    """Four threads use one weight. It is read-only while any of them needs it, and writeable after the last."""
+    w = leaf(64)
+    start = threading.Barrier(4)
+
+    def use():
+        start.wait()
+        with debug_mode():
+            for _ in range(300):
+                losses = [(w * w).sum(), (w.reshape(8, 8) * 2.0).exp().sum()]
+                assert not w.data.flags.writeable
+                losses.pop().backward()
+                assert not w.data.flags.writeable
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for task in [pool.submit(use) for _ in range(4)]:
+                task.result()
+    finally:
+        sys.setswitchinterval(interval)
+    w.data -= 0.1
+    assert id(w.data) not in debug.uses and id(w.data) not in debug.frozen and not debug.changes
+
+
+def test_debug_mode_stands_a_graph_that_is_dropped_while_another_is_frozen(monkeypatch):
+    """As the garbage collector may do, in the middle of the bookkeeping."""
+    x = leaf(3)
+    with debug_mode():
+        dropped = [x * x]
+        freeze = debug.freeze
+
+        def drop_and_freeze(chain):
+            dropped.clear()
+            freeze(chain)
+
+        monkeypatch.setattr(debug, "freeze", drop_and_freeze)
+        kept = x * x
+        with pytest.raises(ValueError, match="read-only"):
+            x.data -= 0.1
+        del kept
+    x.data -= 0.1
+
+
 # --- 5. NEP 50: NumPy promotes float32 by np.float64 and integer arrays ---------------------------------------------
 
 SCALARS = {
@@ -655,6 +718,73 @@ def test_no_grad_ends_after_an_exception():
     kept = x * x
     x.data += 1  # debug mode is off again
     assert kept.node.saved is not None
+
+
+def test_no_grad_is_for_its_own_thread():
+    """One thread evaluates while another trains: the other's graphs are whole, whoever enters and leaves when."""
+    x = leaf(3)
+    inside, trained = threading.Event(), threading.Event()
+
+    def evaluate():
+        with no_grad():
+            inside.set()
+            trained.wait(10)
+            return (x * x).node
+
+    with ThreadPoolExecutor(1) as pool:
+        with no_grad():
+            task = pool.submit(evaluate)
+            inside.wait(10)
+        (x * x).sum().backward()  # left before the other, which is still inside
+        trained.set()
+        assert task.result() is None
+    np.testing.assert_allclose(x.grad, 2 * x.data)
+    assert records_graph(x)
+
+
+def test_debug_mode_is_for_its_own_thread():
+    x = leaf(3)
+    with ThreadPoolExecutor(1) as pool, debug_mode():
+        other = pool.submit(lambda: x * x).result()
+        x.data -= 0.1
+        assert other.node.frozen is None
+        inherited = pool.submit(contextvars.copy_context().run, lambda: x * x).result()
+        with pytest.raises(ValueError, match="read-only"):
+            x.data -= 0.1
+        assert inherited.node.frozen is not None
+
+
+def tiny_gpt(seed):
+    config = GPTConfig(vocab_size=17, context=8, n_layers=1, n_heads=2, d_model=8, dropout=0.1)
+    return GPT(config, np.random.default_rng(seed))
+
+
+def train_a_little(seed):
+    model, rng = tiny_gpt(seed), np.random.default_rng(seed)
+    optimizer = AdamW(list(model.parameters()), lr=1e-2)
+    losses = []
+    for _ in range(30):
+        model.zero_grad()
+        ids = rng.integers(0, 17, (4, 9))
+        loss = model(ids[:, :-1], targets=ids[:, 1:])
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_two_trainings_and_a_generation_at_once_give_the_same_as_alone():
+    writer = tiny_gpt(9)
+    write = partial(generate, writer, [[1, 2]], max_new_tokens=40, seed=3)
+    work = [partial(train_a_little, 0), partial(train_a_little, 1), write]
+    alone = [task() for task in work]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            assert [task.result() for task in [pool.submit(task) for task in work]] == alone
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_detach_cuts_the_graph_and_shares_the_array():

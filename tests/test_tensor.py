@@ -5,6 +5,8 @@ Values and gradients of every method are checked in test_ops.py, the engine's pi
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 import pytest
 
@@ -146,10 +148,98 @@ def test_the_mean_of_large_float32_arrays():
     assert Tensor(np.ones((1 << 12, 1 << 13), np.float32)).mean().item() == 1.0
 
 
+def test_min_as_in_torch():
+    torch = pytest.importorskip("torch")
+    array = np.random.default_rng(0).integers(0, 3, (4, 5, 3)).astype(np.float64)  # many ties
+    for dim in (None, 0, -1):
+        ours, theirs = Tensor(array, requires_grad=True), torch.tensor(array, requires_grad=True)
+        ours_min, theirs_min = (ours.min(), theirs.min()) if dim is None else (ours.min(dim)[0], theirs.min(dim)[0])
+        ours_min.sum().backward()
+        theirs_min.sum().backward()
+        np.testing.assert_array_equal(ours_min.data, theirs_min.detach().numpy())
+        np.testing.assert_allclose(ours.grad, theirs.grad.numpy())
+        if dim is not None:
+            np.testing.assert_array_equal(ours.min(dim).indices, theirs.min(dim).indices.numpy())
+
+
+def test_the_corners_of_abs_clip_and_relu_as_in_torch():
+    torch = pytest.importorskip("torch")
+    from minillm import ops
+
+    array = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+    for function in (lambda x: x.abs(), lambda x: x.clip(-0.5, 0.5), lambda x: x.clip(0.5, -0.5), ops.relu):
+        ours, theirs = Tensor(array, requires_grad=True), torch.tensor(array, requires_grad=True)
+        function(ours).sum().backward()
+        function(theirs).sum().backward()
+        np.testing.assert_array_equal(function(ours).data, function(theirs).detach().numpy())
+        np.testing.assert_array_equal(ours.grad, theirs.grad.numpy())
+
+
+def test_the_variance_keeps_its_digits_far_from_zero():
+    x = np.random.default_rng(0).standard_normal(1000)
+    assert Tensor((x + 4096).astype(np.float32)).var().item() == pytest.approx(x.var(ddof=1), rel=1e-3)
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(Tensor([3.0]).var().item())
+
+
+# --- comparisons ----------------------------------------------------------------------------------------------------
+
+
+COMPARISONS = [operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge]
+
+
+@pytest.mark.parametrize("compare", COMPARISONS)
+def test_comparisons_as_in_torch(compare):
+    torch = pytest.importorskip("torch")
+    a, b = np.array([[0.0, 1.0, 2.0], [np.nan, -1.0, 0.5]]), np.array([0.0, 2.0, np.inf])
+    found = compare(Tensor(a, requires_grad=True), Tensor(b))
+    expected = compare(torch.tensor(a), torch.tensor(b)).numpy()
+    assert isinstance(found, np.ndarray) and found.dtype == bool
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(compare(Tensor(a), b), expected)
+    np.testing.assert_array_equal(compare(a, Tensor(b)), expected)
+    for number in (1, 0.5, np.float64(1), True):
+        np.testing.assert_array_equal(compare(Tensor(a), number), compare(torch.tensor(a), number).numpy())
+        np.testing.assert_array_equal(compare(number, Tensor(a)), compare(number, torch.tensor(a)).numpy())
+
+
+def test_a_comparison_is_a_mask_for_where_and_for_products():
+    from minillm import ops
+
+    x = Tensor(np.array([-1.0, 2.0, 3.0]), requires_grad=True)
+    (ops.where(x > 0, x * 2.0, x * 0.5) + x * (x >= 3)).sum().backward()
+    np.testing.assert_array_equal(x.grad, [0.5, 2.0, 3.0])
+
+
+def test_equality_compares_numbers_and_the_hash_identity():
+    """As in torch: tensors may be keys of a dict and members of a set, and == with what has no numbers is False."""
+    x, y = zeros(2), zeros(2)
+    assert (x == y).all() and hash(x) != hash(y) and len({x, y, x}) == 2 and {x: 1}[x] == 1
+    assert (x == None) is False and (x != "word") is True  # noqa: E711
+    assert x in [x, y] and y not in {x}  # a list looks for identity first, a set by the hash
+    with pytest.raises(TypeError, match="<"):
+        x < None  # noqa: B015
+    with pytest.raises(ValueError, match=r"eq: .*\(2,\).*\(3,\)"):
+        x == zeros(3)  # noqa: B015
+    with pytest.raises(TypeError, match=r"lt: .*float64.*float32"):
+        x < zeros(2, dtype=np.float32)  # noqa: B015
+
+
+# --- shapes ---------------------------------------------------------------------------------------------------------
+
+
 def test_reshape_takes_a_shape_in_both_spellings():
     x = zeros(2, 6)
     assert x.reshape(3, -1).shape == x.reshape((3, -1)).shape == x.reshape([3, 4]).shape == (3, 4)
     assert zeros(1).reshape(()).shape == zeros(1, 1).reshape([]).shape == ()
+
+
+def test_expand_and_permute_take_both_spellings_and_share_memory():
+    x = zeros(2, 1, 3)
+    assert x.expand(4, 2, 5, -1).shape == x.expand((4, 2, 5, 3)).shape == (4, 2, 5, 3)
+    assert x.permute(2, 0, -2).shape == x.permute((2, 0, 1)).shape == (3, 2, 1)
+    assert np.shares_memory(x.expand(2, 5, 3).data, x.data) and np.shares_memory(x.permute(1, 0, 2).data, x.data)
+    assert zeros(3).expand(0, 3).shape == (0, 3) and zeros().permute().shape == ()
 
 
 def test_a_gradient_can_be_given_to_backward():
@@ -173,6 +263,11 @@ def test_a_gradient_can_be_given_to_backward():
         (lambda: zeros(3) @ zeros(3, 2), ["matmul", "(3,)", "(3, 2)"]),
         (lambda: zeros(2, 2, 3) @ zeros(3, 3, 4), ["matmul", "(2, 2, 3)", "(3, 3, 4)"]),
         (lambda: zeros(2, 3).reshape(4, 2), ["6", "(4,2)"]),
+        (lambda: zeros(2, 3).expand(2, 4), ["expand", "(2, 3)", "(2, 4)"]),
+        (lambda: zeros(2, 3).expand(3), ["expand", "(2, 3)", "(3,)"]),
+        (lambda: zeros(3).expand(-1, 3), ["expand", "(3,)", "(-1, 3)"]),
+        (lambda: zeros(2, 3).permute(0, 0), ["permute", "(2, 3)", "(0, 0)"]),
+        (lambda: zeros(2, 3).permute(1, 2), ["permute", "(2, 3)", "(1, 2)"]),
     ],
 )
 def test_shapes_that_do_not_fit_are_named(call, names):

@@ -141,17 +141,55 @@ def test_linear_cross_entropy_under_autocast():
         assert (a - b).norm() < 0.02 * b.norm()
 
 
-@pytest.mark.parametrize(
-    ("call", "match"),
-    [
-        (lambda x: ops.mse_loss(x, x[:1]), "must have one shape"),
-        (lambda x: ops.mse_loss(x, x, reduction="none"), "reduction must be"),
-        (lambda x: ops.cross_entropy(x, torch.zeros(3, dtype=torch.long), reduction="none"), "reduction must be"),
-    ],
-)
-def test_mistakes_raise(call, match):
-    with pytest.raises(ValueError, match=match):
-        call(torch.zeros(3, 4))
+def ids(array):
+    return np.zeros(np.shape(array), dtype=np.int64)
+
+
+MISTAKES = {
+    "linear's features": lambda x, c: ops.linear(x, x[:, 1:]),
+    "linear's bias": lambda x, c: ops.linear(x, x, x[0]),
+    "gelu's form": lambda x, c: ops.gelu(x, "erf"),
+    "swiglu's shapes": lambda x, c: ops.swiglu(x, x[:1]),
+    "layer_norm's weight": lambda x, c: ops.layer_norm(x, x[0, 1:]),
+    "layer_norm's bias": lambda x, c: ops.layer_norm(x, x[0], x[0, 1:]),
+    "rms_norm's weight": lambda x, c: ops.rms_norm(x, x[0, 1:]),
+    "dropout's share": lambda x, c: ops.dropout(x, 1.0),
+    "dropout's mask": lambda x, c: ops.dropout(x, 0.5, mask=c(np.ones(4, dtype=bool))),
+    "attention's axes": lambda x, c: ops.attention(x, x, x),
+    "attention's impl": lambda x, c: ops.attention(*[x[None, None]] * 3, impl="fast"),
+    "attention's mask": lambda x, c: ops.attention(*[x[None, None]] * 3, mask=c(np.ones((2, 3)) > 0)),
+    "rope's angles": lambda x, c: ops.rope(x[None, None], x, x),
+    "lstm_cell's state": lambda x, c: ops.lstm_cell(x, x, x[:1], x, x),
+    "lstm's axes": lambda x, c: ops.lstm(x, x, x, x, x),
+    "lstm's weights": lambda x, c: ops.lstm(x[:, None], x, x, x, x),
+    "lstm's biases": lambda x, c: ops.lstm(x[:, None], x, x, x, x, x[0]),
+    "cross_entropy's reduction": lambda x, c: ops.cross_entropy(x, c(ids(range(3))), reduction="none"),
+    "cross_entropy's targets": lambda x, c: ops.cross_entropy(x, c(ids(range(4)))),
+    "cross_entropy's smoothing": lambda x, c: ops.cross_entropy(x, c(ids(range(3))), label_smoothing=1.5),
+    "linear_cross_entropy's features": lambda x, c: ops.linear_cross_entropy(x, x[:, 1:], c(ids(range(3)))),
+    "linear_cross_entropy's targets": lambda x, c: ops.linear_cross_entropy(x, x, c(ids(range(4)))),
+    "mse_loss's shapes": lambda x, c: ops.mse_loss(x, x[:1]),
+    "mse_loss's reduction": lambda x, c: ops.mse_loss(x, x, reduction="none"),
+    "binary_cross_entropy's shapes": lambda x, c: ops.binary_cross_entropy_with_logits(x, c(np.zeros((1, 4)))),
+    "binary_cross_entropy's reduction": lambda x, c: ops.binary_cross_entropy_with_logits(x, x, reduction="none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", sorted(MISTAKES))
+def test_both_engines_say_the_same_of_a_mistake(mistake):
+    said = []
+    for tensor, constant in ((Tensor, np.asarray), (torch.tensor, torch.tensor)):
+        with pytest.raises(ValueError, match=f"^{mistake.split(chr(39))[0]}.*must ") as error:
+            MISTAKES[mistake](tensor(np.zeros((3, 4))), constant)
+        said.append(str(error.value))
+    assert said[0] == said[1]
+
+
+def test_both_engines_refuse_a_mask_that_is_not_boolean():
+    for tensor, constant in ((Tensor, np.asarray), (torch.tensor, torch.tensor)):
+        x = tensor(np.zeros((1, 1, 3, 4)))
+        with pytest.raises(TypeError, match="attention: mask must be boolean"):
+            ops.attention(x, x, x, mask=constant(np.zeros((3, 3))))
 
 
 @every_op

@@ -234,7 +234,7 @@ def activations_per_token(config: ModelConfig) -> int:
     if isinstance(config, BertConfig):
         return L * (8 * D + 2 * config.d_ff) + D
     if isinstance(config, EncoderDecoderConfig):
-        relu = config.d_ff + config.d_ff // 4  # its output, and one byte per value for where it let something through
+        relu = config.d_ff  # its output, which also tells where it let something through
         return L * (8 * D + relu + 14 * D + relu) + 3 * D  # encoder and decoder
     H = config.hidden_features
     return D + L * 7 * H + (L - 1) * H  # each layer's input, and of each step four gates, c, tanh c and h

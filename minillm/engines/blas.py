@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,18 +25,30 @@ def blas_threads() -> int | None:
 
 @contextmanager
 def limit_blas_threads(n: int) -> Iterator[None]:
-    """Inside, products of the whole process use at most `n` threads, where the BLAS library is OpenBLAS."""
+    """Inside, products of the whole process use at most `n` threads, where the BLAS library is OpenBLAS. Where limits
+    overlap, in one thread or in several, the lowest of those in force counts."""
     functions = _openblas()
     if functions is None:
         yield
         return
     get, set_to = functions
-    before = get()
-    set_to(min(n, before))
+    with lock:
+        if not limits:
+            limits.append(get())
+        limits.append(n)
+        set_to(min(limits))
     try:
         yield
     finally:
-        set_to(before)
+        with lock:
+            limits.remove(n)
+            set_to(min(limits))
+            if len(limits) == 1:
+                limits.clear()
+
+
+lock = threading.Lock()
+limits: list[int] = []  # the number before there was a limit, and the limits in force; empty when there are none
 
 
 @functools.cache

@@ -42,7 +42,7 @@ class Replicas:
         shares = zip(*(np.array_split(array, len(self.models)) for array in batch))
         with limit_blas_threads(1):
             tasks = [
-                # The context carries NumPy's settings for warnings over to the thread.
+                # The context carries no_grad, debug mode and NumPy's settings for warnings over to the thread.
                 self.pool.submit(contextvars.copy_context().run, function, model, rows, *arguments)
                 for model, rows in zip(self.models, shares)
                 if len(rows[0])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..models import BertConfig, LSTMConfig, ModelConfig, config_from_dict, with_attention
-from ..models.checks import ATTENTION
+from ..settings import ATTENTION
 from ..tokenizers.files import read_json
 from . import configs
 from .dtypes import dtype_name

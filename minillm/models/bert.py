@@ -17,10 +17,10 @@ import numpy as np
 
 from .. import nn, ops
 from ..ops import AnyTensor
+from ..settings import ATTENTION, IGNORE
 from ..tensor import Parameter
 from .attention import MultiHeadAttention
 from .checks import (
-    ATTENTION,
     check_choice,
     check_dropout,
     check_heads,
@@ -32,7 +32,6 @@ from .checks import (
 from .classifier import PROBLEM_TYPES, classification_loss
 
 HEADS = ("none", "mlm", "classification")
-IGNORE = -100  # the target of a token that was not hidden
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-ATTENTION = ("auto", "reference", "sdpa", "triton")
-
 
 def check_whole(config: Any, *names: str, optional: tuple[str, ...] = ()) -> None:
     """These settings must be whole numbers, at least 1; those in `optional` may be None instead."""

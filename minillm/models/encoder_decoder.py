@@ -18,9 +18,9 @@ import numpy as np
 
 from .. import nn, ops
 from ..ops import AnyTensor
+from ..settings import ATTENTION
 from .attention import MultiHeadAttention
 from .checks import (
-    ATTENTION,
     check_choice,
     check_dropout,
     check_heads,
@@ -124,8 +124,8 @@ class MLP(nn.Module):
         self.proj = nn.Linear(config.d_ff, config.d_model, std=xavier(config.d_model, config.d_ff), rng=rng)
 
     def forward(self, x: AnyTensor) -> AnyTensor:
-        h = self.fc(x)  # (B, T, d_ff)
-        return self.proj(h * (h.data > 0))  # max(0, h): times 1 where h is positive, times 0 elsewhere
+        h = ops.relu(self.fc(x))  # (B, T, d_ff)
+        return self.proj(h)  # (B, T, D)
 
 
 class EncoderBlock(nn.Module):

@@ -14,6 +14,8 @@ import numpy as np
 
 from .. import nn, ops
 from ..ops import AnyTensor
+from ..settings import ATTENTION
+from .checks import check_choice, check_dropout, check_heads, check_ids, check_model_type, check_whole
 
 
 @dataclass(frozen=True)
@@ -30,26 +32,11 @@ class GPTConfig:
     model_type: str = "gpt"
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "context", "n_layers", "n_heads", "d_model"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"GPTConfig: {name} = {value!r} must be a whole number, at least 1.")
-        if self.d_model % self.n_heads:
-            raise ValueError(
-                f"GPTConfig: d_model = {self.d_model} must be divisible by n_heads = {self.n_heads}: each head gets "
-                "an equal share of the features."
-            )
-        if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
-            raise ValueError(f"GPTConfig: dropout = {self.dropout!r} must be at least 0 and below 1.")
-        if self.attention not in ("auto", "reference", "sdpa", "triton"):
-            raise ValueError(
-                f"GPTConfig: attention = {self.attention!r} must be 'auto', 'reference', 'sdpa' or 'triton'."
-            )
-        if self.model_type != "gpt":
-            raise ValueError(
-                f"GPTConfig: model_type = {self.model_type!r} is not 'gpt'. This configuration belongs to another "
-                "model."
-            )
+        check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model")
+        check_heads(self)
+        check_dropout(self)
+        check_choice(self, "attention", ATTENTION)
+        check_model_type(self, "gpt")
 
     @property
     def head_dim(self) -> int:
@@ -151,15 +138,8 @@ class GPT(nn.Module):
 
     def hidden(self, ids: Any, cache: nn.KVCache | None = None) -> AnyTensor:
         """The last layer's features (B, T, D): what the head turns into logits."""
-        if len(ids.shape) != 2 or ids.shape[1] == 0:
-            raise ValueError(f"GPT: ids {tuple(ids.shape)} must be (B, T), sequences of at least one token.")
         past = 0 if cache is None else cache.length
-        T = ids.shape[1]
-        if past + T > self.config.context:
-            raise ValueError(
-                f"GPT: {past + T} tokens are more than the context of {self.config.context}. Shorten the input, or "
-                "build the model with a larger context."
-            )
+        T = check_ids(self, ids, past=past)
         positions = self.position_embedding.weight[past : past + T]  # (T, D)
         x = self.dropout(self.token_embedding(ids) + positions)  # (B, T, D)
         for block in self.blocks:

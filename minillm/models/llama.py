@@ -18,9 +18,9 @@ import numpy as np
 
 from .. import nn, ops
 from ..ops import AnyTensor
+from ..settings import ATTENTION
 from .attention import MultiHeadAttention
 from .checks import (
-    ATTENTION,
     check_choice,
     check_dropout,
     check_ids,

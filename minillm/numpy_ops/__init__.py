@@ -1,22 +1,33 @@
 """Each op of a language model on NumPy: forward and backward side by side, the derivation above them.
 
-Read in this order: linear.py (matrix product and table look-up), activations.py, normalization.py, losses.py,
-attention.py, dropout.py, recurrent.py, joining.py. Every backward has the signature
+Read in this order what a GPT runs: linear.py (matrix product and table look-up), gelu.py, layer_norm.py, dropout.py,
+attention.py, cross_entropy.py. The rest belongs to other models: erf.py (the exact GELU), activations.py, softmax.py,
+rms_norm.py, rope.py, recurrent.py, losses.py, joining.py. Every backward has the signature
 `backward(grad, needs, *saved) -> one gradient per input`, where grad = dL/d(output) and `needs[i]` says whether input i
-wants a gradient at all. The functions are called through `minillm.ops`, which documents shapes.
+wants a gradient at all. The functions are called through `minillm.ops`, which documents shapes, checks them, and says
+what is the default.
 """
 
-from .activations import gelu, silu, swiglu
-from .attention import attention, rope
+import numpy as np
+
+from .activations import relu, silu, swiglu
+from .attention import attention
+from .cross_entropy import cross_entropy, linear_cross_entropy
 from .dropout import dropout
+from .gelu import gelu
 from .joining import cat, stack, where
+from .layer_norm import layer_norm
 from .linear import embedding, linear
-from .losses import binary_cross_entropy_with_logits, cross_entropy, linear_cross_entropy, mse_loss
-from .normalization import layer_norm, log_softmax, rms_norm, softmax
+from .losses import binary_cross_entropy_with_logits, mse_loss
 from .recurrent import lstm, lstm_cell
+from .rms_norm import rms_norm
+from .rope import rope
+from .softmax import log_softmax, softmax
 
 __all__ = [
     "attention", "binary_cross_entropy_with_logits", "cat", "cross_entropy", "dropout", "embedding", "gelu",
-    "layer_norm", "linear", "linear_cross_entropy", "log_softmax", "lstm", "lstm_cell", "mse_loss", "rms_norm", "rope",
-    "silu", "softmax", "stack", "swiglu", "where",
+    "layer_norm", "linear", "linear_cross_entropy", "log_softmax", "lstm", "lstm_cell", "mse_loss", "relu", "rms_norm",
+    "rope", "silu", "softmax", "stack", "swiglu", "where",
 ]  # fmt: skip
+
+BOOL = np.dtype(bool)  # the type of a mask

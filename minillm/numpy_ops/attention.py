@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ..settings import NEEDS_TORCH
 from ..tensor import Array, Tensor, records_graph
 from .dropout import dropout_scale
 
@@ -13,7 +14,7 @@ from .dropout import dropout_scale
 #   S = scale · Q Kᵀ (Tq, Tk)    P = softmax of S over the allowed keys, row by row    O = P V
 # Backward, with G = dL/dO:
 #   O = P V        dL/dV = Pᵀ G          dL/dP = G Vᵀ
-#   P = softmax S  dL/dS = P ∘ (dL/dP − rowsum(P ∘ dL/dP))         (softmax's backward, see normalization.py)
+#   P = softmax S  dL/dS = P ∘ (dL/dP − rowsum(P ∘ dL/dP))         (softmax's backward, see softmax.py)
 #   S = scale QKᵀ  dL/dQ = scale · dL/dS K    dL/dK = scale · (dL/dS)ᵀ Q
 # With dropout, O = (P ∘ M) V, M the mask over (1 − p): dL/dV = (P ∘ M)ᵀ G and dL/dP = M ∘ (G Vᵀ).
 #
@@ -31,13 +32,18 @@ def attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    *,
-    causal: bool = False,
-    mask: Array | None = None,
-    scale: float | None = None,
-    dropout_p: float = 0.0,
-    rng: np.random.Generator | None = None,
+    causal: bool,
+    mask: Array | None,
+    scale: float | None,
+    dropout_p: float,
+    rng: np.random.Generator | None,
+    impl: str,
 ) -> Tensor:
+    if impl in NEEDS_TORCH:
+        raise ValueError(
+            f"attention: impl={impl!r} runs on PyTorch; this model runs on NumPy. Use impl='auto', or port the model "
+            "with minillm.port.to_torch(model)."
+        )
     batch, heads, t_q, d = q.shape
     kv_heads, t_k = k.shape[1], k.shape[2]
     scale = 1 / math.sqrt(d) if scale is None else scale
@@ -121,28 +127,3 @@ def hidden_keys(q_shape: tuple, t_k: int, causal: bool, mask: Array | None, dtyp
     if allowed is None:
         return None
     return np.where(allowed, dtype.type(0), dtype.type(-np.inf))
-
-
-# Rotary position embedding (Su et al. 2021, arXiv 2104.09864, section 3.2): the pair (x₁, x₂) at position t is turned
-# by the angle t·θᵢ, so that a query and a key, turned by their own positions, meet in a dot product that depends on
-# the distance only.
-#   y₁ = x₁ cos − x₂ sin     y₂ = x₂ cos + x₁ sin
-# A rotation's derivative is the same rotation, its transpose turns back: dL/dx is dL/dy rotated by minus the angle.
-# Pairs are (xᵢ, xᵢ₊D/2), "half-split", as in Llama checkpoints. cos and sin are constants (T, D/2).
-
-
-def rope(x: Tensor, cos: Array, sin: Array) -> Tensor:
-    return Tensor.from_op(rotate(x.data, cos, sin), (x,), rope_backward, (cos, sin))
-
-
-def rope_backward(grad: Array, needs: tuple, cos: Array, sin: Array) -> tuple:
-    return (rotate(grad, cos, -sin),)
-
-
-def rotate(x: Array, cos: Array, sin: Array) -> Array:
-    half = x.shape[-1] // 2
-    x1, x2 = x[..., :half], x[..., half:]
-    y = np.empty(x.shape, dtype=x.dtype)
-    y[..., :half] = x1 * cos - x2 * sin
-    y[..., half:] = x2 * cos + x1 * sin
-    return y

@@ -11,7 +11,7 @@ from ..tensor import Array, Tensor
 from ..tensor_methods import unbroadcast
 
 
-def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+def cat(tensors: Sequence[Tensor], dim: int) -> Tensor:
     sizes = [t.shape[dim] for t in tensors]
     return Tensor.from_op(
         np.concatenate([t.data for t in tensors], axis=dim), tuple(tensors), cat_backward, (sizes, dim)
@@ -22,7 +22,7 @@ def cat_backward(grad: Array, needs: tuple, sizes: list[int], dim: int) -> tuple
     return tuple(np.split(grad, np.cumsum(sizes)[:-1], axis=dim))
 
 
-def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+def stack(tensors: Sequence[Tensor], dim: int) -> Tensor:
     return Tensor.from_op(np.stack([t.data for t in tensors], axis=dim), tuple(tensors), stack_backward, (dim,))
 
 

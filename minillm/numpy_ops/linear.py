@@ -13,18 +13,8 @@ from ..tensor import Array, Tensor
 # Leading axes (batch, time) are flattened into N: one large product is much faster than many small ones.
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if x.shape[-1] != weight.shape[1]:
-        raise ValueError(
-            f"linear: x has {x.shape[-1]} features (shape {x.shape}), but weight {weight.shape} = (out, in) takes "
-            f"{weight.shape[1]}."
-        )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(
-            f"linear: bias {bias.shape} does not fit weight {weight.shape} = (out, in): it must be {weight.shape[:1]}."
-        )
-    if x.dtype != weight.dtype:
-        raise TypeError(f"linear: x is {x.dtype}, weight {weight.dtype}. Convert the model or the input with .to().")
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    weight = x.like(weight, "linear")
     x2 = x.data.reshape(-1, weight.shape[1])  # (N, in)
     y = x2 @ weight.data.T  # (N, out)
     if bias is not None:

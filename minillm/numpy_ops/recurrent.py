@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..tensor import Array, Tensor
-from ..tensor_methods import logistic
+from ..tensor_functions import logistic
 from .linear import linear
 
 # LSTM (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000), one step from (h, c) to (h', c'):

@@ -39,9 +39,9 @@ BLOCK = [*MODEL, "nn: __call__", "gpt: forward"]
     "op, expected",
     [
         ("embedding", [*MODEL, "nn: __call__", "nn: forward", "ops: embedding", "linear: embedding"]),
-        ("layer_norm", [*BLOCK, "nn: __call__", "nn: forward", "ops: layer_norm", "normalization: layer_norm"]),
+        ("layer_norm", [*BLOCK, "nn: __call__", "nn: forward", "ops: layer_norm", "layer_norm: layer_norm"]),
         ("attention", [*BLOCK, "nn: __call__", "gpt: forward", "ops: attention", "attention: attention"]),
-        ("gelu", [*BLOCK, "nn: __call__", "gpt: forward", "ops: gelu", "activations: gelu"]),
+        ("gelu", [*BLOCK, "nn: __call__", "gpt: forward", "ops: gelu", "gelu: gelu"]),
     ],
 )  # fmt: skip
 def test_one_frame_per_module_layer_and_op(op, expected):
@@ -54,4 +54,4 @@ def test_backward_is_called_by_backward():
     model = GPT(GPTConfig(vocab_size=11, context=8, n_layers=1, n_heads=2, d_model=8), rng=np.random.default_rng(0))
     ids = np.arange(5)[None]
     loss = model(ids, targets=ids)
-    assert frames_to("layer_norm_backward", loss.backward) == ["tensor: backward", "normalization: layer_norm_backward"]
+    assert frames_to("layer_norm_backward", loss.backward) == ["tensor: backward", "layer_norm: layer_norm_backward"]

@@ -210,7 +210,7 @@ def test_files_that_are_not_what_they_should_be(made, tmp_path, monkeypatch, cap
         (["tokenizer", "encode", made], "give either a text or --file"),
         (["pretrain", "--config", "bad.toml"], "bad.toml is not valid TOML"),
         (["pretrain", "--config", "flat.toml"], "train should be a section, [train]"),
-        (["evaluate", made / "run", "--context", "64"], "64 tokens are more than the context of 32"),
+        (["evaluate", made / "run", "--context", "64"], "64 tokens in ids are more than the context of 32"),
     ]:
         error = minillm(*arguments, status=2, capsys=capsys)
         assert message in error and "Traceback" not in error

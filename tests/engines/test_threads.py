@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.data import IGNORE, Document, pack
+from minillm.debug import debug_mode
 from minillm.engines.blas import blas_threads, limit_blas_threads
 from minillm.engines.choose import engine_class
 from minillm.engines.numpy_engine import NumpyEngine
-from minillm.engines.threads import ThreadedNumpyEngine, replica
+from minillm.engines.threads import Replicas, ThreadedNumpyEngine, replica
 from minillm.models import GPT, GPTConfig
 from minillm.settings import EngineConfig, TrainConfig
-from minillm.tensor import records_graph
+from minillm.tensor import Tensor, no_grad, records_graph
 from minillm.training.diagnose import TrainingDiverged
 from minillm.training.run_log import read_metrics
 from minillm.training.train import train
@@ -152,4 +153,52 @@ def test_blas_threads_are_limited_for_a_while():
         assert blas_threads() == 1
         with limit_blas_threads(before + 7):  # a limit, not a wish
             assert blas_threads() == 1
+    assert blas_threads() == before
+
+
+def test_no_grad_and_debug_mode_reach_the_threads():
+    replicas = Replicas(make_model(), 3)
+    batch = make_batches(1, 6)[0]
+
+    def builds_a_graph(model, rows):
+        return float(model(*rows).node is not None)
+
+    def freezes(model, rows):
+        return float(model(*rows).node.frozen is not None)
+
+    assert replicas.on_rows(builds_a_graph, batch) == 3 and replicas.on_rows(freezes, batch) == 0
+    with debug_mode():
+        assert replicas.on_rows(freezes, batch) == 3
+    with no_grad():
+        assert replicas.on_rows(builds_a_graph, batch) == 0
+
+
+def test_a_threaded_evaluation_builds_no_graph(monkeypatch):
+    nodes = []
+
+    def from_op(*arguments):
+        out = make(*arguments)
+        nodes.append(out.node)
+        return out
+
+    make = Tensor.from_op
+    replicas = Replicas(make_model(), 3)
+    monkeypatch.setattr(Tensor, "from_op", staticmethod(from_op))
+    replicas.batch_loss(*make_batches(1, 6)[0])
+    assert nodes and set(nodes) == {None}
+
+
+def test_limits_that_overlap_in_two_threads_leave_blas_as_it_was():
+    """The first limit ends before the second: neither restores what the other had set."""
+    before = blas_threads()
+    if before is None:
+        pytest.skip("the BLAS library is not OpenBLAS")
+    with limit_blas_threads(4):  # more than the machine has: no limit
+        assert blas_threads() == min(before, 4)
+    first, second = limit_blas_threads(1), limit_blas_threads(1)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert blas_threads() == 1
+    second.__exit__(None, None, None)
     assert blas_threads() == before

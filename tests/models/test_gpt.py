@@ -378,7 +378,7 @@ def test_unknown_choices_are_refused(name, value):
 
 def test_what_the_model_refuses():
     model = GPT(TINY)
-    with pytest.raises(ValueError, match="17 tokens are more than the context of 16"):
+    with pytest.raises(ValueError, match="17 tokens in ids are more than the context of 16"):
         model(random_ids(1, 17))
     with pytest.raises(IndexError, match="id 29 is outside the table of 29 rows"):
         model(np.array([[0, 29]]))
@@ -400,7 +400,7 @@ def test_a_cache_that_is_full_refuses():
     model = GPT(TINY).eval()
     cache = model.new_cache()
     model(random_ids(1, 16), cache=cache)
-    with pytest.raises(ValueError, match="17 tokens are more than the context of 16"):
+    with pytest.raises(ValueError, match="17 tokens in ids are more than the context of 16"):
         model(random_ids(1, 1), cache=cache)
     small = model.new_cache(capacity=4)
     with pytest.raises(ValueError, match="5 positions do not fit into a cache of 4"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minillm import ops
-from minillm.numpy_ops.activations import normal_cdf
+from minillm.numpy_ops.erf import normal_cdf
 from minillm.tensor import Tensor
 
 
@@ -168,7 +168,7 @@ def test_an_impossible_share_is_named(p):
 def test_dropout_without_a_generator_or_with_a_foreign_mask():
     with pytest.raises(ValueError, match="rng="):
         ops.dropout(zeros(3), 0.5)
-    with pytest.raises(ValueError, match=r"\(2, 3\).*\(3,\)"):
+    with pytest.raises(ValueError, match=r"x \(3,\) and mask \(2, 3\)"):
         ops.dropout(zeros(3), 0.5, mask=np.ones((2, 3), dtype=bool))
 
 

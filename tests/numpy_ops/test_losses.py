@@ -175,6 +175,15 @@ def test_mse_takes_an_array_as_target():
     np.testing.assert_array_equal(x.grad, [1.0, -2.0])
 
 
+def test_targets_may_be_lists():
+    x = Tensor(np.array([[1.0, 2.0], [0.0, 3.0]]))
+    for op, targets in ((ops.cross_entropy, [1, 0]), (ops.mse_loss, [[1.0, 2.0], [0.0, 1.0]])):
+        assert op(x, targets).item() == op(x, np.array(targets)).item()
+    targets = [[1, 0], [0, 1]]
+    found = ops.binary_cross_entropy_with_logits(x, targets)
+    assert found.item() == ops.binary_cross_entropy_with_logits(x, np.array(targets)).item()
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_binary_cross_entropy_far_out(dtype):
     """Where σ(x) rounds to 0 or 1 and ln σ(x) would be −∞."""

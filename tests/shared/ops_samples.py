@@ -128,6 +128,40 @@ def transposes(draw):
 
 
 @st.composite
+def permutations(draw):
+    shape = draw(array_shapes(min_dims=1, max_dims=4, max_side=4))
+    order = draw(st.permutations(range(len(shape))))
+    return Call(
+        [draw(values(shape))], {"dims": tuple(axis - len(shape) if draw(st.booleans()) else axis for axis in order)}
+    )
+
+
+@st.composite
+def expansions(draw):
+    """Some axes of the result were of length 1 before, some in front are new, some are said to stay (-1)."""
+    full = draw(array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4))
+    new = draw(st.integers(0, len(full) - 1))
+    shape = [draw(st.sampled_from([1, n])) for n in full[new:]]
+    wanted = [-1 if n == m and draw(st.booleans()) else m for n, m in zip(shape, full[new:])]
+    return Call([draw(values(tuple(shape)))], {"shape": (*full[:new], *wanted)})
+
+
+@st.composite
+def clips(draw):
+    low, high = draw(st.sampled_from([(-0.5, 0.5), (None, 0.3), (-0.3, None), (0.5, -0.5)]))
+    return Call(draw(single()).inputs, {"min": low, "max": high})
+
+
+@st.composite
+def variances(draw):
+    call = draw(reductions())
+    x, dim = call.inputs[0], call.options["dim"]
+    axes = range(x.ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
+    n = np.prod([x.shape[axis] for axis in axes])
+    return Call([x], {**call.options, "correction": draw(st.sampled_from([c for c in (0, 0.5, 1, 2) if c < n]))})
+
+
+@st.composite
 def items(draw):
     rows, columns = draw(st.integers(2, 5)), draw(st.integers(2, 5))
     repeated = np.array([rows - 1, 0, rows - 1, 1])
@@ -310,6 +344,7 @@ OPS: dict[str, Entry] = {
     "lstm": Entry(ops.lstm, reference.lstm, twins.lstm, lstms(sequence=True)),
     "lstm_cell": Entry(ops.lstm_cell, reference.lstm_cell, twins.lstm_cell, lstms()),
     "mse_loss": Entry(ops.mse_loss, reference.mse_loss, twins.mse_loss, two_alike({"reduction": reduction})),
+    "relu": Entry(ops.relu, reference.relu, twins.relu, single(spread=2.0)),
     "rms_norm": Entry(ops.rms_norm, reference.rms_norm, twins.rms_norm, norms(bias=False)),
     "rope": Entry(ops.rope, reference.rope, twins.rope, ropes()),
     "silu": Entry(ops.silu, reference.silu, twins.silu, single(spread=2.0)),
@@ -343,12 +378,24 @@ def converted(x):
     return x.to(x.dtype)
 
 
+def expand(x, *, shape):
+    return x.expand(*shape)
+
+
+def permute(x, *, dims):
+    return x.permute(*dims)
+
+
 def getitem(x, *, index):
     return x[index]
 
 
 def largest(x, *, dim, keepdim):
     return x.max() if dim is None else x.max(dim, keepdim).values
+
+
+def smallest(x, *, dim, keepdim):
+    return x.min() if dim is None else x.min(dim, keepdim).values
 
 
 exponents = st.sampled_from([0, 1, 2, 3, 4, -1, -2, 0.5, -0.5, 2.5])
@@ -366,6 +413,9 @@ METHODS: dict[str, Entry] = {
     "__pow__": Entry(power, reference.power, twins.power, single(low=0.5, options={"exponent": exponents})),
     "exp": Entry(Tensor.exp, reference.exp, None, single()),
     "log": Entry(Tensor.log, reference.log, None, single(low=0.2)),
+    "sqrt": Entry(Tensor.sqrt, reference.sqrt, lambda x: twins.power(x, exponent=0.5), single(low=0.2)),
+    "abs": Entry(Tensor.abs, reference.absolute, lambda x: x * np.sign(x.data), single()),
+    "clip": Entry(Tensor.clip, reference.clip, twins.clip, clips()),
     "tanh": Entry(Tensor.tanh, reference.tanh, twins.tanh, single()),
     "sigmoid": Entry(Tensor.sigmoid, reference.sigmoid, twins.sigmoid, single()),
     "to": Entry(converted, reference.same, lambda x: x * 1.0, single()),
@@ -374,6 +424,10 @@ METHODS: dict[str, Entry] = {
     "sum": Entry(Tensor.sum, reference.summed, twins.summed, reductions()),
     "mean": Entry(Tensor.mean, reference.mean, twins.mean, reductions()),
     "max": Entry(largest, reference.largest, twins.largest, reductions(several_axes=False)),
+    "min": Entry(smallest, reference.smallest, twins.smallest, reductions(several_axes=False)),
+    "var": Entry(Tensor.var, reference.var, twins.var, variances()),
+    "expand": Entry(expand, reference.expand, twins.expand, expansions()),
+    "permute": Entry(permute, reference.permute, twins.permute, permutations()),
     "reshape": Entry(reshape, reference.reshape, None, reshapes()),
     "transpose": Entry(Tensor.transpose, reference.transpose, None, transposes()),
     "__getitem__": Entry(getitem, reference.getitem, None, items()),
@@ -384,6 +438,13 @@ PRIMITIVES = {"__add__", "__radd__", "__mul__", "__rmul__", "exp", "log", "resha
 NOT_DIFFERENTIABLE = {
     "__init__",
     "__bool__",
+    "__eq__",
+    "__ge__",
+    "__gt__",
+    "__hash__",
+    "__le__",
+    "__lt__",
+    "__ne__",
     "__len__",
     "__repr__",
     "backward",

@@ -25,6 +25,12 @@ def gelu(x, *, approximate):
     return F.gelu(x, approximate=approximate)
 
 
+def relu(x):
+    from torch.nn import functional as F
+
+    return F.relu(x)
+
+
 def silu(x):
     from torch.nn import functional as F
 
@@ -187,6 +193,18 @@ def log(x):
     return x.log()
 
 
+def sqrt(x):
+    return x.sqrt()
+
+
+def absolute(x):
+    return x.abs()
+
+
+def clip(x, *, min, max):
+    return x.clip(min, max)
+
+
 def tanh(x):
     return x.tanh()
 
@@ -213,6 +231,22 @@ def mean(x, *, dim, keepdim):
 
 def largest(x, *, dim, keepdim):
     return x.max() if dim is None else x.max(dim, keepdim).values
+
+
+def smallest(x, *, dim, keepdim):
+    return x.min() if dim is None else x.min(dim, keepdim).values
+
+
+def var(x, *, dim, keepdim, correction):
+    return x.var(dim, correction=correction, keepdim=keepdim)
+
+
+def expand(x, *, shape):
+    return x.expand(*shape)
+
+
+def permute(x, *, dims):
+    return x.permute(*dims)
 
 
 def reshape(x, *, shape):

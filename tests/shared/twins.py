@@ -41,6 +41,10 @@ def gelu(x, *, approximate="none"):
     return x * (x * integral + 0.5)
 
 
+def relu(x):
+    return x * (x.data > 0).astype(x.dtype)
+
+
 def sigmoid(x):
     return 1.0 / ((-x).exp() + 1.0)
 
@@ -215,6 +219,40 @@ def largest(x, *, dim=None, keepdim=False):
     """Pick out the largest elements by a one-hot mask (no ties)."""
     top = x.data.max(axis=dim, keepdims=True)
     return (x * (x.data == top).astype(x.dtype)).sum(dim, keepdim)
+
+
+def smallest(x, *, dim=None, keepdim=False):
+    return largest(x * -1.0, dim=dim, keepdim=keepdim) * -1.0
+
+
+def clip(x, *, min=None, max=None):
+    """x where it lies between the bounds, the bound it has passed elsewhere; one above the other: the upper wins."""
+    above = np.zeros(x.shape, bool) if max is None else x.data > max
+    below = np.zeros(x.shape, bool) if min is None else ~above & (x.data < min)
+    if min is not None and max is not None and min > max:
+        above, below = np.ones(x.shape, bool), np.zeros(x.shape, bool)
+    bounds = above * (max or 0.0) + below * (min or 0.0)
+    return x * (~above & ~below).astype(x.dtype) + np.asarray(bounds, dtype=x.dtype)
+
+
+def var(x, *, dim=None, correction=1, keepdim=False):
+    centred = x - x.mean(dim, keepdim=True)
+    total = (centred * centred).sum(dim, keepdim)
+    return total / (x.data.size / total.data.size - correction)
+
+
+def expand(x, *, shape):
+    return x + Tensor(np.zeros([1 if n == -1 else n for n in shape], x.dtype))
+
+
+def permute(x, *, dims):
+    """One swap after another: what belongs on axis i is looked for and brought there."""
+    order = list(range(x.ndim))
+    for i, dim in enumerate(dims):
+        j = order.index(dim % x.ndim)
+        order[i], order[j] = order[j], order[i]
+        x = x.transpose(i, j)
+    return x
 
 
 def summed(x, *, dim=None, keepdim=False):
