@@ -146,9 +146,9 @@ def test_a_state_that_does_not_fit_changes_nothing():
         (lambda p: AdamW([]), "no parameters"),
         (lambda p: AdamW([p, p]), "twice"),
         (lambda p: AdamW([{"params": [p], "learning_rate": 1.0}]), "unknown key 'learning_rate'"),
-        (lambda p: AdamW([p], lr=-1.0), "lr must be 0 or more, got -1.0"),
-        (lambda p: AdamW([p], lr=math.nan), "lr must be 0 or more, got nan"),
-        (lambda p: AdamW([p], betas=(0.9, 1.0)), r"betas must be in \[0, 1\)"),
+        (lambda p: AdamW([p], lr=-1.0), "lr must be 0 or more, not -1.0"),
+        (lambda p: AdamW([p], lr=math.nan), "lr must be 0 or more, not nan"),
+        (lambda p: AdamW([p], betas=(0.9, 1.0)), r"betas must be at least 0 and below 1"),
         (lambda p: SGD([p], nesterov=True), "nesterov"),
     ],
 )
