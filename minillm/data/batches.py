@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minillm.data.packing import TokenDataset
-from minillm.data.shingles import mix
+from .packing import TokenDataset
+from .shingles import mix
 
 Ids = npt.NDArray[np.int64]
 IGNORE = -100  # a target that the loss leaves out (torch's ignore_index)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Iterator
@@ -10,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from minillm.data.clean import Normalization
-from minillm.data.documents import Document, read_jsonl
-from minillm.data.split import split_of
-from minillm.data.stopwords import LANGUAGES
+from ..disk import find_whole_folder, read_json
+from .clean import Normalization
+from .documents import Document, read_jsonl
+from .split import split_of
+from .stopwords import LANGUAGES
+
+REPORT = "report.json"  # in a corpus folder; a folder that has none is no corpus
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,19 @@ class CorpusReport:
 
 def load_report(folder: str | os.PathLike[str]) -> CorpusReport:
     """The report of a corpus. Raises FileNotFoundError where `folder` is no finished corpus."""
-    path = Path(folder) / "report.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{str(folder)!r} is not a corpus: it has no report.json. Build one with build_corpus (minillm corpus)"
-        )
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_json(corpus_folder(folder) / REPORT)
     config = CorpusConfig(**values.pop("config"))
     return CorpusReport(config=config, **values)
+
+
+def corpus_folder(folder: str | os.PathLike[str]) -> Path:
+    """Where the corpus lies. Raises FileNotFoundError where `folder` is no finished corpus."""
+    found = find_whole_folder(folder)
+    if found is None or not (found / REPORT).is_file():
+        raise FileNotFoundError(
+            f"{str(folder)!r} is not a corpus: it has no {REPORT}. Build one with build_corpus (minillm corpus)."
+        )
+    return found
 
 
 def corpus_documents(folder: str | os.PathLike[str], split: str = "train") -> Iterator[Document]:
@@ -99,7 +106,7 @@ def corpus_documents(folder: str | os.PathLike[str], split: str = "train") -> It
     report = load_report(folder)
     if split not in report.splits:
         raise ValueError(f"the corpus {str(folder)!r} has no split {split!r}; it has {', '.join(report.splits)}")
-    yield from read_jsonl(Path(folder) / f"{split}.jsonl")
+    yield from read_jsonl(corpus_folder(folder) / f"{split}.jsonl")
 
 
 def corpus_text(folder: str | os.PathLike[str], split: str = "train", max_chars: int | None = None) -> str:

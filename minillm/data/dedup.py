@@ -25,8 +25,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from minillm.data.documents import Document, Dropped
-from minillm.data.shingles import shingles
+from .documents import Document, Dropped
+from .shingles import shingles
 
 Signature = npt.NDArray[np.uint32]
 

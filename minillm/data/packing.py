@@ -13,7 +13,6 @@ that was interrupted does not load.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -24,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from minillm.data.documents import Document, read_jsonl
+from ..disk import flush_to_disk, read_json, whole_file, write_json
+from .documents import Document, read_jsonl
 
 
 class Encoder(Protocol):
@@ -69,7 +69,7 @@ class TokenDataset:
                 "Pack a corpus first (pack), and let that finish"
             )
         try:
-            self.info = PackInfo(**json.loads(sidecar.read_text(encoding="utf-8")))
+            self.info = PackInfo(**read_json(sidecar))
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{str(sidecar)!r} does not describe packed tokens ({error}); pack the corpus again"
@@ -129,6 +129,7 @@ def pack(
     where the tokenizer gives ids outside its vocabulary.
     """
     target = Path(path)
+    sidecar = target.with_suffix(".json")
     if target.suffix == ".json":
         raise ValueError(f"{str(target)!r} is the name of the sidecar; call the token file something like tokens.bin")
     total = None
@@ -138,18 +139,16 @@ def pack(
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
     eos = tokenizer.eos_id
     separator = np.array([] if eos is None else [eos], dtype=dtype)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
     digest = hashlib.sha256()
     n_tokens = n_bytes = n_documents = 0
-    try:
+    with whole_file(target) as temporary:
         with (
-            open(partial, "wb") as stream,
+            open(temporary, "wb") as stream,
             tqdm(desc="pack", total=total, unit="B", unit_scale=True, disable=not progress) as bar,
         ):
             for document in documents:
-                size = _utf8_size(document)
-                ids = _encode(tokenizer, document)
+                size = utf8_size(document)
+                ids = encode_document(tokenizer, document)
                 first = separator if n_documents == 0 else separator[:0]
                 chunk = np.concatenate([first, ids.astype(dtype), separator]).tobytes()
                 stream.write(chunk)
@@ -158,30 +157,25 @@ def pack(
                 n_bytes += size
                 n_documents += 1
                 bar.update(size)
-            stream.flush()
-            os.fsync(stream.fileno())
         if n_bytes == 0:
             raise ValueError(f"nothing to pack into {str(target)!r}: {n_documents} documents with no text in them")
-        info = PackInfo(
-            "uint16" if dtype.itemsize == 2 else "uint32",
-            n_tokens,
-            n_bytes,
-            n_documents,
-            tokenizer.vocab_size,
-            eos,
-            tokenizer.fingerprint(),
-            digest.hexdigest(),
-        )
-        sidecar = target.with_suffix(".json")
+        flush_to_disk(temporary)
         sidecar.unlink(missing_ok=True)  # from here until the new sidecar is in place, nothing loads
-        os.replace(partial, target)
-        _write_json(sidecar, asdict(info))
-    finally:
-        partial.unlink(missing_ok=True)
+    info = PackInfo(
+        "uint16" if dtype.itemsize == 2 else "uint32",
+        n_tokens,
+        n_bytes,
+        n_documents,
+        tokenizer.vocab_size,
+        eos,
+        tokenizer.fingerprint(),
+        digest.hexdigest(),
+    )
+    write_json(sidecar, asdict(info))
     return TokenDataset(target)
 
 
-def _utf8_size(document: Document) -> int:
+def utf8_size(document: Document) -> int:
     try:
         return len(document.text.encode())
     except UnicodeEncodeError as error:
@@ -191,7 +185,7 @@ def _utf8_size(document: Document) -> int:
         ) from error
 
 
-def _encode(tokenizer: Encoder, document: Document) -> npt.NDArray[np.int64]:
+def encode_document(tokenizer: Encoder, document: Document) -> npt.NDArray[np.int64]:
     ids = np.asarray(tokenizer.encode(document.text, disallowed_special=()), dtype=np.int64)
     if len(ids) and (ids.min() < 0 or ids.max() >= tokenizer.vocab_size):
         raise ValueError(
@@ -199,12 +193,3 @@ def _encode(tokenizer: Encoder, document: Document) -> npt.NDArray[np.int64]:
             f"of {tokenizer.vocab_size:,} (0 to {tokenizer.vocab_size - 1})"
         )
     return ids
-
-
-def _write_json(path: Path, values: dict[str, object]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8", newline="\n") as stream:
-        json.dump(values, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)

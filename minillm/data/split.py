@@ -16,9 +16,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from minillm.data.dedup import text_digest
-from minillm.data.documents import Document
-from minillm.data.shingles import Hashes, ngram_hashes, word_hashes
+from .dedup import text_digest
+from .documents import Document
+from .shingles import Hashes, ngram_hashes, word_hashes
 
 SPLITS = ("train", "val", "test")
 
@@ -115,8 +115,8 @@ def contamination(train: Iterable[Document], held_out: Iterable[Document], n: in
     for document in train:
         check.train_overlap(document.text)
     overlap = {document.source: check.held_out_overlap(document.text) for document in kept}
-    return dict(sorted(overlap.items(), key=_by_share))
+    return dict(sorted(overlap.items(), key=by_share))
 
 
-def _by_share(item: tuple[str, float]) -> tuple[float, str]:
+def by_share(item: tuple[str, float]) -> tuple[float, str]:
     return -item[1], item[0]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..disk import read_json
 from ..tokenizers import (
     END_OF_TEXT,
     BertNormalizer,
@@ -23,7 +24,7 @@ from ..tokenizers import (
     load_tokenizer,
 )
 from ..tokenizers.added import AddedToken
-from ..tokenizers.files import TOKENIZER_JSON, read_json
+from ..tokenizers.json_parts import TOKENIZER_JSON
 from ..tokenizers.template import bert_template
 from ..tokenizers.wordpiece_formats import VOCAB_TXT, read_vocab_txt
 from .configs import is_native

@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..disk import read_json
 from .base import END_OF_TEXT, Tokenizer
 from .bert_text import BertNormalizer
 from .bpe import BPETokenizer
 from .char import FORMAT, CharTokenizer
-from .files import read_json, tokenizer_json_path
-from .json_parts import is_kind
+from .json_parts import is_kind, tokenizer_json_path
 from .template import Template
 from .wordpiece import WordPieceTokenizer
 from .wordpiece_formats import VOCAB_TXT

@@ -126,7 +126,7 @@ class Tokenizer:
         encoded = []
         for text in texts:
             try:
-                parts = self._encode_stream(_refuse([check_text(text)], disallowed), allowed)
+                parts = self._encode_stream(refuse_special([check_text(text)], disallowed), allowed)
                 encoded.append(list(chain.from_iterable(parts)))
             except UnicodeEncodeError:
                 raise surrogate_error(text) from None
@@ -168,7 +168,7 @@ class Tokenizer:
         allowed, disallowed = self._special_rule(allowed_special, disallowed_special)
         path = Path(path)
         bar = tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc="encode", disable=not progress)
-        return self._encode_chunks(_refuse(_read_chunks(path, chunk_bytes, bar), disallowed), allowed)
+        return self._encode_chunks(refuse_special(read_chunks(path, chunk_bytes, bar), disallowed), allowed)
 
     def _encode_chunks(self, chunks: Iterable[str], allowed: list[AddedToken]) -> Iterator[np.ndarray]:
         dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
@@ -274,7 +274,7 @@ class Tokenizer:
         return [token_id for token_id in ids if token_id not in special]
 
 
-def _refuse(texts: Iterable[str], disallowed: Mapping[str, int]) -> Iterator[str]:
+def refuse_special(texts: Iterable[str], disallowed: Mapping[str, int]) -> Iterator[str]:
     """The parts of a text as they are, or a ValueError as soon as one of the special tokens `disallowed` shows."""
     keep = max(map(len, disallowed), default=1) - 1
     start, end = 0, ""  # where in the whole text the part begins, and the end of what came before it
@@ -291,7 +291,7 @@ def _refuse(texts: Iterable[str], disallowed: Mapping[str, int]) -> Iterator[str
         yield text
 
 
-def _read_chunks(path: Path, chunk_bytes: int, bar: tqdm) -> Iterator[str]:
+def read_chunks(path: Path, chunk_bytes: int, bar: tqdm) -> Iterator[str]:
     """A UTF-8 file as pieces of text."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     done = 0

@@ -113,7 +113,7 @@ def merge_word(ids: list[int], ranks: Mapping[tuple[int, int], int], merged: Seq
     makes. Finding the minimum scans the list, n² steps for n bytes; past `LONG` a heap takes over, n log n.
     """
     if len(ids) > LONG:
-        return _merge_long_word(ids, ranks, merged)
+        return merge_very_long(ids, ranks, merged)
     none = len(merged)  # the rank of a pair that never merges
     pair_ranks = [ranks.get(pair, none) for pair in pairwise(ids)]
     while pair_ranks:
@@ -130,7 +130,7 @@ def merge_word(ids: list[int], ranks: Mapping[tuple[int, int], int], merged: Seq
     return ids
 
 
-def _merge_long_word(ids: list[int], ranks: Mapping[tuple[int, int], int], merged: Sequence[int]) -> list[int]:
+def merge_very_long(ids: list[int], ranks: Mapping[tuple[int, int], int], merged: Sequence[int]) -> list[int]:
     """`merge_word` by a heap of (rank, place) over a linked list of tokens; a merged token keeps its left place."""
     n = len(ids)
     left, right = list(range(-1, n - 1)), list(range(1, n + 1))

@@ -16,9 +16,10 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+from ..disk import read_json, write_json
 from .base import END_OF_TEXT, Tokenizer
 from .checks import check_special_tokens, check_text, check_texts, surrogate_error
-from .files import read_json, tokenizer_json_path, write_json
+from .json_parts import tokenizer_json_path
 
 FORMAT = "minillm-char-tokenizer"
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..disk import read_json, write_json, write_text
 from .added import AddedToken
-from .files import read_json, tokenizer_json_path, write_json, write_text
-from .json_parts import check_ids, is_kind, read_added_tokens, refuse, steps_of
+from .json_parts import check_ids, is_kind, read_added_tokens, refuse, steps_of, tokenizer_json_path
 from .split import UNICODE_PATTERNS
 from .template import PLAIN, read_template
 
@@ -52,7 +52,7 @@ def unspell(text: str) -> bytes:
 def tokenizer_json(tokenizer: BPETokenizer) -> dict[str, Any]:
     """The contents of tokenizer.json, by which the `tokenizers` library gives the same ids."""
     if tokenizer.pattern == "gpt2":
-        pre_tokenizer = _byte_level(use_regex=True)  # it has GPT-2's pattern built in
+        pre_tokenizer = byte_level(use_regex=True)  # it has GPT-2's pattern built in
     else:
         split = {
             "type": "Split",
@@ -60,7 +60,7 @@ def tokenizer_json(tokenizer: BPETokenizer) -> dict[str, Any]:
             "behavior": "Isolated",
             "invert": False,
         }
-        pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, _byte_level(use_regex=False)]}
+        pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, byte_level(use_regex=False)]}
     return {
         "version": "1.0",
         "truncation": None,
@@ -69,7 +69,7 @@ def tokenizer_json(tokenizer: BPETokenizer) -> dict[str, Any]:
         "normalizer": {"type": "NFC"} if tokenizer.nfc else None,
         "pre_tokenizer": pre_tokenizer,
         "post_processor": None if tokenizer.template == PLAIN else tokenizer.template.to_json(),
-        "decoder": _byte_level(use_regex=True),
+        "decoder": byte_level(use_regex=True),
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -79,8 +79,8 @@ def tokenizer_json(tokenizer: BPETokenizer) -> dict[str, Any]:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": tokenizer.whole_pieces,
-            "vocab": _vocabulary(tokenizer),
-            "merges": [[_spell_id(tokenizer, left), _spell_id(tokenizer, right)] for left, right in tokenizer.merges],
+            "vocab": vocabulary_of(tokenizer),
+            "merges": [[spell_id(tokenizer, left), spell_id(tokenizer, right)] for left, right in tokenizer.merges],
         },
     }
 
@@ -97,24 +97,24 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = tokenizer_json_path(path)
     content = read_json(path)
-    model = _model_of(content, path)
-    pattern = _pattern_of(content.get("pre_tokenizer"), path)  # before the vocabulary, which follows from it
-    _check_settings(content, path)
+    model = model_of(content, path)
+    pattern = pattern_of(content.get("pre_tokenizer"), path)  # before the vocabulary, which follows from it
+    check_settings(content, path)
     added_tokens = read_added_tokens(content, path)
     added = {token.text: token.id for token in added_tokens}
-    merges = [_merge_of(merge, number, path) for number, merge in enumerate(model["merges"])]
+    merges = [merge_of(merge, number, path) for number, merge in enumerate(model["merges"])]
     return {
-        **_tokens_and_merges(model["vocab"], merges, added, path),
+        **tokens_and_merges(model["vocab"], merges, added, path),
         "pattern": pattern,
         "special_tokens": {},
         "added_tokens": added_tokens,
         "template": read_template(content.get("post_processor"), {*model["vocab"].values(), *added.values()}, path),
         "whole_pieces": bool(model.get("ignore_merges")),
-        "nfc": _is_nfc(content.get("normalizer"), path),
+        "nfc": is_nfc(content.get("normalizer"), path),
     }
 
 
-def _model_of(content: Any, path: Path) -> dict[str, Any]:
+def model_of(content: Any, path: Path) -> dict[str, Any]:
     """The part `model`, if it is BPE's."""
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise ValueError(f"{path} is no tokenizer.json: it has no 'model'")
@@ -127,7 +127,7 @@ def _model_of(content: Any, path: Path) -> dict[str, Any]:
     return model
 
 
-def _merge_of(merge: Any, number: int, path: Path) -> tuple[str, ...]:
+def merge_of(merge: Any, number: int, path: Path) -> tuple[str, ...]:
     """A merge, a pair of tokens or a text with a space between them."""
     if isinstance(merge, str):
         return tuple(merge.split(" "))
@@ -136,7 +136,7 @@ def _merge_of(merge: Any, number: int, path: Path) -> tuple[str, ...]:
     return tuple(merge)
 
 
-def _check_settings(content: Mapping[str, Any], path: Path) -> None:
+def check_settings(content: Mapping[str, Any], path: Path) -> None:
     """Raise ValueError for settings that would change ids or text."""
     model = content["model"]
     decoder = content.get("decoder")
@@ -152,7 +152,7 @@ def _check_settings(content: Mapping[str, Any], path: Path) -> None:
             raise refuse(path, part, value, f"byte-level BPE without a {part.rpartition('.')[2]} can be read")
 
 
-def _is_nfc(normalizer: Any, path: Path) -> bool:
+def is_nfc(normalizer: Any, path: Path) -> bool:
     """Whether a file's normalizer is NFC; ValueError if it is anything else but none."""
     steps = steps_of(normalizer, "normalizers", path, "normalizer")
     if unknown := [step for step in steps if not is_kind(step, "NFC")]:
@@ -160,7 +160,7 @@ def _is_nfc(normalizer: Any, path: Path) -> bool:
     return bool(steps)
 
 
-def _pattern_of(pre_tokenizer: Any, path: Path) -> str:
+def pattern_of(pre_tokenizer: Any, path: Path) -> str:
     """The name of the split pattern that a file's pre_tokenizer stands for."""
     steps = steps_of(pre_tokenizer, "pretokenizers", path, "pre_tokenizer")
     shown = " + ".join(step["type"] for step in steps) or "none"
@@ -203,8 +203,8 @@ def save_gpt2_files(tokenizer: BPETokenizer, folder: str | os.PathLike[str]) -> 
             f"vocab.json and merges.txt do not say how text is split, and their readers use GPT-2's pattern; this "
             f"one has pattern {tokenizer.pattern!r}. Use save(), which writes tokenizer.json, or train with 'gpt2'."
         )
-    lines = [f"{_spell_id(tokenizer, left)} {_spell_id(tokenizer, right)}\n" for left, right in tokenizer.merges]
-    write_json(Path(folder) / "vocab.json", _vocabulary(tokenizer))
+    lines = [f"{spell_id(tokenizer, left)} {spell_id(tokenizer, right)}\n" for left, right in tokenizer.merges]
+    write_json(Path(folder) / "vocab.json", vocabulary_of(tokenizer))
     write_text(Path(folder) / "merges.txt", "#version: 0.2\n" + "".join(lines))
 
 
@@ -223,7 +223,7 @@ def read_gpt2_files(folder: str | os.PathLike[str], special_tokens: Sequence[str
     pairs = [line.rstrip("\r") for line in lines[lines[0].startswith("#version") :]]
     merges = [tuple(pair.split(" ")) for pair in pairs if pair]
     specials = {token: vocab[token] for token in special_tokens}
-    arguments = _tokens_and_merges(vocab, merges, specials, merges_path)
+    arguments = tokens_and_merges(vocab, merges, specials, merges_path)
     return {**arguments, "pattern": "gpt2", "special_tokens": specials}
 
 
@@ -245,13 +245,13 @@ def check_special_spellings(tokenizer: BPETokenizer) -> None:
             )
 
 
-def _vocabulary(tokenizer: BPETokenizer) -> dict[str, int]:
+def vocabulary_of(tokenizer: BPETokenizer) -> dict[str, int]:
     ordinary = {spell(token): token_id for token, token_id in tokenizer.id_of_token.items()}
     added = {token.text: token.id for token in tokenizer.added_tokens}
-    return dict(sorted({**ordinary, **added}.items(), key=_by_id))
+    return dict(sorted({**ordinary, **added}.items(), key=by_id))
 
 
-def _tokens_and_merges(
+def tokens_and_merges(
     vocab: Mapping[str, int], merges: Sequence[tuple[str, ...]], added: Mapping[str, int], path: Path
 ) -> dict[str, Any]:
     """tokens (id -> bytes) and merges (pairs of ids) from their spellings, with everything checked that must hold."""
@@ -295,13 +295,13 @@ def _tokens_and_merges(
     return {"tokens": tokens, "merges": pairs}
 
 
-def _spell_id(tokenizer: BPETokenizer, token_id: int) -> str:
+def spell_id(tokenizer: BPETokenizer, token_id: int) -> str:
     return spell(tokenizer.token_bytes(token_id))
 
 
-def _byte_level(use_regex: bool) -> dict[str, Any]:
+def byte_level(use_regex: bool) -> dict[str, Any]:
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
 
 
-def _by_id(entry: tuple[str, int]) -> int:
+def by_id(entry: tuple[str, int]) -> int:
     return entry[1]

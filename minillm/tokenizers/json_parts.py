@@ -1,13 +1,22 @@
-"""What the readers of tokenizer.json share: added tokens, checks, errors that name a part that is not supported."""
+"""What the readers and writers of tokenizer.json share: where it lies, added tokens, checks, errors."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from .added import AddedToken
+
+TOKENIZER_JSON = "tokenizer.json"
+
+
+def tokenizer_json_path(path: str | os.PathLike[str]) -> Path:
+    """The file that `path` means: itself if its name ends in .json, otherwise tokenizer.json in that folder."""
+    path = Path(path)
+    return path if path.suffix == ".json" else path / TOKENIZER_JSON
 
 
 def is_kind(part: Any, kind: str) -> TypeGuard[dict[str, Any]]:

@@ -98,7 +98,7 @@ def split_windows(
         pieces: list[str] = (_ASCII if part.isascii() else _UNICODE)[pattern].findall(part)
         used = len(part)
         if not final or start + used < len(text):
-            used -= _drop_unsettled(pieces)
+            used -= drop_unsettled(pieces)
         if used:
             yield pieces, used
             start, size = start + used, window
@@ -108,7 +108,7 @@ def split_windows(
             return
 
 
-def _drop_unsettled(pieces: list[str]) -> int:
+def drop_unsettled(pieces: list[str]) -> int:
     """Remove from the end of `pieces` what text to come could still change; return how many characters that is.
 
     Matching runs left to right and never looks back, so a piece changes only if its match looked at characters beyond

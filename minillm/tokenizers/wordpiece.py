@@ -115,7 +115,7 @@ class WordPieceTokenizer(Tokenizer):
         """
         specials = check_special_tokens(special_tokens)
         words = count_words(texts, normalizer, specials, progress=progress)
-        alphabet = _alphabet(words, limit_alphabet)
+        alphabet = commonest_characters(words, limit_alphabet)
         inside = sorted({character for word in words for character in word[1:]} & set(alphabet))
         tokens = [*specials, *(c for c in alphabet if c not in specials), *("##" + c for c in inside)]
         n_merges = vocab_size - len(tokens)
@@ -257,7 +257,7 @@ def count_words(
     return counts
 
 
-def _alphabet(words: Mapping[str, int], limit: int) -> list[str]:
+def commonest_characters(words: Mapping[str, int], limit: int) -> list[str]:
     """The `limit` commonest characters, by code point."""
     counts: Counter[str] = Counter()
     for word, n in words.items():

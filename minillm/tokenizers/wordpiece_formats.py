@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..disk import read_json, write_json, write_text
 from .added import AddedToken
 from .bert_text import BertNormalizer
-from .files import read_json, tokenizer_json_path, write_json, write_text
-from .json_parts import check_ids, is_kind, read_added_tokens, refuse
+from .json_parts import check_ids, is_kind, read_added_tokens, refuse, tokenizer_json_path
 from .template import PLAIN, read_template
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def tokenizer_json(tokenizer: WordPieceTokenizer) -> dict[str, Any]:
             "unk_token": tokenizer.unk_token,
             "continuing_subword_prefix": tokenizer.prefix,
             "max_input_chars_per_word": tokenizer.max_word_chars,
-            "vocab": dict(sorted(tokenizer.vocab.items(), key=_by_value)),
+            "vocab": dict(sorted(tokenizer.vocab.items(), key=by_id)),
         },
     }
 
@@ -115,5 +115,5 @@ def read_vocab_txt(path: str | os.PathLike[str]) -> dict[str, int]:
     return {line.rstrip("\r"): token_id for token_id, line in enumerate(lines)}
 
 
-def _by_value(entry: tuple[str, int]) -> int:
+def by_id(entry: tuple[str, int]) -> int:
     return entry[1]
