@@ -56,9 +56,7 @@ def build_corpus(
         if not (out / REPORT).is_file():
             raise FileExistsError(f"{str(out)!r} exists and is not a corpus: choose another folder for it.")
         if not overwrite:
-            raise FileExistsError(
-                f"{str(out)!r} holds a corpus already: choose another, or pass overwrite=True."
-            )
+            raise FileExistsError(f"{str(out)!r} holds a corpus already: choose another, or pass overwrite=True.")
     with whole_folder(out_dir, replace=overwrite) as work:
         return build_in(documents, work, config, skipped if skipped is not None else [], progress)
 

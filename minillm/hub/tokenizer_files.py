@@ -24,6 +24,7 @@ from ..tokenizers import (
     load_tokenizer,
 )
 from ..tokenizers.added import AddedToken
+from ..tokenizers.gpt2_files import load_gpt2
 from ..tokenizers.json_parts import TOKENIZER_JSON
 from ..tokenizers.template import bert_template
 from ..tokenizers.wordpiece_formats import VOCAB_TXT, read_vocab_txt
@@ -187,7 +188,7 @@ def read_gpt2_files(folder: Path, config: Mapping[str, Any]) -> BPETokenizer:
         )
     vocab = read_json(folder / "vocab.json")
     texts = [item.text for item in tokens_listed(config, folder) + named_tokens(config)] + [END_OF_TEXT]
-    core = BPETokenizer.load_gpt2(folder, special_tokens=[text for text in dict.fromkeys(texts) if text in vocab])
+    core = load_gpt2(folder, special_tokens=[text for text in dict.fromkeys(texts) if text in vocab])
     pattern, nfc = SPLITS.get(name, ("gpt2", False))
     return BPETokenizer(core.tokens, core.merges, pattern, {}, nfc=nfc, added_tokens=core.added_tokens)
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -63,9 +63,9 @@ class Tokenizer:
         """
         raise NotImplementedError(f"{type(self).__name__} must say how to encode")
 
-    def _description(self) -> dict[str, Any]:
-        """All that decides which ids a text gets, ready for JSON."""
-        raise NotImplementedError(f"{type(self).__name__} must describe itself")
+    def _rule(self) -> dict[str, Any]:
+        """All that decides which ids a text gets, but for the added tokens, ready for JSON."""
+        raise NotImplementedError(f"{type(self).__name__} must say what decides its ids.")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `path` (or `path`/tokenizer.json, unless the name ends in .json), whole or not at all."""
@@ -88,8 +88,17 @@ class Tokenizer:
         return self.decode_bytes([token_id])
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits: equal for two tokenizers that give every text the same ids, different otherwise."""
-        text = json.dumps([type(self).__name__, self._description()], sort_keys=True)
+        """16 hexadecimal digits: equal for two tokenizers that give every text the same ids, different otherwise.
+
+        So the kind of tokenizer, its rule and its added tokens count; the template, file formats and decoding don't.
+        (That other merges or pieces would come to the same ids is not always known: then the fingerprints differ.)
+        """
+        rule = self._rule()
+        looked_for = {t: self._normalize(t.text) if t.normalized else t.text for t in self.added_tokens}
+        added = sorted(self.added_tokens, key=looked_for.__getitem__)  # of equal texts the first counts
+        if not rule.get("normalization") and len({token.normalized for token in added}) == 1:
+            added = [replace(token, normalized=False) for token in added]  # all are looked for in one and the same text
+        text = json.dumps([type(self).__name__, rule, [astuple(token) for token in added]], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def __repr__(self) -> str:

@@ -86,9 +86,21 @@ class CharTokenizer(Tokenizer):
         unknown = self.special_tokens[self.unk_token]
         return [self._ids.get(character, unknown) for character in text], len(text)
 
+    def _rule(self) -> dict[str, Any]:
+        unknown = None if self.unk_token is None else self.special_tokens[self.unk_token]
+        return {"characters": self.characters, "unknown": unknown}
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `path` (or `path`/tokenizer.json, unless the name ends in .json), in a format of our own."""
-        write_json(tokenizer_json_path(path), {"format": FORMAT, **self._description()})
+        write_json(
+            tokenizer_json_path(path),
+            {
+                "format": FORMAT,
+                "characters": self.characters,
+                "special_tokens": list(self.special_tokens),
+                "unk_token": self.unk_token,
+            },
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CharTokenizer:
@@ -101,10 +113,3 @@ class CharTokenizer(Tokenizer):
         if set(content) != expected:
             raise ValueError(f"{path} must hold {sorted(expected)}, but holds {sorted(content)}")
         return cls(**content)
-
-    def _description(self) -> dict[str, Any]:
-        return {
-            "characters": self.characters,
-            "special_tokens": list(self.special_tokens),
-            "unk_token": self.unk_token,
-        }

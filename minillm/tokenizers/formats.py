@@ -1,55 +1,46 @@
-"""Files of BPE tokenizers: `tokenizer.json` of the Hugging Face `tokenizers` library, and GPT-2's two files.
+"""BPE tokenizers as `tokenizer.json` of the Hugging Face `tokenizers` library, and the checks of every file.
 
-Both write a token as text. Its bytes need not be UTF-8, so GPT-2 gave each of the 256 byte values a printable character
-of its own: bytes that print in Latin-1 stand for themselves, the others are U+0100 and up. A space becomes "Ġ", a
-newline "Ċ", and 中 (E4 B8 AD) "ä¸Ń". The order of those characters, `GPT2_BYTE_ORDER`, is that of the first 256 ids.
+Tokens are written in GPT-2's alphabet (byte_spelling.py). gpt2_files.py has the other format.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from ..disk import read_json, write_json, write_text
+from ..disk import read_json, write_json
 from .added import AddedToken
+from .byte_spelling import BYTE_OF_CHARACTER, CHARACTER_OF_BYTE, spell, unspell
 from .json_parts import check_ids, is_kind, read_added_tokens, refuse, steps_of, tokenizer_json_path
 from .split import UNICODE_PATTERNS
-from .template import PLAIN, read_template
+from .template import PLAIN, Template, read_template
 
-if TYPE_CHECKING:
-    from .bpe import BPETokenizer
 
-_PRINTING = [*range(33, 127), *range(161, 173), *range(174, 256)]  # "!" to "~", "¡" to "¬", "®" to "ÿ"
-_OTHERS = [byte for byte in range(256) if byte not in _PRINTING]
-GPT2_BYTE_ORDER = bytes(_PRINTING + _OTHERS)
-CHARACTER_OF_BYTE = {byte: chr(byte) for byte in _PRINTING} | {byte: chr(256 + i) for i, byte in enumerate(_OTHERS)}
-BYTE_OF_CHARACTER = {character: byte for byte, character in CHARACTER_OF_BYTE.items()}
+class BPEParts(Protocol):
+    """What the files hold of a `BPETokenizer`, which says what each part is."""
+
+    tokens: list[bytes | None]
+    id_of_token: dict[bytes, int]
+    merges: list[tuple[int, int]]
+    pattern: str
+    whole_pieces: bool
+    nfc: bool
+    added_tokens: list[AddedToken]
+    template: Template
+
 
 # Only the exact patterns are known. tiktoken's newer spelling of gpt4 differs in white space at the end of a text
 # (see split.py), and to be almost right would be worse than to refuse.
 _PATTERN_NAMES = {pattern: name for name, pattern in UNICODE_PATTERNS.items()}
 
 
-def spell(token: bytes) -> str:
-    """A token's bytes in GPT-2's alphabet.
-
-    >>> spell(" 中".encode())
-    'Ġä¸Ń'
-    """
-    return "".join(CHARACTER_OF_BYTE[byte] for byte in token)
-
-
-def unspell(text: str) -> bytes:
-    """The bytes of a token written in GPT-2's alphabet. Raises KeyError for a character outside of it."""
-    return bytes(BYTE_OF_CHARACTER[character] for character in text)
-
-
 # ---- tokenizer.json
 
 
-def tokenizer_json(tokenizer: BPETokenizer) -> dict[str, Any]:
+def tokenizer_json(tokenizer: BPEParts) -> dict[str, Any]:
     """The contents of tokenizer.json, by which the `tokenizers` library gives the same ids."""
     if tokenizer.pattern == "gpt2":
         pre_tokenizer = byte_level(use_regex=True)  # it has GPT-2's pattern built in
@@ -80,12 +71,12 @@ def tokenizer_json(tokenizer: BPETokenizer) -> dict[str, Any]:
             "byte_fallback": False,
             "ignore_merges": tokenizer.whole_pieces,
             "vocab": vocabulary_of(tokenizer),
-            "merges": [[spell_id(tokenizer, left), spell_id(tokenizer, right)] for left, right in tokenizer.merges],
+            "merges": spelled_merges(tokenizer),
         },
     }
 
 
-def save_tokenizer_json(tokenizer: BPETokenizer, path: str | os.PathLike[str]) -> None:
+def save_tokenizer_json(tokenizer: BPEParts, path: str | os.PathLike[str]) -> None:
     """Write tokenizer.json, whole or not at all."""
     write_json(tokenizer_json_path(path), tokenizer_json(tokenizer))
 
@@ -193,44 +184,10 @@ def pattern_of(pre_tokenizer: Any, path: Path) -> str:
     raise ValueError(f"{path}: the pre_tokenizer is {shown} with use_regex={use_regex}, which is not supported")
 
 
-# ---- GPT-2's vocab.json and merges.txt
-
-
-def save_gpt2_files(tokenizer: BPETokenizer, folder: str | os.PathLike[str]) -> None:
-    """Write vocab.json (token -> id) and merges.txt (a version line, then "left right" in order)."""
-    if tokenizer.pattern != "gpt2":
-        raise ValueError(
-            f"vocab.json and merges.txt do not say how text is split, and their readers use GPT-2's pattern; this "
-            f"one has pattern {tokenizer.pattern!r}. Use save(), which writes tokenizer.json, or train with 'gpt2'."
-        )
-    lines = [f"{spell_id(tokenizer, left)} {spell_id(tokenizer, right)}\n" for left, right in tokenizer.merges]
-    write_json(Path(folder) / "vocab.json", vocabulary_of(tokenizer))
-    write_text(Path(folder) / "merges.txt", "#version: 0.2\n" + "".join(lines))
-
-
-def read_gpt2_files(folder: str | os.PathLike[str], special_tokens: Sequence[str]) -> dict[str, Any]:
-    """The arguments of `BPETokenizer` from a folder with vocab.json and merges.txt."""
-    path = Path(folder) / "vocab.json"
-    vocab = read_json(path)
-    if not isinstance(vocab, dict):
-        raise ValueError(f"{path} must hold an object of token -> id")
-    if missing := [token for token in special_tokens if token not in vocab]:
-        raise ValueError(
-            f"{path} does not hold the special token {missing[0]!r}: pass special_tokens= with those it holds, or ()"
-        )
-    merges_path = Path(folder) / "merges.txt"
-    lines = merges_path.read_text(encoding="utf-8").split("\n")
-    pairs = [line.rstrip("\r") for line in lines[lines[0].startswith("#version") :]]
-    merges = [tuple(pair.split(" ")) for pair in pairs if pair]
-    specials = {token: vocab[token] for token in special_tokens}
-    arguments = tokens_and_merges(vocab, merges, specials, merges_path)
-    return {**arguments, "pattern": "gpt2", "special_tokens": specials}
-
-
 # ---- shared by the two formats
 
 
-def check_special_spellings(tokenizer: BPETokenizer) -> None:
+def check_special_spellings(tokenizer: BPEParts) -> None:
     """Raise ValueError if a special token is written like an ordinary one: in a file the two would be one."""
     for added in tokenizer.added_tokens:
         special = added.text
@@ -245,10 +202,10 @@ def check_special_spellings(tokenizer: BPETokenizer) -> None:
             )
 
 
-def vocabulary_of(tokenizer: BPETokenizer) -> dict[str, int]:
+def vocabulary_of(tokenizer: BPEParts) -> dict[str, int]:
     ordinary = {spell(token): token_id for token, token_id in tokenizer.id_of_token.items()}
     added = {token.text: token.id for token in tokenizer.added_tokens}
-    return dict(sorted({**ordinary, **added}.items(), key=by_id))
+    return dict(sorted({**ordinary, **added}.items(), key=itemgetter(1)))
 
 
 def tokens_and_merges(
@@ -295,13 +252,11 @@ def tokens_and_merges(
     return {"tokens": tokens, "merges": pairs}
 
 
-def spell_id(tokenizer: BPETokenizer, token_id: int) -> str:
-    return spell(tokenizer.token_bytes(token_id))
+def spelled_merges(tokenizer: BPEParts) -> list[list[str]]:
+    """The merges in GPT-2's alphabet, in order."""
+    spelled = [None if token is None else spell(token) for token in tokenizer.tokens]
+    return [[spelled[left] or "", spelled[right] or ""] for left, right in tokenizer.merges]
 
 
 def byte_level(use_regex: bool) -> dict[str, Any]:
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
-
-
-def by_id(entry: tuple[str, int]) -> int:
-    return entry[1]

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .base import Tokenizer
-from .bpe import BYTE_OF_ID, BPETokenizer, count_words, train_naive
+from .bpe import BPETokenizer, count_words
+from .bpe_plain import merge_steps, train_naive
+from .byte_spelling import BYTE_OF_ID
 from .split import split_text
 
 
@@ -89,7 +91,7 @@ def replay_encoding(tokenizer: BPETokenizer, text: str) -> str:
     lines = [f"{render(text.encode())} is {len(pieces)} piece{'s' * (len(pieces) != 1)}"]
     for piece in pieces:
         lines.append(render(piece.encode()))
-        for ids in tokenizer.merge_steps(piece):
+        for ids in merge_steps(tokenizer, piece):
             lines.append("    " + " ".join(render(tokenizer.token_bytes(token_id)) for token_id in ids))
     return "\n".join(lines)
 

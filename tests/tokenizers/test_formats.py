@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from tokenizer_samples import SAMPLES, any_text, trained
 
 from minillm.tokenizers import BPETokenizer, CharTokenizer, load_tokenizer
-from minillm.tokenizers.formats import CHARACTER_OF_BYTE, GPT2_BYTE_ORDER, spell, tokenizer_json, unspell
+from minillm.tokenizers.bpe_plain import merge_steps
+from minillm.tokenizers.byte_spelling import BYTE_OF_ID, CHARACTER_OF_BYTE, spell, unspell
+from minillm.tokenizers.formats import tokenizer_json
+from minillm.tokenizers.gpt2_files import load_gpt2, save_gpt2
 from minillm.tokenizers.split import UNICODE_PATTERNS
 
 PATTERNS = sorted(UNICODE_PATTERNS)
@@ -29,7 +32,7 @@ def same(a: BPETokenizer, b: BPETokenizer) -> bool:
 def test_the_byte_alphabet() -> None:
     assert [spell(bytes([b])) for b in b" \n\t!a~"] == ["Ġ", "Ċ", "ĉ", "!", "a", "~"]
     assert unspell(spell(bytes(range(256)))) == bytes(range(256))
-    assert sorted(CHARACTER_OF_BYTE.values()) == [CHARACTER_OF_BYTE[b] for b in GPT2_BYTE_ORDER]
+    assert sorted(CHARACTER_OF_BYTE.values()) == [CHARACTER_OF_BYTE[b] for b in BYTE_OF_ID]
     assert all(character.isprintable() and character != " " for character in CHARACTER_OF_BYTE.values())
 
 
@@ -49,17 +52,17 @@ def test_save_and_load(tmp_path: Path, pattern: str, name: str) -> None:
 
 def test_gpt2_files(tmp_path: Path) -> None:
     tok = BPETokenizer.train(SAMPLES, 500, pattern="gpt2")
-    tok.save_gpt2(tmp_path)
+    save_gpt2(tok, tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["merges.txt", "vocab.json"]
     assert (tmp_path / "merges.txt").read_text(encoding="utf-8").startswith("#version: 0.2\nð Ł\ni n\nĠ a\n")
-    assert same(BPETokenizer.load_gpt2(tmp_path), tok)
+    assert same(load_gpt2(tmp_path), tok)
     assert same(load_tokenizer(tmp_path), tok)  # type: ignore[arg-type]
-    plain = BPETokenizer.load_gpt2(tmp_path, special_tokens=())
+    plain = load_gpt2(tmp_path, special_tokens=())
     assert plain.special_tokens == {} and plain.vocab_size == 500
     with pytest.raises(ValueError, match=r"does not hold the special token '<\|x\|>'"):
-        BPETokenizer.load_gpt2(tmp_path, special_tokens=["<|x|>"])
-    with pytest.raises(ValueError, match="one has pattern 'gpt4'"):
-        trained("gpt4").save_gpt2(tmp_path)
+        load_gpt2(tmp_path, special_tokens=["<|x|>"])
+    with pytest.raises(ValueError, match=r"must be 'gpt2', not 'gpt4'\."):
+        save_gpt2(trained("gpt4"), tmp_path)
 
 
 def test_the_tokenizers_library_reads_gpt2_files(tmp_path: Path) -> None:
@@ -67,20 +70,20 @@ def test_the_tokenizers_library_reads_gpt2_files(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     tok = BPETokenizer.train(SAMPLES, 500, pattern="gpt2")
-    tok.save_gpt2(tmp_path)
+    save_gpt2(tok, tmp_path)
     peer = Tokenizer(models.BPE.from_file(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt")))
     peer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     assert [peer.encode(text).ids for text in SAMPLES] == tok.encode_batch(SAMPLES)
     peer.model.save(str(tmp_path))  # and theirs, which has no special token
-    again = BPETokenizer.load_gpt2(tmp_path, special_tokens=())
+    again = load_gpt2(tmp_path, special_tokens=())
     assert (again.merges, again.vocab_size) == (tok.merges, tok.vocab_size)
 
 
 def test_merges_of_number_signs_are_no_comments(tmp_path: Path) -> None:
     tok = BPETokenizer.train(["## #### ########"], 260, pattern="gpt2")
-    tok.save_gpt2(tmp_path)
+    save_gpt2(tok, tmp_path)
     assert "# #" in (tmp_path / "merges.txt").read_text(encoding="utf-8").splitlines()
-    assert same(BPETokenizer.load_gpt2(tmp_path), tok)
+    assert same(load_gpt2(tmp_path), tok)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +179,7 @@ def test_whole_pieces_go_before_merges(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     tok = BPETokenizer.load(tmp_path)
     assert tok.encode("xyz") == [258] and len(tok.encode("xyzz")) == 4
-    assert [*tok.merge_steps("xyz")][-1] == [258]
+    assert [*merge_steps(tok, "xyz")][-1] == [258]
     content["model"]["ignore_merges"] = False
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     assert len(BPETokenizer.load(tmp_path).encode("xyz")) == 3
@@ -210,7 +213,7 @@ def test_ids_with_holes_and_out_of_order(tmp_path: Path) -> None:
 def test_a_gpt2_tokenizer_saved_by_transformers(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     tok = BPETokenizer.train(SAMPLES, 500, pattern="gpt2")
-    tok.save_gpt2(tmp_path)
+    save_gpt2(tok, tmp_path)
     peer = transformers.GPT2TokenizerFast.from_pretrained(str(tmp_path))
     peer.save_pretrained(str(tmp_path / "theirs"))
     assert same(BPETokenizer.load(tmp_path / "theirs"), tok)

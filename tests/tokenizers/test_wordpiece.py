@@ -204,7 +204,7 @@ def test_rare_characters_and_rare_pairs_are_left_out() -> None:
 def test_learning_refuses_what_cannot_be() -> None:
     with pytest.raises(ValueError, match=r"vocab_size=8 is too small: 5 special tokens, 3 characters and 1 of them"):
         WordPieceTokenizer.train(["ab cb"], 8)
-    with pytest.raises(ValueError, match="hold no word"):
+    with pytest.raises(ValueError, match="hold nothing to learn from"):
         WordPieceTokenizer.train([" \n"], 99)
     with pytest.raises(TypeError, match=r"pass \[text\] for one text"):
         WordPieceTokenizer.train("ab", 99)
