@@ -87,7 +87,7 @@ def build_in(
             raise ValueError(
                 f"no document is left for {name!r} (of {report.documents_in:,} read; dropped: {report.dropped}): give "
                 "more documents, cut long files into more parts (part_chars), or relax the config "
-                f"({name}: val_fraction={config.val_fraction}, contamination_limit={config.contamination_limit})"
+                f"({name}: val_fraction={config.val_fraction}, contamination_limit={config.contamination_limit})."
             )
     report.fingerprint = digest.hexdigest()[:16]
     write_json(work / REPORT, asdict(report))
@@ -127,7 +127,7 @@ def clean_pass(
             lines.count(text)
             write_jsonl(stream, Document(text, document.source))
     if report.documents_in == 0:
-        raise ValueError("there are no documents to build a corpus from: the stream of documents is empty")
+        raise ValueError("there are no documents to build a corpus from: the stream of documents is empty.")
     report.rules = dict(counts)
     return lines
 

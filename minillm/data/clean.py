@@ -50,7 +50,7 @@ def clean_text(
     'Café\\n\\n\\nmore\\n'
     """
     if normalization not in ("NFC", "NFKC", "none"):
-        raise ValueError(f"unknown normalization {normalization!r}: choose NFC, NFKC or none")
+        raise ValueError(f"normalization must be NFC, NFKC or none, not {normalization!r}.")
     for name, rule in RULES.items():
         if name == "licence" and not licences:
             continue
@@ -152,8 +152,8 @@ class RepeatedLines:
     def __init__(self, min_documents: int = 10, min_share: float = 0.02) -> None:
         if min_documents < 2 or not 0 <= min_share <= 1:
             raise ValueError(
-                f"min_documents is {min_documents} (at least 2), min_share is {min_share} (from 0 to 1): a line of a "
-                "single document is not repeated"
+                "min_documents must be at least 2 (a line of one document is not repeated) and min_share from 0 to 1, "
+                f"not {min_documents} and {min_share}."
             )
         self.min_documents = min_documents
         self.min_share = min_share

@@ -82,14 +82,14 @@ def read_documents(
     in `paths` the same is an error: FileNotFoundError, or ValueError with the byte or line at fault.
     """
     if part_chars < 1:
-        raise ValueError(f"part_chars is {part_chars}; it counts the characters of a part, so it must be at least 1")
+        raise ValueError(f"part_chars must be at least 1 (the characters of a part), not {part_chars}.")
     named = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not named:
-        raise ValueError("no file or folder given: read_documents needs at least one path")
+        raise ValueError("no file or folder given: read_documents needs at least one path.")
     for path in named:
         if not os.path.exists(path):
             raise FileNotFoundError(
-                f"there is no file or folder {os.fspath(path)!r} (looked from the current folder {os.getcwd()!r})"
+                f"there is no file or folder {os.fspath(path)!r} (looked from the current folder {os.getcwd()!r})."
             )
     for path in named:
         if not os.path.isdir(path):
@@ -107,7 +107,7 @@ def read_documents(
         if n_documents == 0:
             known = " ".join(sorted(PROSE_EXTENSIONS | CODE_EXTENSIONS | JSONL_EXTENSIONS))
             raise ValueError(
-                f"the folder {os.fspath(path)!r} holds no readable text: looked for {known} (also .gz .bz2 .xz)"
+                f"the folder {os.fspath(path)!r} holds no readable text: looked for {known} (also .gz .bz2 .xz)."
             )
 
 
@@ -163,7 +163,7 @@ def read_file(
         else:
             reason = str(error)
         if skipped is None:
-            raise ValueError(f"cannot read {source!r}: {reason}") from error
+            raise ValueError(f"cannot read {source!r}: {reason}.") from error
         skipped.append(Dropped(source, "read", reason))
 
 
@@ -274,7 +274,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[Document]:
             try:
                 text, where = jsonl_text(line, "text", f"{source}#{number}")
             except ValueError as error:
-                raise ValueError(f"cannot read {source!r}: line {number + 1}: {error}") from error
+                raise ValueError(f"cannot read {source!r}: line {number + 1}: {error}.") from error
             yield Document(text, where)
 
 

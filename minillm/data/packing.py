@@ -66,23 +66,23 @@ class TokenDataset:
             missing = [str(p) for p in (self.path, sidecar) if not p.is_file()]
             raise FileNotFoundError(
                 f"no packed tokens at {str(self.path)!r}: missing {', '.join(missing)}. "
-                "Pack a corpus first (pack), and let that finish"
+                "Pack a corpus first (pack), and let that finish."
             )
         try:
             self.info = PackInfo(**read_json(sidecar))
         except (ValueError, TypeError) as error:
             raise ValueError(
-                f"{str(sidecar)!r} does not describe packed tokens ({error}); pack the corpus again"
+                f"{str(sidecar)!r} does not describe packed tokens ({error}); pack the corpus again."
             ) from error
         if self.info.dtype not in ("uint16", "uint32"):
-            raise ValueError(f"{str(sidecar)!r} says dtype {self.info.dtype!r}; token files are uint16 or uint32")
+            raise ValueError(f"{str(sidecar)!r} says dtype {self.info.dtype!r}; token files are uint16 or uint32.")
         dtype = np.dtype(self.info.dtype).newbyteorder("<")
         size, expected = self.path.stat().st_size, self.info.n_tokens * dtype.itemsize
         if size != expected or size == 0:
             raise ValueError(
                 f"{str(self.path)!r} has {size:,} bytes where its sidecar promises {expected:,} "
                 f"({self.info.n_tokens:,} tokens of {dtype.itemsize} bytes): "
-                "it was cut off or replaced; pack the corpus again"
+                "it was cut off or replaced; pack the corpus again."
             )
         self.tokens: npt.NDArray[np.unsignedinteger] = np.memmap(
             self.path, dtype=dtype, mode="r", shape=(self.info.n_tokens,)
@@ -107,7 +107,7 @@ class TokenDataset:
             raise ValueError(
                 f"{str(self.path)!r} was packed with the tokenizer {self.info.tokenizer} (vocabulary "
                 f"{self.vocab_size:,}), not with this one, {tokenizer.fingerprint()} (vocabulary "
-                f"{tokenizer.vocab_size:,}): use that tokenizer, or pack the corpus again"
+                f"{tokenizer.vocab_size:,}): use that tokenizer, or pack the corpus again."
             )
 
     def __repr__(self) -> str:
@@ -131,7 +131,7 @@ def pack(
     target = Path(path)
     sidecar = target.with_suffix(".json")
     if target.suffix == ".json":
-        raise ValueError(f"{str(target)!r} is the name of the sidecar; call the token file something like tokens.bin")
+        raise ValueError(f"{str(target)!r} is the name of the sidecar; call the token file something like tokens.bin.")
     total = None
     if isinstance(documents, (str, os.PathLike)):
         total = os.path.getsize(documents)
@@ -158,7 +158,7 @@ def pack(
                 n_documents += 1
                 bar.update(size)
         if n_bytes == 0:
-            raise ValueError(f"nothing to pack into {str(target)!r}: {n_documents} documents with no text in them")
+            raise ValueError(f"nothing to pack into {str(target)!r}: {n_documents} documents with no text in them.")
         flush_to_disk(temporary)
         sidecar.unlink(missing_ok=True)  # from here until the new sidecar is in place, nothing loads
     info = PackInfo(
@@ -181,7 +181,7 @@ def utf8_size(document: Document) -> int:
     except UnicodeEncodeError as error:
         raise ValueError(
             f"document {document.source!r} holds half of a surrogate pair at character {error.start}, which is no "
-            "text: clean it first (clean_text removes these)"
+            "text: clean it first (clean_text removes these)."
         ) from error
 
 
@@ -190,6 +190,6 @@ def encode_document(tokenizer: Encoder, document: Document) -> npt.NDArray[np.in
     if len(ids) and (ids.min() < 0 or ids.max() >= tokenizer.vocab_size):
         raise ValueError(
             f"the tokenizer gave ids from {ids.min()} to {ids.max()} for {document.source!r}, outside its vocabulary "
-            f"of {tokenizer.vocab_size:,} (0 to {tokenizer.vocab_size - 1})"
+            f"of {tokenizer.vocab_size:,} (0 to {tokenizer.vocab_size - 1})."
         )
     return ids

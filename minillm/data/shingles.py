@@ -49,7 +49,7 @@ def word_hashes(text: str) -> Hashes:
 def ngram_hashes(words: Hashes, n: int) -> Hashes:
     """Every run of `n` words as one hash: (n_words − n + 1,) uint64, empty where there are fewer than n words."""
     if n < 1:
-        raise ValueError(f"n is {n}; a run has at least one word")
+        raise ValueError(f"n must be at least 1 (the words of a run), not {n}.")
     count = len(words) - n + 1
     if count < 1:
         return np.empty(0, dtype=np.uint64)

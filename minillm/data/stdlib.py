@@ -46,7 +46,7 @@ def stdlib_documents(
     Raises FileNotFoundError where Python was installed without its sources (embedded or frozen builds).
     """
     if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r}: the standard library offers {', '.join(KINDS)}")
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}.")
     folder = Path(root) if root is not None else Path(sysconfig.get_paths()["stdlib"])
     if kind == "topics":
         yield from sample_of(topic_documents(folder), max_bytes)
@@ -56,7 +56,7 @@ def stdlib_documents(
         raise FileNotFoundError(
             f"found {len(files)} Python source files under {str(folder)!r}: this Python was installed without the "
             "sources of its standard library. Use another Python (python.org, conda, uv, or your system's full "
-            "package), or give text of your own: read_documents('folder')"
+            "package), or give text of your own: read_documents('folder')."
         )
     if kind == "source":
         for name in choose_sample({name: os.path.getsize(file) for name, file in files.items()}, max_bytes):
@@ -83,7 +83,7 @@ def environment_documents(
     if not files:
         raise FileNotFoundError(
             f"no Python source found in {str(stdlib)!r} nor among the installed packages: give text of your own: "
-            "read_documents('folder')"
+            "read_documents('folder')."
         )
     for name in choose_sample({name: os.path.getsize(file) for name, file in files.items()}, max_bytes):
         yield from module_documents(files[name], name, skipped)
@@ -138,7 +138,7 @@ def topic_documents(folder: Path) -> Iterator[Document]:
     if not file.is_file():
         raise FileNotFoundError(
             f"{str(file)!r} is missing: this Python was installed without its help topics. "
-            "Use kind='source' or kind='docstrings', or give text of your own: read_documents('folder')"
+            "Use kind='source' or kind='docstrings', or give text of your own: read_documents('folder')."
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -171,7 +171,7 @@ def choose_sample(sizes: dict[str, int], max_bytes: int | None) -> list[str]:
     if max_bytes is None:
         return list(sizes)
     if max_bytes < 1:
-        raise ValueError(f"max_bytes is {max_bytes}; give a positive number of bytes, or None for everything")
+        raise ValueError(f"max_bytes must be at least 1, or None for everything, not {max_bytes}.")
     chosen: list[str] = []
     total = 0
     for name in sorted(sizes, key=name_hash):

@@ -51,7 +51,7 @@ def remove_stop_words(text: str, languages: Iterable[str] = LANGUAGES) -> tuple[
     chosen = tuple(languages)
     for language in chosen:
         if language not in LANGUAGES:
-            raise ValueError(f"no stop words for language {language!r}: there are lists for {', '.join(LANGUAGES)}")
+            raise ValueError(f"the language of stop words must be one of {', '.join(LANGUAGES)}, not {language!r}.")
     total = 0
     if "en" in chosen:
         text, n = english_pattern().subn("", text)

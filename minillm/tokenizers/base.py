@@ -61,7 +61,7 @@ class Tokenizer:
 
         final=True: all of `text`. final=False: more text follows, so only what it cannot change any more.
         """
-        raise NotImplementedError(f"{type(self).__name__} must say how to encode")
+        raise NotImplementedError(f"{type(self).__name__} must say how to encode.")
 
     def _rule(self) -> dict[str, Any]:
         """All that decides which ids a text gets, but for the added tokens, ready for JSON."""
@@ -69,7 +69,7 @@ class Tokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `path` (or `path`/tokenizer.json, unless the name ends in .json), whole or not at all."""
-        raise NotImplementedError(f"{type(self).__name__} must say how it is saved")
+        raise NotImplementedError(f"{type(self).__name__} must say how it is saved.")
 
     # ---- properties
 
@@ -173,7 +173,7 @@ class Tokenizer:
         progress: show a bar of bytes done. Raises ValueError if the file is not UTF-8, naming the first bad byte.
         """
         if chunk_bytes < 1:
-            raise ValueError(f"chunk_bytes must be at least 1, not {chunk_bytes}")
+            raise ValueError(f"chunk_bytes must be at least 1, not {chunk_bytes}.")
         allowed, disallowed = self._special_rule(allowed_special, disallowed_special)
         path = Path(path)
         bar = tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc="encode", disable=not progress)
@@ -199,10 +199,10 @@ class Tokenizer:
             if tokens == "all":
                 tokens = self.special_tokens if name == "allowed_special" else set(self.special_tokens) - chosen[0]
             if isinstance(tokens, str):
-                raise ValueError(f'{name} must be "all" or a collection of strings, so {{{tokens!r}}}, not {tokens!r}')
+                raise ValueError(f'{name} must be "all" or a collection of strings, so {{{tokens!r}}}, not {tokens!r}.')
             if unknown := [token for token in tokens if token not in self.special_tokens]:
                 known = list(self.special_tokens) or "none at all"
-                raise ValueError(f"{name} names {unknown[0]!r}, which is no special token of this tokenizer: {known}")
+                raise ValueError(f"{name} names {unknown[0]!r}, which is no special token of this tokenizer: {known}.")
             chosen.append(set(tokens))
         wanted = [token for token in self.added_tokens if not token.special or token.text in chosen[0]]
         return wanted, {text: token_id for text, token_id in self.special_tokens.items() if text in chosen[1]}
@@ -259,14 +259,14 @@ class Tokenizer:
             pass  # explained below
         for place, token_id in enumerate(ids):
             if not hasattr(token_id, "__index__"):
-                raise TypeError(f"ids must be integers, but ids[{place}] is {token_id!r}; decode a batch row by row")
+                raise TypeError(f"ids must be integers, but ids[{place}] is {token_id!r}; decode a batch row by row.")
             if not 0 <= token_id < self.vocab_size or self.tokens[token_id] is None:
                 raise ValueError(
                     f"ids[{place}] is {token_id}, and this tokenizer has no such token: its ids are "
                     f"0..{self.vocab_size - 1}. Do the ids come from another tokenizer, or from a model whose "
-                    f"vocabulary is padded?"
+                    f"vocabulary is padded?."
                 )
-        raise AssertionError("unreachable: some id must have been wrong")
+        raise AssertionError("unreachable: some id must have been wrong.")
 
     def decode(self, ids: Iterable[int], errors: str = "replace", *, skip_special_tokens: bool = False) -> str:
         """The text that `ids` stand for; without the special tokens if `skip_special_tokens`.

@@ -108,13 +108,13 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 def model_of(content: Any, path: Path) -> dict[str, Any]:
     """The part `model`, if it is BPE's."""
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise ValueError(f"{path} is no tokenizer.json: it has no 'model'")
+        raise ValueError(f"{path} is no tokenizer.json: it has no 'model'.")
     model = content["model"]
     kind = model.get("type", "BPE")  # files before 2021 leave it out
     if kind != "BPE":
-        raise ValueError(f"{path}: the model is {kind}, but only byte-level BPE and WordPiece can be read")
+        raise ValueError(f"{path}: the model is {kind}, but only byte-level BPE and WordPiece can be read.")
     if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
-        raise ValueError(f"{path}: the model has no 'vocab' and 'merges'")
+        raise ValueError(f"{path}: the model has no 'vocab' and 'merges'.")
     return model
 
 
@@ -123,7 +123,7 @@ def merge_of(merge: Any, number: int, path: Path) -> tuple[str, ...]:
     if isinstance(merge, str):
         return tuple(merge.split(" "))
     if not isinstance(merge, list) or not all(isinstance(token, str) for token in merge):
-        raise ValueError(f"{path}: model.merges: merge {number} must be two tokens' texts, not {merge!r}")
+        raise ValueError(f"{path}: model.merges: merge {number} must be two tokens' texts, not {merge!r}.")
     return tuple(merge)
 
 
@@ -156,9 +156,9 @@ def pattern_of(pre_tokenizer: Any, path: Path) -> str:
     steps = steps_of(pre_tokenizer, "pretokenizers", path, "pre_tokenizer")
     shown = " + ".join(step["type"] for step in steps) or "none"
     if not steps or steps[-1]["type"] != "ByteLevel":
-        raise ValueError(f"{path}: the pre_tokenizer is {shown}, but only BPE that ends in ByteLevel is supported")
+        raise ValueError(f"{path}: the pre_tokenizer is {shown}, but only BPE that ends in ByteLevel is supported.")
     if steps[-1].get("add_prefix_space"):
-        raise ValueError(f"{path}: the pre_tokenizer has add_prefix_space=true, which is not supported")
+        raise ValueError(f"{path}: the pre_tokenizer has add_prefix_space=true, which is not supported.")
     use_regex = steps[-1].get("use_regex", True)
     if len(steps) == 1 and use_regex:
         return "gpt2"
@@ -166,7 +166,7 @@ def pattern_of(pre_tokenizer: Any, path: Path) -> str:
         split = steps[0]
         if not isinstance(split.get("pattern"), dict) or not isinstance(split.get("behavior"), str):
             raise ValueError(
-                f"{path}: the pre_tokenizer has a Split without a 'pattern' object or a 'behavior': {split}"
+                f"{path}: the pre_tokenizer has a Split without a 'pattern' object or a 'behavior': {split}."
             )
         regex_text = split["pattern"].get("Regex")
         # The patterns match every character, so it is the same to keep what matches or to throw away what does not.
@@ -179,9 +179,9 @@ def pattern_of(pre_tokenizer: Any, path: Path) -> str:
             return _PATTERN_NAMES[regex_text]
         raise ValueError(
             f"{path}: the pre_tokenizer splits by {split['pattern']} ({split['behavior']}), which is not supported. "
-            f"Known patterns: {UNICODE_PATTERNS}"
+            f"Known patterns: {UNICODE_PATTERNS}."
         )
-    raise ValueError(f"{path}: the pre_tokenizer is {shown} with use_regex={use_regex}, which is not supported")
+    raise ValueError(f"{path}: the pre_tokenizer is {shown} with use_regex={use_regex}, which is not supported.")
 
 
 # ---- shared by the two formats
@@ -198,7 +198,7 @@ def check_special_spellings(tokenizer: BPEParts) -> None:
         if clash is not None and clash != added.id:
             raise ValueError(
                 f"the special token {special!r} is written like the ordinary token {clash}, "
-                f"{tokenizer.tokens[clash]!r}; choose a text that is no word, such as '<|{special}|>'"
+                f"{tokenizer.tokens[clash]!r}; choose a text that is no word, such as '<|{special}|>'."
             )
 
 
@@ -215,7 +215,7 @@ def tokens_and_merges(
     ids = {**vocab, **added}
     if moved := [token for token, token_id in added.items() if vocab.get(token, token_id) != token_id]:
         raise ValueError(
-            f"{path}: the added token {moved[0]!r} has id {ids[moved[0]]}, but {vocab[moved[0]]} in the model"
+            f"{path}: the added token {moved[0]!r} has id {ids[moved[0]]}, but {vocab[moved[0]]} in the model."
         )
     check_ids(ids, path)
     made = {left + right for left, right in (merge for merge in merges if len(merge) == 2)} | set(BYTE_OF_CHARACTER)
@@ -231,7 +231,7 @@ def tokens_and_merges(
         except KeyError as character:
             raise ValueError(
                 f"{path}: the token {token!r} holds {character}, which is not in GPT-2's byte alphabet: this is not a "
-                f"byte-level vocabulary, or {token!r} is a special token that the file does not declare"
+                f"byte-level vocabulary, or {token!r} is a special token that the file does not declare."
             ) from None
     if absent := [byte for byte, character in CHARACTER_OF_BYTE.items() if character not in ordinary]:
         raise ValueError(
@@ -241,12 +241,12 @@ def tokens_and_merges(
     pairs = []
     for number, merge in enumerate(merges):
         if len(merge) != 2:
-            raise ValueError(f"{path}: merge {number} must be two tokens, not {merge!r}")
+            raise ValueError(f"{path}: merge {number} must be two tokens, not {merge!r}.")
         left, right = merge
         if absent_tokens := [token for token in (left, right, left + right) if token not in ordinary]:
             raise ValueError(
                 f"{path}: merge {number} is {left!r} + {right!r}, but {absent_tokens[0]!r} is not in the vocabulary, "
-                f"or is a special token there"
+                f"or is a special token there."
             )
         pairs.append((ordinary[left], ordinary[right]))
     return {"tokens": tokens, "merges": pairs}

@@ -73,7 +73,7 @@ _ASCII = {name: re.compile(ascii_pattern(name)) for name in UNICODE_PATTERNS}
 def check_pattern_name(name: str) -> None:
     """Raise ValueError, naming the known ones, unless `name` is a pattern."""
     if name not in UNICODE_PATTERNS:
-        raise ValueError(f"unknown split pattern {name!r}: choose one of {', '.join(map(repr, UNICODE_PATTERNS))}")
+        raise ValueError(f"the split pattern must be one of {', '.join(map(repr, UNICODE_PATTERNS))}, not {name!r}.")
 
 
 def split_text(text: str, pattern: str) -> list[str]:

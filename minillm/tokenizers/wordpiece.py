@@ -71,7 +71,7 @@ class WordPieceTokenizer(Tokenizer):
         super().__init__(tokens, special_tokens, added_tokens=added_tokens, template=template)
         self.vocab = dict(vocab)
         if unk_token not in self.vocab:
-            raise ValueError(f"the vocabulary has no {unk_token!r} (unk_token), which stands for words it cannot write")
+            raise ValueError(f"the vocabulary must hold unk_token, {unk_token!r}, for the words it cannot write.")
         self.normalizer = normalizer
         self.unk_token = unk_token
         self.prefix = prefix

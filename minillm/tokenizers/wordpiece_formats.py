@@ -71,11 +71,11 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = tokenizer_json_path(path)
     content = read_json(path)
     if not isinstance(content, dict) or not is_kind(content.get("model"), "WordPiece"):
-        raise ValueError(f"{path} is no tokenizer.json of a WordPiece model")
+        raise ValueError(f"{path} is no tokenizer.json of a WordPiece model.")
     model, normalizer, decoder = content["model"], content.get("normalizer"), content.get("decoder")
     vocab = model.get("vocab")
     if not isinstance(vocab, dict):
-        raise ValueError(f"{path}: the model has no 'vocab'")
+        raise ValueError(f"{path}: the model has no 'vocab'.")
     if not is_kind(normalizer, "BertNormalizer"):
         raise refuse(path, "normalizer", normalizer, "WordPiece with BertNormalizer can be read")
     if not is_kind(content.get("pre_tokenizer"), "BertPreTokenizer"):
@@ -114,7 +114,7 @@ def save_vocab_txt(tokenizer: WordPieceParts, folder: str | os.PathLike[str]) ->
     lines = []
     for token_id, token in enumerate(tokenizer.tokens):
         if token is None or b"\n" in token:
-            raise ValueError(f"id {token_id} is {token!r}, which vocab.txt cannot hold; use save(): tokenizer.json")
+            raise ValueError(f"id {token_id} is {token!r}, which vocab.txt cannot hold; use save(): tokenizer.json.")
         lines.append(token.decode() + "\n")
     write_text(Path(folder) / VOCAB_TXT, "".join(lines))
 

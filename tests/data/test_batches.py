@@ -102,7 +102,7 @@ def test_epochs_and_seeds_differ() -> None:
     data = Ring(1000)
     batcher = Batcher(data, 100, 10, seed=0)
     first, second = batcher.next()[0], batcher.next()[0]
-    assert batcher.epoch == 2.0
+    assert batcher.windows_used == 2 * batcher.n_windows
     assert not np.array_equal(first, second)
     assert not np.array_equal(first, Batcher(data, 100, 10, seed=1).next()[0])
     offsets = set()
@@ -124,11 +124,11 @@ def test_wrong_states_and_arguments() -> None:
             batcher.load_state_dict(other.state_dict())
     with pytest.raises(ValueError, match="lacks context, dataset, seed"):
         batcher.load_state_dict({"windows_used": 3})
-    with pytest.raises(ValueError, match="rank is 2; with world_size 2"):
+    with pytest.raises(ValueError, match="rank must be from 0 to world_size - 1 = 1, not 2"):
         Batcher(data, 2, 8, seed=0, rank=2, world_size=2)
-    with pytest.raises(ValueError, match="batch_size is 0"):
+    with pytest.raises(ValueError, match="batch_size and context must be at least 1, not 0"):
         Batcher(data, 0, 8, seed=0)
-    with pytest.raises(ValueError, match="batch_size is 0"):
+    with pytest.raises(ValueError, match="batch_size and context must be at least 1, not 0"):
         next(iter_eval_batches(data, 0, 8))
     with pytest.raises(ValueError, match="no token to predict"):
         next(iter_eval_batches(Ring(1), 1, 8))

@@ -96,7 +96,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(ValueError, match="no text encoding called 'utf-9'"):
         list(read_documents(tmp_path / "a.txt", encoding="utf-9"))
-    with pytest.raises(ValueError, match="part_chars is 0"):
+    with pytest.raises(ValueError, match="part_chars must be at least 1"):
         list(read_documents(tmp_path / "a.txt", part_chars=0))
 
 
