@@ -51,13 +51,13 @@ def learn_merges(words: Mapping[str, int], n_merges: int, n_symbols: int = 256) 
     Yields ((left id, right id), count) for each merge. Of pairs that are equally common, the smallest (left id, right
     id) wins, as in the `tokenizers` library. Ends early when no pair is left.
     """
-    pairs = PairCounts(words)
+    pairs = PairCounts(words)  # how often each two neighbours occur (bpe_plain.py counts them anew for every merge)
     for new_id in range(n_symbols, n_symbols + n_merges):
         pair = pairs.commonest()
         if pair is None:
             return
         yield pair, pairs[pair]
-        pairs.merge(pair, new_id)
+        pairs.merge(pair, new_id)  # in every word, and the counts of what stands beside it change
 
 
 def merge_word(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[int]) -> list[int]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from minillm.data import IGNORE, Batcher, TokenDataset, iter_eval_batches
-from minillm.data.batches import permute
+from minillm.data.batches import permute, share_of_rank
 from minillm.data.packing import PackInfo
 
 
@@ -110,6 +110,13 @@ def test_epochs_and_seeds_differ() -> None:
     for _ in range(20):
         offsets |= set((batcher.next()[0][:, 0] % 10).tolist())
     assert len(offsets) > 5  # windows begin at other places in other epochs
+
+
+@given(n=st.integers(0, 50), world_size=st.integers(1, 9))
+def test_the_shares_of_all_processes_are_the_whole_in_order(n: int, world_size: int) -> None:
+    shares = [range(n)[share_of_rank(n, rank, world_size)] for rank in range(world_size)]
+    assert [i for share in shares for i in share] == list(range(n))
+    assert max(map(len, shares)) == -(-n // world_size)
 
 
 def test_wrong_states_and_arguments() -> None:

@@ -424,7 +424,7 @@ SPLIT = {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated", 
         # malformed parts
         ("pre_tokenizer", "x", 'the pre_tokenizer must be an object with a .type., or null, but it holds "x"'),
         ("pre_tokenizer", {"type": "Sequence", "pretokenizers": []}, "the pre_tokenizer is none"),
-        ("pre_tokenizer", {"type": "Sequence"}, "the pre_tokenizer is a Sequence, whose 'pretokenizers' must be a list"),
+        ("pre_tokenizer", {"type": "Sequence"}, "a Sequence, whose 'pretokenizers' must be a list"),
         *(
             (
                 "pre_tokenizer",
