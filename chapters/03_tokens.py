@@ -333,9 +333,9 @@ the gap widens with every merge, and real vocabularies have tens of thousands.
 
 > **Step into it.** In `minillm.tokenizers.bpe_plain`, break in `train_naive` at `yield` and look at
 > `pair_counts.most_common(5)`: the race for the next merge. Then break at the `yield` of `learn_merges`, in
-> `minillm.tokenizers.bpe`: the pair is the same, found on the top of a heap. For encoding, break in `merge_word`, below
-> it, and run `BPETokenizer.train(["low lower"], 260).encode("slow")`. (A word that was encoded before is only looked
-> up.) `merge_steps`, in `minillm.tokenizers.bpe_plain`, yields every state between bytes and tokens.
+> `minillm.tokenizers.bpe`: the pair is the same, found on the top of a heap (`minillm.tokenizers.bpe_fast.PairCounts`).
+> For encoding, break in `merge_word`, below it, and run `BPETokenizer.train(["low lower"], 260).encode("slow")`. (A
+> word encoded before is only looked up.) `merge_steps`, in `bpe_plain`, yields every state between bytes and tokens.
 
 ## One tokenizer for each kind of text
 
