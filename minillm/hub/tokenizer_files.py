@@ -170,7 +170,8 @@ def bert_tokenizer(core: Tokenizer, config: Mapping[str, Any], folder: Path, bar
     ids = {name: id_in_vocabulary(made, text[name]) for name in ("cls_token", "sep_token")}
     assert ids["cls_token"] is not None and ids["sep_token"] is not None
     made.template = bert_template(text["cls_token"], ids["cls_token"], text["sep_token"], ids["sep_token"])
-    return core if made.fingerprint() == core.fingerprint() else made
+    same = (made.fingerprint(), made.template, made.cleanup) == (core.fingerprint(), core.template, core.cleanup)
+    return core if same else made
 
 
 def read_gpt2_files(folder: Path, config: Mapping[str, Any]) -> BPETokenizer:
