@@ -29,9 +29,9 @@ from minillm.models.gpt import GPT, GPTConfig
 from minillm.optim import AdamW
 from minillm.tensor import no_grad
 from minillm.tokenizers import BPETokenizer
-from minillm.tokenizers.bpe import BYTE_OF_ID, count_words, train_naive
-from minillm.tokenizers.bpe_fast import train_fast
-from minillm.tokenizers.formats import spell
+from minillm.tokenizers.bpe import count_words, learn_merges
+from minillm.tokenizers.bpe_plain import train_naive
+from minillm.tokenizers.byte_spelling import BYTE_OF_ID, spell
 from minillm.tokenizers.split import UNICODE_PATTERNS, split_text
 from minillm.training import schedules
 
@@ -252,8 +252,8 @@ count its pairs that many times. With this, and with bytes for characters, our t
 
 - **by hand**: the functions above, on words with counts;
 - `train_naive`, the library's version of the same: all pairs are counted again for each merge;
-- `train_fast`: the counts are kept and corrected from merge to merge. Only words that hold the joined pair are
-  looked at.
+- `learn_merges`, which `BPETokenizer.train` calls: the counts are kept and corrected from merge to merge. Only words
+  that hold the joined pair are looked at.
 
 One convention is needed: which pair wins when several are equally common? The library takes the one with the smallest
 ids. The ids 0 to 255 are the bytes, in the order of `BYTE_OF_ID` (GPT-2's: printable ones first); merge number $k$,
@@ -305,11 +305,9 @@ def timed(trainer):
     return found, seconds
 
 
-words = count_words([train["English"]], "gpt4")  # a pre-token, as ids of its bytes -> how often
-# train_fast reads the same ids as characters: id 65 as chr(65)
-as_strings = {word.decode("latin-1"): n for word, n in words.items()}
+words = count_words([train["English"]], "gpt4")  # a pre-token, the id of each byte as chr(id) -> how often
 naive, naive_seconds = timed(train_naive(words, n_merges))
-fast, fast_seconds = timed(train_fast(as_strings, n_merges))
+fast, fast_seconds = timed(learn_merges(words, n_merges))
 assert fast == naive
 tokens = [bytes([byte]) for byte in BYTE_OF_ID]  # id -> bytes
 for (left, right), _ in fast:
@@ -334,11 +332,11 @@ r"""
 The naive trainer pays the full count for each merge. The fast one pays for one count at the start, and then little: so
 the gap widens with every merge, and real vocabularies have tens of thousands.
 
-> **Step into it.** In `minillm.tokenizers.bpe`, break in `train_naive` at `yield` and look at
-> `pair_counts.most_common(5)`: the race for the next merge. Then break at the `yield` of `train_fast`, in
-> `minillm.tokenizers.bpe_fast`: the pair is the same, found on the top of a heap. For encoding, break in
-> `minillm.tokenizers.BPETokenizer.encode_piece` and run `BPETokenizer.train(["low lower"], 260).encode("slow")`. (A
-> word that was encoded before is only looked up.) `merge_steps`, below it, yields every state between bytes and tokens.
+> **Step into it.** In `minillm.tokenizers.bpe_plain`, break in `train_naive` at `yield` and look at
+> `pair_counts.most_common(5)`: the race for the next merge. Then break at the `yield` of `learn_merges`, in
+> `minillm.tokenizers.bpe`: the pair is the same, found on the top of a heap (`minillm.tokenizers.bpe_fast.PairCounts`).
+> For encoding, break in `merge_word`, below it, and run `BPETokenizer.train(["low lower"], 260).encode("slow")`. (A
+> word encoded before is only looked up.) `merge_steps`, in `bpe_plain`, yields every state between bytes and tokens.
 
 ## One tokenizer for each kind of text
 

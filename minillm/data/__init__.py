@@ -6,19 +6,18 @@ clean.py and stopwords.py (what is changed in a text), shingles.py and dedup.py 
 batches.py (what training and evaluation are fed).
 """
 
-from minillm.data.batches import IGNORE, Batcher, count_targets, iter_eval_batches
-from minillm.data.build import build_corpus
-from minillm.data.clean import RepeatedLines, clean_text
-from minillm.data.corpus import CorpusConfig, CorpusReport, corpus_documents, corpus_text, load_report
-from minillm.data.dedup import MinHash, NearDuplicates, deduplicate
-from minillm.data.documents import Document, Dropped, read_documents, read_jsonl
-from minillm.data.packing import TokenDataset, pack
-from minillm.data.split import Contamination, contamination, split_of
-from minillm.data.stdlib import docstrings, documents_fingerprint, environment_documents, stdlib_documents
-from minillm.data.stopwords import remove_stop_words
+from .batches import Batcher, count_targets, iter_eval_batches
+from .build import build_corpus
+from .clean import RepeatedLines, clean_text
+from .corpus import CorpusConfig, CorpusReport, corpus_documents, corpus_text, load_report
+from .dedup import MinHash, NearDuplicates, deduplicate
+from .documents import Document, Dropped, read_documents, read_jsonl
+from .packing import TokenDataset, pack
+from .split import Contamination, contamination, split_of
+from .stdlib import docstrings, documents_fingerprint, environment_documents, stdlib_documents
+from .stopwords import remove_stop_words
 
 __all__ = [
-    "IGNORE",
     "Batcher",
     "Contamination",
     "CorpusConfig",

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minillm.data.packing import TokenDataset
-from minillm.data.shingles import mix
+from ..settings import IGNORE
+from .packing import TokenDataset
+from .shingles import mix
 
 Ids = npt.NDArray[np.int64]
-IGNORE = -100  # a target that the loss leaves out (torch's ignore_index)
 _ROUNDS = 6
 
 
@@ -45,13 +45,13 @@ class Batcher:
         world_size: int = 1,
     ) -> None:
         if batch_size < 1 or context < 1:
-            raise ValueError(f"batch_size is {batch_size} and context is {context}; both must be at least 1")
+            raise ValueError(f"batch_size and context must be at least 1, not {batch_size} and {context}.")
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank is {rank}; with world_size {world_size} it must be from 0 to {world_size - 1}")
+            raise ValueError(f"rank must be from 0 to world_size - 1 = {world_size - 1}, not {rank}.")
         if len(dataset) < context + 1:
             raise ValueError(
                 f"{dataset!r} is shorter than one window of {context} inputs and a last target ({context + 1} tokens): "
-                "give more text, or a shorter context"
+                "give more text, or a shorter context."
             )
         self.dataset = dataset
         self.batch_size = batch_size
@@ -62,16 +62,12 @@ class Batcher:
         self.n_windows = len(dataset) // context
         self.windows_used = 0  # by all processes together
 
-    @property
-    def epoch(self) -> float:
-        """How often the data has been seen so far, in epochs and parts of one."""
-        return self.windows_used / self.n_windows
-
     def next(self) -> tuple[Ids, Ids]:
         """The next batch of this process: ids (B, T) and targets (B, T), int64."""
-        first = self.windows_used + self.rank * self.batch_size
-        starts = self.window_starts(np.arange(first, first + self.batch_size))
-        self.windows_used += self.world_size * self.batch_size
+        n = self.world_size * self.batch_size
+        mine = share_of_rank(n, self.rank, self.world_size)
+        starts = self.window_starts(self.windows_used + np.arange(n)[mine])
+        self.windows_used += n
         places = (starts[:, None] + np.arange(self.context + 1)) % len(self.dataset)  # (B, T+1)
         tokens = self.dataset.tokens[places].astype(np.int64)  # (B, T+1)
         return np.ascontiguousarray(tokens[:, :-1]), np.ascontiguousarray(tokens[:, 1:])
@@ -101,14 +97,23 @@ class Batcher:
         mine = self.state_dict()
         missing = sorted(mine.keys() - state.keys())
         if missing:
-            raise ValueError(f"the saved data position lacks {', '.join(missing)}: it was not saved by a Batcher")
+            raise ValueError(f"the saved data position lacks {', '.join(missing)}: it was not saved by a Batcher.")
         for key in ("seed", "context", "dataset"):
             if state[key] != mine[key]:
                 raise ValueError(
                     f"cannot resume the data where it stopped: {key} was {state[key]!r} and is {mine[key]!r} now. "
-                    "Resume with the same data and settings, or start a new run from the saved weights"
+                    "Resume with the same data and settings, or start a new run from the saved weights."
                 )
         self.windows_used = int(state["windows_used"])
+
+
+def share_of_rank(n: int, rank: int, world_size: int) -> slice:
+    """Which of `n` windows (or rows of a batch) process `rank` works on: its own stretch, ⌈n / world_size⌉ of them.
+
+    In rank order the stretches are the whole. Where n is no multiple of world_size, the last ones are shorter or empty.
+    """
+    each = -(-n // world_size)
+    return slice(min(rank * each, n), min((rank + 1) * each, n))
 
 
 _KEY_MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], dtype=np.uint64)
@@ -144,9 +149,9 @@ def iter_eval_batches(dataset: TokenDataset, batch_size: int, context: int) -> I
     per byte (the first token is the separator, which is no text; without separators one token goes unscored).
     """
     if batch_size < 1 or context < 1:
-        raise ValueError(f"batch_size is {batch_size} and context is {context}; both must be at least 1")
+        raise ValueError(f"batch_size and context must be at least 1, not {batch_size} and {context}.")
     if len(dataset) < 2:
-        raise ValueError(f"{dataset!r} has no token to predict: evaluation needs at least two")
+        raise ValueError(f"{dataset!r} has no token to predict: evaluation needs at least two.")
     size = batch_size * context
     for start in range(0, len(dataset) - 1, size):
         tokens = dataset.tokens[start : start + size + 1].astype(np.int64)

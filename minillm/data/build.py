@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -23,12 +22,13 @@ from typing import IO
 
 from tqdm import tqdm
 
-from minillm.data.clean import RepeatedLines, clean_text
-from minillm.data.corpus import CorpusConfig, CorpusReport
-from minillm.data.dedup import deduplicate
-from minillm.data.documents import Document, Dropped, open_jsonl, read_jsonl, write_jsonl
-from minillm.data.split import SPLITS, Contamination, split_place
-from minillm.data.stopwords import remove_stop_words
+from ..disk import find_whole_folder, whole_file, whole_folder, write_json
+from .clean import RepeatedLines, clean_text
+from .corpus import REPORT, CorpusConfig, CorpusReport
+from .dedup import deduplicate
+from .documents import Document, Dropped, open_jsonl, read_jsonl, write_jsonl
+from .split import SPLITS, Contamination, split_place
+from .stopwords import remove_stop_words
 
 
 def build_corpus(
@@ -46,41 +46,32 @@ def build_corpus(
     for each document or paragraph that was left out: source, stage, reason, duplicate_of, similarity. `skipped`, the
     list given to `read_documents` or `stdlib_documents`, is added to it.
 
-    The folder appears only when it is complete: work goes on in `out_dir` + ".partial", which is renamed at the end and
-    removed when the build fails or is interrupted. Raises FileExistsError where `out_dir` exists already (with
+    The folder appears only when it is complete (disk.py). Raises FileExistsError where `out_dir` exists already (with
     `overwrite`, an earlier corpus is replaced; a folder that is no corpus never is), ValueError where no documents are
     left, or none for validation.
     """
     config = config if config is not None else CorpusConfig()
-    out = Path(out_dir)
+    out = find_whole_folder(out_dir) or Path(out_dir)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not (out / "report.json").is_file():
-            raise FileExistsError(f"{str(out)!r} exists and is not a corpus: choose another folder for it")
+        if not (out / REPORT).is_file():
+            raise FileExistsError(f"{str(out)!r} exists and is not a corpus: choose another folder for it.")
         if not overwrite:
-            raise FileExistsError(f"{str(out)!r} already holds a corpus: choose another folder, or pass overwrite=True")
-    work = out.with_name(out.name + ".partial")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
-        report = _build(documents, work, config, skipped if skipped is not None else [], progress)
-        _swap_in(work, out)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-    return report
+            raise FileExistsError(f"{str(out)!r} holds a corpus already: choose another, or pass overwrite=True.")
+    with whole_folder(out_dir, replace=overwrite) as work:
+        return build_in(documents, work, config, skipped if skipped is not None else [], progress)
 
 
-def _build(
+def build_in(
     documents: Iterable[Document], work: Path, config: CorpusConfig, skipped: list[Dropped], progress: bool
 ) -> CorpusReport:
     report = CorpusReport(config)
     dropped: list[Dropped] = []
-    lines = _clean_pass(documents, work / "cleaned", config, report, dropped, progress)
+    lines = clean_pass(documents, work / "cleaned", config, report, dropped, progress)
     with open_jsonl(work / "dropped.jsonl") as log:
-        _log_dropped(log, [*skipped, *dropped], report)
-        places = _dedup_pass(work / "cleaned", work / "kept", config, lines, report, log, progress)
-        _split_pass(work / "kept", work, places, config, report)
-        _contamination_pass(work, config, report, log, progress)
+        log_dropped(log, [*skipped, *dropped], report)
+        places = dedup_pass(work / "cleaned", work / "kept", config, lines, report, log, progress)
+        split_pass(work / "kept", work, places, config, report)
+        contamination_pass(work, config, report, log, progress)
     (work / "cleaned").unlink()
     (work / "kept").unlink()
     digest = hashlib.sha256()
@@ -96,17 +87,14 @@ def _build(
             raise ValueError(
                 f"no document is left for {name!r} (of {report.documents_in:,} read; dropped: {report.dropped}): give "
                 "more documents, cut long files into more parts (part_chars), or relax the config "
-                f"({name}: val_fraction={config.val_fraction}, contamination_limit={config.contamination_limit})"
+                f"({name}: val_fraction={config.val_fraction}, contamination_limit={config.contamination_limit})."
             )
     report.fingerprint = digest.hexdigest()[:16]
-    with open_jsonl(work / "report.json") as stream:
-        json.dump(asdict(report), stream, ensure_ascii=False, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
+    write_json(work / REPORT, asdict(report))
     return report
 
 
-def _clean_pass(
+def clean_pass(
     documents: Iterable[Document],
     to: Path,
     config: CorpusConfig,
@@ -139,12 +127,12 @@ def _clean_pass(
             lines.count(text)
             write_jsonl(stream, Document(text, document.source))
     if report.documents_in == 0:
-        raise ValueError("there are no documents to build a corpus from: the stream of documents is empty")
+        raise ValueError("there are no documents to build a corpus from: the stream of documents is empty.")
     report.rules = dict(counts)
     return lines
 
 
-def _dedup_pass(
+def dedup_pass(
     cleaned: Path,
     to: Path,
     config: CorpusConfig,
@@ -156,21 +144,21 @@ def _dedup_pass(
     """Remove repeated lines and copies; return the place of each document kept on the hash line (0 to 1)."""
     places = array("d")
     dropped: list[Dropped] = []
-    documents = _read_with_progress(cleaned, "deduplicate", progress)
+    documents = read_with_progress(cleaned, "deduplicate", progress)
     if config.repeated_lines:
-        documents = _without_repeated_lines(documents, lines, report, dropped)
+        documents = without_repeated_lines(documents, lines, report, dropped)
     threshold = config.near_threshold or None
     with open_jsonl(to) as stream:
         for document in deduplicate(documents, near_threshold=threshold, paragraphs=config.paragraphs, dropped=dropped):
             write_jsonl(stream, document)
             places.append(split_place(document.text, config.seed))
-            _log_dropped(log, dropped, report)
+            log_dropped(log, dropped, report)
             dropped.clear()
-    _log_dropped(log, dropped, report)
+    log_dropped(log, dropped, report)
     return places
 
 
-def _without_repeated_lines(
+def without_repeated_lines(
     documents: Iterable[Document], lines: RepeatedLines, report: CorpusReport, dropped: list[Dropped]
 ) -> Iterator[Document]:
     for document in documents:
@@ -182,7 +170,7 @@ def _without_repeated_lines(
             dropped.append(Dropped(document.source, "clean", "nothing but lines that stand in many documents"))
 
 
-def _read_with_progress(path: Path, what: str, progress: bool) -> Iterator[Document]:
+def read_with_progress(path: Path, what: str, progress: bool) -> Iterator[Document]:
     """Read a JSONL file behind a progress bar in bytes."""
     total = path.stat().st_size
     with tqdm(desc=what, total=total, unit="B", unit_scale=True, disable=not progress) as bar:
@@ -192,7 +180,7 @@ def _read_with_progress(path: Path, what: str, progress: bool) -> Iterator[Docum
         bar.update(total - bar.n)  # the JSON around the texts
 
 
-def _split_pass(kept: Path, work: Path, places: array[float], config: CorpusConfig, report: CorpusReport) -> None:
+def split_pass(kept: Path, work: Path, places: array[float], config: CorpusConfig, report: CorpusReport) -> None:
     """Write one file a split. Where the hash leaves validation empty, the document that is next in line goes there."""
     chosen = [
         "val" if p < config.val_fraction else "test" if p >= 1 - config.test_fraction else "train" for p in places
@@ -214,7 +202,7 @@ def _split_pass(kept: Path, work: Path, places: array[float], config: CorpusConf
     report.splits = {name: {} for name in wanted}
 
 
-def _contamination_pass(work: Path, config: CorpusConfig, report: CorpusReport, log: IO[str], progress: bool) -> None:
+def contamination_pass(work: Path, config: CorpusConfig, report: CorpusReport, log: IO[str], progress: bool) -> None:
     """Measure what the held-out documents share with the training text, and drop by the rule of the config."""
     held_out = [name for name in report.splits if name != "train"]
     if not held_out:
@@ -225,22 +213,22 @@ def _contamination_pass(work: Path, config: CorpusConfig, report: CorpusReport, 
             check.add_held_out(document.text)
     dropped: list[Dropped] = []
     limit = config.contamination_limit if config.contamination == "drop_train" else math.inf
-    train = _read_with_progress(work / "train.jsonl", "contamination", progress)
+    train = read_with_progress(work / "train.jsonl", "contamination", progress)
     shares = ((document, check.train_overlap(document.text, limit)) for document in train)
-    _rewrite(work / "train.jsonl", _below(limit, shares, "its 13-word runs stand in the held-out text", dropped))
+    rewrite(work / "train.jsonl", below_limit(limit, shares, "its 13-word runs stand in the held-out text", dropped))
 
     limit = config.contamination_limit if config.contamination == "drop_held_out" else math.inf
     overlaps: list[float] = []
     for name in held_out:
         path = work / f"{name}.jsonl"
         shares = ((document, check.held_out_overlap(document.text)) for document in read_jsonl(path))
-        _rewrite(path, _below(limit, shares, "its 13-word runs stand in the training text", dropped, overlaps))
-    _log_dropped(log, dropped, report)
+        rewrite(path, below_limit(limit, shares, "its 13-word runs stand in the training text", dropped, overlaps))
+    log_dropped(log, dropped, report)
     if overlaps:
         report.overlap = {"mean": sum(overlaps) / len(overlaps), "max": max(overlaps)}
 
 
-def _below(
+def below_limit(
     limit: float,
     shares: Iterable[tuple[Document, float]],
     reason: str,
@@ -257,33 +245,14 @@ def _below(
         yield document
 
 
-def _rewrite(path: Path, documents: Iterator[Document]) -> None:
+def rewrite(path: Path, documents: Iterator[Document]) -> None:
     """Replace a JSONL file by documents that may be read from the file itself."""
-    new = path.with_suffix(".new")
-    with open_jsonl(new) as stream:
+    with whole_file(path) as new, open_jsonl(new) as stream:
         for document in documents:
             write_jsonl(stream, document)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(new, path)
 
 
-def _log_dropped(log: IO[str], dropped: list[Dropped], report: CorpusReport) -> None:
+def log_dropped(log: IO[str], dropped: list[Dropped], report: CorpusReport) -> None:
     for one in dropped:
         report.dropped[one.stage] = report.dropped.get(one.stage, 0) + 1
         log.write(json.dumps(asdict(one), ensure_ascii=False) + "\n")
-
-
-def _swap_in(work: Path, out: Path) -> None:
-    """Put the finished folder in place, an older corpus out of the way first."""
-    old = out.with_name(out.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        os.replace(out, old)
-    try:
-        os.replace(work, out)
-    except BaseException:
-        if old.exists():
-            os.replace(old, out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -50,7 +50,7 @@ def clean_text(
     'Café\\n\\n\\nmore\\n'
     """
     if normalization not in ("NFC", "NFKC", "none"):
-        raise ValueError(f"unknown normalization {normalization!r}: choose NFC, NFKC or none")
+        raise ValueError(f"normalization must be NFC, NFKC or none, not {normalization!r}.")
     for name, rule in RULES.items():
         if name == "licence" and not licences:
             continue
@@ -101,7 +101,7 @@ def strip_licence_header(text: str) -> tuple[str, int]:
     kept: list[str] = []
     n = n_kept = i = 0
     while i < len(lines) and n_kept < _HEADER_LINES:
-        end, removable = _comment_block(lines, i)
+        end, removable = comment_block(lines, i)
         if removable and _LICENCE.search("\n".join(lines[i:end])):
             n += 1
         else:
@@ -113,7 +113,7 @@ def strip_licence_header(text: str) -> tuple[str, int]:
     return squeeze_blank_lines("\n".join(kept + lines[i:]))[0], n  # the gaps around what was removed are one gap now
 
 
-def _comment_block(lines: list[str], start: int) -> tuple[int, bool]:
+def comment_block(lines: list[str], start: int) -> tuple[int, bool]:
     """(index after the comment block or plain line at lines[start], whether it is nothing but comment)."""
     line = lines[start].lstrip()
     if line.startswith("/*"):
@@ -152,8 +152,8 @@ class RepeatedLines:
     def __init__(self, min_documents: int = 10, min_share: float = 0.02) -> None:
         if min_documents < 2 or not 0 <= min_share <= 1:
             raise ValueError(
-                f"min_documents is {min_documents} (at least 2), min_share is {min_share} (from 0 to 1): a line of a "
-                "single document is not repeated"
+                "min_documents must be at least 2 (a line of one document is not repeated) and min_share from 0 to 1, "
+                f"not {min_documents} and {min_share}."
             )
         self.min_documents = min_documents
         self.min_share = min_share
@@ -163,9 +163,9 @@ class RepeatedLines:
     def count(self, text: str) -> None:
         """Count each long line of one document once."""
         self.n_documents += 1
-        lines = {line for line in map(str.strip, text.split("\n")) if _is_wordy(line)}
+        lines = {line for line in map(str.strip, text.split("\n")) if is_wordy(line)}
         if lines:
-            places = np.array([_two_places(line) for line in lines])  # (n_lines, 2)
+            places = np.array([two_places(line) for line in lines])  # (n_lines, 2)
             for row in range(2):  # unique: two lines that share a counter still count once for this document
                 self._counts[row][np.unique(places[:, row])] += 1
 
@@ -176,8 +176,8 @@ class RepeatedLines:
         n = 0
         for line in text.split("\n"):
             stripped = line.strip()
-            if _is_wordy(stripped):
-                first, second = _two_places(stripped)
+            if is_wordy(stripped):
+                first, second = two_places(stripped)
                 if min(self._counts[0, first], self._counts[1, second]) >= least:
                     n += 1
                     continue
@@ -185,7 +185,7 @@ class RepeatedLines:
         return (squeeze_blank_lines("\n".join(kept))[0], n) if n else (text, 0)
 
 
-def _is_wordy(line: str) -> bool:
+def is_wordy(line: str) -> bool:
     """Whether a line reads like a sentence: six words or more, and at most one in four pieces is something else."""
     if len(line) < 6 or (line.isascii() and line.count(" ") + line.count("\t") < 5):
         return False  # most lines, and quickly
@@ -193,7 +193,7 @@ def _is_wordy(line: str) -> bool:
     return n_words >= 6 and 4 * n_words >= 3 * len(line.split())
 
 
-def _two_places(line: str) -> tuple[int, int]:
+def two_places(line: str) -> tuple[int, int]:
     """Two independent counters for a line, each below 2²⁰."""
     digest = hashlib.blake2b(line.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     number = int.from_bytes(digest, "little")

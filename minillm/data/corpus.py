@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Iterator
@@ -10,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from minillm.data.clean import Normalization
-from minillm.data.documents import Document, read_jsonl
-from minillm.data.split import split_of
-from minillm.data.stopwords import LANGUAGES
+from ..disk import find_whole_folder, read_json
+from .clean import Normalization
+from .documents import Document, read_jsonl
+from .split import split_of
+from .stopwords import LANGUAGES
+
+REPORT = "report.json"  # in a corpus folder; a folder that has none is no corpus
 
 
 @dataclass(frozen=True)
@@ -36,18 +38,18 @@ class CorpusConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop_words", tuple(self.stop_words))
         if self.normalization not in ("NFC", "NFKC", "none"):
-            raise ValueError(f"normalization is {self.normalization!r}; choose NFC, NFKC or none")
+            raise ValueError(f"normalization must be NFC, NFKC or none, not {self.normalization!r}.")
         for language in self.stop_words:
             if language not in LANGUAGES:
-                raise ValueError(f"stop_words names {language!r}; there are lists for {', '.join(LANGUAGES)}")
+                raise ValueError(f"stop_words must be of {', '.join(LANGUAGES)}, not {language!r}.")
         if self.min_chars < 1:
-            raise ValueError(f"min_chars is {self.min_chars}; an empty document teaches nothing, so it is at least 1")
+            raise ValueError(f"min_chars must be at least 1 (an empty document teaches nothing), not {self.min_chars}.")
         if not 0 <= self.near_threshold <= 1:
-            raise ValueError(f"near_threshold is {self.near_threshold}; it is a similarity from 0 (off) to 1")
+            raise ValueError(f"near_threshold must be a similarity from 0 (off) to 1, not {self.near_threshold}.")
         if self.contamination not in ("report", "drop_held_out", "drop_train"):
-            raise ValueError(f"contamination is {self.contamination!r}; choose report, drop_held_out or drop_train")
+            raise ValueError(f"contamination must be report, drop_held_out or drop_train, not {self.contamination!r}.")
         if not 0 < self.contamination_limit <= 1:
-            raise ValueError(f"contamination_limit is {self.contamination_limit}; it is a share above 0, at most 1")
+            raise ValueError(f"contamination_limit must be a share above 0, at most 1, not {self.contamination_limit}.")
         split_of("", self.val_fraction, self.test_fraction)  # raises for impossible fractions
 
 
@@ -84,22 +86,27 @@ class CorpusReport:
 
 def load_report(folder: str | os.PathLike[str]) -> CorpusReport:
     """The report of a corpus. Raises FileNotFoundError where `folder` is no finished corpus."""
-    path = Path(folder) / "report.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{str(folder)!r} is not a corpus: it has no report.json. Build one with build_corpus (minillm corpus)"
-        )
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_json(corpus_folder(folder) / REPORT)
     config = CorpusConfig(**values.pop("config"))
     return CorpusReport(config=config, **values)
+
+
+def corpus_folder(folder: str | os.PathLike[str]) -> Path:
+    """Where the corpus lies. Raises FileNotFoundError where `folder` is no finished corpus."""
+    found = find_whole_folder(folder)
+    if found is None or not (found / REPORT).is_file():
+        raise FileNotFoundError(
+            f"{str(folder)!r} is not a corpus: it has no {REPORT}. Build one with build_corpus (minillm corpus)."
+        )
+    return found
 
 
 def corpus_documents(folder: str | os.PathLike[str], split: str = "train") -> Iterator[Document]:
     """Yield the documents of one split of a corpus. Raises ValueError for a split that it doesn't have."""
     report = load_report(folder)
     if split not in report.splits:
-        raise ValueError(f"the corpus {str(folder)!r} has no split {split!r}; it has {', '.join(report.splits)}")
-    yield from read_jsonl(Path(folder) / f"{split}.jsonl")
+        raise ValueError(f"the corpus {str(folder)!r} has no split {split!r}; it has {', '.join(report.splits)}.")
+    yield from read_jsonl(corpus_folder(folder) / f"{split}.jsonl")
 
 
 def corpus_text(folder: str | os.PathLike[str], split: str = "train", max_chars: int | None = None) -> str:

@@ -25,8 +25,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from minillm.data.documents import Document, Dropped
-from minillm.data.shingles import shingles
+from .documents import Document, Dropped
+from .shingles import shingles
 
 Signature = npt.NDArray[np.uint32]
 
@@ -41,20 +41,17 @@ class MinHash:
     1.0
     """
 
-    def __init__(self, n_permutations: int = 128, shingle_words: int = 5, seed: int = 1) -> None:
-        if n_permutations < 1 or shingle_words < 1:
-            raise ValueError(
-                f"n_permutations ({n_permutations}) and shingle_words ({shingle_words}) must be at least 1"
-            )
+    def __init__(self, n_permutations: int = 128, seed: int = 1) -> None:
+        if n_permutations < 1:
+            raise ValueError(f"n_permutations must be at least 1, not {n_permutations}.")
         rng = np.random.default_rng(seed)
         self.n_permutations = n_permutations
-        self.shingle_words = shingle_words
         self._a = rng.integers(0, 2**64, n_permutations, dtype=np.uint64) | np.uint64(1)  # odd: a permutation
         self._b = rng.integers(0, 2**64, n_permutations, dtype=np.uint64)
 
     def signature(self, text: str) -> Signature | None:
         """The signature of `text`, or None where it has no words."""
-        x = shingles(text, self.shingle_words)  # (m,)
+        x = shingles(text)  # (m,)
         if len(x) == 0:
             return None
         smallest = np.full(self.n_permutations, 2**64 - 1, dtype=np.uint64)
@@ -70,8 +67,8 @@ class MinHash:
         return float(np.mean(a == b))
 
 
-def choose_bands(n_permutations: int, threshold: float, recall: float = 0.99) -> tuple[int, int]:
-    """(bands, rows): the most rows a band for which a pair at `threshold` still meets with probability ≥ `recall`.
+def choose_bands(n_permutations: int, threshold: float) -> tuple[int, int]:
+    """(bands, rows): the most rows a band for which a pair at `threshold` still meets with probability ≥ 0.99.
 
     More rows mean fewer false candidates to verify; fewer rows mean fewer near copies missed.
 
@@ -80,7 +77,7 @@ def choose_bands(n_permutations: int, threshold: float, recall: float = 0.99) ->
     """
     for rows in range(n_permutations, 0, -1):
         bands = n_permutations // rows
-        if 1 - (1 - threshold**rows) ** bands >= recall:
+        if 1 - (1 - threshold**rows) ** bands >= 0.99:
             return bands, rows
     return n_permutations, 1
 
@@ -93,9 +90,7 @@ class NearDuplicates:
 
     def __init__(self, threshold: float = 0.8, minhash: MinHash | None = None) -> None:
         if not 0 < threshold <= 1:
-            raise ValueError(
-                f"the similarity threshold is {threshold}; it must be above 0 and at most 1 (0.8 is usual)"
-            )
+            raise ValueError(f"the similarity threshold must be above 0, at most 1 (0.8 is usual), not {threshold}.")
         self.threshold = threshold
         self.minhash = minhash if minhash is not None else MinHash()
         self.bands, self.rows = choose_bands(self.minhash.n_permutations, threshold)
@@ -161,12 +156,13 @@ def text_digest(text: str) -> bytes:
 class ParagraphDuplicates:
     """Removes paragraphs that stood in an earlier document or earlier in the same one; the first stays.
 
-    A paragraph is what blank lines separate. Those with fewer than `min_words` words (headings, "Example:") may repeat.
+    A paragraph is what blank lines separate. Those with fewer than `MIN_WORDS` words (headings, "Example:") may repeat.
     Right for prose, wrong for code, whose functions would lose statements.
     """
 
-    def __init__(self, min_words: int = 8) -> None:
-        self.min_words = min_words
+    MIN_WORDS = 8
+
+    def __init__(self) -> None:
         self._sources: dict[bytes, str] = {}
 
     def remove(self, document: Document) -> tuple[Document, list[str]]:
@@ -174,7 +170,7 @@ class ParagraphDuplicates:
         pieces = re.split(r"(\n[ \t]*\n\s*)", document.text)  # paragraph, gap, paragraph, gap, ...
         kept, first_in = [], []
         for i in range(0, len(pieces), 2):
-            if len(pieces[i].split()) >= self.min_words:
+            if len(pieces[i].split()) >= self.MIN_WORDS:
                 digest = text_digest(pieces[i])
                 if digest in self._sources:
                     first_in.append(self._sources[digest])

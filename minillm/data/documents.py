@@ -82,43 +82,43 @@ def read_documents(
     in `paths` the same is an error: FileNotFoundError, or ValueError with the byte or line at fault.
     """
     if part_chars < 1:
-        raise ValueError(f"part_chars is {part_chars}; it counts the characters of a part, so it must be at least 1")
+        raise ValueError(f"part_chars must be at least 1 (the characters of a part), not {part_chars}.")
     named = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not named:
-        raise ValueError("no file or folder given: read_documents needs at least one path")
+        raise ValueError("no file or folder given: read_documents needs at least one path.")
     for path in named:
         if not os.path.exists(path):
             raise FileNotFoundError(
-                f"there is no file or folder {os.fspath(path)!r} (looked from the current folder {os.getcwd()!r})"
+                f"there is no file or folder {os.fspath(path)!r} (looked from the current folder {os.getcwd()!r})."
             )
     for path in named:
         if not os.path.isdir(path):
-            yield from _read_file(os.fspath(path), encoding, text_key, part_chars, skipped=None)
+            yield from read_file(os.fspath(path), encoding, text_key, part_chars, skipped=None)
             continue
         n_documents = 0
-        for file, why_not in _walk(os.fspath(path)):
+        for file, why_not in files_below(os.fspath(path)):
             if why_not is not None:
                 if skipped is not None:
                     skipped.append(Dropped(file, "read", why_not))
                 continue
-            for document in _read_file(file, encoding, text_key, part_chars, skipped if skipped is not None else []):
+            for document in read_file(file, encoding, text_key, part_chars, skipped if skipped is not None else []):
                 n_documents += 1
                 yield document
         if n_documents == 0:
             known = " ".join(sorted(PROSE_EXTENSIONS | CODE_EXTENSIONS | JSONL_EXTENSIONS))
             raise ValueError(
-                f"the folder {os.fspath(path)!r} holds no readable text: looked for {known} (also .gz .bz2 .xz)"
+                f"the folder {os.fspath(path)!r} holds no readable text: looked for {known} (also .gz .bz2 .xz)."
             )
 
 
-def _walk(folder: str) -> Iterator[tuple[str, str | None]]:
+def files_below(folder: str) -> Iterator[tuple[str, str | None]]:
     """Yield (file, reason to skip it or None) for everything below `folder`, sorted."""
     known = PROSE_EXTENSIONS | CODE_EXTENSIONS | JSONL_EXTENSIONS
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__pycache__")
         for name in sorted(files):
             file = os.path.join(where, name)
-            extension = _extension(file)
+            extension = extension_of(file)
             if name.startswith("."):
                 yield file, "hidden file"
             elif extension not in known:
@@ -129,25 +129,25 @@ def _walk(folder: str) -> Iterator[tuple[str, str | None]]:
                 yield file, None
 
 
-def _extension(file: str) -> str:
+def extension_of(file: str) -> str:
     """The extension that says what a file holds: ".txt" for "a.txt" and for "a.txt.gz"."""
     stem, extension = os.path.splitext(file.lower())
     return os.path.splitext(stem)[1] if extension in COMPRESSED else extension
 
 
-def _read_file(
+def read_file(
     file: str, encoding: str, text_key: str, part_chars: int, skipped: list[Dropped] | None
 ) -> Iterator[Document]:
     """Yield a file's documents. Where `skipped` is None, raise what is wrong; otherwise note it there and return."""
     source = Path(file).as_posix()
     try:
-        with _open_text(file, encoding) as stream:
-            if _extension(file) in JSONL_EXTENSIONS:
-                yield from _read_jsonl_stream(stream, source, text_key, skipped)
+        with open_text(file, encoding) as stream:
+            if extension_of(file) in JSONL_EXTENSIONS:
+                yield from read_jsonl_stream(stream, source, text_key, skipped)
             else:
-                limit = part_chars if _extension(file) in PROSE_EXTENSIONS else MAX_DOCUMENT_CHARS
+                limit = part_chars if extension_of(file) in PROSE_EXTENSIONS else MAX_DOCUMENT_CHARS
                 empty = True
-                for part in _read_parts(stream, source, limit):
+                for part in read_parts(stream, source, limit):
                     empty = False
                     yield part
                 if empty:
@@ -163,11 +163,11 @@ def _read_file(
         else:
             reason = str(error)
         if skipped is None:
-            raise ValueError(f"cannot read {source!r}: {reason}") from error
+            raise ValueError(f"cannot read {source!r}: {reason}.") from error
         skipped.append(Dropped(source, "read", reason))
 
 
-def _open_text(file: str, encoding: str) -> io.TextIOWrapper:
+def open_text(file: str, encoding: str) -> io.TextIOWrapper:
     """Open a file, compressed or not, as text with its line endings kept; refuse binary content."""
     opener = COMPRESSED.get(os.path.splitext(file.lower())[1])
     raw = cast(IO[bytes], opener(file) if opener else open(file, "rb"))  # noqa: SIM115 (closed by the text stream)
@@ -178,7 +178,7 @@ def _open_text(file: str, encoding: str) -> io.TextIOWrapper:
             encoding = "utf-16"
         elif b"\0" in head:  # git's rule for "binary"
             raise ValueError(f"it is binary, not text (a zero byte at position {head.index(0)})")
-        elif _extension(file) in {".py", ".pyi"}:
+        elif extension_of(file) in {".py", ".pyi"}:
             try:
                 encoding = tokenize.detect_encoding(io.BytesIO(head[: head.rfind(b"\n") + 1]).readline)[0]
             except SyntaxError as error:
@@ -194,7 +194,7 @@ def _open_text(file: str, encoding: str) -> io.TextIOWrapper:
         raise
 
 
-def _read_parts(stream: IO[str], source: str, limit: int) -> Iterator[Document]:
+def read_parts(stream: IO[str], source: str, limit: int) -> Iterator[Document]:
     """Cut a stream of text into documents of at most `limit` characters, at the last blank line that fits."""
     buffer, number, done = "", 0, False
     while not done:
@@ -205,14 +205,14 @@ def _read_parts(stream: IO[str], source: str, limit: int) -> Iterator[Document]:
             if buffer.strip():
                 yield Document(buffer, source)
             return
-        cut = len(buffer) if done else _last_break(buffer, limit)
+        cut = len(buffer) if done else last_break(buffer, limit)
         if buffer[:cut].strip():
             yield Document(buffer[:cut], f"{source}#{number}")
             number += 1
         buffer = buffer[cut:]
 
 
-def _last_break(text: str, limit: int) -> int:
+def last_break(text: str, limit: int) -> int:
     """The position just after the last blank line in text[:limit]; or after the last line; or `limit`."""
     for separator in ("\n\n", "\n\r\n", "\n"):
         at = text.rfind(separator, 0, limit)
@@ -221,9 +221,7 @@ def _last_break(text: str, limit: int) -> int:
     return limit
 
 
-def _read_jsonl_stream(
-    stream: IO[str], source: str, text_key: str, skipped: list[Dropped] | None
-) -> Iterator[Document]:
+def read_jsonl_stream(stream: IO[str], source: str, text_key: str, skipped: list[Dropped] | None) -> Iterator[Document]:
     """Yield a document for each line of JSON; a faulty line is skipped with its reason, or raises ValueError."""
     number, n_documents = 0, 0
     while line := stream.readline(MAX_JSONL_LINE_CHARS):
@@ -232,7 +230,7 @@ def _read_jsonl_stream(
         if not line.strip():
             continue
         try:
-            text, where = _jsonl_text(line, text_key, where)
+            text, where = jsonl_text(line, text_key, where)
         except ValueError as error:
             if skipped is None:
                 raise ValueError(f"line {number}: {error}") from error
@@ -244,7 +242,7 @@ def _read_jsonl_stream(
         raise ValueError(f"no line holds a JSON object with text under the key {text_key!r}")
 
 
-def _jsonl_text(line: str, text_key: str, where: str) -> tuple[str, str]:
+def jsonl_text(line: str, text_key: str, where: str) -> tuple[str, str]:
     """(text, source) of one JSONL line; a "source" inside the object wins over the line's own place."""
     if len(line) >= MAX_JSONL_LINE_CHARS:
         raise ValueError(f"the line is longer than {MAX_JSONL_LINE_CHARS:,} characters")
@@ -274,9 +272,9 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[Document]:
     with open(path, encoding="utf-8", newline="\n") as stream:
         for number, line in enumerate(stream):
             try:
-                text, where = _jsonl_text(line, "text", f"{source}#{number}")
+                text, where = jsonl_text(line, "text", f"{source}#{number}")
             except ValueError as error:
-                raise ValueError(f"cannot read {source!r}: line {number + 1}: {error}") from error
+                raise ValueError(f"cannot read {source!r}: line {number + 1}: {error}.") from error
             yield Document(text, where)
 
 

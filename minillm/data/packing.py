@@ -13,7 +13,6 @@ that was interrupted does not load.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -24,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from minillm.data.documents import Document, read_jsonl
+from ..disk import flush_to_disk, read_json, whole_file, write_json
+from .documents import Document, read_jsonl
 
 
 class Encoder(Protocol):
@@ -66,23 +66,23 @@ class TokenDataset:
             missing = [str(p) for p in (self.path, sidecar) if not p.is_file()]
             raise FileNotFoundError(
                 f"no packed tokens at {str(self.path)!r}: missing {', '.join(missing)}. "
-                "Pack a corpus first (pack), and let that finish"
+                "Pack a corpus first (pack), and let that finish."
             )
         try:
-            self.info = PackInfo(**json.loads(sidecar.read_text(encoding="utf-8")))
+            self.info = PackInfo(**read_json(sidecar))
         except (ValueError, TypeError) as error:
             raise ValueError(
-                f"{str(sidecar)!r} does not describe packed tokens ({error}); pack the corpus again"
+                f"{str(sidecar)!r} does not describe packed tokens ({error}); pack the corpus again."
             ) from error
         if self.info.dtype not in ("uint16", "uint32"):
-            raise ValueError(f"{str(sidecar)!r} says dtype {self.info.dtype!r}; token files are uint16 or uint32")
+            raise ValueError(f"{str(sidecar)!r} says dtype {self.info.dtype!r}; token files are uint16 or uint32.")
         dtype = np.dtype(self.info.dtype).newbyteorder("<")
         size, expected = self.path.stat().st_size, self.info.n_tokens * dtype.itemsize
         if size != expected or size == 0:
             raise ValueError(
                 f"{str(self.path)!r} has {size:,} bytes where its sidecar promises {expected:,} "
                 f"({self.info.n_tokens:,} tokens of {dtype.itemsize} bytes): "
-                "it was cut off or replaced; pack the corpus again"
+                "it was cut off or replaced; pack the corpus again."
             )
         self.tokens: npt.NDArray[np.unsignedinteger] = np.memmap(
             self.path, dtype=dtype, mode="r", shape=(self.info.n_tokens,)
@@ -107,7 +107,7 @@ class TokenDataset:
             raise ValueError(
                 f"{str(self.path)!r} was packed with the tokenizer {self.info.tokenizer} (vocabulary "
                 f"{self.vocab_size:,}), not with this one, {tokenizer.fingerprint()} (vocabulary "
-                f"{tokenizer.vocab_size:,}): use that tokenizer, or pack the corpus again"
+                f"{tokenizer.vocab_size:,}): use that tokenizer, or pack the corpus again."
             )
 
     def __repr__(self) -> str:
@@ -129,8 +129,9 @@ def pack(
     where the tokenizer gives ids outside its vocabulary.
     """
     target = Path(path)
+    sidecar = target.with_suffix(".json")
     if target.suffix == ".json":
-        raise ValueError(f"{str(target)!r} is the name of the sidecar; call the token file something like tokens.bin")
+        raise ValueError(f"{str(target)!r} is the name of the sidecar; call the token file something like tokens.bin.")
     total = None
     if isinstance(documents, (str, os.PathLike)):
         total = os.path.getsize(documents)
@@ -138,18 +139,16 @@ def pack(
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
     eos = tokenizer.eos_id
     separator = np.array([] if eos is None else [eos], dtype=dtype)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
     digest = hashlib.sha256()
     n_tokens = n_bytes = n_documents = 0
-    try:
+    with whole_file(target) as temporary:
         with (
-            open(partial, "wb") as stream,
+            open(temporary, "wb") as stream,
             tqdm(desc="pack", total=total, unit="B", unit_scale=True, disable=not progress) as bar,
         ):
             for document in documents:
-                size = _utf8_size(document)
-                ids = _encode(tokenizer, document)
+                size = utf8_size(document)
+                ids = encode_document(tokenizer, document)
                 first = separator if n_documents == 0 else separator[:0]
                 chunk = np.concatenate([first, ids.astype(dtype), separator]).tobytes()
                 stream.write(chunk)
@@ -158,53 +157,39 @@ def pack(
                 n_bytes += size
                 n_documents += 1
                 bar.update(size)
-            stream.flush()
-            os.fsync(stream.fileno())
         if n_bytes == 0:
-            raise ValueError(f"nothing to pack into {str(target)!r}: {n_documents} documents with no text in them")
-        info = PackInfo(
-            "uint16" if dtype.itemsize == 2 else "uint32",
-            n_tokens,
-            n_bytes,
-            n_documents,
-            tokenizer.vocab_size,
-            eos,
-            tokenizer.fingerprint(),
-            digest.hexdigest(),
-        )
-        sidecar = target.with_suffix(".json")
+            raise ValueError(f"nothing to pack into {str(target)!r}: {n_documents} documents with no text in them.")
+        flush_to_disk(temporary)
         sidecar.unlink(missing_ok=True)  # from here until the new sidecar is in place, nothing loads
-        os.replace(partial, target)
-        _write_json(sidecar, asdict(info))
-    finally:
-        partial.unlink(missing_ok=True)
+    info = PackInfo(
+        "uint16" if dtype.itemsize == 2 else "uint32",
+        n_tokens,
+        n_bytes,
+        n_documents,
+        tokenizer.vocab_size,
+        eos,
+        tokenizer.fingerprint(),
+        digest.hexdigest(),
+    )
+    write_json(sidecar, asdict(info))
     return TokenDataset(target)
 
 
-def _utf8_size(document: Document) -> int:
+def utf8_size(document: Document) -> int:
     try:
         return len(document.text.encode())
     except UnicodeEncodeError as error:
         raise ValueError(
             f"document {document.source!r} holds half of a surrogate pair at character {error.start}, which is no "
-            "text: clean it first (clean_text removes these)"
+            "text: clean it first (clean_text removes these)."
         ) from error
 
 
-def _encode(tokenizer: Encoder, document: Document) -> npt.NDArray[np.int64]:
+def encode_document(tokenizer: Encoder, document: Document) -> npt.NDArray[np.int64]:
     ids = np.asarray(tokenizer.encode(document.text, disallowed_special=()), dtype=np.int64)
     if len(ids) and (ids.min() < 0 or ids.max() >= tokenizer.vocab_size):
         raise ValueError(
             f"the tokenizer gave ids from {ids.min()} to {ids.max()} for {document.source!r}, outside its vocabulary "
-            f"of {tokenizer.vocab_size:,} (0 to {tokenizer.vocab_size - 1})"
+            f"of {tokenizer.vocab_size:,} (0 to {tokenizer.vocab_size - 1})."
         )
     return ids
-
-
-def _write_json(path: Path, values: dict[str, object]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8", newline="\n") as stream:
-        json.dump(values, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)

@@ -31,7 +31,7 @@ def word_hashes(text: str) -> Hashes:
     points = np.frombuffer(text.lower().encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     if len(points) == 0:
         return np.empty(0, dtype=np.uint64)
-    classes = _char_classes()
+    classes = char_classes()
     kind = np.where(points < _TABLE_SIZE, classes[np.minimum(points, _TABLE_SIZE - 1)], _OWN_WORD)  # (n_chars,)
     starts = kind != _SEPARATOR
     starts[1:] &= (kind[1:] == _OWN_WORD) | (kind[:-1] != _LETTER)
@@ -42,14 +42,14 @@ def word_hashes(text: str) -> Hashes:
         return np.empty(0, dtype=np.uint64)
     lengths = np.diff(first, append=len(letters))
     place = np.arange(len(letters)) - np.repeat(first, lengths)  # each letter's place in its word
-    hashes = np.add.reduceat(letters * _powers()[place % _MAX_WORD], first)
+    hashes = np.add.reduceat(letters * powers_of_base()[place % _MAX_WORD], first)
     return mix(hashes + lengths.astype(np.uint64))
 
 
 def ngram_hashes(words: Hashes, n: int) -> Hashes:
     """Every run of `n` words as one hash: (n_words − n + 1,) uint64, empty where there are fewer than n words."""
     if n < 1:
-        raise ValueError(f"n is {n}; a run has at least one word")
+        raise ValueError(f"n must be at least 1 (the words of a run), not {n}.")
     count = len(words) - n + 1
     if count < 1:
         return np.empty(0, dtype=np.uint64)
@@ -76,7 +76,7 @@ def mix(x: Hashes) -> Hashes:
 
 
 @functools.cache
-def _char_classes() -> npt.NDArray[np.uint8]:
+def char_classes() -> npt.NDArray[np.uint8]:
     """For each code point below 0x20000: separator, letter or digit, or a word of its own."""
     table = np.array([_LETTER if chr(i).isalnum() else _SEPARATOR for i in range(_TABLE_SIZE)], dtype=np.uint8)
     for first, last in ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF)):  # kana, ideographs
@@ -85,6 +85,6 @@ def _char_classes() -> npt.NDArray[np.uint8]:
 
 
 @functools.cache
-def _powers() -> Hashes:
+def powers_of_base() -> Hashes:
     """b⁰ … b²⁵⁵ mod 2⁶⁴ for an odd b."""
     return np.cumprod(np.concatenate(([np.uint64(1)], np.full(_MAX_WORD - 1, _BASE))), dtype=np.uint64)

@@ -16,9 +16,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from minillm.data.dedup import text_digest
-from minillm.data.documents import Document
-from minillm.data.shingles import Hashes, ngram_hashes, word_hashes
+from .dedup import text_digest
+from .documents import Document
+from .shingles import Hashes, ngram_hashes, word_hashes
 
 SPLITS = ("train", "val", "test")
 
@@ -31,8 +31,8 @@ def split_of(text: str, val_fraction: float = 0.05, test_fraction: float = 0.0, 
     """
     if not (0 <= val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1):
         raise ValueError(
-            f"val_fraction is {val_fraction} and test_fraction is {test_fraction}: each is a share from 0 to 1, "
-            "and together they must leave something to train on"
+            "val_fraction and test_fraction must be shares from 0 to 1 that leave something to train on, not "
+            f"{val_fraction} and {test_fraction}."
         )
     place = split_place(text, seed)
     if place < val_fraction:
@@ -56,7 +56,7 @@ class Contamination:
 
     def __init__(self, n: int = 13) -> None:
         if n < 1:
-            raise ValueError(f"n is {n}; a run has at least one word (13 is usual)")
+            raise ValueError(f"n must be at least 1 (the words of a run; 13 is usual), not {n}.")
         self.n = n
         self._pending: list[Hashes] = []
         self._runs: Hashes = np.empty(0, dtype=np.uint64)  # sorted, distinct
@@ -65,7 +65,7 @@ class Contamination:
     def add_held_out(self, text: str) -> None:
         """Remember the runs of one held-out document."""
         if len(self._seen) and self._seen.any():
-            raise RuntimeError("add every held-out document before the first training document")
+            raise RuntimeError("add every held-out document before the first training document.")
         self._pending.append(np.unique(ngram_hashes(word_hashes(text), self.n)))
 
     def train_overlap(self, text: str, limit: float = math.inf) -> float:
@@ -91,7 +91,7 @@ class Contamination:
             return 0.0
         place, found = self._look_up(runs)
         if not found.all():
-            raise ValueError("this document was not added with add_held_out, so its runs were not looked for")
+            raise ValueError("this document was not added with add_held_out, so its runs were not looked for.")
         return float(self._seen[place].mean())
 
     def _gather(self) -> None:
@@ -115,8 +115,8 @@ def contamination(train: Iterable[Document], held_out: Iterable[Document], n: in
     for document in train:
         check.train_overlap(document.text)
     overlap = {document.source: check.held_out_overlap(document.text) for document in kept}
-    return dict(sorted(overlap.items(), key=_by_share))
+    return dict(sorted(overlap.items(), key=by_share))
 
 
-def _by_share(item: tuple[str, float]) -> tuple[float, str]:
+def by_share(item: tuple[str, float]) -> tuple[float, str]:
     return -item[1], item[0]

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from minillm.data.documents import Document, Dropped, read_documents
+from .documents import Document, Dropped, read_documents
 
 KINDS = ("source", "topics", "docstrings")
 _TEST_FOLDERS = frozenset({"test", "tests", "idle_test", "testing"})
@@ -46,23 +46,23 @@ def stdlib_documents(
     Raises FileNotFoundError where Python was installed without its sources (embedded or frozen builds).
     """
     if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r}: the standard library offers {', '.join(KINDS)}")
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}.")
     folder = Path(root) if root is not None else Path(sysconfig.get_paths()["stdlib"])
     if kind == "topics":
-        yield from _within(_topics(folder), max_bytes)
+        yield from sample_of(topic_documents(folder), max_bytes)
         return
-    files = _python_files(folder, include_tests)
+    files = python_files(folder, include_tests)
     if len(files) < (1 if root is not None else 50):
         raise FileNotFoundError(
             f"found {len(files)} Python source files under {str(folder)!r}: this Python was installed without the "
             "sources of its standard library. Use another Python (python.org, conda, uv, or your system's full "
-            "package), or give text of your own: read_documents('folder')"
+            "package), or give text of your own: read_documents('folder')."
         )
     if kind == "source":
-        for name in _choose({name: os.path.getsize(file) for name, file in files.items()}, max_bytes):
-            yield from _module(files[name], f"stdlib/{name}", skipped)
+        for name in choose_sample({name: os.path.getsize(file) for name, file in files.items()}, max_bytes):
+            yield from module_documents(files[name], f"stdlib/{name}", skipped)
     else:
-        yield from _within(_docstring_documents(files, skipped), max_bytes)
+        yield from sample_of(docstring_documents(files, skipped), max_bytes)
 
 
 def environment_documents(
@@ -75,18 +75,18 @@ def environment_documents(
     `max_bytes` and `skipped` are as in `stdlib_documents`.
     """
     stdlib = Path(sysconfig.get_paths()["stdlib"])
-    files = {f"stdlib/{name}": file for name, file in _python_files(stdlib, include_tests).items()}
+    files = {f"stdlib/{name}": file for name, file in python_files(stdlib, include_tests).items()}
     for path in sys.path:  # where a name stands in two folders, the first is the one that would be imported
         if Path(path).name in _PACKAGE_FOLDERS and Path(path).is_dir():
-            packages = _python_files(Path(path), include_tests)
+            packages = python_files(Path(path), include_tests)
             files = {f"site-packages/{name}": file for name, file in packages.items()} | files
     if not files:
         raise FileNotFoundError(
             f"no Python source found in {str(stdlib)!r} nor among the installed packages: give text of your own: "
-            "read_documents('folder')"
+            "read_documents('folder')."
         )
-    for name in _choose({name: os.path.getsize(file) for name, file in files.items()}, max_bytes):
-        yield from _module(files[name], name, skipped)
+    for name in choose_sample({name: os.path.getsize(file) for name, file in files.items()}, max_bytes):
+        yield from module_documents(files[name], name, skipped)
 
 
 def documents_fingerprint(documents: Iterable[Document]) -> str:
@@ -119,9 +119,9 @@ def docstrings(code: str, module: str = "") -> Iterator[tuple[str, str]]:
         todo += [(f"{name}.{n.name}" if name else n.name, n) for n in reversed(inner)]
 
 
-def _docstring_documents(files: dict[str, str], skipped: list[Dropped] | None) -> Iterator[Document]:
+def docstring_documents(files: dict[str, str], skipped: list[Dropped] | None) -> Iterator[Document]:
     for name, file in files.items():
-        for document in _module(file, f"docstrings/{name}", skipped):
+        for document in module_documents(file, f"docstrings/{name}", skipped):
             module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
             try:
                 parts = [f"{qualified}\n\n{text}\n" for qualified, text in docstrings(document.text, module)]
@@ -133,12 +133,12 @@ def _docstring_documents(files: dict[str, str], skipped: list[Dropped] | None) -
                 yield Document("\n\n".join(parts), document.source)
 
 
-def _topics(folder: Path) -> Iterator[Document]:
+def topic_documents(folder: Path) -> Iterator[Document]:
     file = folder / _TOPICS
     if not file.is_file():
         raise FileNotFoundError(
             f"{str(file)!r} is missing: this Python was installed without its help topics. "
-            "Use kind='source' or kind='docstrings', or give text of your own: read_documents('folder')"
+            "Use kind='source' or kind='docstrings', or give text of your own: read_documents('folder')."
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -149,7 +149,7 @@ def _topics(folder: Path) -> Iterator[Document]:
                 yield Document(text, f"topics/{name}")
 
 
-def _python_files(folder: Path, include_tests: bool) -> dict[str, str]:
+def python_files(folder: Path, include_tests: bool) -> dict[str, str]:
     """{name relative to `folder`: path} of the sources below it, sorted by name."""
     found = {}
     leave = _NOT_SOURCE if include_tests else _NOT_SOURCE | _TEST_FOLDERS
@@ -166,15 +166,15 @@ def _python_files(folder: Path, include_tests: bool) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def _choose(sizes: dict[str, int], max_bytes: int | None) -> list[str]:
+def choose_sample(sizes: dict[str, int], max_bytes: int | None) -> list[str]:
     """Names whose sizes add up to at most `max_bytes` (at least one), taken in the order of their hash; sorted."""
     if max_bytes is None:
         return list(sizes)
     if max_bytes < 1:
-        raise ValueError(f"max_bytes is {max_bytes}; give a positive number of bytes, or None for everything")
+        raise ValueError(f"max_bytes must be at least 1, or None for everything, not {max_bytes}.")
     chosen: list[str] = []
     total = 0
-    for name in sorted(sizes, key=_name_hash):
+    for name in sorted(sizes, key=name_hash):
         if chosen and total + sizes[name] > max_bytes:
             break
         chosen.append(name)
@@ -182,21 +182,21 @@ def _choose(sizes: dict[str, int], max_bytes: int | None) -> list[str]:
     return sorted(chosen)
 
 
-def _name_hash(name: str) -> bytes:
+def name_hash(name: str) -> bytes:
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
 
 
-def _within(documents: Iterable[Document], max_bytes: int | None) -> Iterator[Document]:
-    """The sample of `_choose` for documents that have to be made before their size is known (a few MB at most)."""
+def sample_of(documents: Iterable[Document], max_bytes: int | None) -> Iterator[Document]:
+    """The sample of `choose_sample` for documents that must be made before their size is known (a few MB at most)."""
     if max_bytes is None:
         yield from documents
         return
     by_source = {document.source: document for document in documents}
-    for name in _choose({name: len(d.text.encode()) for name, d in by_source.items()}, max_bytes):
+    for name in choose_sample({name: len(d.text.encode()) for name, d in by_source.items()}, max_bytes):
         yield by_source[name]
 
 
-def _module(file: str, source: str, skipped: list[Dropped] | None) -> Iterator[Document]:
+def module_documents(file: str, source: str, skipped: list[Dropped] | None) -> Iterator[Document]:
     """One source file under a name that is the same on every machine; a file that is not text goes to `skipped`."""
     try:
         for document in read_documents(file):

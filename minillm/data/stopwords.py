@@ -51,16 +51,16 @@ def remove_stop_words(text: str, languages: Iterable[str] = LANGUAGES) -> tuple[
     chosen = tuple(languages)
     for language in chosen:
         if language not in LANGUAGES:
-            raise ValueError(f"no stop words for language {language!r}: there are lists for {', '.join(LANGUAGES)}")
+            raise ValueError(f"the language of stop words must be one of {', '.join(LANGUAGES)}, not {language!r}.")
     total = 0
     if "en" in chosen:
-        text, n = _english().subn("", text)
+        text, n = english_pattern().subn("", text)
         total += n
     while "zh" in chosen:  # until nothing changes: what is left may form a stop word anew
         n = 0
         parts = []
         end = 0
-        for match in _chinese().finditer(text):
+        for match in chinese_pattern().finditer(text):
             if match.group() in CHINESE:
                 parts.append(text[end : match.start()])
                 end = match.end()
@@ -73,11 +73,11 @@ def remove_stop_words(text: str, languages: Iterable[str] = LANGUAGES) -> tuple[
 
 
 @functools.cache
-def _english() -> re.Pattern[str]:
+def english_pattern() -> re.Pattern[str]:
     words = "|".join(sorted(ENGLISH, key=len, reverse=True))
     return re.compile(rf"(?<![\w'’.\-@/])(?:{words})(?![\w'’\-(\[=@/])(?!\.\w)(?:[ \t]+|(?=\W|\Z))", re.IGNORECASE)
 
 
 @functools.cache
-def _chinese() -> re.Pattern[str]:
+def chinese_pattern() -> re.Pattern[str]:
     return re.compile("|".join(sorted(CHINESE | _CHINESE_WORDS, key=len, reverse=True)))

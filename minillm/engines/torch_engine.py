@@ -24,11 +24,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from ..costs.sizes import training_flops
-from ..data import IGNORE, count_targets
+from ..data import count_targets
 from ..nn import evaluating
 from ..optim import param_groups
 from ..port import allocate, array_of, assign, fill, to_torch, whole
-from ..settings import EngineConfig, TrainConfig
+from ..settings import IGNORE, EngineConfig, TrainConfig
 from .memory import peak_memory_gb
 from .protocol import Batch, Batches, Model, ProcessLost
 from .read_ahead import ReadAhead

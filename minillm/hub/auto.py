@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..disk import read_json
 from ..models import BertConfig, LSTMConfig, ModelConfig, config_from_dict, with_attention
 from ..settings import ATTENTION
-from ..tokenizers.files import read_json
 from . import configs
 from .dtypes import dtype_name
 from .loading import fill_numpy, fill_torch, make_plan, report_plan, sketched_model

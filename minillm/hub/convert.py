@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ..disk import read_json, write_json
 from ..models import BertConfig, LlamaConfig, LSTMConfig, ModelConfig, config_from_dict
 from ..tokenizers import CharTokenizer, WordPieceTokenizer, load_tokenizer
-from ..tokenizers.files import TOKENIZER_JSON, read_json, write_json
+from ..tokenizers.json_parts import TOKENIZER_JSON
 from . import configs
 from .auto import ORIGINAL, read_config
 from .dtypes import dtype_name

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ..disk import write_json
 from ..generate import Sampling, generate
 from ..models import Bert, BertConfig, Classifier, ClassifierConfig, EncoderDecoder, ModelConfig
 from ..tensor import Tensor, no_grad
-from ..tokenizers.files import write_json
 from . import configs
 from .dtypes import dtype_name
 from .names import hf_name, is_transposed, layout_of

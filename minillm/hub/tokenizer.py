@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..disk import write_json, write_text
 from ..tokenizers import Tokenizer, WordPieceTokenizer
-from ..tokenizers.files import TOKENIZER_JSON, write_json, write_text
+from ..tokenizers.json_parts import TOKENIZER_JSON
 from .chat import check_chat_options, is_batch, render_conversation
 from .padding import Inputs, pad, to_tensors, truncate
 from .places import find_folder

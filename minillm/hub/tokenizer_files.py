@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..disk import read_json
 from ..tokenizers import (
     END_OF_TEXT,
     BertNormalizer,
@@ -23,7 +24,8 @@ from ..tokenizers import (
     load_tokenizer,
 )
 from ..tokenizers.added import AddedToken
-from ..tokenizers.files import TOKENIZER_JSON, read_json
+from ..tokenizers.gpt2_files import load_gpt2
+from ..tokenizers.json_parts import TOKENIZER_JSON
 from ..tokenizers.template import bert_template
 from ..tokenizers.wordpiece_formats import VOCAB_TXT, read_vocab_txt
 from .configs import is_native
@@ -168,7 +170,8 @@ def bert_tokenizer(core: Tokenizer, config: Mapping[str, Any], folder: Path, bar
     ids = {name: id_in_vocabulary(made, text[name]) for name in ("cls_token", "sep_token")}
     assert ids["cls_token"] is not None and ids["sep_token"] is not None
     made.template = bert_template(text["cls_token"], ids["cls_token"], text["sep_token"], ids["sep_token"])
-    return core if made.fingerprint() == core.fingerprint() else made
+    same = (made.fingerprint(), made.template, made.cleanup) == (core.fingerprint(), core.template, core.cleanup)
+    return core if same else made
 
 
 def read_gpt2_files(folder: Path, config: Mapping[str, Any]) -> BPETokenizer:
@@ -186,7 +189,7 @@ def read_gpt2_files(folder: Path, config: Mapping[str, Any]) -> BPETokenizer:
         )
     vocab = read_json(folder / "vocab.json")
     texts = [item.text for item in tokens_listed(config, folder) + named_tokens(config)] + [END_OF_TEXT]
-    core = BPETokenizer.load_gpt2(folder, special_tokens=[text for text in dict.fromkeys(texts) if text in vocab])
+    core = load_gpt2(folder, special_tokens=[text for text in dict.fromkeys(texts) if text in vocab])
     pattern, nfc = SPLITS.get(name, ("gpt2", False))
     return BPETokenizer(core.tokens, core.merges, pattern, {}, nfc=nfc, added_tokens=core.added_tokens)
 

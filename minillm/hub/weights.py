@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tokenizers.files import read_json, write_json
+from ..disk import read_json, write_json
 from .dtypes import CODES, NAMES, STORED, decode, encode
 
 SINGLE = "model.safetensors"

@@ -57,9 +57,9 @@ def merge_replay(states: Sequence[Sequence[bytes]], *, longest: int = 40) -> Htm
     """How byte-pair encoding cuts a piece of text: a row for each state on the way, from single bytes to tokens.
 
     In each row the pieces that are new, joined from the row before, have a thick edge. The states are lists of bytes
-    objects: `tokenizers.BPETokenizer.merge_steps` yields them as ids.
+    objects: `tokenizers.bpe_plain.merge_steps` yields them as ids.
 
-        merge_replay([[tokenizer.token_bytes(i) for i in ids] for ids in tokenizer.merge_steps(" lower")])
+        merge_replay([[tokenizer.token_bytes(i) for i in ids] for ids in merge_steps(tokenizer, " lower")])
 
     Draws `longest` rows at most. Raises ValueError if a state is not the one before with neighbours joined.
     """

@@ -2,8 +2,10 @@
 
 Read bpe.py first (what all current language models use); char.py is simpler still; wordpiece.py is BERT's, with
 bert_text.py before it. base.py holds what they share: special tokens, streaming, decoding; added.py finds tokens in a
-text, template.py puts them around it. Then split.py (pre-tokens), bpe_fast.py (the same merges, faster), show.py (watch
-it work), and files: formats.py (BPE), wordpiece_formats.py, json_parts.py (what the two share), files.py.
+text, template.py puts them around it. Then split.py (pre-tokens), pieces.py (counted, and their ids kept), bpe_plain.py
+and bpe_fast.py (the same merges step by step, and fast), show.py (watch it work), extend.py (more special tokens). The
+files: byte_spelling.py (bytes as text), formats.py and gpt2_files.py (BPE), wordpiece_formats.py, json_parts.py (what
+the readers share).
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..disk import read_json
 from .base import END_OF_TEXT, Tokenizer
 from .bert_text import BertNormalizer
 from .bpe import BPETokenizer
 from .char import FORMAT, CharTokenizer
-from .files import read_json, tokenizer_json_path
-from .json_parts import is_kind
+from .gpt2_files import load_gpt2
+from .json_parts import is_kind, tokenizer_json_path
 from .template import Template
 from .wordpiece import WordPieceTokenizer
 from .wordpiece_formats import VOCAB_TXT
@@ -36,7 +39,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> BPETokenizer | CharTokenizer
     file = tokenizer_json_path(path)
     if not file.exists() and (Path(path) / "vocab.json").is_file() and (Path(path) / "merges.txt").is_file():
         specials = [END_OF_TEXT] if END_OF_TEXT in read_json(Path(path) / "vocab.json") else []
-        return BPETokenizer.load_gpt2(path, special_tokens=specials)
+        return load_gpt2(path, special_tokens=specials)
     if not file.exists() and (Path(path) / VOCAB_TXT).is_file():
         return WordPieceTokenizer.load_vocab(path)
     content = read_json(file)

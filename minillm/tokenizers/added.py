@@ -66,7 +66,7 @@ class AddedToken:
 
 
 @lru_cache(maxsize=32)
-def _any_of(texts: tuple[str, ...]) -> regex.Pattern[str]:
+def any_of(texts: tuple[str, ...]) -> regex.Pattern[str]:
     return regex.compile("|".join(map(regex.escape, sorted(texts, key=len, reverse=True))))
 
 
@@ -81,7 +81,7 @@ def find_added_tokens(items: Iterable[str | int], tokens: Sequence[AddedToken]) 
         return
     by_text = {token.text: token for token in reversed(tokens)}  # of equal texts the first counts
     longest = max(map(len, by_text))
-    pattern = _any_of(tuple(by_text))
+    pattern = any_of(tuple(by_text))
     strips = any(token.lstrip for token in tokens)
 
     text = ""

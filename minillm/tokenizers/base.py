@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -61,15 +61,15 @@ class Tokenizer:
 
         final=True: all of `text`. final=False: more text follows, so only what it cannot change any more.
         """
-        raise NotImplementedError(f"{type(self).__name__} must say how to encode")
+        raise NotImplementedError(f"{type(self).__name__} must say how to encode.")
 
-    def _description(self) -> dict[str, Any]:
-        """All that decides which ids a text gets, ready for JSON."""
-        raise NotImplementedError(f"{type(self).__name__} must describe itself")
+    def _rule(self) -> dict[str, Any]:
+        """All that decides which ids a text gets, but for the added tokens, ready for JSON."""
+        raise NotImplementedError(f"{type(self).__name__} must say what decides its ids.")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `path` (or `path`/tokenizer.json, unless the name ends in .json), whole or not at all."""
-        raise NotImplementedError(f"{type(self).__name__} must say how it is saved")
+        raise NotImplementedError(f"{type(self).__name__} must say how it is saved.")
 
     # ---- properties
 
@@ -88,8 +88,17 @@ class Tokenizer:
         return self.decode_bytes([token_id])
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits: equal for two tokenizers that give every text the same ids, different otherwise."""
-        text = json.dumps([type(self).__name__, self._description()], sort_keys=True)
+        """16 hexadecimal digits: equal for two tokenizers that give every text the same ids, different otherwise.
+
+        So the kind of tokenizer, its rule and its added tokens count; the template, file formats and decoding don't.
+        (That other merges or pieces would come to the same ids is not always known: then the fingerprints differ.)
+        """
+        rule = self._rule()
+        looked_for = {t: self._normalize(t.text) if t.normalized else t.text for t in self.added_tokens}
+        added = sorted(self.added_tokens, key=looked_for.__getitem__)  # of equal texts the first counts
+        if not rule.get("normalization") and len({token.normalized for token in added}) == 1:
+            added = [replace(token, normalized=False) for token in added]  # all are looked for in one and the same text
+        text = json.dumps([type(self).__name__, rule, [astuple(token) for token in added]], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def __repr__(self) -> str:
@@ -126,7 +135,7 @@ class Tokenizer:
         encoded = []
         for text in texts:
             try:
-                parts = self._encode_stream(_refuse([check_text(text)], disallowed), allowed)
+                parts = self._encode_stream(refuse_special([check_text(text)], disallowed), allowed)
                 encoded.append(list(chain.from_iterable(parts)))
             except UnicodeEncodeError:
                 raise surrogate_error(text) from None
@@ -164,11 +173,11 @@ class Tokenizer:
         progress: show a bar of bytes done. Raises ValueError if the file is not UTF-8, naming the first bad byte.
         """
         if chunk_bytes < 1:
-            raise ValueError(f"chunk_bytes must be at least 1, not {chunk_bytes}")
+            raise ValueError(f"chunk_bytes must be at least 1, not {chunk_bytes}.")
         allowed, disallowed = self._special_rule(allowed_special, disallowed_special)
         path = Path(path)
         bar = tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc="encode", disable=not progress)
-        return self._encode_chunks(_refuse(_read_chunks(path, chunk_bytes, bar), disallowed), allowed)
+        return self._encode_chunks(refuse_special(read_chunks(path, chunk_bytes, bar), disallowed), allowed)
 
     def _encode_chunks(self, chunks: Iterable[str], allowed: list[AddedToken]) -> Iterator[np.ndarray]:
         dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
@@ -190,10 +199,10 @@ class Tokenizer:
             if tokens == "all":
                 tokens = self.special_tokens if name == "allowed_special" else set(self.special_tokens) - chosen[0]
             if isinstance(tokens, str):
-                raise ValueError(f'{name} must be "all" or a collection of strings, so {{{tokens!r}}}, not {tokens!r}')
+                raise ValueError(f'{name} must be "all" or a collection of strings, so {{{tokens!r}}}, not {tokens!r}.')
             if unknown := [token for token in tokens if token not in self.special_tokens]:
                 known = list(self.special_tokens) or "none at all"
-                raise ValueError(f"{name} names {unknown[0]!r}, which is no special token of this tokenizer: {known}")
+                raise ValueError(f"{name} names {unknown[0]!r}, which is no special token of this tokenizer: {known}.")
             chosen.append(set(tokens))
         wanted = [token for token in self.added_tokens if not token.special or token.text in chosen[0]]
         return wanted, {text: token_id for text, token_id in self.special_tokens.items() if text in chosen[1]}
@@ -250,14 +259,14 @@ class Tokenizer:
             pass  # explained below
         for place, token_id in enumerate(ids):
             if not hasattr(token_id, "__index__"):
-                raise TypeError(f"ids must be integers, but ids[{place}] is {token_id!r}; decode a batch row by row")
+                raise TypeError(f"ids must be integers, but ids[{place}] is {token_id!r}; decode a batch row by row.")
             if not 0 <= token_id < self.vocab_size or self.tokens[token_id] is None:
                 raise ValueError(
                     f"ids[{place}] is {token_id}, and this tokenizer has no such token: its ids are "
                     f"0..{self.vocab_size - 1}. Do the ids come from another tokenizer, or from a model whose "
-                    f"vocabulary is padded?"
+                    f"vocabulary is padded?."
                 )
-        raise AssertionError("unreachable: some id must have been wrong")
+        raise AssertionError("unreachable: some id must have been wrong.")
 
     def decode(self, ids: Iterable[int], errors: str = "replace", *, skip_special_tokens: bool = False) -> str:
         """The text that `ids` stand for; without the special tokens if `skip_special_tokens`.
@@ -274,7 +283,7 @@ class Tokenizer:
         return [token_id for token_id in ids if token_id not in special]
 
 
-def _refuse(texts: Iterable[str], disallowed: Mapping[str, int]) -> Iterator[str]:
+def refuse_special(texts: Iterable[str], disallowed: Mapping[str, int]) -> Iterator[str]:
     """The parts of a text as they are, or a ValueError as soon as one of the special tokens `disallowed` shows."""
     keep = max(map(len, disallowed), default=1) - 1
     start, end = 0, ""  # where in the whole text the part begins, and the end of what came before it
@@ -291,7 +300,7 @@ def _refuse(texts: Iterable[str], disallowed: Mapping[str, int]) -> Iterator[str
         yield text
 
 
-def _read_chunks(path: Path, chunk_bytes: int, bar: tqdm) -> Iterator[str]:
+def read_chunks(path: Path, chunk_bytes: int, bar: tqdm) -> Iterator[str]:
     """A UTF-8 file as pieces of text."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     done = 0

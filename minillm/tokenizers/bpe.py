@@ -1,4 +1,4 @@
-"""Byte-pair encoding: the tokenizer of GPT-2, GPT-4 and Llama 3, in one file to read.
+"""Byte-pair encoding: the tokenizer of GPT-2, GPT-4 and Llama 3.
 
 A model sees integers, so text must become some. Single bytes would do (256 ids, nothing unknown), but make sequences
 four times as long as need be. BPE starts from bytes and joins what often stands together: find the commonest pair
@@ -13,89 +13,77 @@ Radford et al. 2019, section 2.2). The list of merges, in order, is all that the
 >>> tok.decode([64, 258, 220, 70, 257])
 'a low glow'
 
-Read in this order: `train_naive` and `merge` (learning), `BPETokenizer._encode_ordinary` (using what was learned),
-then base.py (special tokens, files, decoding), split.py (what may merge at all) and bpe_fast.py (the same, faster).
+Read in this order: `learn_merges` and `merge_word`, which are all of BPE; the class around them; base.py (special
+tokens, decoding). Then split.py (what may merge at all), bpe_plain.py (counting and merging with nothing kept from step
+to step, to watch and to check by) and bpe_fast.py (what makes it fast).
 """
 
 from __future__ import annotations
 
 import os
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from itertools import chain, pairwise
 from typing import Any
 
 from tqdm import tqdm
 
-from . import formats
 from .added import AddedToken
 from .base import END_OF_TEXT, Tokenizer
-from .bpe_fast import merge_word, train_fast
-from .checks import check_special_tokens, check_text, check_texts, surrogate_error
+from .bpe_fast import Pair, PairCounts, merge_long_word
+from .byte_spelling import BYTE_OF_ID, ID_OF_BYTE
+from .checks import check_special_tokens
+from .formats import check_special_spellings, read_tokenizer_json, save_tokenizer_json
+from .pieces import PieceCache, count_pieces
 from .split import check_pattern_name, split_windows
 from .template import PLAIN, Template
 
-Pair = tuple[int, int]
-
-# Ids 0..255 are the single bytes, in GPT-2's order: "!" is 0, "a" is 64, the space is 220 (formats.py says why). The
-# order 0, 1, 2, ... would be simpler, but then neither GPT-2's files nor the `tokenizers` library would agree with our
-# ids, and ties between pairs would be broken differently.
-BYTE_OF_ID = formats.GPT2_BYTE_ORDER
-ID_OF_BYTE = bytes(BYTE_OF_ID.index(byte) for byte in range(256))
-
-MAX_VOCAB_SIZE = 1 << 20  # the fast trainer writes ids as characters, of which there are 1,114,112
-MAX_CACHED_PIECES = 200_000  # about 60 MB; a language's common words are far fewer
-MAX_CACHED_LENGTH = 64  # characters; longer pieces hardly ever come again
+MAX_VOCAB_SIZE = 1 << 20  # ids are written as characters, of which there are 1,114,112
+SHORT = 10  # tokens up to which looking at every pair for every merge costs nothing
 
 
-def train_naive(words: Mapping[bytes, int], n_merges: int) -> Iterator[tuple[Pair, int]]:
-    """Learn merges the way the definition says: count all pairs, merge the commonest, start over.
+def learn_merges(words: Mapping[str, int], n_merges: int, n_symbols: int = 256) -> Iterator[tuple[Pair, int]]:
+    """Learn what to merge: the commonest pair becomes a new token, everywhere; again and again.
 
-    words: pre-token, as ids of single bytes (0..255) -> how often it occurs.
-    Yields ((left id, right id), count) for each merge; merge number k makes the token with id 256 + k. Of pairs that
-    are equally common, the smallest (left id, right id) wins, as in the `tokenizers` library. Ends early when no pair
-    is left.
-
-    `bpe_fast.train_fast` yields the same; this one takes minutes where that takes seconds.
+    words: pre-token -> how often it occurs; its characters stand for ids, chr(id), those of single bytes at first
+    (0..255). The first merge makes the id n_symbols.
+    Yields ((left id, right id), count) for each merge. Of pairs that are equally common, the smallest (left id, right
+    id) wins, as in the `tokenizers` library. Ends early when no pair is left.
     """
-    current = [(list(word), count) for word, count in words.items()]
-    for new_id in range(256, 256 + n_merges):
-        pair_counts: Counter[Pair] = Counter()
-        for word, count in current:
-            for pair in pairwise(word):
-                pair_counts[pair] += count
-        if not pair_counts:
+    pairs = PairCounts(words)  # how often each two neighbours occur (bpe_plain.py counts them anew for every merge)
+    for new_id in range(n_symbols, n_symbols + n_merges):
+        pair = pairs.commonest()
+        if pair is None:
             return
-        most = max(pair_counts.values())
-        best = min(pair for pair, count in pair_counts.items() if count == most)
-        yield best, most
-        current = [(merge(word, best, new_id), count) for word, count in current]
+        yield pair, pairs[pair]
+        pairs.merge(pair, new_id)  # in every word, and the counts of what stands beside it change
 
 
-def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
-    """Replace each occurrence of `pair` in `ids` by `new_id`, from left to right.
+def merge_word(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[int]) -> list[int]:
+    """Use what was learned on one pre-token: merge the pair that was learned first, the leftmost if it stands twice.
 
-    >>> merge([1, 1, 1, 2], (1, 1), 9)
-    [9, 1, 2]
+    ids: one token per byte; changed in place and returned. ranks: pair -> its place among the merges; merged: that
+    place -> the id of the new token.
     """
-    merged: list[int] = []
-    i = 0
-    while i < len(ids):
-        if tuple(ids[i : i + 2]) == pair:
-            merged.append(new_id)
-            i += 2
-        else:
-            merged.append(ids[i])
-            i += 1
-    return merged
+    if len(ids) > SHORT:
+        return merge_long_word(ids, ranks, merged)
+    never = len(merged)
+    while len(ids) > 1:
+        pair_ranks = [ranks.get(pair, never) for pair in pairwise(ids)]
+        rank = min(pair_ranks)
+        if rank == never:
+            break
+        i = pair_ranks.index(rank)
+        ids[i : i + 2] = [merged[rank]]
+    return ids
 
 
 class BPETokenizer(Tokenizer):
-    """Byte-level BPE. Make one with `train`, or read one with `load` or `load_gpt2`.
+    """Byte-level BPE. Make one with `train`, or read one with `load` or gpt2_files.py.
 
-    tokens: id -> bytes. In a trained tokenizer, 0..255 are the single bytes (`BYTE_OF_ID`), then one id per merge in
-        order, then the special tokens. Files made elsewhere may have any other order.
+    tokens: id -> bytes. In a trained tokenizer, 0..255 are the single bytes (byte_spelling.py), then one id per merge
+        in order, then the special tokens. Files made elsewhere may have any other order.
     merges: the pairs of ids that merge, the earliest first; an earlier merge goes before a later one.
     pattern: "gpt2", "gpt4" or "qwen2": how text is cut into the pieces to merge within (split.py).
     special_tokens, added_tokens, template: as for every tokenizer (base.py).
@@ -122,11 +110,11 @@ class BPETokenizer(Tokenizer):
         self.whole_pieces = whole_pieces
         self.nfc = nfc
         self.id_of_token = self._ordinary_tokens()
-        self._ids_of_bytes = [self.id_of_token[bytes([byte])] for byte in range(256)]
-        self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
-        self._merged = [self.id_of_token[tokens[a] + tokens[b]] for a, b in self.merges]  # type: ignore[operator]
-        self._cache = _PieceCache(self)
-        formats.check_special_spellings(self)
+        self.id_of_byte = [self.id_of_token[bytes([byte])] for byte in range(256)]
+        self.ranks = {pair: rank for rank, pair in enumerate(self.merges)}
+        self.merged = [self.id_of_token[tokens[a] + tokens[b]] for a, b in self.merges]  # type: ignore[operator]
+        self._cache = PieceCache(self.encode_piece)
+        check_special_spellings(self)
 
     def _ordinary_tokens(self) -> dict[bytes, int]:
         """What merges can make, and single bytes: all tokens but the added ones, unless a merge makes one of them."""
@@ -135,8 +123,6 @@ class BPETokenizer(Tokenizer):
         made = {self.tokens[a] + self.tokens[b] for a, b in self.merges}  # type: ignore[operator]
         both = {t: i for i, t in added.items() if t not in ordinary and (t in made or len(t) == 1)}
         return {**ordinary, **both}
-
-    # ---- learning
 
     @classmethod
     def train(
@@ -158,17 +144,14 @@ class BPETokenizer(Tokenizer):
         """
         specials = check_special_tokens(special_tokens)
         n_merges = vocab_size - 256 - len(specials)
-        if vocab_size > MAX_VOCAB_SIZE:
-            raise ValueError(f"vocab_size={vocab_size} is too large: the fast trainer can hold {MAX_VOCAB_SIZE} tokens")
-        if n_merges < 0:
+        if n_merges < 0 or vocab_size > MAX_VOCAB_SIZE:
             raise ValueError(
-                f"vocab_size={vocab_size} is too small: 256 single bytes and {len(specials)} special tokens need "
-                f"{256 + len(specials)}, and every token above that is one merge learned"
+                f"vocab_size must be from {256 + len(specials)} (256 single bytes, {len(specials)} special tokens, and "
+                f"one for every merge learned) to {MAX_VOCAB_SIZE}, not {vocab_size}."
             )
         words = count_words(texts, pattern, specials, nfc=nfc, progress=progress)
-        symbols = {word.decode("latin-1"): count for word, count in words.items()}  # byte 65 becomes chr(65)
-        steps = tqdm(train_fast(symbols, n_merges), total=n_merges, desc="merge", unit="merge", disable=not progress)
-        merges = [pair for pair, _ in steps]
+        steps = learn_merges(words, n_merges)
+        merges = [pair for pair, _ in tqdm(steps, total=n_merges, desc="merge", unit="merge", disable=not progress)]
 
         tokens = [bytes([byte]) for byte in BYTE_OF_ID]
         for left, right in merges:
@@ -176,8 +159,6 @@ class BPETokenizer(Tokenizer):
         special_ids = {token: len(tokens) + i for i, token in enumerate(specials)}
         tokens += [token.encode() for token in specials]
         return cls(tokens, merges, pattern, special_ids, nfc=nfc)
-
-    # ---- text -> ids
 
     def _normalize(self, text: str) -> str:
         return unicodedata.normalize("NFC", text) if self.nfc else text
@@ -195,77 +176,33 @@ class BPETokenizer(Tokenizer):
         data = piece.encode()
         if self.whole_pieces and data in self.id_of_token:
             return [self.id_of_token[data]]
-        return merge_word([self._ids_of_bytes[byte] for byte in data], self._ranks, self._merged)
+        return merge_word([self.id_of_byte[byte] for byte in data], self.ranks, self.merged)
 
-    def mergeable_ranks(self) -> dict[bytes, int]:
-        """token -> id without the special tokens: what `tiktoken.Encoding(mergeable_ranks=)` takes.
+    @cached_property
+    def _not_built(self) -> dict[str, int]:
+        """Tokens that only `whole_pieces` gives, since merging their bytes gives others: bytes in hexadecimal -> id."""
+        if not self.whole_pieces:
+            return {}
+        built = {t: merge_word([self.id_of_byte[b] for b in t], self.ranks, self.merged) for t in self.id_of_token}
+        return {t.hex(): i for t, i in sorted(self.id_of_token.items()) if built[t] != [i]}
 
-        Raises ValueError for a tokenizer from a file whose ids are not in the order of the merges, as tiktoken needs.
-        """
-        if self._merged != sorted(self._merged):
-            raise ValueError("tiktoken merges in the order of the ids, but this tokenizer's ids are in another order")
-        return dict(self.id_of_token)
-
-    def merge_steps(self, piece: str) -> Iterator[list[int]]:
-        """Every state on the way from a pre-token's bytes to its ids, one merge at a time.
-
-        >>> tok = BPETokenizer.train(["low lower lowest low slow"], vocab_size=261)
-        >>> [[tok.token_bytes(id) for id in ids] for ids in tok.merge_steps("slow")]
-        [[b's', b'l', b'o', b'w'], [b's', b'lo', b'w'], [b's', b'low']]
-        """
-        ids = [self._ids_of_bytes[byte] for byte in piece.encode()]
-        yield ids
-        if self.whole_pieces and piece.encode() in self.id_of_token:
-            yield [self.id_of_token[piece.encode()]]
-            return
-        while True:
-            ranked = [(self._ranks[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in self._ranks]
-            if not ranked:
-                return
-            rank, i = min(ranked)  # the earliest merge; of several places, the leftmost
-            ids = [*ids[:i], self._merged[rank], *ids[i + 2 :]]
-            yield ids
-
-    # ---- files (formats.py)
+    def _rule(self) -> dict[str, Any]:
+        in_order = sorted((rank, pair) for pair, rank in self.ranks.items())
+        merges = [(*pair, self.merged[rank]) for rank, pair in in_order]
+        normalization = "NFC" if self.nfc else None
+        return {
+            "pattern": self.pattern, "normalization": normalization, "bytes": self.id_of_byte, "merges": merges,
+            "whole": self._not_built,
+        }  # fmt: skip
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `path` (`path`/tokenizer.json, unless it ends in .json), which the `tokenizers` library reads too."""
-        formats.save_tokenizer_json(self, path)
+        save_tokenizer_json(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> BPETokenizer:
         """Read a tokenizer.json, of ours or of anyone else's byte-level BPE with a pattern that split.py knows."""
-        return cls(**formats.read_tokenizer_json(path))
-
-    def save_gpt2(self, folder: str | os.PathLike[str]) -> None:
-        """Write GPT-2's vocab.json and merges.txt. They don't name the pattern, so it must be "gpt2"."""
-        formats.save_gpt2_files(self, folder)
-
-    @classmethod
-    def load_gpt2(
-        cls, folder: str | os.PathLike[str], *, special_tokens: Iterable[str] = (END_OF_TEXT,)
-    ) -> BPETokenizer:
-        """Read GPT-2's vocab.json and merges.txt. special_tokens: which of the vocabulary's entries are special."""
-        return cls(**formats.read_gpt2_files(folder, check_special_tokens(special_tokens)))
-
-    def _description(self) -> dict[str, Any]:
-        return formats.tokenizer_json(self)
-
-
-class _PieceCache(dict[str, tuple[int, ...]]):
-    """pre-token -> ids, filled as pieces come up. Words repeat, so most of a text is looked up, not merged."""
-
-    def __init__(self, tokenizer: BPETokenizer):
-        super().__init__()
-        self._encode_piece = tokenizer.encode_piece
-
-    def __missing__(self, piece: str) -> tuple[int, ...]:
-        ids = tuple(self._encode_piece(piece))
-        if len(piece) <= MAX_CACHED_LENGTH:
-            if len(self) >= MAX_CACHED_PIECES:
-                self.clear()
-            self[piece] = ids
-        return ids
+        return cls(**read_tokenizer_json(path))
 
 
 def count_words(
@@ -275,25 +212,17 @@ def count_words(
     *,
     nfc: bool = False,
     progress: bool = False,
-) -> dict[bytes, int]:
-    """How often each pre-token occurs in `texts`, as ids of single bytes: what both trainers start from.
+) -> dict[str, int]:
+    """How often each pre-token occurs in `texts`, its bytes written as `learn_merges` reads them: chr(id of the byte).
 
-    Text repeats its words (31 MB of Python hold 119,000 different ones), so learning from counts is what makes it fast.
     Raises ValueError if there is no text at all, or text that has no UTF-8.
     """
     check_pattern_name(pattern)
-    check_texts(texts)
-    counts: Counter[str] = Counter()
-    for text in tqdm(texts, desc="count", unit="text", disable=not progress):
-        parts = [check_text(text)]
-        for special in special_tokens:
-            parts = [part for whole in parts for part in whole.split(special)]
-        for part in parts:
-            for pieces, _ in split_windows(unicodedata.normalize("NFC", part) if nfc else part, pattern):
-                counts.update(pieces)
-    if not counts:
-        raise ValueError("the texts hold no character to learn from; were they a generator that is used up?")
-    try:
-        return {piece.encode().translate(ID_OF_BYTE): count for piece, count in counts.items()}
-    except UnicodeEncodeError as error:
-        raise surrogate_error(error.object) from None
+    counts = count_pieces(texts, partial(pre_tokens, pattern=pattern, nfc=nfc), special_tokens, progress=progress)
+    return {piece.encode().translate(ID_OF_BYTE).decode("latin-1"): count for piece, count in counts.items()}
+
+
+def pre_tokens(text: str, pattern: str, nfc: bool) -> Iterable[str]:
+    """The pieces of one text, within which to merge."""
+    windows = split_windows(unicodedata.normalize("NFC", text) if nfc else text, pattern)
+    return chain.from_iterable(pieces for pieces, _ in windows)

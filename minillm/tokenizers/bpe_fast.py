@@ -1,59 +1,92 @@
-"""The two slow parts of bpe.py made fast: learning the merges, and encoding one pre-token.
+"""What makes bpe.py fast: counts of pairs that are kept from merge to merge, and the merging of long pre-tokens.
 
-Both are proven equal to the plain versions in bpe.py on random text (tests/tokenizers/test_bpe.py).
+Both are proven equal to the plain versions in bpe_plain.py on random text (tests/tokenizers/test_bpe.py).
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 
+Pair = tuple[int, int]
+
 LONG = 512  # tokens from which a heap beats scanning a list for its minimum
 
 
-def train_fast(words: Mapping[str, int], n_merges: int, n_symbols: int = 256) -> Iterator[tuple[tuple[int, int], int]]:
-    """The same merges as `bpe.train_naive`, without looking at every word for every merge.
+class PairCounts:
+    """How often each pair of neighbouring ids occurs in words: `commonest` finds one, `merge` makes it one id.
 
-    words: pre-token -> how often it occurs. Its characters stand for ids: chr(id), with ids below n_symbols (for BPE,
-    those of single bytes). The first merge makes the id n_symbols.
-    Yields ((left id, right id), count) for each merge, best first; ends early when no pair is left.
+    words: pre-token -> how often it occurs, its characters standing for ids, chr(id).
 
     A merge changes only the words that hold its pair. So keep, for every pair, its count and the words that hold it,
     and update both for the neighbours of each place that is merged. Counts only fall for pairs that exist, so the
     heap of (-count, pair) is lazy: an entry that is out of date is noticed when it comes out, and goes back corrected.
 
-    A word is a `str` whose characters are token ids, chr(id), and a pair is a `str` of two: finding, counting and
-    merging a pair are then `in`, `split` and `join`, which run in C, and strings compare in the order of their ids.
+    A pair is a `str` of two characters in here: finding, counting and merging it are then `in`, `split` and `join`,
+    which run in C, and strings compare in the order of their ids.
     """
-    texts = list(words)
-    counts = list(words.values())
-    pair_counts, pair_words = _count_pairs(words)
-    heap = [(-count, pair) for pair, count in pair_counts.items()]
-    heapq.heapify(heap)
 
-    new_id = n_symbols
-    while heap and new_id < n_symbols + n_merges:
-        claimed, pair = heapq.heappop(heap)
-        count = pair_counts[pair]
-        if count != -claimed:  # out of date
+    def __init__(self, words: Mapping[str, int]):
+        self.words = list(words)
+        self.word_counts = list(words.values())
+        self.counts: defaultdict[str, int] = defaultdict(int)
+        self.holders: defaultdict[str, list[int]] = defaultdict(list)  # pair -> the places in `words` that hold it
+        if words:
+            self._count()
+        self.heap = [(-count, pair) for pair, count in self.counts.items()]
+        heapq.heapify(self.heap)
+
+    def _count(self) -> None:
+        """Count every pair by NumPy, over all words at once."""
+        lengths = np.fromiter(map(len, self.words), np.int64, len(self.words))
+        word_counts = np.array(self.word_counts, np.int64)
+        ids = np.frombuffer("".join(self.words).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
+        owner = np.repeat(np.arange(len(self.words)), lengths)  # which word each id belongs to
+        inside = owner[:-1] == owner[1:]
+        owner = owner[:-1][inside]
+        pairs = ((ids[:-1] << 32) + ids[1:])[inside]
+
+        order = np.argsort(pairs, kind="stable")
+        pairs, owner = pairs[order], owner[order]
+        starts = np.flatnonzero(np.diff(pairs, prepend=-1))
+        totals = np.add.reduceat(word_counts[owner], starts) if len(starts) else starts
+        for code, total, holders in zip(pairs[starts].tolist(), totals.tolist(), np.split(owner, starts[1:])):
+            pair = chr(code >> 32) + chr(code & 0xFFFFFFFF)
+            self.counts[pair] = total
+            self.holders[pair] = holders.tolist()
+
+    def __getitem__(self, pair: Pair) -> int:
+        """How often the pair occurs."""
+        return self.counts[chr(pair[0]) + chr(pair[1])]
+
+    def commonest(self) -> Pair | None:
+        """The pair that occurs most often, of several the smallest; None if no word has two ids left."""
+        while self.heap:
+            claimed, pair = self.heap[0]
+            count = self.counts.get(pair, 0)
+            if count == -claimed:
+                return ord(pair[0]), ord(pair[1])
+            heapq.heappop(self.heap)  # out of date
             if count > 0:
-                heapq.heappush(heap, (-count, pair))
-            continue
-        yield (ord(pair[0]), ord(pair[1])), count
+                heapq.heappush(self.heap, (-count, pair))
+        return None
 
-        new = chr(new_id)
+    def merge(self, ids: Pair, new_id: int) -> None:
+        """Replace the pair by `new_id` in every word, from left to right."""
+        pair, new = chr(ids[0]) + chr(ids[1]), chr(new_id)
+        words, holders = self.words, self.holders
         changes: defaultdict[str, int] = defaultdict(int)
-        for w in pair_words.pop(pair):
-            text = texts[w]
-            if pair not in text:  # another merge took it since, or `w` is listed twice
+        for w in holders.pop(pair, []):
+            word = words[w]
+            if pair not in word:  # another merge took it since, or `w` is listed twice
                 continue
-            n = counts[w]
-            parts = text.split(pair)
-            texts[w] = new.join(parts)
+            n = self.word_counts[w]
+            parts = word.split(pair)
+            words[w] = new.join(parts)
             # The pair stood between parts[i] and parts[i + 1]. Its neighbours are the last character of the one and the
             # first of the other; where the part between two occurrences is empty, they touch.
             last = len(parts) - 1
@@ -62,58 +95,30 @@ def train_fast(words: Mapping[str, int], n_merges: int, n_symbols: int = 256) ->
                 if before:
                     changes[before[-1] + pair[0]] -= n
                     changes[before[-1] + new] += n
-                    pair_words[before[-1] + new].append(w)
+                    holders[before[-1] + new].append(w)
                 if after:
                     changes[pair[1] + after[0]] -= n
                     changes[new + after[0]] += n
-                    pair_words[new + after[0]].append(w)
+                    holders[new + after[0]].append(w)
                 elif i + 1 < last:  # two occurrences touch: xyxy -> new new
                     changes[pair[1] + pair[0]] -= n
                     changes[new + new] += n
-                    pair_words[new + new].append(w)
+                    holders[new + new].append(w)
         for changed, change in changes.items():
-            pair_counts[changed] += change
+            self.counts[changed] += change
             if new in changed:
-                heapq.heappush(heap, (-change, changed))
-        del pair_counts[pair]
-        new_id += 1
+                heapq.heappush(self.heap, (-change, changed))
+        self.counts.pop(pair, None)
 
 
-def _count_pairs(words: Mapping[str, int]) -> tuple[defaultdict[str, int], defaultdict[str, list[int]]]:
-    """Count every pair of neighbouring ids, and list the words that hold it, by NumPy over all words at once."""
-    pair_counts: defaultdict[str, int] = defaultdict(int)
-    pair_words: defaultdict[str, list[int]] = defaultdict(list)
-    if not words:
-        return pair_counts, pair_words
-    lengths = np.fromiter(map(len, words), np.int64, len(words))
-    counts = np.fromiter(words.values(), np.int64, len(words))
-    ids = np.frombuffer("".join(words).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
-    owner = np.repeat(np.arange(len(words)), lengths)  # which word each id belongs to
-    inside = owner[:-1] == owner[1:]
-    owner = owner[:-1][inside]
-    pairs = ((ids[:-1] << 32) + ids[1:])[inside]
-
-    order = np.argsort(pairs, kind="stable")
-    pairs, owner = pairs[order], owner[order]
-    starts = np.flatnonzero(np.diff(pairs, prepend=-1))
-    totals = np.add.reduceat(counts[owner], starts) if len(starts) else starts
-    for code, total, holders in zip(pairs[starts].tolist(), totals.tolist(), np.split(owner, starts[1:])):
-        pair = chr(code >> 32) + chr(code & 0xFFFFFFFF)
-        pair_counts[pair] = total
-        pair_words[pair] = holders.tolist()
-    return pair_counts, pair_words
-
-
-def merge_word(ids: list[int], ranks: Mapping[tuple[int, int], int], merged: Sequence[int]) -> list[int]:
-    """Merge the tokens of one pre-token: always the pair of lowest rank, the leftmost if it occurs twice.
-
-    ids: one token per byte; changed in place and returned. ranks: pair -> rank; merged: rank -> id of the result.
+def merge_long_word(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[int]) -> list[int]:
+    """`bpe.merge_word` for any length.
 
     The rank of each neighbouring pair stands in a list beside the ids, so a merge looks up only the two pairs that it
     makes. Finding the minimum scans the list, n² steps for n bytes; past `LONG` a heap takes over, n log n.
     """
     if len(ids) > LONG:
-        return _merge_long_word(ids, ranks, merged)
+        return merge_very_long(ids, ranks, merged)
     none = len(merged)  # the rank of a pair that never merges
     pair_ranks = [ranks.get(pair, none) for pair in pairwise(ids)]
     while pair_ranks:
@@ -130,8 +135,8 @@ def merge_word(ids: list[int], ranks: Mapping[tuple[int, int], int], merged: Seq
     return ids
 
 
-def _merge_long_word(ids: list[int], ranks: Mapping[tuple[int, int], int], merged: Sequence[int]) -> list[int]:
-    """`merge_word` by a heap of (rank, place) over a linked list of tokens; a merged token keeps its left place."""
+def merge_very_long(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[int]) -> list[int]:
+    """The same by a heap of (rank, place) over a linked list of tokens; a merged token keeps its left place."""
     n = len(ids)
     left, right = list(range(-1, n - 1)), list(range(1, n + 1))
     heap = [(ranks[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in ranks]

@@ -16,9 +16,10 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+from ..disk import read_json, write_json
 from .base import END_OF_TEXT, Tokenizer
 from .checks import check_special_tokens, check_text, check_texts, surrogate_error
-from .files import read_json, tokenizer_json_path, write_json
+from .json_parts import tokenizer_json_path
 
 FORMAT = "minillm-char-tokenizer"
 
@@ -33,11 +34,11 @@ class CharTokenizer(Tokenizer):
     def __init__(self, characters: str, special_tokens: Iterable[str], unk_token: str | None = None):
         specials = check_special_tokens(special_tokens)
         if unk_token is not None and unk_token not in specials:
-            raise ValueError(f"unk_token {unk_token!r} must be one of the special tokens {specials}")
+            raise ValueError(f"unk_token {unk_token!r} must be one of the special tokens {specials}.")
         if len(set(characters)) < len(characters):
-            raise ValueError("characters holds a character twice")
+            raise ValueError("characters holds a character twice.")
         if clash := [token for token in specials if len(token) == 1 and token in characters]:
-            raise ValueError(f"the special token {clash[0]!r} is also an ordinary character; choose a longer text")
+            raise ValueError(f"the special token {clash[0]!r} is also an ordinary character; choose a longer text.")
         tokens = [character.encode() for character in characters] + [token.encode() for token in specials]
         super().__init__(tokens, {token: len(characters) + i for i, token in enumerate(specials)})
         self.characters = characters
@@ -64,7 +65,7 @@ class CharTokenizer(Tokenizer):
                 text = text.replace(special, "")
             seen.update(text)
         if not seen:
-            raise ValueError("the texts hold no character to learn from; were they a generator that is used up?")
+            raise ValueError("the texts hold no character to learn from; were they a generator that is used up?.")
         characters = "".join(sorted(seen))
         try:
             return cls(characters, specials, unk_token)
@@ -85,9 +86,21 @@ class CharTokenizer(Tokenizer):
         unknown = self.special_tokens[self.unk_token]
         return [self._ids.get(character, unknown) for character in text], len(text)
 
+    def _rule(self) -> dict[str, Any]:
+        unknown = None if self.unk_token is None else self.special_tokens[self.unk_token]
+        return {"characters": self.characters, "unknown": unknown}
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `path` (or `path`/tokenizer.json, unless the name ends in .json), in a format of our own."""
-        write_json(tokenizer_json_path(path), {"format": FORMAT, **self._description()})
+        write_json(
+            tokenizer_json_path(path),
+            {
+                "format": FORMAT,
+                "characters": self.characters,
+                "special_tokens": list(self.special_tokens),
+                "unk_token": self.unk_token,
+            },
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CharTokenizer:
@@ -95,15 +108,8 @@ class CharTokenizer(Tokenizer):
         path = tokenizer_json_path(path)
         content = read_json(path)
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-            raise ValueError(f'{path} is no character tokenizer: it does not say "format": "{FORMAT}"')
+            raise ValueError(f'{path} is no character tokenizer: it does not say "format": "{FORMAT}".')
         expected = {"characters", "special_tokens", "unk_token"}
         if set(content) != expected:
-            raise ValueError(f"{path} must hold {sorted(expected)}, but holds {sorted(content)}")
+            raise ValueError(f"{path} must hold {sorted(expected)}, but holds {sorted(content)}.")
         return cls(**content)
-
-    def _description(self) -> dict[str, Any]:
-        return {
-            "characters": self.characters,
-            "special_tokens": list(self.special_tokens),
-            "unk_token": self.unk_token,
-        }

@@ -10,27 +10,27 @@ def check_text(text: object) -> str:
     if isinstance(text, str):
         return text
     advice = "decode it first: data.decode('utf-8')" if isinstance(text, bytes) else "encode_batch takes several texts"
-    raise TypeError(f"text must be a str, not {type(text).__name__}; {advice}")
+    raise TypeError(f"text must be a str, not {type(text).__name__}; {advice}.")
 
 
 def check_texts(texts: object) -> None:
     """Raise TypeError if `texts` is one text: its items would be its characters."""
     if isinstance(texts, (str, bytes)):
-        raise TypeError(f"texts must be several strings, not one {type(texts).__name__}; pass [text] for one text")
+        raise TypeError(f"texts must be several strings, not one {type(texts).__name__}; pass [text] for one text.")
 
 
 def check_special_tokens(special_tokens: Iterable[str]) -> list[str]:
     """The special tokens as a list, or an error for what cannot be one."""
     if isinstance(special_tokens, str):
-        raise TypeError(f"special_tokens must be several strings; for one, pass [{special_tokens!r}]")
+        raise TypeError(f"special_tokens must be several strings; for one, pass [{special_tokens!r}].")
     tokens = list(special_tokens)
     for token in tokens:
         if not isinstance(token, str) or not token:
-            raise ValueError(f"a special token must be a non-empty string, not {token!r}")
+            raise ValueError(f"a special token must be a non-empty string, not {token!r}.")
         if any("\ud800" <= character <= "\udfff" for character in token):
             raise surrogate_error(token)
     if len(set(tokens)) < len(tokens):
-        raise ValueError(f"special_tokens holds a token twice: {tokens}")
+        raise ValueError(f"special_tokens holds a token twice: {tokens}.")
     return tokens
 
 
@@ -38,8 +38,7 @@ def surrogate_error(text: str) -> ValueError:
     """The error for text that has no UTF-8."""
     at = next(i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff")
     return ValueError(
-        f"the text holds a lone surrogate, U+{ord(text[at]):04X} at character {at} of {text[:30]!r}: half of a UTF-16 "
-        f"pair, not a character, so it has no UTF-8. If its other half follows, join the two: "
-        f"text.encode('utf-16', 'surrogatepass').decode('utf-16'). "
-        f"Otherwise replace it: text.encode('utf-8', 'replace').decode('utf-8')."
+        f"the text holds a lone surrogate, U+{ord(text[at]):04X} at character {at} of {text[:30]!r}: half a character, "
+        "without UTF-8. Join it with the other half: text.encode('utf-16', 'surrogatepass').decode('utf-16'), or "
+        "replace it: text.encode('utf-8', 'replace').decode('utf-8')."
     )

@@ -26,7 +26,7 @@ def with_special_tokens(tokenizer: T, texts: Iterable[str]) -> T:
     ordinary = {token.text for token in tokenizer.added_tokens if not token.special}
     for text in texts:
         if text in ordinary:
-            raise ValueError(f"{text!r} stands for ordinary text in this tokenizer, so it cannot be a special one too")
+            raise ValueError(f"{text!r} stands for ordinary text in this tokenizer, so it cannot be a special one too.")
         if text not in extended.special_tokens:
             token = AddedToken(text, extended.vocab_size)
             extended.tokens = [*extended.tokens, text.encode()]

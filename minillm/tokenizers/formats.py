@@ -1,58 +1,49 @@
-"""Files of BPE tokenizers: `tokenizer.json` of the Hugging Face `tokenizers` library, and GPT-2's two files.
+"""BPE tokenizers as `tokenizer.json` of the Hugging Face `tokenizers` library, and the checks of every file.
 
-Both write a token as text. Its bytes need not be UTF-8, so GPT-2 gave each of the 256 byte values a printable character
-of its own: bytes that print in Latin-1 stand for themselves, the others are U+0100 and up. A space becomes "Ġ", a
-newline "Ċ", and 中 (E4 B8 AD) "ä¸Ń". The order of those characters, `GPT2_BYTE_ORDER`, is that of the first 256 ids.
+Tokens are written in GPT-2's alphabet (byte_spelling.py). gpt2_files.py has the other format.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from ..disk import read_json, write_json
 from .added import AddedToken
-from .files import read_json, tokenizer_json_path, write_json, write_text
-from .json_parts import check_ids, is_kind, read_added_tokens, refuse, steps_of
+from .byte_spelling import BYTE_OF_CHARACTER, CHARACTER_OF_BYTE, spell, unspell
+from .json_parts import check_ids, is_kind, read_added_tokens, refuse, steps_of, tokenizer_json_path
 from .split import UNICODE_PATTERNS
-from .template import PLAIN, read_template
+from .template import PLAIN, Template, read_template
 
-if TYPE_CHECKING:
-    from .bpe import BPETokenizer
 
-_PRINTING = [*range(33, 127), *range(161, 173), *range(174, 256)]  # "!" to "~", "¡" to "¬", "®" to "ÿ"
-_OTHERS = [byte for byte in range(256) if byte not in _PRINTING]
-GPT2_BYTE_ORDER = bytes(_PRINTING + _OTHERS)
-CHARACTER_OF_BYTE = {byte: chr(byte) for byte in _PRINTING} | {byte: chr(256 + i) for i, byte in enumerate(_OTHERS)}
-BYTE_OF_CHARACTER = {character: byte for byte, character in CHARACTER_OF_BYTE.items()}
+class BPEParts(Protocol):
+    """What the files hold of a `BPETokenizer`, which says what each part is."""
+
+    tokens: list[bytes | None]
+    id_of_token: dict[bytes, int]
+    merges: list[tuple[int, int]]
+    pattern: str
+    whole_pieces: bool
+    nfc: bool
+    added_tokens: list[AddedToken]
+    template: Template
+
 
 # Only the exact patterns are known. tiktoken's newer spelling of gpt4 differs in white space at the end of a text
 # (see split.py), and to be almost right would be worse than to refuse.
 _PATTERN_NAMES = {pattern: name for name, pattern in UNICODE_PATTERNS.items()}
 
 
-def spell(token: bytes) -> str:
-    """A token's bytes in GPT-2's alphabet.
-
-    >>> spell(" 中".encode())
-    'Ġä¸Ń'
-    """
-    return "".join(CHARACTER_OF_BYTE[byte] for byte in token)
-
-
-def unspell(text: str) -> bytes:
-    """The bytes of a token written in GPT-2's alphabet. Raises KeyError for a character outside of it."""
-    return bytes(BYTE_OF_CHARACTER[character] for character in text)
-
-
 # ---- tokenizer.json
 
 
-def tokenizer_json(tokenizer: BPETokenizer) -> dict[str, Any]:
+def tokenizer_json(tokenizer: BPEParts) -> dict[str, Any]:
     """The contents of tokenizer.json, by which the `tokenizers` library gives the same ids."""
     if tokenizer.pattern == "gpt2":
-        pre_tokenizer = _byte_level(use_regex=True)  # it has GPT-2's pattern built in
+        pre_tokenizer = byte_level(use_regex=True)  # it has GPT-2's pattern built in
     else:
         split = {
             "type": "Split",
@@ -60,7 +51,7 @@ def tokenizer_json(tokenizer: BPETokenizer) -> dict[str, Any]:
             "behavior": "Isolated",
             "invert": False,
         }
-        pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, _byte_level(use_regex=False)]}
+        pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, byte_level(use_regex=False)]}
     return {
         "version": "1.0",
         "truncation": None,
@@ -69,7 +60,7 @@ def tokenizer_json(tokenizer: BPETokenizer) -> dict[str, Any]:
         "normalizer": {"type": "NFC"} if tokenizer.nfc else None,
         "pre_tokenizer": pre_tokenizer,
         "post_processor": None if tokenizer.template == PLAIN else tokenizer.template.to_json(),
-        "decoder": _byte_level(use_regex=True),
+        "decoder": byte_level(use_regex=True),
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -79,13 +70,13 @@ def tokenizer_json(tokenizer: BPETokenizer) -> dict[str, Any]:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": tokenizer.whole_pieces,
-            "vocab": _vocabulary(tokenizer),
-            "merges": [[_spell_id(tokenizer, left), _spell_id(tokenizer, right)] for left, right in tokenizer.merges],
+            "vocab": vocabulary_of(tokenizer),
+            "merges": spelled_merges(tokenizer),
         },
     }
 
 
-def save_tokenizer_json(tokenizer: BPETokenizer, path: str | os.PathLike[str]) -> None:
+def save_tokenizer_json(tokenizer: BPEParts, path: str | os.PathLike[str]) -> None:
     """Write tokenizer.json, whole or not at all."""
     write_json(tokenizer_json_path(path), tokenizer_json(tokenizer))
 
@@ -97,46 +88,46 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = tokenizer_json_path(path)
     content = read_json(path)
-    model = _model_of(content, path)
-    pattern = _pattern_of(content.get("pre_tokenizer"), path)  # before the vocabulary, which follows from it
-    _check_settings(content, path)
+    model = model_of(content, path)
+    pattern = pattern_of(content.get("pre_tokenizer"), path)  # before the vocabulary, which follows from it
+    check_settings(content, path)
     added_tokens = read_added_tokens(content, path)
     added = {token.text: token.id for token in added_tokens}
-    merges = [_merge_of(merge, number, path) for number, merge in enumerate(model["merges"])]
+    merges = [merge_of(merge, number, path) for number, merge in enumerate(model["merges"])]
     return {
-        **_tokens_and_merges(model["vocab"], merges, added, path),
+        **tokens_and_merges(model["vocab"], merges, added, path),
         "pattern": pattern,
         "special_tokens": {},
         "added_tokens": added_tokens,
         "template": read_template(content.get("post_processor"), {*model["vocab"].values(), *added.values()}, path),
         "whole_pieces": bool(model.get("ignore_merges")),
-        "nfc": _is_nfc(content.get("normalizer"), path),
+        "nfc": is_nfc(content.get("normalizer"), path),
     }
 
 
-def _model_of(content: Any, path: Path) -> dict[str, Any]:
+def model_of(content: Any, path: Path) -> dict[str, Any]:
     """The part `model`, if it is BPE's."""
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise ValueError(f"{path} is no tokenizer.json: it has no 'model'")
+        raise ValueError(f"{path} is no tokenizer.json: it has no 'model'.")
     model = content["model"]
     kind = model.get("type", "BPE")  # files before 2021 leave it out
     if kind != "BPE":
-        raise ValueError(f"{path}: the model is {kind}, but only byte-level BPE and WordPiece can be read")
+        raise ValueError(f"{path}: the model is {kind}, but only byte-level BPE and WordPiece can be read.")
     if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
-        raise ValueError(f"{path}: the model has no 'vocab' and 'merges'")
+        raise ValueError(f"{path}: the model has no 'vocab' and 'merges'.")
     return model
 
 
-def _merge_of(merge: Any, number: int, path: Path) -> tuple[str, ...]:
+def merge_of(merge: Any, number: int, path: Path) -> tuple[str, ...]:
     """A merge, a pair of tokens or a text with a space between them."""
     if isinstance(merge, str):
         return tuple(merge.split(" "))
     if not isinstance(merge, list) or not all(isinstance(token, str) for token in merge):
-        raise ValueError(f"{path}: model.merges: merge {number} must be two tokens' texts, not {merge!r}")
+        raise ValueError(f"{path}: model.merges: merge {number} must be two tokens' texts, not {merge!r}.")
     return tuple(merge)
 
 
-def _check_settings(content: Mapping[str, Any], path: Path) -> None:
+def check_settings(content: Mapping[str, Any], path: Path) -> None:
     """Raise ValueError for settings that would change ids or text."""
     model = content["model"]
     decoder = content.get("decoder")
@@ -152,7 +143,7 @@ def _check_settings(content: Mapping[str, Any], path: Path) -> None:
             raise refuse(path, part, value, f"byte-level BPE without a {part.rpartition('.')[2]} can be read")
 
 
-def _is_nfc(normalizer: Any, path: Path) -> bool:
+def is_nfc(normalizer: Any, path: Path) -> bool:
     """Whether a file's normalizer is NFC; ValueError if it is anything else but none."""
     steps = steps_of(normalizer, "normalizers", path, "normalizer")
     if unknown := [step for step in steps if not is_kind(step, "NFC")]:
@@ -160,14 +151,14 @@ def _is_nfc(normalizer: Any, path: Path) -> bool:
     return bool(steps)
 
 
-def _pattern_of(pre_tokenizer: Any, path: Path) -> str:
+def pattern_of(pre_tokenizer: Any, path: Path) -> str:
     """The name of the split pattern that a file's pre_tokenizer stands for."""
     steps = steps_of(pre_tokenizer, "pretokenizers", path, "pre_tokenizer")
     shown = " + ".join(step["type"] for step in steps) or "none"
     if not steps or steps[-1]["type"] != "ByteLevel":
-        raise ValueError(f"{path}: the pre_tokenizer is {shown}, but only BPE that ends in ByteLevel is supported")
+        raise ValueError(f"{path}: the pre_tokenizer is {shown}, but only BPE that ends in ByteLevel is supported.")
     if steps[-1].get("add_prefix_space"):
-        raise ValueError(f"{path}: the pre_tokenizer has add_prefix_space=true, which is not supported")
+        raise ValueError(f"{path}: the pre_tokenizer has add_prefix_space=true, which is not supported.")
     use_regex = steps[-1].get("use_regex", True)
     if len(steps) == 1 and use_regex:
         return "gpt2"
@@ -175,7 +166,7 @@ def _pattern_of(pre_tokenizer: Any, path: Path) -> str:
         split = steps[0]
         if not isinstance(split.get("pattern"), dict) or not isinstance(split.get("behavior"), str):
             raise ValueError(
-                f"{path}: the pre_tokenizer has a Split without a 'pattern' object or a 'behavior': {split}"
+                f"{path}: the pre_tokenizer has a Split without a 'pattern' object or a 'behavior': {split}."
             )
         regex_text = split["pattern"].get("Regex")
         # The patterns match every character, so it is the same to keep what matches or to throw away what does not.
@@ -188,49 +179,15 @@ def _pattern_of(pre_tokenizer: Any, path: Path) -> str:
             return _PATTERN_NAMES[regex_text]
         raise ValueError(
             f"{path}: the pre_tokenizer splits by {split['pattern']} ({split['behavior']}), which is not supported. "
-            f"Known patterns: {UNICODE_PATTERNS}"
+            f"Known patterns: {UNICODE_PATTERNS}."
         )
-    raise ValueError(f"{path}: the pre_tokenizer is {shown} with use_regex={use_regex}, which is not supported")
-
-
-# ---- GPT-2's vocab.json and merges.txt
-
-
-def save_gpt2_files(tokenizer: BPETokenizer, folder: str | os.PathLike[str]) -> None:
-    """Write vocab.json (token -> id) and merges.txt (a version line, then "left right" in order)."""
-    if tokenizer.pattern != "gpt2":
-        raise ValueError(
-            f"vocab.json and merges.txt do not say how text is split, and their readers use GPT-2's pattern; this "
-            f"one has pattern {tokenizer.pattern!r}. Use save(), which writes tokenizer.json, or train with 'gpt2'."
-        )
-    lines = [f"{_spell_id(tokenizer, left)} {_spell_id(tokenizer, right)}\n" for left, right in tokenizer.merges]
-    write_json(Path(folder) / "vocab.json", _vocabulary(tokenizer))
-    write_text(Path(folder) / "merges.txt", "#version: 0.2\n" + "".join(lines))
-
-
-def read_gpt2_files(folder: str | os.PathLike[str], special_tokens: Sequence[str]) -> dict[str, Any]:
-    """The arguments of `BPETokenizer` from a folder with vocab.json and merges.txt."""
-    path = Path(folder) / "vocab.json"
-    vocab = read_json(path)
-    if not isinstance(vocab, dict):
-        raise ValueError(f"{path} must hold an object of token -> id")
-    if missing := [token for token in special_tokens if token not in vocab]:
-        raise ValueError(
-            f"{path} does not hold the special token {missing[0]!r}: pass special_tokens= with those it holds, or ()"
-        )
-    merges_path = Path(folder) / "merges.txt"
-    lines = merges_path.read_text(encoding="utf-8").split("\n")
-    pairs = [line.rstrip("\r") for line in lines[lines[0].startswith("#version") :]]
-    merges = [tuple(pair.split(" ")) for pair in pairs if pair]
-    specials = {token: vocab[token] for token in special_tokens}
-    arguments = _tokens_and_merges(vocab, merges, specials, merges_path)
-    return {**arguments, "pattern": "gpt2", "special_tokens": specials}
+    raise ValueError(f"{path}: the pre_tokenizer is {shown} with use_regex={use_regex}, which is not supported.")
 
 
 # ---- shared by the two formats
 
 
-def check_special_spellings(tokenizer: BPETokenizer) -> None:
+def check_special_spellings(tokenizer: BPEParts) -> None:
     """Raise ValueError if a special token is written like an ordinary one: in a file the two would be one."""
     for added in tokenizer.added_tokens:
         special = added.text
@@ -241,24 +198,24 @@ def check_special_spellings(tokenizer: BPETokenizer) -> None:
         if clash is not None and clash != added.id:
             raise ValueError(
                 f"the special token {special!r} is written like the ordinary token {clash}, "
-                f"{tokenizer.tokens[clash]!r}; choose a text that is no word, such as '<|{special}|>'"
+                f"{tokenizer.tokens[clash]!r}; choose a text that is no word, such as '<|{special}|>'."
             )
 
 
-def _vocabulary(tokenizer: BPETokenizer) -> dict[str, int]:
+def vocabulary_of(tokenizer: BPEParts) -> dict[str, int]:
     ordinary = {spell(token): token_id for token, token_id in tokenizer.id_of_token.items()}
     added = {token.text: token.id for token in tokenizer.added_tokens}
-    return dict(sorted({**ordinary, **added}.items(), key=_by_id))
+    return dict(sorted({**ordinary, **added}.items(), key=itemgetter(1)))
 
 
-def _tokens_and_merges(
+def tokens_and_merges(
     vocab: Mapping[str, int], merges: Sequence[tuple[str, ...]], added: Mapping[str, int], path: Path
 ) -> dict[str, Any]:
     """tokens (id -> bytes) and merges (pairs of ids) from their spellings, with everything checked that must hold."""
     ids = {**vocab, **added}
     if moved := [token for token, token_id in added.items() if vocab.get(token, token_id) != token_id]:
         raise ValueError(
-            f"{path}: the added token {moved[0]!r} has id {ids[moved[0]]}, but {vocab[moved[0]]} in the model"
+            f"{path}: the added token {moved[0]!r} has id {ids[moved[0]]}, but {vocab[moved[0]]} in the model."
         )
     check_ids(ids, path)
     made = {left + right for left, right in (merge for merge in merges if len(merge) == 2)} | set(BYTE_OF_CHARACTER)
@@ -274,7 +231,7 @@ def _tokens_and_merges(
         except KeyError as character:
             raise ValueError(
                 f"{path}: the token {token!r} holds {character}, which is not in GPT-2's byte alphabet: this is not a "
-                f"byte-level vocabulary, or {token!r} is a special token that the file does not declare"
+                f"byte-level vocabulary, or {token!r} is a special token that the file does not declare."
             ) from None
     if absent := [byte for byte, character in CHARACTER_OF_BYTE.items() if character not in ordinary]:
         raise ValueError(
@@ -284,24 +241,22 @@ def _tokens_and_merges(
     pairs = []
     for number, merge in enumerate(merges):
         if len(merge) != 2:
-            raise ValueError(f"{path}: merge {number} must be two tokens, not {merge!r}")
+            raise ValueError(f"{path}: merge {number} must be two tokens, not {merge!r}.")
         left, right = merge
         if absent_tokens := [token for token in (left, right, left + right) if token not in ordinary]:
             raise ValueError(
                 f"{path}: merge {number} is {left!r} + {right!r}, but {absent_tokens[0]!r} is not in the vocabulary, "
-                f"or is a special token there"
+                f"or is a special token there."
             )
         pairs.append((ordinary[left], ordinary[right]))
     return {"tokens": tokens, "merges": pairs}
 
 
-def _spell_id(tokenizer: BPETokenizer, token_id: int) -> str:
-    return spell(tokenizer.token_bytes(token_id))
+def spelled_merges(tokenizer: BPEParts) -> list[list[str]]:
+    """The merges in GPT-2's alphabet, in order."""
+    spelled = [None if token is None else spell(token) for token in tokenizer.tokens]
+    return [[spelled[left] or "", spelled[right] or ""] for left, right in tokenizer.merges]
 
 
-def _byte_level(use_regex: bool) -> dict[str, Any]:
+def byte_level(use_regex: bool) -> dict[str, Any]:
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
-
-
-def _by_id(entry: tuple[str, int]) -> int:
-    return entry[1]

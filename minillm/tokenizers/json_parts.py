@@ -1,13 +1,22 @@
-"""What the readers of tokenizer.json share: added tokens, checks, errors that name a part that is not supported."""
+"""What the readers and writers of tokenizer.json share: where it lies, added tokens, checks, errors."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from .added import AddedToken
+
+TOKENIZER_JSON = "tokenizer.json"
+
+
+def tokenizer_json_path(path: str | os.PathLike[str]) -> Path:
+    """The file that `path` means: itself if its name ends in .json, otherwise tokenizer.json in that folder."""
+    path = Path(path)
+    return path if path.suffix == ".json" else path / TOKENIZER_JSON
 
 
 def is_kind(part: Any, kind: str) -> TypeGuard[dict[str, Any]]:
@@ -18,7 +27,7 @@ def is_kind(part: Any, kind: str) -> TypeGuard[dict[str, Any]]:
 def refuse(path: Path, part: str, value: Any, advice: str) -> ValueError:
     """The error for a part that would change ids in a way that this library does not know."""
     kind = value["type"] if isinstance(value, dict) and "type" in value else json.dumps(value)
-    return ValueError(f"{path}: {part} is {kind}, which is not supported, and ids would differ without it; {advice}")
+    return ValueError(f"{path}: {part} is {kind}, which is not supported, and ids would differ without it; {advice}.")
 
 
 def steps_of(part: Any, key: str, path: Path, name: str) -> list[dict[str, Any]]:
@@ -29,11 +38,11 @@ def steps_of(part: Any, key: str, path: Path, name: str) -> list[dict[str, Any]]
     if part is None:
         return []
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-        raise ValueError(f"{path}: the {name} must be an object with a 'type', or null, but it holds {short(part)}")
+        raise ValueError(f"{path}: the {name} must be an object with a 'type', or null, but it holds {short(part)}.")
     if part["type"] != "Sequence":
         return [part]
     if not isinstance(part.get(key), list):
-        raise ValueError(f"{path}: the {name} is a Sequence, which needs a list {key!r}, but that is {part.get(key)!r}")
+        raise ValueError(f"{path}: the {name} is a Sequence, whose {key!r} must be a list, not {part.get(key)!r}.")
     return [step for inner in part[key] for step in steps_of(inner, key, path, name)]
 
 
@@ -48,10 +57,10 @@ def read_added_tokens(content: Mapping[str, Any], path: Path) -> list[AddedToken
     tokens = []
     entries = content.get("added_tokens") or []
     if not isinstance(entries, list):
-        raise ValueError(f"{path}: added_tokens must be a list, not {short(entries)}")
+        raise ValueError(f"{path}: added_tokens must be a list, not {short(entries)}.")
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("content"), str) or "id" not in entry:
-            raise ValueError(f"{path}: an added token must have a 'content' and an 'id', but one is {entry!r}")
+            raise ValueError(f"{path}: an added token must have a 'content' and an 'id', but one is {entry!r}.")
         if entry["content"]:
             tokens.append(AddedToken.from_json(entry))
     return tokens
@@ -60,10 +69,10 @@ def read_added_tokens(content: Mapping[str, Any], path: Path) -> list[AddedToken
 def check_ids(ids: Mapping[str, Any], path: Path) -> None:
     """Raise ValueError unless each token has an id of its own from 0 up, without a hole that must be a mistake."""
     if bad := [token for token, token_id in ids.items() if not isinstance(token_id, int) or token_id < 0]:
-        raise ValueError(f"{path}: the id of {bad[0]!r} is {ids[bad[0]]!r}, not a whole number from 0 up")
+        raise ValueError(f"{path}: the id of {bad[0]!r} must be a whole number from 0 up, not {ids[bad[0]]!r}.")
     if max(ids.values(), default=0) > 4 * len(ids) + 1000:
-        raise ValueError(f"{path}: {len(ids)} tokens have ids up to {max(ids.values())}, so the file must be wrong")
+        raise ValueError(f"{path}: {len(ids)} tokens have ids up to {max(ids.values())}, so the file must be wrong.")
     owner: dict[int, str] = {}
     for token, token_id in ids.items():
         if owner.setdefault(token_id, token) != token:
-            raise ValueError(f"{path}: the id {token_id} is given to two tokens, {owner[token_id]!r} and {token!r}")
+            raise ValueError(f"{path}: the id {token_id} is given to two tokens, {owner[token_id]!r} and {token!r}.")

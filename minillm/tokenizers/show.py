@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .base import Tokenizer
-from .bpe import BYTE_OF_ID, BPETokenizer, count_words, train_naive
+from .bpe import BPETokenizer, count_words
+from .bpe_plain import merge_steps, train_naive
+from .byte_spelling import BYTE_OF_ID
 from .split import split_text
 
 
@@ -50,11 +52,11 @@ def show(tokenizer: Tokenizer, text: str) -> str:
     for token_id in ids:
         token = tokenizer.token_bytes(token_id)
         start, end = end, end + len(token)
-        lines.append(f"{token_id:5}  {render(token)}{_note_on_parts(whole, start, end)}")
+        lines.append(f"{token_id:5}  {render(token)}{note_on_parts(whole, start, end)}")
     return "\n".join(lines)
 
 
-def _note_on_parts(whole: bytes, start: int, end: int) -> str:
+def note_on_parts(whole: bytes, start: int, end: int) -> str:
     """Which characters whole[start:end] cuts into, if any."""
     first, last = start, end
     while first > 0 and whole[first] & 0xC0 == 0x80:  # 0b10xxxxxx: a byte that continues a character
@@ -71,7 +73,7 @@ def show_merges(tokenizer: BPETokenizer, start: int = 0, stop: int | None = None
     lines = []
     for left, right in tokenizer.merges[start:stop]:
         first, second = tokenizer.token_bytes(left), tokenizer.token_bytes(right)
-        lines.append(_merge_line(tokenizer.id_of_token[first + second], first, second))
+        lines.append(merge_line(tokenizer.id_of_token[first + second], first, second))
     return "\n".join(lines)
 
 
@@ -89,7 +91,7 @@ def replay_encoding(tokenizer: BPETokenizer, text: str) -> str:
     lines = [f"{render(text.encode())} is {len(pieces)} piece{'s' * (len(pieces) != 1)}"]
     for piece in pieces:
         lines.append(render(piece.encode()))
-        for ids in tokenizer.merge_steps(piece):
+        for ids in merge_steps(tokenizer, piece):
             lines.append("    " + " ".join(render(tokenizer.token_bytes(token_id)) for token_id in ids))
     return "\n".join(lines)
 
@@ -107,10 +109,10 @@ def replay_training(texts: Iterable[str], n_merges: int, *, pattern: str = "gpt4
     tokens = [bytes([byte]) for byte in BYTE_OF_ID]
     lines = []
     for (left, right), count in train_naive(count_words(texts, pattern), n_merges):
-        lines.append(f"{_merge_line(len(tokens), tokens[left], tokens[right])}  {count} times")
+        lines.append(f"{merge_line(len(tokens), tokens[left], tokens[right])}  {count} times")
         tokens.append(tokens[left] + tokens[right])
     return "\n".join(lines)
 
 
-def _merge_line(new_id: int, left: bytes, right: bytes) -> str:
+def merge_line(new_id: int, left: bytes, right: bytes) -> str:
     return f"{new_id:5}  {render(left)} + {render(right)} -> {render(left + right)}"

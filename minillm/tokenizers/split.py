@@ -73,7 +73,7 @@ _ASCII = {name: re.compile(ascii_pattern(name)) for name in UNICODE_PATTERNS}
 def check_pattern_name(name: str) -> None:
     """Raise ValueError, naming the known ones, unless `name` is a pattern."""
     if name not in UNICODE_PATTERNS:
-        raise ValueError(f"unknown split pattern {name!r}: choose one of {', '.join(map(repr, UNICODE_PATTERNS))}")
+        raise ValueError(f"the split pattern must be one of {', '.join(map(repr, UNICODE_PATTERNS))}, not {name!r}.")
 
 
 def split_text(text: str, pattern: str) -> list[str]:
@@ -98,7 +98,7 @@ def split_windows(
         pieces: list[str] = (_ASCII if part.isascii() else _UNICODE)[pattern].findall(part)
         used = len(part)
         if not final or start + used < len(text):
-            used -= _drop_unsettled(pieces)
+            used -= drop_unsettled(pieces)
         if used:
             yield pieces, used
             start, size = start + used, window
@@ -108,7 +108,7 @@ def split_windows(
             return
 
 
-def _drop_unsettled(pieces: list[str]) -> int:
+def drop_unsettled(pieces: list[str]) -> int:
     """Remove from the end of `pieces` what text to come could still change; return how many characters that is.
 
     Matching runs left to right and never looks back, so a piece changes only if its match looked at characters beyond

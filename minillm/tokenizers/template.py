@@ -37,7 +37,7 @@ class Template:
         ids: list[int] = []
         types: list[int] = []
         if b is not None and ("$B" not in [text for text, _ in self.pair]):
-            raise ValueError("this tokenizer's template has no place for a second text")
+            raise ValueError("this tokenizer's template has no place for a second text.")
         for text, type_id in self.single if b is None else self.pair:
             part = a if text == "$A" else b if text == "$B" and b is not None else self.ids[text]
             ids += part
@@ -48,8 +48,8 @@ class Template:
         """The template as `post_processor` of tokenizer.json."""
         return {
             "type": "TemplateProcessing",
-            "single": [_part_to_json(part) for part in self.single],
-            "pair": [_part_to_json(part) for part in self.pair],
+            "single": [part_to_json(part) for part in self.single],
+            "pair": [part_to_json(part) for part in self.pair],
             "special_tokens": {
                 text: {"id": text, "ids": list(ids), "tokens": [text]} for text, ids in sorted(self.ids.items())
             },
@@ -70,24 +70,24 @@ def read_template(post_processor: Any, known_ids: Collection[int], path: Path) -
 
     Raises ValueError that names the post_processor if it is of another kind, or puts in an id that is not known.
     """
-    template = _template(post_processor, path)
+    template = template_of(post_processor, path)
     for token_id in (token_id for ids in template.ids.values() for token_id in ids):
         if token_id not in known_ids:
-            raise ValueError(f"{path}: the post_processor puts in the id {token_id}, which no token has")
+            raise ValueError(f"{path}: the post_processor puts in the id {token_id}, which no token has.")
     return template
 
 
-def _template(post_processor: Any, path: Path) -> Template:
+def template_of(post_processor: Any, path: Path) -> Template:
     steps = steps_of(post_processor or None, "processors", path, "post_processor")
     found = [step for step in steps if step["type"] != "ByteLevel"]  # that one only moves offsets
     kind = " + ".join(step["type"] for step in steps)
     if len(found) > 1:
-        raise ValueError(f"{path}: the post_processor is {kind}; more than one that adds tokens is not supported")
+        raise ValueError(f"{path}: the post_processor is {kind}; more than one that adds tokens is not supported.")
     if not found:
         return PLAIN
     step = found[0]
     if step["type"] in ("BertProcessing", "RobertaProcessing"):
-        (cls, cls_id), (sep, sep_id) = _named_id(step, "cls", path), _named_id(step, "sep", path)
+        (cls, cls_id), (sep, sep_id) = named_id(step, "cls", path), named_id(step, "sep", path)
         if step["type"] == "BertProcessing":
             return bert_template(cls, cls_id, sep, sep_id)
         one = ((cls, 0), ("$A", 0), (sep, 0))  # RoBERTa: two ends of text between the two, and one type only
@@ -97,40 +97,40 @@ def _template(post_processor: Any, path: Path) -> Template:
             f"{path}: the post_processor is {kind}, which is not supported, and ids would differ without it. "
             f"Known: TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel."
         )
-    ids = _ids_from_json(step.get("special_tokens") or {}, path)
-    single, pair = _parts_from_json(step, "single", path), _parts_from_json(step, "pair", path)
+    ids = ids_from_json(step.get("special_tokens") or {}, path)
+    single, pair = parts_from_json(step, "single", path), parts_from_json(step, "pair", path)
     if unknown := [text for text, _ in single + pair if text not in ids and text not in ("$A", "$B")]:
-        raise ValueError(f"{path}: the post_processor names {unknown[0]!r} but gives no ids for it")
+        raise ValueError(f"{path}: the post_processor names {unknown[0]!r} but gives no ids for it.")
     return PLAIN if (single, pair or PLAIN.pair) == (PLAIN.single, PLAIN.pair) else Template(single, pair, ids)
 
 
-def _named_id(step: Mapping[str, Any], name: str, path: Path) -> tuple[str, int]:
+def named_id(step: Mapping[str, Any], name: str, path: Path) -> tuple[str, int]:
     """The [text, id] that BertProcessing holds for "cls" and "sep"."""
     value = step.get(name)
     if not isinstance(value, list) or [type(item) for item in value] != [str, int]:
-        raise ValueError(f"{path}: the post_processor {step['type']} needs {name!r}: [text, id], but it is {value!r}")
+        raise ValueError(f"{path}: the post_processor {step['type']} needs {name!r}: [text, id], but it is {value!r}.")
     return value[0], value[1]
 
 
-def _ids_from_json(entries: Any, path: Path) -> dict[str, tuple[int, ...]]:
+def ids_from_json(entries: Any, path: Path) -> dict[str, tuple[int, ...]]:
     """token text -> its ids, from `special_tokens` of a TemplateProcessing."""
     ids = {}
     for text, entry in entries.items() if isinstance(entries, dict) else [("special_tokens", entries)]:
         values = entry.get("ids") if isinstance(entry, dict) else None
         if not isinstance(values, list) or not all(isinstance(token_id, int) for token_id in values):
-            raise ValueError(f"{path}: the post_processor's special_tokens must hold lists 'ids', but {text!r} has not")
+            raise ValueError(f"{path}: post_processor.special_tokens must hold lists 'ids', but {text!r} has none.")
         ids[text] = tuple(values)
     return ids
 
 
-def _part_to_json(part: tuple[str, int]) -> dict[str, Any]:
+def part_to_json(part: tuple[str, int]) -> dict[str, Any]:
     text, type_id = part
     if text in ("$A", "$B"):
         return {"Sequence": {"id": text[1], "type_id": type_id}}
     return {"SpecialToken": {"id": text, "type_id": type_id}}
 
 
-def _parts_from_json(step: Mapping[str, Any], name: str, path: Path) -> Parts:
+def parts_from_json(step: Mapping[str, Any], name: str, path: Path) -> Parts:
     """`single` or `pair` of a TemplateProcessing."""
     found = []
     parts = step.get(name) or []
@@ -141,7 +141,7 @@ def _parts_from_json(step: Mapping[str, Any], name: str, path: Path) -> Parts:
         if not isinstance(text, str) or not isinstance(type_id, int):
             raise ValueError(
                 f"{path}: the post_processor's {name!r} must be a list of objects such as "
-                f'{{"Sequence": {{"id": "A", "type_id": 0}}}}, but it holds {part!r}'
+                f'{{"Sequence": {{"id": "A", "type_id": 0}}}}, but it holds {part!r}.'
             )
         found.append((("$" if "Sequence" in part else "") + text, type_id))
     return tuple(found)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -30,12 +31,12 @@ from . import wordpiece_formats
 from .added import AddedToken
 from .base import Tokenizer
 from .bert_text import UNCASED, BertNormalizer, split_words
-from .bpe_fast import train_fast
-from .checks import check_special_tokens, check_text, check_texts, surrogate_error
+from .bpe import learn_merges
+from .checks import check_special_tokens
+from .pieces import PieceCache, count_pieces
 from .template import PLAIN, Template, bert_template
 
 BERT_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-MAX_CACHED_WORDS = 200_000
 
 
 class WordPieceTokenizer(Tokenizer):
@@ -70,14 +71,14 @@ class WordPieceTokenizer(Tokenizer):
         super().__init__(tokens, special_tokens, added_tokens=added_tokens, template=template)
         self.vocab = dict(vocab)
         if unk_token not in self.vocab:
-            raise ValueError(f"the vocabulary has no {unk_token!r} (unk_token), which stands for words it cannot write")
+            raise ValueError(f"the vocabulary must hold unk_token, {unk_token!r}, for the words it cannot write.")
         self.normalizer = normalizer
         self.unk_token = unk_token
         self.prefix = prefix
         self.max_word_chars = max_word_chars
         self.cleanup = cleanup
         self._longest = max(map(len, self.vocab))
-        self._cache = _WordCache(self)
+        self._cache = PieceCache(self.encode_word)
 
     @property
     def is_bert(self) -> bool:
@@ -115,7 +116,7 @@ class WordPieceTokenizer(Tokenizer):
         """
         specials = check_special_tokens(special_tokens)
         words = count_words(texts, normalizer, specials, progress=progress)
-        alphabet = _alphabet(words, limit_alphabet)
+        alphabet = commonest_characters(words, limit_alphabet)
         inside = sorted({character for word in words for character in word[1:]} & set(alphabet))
         tokens = [*specials, *(c for c in alphabet if c not in specials), *("##" + c for c in inside)]
         n_merges = vocab_size - len(tokens)
@@ -131,7 +132,7 @@ class WordPieceTokenizer(Tokenizer):
             symbols["".join(chr(ids[piece]) for piece in pieces if piece in ids)] += n
         steps = tqdm(total=n_merges, desc="merge", unit="merge", disable=not progress)
         with steps:
-            for (left, right), n in train_fast(symbols, n_merges, len(tokens)):
+            for (left, right), n in learn_merges(symbols, n_merges, len(tokens)):
                 if n < min_frequency:
                     break
                 tokens.append(tokens[left] + tokens[right].removeprefix("##"))
@@ -173,6 +174,26 @@ class WordPieceTokenizer(Tokenizer):
         used = len(text) if final else text.rfind(" ") + 1
         words = split_words(text[:used])
         return list(chain.from_iterable(map(self._cache.__getitem__, words))), used
+
+    def _rule(self) -> dict[str, Any]:
+        steps = self.normalizer
+        pieces = [piece for piece in self.vocab if self._is_findable(piece)]
+        return {
+            "prefix": self.prefix,
+            "pieces": sorted((piece, self.vocab[piece]) for piece in pieces),
+            "unknown": self.vocab[self.unk_token],
+            "max_word_chars": self.max_word_chars,
+            "normalization": [
+                steps.clean_text,
+                steps.handle_chinese_chars,
+                steps.lowercase if steps.strip_accents is None else steps.strip_accents,
+                steps.lowercase,
+            ],
+        }
+
+    def _is_findable(self, piece: str) -> bool:
+        """Whether a word can hold the piece: none holds "[CLS]", as brackets are words of their own."""
+        return any(split_words(part) == [part] for part in (piece, piece.removeprefix(self.prefix)))
 
     # ---- ids -> text
 
@@ -217,47 +238,20 @@ class WordPieceTokenizer(Tokenizer):
         specials = {token: vocab[token] for token in BERT_SPECIAL_TOKENS if token in vocab}
         return cls(vocab, specials, normalizer=normalizer, template=default_template(specials))
 
-    def _description(self) -> dict[str, Any]:
-        return wordpiece_formats.tokenizer_json(self)
-
-
-class _WordCache(dict[str, tuple[int, ...]]):
-    """word -> ids, filled as words come up."""
-
-    def __init__(self, tokenizer: WordPieceTokenizer):
-        super().__init__()
-        self._encode_word = tokenizer.encode_word
-
-    def __missing__(self, word: str) -> tuple[int, ...]:
-        ids = tuple(self._encode_word(word))
-        if len(self) >= MAX_CACHED_WORDS:
-            self.clear()
-        self[word] = ids
-        return ids
-
 
 def count_words(
     texts: Iterable[str], normalizer: BertNormalizer, special_tokens: Sequence[str] = (), *, progress: bool = False
 ) -> Counter[str]:
     """How often each word occurs in `texts`, special tokens left out. Raises ValueError if there is none."""
-    check_texts(texts)
-    counts: Counter[str] = Counter()
-    for text in tqdm(texts, desc="count", unit="text", disable=not progress):
-        try:
-            check_text(text).encode()
-        except UnicodeEncodeError:
-            raise surrogate_error(text) from None
-        parts = [text]
-        for special in special_tokens:
-            parts = [part for whole in parts for part in whole.split(special)]
-        for part in parts:
-            counts.update(split_words(normalizer.normalize(part)))
-    if not counts:
-        raise ValueError("the texts hold no word to learn from; were they a generator that is used up?")
-    return counts
+    return count_pieces(texts, partial(words_of, normalizer=normalizer), special_tokens, progress=progress)
 
 
-def _alphabet(words: Mapping[str, int], limit: int) -> list[str]:
+def words_of(text: str, normalizer: BertNormalizer) -> list[str]:
+    """The words of one text."""
+    return split_words(normalizer.normalize(text))
+
+
+def commonest_characters(words: Mapping[str, int], limit: int) -> list[str]:
     """The `limit` commonest characters, by code point."""
     counts: Counter[str] = Counter()
     for word, n in words.items():

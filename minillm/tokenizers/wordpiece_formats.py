@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import os
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from ..disk import read_json, write_json, write_text
 from .added import AddedToken
 from .bert_text import BertNormalizer
-from .files import read_json, tokenizer_json_path, write_json, write_text
-from .json_parts import check_ids, is_kind, read_added_tokens, refuse
-from .template import PLAIN, read_template
-
-if TYPE_CHECKING:
-    from .wordpiece import WordPieceTokenizer
+from .json_parts import check_ids, is_kind, read_added_tokens, refuse, tokenizer_json_path
+from .template import PLAIN, Template, read_template
 
 VOCAB_TXT = "vocab.txt"
 
 
-def tokenizer_json(tokenizer: WordPieceTokenizer) -> dict[str, Any]:
+class WordPieceParts(Protocol):
+    """What the files hold of a `WordPieceTokenizer`, which says what each part is."""
+
+    tokens: list[bytes | None]
+    vocab: dict[str, int]
+    normalizer: BertNormalizer
+    unk_token: str
+    prefix: str
+    max_word_chars: int
+    cleanup: bool
+    added_tokens: list[AddedToken]
+    template: Template
+
+
+def tokenizer_json(tokenizer: WordPieceParts) -> dict[str, Any]:
     """The contents of tokenizer.json, by which the `tokenizers` library gives the same ids."""
     normalizer = tokenizer.normalizer
     return {
@@ -41,12 +53,12 @@ def tokenizer_json(tokenizer: WordPieceTokenizer) -> dict[str, Any]:
             "unk_token": tokenizer.unk_token,
             "continuing_subword_prefix": tokenizer.prefix,
             "max_input_chars_per_word": tokenizer.max_word_chars,
-            "vocab": dict(sorted(tokenizer.vocab.items(), key=_by_value)),
+            "vocab": dict(sorted(tokenizer.vocab.items(), key=itemgetter(1))),
         },
     }
 
 
-def save_tokenizer_json(tokenizer: WordPieceTokenizer, path: str | os.PathLike[str]) -> None:
+def save_tokenizer_json(tokenizer: WordPieceParts, path: str | os.PathLike[str]) -> None:
     """Write tokenizer.json, whole or not at all."""
     write_json(tokenizer_json_path(path), tokenizer_json(tokenizer))
 
@@ -59,11 +71,11 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = tokenizer_json_path(path)
     content = read_json(path)
     if not isinstance(content, dict) or not is_kind(content.get("model"), "WordPiece"):
-        raise ValueError(f"{path} is no tokenizer.json of a WordPiece model")
+        raise ValueError(f"{path} is no tokenizer.json of a WordPiece model.")
     model, normalizer, decoder = content["model"], content.get("normalizer"), content.get("decoder")
     vocab = model.get("vocab")
     if not isinstance(vocab, dict):
-        raise ValueError(f"{path}: the model has no 'vocab'")
+        raise ValueError(f"{path}: the model has no 'vocab'.")
     if not is_kind(normalizer, "BertNormalizer"):
         raise refuse(path, "normalizer", normalizer, "WordPiece with BertNormalizer can be read")
     if not is_kind(content.get("pre_tokenizer"), "BertPreTokenizer"):
@@ -97,12 +109,12 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 # ---- vocab.txt
 
 
-def save_vocab_txt(tokenizer: WordPieceTokenizer, folder: str | os.PathLike[str]) -> None:
+def save_vocab_txt(tokenizer: WordPieceParts, folder: str | os.PathLike[str]) -> None:
     """Write vocab.txt: line n is the token of id n. Raises ValueError if an id has no token or a token a line end."""
     lines = []
     for token_id, token in enumerate(tokenizer.tokens):
         if token is None or b"\n" in token:
-            raise ValueError(f"id {token_id} is {token!r}, which vocab.txt cannot hold; use save(): tokenizer.json")
+            raise ValueError(f"id {token_id} is {token!r}, which vocab.txt cannot hold; use save(): tokenizer.json.")
         lines.append(token.decode() + "\n")
     write_text(Path(folder) / VOCAB_TXT, "".join(lines))
 
@@ -113,7 +125,3 @@ def read_vocab_txt(path: str | os.PathLike[str]) -> dict[str, int]:
     path = path if path.suffix == ".txt" else path / VOCAB_TXT
     lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     return {line.rstrip("\r"): token_id for token_id, line in enumerate(lines)}
-
-
-def _by_value(entry: tuple[str, int]) -> int:
-    return entry[1]

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..data import IGNORE
+from ..settings import IGNORE
 
 Array = np.ndarray
 MASKING_TOKENS = ("[MASK]", "[PAD]")

@@ -16,6 +16,7 @@ from cpu import Row, interleave
 
 from minillm.tokenizers import BPETokenizer
 from minillm.tokenizers.formats import tokenizer_json
+from minillm.tokenizers.gpt2_files import mergeable_ranks
 from minillm.tokenizers.split import UNICODE_PATTERNS
 
 CHINESE = "语言模型学习如何预测下一个词。我们先收集文本，然后训练分词器！她说：“今天是{}年{}月{}日，天气很好。”\n"
@@ -46,7 +47,7 @@ def bench_encode(repeats: int = 20) -> list[Row]:
     texts = stdlib_texts(10)
     tok = BPETokenizer.train(texts, 8192)
     peer = tiktoken.Encoding(
-        "bench", pat_str=UNICODE_PATTERNS["gpt4"], mergeable_ranks=tok.mergeable_ranks(), special_tokens={}
+        "bench", pat_str=UNICODE_PATTERNS["gpt4"], mergeable_ranks=mergeable_ranks(tok), special_tokens={}
     )
     rows = []
     code = "".join(texts)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from minillm.data import IGNORE, Batcher, TokenDataset, iter_eval_batches
-from minillm.data.batches import permute
+from minillm.data import Batcher, TokenDataset, iter_eval_batches
+from minillm.data.batches import permute, share_of_rank
 from minillm.data.packing import PackInfo
+from minillm.settings import IGNORE
 
 
 class Ring(TokenDataset):
@@ -102,7 +103,7 @@ def test_epochs_and_seeds_differ() -> None:
     data = Ring(1000)
     batcher = Batcher(data, 100, 10, seed=0)
     first, second = batcher.next()[0], batcher.next()[0]
-    assert batcher.epoch == 2.0
+    assert batcher.windows_used == 2 * batcher.n_windows
     assert not np.array_equal(first, second)
     assert not np.array_equal(first, Batcher(data, 100, 10, seed=1).next()[0])
     offsets = set()
@@ -110,6 +111,13 @@ def test_epochs_and_seeds_differ() -> None:
     for _ in range(20):
         offsets |= set((batcher.next()[0][:, 0] % 10).tolist())
     assert len(offsets) > 5  # windows begin at other places in other epochs
+
+
+@given(n=st.integers(0, 50), world_size=st.integers(1, 9))
+def test_the_shares_of_all_processes_are_the_whole_in_order(n: int, world_size: int) -> None:
+    shares = [range(n)[share_of_rank(n, rank, world_size)] for rank in range(world_size)]
+    assert [i for share in shares for i in share] == list(range(n))
+    assert max(map(len, shares)) == -(-n // world_size)
 
 
 def test_wrong_states_and_arguments() -> None:
@@ -124,11 +132,11 @@ def test_wrong_states_and_arguments() -> None:
             batcher.load_state_dict(other.state_dict())
     with pytest.raises(ValueError, match="lacks context, dataset, seed"):
         batcher.load_state_dict({"windows_used": 3})
-    with pytest.raises(ValueError, match="rank is 2; with world_size 2"):
+    with pytest.raises(ValueError, match="rank must be from 0 to world_size - 1 = 1, not 2"):
         Batcher(data, 2, 8, seed=0, rank=2, world_size=2)
-    with pytest.raises(ValueError, match="batch_size is 0"):
+    with pytest.raises(ValueError, match="batch_size and context must be at least 1, not 0"):
         Batcher(data, 0, 8, seed=0)
-    with pytest.raises(ValueError, match="batch_size is 0"):
+    with pytest.raises(ValueError, match="batch_size and context must be at least 1, not 0"):
         next(iter_eval_batches(data, 0, 8))
     with pytest.raises(ValueError, match="no token to predict"):
         next(iter_eval_batches(Ring(1), 1, 8))

@@ -137,9 +137,24 @@ def test_an_interrupted_build_leaves_nothing_and_the_old_corpus_in_place(tmp_pat
         build_corpus(interrupted(), tmp_path / "c", overwrite=True)
     assert load_report(tmp_path / "c") == report
     (tmp_path / "c.partial").mkdir()
-    (tmp_path / "c.partial" / "left by a killed build").write_text("x")
+    (tmp_path / "c.partial" / "the user's own").write_text("x")
+    left_behind = tmp_path / ".c.0123abcd.minillm-tmp"
+    left_behind.mkdir()
+    (left_behind / "by a killed build").write_text("x")
     newer = build_corpus(some_documents(31), tmp_path / "c", overwrite=True)
     assert load_report(tmp_path / "c") == newer != report
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "c.partial"]
+
+
+def test_a_build_that_is_killed_as_it_takes_its_place_loses_no_corpus(tmp_path: Path) -> None:
+    report = build_corpus(some_documents(30), tmp_path / "c")
+    (tmp_path / "c").rename(tmp_path / ".c.0123abcd.minillm-old")  # what such a kill leaves
+    assert load_report(tmp_path / "c") == report
+    assert len(list(corpus_documents(tmp_path / "c"))) == report.splits["train"]["documents"]
+    with pytest.raises(FileExistsError, match="holds a corpus already"):
+        build_corpus(some_documents(31), tmp_path / "c")
+    newer = build_corpus(some_documents(31), tmp_path / "c", overwrite=True)
+    assert load_report(tmp_path / "c") == newer
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
 
 
@@ -147,14 +162,14 @@ def test_the_old_corpus_returns_where_the_new_one_cannot_take_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = build_corpus(some_documents(30), tmp_path / "c")
-    replace_ = os.replace
+    rename = os.rename
 
     def failing(src: Path, dst: Path) -> None:
-        if str(src).endswith("c.partial"):
+        if "minillm-tmp" in str(src):
             raise PermissionError("in use")
-        replace_(src, dst)
+        rename(src, dst)
 
-    monkeypatch.setattr(os, "replace", failing)
+    monkeypatch.setattr(os, "rename", failing)
     with pytest.raises(PermissionError):
         build_corpus(some_documents(31), tmp_path / "c", overwrite=True)
     assert load_report(tmp_path / "c") == report
@@ -185,7 +200,7 @@ def test_the_messy_example_shows_every_fault_of_its_data_card(tmp_path: Path) ->
 
 def test_other_peoples_folders_are_safe(tmp_path: Path) -> None:
     build_corpus(some_documents(30), tmp_path / "c")
-    with pytest.raises(FileExistsError, match="already holds a corpus"):
+    with pytest.raises(FileExistsError, match="holds a corpus already"):
         build_corpus(some_documents(30), tmp_path / "c")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "final.tex").write_text("years of work")

@@ -54,7 +54,7 @@ def test_words_ignore_layout_and_case_and_separate_ideographs() -> None:
     assert len(word_hashes("")) == len(word_hashes(" .,!")) == len(shingles("--")) == 0
     assert len(shingles("one two")) == 1
     assert len(word_hashes("x" * 5000)) == 1
-    with pytest.raises(ValueError, match="n is 0"):
+    with pytest.raises(ValueError, match="n must be at least 1"):
         ngram_hashes(word_hashes("a b"), 0)
 
 
@@ -116,7 +116,7 @@ def test_near_copies_are_found_and_others_are_not() -> None:
     half = originals[0][:150] + text_of(rng, 150)
     assert near.check_and_add(Document(" ".join(half), "half")) is None
     assert near.check_and_add(Document("...", "no words")) is None
-    with pytest.raises(ValueError, match="threshold is 0"):
+    with pytest.raises(ValueError, match="threshold must be above 0"):
         NearDuplicates(0)
 
 

@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from minillm.data.documents import Document, Dropped, _read_parts, read_documents, read_jsonl, write_jsonl
+from minillm.data.documents import Document, Dropped, read_documents, read_jsonl, read_parts, write_jsonl
 
 
 def test_folder_is_read_in_sorted_order_with_reasons_for_what_is_not(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(ValueError, match="no text encoding called 'utf-9'"):
         list(read_documents(tmp_path / "a.txt", encoding="utf-9"))
-    with pytest.raises(ValueError, match="part_chars is 0"):
+    with pytest.raises(ValueError, match="part_chars must be at least 1"):
         list(read_documents(tmp_path / "a.txt", part_chars=0))
 
 
@@ -113,7 +113,7 @@ def test_bad_jsonl_lines_in_a_folder_are_skipped_one_by_one(tmp_path: Path) -> N
 def test_parts_are_the_text_and_none_is_too_long(text: str, limit: int) -> None:
     import io
 
-    parts = list(_read_parts(io.StringIO(text, newline=""), "s", limit))
+    parts = list(read_parts(io.StringIO(text, newline=""), "s", limit))
     assert all(0 < len(p.text) <= limit and p.text.strip() for p in parts)
     joined = "".join(p.text for p in parts)
     assert "".join(joined.split()) == "".join(text.split())  # only white space may fall between parts

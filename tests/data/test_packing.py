@@ -106,7 +106,7 @@ def test_killed_between_the_two_files_nothing_loads(tmp_path: Path, monkeypatch:
     def killed(path: Path, values: dict[str, object]) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("minillm.data.packing._write_json", killed)
+    monkeypatch.setattr("minillm.data.packing.write_json", killed)
     with pytest.raises(KeyboardInterrupt):
         pack([Document("new", "n")], Bytes(), tmp_path / "t.bin")  # as many tokens as the old one
     with pytest.raises(FileNotFoundError, match="missing"):

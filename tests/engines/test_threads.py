@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.data import IGNORE, Document, pack
+from minillm.data import Document, pack
 from minillm.debug import debug_mode
 from minillm.engines.blas import blas_threads, limit_blas_threads
 from minillm.engines.choose import engine_class
 from minillm.engines.numpy_engine import NumpyEngine
 from minillm.engines.threads import Replicas, ThreadedNumpyEngine, replica
 from minillm.models import GPT, GPTConfig
-from minillm.settings import EngineConfig, TrainConfig
+from minillm.settings import IGNORE, EngineConfig, TrainConfig
 from minillm.tensor import Tensor, no_grad, records_graph
 from minillm.training.diagnose import TrainingDiverged
 from minillm.training.run_log import read_metrics

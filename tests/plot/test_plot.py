@@ -16,6 +16,7 @@ from minillm.plot import style
 from minillm.plot.curves import running_mean
 from minillm.tensor import Parameter, Tensor
 from minillm.tokenizers import BPETokenizer
+from minillm.tokenizers.bpe_plain import merge_steps
 
 pytest.importorskip("matplotlib")
 
@@ -262,7 +263,7 @@ def test_merge_replay_marks_what_is_new():
 
 def test_merge_replay_of_a_tokenizer():
     tokenizer = BPETokenizer.train(["low lower lowest low slow"], vocab_size=261)
-    steps = [[tokenizer.token_bytes(i) for i in ids] for ids in tokenizer.merge_steps("slow")]
+    steps = [[tokenizer.token_bytes(i) for i in ids] for ids in merge_steps(tokenizer, "slow")]
     assert plot.merge_replay(steps).text.splitlines() == ["start: s|l|o|w", "l + o: s|lo|w", "lo + w: s|low"]
 
 

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from tokenizer_samples import SAMPLES, any_text, trained
 
 from minillm.tokenizers import BPETokenizer, CharTokenizer, load_tokenizer
-from minillm.tokenizers.formats import CHARACTER_OF_BYTE, GPT2_BYTE_ORDER, spell, tokenizer_json, unspell
+from minillm.tokenizers.bpe_plain import merge_steps
+from minillm.tokenizers.byte_spelling import BYTE_OF_ID, CHARACTER_OF_BYTE, spell, unspell
+from minillm.tokenizers.formats import tokenizer_json
+from minillm.tokenizers.gpt2_files import load_gpt2, save_gpt2
 from minillm.tokenizers.split import UNICODE_PATTERNS
 
 PATTERNS = sorted(UNICODE_PATTERNS)
@@ -29,7 +32,7 @@ def same(a: BPETokenizer, b: BPETokenizer) -> bool:
 def test_the_byte_alphabet() -> None:
     assert [spell(bytes([b])) for b in b" \n\t!a~"] == ["Ġ", "Ċ", "ĉ", "!", "a", "~"]
     assert unspell(spell(bytes(range(256)))) == bytes(range(256))
-    assert sorted(CHARACTER_OF_BYTE.values()) == [CHARACTER_OF_BYTE[b] for b in GPT2_BYTE_ORDER]
+    assert sorted(CHARACTER_OF_BYTE.values()) == [CHARACTER_OF_BYTE[b] for b in BYTE_OF_ID]
     assert all(character.isprintable() and character != " " for character in CHARACTER_OF_BYTE.values())
 
 
@@ -49,17 +52,17 @@ def test_save_and_load(tmp_path: Path, pattern: str, name: str) -> None:
 
 def test_gpt2_files(tmp_path: Path) -> None:
     tok = BPETokenizer.train(SAMPLES, 500, pattern="gpt2")
-    tok.save_gpt2(tmp_path)
+    save_gpt2(tok, tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["merges.txt", "vocab.json"]
     assert (tmp_path / "merges.txt").read_text(encoding="utf-8").startswith("#version: 0.2\nð Ł\ni n\nĠ a\n")
-    assert same(BPETokenizer.load_gpt2(tmp_path), tok)
+    assert same(load_gpt2(tmp_path), tok)
     assert same(load_tokenizer(tmp_path), tok)  # type: ignore[arg-type]
-    plain = BPETokenizer.load_gpt2(tmp_path, special_tokens=())
+    plain = load_gpt2(tmp_path, special_tokens=())
     assert plain.special_tokens == {} and plain.vocab_size == 500
     with pytest.raises(ValueError, match=r"does not hold the special token '<\|x\|>'"):
-        BPETokenizer.load_gpt2(tmp_path, special_tokens=["<|x|>"])
-    with pytest.raises(ValueError, match="one has pattern 'gpt4'"):
-        trained("gpt4").save_gpt2(tmp_path)
+        load_gpt2(tmp_path, special_tokens=["<|x|>"])
+    with pytest.raises(ValueError, match=r"must be 'gpt2', not 'gpt4'\."):
+        save_gpt2(trained("gpt4"), tmp_path)
 
 
 def test_the_tokenizers_library_reads_gpt2_files(tmp_path: Path) -> None:
@@ -67,20 +70,20 @@ def test_the_tokenizers_library_reads_gpt2_files(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     tok = BPETokenizer.train(SAMPLES, 500, pattern="gpt2")
-    tok.save_gpt2(tmp_path)
+    save_gpt2(tok, tmp_path)
     peer = Tokenizer(models.BPE.from_file(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt")))
     peer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     assert [peer.encode(text).ids for text in SAMPLES] == tok.encode_batch(SAMPLES)
     peer.model.save(str(tmp_path))  # and theirs, which has no special token
-    again = BPETokenizer.load_gpt2(tmp_path, special_tokens=())
+    again = load_gpt2(tmp_path, special_tokens=())
     assert (again.merges, again.vocab_size) == (tok.merges, tok.vocab_size)
 
 
 def test_merges_of_number_signs_are_no_comments(tmp_path: Path) -> None:
     tok = BPETokenizer.train(["## #### ########"], 260, pattern="gpt2")
-    tok.save_gpt2(tmp_path)
+    save_gpt2(tok, tmp_path)
     assert "# #" in (tmp_path / "merges.txt").read_text(encoding="utf-8").splitlines()
-    assert same(BPETokenizer.load_gpt2(tmp_path), tok)
+    assert same(load_gpt2(tmp_path), tok)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +179,7 @@ def test_whole_pieces_go_before_merges(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     tok = BPETokenizer.load(tmp_path)
     assert tok.encode("xyz") == [258] and len(tok.encode("xyzz")) == 4
-    assert [*tok.merge_steps("xyz")][-1] == [258]
+    assert [*merge_steps(tok, "xyz")][-1] == [258]
     content["model"]["ignore_merges"] = False
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     assert len(BPETokenizer.load(tmp_path).encode("xyz")) == 3
@@ -210,7 +213,7 @@ def test_ids_with_holes_and_out_of_order(tmp_path: Path) -> None:
 def test_a_gpt2_tokenizer_saved_by_transformers(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     tok = BPETokenizer.train(SAMPLES, 500, pattern="gpt2")
-    tok.save_gpt2(tmp_path)
+    save_gpt2(tok, tmp_path)
     peer = transformers.GPT2TokenizerFast.from_pretrained(str(tmp_path))
     peer.save_pretrained(str(tmp_path / "theirs"))
     assert same(BPETokenizer.load(tmp_path / "theirs"), tok)
@@ -421,7 +424,7 @@ SPLIT = {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated", 
         # malformed parts
         ("pre_tokenizer", "x", 'the pre_tokenizer must be an object with a .type., or null, but it holds "x"'),
         ("pre_tokenizer", {"type": "Sequence", "pretokenizers": []}, "the pre_tokenizer is none"),
-        ("pre_tokenizer", {"type": "Sequence"}, "the pre_tokenizer is a Sequence, which needs a list 'pretokenizers'"),
+        ("pre_tokenizer", {"type": "Sequence"}, "a Sequence, whose 'pretokenizers' must be a list"),
         *(
             (
                 "pre_tokenizer",
@@ -434,16 +437,16 @@ SPLIT = {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated", 
                 SPLIT | {"pattern": "x"},
             )
         ),
-        ("normalizer", {"type": "Sequence"}, "the normalizer is a Sequence, which needs a list 'normalizers'"),
+        ("normalizer", {"type": "Sequence"}, "the normalizer is a Sequence, whose 'normalizers' must be a list"),
         ("normalizer", "x", "the normalizer must be an object"),
         ("post_processor", "x", "the post_processor must be an object"),
-        ("post_processor", {"type": "Sequence"}, "the post_processor is a Sequence, which needs a list 'processors'"),
+        ("post_processor", {"type": "Sequence"}, "the post_processor is a Sequence, whose 'processors' must be a list"),
         ("post_processor", {"type": "BertProcessing"}, "the post_processor BertProcessing needs 'cls': .text, id."),
         ("post_processor", {"type": "RobertaProcessing", "cls": ["<s>", 0], "sep": 1}, "RobertaProcessing needs 'sep'"),
         ("post_processor", BOS | {"single": [{"Foo": 1}]}, "the post_processor's 'single' must be a list of objects"),
         ("post_processor", BOS | {"pair": [{}]}, "the post_processor's 'pair' must be a list of objects"),
         ("post_processor", BOS | {"single": 7}, "the post_processor's 'single' must be a list of objects"),
-        ("post_processor", BOS | {"special_tokens": [1]}, "the post_processor's special_tokens must hold lists 'ids'"),
+        ("post_processor", BOS | {"special_tokens": [1]}, "post_processor.special_tokens must hold lists 'ids'"),
         ("post_processor", BOS | {"special_tokens": {"<s>": {}}}, "special_tokens must hold lists 'ids', but '<s>'"),
         ("model.merges", [1, 2], "model.merges: merge 0 must be two tokens' texts, not 1"),
         ("model.merges", [[1, 2]], r"model.merges: merge 0 must be two tokens' texts, not .1, 2."),
@@ -485,8 +488,8 @@ def test_a_file_without_a_pre_tokenizer_and_one_nested_too_deeply(tmp_path: Path
     ("changes", "message"),
     [
         ({"aa": 3}, "the id 3 is given to two tokens"),
-        ({"aa": "7"}, "the id of 'aa' is '7', not a whole number"),
-        ({"aa": -1}, "the id of 'aa' is -1"),
+        ({"aa": "7"}, "the id of 'aa' must be a whole number from 0 up, not '7'"),
+        ({"aa": -1}, "the id of 'aa' must be a whole number from 0 up, not -1"),
         ({"aa": 10**9}, "tokens have ids up to 1000000000"),
         ({"two words": 258}, "'two words' holds ' ', which is not in GPT-2's byte alphabet"),
         ({"<|endoftext|>": 299}, r"the added token '<\|endoftext\|>' has id 257, but 299 in the model"),

@@ -9,11 +9,15 @@ from hypothesis import strategies as st
 from tokenizer_samples import SAMPLES, trained
 
 from minillm.tokenizers import CharTokenizer, WordPieceTokenizer
-from minillm.tokenizers.bpe import count_words, train_naive
+from minillm.tokenizers.bpe import count_words
+from minillm.tokenizers.bpe_plain import train_naive
 from minillm.tokenizers.show import render, replay_encoding, replay_training, show, show_merges
 
 
-@pytest.mark.parametrize("module", ["bert_text", "bpe", "char", "formats", "show", "split", "template", "wordpiece"])
+@pytest.mark.parametrize(
+    "module",
+    ["bert_text", "bpe", "bpe_plain", "byte_spelling", "char", "extend", "show", "split", "template", "wordpiece"],
+)
 def test_the_examples_in_the_docstrings(module: str) -> None:
     results = doctest.testmod(importlib.import_module(f"minillm.tokenizers.{module}"))
     assert results.failed == 0 and results.attempted

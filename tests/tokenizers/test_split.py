@@ -80,5 +80,5 @@ def test_every_character_is_classified_as_the_tokenizers_library_does(pattern: s
 
 
 def test_an_unknown_pattern_is_named() -> None:
-    with pytest.raises(ValueError, match="unknown split pattern 'gpt5': choose one of 'gpt2', 'gpt4'"):
+    with pytest.raises(ValueError, match="must be one of 'gpt2', 'gpt4', 'qwen2', not 'gpt5'"):
         split_text("x", "gpt5")

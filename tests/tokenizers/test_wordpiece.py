@@ -204,11 +204,11 @@ def test_rare_characters_and_rare_pairs_are_left_out() -> None:
 def test_learning_refuses_what_cannot_be() -> None:
     with pytest.raises(ValueError, match=r"vocab_size=8 is too small: 5 special tokens, 3 characters and 1 of them"):
         WordPieceTokenizer.train(["ab cb"], 8)
-    with pytest.raises(ValueError, match="hold no word"):
+    with pytest.raises(ValueError, match="hold nothing to learn from"):
         WordPieceTokenizer.train([" \n"], 99)
     with pytest.raises(TypeError, match=r"pass \[text\] for one text"):
         WordPieceTokenizer.train("ab", 99)
-    with pytest.raises(ValueError, match=r"has no '\[UNK\]'"):
+    with pytest.raises(ValueError, match=r"must hold unk_token, '\[UNK\]'"):
         WordPieceTokenizer.train(["ab"], 99, special_tokens=())
     with pytest.raises(ValueError, match="lone surrogate"):
         WordPieceTokenizer.train(["ab \ud800"], 99)
@@ -342,7 +342,7 @@ def test_the_old_post_processor_of_bert(tmp_path: Path) -> None:
         ("decoder", {"type": "WordPiece", "prefix": "@@"}, 'decoder.prefix is "@@", which is not supported'),
         ("post_processor", {"type": "Other"}, "post_processor is Other, which is not supported"),
         ("model", {"type": "WordPiece"}, "the model has no 'vocab'"),
-        ("model", {"type": "WordPiece", "vocab": {"a": 0}}, r"the vocabulary has no '\[UNK\]'"),
+        ("model", {"type": "WordPiece", "vocab": {"a": 0}}, r"the vocabulary must hold unk_token, '\[UNK\]'"),
         ("model", {"type": "WordPiece", "vocab": {"[UNK]": 0, "a": 0}}, "the id 0 is given to two tokens"),
     ],
 )

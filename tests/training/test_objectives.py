@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.data import IGNORE
 from minillm.models import Bert, BertConfig, EncoderDecoder, EncoderDecoderConfig
+from minillm.settings import IGNORE
 from minillm.training.objectives import (
     Copy,
     MaskedLM,

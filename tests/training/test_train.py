@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.data import IGNORE, Batcher, Document, pack
+from minillm.data import Batcher, Document, pack
 from minillm.engines.numpy_engine import NumpyEngine, batch_loss
 from minillm.models import GPT, GPTConfig
-from minillm.settings import TrainConfig
+from minillm.settings import IGNORE, TrainConfig
 from minillm.training.checkpoint import CheckpointError, find_checkpoint, read_checkpoint
 from minillm.training.diagnose import TrainingDiverged, first_non_finite
 from minillm.training.evaluate import evaluate, perplexity
