@@ -22,6 +22,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from minillm.disk import write_text
+
 FOLDER = Path(__file__).parent
 MOST_CELLS = 60
 MOST_SECONDS = {"smoke": 30, "cpu": 180}  # on two cores that nothing else uses
@@ -261,10 +263,7 @@ def build(source: Path, scale: str, check: bool, html: Path | None) -> list[str]
         write_html(notebook, html / source.with_suffix(".html").name)
     if not check:
         nbformat.validate(notebook)
-        unfinished = source.with_suffix(".ipynb.unfinished")
-        with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
-            nbformat.write(notebook, file)
-        os.replace(unfinished, source.with_suffix(".ipynb"))
+        write_text(source.with_suffix(".ipynb"), nbformat.writes(notebook) + "\n")
     return []
 
 

@@ -13,8 +13,6 @@ configuration; a row worth keeping for everybody goes into the table in `configs
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +24,7 @@ import torch
 import triton
 from tqdm import tqdm
 
+from ..disk import write_json
 from . import flash_decode, flash_fast, flash_fast_backward
 from .call import Call, interpreted
 from .configs import KERNELS, Config, key_of, lookup, read_tuned, tuned_file
@@ -184,8 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{key:26} {best} {best_time:.3f} ms, now {now_time:.3f} ms, of {len(tried)} tried", flush=True)
         found[key] = list(vars(best).values())
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.with_suffix(".new").write_text(json.dumps(found, indent=1) + "\n")
-        os.replace(out.with_suffix(".new"), out)
+        write_json(out, found)
     print(f"wrote {out}")
     return 0
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..costs.sizes import n_parameters
 from ..data import TokenDataset, load_report, pack
+from ..disk import write_text
 from ..engines.choose import engine_class, process_rank
 from ..engines.protocol import Engine, Model
 from ..models import GPTConfig, ModelConfig, config_class, model_from_config
@@ -54,7 +55,7 @@ class PretrainConfig:
     def save(self, path: str | Path) -> None:
         """Write a TOML file that makes this run again."""
         sections = {"data": self.data, "model": self.model, "train": self.train, "engine": self.engine}
-        Path(path).write_text(to_toml("The configuration of this run, defaults included.", sections), encoding="utf-8")
+        write_text(path, to_toml("The configuration of this run, defaults included.", sections))
 
 
 def read_config(name: str | Path) -> Sections:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from ..disk import write_text
 from .evaluate import Evaluation
 from .run_folder import RunState
 
@@ -40,9 +40,7 @@ class RunLog:
         self.note = ""
         if active:
             rows = [row for row in read_metrics(path) if row["step"] <= step] if path.exists() else []
-            kept = path.with_name(path.name + ".new")
-            kept.write_text("".join(_line(row) for row in rows), encoding="utf-8")
-            os.replace(kept, path)
+            write_text(path, "".join(_line(row) for row in rows))
             self._file = path.open("a", encoding="utf-8")
         # disable=None: no bar where the output is no terminal, as in a log file
         self._bar = tqdm(
