@@ -135,6 +135,10 @@ def extension_of(file: str) -> str:
     return os.path.splitext(stem)[1] if extension in COMPRESSED else extension
 
 
+class Unreadable(ValueError):
+    """A file or a line that holds no text for us: its text is the reason, part of a sentence that names the place."""
+
+
 def read_file(
     file: str, encoding: str, text_key: str, part_chars: int, skipped: list[Dropped] | None
 ) -> Iterator[Document]:
@@ -151,7 +155,7 @@ def read_file(
                     empty = False
                     yield part
                 if empty:
-                    raise ValueError("it is empty (no character other than white space)")
+                    raise Unreadable("it is empty (no character other than white space)")
     except (ValueError, OSError, *_DAMAGED) as error:
         if isinstance(error, UnicodeDecodeError):
             reason = (
@@ -177,12 +181,12 @@ def open_text(file: str, encoding: str) -> io.TextIOWrapper:
         if head.startswith((b"\xff\xfe", b"\xfe\xff")):
             encoding = "utf-16"
         elif b"\0" in head:  # git's rule for "binary"
-            raise ValueError(f"it is binary, not text (a zero byte at position {head.index(0)})")
+            raise Unreadable(f"it is binary, not text (a zero byte at position {head.index(0)})")
         elif extension_of(file) in {".py", ".pyi"}:
             try:
                 encoding = tokenize.detect_encoding(io.BytesIO(head[: head.rfind(b"\n") + 1]).readline)[0]
             except SyntaxError as error:
-                raise ValueError(f"its Python coding line is wrong ({error})") from error
+                raise Unreadable(f"its Python coding line is wrong ({error})") from error
         if encoding.lower().replace("_", "-") in {"utf-8", "utf8"}:
             encoding = "utf-8-sig"  # drops a byte order mark at the start
         return io.TextIOWrapper(buffered, encoding=encoding, newline="")
@@ -239,26 +243,26 @@ def read_jsonl_stream(stream: IO[str], source: str, text_key: str, skipped: list
         n_documents += 1
         yield Document(text, where)
     if n_documents == 0:
-        raise ValueError(f"no line holds a JSON object with text under the key {text_key!r}")
+        raise Unreadable(f"no line holds a JSON object with text under the key {text_key!r}")
 
 
 def jsonl_text(line: str, text_key: str, where: str) -> tuple[str, str]:
     """(text, source) of one JSONL line; a "source" inside the object wins over the line's own place."""
     if len(line) >= MAX_JSONL_LINE_CHARS:
-        raise ValueError(f"the line is longer than {MAX_JSONL_LINE_CHARS:,} characters")
+        raise Unreadable(f"the line is longer than {MAX_JSONL_LINE_CHARS:,} characters")
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from None
+        raise Unreadable(f"not JSON ({error.msg} at column {error.colno})") from None
     except RecursionError:
-        raise ValueError("not usable JSON (nested too deeply)") from None
+        raise Unreadable("not usable JSON (nested too deeply)") from None
     if not isinstance(record, dict):
-        raise ValueError(f"a JSON {type(record).__name__} where an object with the key {text_key!r} is needed")
+        raise Unreadable(f"a JSON {type(record).__name__} where an object with the key {text_key!r} is needed")
     if text_key not in record:
-        raise ValueError(f"no key {text_key!r}; the object's keys are {sorted(record)[:10]}")
+        raise Unreadable(f"no key {text_key!r}; the object's keys are {sorted(record)[:10]}")
     text = record[text_key]
     if not isinstance(text, str):
-        raise ValueError(f"the value under {text_key!r} is a {type(text).__name__}, not a string")
+        raise Unreadable(f"the value under {text_key!r} is a {type(text).__name__}, not a string")
     source = record.get("source")
     return text, source if isinstance(source, str) and source else where
 
