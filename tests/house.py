@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     ("__init__", "settings", "disk", "debug"),  # the ground; Python runs __init__ before any other file
     ("tensor_methods", "tokenizers", "data", "kernels"),
+    ("tensor_functions",),
     ("tensor",),
     ("numpy_ops", "torch_ops"),
     ("ops",),
@@ -39,6 +40,7 @@ TOP, INSIDE, TYPES = "at the top", "inside a function", "for types only"
 # (from, to): the only arrows that may run back up, in this way only, with the reason.
 BACK_UP = {
     ("tensor_methods", "tensor"): (TYPES, "the methods' signatures name the class that they are methods of"),
+    ("tensor_functions", "tensor"): (TYPES, "the same: further methods of that class"),
     ("__init__", "hub"): (INSIDE, "`from minillm import AutoModel` loads the hub when it is first asked for"),
 }
 

@@ -33,6 +33,7 @@ WORKSHOP = ("settings.py", "disk.py", "debug.py", "port.py", "torch_ops.py", "cl
 # What stands on the road without being called, and why: whole files, then functions.
 REASONS = {
     "ops.py": "the contract: every op of the library on one page",
+    "tensor_methods.py": "a Tensor's arithmetic on one page, each method beside its derivative",
 }
 
 

@@ -1,4 +1,4 @@
-"""The house stays a house: arrows between rooms run down, no circle but the declared one, torch where it belongs.
+"""The house stays a house: arrows between rooms run down, no circle but the declared ones, torch where it belongs.
 `python tests/house.py` draws it."""
 
 from __future__ import annotations
