@@ -65,7 +65,7 @@ class Import:
 
 
 def files_of(root: Path) -> dict[str, Path]:
-    """Module name -> file: {"minillm.nn": root/minillm/nn.py, "minillm.kernels.call": root/kernels/call.py, ...}."""
+    """Module name, minillm.nn or minillm.kernels.call -> its file."""
     files = {}
     for package, folder in (("minillm", root / "minillm"), ("minillm.kernels", root / "kernels")):
         for path in sorted(folder.rglob("*.py")):

@@ -77,7 +77,7 @@ def made_up(tmp_path):
         "minillm/low.py": "def f():\n    from . import high\n",  # back up, inside a function
         "minillm/middle/__init__.py": "from .a import x\n",
         "minillm/middle/a.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .b import y\nx = 1\n",
-        "minillm/middle/b.py": "from . import a\nfrom ..low import f\ny = a.x\n",  # a circle with a.py
+        "minillm/middle/b.py": "from . import a\nfrom ..low import f\ny = a.x\n",  # a circle of two files
         "minillm/high.py": "import torch.nn\nfrom minillm.middle import x\nfrom .side import z\n",
         "minillm/side.py": "import importlib\nz = importlib.import_module('triton')\n",
         "kernels/__init__.py": "import torch\n",

@@ -13,7 +13,6 @@ from minillm.models import Bert, BertConfig
 from minillm.tokenizers import WordPieceTokenizer
 
 ROOT = Path(__file__).parents[1]
-ELSEWHERE = {"tokenization.py", "encoder.py", "topics.py"}  # of BERT, of GPT-2, of Python itself
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -59,16 +58,3 @@ def test_ci_runs_the_test_command():
     lines = [line for line in README.splitlines() if line.startswith("python3 -m venv .venv-dev && ")]
     assert len(lines) == 1
     assert "pytest" in lines[0]
-
-
-def test_files_named_in_the_code_exist():
-    """The quickstart, docstrings and comments send readers to files by name."""
-    sources = [p for folder in ("minillm", "kernels") for p in sorted((ROOT / folder).rglob("*.py"))]
-    names = {p.name for folder in ("minillm", "kernels", "tests", "chapters") for p in (ROOT / folder).rglob("*.py")}
-    missing = {
-        f"{source.relative_to(ROOT)}: {name}"
-        for source in sources
-        for name in re.findall(r"\b[a-z]\w*\.py\b", source.read_text(encoding="utf-8"))
-        if name not in names and name not in ELSEWHERE
-    }
-    assert not missing
