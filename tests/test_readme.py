@@ -58,3 +58,9 @@ def test_ci_runs_the_test_command():
     lines = [line for line in README.splitlines() if line.startswith("python3 -m venv .venv-dev && ")]
     assert len(lines) == 1
     assert "pytest" in lines[0]
+
+
+def test_the_hooks_before_a_commit_are_the_linters_of_ci():
+    hooks = re.findall(r"entry: (.*)", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    linters = re.findall(r"^\.venv-dev/bin/.*", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.M)
+    assert hooks == linters

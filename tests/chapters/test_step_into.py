@@ -53,11 +53,12 @@ def test_one_frame_per_module_layer_and_op(op, expected):
 
 
 MET = ["nn: __call__", "nn: forward", "ops: linear", "linear: linear", "tensor: from_op"]
-ASIDE = {"ops: check_features", "ops: backend", "tensor: like", "tensor: shape", "tensor: dtype", "tensor: records_graph"}
+ASIDE = {f"ops: {name}" for name in ("check_features", "backend")}
+ASIDE |= {f"tensor: {name}" for name in ("like", "shape", "dtype", "records_graph")}
 
 
 def test_stepping_into_everything_meets_what_the_readme_says():
-    """The line of calls, and beside it only what returns at once: checks, the choice of the engine, the graph's node."""
+    """The line of calls, and beside it only what returns at once: checks, the engine's choice, the graph's node."""
     met = []
 
     def profile(frame, event, _):
