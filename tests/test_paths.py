@@ -3,7 +3,7 @@
 A path (`minillm/data/packing.py`, `tests/bench/`, `training/presets/*.toml`) counts from the root of the repository,
 from minillm/ or from the folder of the text. A bare name (`nn.py`) stands beside the text, in minillm/, tests/ or at
 the root, in the room that a test is for, or in a folder that the same text names. What an `__init__.py` tells to read
-stands beside it.
+stands beside it or in minillm/.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def missing_paths(path: Path, root: Path = ROOT) -> list[str]:
             places += [place / folder for place in (root, root / "minillm", here) if (place / folder).is_dir()]
     wrong = []
     for line, name in names:
-        strict = path.name == "__init__.py" and "/" not in name and here != root / "minillm"
-        if not any(found(place, name) for place in ([here] if strict else places)):
+        strict = path.name == "__init__.py" and "/" not in name
+        if not any(found(place, name) for place in ([here, root / "minillm"] if strict else places)):
             wrong.append(f"{path.relative_to(root)}:{line} names {name}, which is not there: correct the name.")
     return wrong
 
@@ -122,7 +122,7 @@ def test_what_leads_nowhere_is_found(tmp_path):
     files = {
         "minillm/__init__.py": "",
         "minillm/tensor.py": "# see room/a.py and gone.py\nname = 'other.py'  # a.py: the room's, as named above\n",
-        "minillm/room/__init__.py": '"""Read a.py, then b.py, then tensor.py."""\n',
+        "minillm/room/__init__.py": '"""Read a.py, then b.py, then test_a.py; tensor.py."""\n',
         "minillm/room/a.py": '"""Of tensor.py; BERT\'s tokenization.py, minillm/room/*.py, https://x.y/tests/z.py."""\n',
         "tests/room/test_a.py": 'PATH = "tests/nothing.py"  # a.py, tests/nowhere/, minillm/room/\n',
         "README.md": "[a](minillm/room/a.py), `big/tokens.json`, ${workspaceFolder}/tests/room/test_a.py, "
@@ -136,7 +136,7 @@ def test_what_leads_nowhere_is_found(tmp_path):
     assert wrong == {
         "minillm/__init__.py": [],
         "minillm/tensor.py": ["1 names gone.py", "2 names other.py"],
-        "minillm/room/__init__.py": ["1 names b.py", "1 names tensor.py"],
+        "minillm/room/__init__.py": ["1 names b.py", "1 names test_a.py"],
         "minillm/room/a.py": [],
         "tests/room/test_a.py": ["1 names tests/nowhere/"],
         "README.md": ["2 names minillm/b.py.", "2 names chapters/*.py", "2 names hub/x.py"],
