@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -30,8 +31,8 @@ def command(entry: dict) -> list[str]:
 class Client:
     """As much of the Debug Adapter Protocol as it takes to see where a program stops."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection, self.stream, self.sent = connection, connection.makefile("rb"), 0
+    def __init__(self, connection: socket.socket, stream: BinaryIO) -> None:
+        self.connection, self.stream, self.sent = connection, stream, 0
 
     def send(self, request: str, **arguments) -> None:
         self.sent += 1
@@ -47,6 +48,7 @@ class Client:
             self.stream.readline()
             message = json.loads(self.stream.read(int(header.split(b":")[1])))
             assert message.get("success", True), message
+            assert message.get("event") != "terminated", f"the program ended before {name!r}"
             if name in (message.get("event"), message.get("command")):
                 return message.get("body", {})
 
@@ -87,19 +89,18 @@ def test_an_entry_stops_at_the_call_to_step_into(program, call, inside):
     environment = {**os.environ, **entry.get("env", {})}
     running = subprocess.Popen([sys.executable, *debugger, *command(entry)], cwd=ROOT, env=environment)
     try:
-        with connect(port, running) as connection:
-            client = Client(connection)
+        with connect(port, running) as connection, connection.makefile("rb") as stream:
+            client = Client(connection, stream)
             client.send("initialize", adapterID="test", pathFormat="path", linesStartAt1=True, columnsStartAt1=True)
             client.wait_for("initialize")
             client.send("attach", justMyCode=entry["justMyCode"])
             client.wait_for("initialized")
             client.send("configurationDone")
-            function, line = client.stop()
+            _, line = client.stop()
             assert line.startswith(call) and "step in here" in line
             client.send("stepIn", threadId=1)
-            function, line = client.stop()
+            function, _ = client.stop()
             assert function.split(".")[-1] == inside
-            client.stream.close()
     finally:
         running.kill()
         running.wait(10)
