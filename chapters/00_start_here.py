@@ -252,6 +252,9 @@ r"""
 > `minillm.models.gpt.GPT.forward`, `minillm.models.gpt.GPT.hidden`, `minillm.models.gpt.Block.forward`, a layer such
 > as `minillm.nn.Linear.forward`, the op `minillm.ops.linear`, and arrive in `minillm.numpy_ops.linear.linear`: a NumPy
 > matrix product. Look at `x2.shape` and `weight.shape`. Above it stands the formula, below it its backward.
+> Every module's `forward` is called by `minillm.nn.Module.__call__`. Beside this line you meet what returns at once:
+> checks of shapes, `minillm.ops.backend`, which picks NumPy or PyTorch, and, where a NumPy function ends,
+> `minillm.tensor.Tensor.from_op`, which notes for the backward what was computed from what (chapter 02).
 > (If VS Code steps over the library, set `jupyter.debugJustMyCode` to false.)
 """
 

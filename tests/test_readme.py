@@ -13,7 +13,6 @@ from minillm.models import Bert, BertConfig
 from minillm.tokenizers import WordPieceTokenizer
 
 ROOT = Path(__file__).parents[1]
-ELSEWHERE = {"tokenization.py", "encoder.py", "topics.py"}  # of BERT, of GPT-2, of Python itself
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -61,14 +60,7 @@ def test_ci_runs_the_test_command():
     assert "pytest" in lines[0]
 
 
-def test_files_named_in_the_code_exist():
-    """The quickstart, docstrings and comments send readers to files by name."""
-    sources = [p for folder in ("minillm", "kernels") for p in sorted((ROOT / folder).rglob("*.py"))]
-    names = {p.name for folder in ("minillm", "kernels", "tests", "chapters") for p in (ROOT / folder).rglob("*.py")}
-    missing = {
-        f"{source.relative_to(ROOT)}: {name}"
-        for source in sources
-        for name in re.findall(r"\b[a-z]\w*\.py\b", source.read_text(encoding="utf-8"))
-        if name not in names and name not in ELSEWHERE
-    }
-    assert not missing
+def test_the_hooks_before_a_commit_are_the_linters_of_ci():
+    hooks = re.findall(r"entry: (.*)", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    linters = re.findall(r"^\.venv-dev/bin/.*", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.M)
+    assert hooks == linters

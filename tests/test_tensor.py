@@ -1,6 +1,6 @@
 """What a Tensor is made from, what its methods promise beyond their derivative, and what its errors say.
 
-Values and gradients of every method are checked in test_ops.py, the engine's pitfalls in test_pitfalls.py.
+Values and gradients of every method are checked in test_ops.py, the graph's pitfalls in the test_tensor_*.py.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ import pytest
 
 import minillm
 from minillm.models.gpt import GPT, GPTConfig
+from minillm.nn import Linear
+from minillm.tensor import Tensor
 
 PACKAGE = str(Path(minillm.__file__).parent)
 
@@ -48,6 +50,29 @@ def test_one_frame_per_module_layer_and_op(op, expected):
     model = GPT(GPTConfig(vocab_size=11, context=8, n_layers=1, n_heads=2, d_model=8), rng=np.random.default_rng(0))
     ids = np.arange(5)[None]
     assert frames_to(op, lambda: model(ids)) == expected
+
+
+MET = ["nn: __call__", "nn: forward", "ops: linear", "linear: linear", "tensor: from_op"]
+ASIDE = {f"ops: {name}" for name in ("check_features", "backend")}
+ASIDE |= {f"tensor: {name}" for name in ("like", "shape", "dtype", "records_graph")}
+
+
+def test_stepping_into_everything_meets_what_the_readme_says():
+    """The line of calls, and beside it only what returns at once: checks, the engine's choice, the graph's node."""
+    met = []
+
+    def profile(frame, event, _):
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(PACKAGE) and code.co_name not in ("<genexpr>", "__init__"):
+            met.append(f"{Path(code.co_filename).stem}: {code.co_name}")
+
+    layer, x = Linear(3, 4, rng=np.random.default_rng(0)), Tensor(np.ones((2, 3), np.float32))
+    sys.setprofile(profile)
+    try:
+        layer(x)
+    finally:
+        sys.setprofile(None)
+    assert [call for call in met if call not in ASIDE] == MET
 
 
 def test_backward_is_called_by_backward():

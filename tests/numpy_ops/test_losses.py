@@ -194,3 +194,22 @@ def test_binary_cross_entropy_far_out(dtype):
     loss.backward()
     e = np.exp(-30.0)  # σ(−30) to ten digits: the gradient of a right and sure answer is small, not zero
     np.testing.assert_allclose(x.grad, [-1, -1, e, -e, 1, 1], rtol=1e-5, atol=1e-8 if dtype == np.float32 else 1e-16)
+
+
+def test_gradient_accumulation_in_tokens_equals_one_batch():
+    """Two micro-batches of 2 and 6 counted tokens: sums over the global count equal the whole; a mean of means does
+    not."""
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((2, 6, 5))
+    targets = rng.integers(0, 5, (2, 6))
+    targets[0, 2:] = -100
+    whole = Tensor(logits, requires_grad=True)
+    ops.cross_entropy(whole, targets).backward()
+    parts = Tensor(logits, requires_grad=True)
+    for i in range(2):
+        (ops.cross_entropy(parts[i], targets[i], reduction="sum") * (1 / 8)).backward()
+    np.testing.assert_allclose(parts.grad, whole.grad, rtol=1e-13)
+    means = Tensor(logits, requires_grad=True)
+    for i in range(2):
+        (ops.cross_entropy(means[i], targets[i]) * 0.5).backward()
+    assert np.abs(means.grad - whole.grad).max() > 0.01

@@ -1,4 +1,4 @@
-"""What test_distributed.py starts under torchrun: trains the test's small model on every process.
+"""What tests/engines/test_distributed.py starts under torchrun: trains the test's small model on every process.
 
     torchrun --nproc-per-node 2 distributed_worker.py FOLDER train    # ddp and fsdp: new runs, and runs to resume
     torchrun --nproc-per-node 2 distributed_worker.py FOLDER compile  # ddp and fsdp: compiled and recomputed

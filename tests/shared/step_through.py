@@ -1,7 +1,7 @@
 """Small programs to step through: `python tests/shared/step_through.py training-step | attention | kernel`.
 
-Set a breakpoint at a line marked "step in here" and follow the call down: model → layer → op → NumPy, one frame each.
-The launch entries in .vscode/launch.json start these.
+The launch entries in .vscode/launch.json start these under VS Code's debugger, which stops at the first line marked
+"step in here". Follow the call down: model → layer (its `__call__`, which calls `forward`) → op → NumPy.
 """
 
 from __future__ import annotations
@@ -9,6 +9,13 @@ from __future__ import annotations
 import sys
 
 import numpy as np
+
+
+def under_debugger() -> bool:
+    """Whether VS Code's debugger runs this program: there a breakpoint stops at the next line, elsewhere
+    it would open pdb."""
+    debugpy = sys.modules.get("debugpy")
+    return debugpy is not None and debugpy.is_client_connected()
 
 
 def training_step() -> float:
@@ -20,6 +27,8 @@ def training_step() -> float:
     model = GPT(GPTConfig(vocab_size=32, context=8, n_layers=2, n_heads=2, d_model=16), rng)
     optimizer = AdamW(list(model.parameters()), lr=1e-3)
     ids = rng.integers(0, 32, (2, 9))
+    if under_debugger():
+        breakpoint()
     loss = model(ids[:, :-1], targets=ids[:, 1:])  # step in here: the forward pass
     loss.backward()  # step in here: the graph, node by node
     optimizer.step()  # step in here: the update
@@ -33,6 +42,8 @@ def attention() -> np.ndarray:
 
     rng = np.random.default_rng(0)
     q, k, v = (Tensor(rng.standard_normal((1, 2, 4, 8)), requires_grad=True) for _ in range(3))  # (B, H, T, D)
+    if under_debugger():
+        breakpoint()
     out = ops.attention(q, k, v, causal=True)  # step in here: scores, softmax, weighted average
     out.sum().backward()  # step in here: numpy_ops/attention.py, attention_backward
     assert q.grad is not None
@@ -46,6 +57,8 @@ def kernel() -> float:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     q, k, v = (torch.randn(1, 2, 32, 16, device=device) for _ in range(3))
+    if under_debugger():
+        breakpoint()
     return flash_attention(q, k, v, causal=True, impl="simple").max().item()  # step in here
 
 
