@@ -63,9 +63,14 @@ def read_config(name: str | Path) -> Sections:
     if not Path(name).exists() and preset.exists():
         return read_toml(preset, SECTIONS)
     if not Path(name).exists() and Path(name).suffix != ".toml":
-        names = sorted(path.stem for path in PRESETS.glob("*.toml"))
-        raise ConfigError(f"no config file {name}, and none of that name comes along. {nearest(str(name), names)}")
+        suggestion = nearest(str(name), preset_names())
+        raise ConfigError(f"no config file {name}, and none of that name comes along. {suggestion}")
     return read_toml(name, SECTIONS)
+
+
+def preset_names() -> list[str]:
+    """The names of the config files that come with minillm."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
 def build_config(sections: Sections) -> tuple[PretrainConfig, Tokenizer]:
