@@ -31,9 +31,8 @@ ROUNDS = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="checkpoint or run folders, or names on the hub")
-    parser.add_argument(
-        "--data", nargs="+", default=[], metavar="FILE", help="held-out text; default: Python's help texts"
-    )
+    text = "held-out text; default: Python's help texts"
+    add_option(parser, compare, "data", text, nargs="+", default=[], metavar="FILE")
     add_option(parser, compare, "batch_size", "texts at a time")
     add_option(parser, compare, "context", "tokens of each")
     add_option(parser, compare, "max_bytes", "of the held-out text")
