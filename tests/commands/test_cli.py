@@ -23,11 +23,11 @@ DATA = ["--corpus", "c", "--tokenizer", "t"]  # neither of which is there
         (["pretrain"], "[data]: corpus is not set: give --corpus PATH"),
         (["pretrain", "--config", "none.toml"], "there is no config file none.toml"),
         (["pretrain", "--config", "debgu"], "Did you mean 'debug'?"),
-        (["pretrain", "--set", "lr=3"], "--set takes section.key=value"),
+        (["pretrain", "--set", "lr=3"], "--set must be section.key=value"),
         (["pretrain", "--set", "trian.lr=3"], "unknown section 'trian'. Did you mean 'train'?"),
         (["pretrain", "--set", "train.lrr=3", *DATA], "unknown key 'lrr'. Did you mean 'lr'?"),
-        (["pretrain", "--set", "train.lr=fast", *DATA], "lr must be a number, got 'fast'"),
-        (["pretrain", "--set", "train.max_steps=1.5", *DATA], "a whole number, got 1.5"),
+        (["pretrain", "--set", "train.lr=fast", *DATA], "lr must be a number, not 'fast'"),
+        (["pretrain", "--set", "train.max_steps=1.5", *DATA], "a whole number, not 1.5"),
         (["pretrain", "--set", "train.schedule=cos", *DATA], "must be one of 'cosine', "),
         (["pretrain", "--corpus", "c", "--tokenizer", "t.json"], "t.json"),
         (["evaluate", "nowhere"], "no checkpoint at nowhere"),
@@ -67,7 +67,7 @@ def test_files_that_are_not_what_they_should_be(made, tmp_path, monkeypatch, cap
         (["tokenizer", "encode", made, "--file", "binary.bin"], "is not UTF-8"),
         (["tokenizer", "encode", made], "give either a text or --file"),
         (["pretrain", "--config", "bad.toml"], "bad.toml is not valid TOML"),
-        (["pretrain", "--config", "flat.toml"], "train should be a section, [train]"),
+        (["pretrain", "--config", "flat.toml"], "train must be a section, [train], with keys below it, not 3."),
         (["evaluate", made / "run", "--context", "64"], "64 tokens are more than the context of 32"),
     ]:
         error = minillm(*arguments, status=2, capsys=capsys)

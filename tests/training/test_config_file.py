@@ -68,15 +68,15 @@ def test_types_are_checked():
     assert build(CorpusConfig, {"stop_words": ["en"]}, "x").stop_words == ("en",)
     assert build(LlamaConfig, {"n_kv_heads": 4}, "x").n_kv_heads == 4
     for cls, values, message in [
-        (TrainConfig, {"max_steps": True}, "must be a whole number, got True"),
-        (TrainConfig, {"max_steps": "5"}, "must be a whole number, got '5'"),
-        (TrainConfig, {"lr": True}, "must be a number, got True"),
-        (TrainConfig, {"nesterov": 1}, "must be true or false, got 1"),
-        (LlamaConfig, {"n_kv_heads": "four"}, "must be a whole number, got 'four'"),
+        (TrainConfig, {"max_steps": True}, "must be a whole number, not True"),
+        (TrainConfig, {"max_steps": "5"}, "must be a whole number, not '5'"),
+        (TrainConfig, {"lr": True}, "must be a number, not True"),
+        (TrainConfig, {"nesterov": 1}, "must be true or false, not 1"),
+        (LlamaConfig, {"n_kv_heads": "four"}, "must be a whole number, not 'four'"),
         (CorpusConfig, {"stop_words": "en"}, "must be a list"),
-        (CorpusConfig, {"stop_words": [1]}, "must be a text in quotes, got 1"),
+        (CorpusConfig, {"stop_words": [1]}, "must be a text in quotes, not 1"),
         (GPTConfig, {"dropout": 2.0}, "dropout = 2.0 must be at least 0"),
-        (TrainConfig, {"lr": math.nan}, "lr must be 0 or more, got nan"),
+        (TrainConfig, {"lr": math.nan}, "lr must be 0 or more, not nan"),
     ]:
         with pytest.raises(ConfigError) as error:
             build(cls, values, "[section]")
