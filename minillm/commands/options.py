@@ -1,7 +1,7 @@
 """Options made from what they feed, the parameters of a function or the fields of a config dataclass, and handed back
 to it by their names: nothing is copied by hand on the way from the command line to the call.
 
-    add_option(parser, convert, "dtype", "of the weights")  # --dtype, with the type and the default that `convert` has
+    add_option(parser, convert, "tied", "leave out a head ...")  # --tied and --no-tied, None if neither is given
     convert(**keywords(convert, arguments))
 """
 
