@@ -47,19 +47,19 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.max_steps == 0 and self.max_seconds == 0:
-            raise ValueError("training has no end: set max_steps or max_seconds above 0")
+            raise ValueError("training has no end: set max_steps or max_seconds above 0.")
         for name in ("batch_size", "grad_accumulation", "eval_every", "save_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
         not_negative = ("seed", "max_steps", "max_seconds", "lr", "weight_decay", "eps", "grad_clip", "warmup_steps")
         for name in (*not_negative, "eval_tokens", "patience"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}.")
         for name in ("beta1", "beta2", "momentum", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}.")
         if not 0 <= self.final_lr <= 1:
-            raise ValueError(f"final_lr is a part of the peak learning rate, from 0 to 1, got {self.final_lr}")
+            raise ValueError(f"final_lr must be from 0 to 1, a part of the peak learning rate, not {self.final_lr}.")
 
 
 @dataclass(frozen=True)
@@ -76,4 +76,4 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         if self.threads < 0:
-            raise ValueError(f"threads must be 0 or more, got {self.threads}")
+            raise ValueError(f"threads must be 0 or more, not {self.threads}.")

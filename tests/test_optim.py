@@ -224,5 +224,5 @@ def test_values_of_the_schedules_by_hand():
     assert schedules.wsd(90, 101) == pytest.approx(10 / 19.2)
     for name in schedules.SCHEDULES:
         assert schedules.lr_factor(name, 30, 100, 5, 0.1) == getattr(schedules, name)(30, 100, 5, 0.1)
-    with pytest.raises(ValueError, match="unknown schedule 'cosin': choose one of cosine, linear, wsd, constant"):
+    with pytest.raises(ValueError, match="must be one of 'cosine', 'linear', 'wsd', 'constant', not 'cosin'"):
         schedules.lr_factor("cosin", 0, 10)

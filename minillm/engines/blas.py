@@ -19,7 +19,7 @@ import numpy as np
 
 def blas_threads() -> int | None:
     """The number of threads of a large product: as many as cores, or as OPENBLAS_NUM_THREADS says; None if unknown."""
-    functions = _openblas()
+    functions = openblas_functions()
     return functions[0]() if functions is not None else None
 
 
@@ -27,7 +27,7 @@ def blas_threads() -> int | None:
 def limit_blas_threads(n: int) -> Iterator[None]:
     """Inside, products of the whole process use at most `n` threads, where the BLAS library is OpenBLAS. Where limits
     overlap, in one thread or in several, the lowest of those in force counts."""
-    functions = _openblas()
+    functions = openblas_functions()
     if functions is None:
         yield
         return
@@ -52,9 +52,9 @@ limits: list[int] = []  # the number before there was a limit, and the limits in
 
 
 @functools.cache
-def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
+def openblas_functions() -> tuple[Callable[[], int], Callable[[int], None]] | None:
     """OpenBLAS's functions to get and to set the number of threads, in the library that NumPy uses."""
-    for path in _libraries():
+    for path in openblas_files():
         try:
             library = ctypes.CDLL(str(path))
         except OSError:
@@ -68,7 +68,7 @@ def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
     return None
 
 
-def _libraries() -> list[Path]:
+def openblas_files() -> list[Path]:
     """Files that may be NumPy's OpenBLAS: what its wheel brings along, then what this process has loaded."""
     package = Path(np.__file__).parent
     folders = (package.parent / "numpy.libs", package / ".dylibs", package / ".libs")

@@ -16,7 +16,7 @@ def engine_class(config: EngineConfig) -> Any:
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise ValueError(
                 f"engine 'numpy' trains in one process, and torchrun started {os.environ['WORLD_SIZE']}: give --engine "
-                "torch, or start it without torchrun"
+                "torch, or start it without torchrun."
             )
         if config.threads == 1:
             from .numpy_engine import NumpyEngine
@@ -28,7 +28,7 @@ def engine_class(config: EngineConfig) -> Any:
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"engine 'torch' needs PyTorch, which cannot be imported here: {error}") from error
+        raise ImportError(f"engine 'torch' needs PyTorch, which cannot be imported here: {error}.") from error
     from .torch_engine import TorchEngine
 
     return partial(TorchEngine, settings=config)

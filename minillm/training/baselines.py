@@ -28,12 +28,12 @@ Ids = npt.NDArray[np.int64]
 Nodes = npt.NDArray[np.int32]  # 2³¹ distinct n-grams are more than memory holds
 
 N_SYMBOLS = {"byte": 256, "char": 0x110000 - 0x800}  # all bytes; all of Unicode without the half surrogate pairs
-_DENSE = 1 << 24  # count n-grams in a table up to this size, by sorting beyond it
-_CHUNK = 1 << 20  # symbols scored at once
+DENSE = 1 << 24  # count n-grams in a table up to this size, by sorting beyond it
+CHUNK = 1 << 20  # symbols scored at once
 
 
 @dataclass(frozen=True)
-class _Level:
+class Level:
     """All distinct n-grams of one length n, as a level of a tree: a node is an (n−1)-gram's node and one more symbol.
 
     Node i has keys[i] = parent · V + symbol; keys are sorted, so that the children of a parent stand together.
@@ -55,7 +55,7 @@ class NGramModel:
     True
     """
 
-    def __init__(self, unit: Unit, alphabet: Ids, levels: list[_Level]) -> None:
+    def __init__(self, unit: Unit, alphabet: Ids, levels: list[Level]) -> None:
         self.unit = unit
         self.alphabet = alphabet  # (V,) the symbols seen in training, as numbers, sorted
         self.levels = levels
@@ -69,33 +69,35 @@ class NGramModel:
     def fit(cls, text: str, order: int = 5, unit: Unit = "byte") -> NGramModel:
         """Count the n-grams of `text`. Memory: about 60 bytes for each of its symbols at the peak."""
         if order < 1:
-            raise ValueError(f"order is {order}; a unigram model has order 1, a 5-gram model order 5")
-        symbols = _symbols(text, unit)  # (n,)
+            raise ValueError(
+                f"order must be at least 1, not {order}: a unigram model has order 1, a 5-gram model order 5."
+            )
+        symbols = numbers_of(text, unit)  # (n,)
         if len(symbols) < order:
-            raise ValueError(f"cannot count {order}-grams in a text of {len(symbols)} {unit}s: give more text")
-        alphabet, x = _dense_ids(symbols, N_SYMBOLS["byte"] if unit == "byte" else 0x110000)
+            raise ValueError(f"cannot count {order}-grams in a text of {len(symbols)} {unit}s: give more text.")
+        alphabet, x = dense_ids(symbols, N_SYMBOLS["byte"] if unit == "byte" else 0x110000)
         v = len(alphabet)
-        levels: list[_Level] = []
+        levels: list[Level] = []
         parent = np.zeros(len(x), dtype=np.int32)  # the node of the history before each x; the empty one is node 0
         n_parents = 1
         for n in range(1, order + 1):
             codes = parent * np.int64(v) + x  # (n_positions,), one for each n-gram in the text
-            keys, counts, nodes = _count(codes, n_parents * v, with_nodes=n < order)
+            keys, counts, nodes = count_codes(codes, n_parents * v, with_nodes=n < order)
             parents_of_keys = keys // v
             history_counts = np.bincount(parents_of_keys, weights=counts, minlength=n_parents).astype(np.int64)
             history_types = np.bincount(parents_of_keys, minlength=n_parents)
-            levels.append(_Level(keys, counts, history_counts, history_types))
+            levels.append(Level(keys, counts, history_counts, history_types))
             # The n-gram that ends before position i is the history of x[i] one level further down.
             parent, x, n_parents = nodes[:-1], x[1:], len(keys)
         return cls(unit, alphabet, levels)
 
     def total_bits(self, text: str) -> npt.NDArray[np.float64]:
         """−log₂ of the probability of `text` under each order: (order,) bits. Histories are short at the start."""
-        symbols = _symbols(text, self.unit)
+        symbols = numbers_of(text, self.unit)
         total = np.zeros(self.order)
-        for start in range(0, len(symbols), _CHUNK):
+        for start in range(0, len(symbols), CHUNK):
             lead = min(start, self.order - 1)  # symbols scored already, needed as history
-            p = self._probabilities(symbols[start - lead : start + _CHUNK])  # (order, n)
+            p = self._probabilities(symbols[start - lead : start + CHUNK])  # (order, n)
             total -= np.log2(p[:, lead:]).sum(axis=1)
         return total
 
@@ -109,7 +111,7 @@ class NGramModel:
 
     def distribution(self, history: str, order: int | None = None) -> npt.NDArray[np.float64]:
         """p(w | history) for every w of `alphabet`: (V,). What is missing from a sum of 1 is for symbols never seen."""
-        return self._distribution(_symbols(history, self.unit), self._check_order(order))
+        return self._distribution(numbers_of(history, self.unit), self._check_order(order))
 
     def _distribution(self, history: Ids, order: int) -> npt.NDArray[np.float64]:
         x = self._to_ids(history)
@@ -129,7 +131,7 @@ class NGramModel:
     def sample(self, n: int, rng: np.random.Generator, prompt: str = "", order: int | None = None) -> str:
         """Continue `prompt` by `n` symbols drawn one after the other; invalid UTF-8 shows as the replacement sign."""
         order = self._check_order(order)
-        symbols = _symbols(prompt, self.unit).tolist()
+        symbols = numbers_of(prompt, self.unit).tolist()
         for _ in range(n):
             recent = np.array(symbols[max(0, len(symbols) - order + 1) :], dtype=np.int64)
             p = self._distribution(recent, order)
@@ -139,12 +141,12 @@ class NGramModel:
     def _per(self, text: str, order: int | None, n: int) -> float:
         order = self._check_order(order)
         if n == 0:
-            raise ValueError("cannot score an empty text: bits per byte needs at least one byte")
+            raise ValueError("cannot score an empty text: bits per byte needs at least one byte.")
         return float(self.total_bits(text)[order - 1]) / n
 
     def _check_order(self, order: int | None) -> int:
         if order is not None and not 1 <= order <= self.order:
-            raise ValueError(f"order is {order}; this model was fitted for orders 1 to {self.order}")
+            raise ValueError(f"order must be from 1 to {self.order}, for which this model was fitted, not {order}.")
         return self.order if order is None else order
 
     def _probabilities(self, symbols: Ids) -> npt.NDArray[np.float64]:
@@ -188,25 +190,25 @@ class NGramModel:
         return "".join(map(chr, symbols))
 
 
-def _symbols(text: str, unit: Unit) -> Ids:
+def numbers_of(text: str, unit: Unit) -> Ids:
     """The bytes or the code points of a text: (n,) int64."""
     if unit == "byte":
         return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64)
     if unit == "char":
         return np.frombuffer(text.encode("utf-32-le"), dtype="<u4").astype(np.int64)
-    raise ValueError(f"unknown unit {unit!r}: n-grams are counted over 'byte' or 'char'")
+    raise ValueError(f"unit must be 'byte' or 'char', what n-grams are counted over, not {unit!r}.")
 
 
-def _dense_ids(symbols: Ids, n: int) -> tuple[Ids, Nodes]:
+def dense_ids(symbols: Ids, n: int) -> tuple[Ids, Nodes]:
     """(the distinct symbols sorted, each symbol as an index into them)."""
     present = np.bincount(symbols, minlength=n) > 0
     return np.flatnonzero(present).astype(np.int64), (np.cumsum(present, dtype=np.int32) - 1)[symbols]
 
 
-def _count(codes: Ids, n_codes: int, with_nodes: bool) -> tuple[Ids, Ids, Nodes]:
+def count_codes(codes: Ids, n_codes: int, with_nodes: bool) -> tuple[Ids, Ids, Nodes]:
     """(distinct codes sorted, how often each occurs, each code's index among them: left empty unless wanted)."""
     nodes = np.empty(0, dtype=np.int32)
-    if n_codes <= _DENSE:
+    if n_codes <= DENSE:
         table = np.bincount(codes, minlength=n_codes)
         keys = np.flatnonzero(table).astype(np.int64)
         counts = table[keys]
@@ -228,7 +230,7 @@ def xz_bits_per_byte(held_out: str, given: str = "") -> float:
     """
     data, before = held_out.encode(), given.encode()
     if not data:
-        raise ValueError("cannot score an empty text: bits per byte needs at least one byte")
+        raise ValueError("cannot score an empty text: bits per byte needs at least one byte.")
     size = max(1 << 16, len(data) + len(before))
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": size}]
     with ThreadPoolExecutor(2) as pool:  # lzma releases the interpreter lock: the two run side by side

@@ -70,19 +70,19 @@ def save_checkpoint(
     anything JSON can hold. Raises OSError (a full disk, no permission) with the previous checkpoint untouched.
     """
     folder = Path(folder)
-    new, old = _sibling(folder, ".new"), _sibling(folder, ".old")
+    new, old = sibling(folder, ".new"), sibling(folder, ".old")
     if new.exists():  # left behind by a run that was killed while writing
         shutil.rmtree(new)
     new.mkdir(parents=True)
     try:
         save_file({name: np.asarray(a, order="C") for name, a in model.items()}, new / MODEL_FILE)
         save_file({name: np.asarray(a, order="C") for name, a in optimizer.items()}, new / OPTIMIZER_FILE)
-        _write_json(new / CONFIG_FILE, config)
-        _write_json(new / STATE_FILE, {"format": FORMAT, "version": VERSION, **state})
+        write_json(new / CONFIG_FILE, config)
+        write_json(new / STATE_FILE, {"format": FORMAT, "version": VERSION, **state})
         if tokenizer is not None:
             tokenizer.save(new)
         for path in [*new.iterdir(), new]:
-            _flush_to_disk(path)
+            flush_to_disk(path)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
@@ -92,7 +92,7 @@ def save_checkpoint(
             shutil.rmtree(old)
         os.rename(folder, old)
     os.rename(new, folder)
-    _flush_to_disk(folder.parent)
+    flush_to_disk(folder.parent)
     if old.exists():
         shutil.rmtree(old)
 
@@ -100,7 +100,7 @@ def save_checkpoint(
 def find_checkpoint(folder: str | Path) -> Path | None:
     """The complete checkpoint of this name: `folder`, or `folder.old` after a kill between two renames; else None."""
     folder = Path(folder)
-    for candidate in (folder, _sibling(folder, ".old")):
+    for candidate in (folder, sibling(folder, ".old")):
         if candidate.is_dir():
             return candidate
     return None
@@ -108,14 +108,14 @@ def find_checkpoint(folder: str | Path) -> Path | None:
 
 def read_checkpoint(folder: str | Path) -> Checkpoint:
     """Read everything in a checkpoint that resuming needs. Raises CheckpointError, naming the file, if it cannot."""
-    path = _existing(folder)
-    state = _read_json(path / STATE_FILE)
+    path = existing_checkpoint(folder)
+    state = read_json(path / STATE_FILE)
     if state.get("format") != FORMAT:
-        raise CheckpointError(f"{path / STATE_FILE} was not written by minillm: its format is {state.get('format')!r}")
+        raise CheckpointError(f"{path / STATE_FILE} was not written by minillm: its format is {state.get('format')!r}.")
     if state.get("version") != VERSION:
-        raise CheckpointError(f"{path} has checkpoint version {state.get('version')!r}; this minillm reads {VERSION}")
-    config = _read_json(path / CONFIG_FILE)
-    return Checkpoint(path, config, _read_arrays(path / MODEL_FILE), _read_arrays(path / OPTIMIZER_FILE), state)
+        raise CheckpointError(f"{path} has checkpoint version {state.get('version')!r}; this minillm reads {VERSION}.")
+    config = read_json(path / CONFIG_FILE)
+    return Checkpoint(path, config, read_arrays(path / MODEL_FILE), read_arrays(path / OPTIMIZER_FILE), state)
 
 
 def load_model(folder: str | Path) -> Model:
@@ -126,8 +126,8 @@ def load_model(folder: str | Path) -> Model:
     Raises CheckpointError for anything missing, truncated or not fitting; nothing is half-loaded.
     """
     path = checkpoint_in(folder)
-    config = _read_json(path / CONFIG_FILE)
-    arrays = _read_arrays(path / MODEL_FILE)
+    config = read_json(path / CONFIG_FILE)
+    arrays = read_arrays(path / MODEL_FILE)
     try:
         model = model_from_config(with_attention(config_from_dict(config), "auto"))
     except (ValueError, TypeError) as error:
@@ -145,13 +145,13 @@ def load_model_and_tokenizer(folder: str | Path) -> tuple[Model, Tokenizer]:
     """`load_model` and the tokenizer saved beside it. Raises CheckpointError if the two do not fit each other."""
     path = checkpoint_in(folder)
     if not (path / "tokenizer.json").exists():
-        raise CheckpointError(f"{path} has no tokenizer.json: copy the one that the training data was made with there")
+        raise CheckpointError(f"{path} has no tokenizer.json: copy the one that the training data was made with there.")
     try:
         tokenizer = load_tokenizer(path)
     except ValueError as error:
         raise CheckpointError(f"{path / 'tokenizer.json'} cannot be read: {error}") from error
     model = load_model(path)
-    trained_with = _read_json(path / STATE_FILE).get("tokenizer") if (path / STATE_FILE).exists() else None
+    trained_with = read_json(path / STATE_FILE).get("tokenizer") if (path / STATE_FILE).exists() else None
     check_tokenizer(tokenizer, model.config.vocab_size, trained_with, str(path))
     return model, tokenizer
 
@@ -167,9 +167,9 @@ def checkpoint_in(folder: str | Path) -> Path:
         if folder.is_dir() and not (folder / MODEL_FILE).exists():
             raise CheckpointError(
                 f"no checkpoint in {folder}: neither {MODEL_FILE} and {CONFIG_FILE}, nor a folder best or last with "
-                "them. A run that has just begun writes its first at train.eval_every or train.save_every steps"
+                "them. A run that has just begun writes its first at train.eval_every or train.save_every steps."
             )
-    return _existing(folder)
+    return existing_checkpoint(folder)
 
 
 def check_tokenizer(tokenizer: Tokenizer, vocab_size: int, trained_with: str | None, where: str) -> None:
@@ -180,48 +180,48 @@ def check_tokenizer(tokenizer: Tokenizer, vocab_size: int, trained_with: str | N
     if tokenizer.vocab_size > vocab_size:
         raise CheckpointError(
             f"the tokenizer has {tokenizer.vocab_size} ids but the model in {where} only {vocab_size}: "
-            "the tokenizer and the model do not belong together"
+            "the tokenizer and the model do not belong together."
         )
     if trained_with is not None and tokenizer.fingerprint() != trained_with:
         raise CheckpointError(
             f"the model in {where} was trained with tokenizer {trained_with}, this one is {tokenizer.fingerprint()}: "
-            "its ids mean other pieces of text; use the tokenizer.json of the checkpoint"
+            "its ids mean other pieces of text; use the tokenizer.json of the checkpoint."
         )
 
 
-def _existing(folder: str | Path) -> Path:
+def existing_checkpoint(folder: str | Path) -> Path:
     path = find_checkpoint(folder)
     if path is None:
-        raise CheckpointError(f"no checkpoint at {folder}: it is a folder with {MODEL_FILE} and {CONFIG_FILE} in it")
+        raise CheckpointError(f"no checkpoint at {folder}: it is a folder with {MODEL_FILE} and {CONFIG_FILE} in it.")
     return path
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent} is not a complete minillm checkpoint: it has no {path.name}") from error
+        raise CheckpointError(f"{path.parent} is not a complete minillm checkpoint: it has no {path.name}.") from error
     except ValueError as error:  # not UTF-8, or not JSON
-        raise CheckpointError(f"{path} is damaged (truncated or not JSON): {error}") from error
+        raise CheckpointError(f"{path} is damaged (truncated or not JSON): {error}.") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} should hold a JSON object, it holds a {type(value).__name__}")
+        raise CheckpointError(f"{path} must hold a JSON object, not a {type(value).__name__}.")
     return value
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
-        raise CheckpointError(f"{path.parent} is not a complete minillm checkpoint: it has no {path.name}")
+        raise CheckpointError(f"{path.parent} is not a complete minillm checkpoint: it has no {path.name}.")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged (truncated or not safetensors): {error}") from error
+        raise CheckpointError(f"{path} is damaged (truncated or not safetensors): {error}.") from error
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _flush_to_disk(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
     """fsync a file or a folder, so that a power cut after the rename cannot leave an empty file behind the new name."""
     if path.is_dir() and os.name == "nt":  # Windows cannot open a folder
         return
@@ -232,5 +232,5 @@ def _flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sibling(folder: Path, suffix: str) -> Path:
+def sibling(folder: Path, suffix: str) -> Path:
     return folder.with_name(folder.name + suffix)

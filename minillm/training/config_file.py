@@ -39,14 +39,14 @@ def read_toml(path: str | Path, known_sections: Mapping[str, Any]) -> Sections:
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"there is no config file {path}") from None
+        raise ConfigError(f"there is no config file {path}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
     for name, section in content.items():
         if name not in known_sections:
             raise ConfigError(f"{path}: unknown section [{name}]. {nearest(name, known_sections)}")
         if not isinstance(section, dict):
-            raise ConfigError(f"{path}: {name} should be a section, [{name}], with keys below it")
+            raise ConfigError(f"{path}: {name} must be a section, [{name}], with keys below it, not {section!r}.")
     return content
 
 
@@ -58,7 +58,7 @@ def override(sections: Sections, option: str, known_sections: Mapping[str, Any])
     name, equals, text = option.partition("=")
     section, dot, key = name.strip().partition(".")
     if not equals or not dot or not key:
-        raise ConfigError(f"--set takes section.key=value, as in --set train.lr=1e-3, got {option!r}")
+        raise ConfigError(f"--set must be section.key=value, as in --set train.lr=1e-3, not {option!r}.")
     if section not in known_sections:
         raise ConfigError(f"--set {option}: unknown section {section!r}. {nearest(section, known_sections)}")
     try:
@@ -72,7 +72,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """A `cls` from `values`. Raises ConfigError for an unknown key (naming the nearest one), a wrong type, or a value
     that the dataclass itself refuses. `where` begins the message: "[train]".
 
-    >>> from minillm.training.train import TrainConfig
+    >>> from minillm.settings import TrainConfig
     >>> build(TrainConfig, {"lrr": 0.1}, "[train]")
     Traceback (most recent call last):
     minillm.training.config_file.ConfigError: [train]: unknown key 'lrr'. Did you mean 'lr'?
@@ -83,7 +83,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     for key, value in values.items():
         if key not in names:
             raise ConfigError(f"{where}: unknown key {key!r}. {nearest(key, names)}")
-        checked[key] = _checked(value, hints[key], f"{where}: {key}")
+        checked[key] = checked_value(value, hints[key], f"{where}: {key}")
     try:
         return cls(**checked)
     except ValueError as error:
@@ -114,42 +114,42 @@ def to_toml(title: str, sections: Mapping[str, Any]) -> str:
         for key, _, comment in describe(type(section)):
             value = getattr(section, key)
             if value is not None:
-                lines.append(f"{key} = {_toml_value(value)}" + (f"  # {comment}" if comment else ""))
+                lines.append(f"{key} = {toml_value(value)}" + (f"  # {comment}" if comment else ""))
     return "\n".join(lines) + "\n"
 
 
-def _checked(value: Any, hint: Any, where: str) -> Any:
+def checked_value(value: Any, hint: Any, where: str) -> Any:
     """`value` if it is of the type that `hint` names; a whole number passes for a float, a list for a tuple."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:  # int | None
         options = [option for option in typing.get_args(hint) if option is not type(None)]
-        return value if value is None else _checked(value, options[0], where)
+        return value if value is None else checked_value(value, options[0], where)
     if typing.get_origin(hint) is typing.Literal:
         choices = typing.get_args(hint)
         if value not in choices:
-            raise ConfigError(f"{where} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+            raise ConfigError(f"{where} must be one of {', '.join(map(repr, choices))}, not {value!r}.")
         return value
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where} must be a list, such as [{value!r}], got {value!r}")
-        return tuple(_checked(item, typing.get_args(hint)[0], where) for item in value)
+            raise ConfigError(f"{where} must be a list, such as [{value!r}], not {value!r}.")
+        return tuple(checked_value(item, typing.get_args(hint)[0], where) for item in value)
     kind = typing.get_origin(hint) or hint
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ConfigError(f"{where} must be {_KINDS[kind]}, got {value!r}")
+        raise ConfigError(f"{where} must be {KINDS[kind]}, not {value!r}.")
     return value
 
 
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text in quotes", dict: "a table"}
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text in quotes", dict: "a table"}
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml_value(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items()) + " }"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON, but for that, is TOML
     return repr(value)

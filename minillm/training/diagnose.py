@@ -29,7 +29,7 @@ def first_non_finite(model: Any, rerun: Callable[[], Any]) -> str:
     modules = [(name, module) for name, module in model.named_modules() if name]
     try:
         for name, module in modules:
-            module.forward = _Watched(name, module, module.forward, found)  # on the object, over its class's method
+            module.forward = Watched(name, module, module.forward, found)  # on the object, over its class's method
         with np.errstate(all="ignore"):
             rerun()
     finally:
@@ -52,7 +52,7 @@ def is_finite(x: Any) -> bool:
         return float((x * 0.0).sum()) == 0.0 if isinstance(x, np.ndarray) else (x.detach() * 0.0).sum().item() == 0.0
 
 
-class _Watched:
+class Watched:
     """A layer's forward that notes, in `found`, the first output that is not finite."""
 
     def __init__(self, name: str, module: Any, forward: Callable[..., Any], found: list[str]):

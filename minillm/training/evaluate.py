@@ -58,7 +58,7 @@ def evaluate(
         total += batch_loss(*batch)
         n_tokens += count_targets(batch[-1])
     if n_tokens == 0:
-        raise ValueError(f"{dataset!r} holds nothing that {type(objective).__name__} predicts: give more text")
+        raise ValueError(f"{dataset!r} holds nothing that {type(objective).__name__} predicts: give more text.")
     loss = total / n_tokens
     n_predictable = len(dataset) - (dataset.info.eos_id is not None)  # the separator that comes first is given
     bits_per_byte = loss / math.log(2) * n_predictable / dataset.n_bytes if objective.whole_text else math.nan

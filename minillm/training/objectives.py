@@ -245,7 +245,9 @@ def objective_for(model_type: str, vocab_size: int, special_tokens: dict[str, in
     if model_type == "encoder-decoder":
         return span_corruption_for(vocab_size, special_tokens, context)
     if model_type == "classifier":
-        raise ValueError("a classifier labels texts; how well it predicts them cannot be measured: it has no such head")
+        raise ValueError(
+            "a classifier labels texts; how well it predicts them cannot be measured: it has no such head."
+        )
     return NextToken(vocab_size)
 
 

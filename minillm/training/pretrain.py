@@ -64,9 +64,14 @@ def read_config(name: str | Path) -> Sections:
     if not Path(name).exists() and preset.exists():
         return read_toml(preset, SECTIONS)
     if not Path(name).exists() and Path(name).suffix != ".toml":
-        names = sorted(path.stem for path in PRESETS.glob("*.toml"))
-        raise ConfigError(f"no config file {name}, and none of that name comes along. {nearest(str(name), names)}")
+        suggestion = nearest(str(name), preset_names())
+        raise ConfigError(f"no config file {name}, and none of that name comes along. {suggestion}")
     return read_toml(name, SECTIONS)
+
+
+def preset_names() -> list[str]:
+    """The names of the config files that come with minillm."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
 def build_config(sections: Sections) -> tuple[PretrainConfig, Tokenizer]:
@@ -78,7 +83,7 @@ def build_config(sections: Sections) -> tuple[PretrainConfig, Tokenizer]:
     data = build(DataConfig, sections.get("data", {}), "[data]")
     for key in ("corpus", "tokenizer"):
         if not getattr(data, key):
-            raise ConfigError(f'[data]: {key} is not set: give --{key} PATH, or {key} = "PATH" in the config file')
+            raise ConfigError(f'[data]: {key} is not set: give --{key} PATH, or {key} = "PATH" in the config file.')
     train_config = build(TrainConfig, sections.get("train", {}), "[train]")
     tokenizer = load_tokenizer(data.tokenizer)
     engine = build(EngineConfig, sections.get("engine", {}), "[engine]")
@@ -95,7 +100,7 @@ def build_config(sections: Sections) -> tuple[PretrainConfig, Tokenizer]:
 def model_config_class(section: dict[str, Any]) -> Any:
     """The config class that a [model] section asks for by its model_type, GPT's if it names none."""
     if section.get("model_type") == "classifier":
-        raise ConfigError("[model]: a classifier is made of a pretrained decoder; pretrain that: gpt or llama")
+        raise ConfigError("[model]: a classifier is made of a pretrained decoder; pretrain that: gpt or llama.")
     try:
         return config_class(section.get("model_type", "gpt"))
     except ValueError as error:
@@ -109,10 +114,10 @@ def check_settings(section: dict[str, Any], objective: Objective) -> None:
         if key == "vocab_size" and given < needed:
             raise ConfigError(
                 f"[model]: vocab_size = {given} is too small for the tokenizer and the special tokens that this "
-                f"training needs: leave it out, or set it to {needed} or more"
+                f"training needs: leave it out, or set it to {needed} or more."
             )
         if key != "vocab_size" and given != needed:
-            raise ConfigError(f"[model]: {key} = {given!r}, but pretraining needs {needed!r}: leave it out")
+            raise ConfigError(f"[model]: {key} must be {needed!r} for pretraining, not {given!r}: leave it out.")
 
 
 def model_objective(config: ModelConfig, tokenizer: Tokenizer) -> Objective:
@@ -180,13 +185,13 @@ def check_attention(config: PretrainConfig) -> None:
     """Raise ConfigError, before anything is written, for an attention that cannot run on this engine and machine."""
     wanted = getattr(config.model, "attention", "auto")
     if config.engine.name == "numpy" and wanted in ("sdpa", "triton"):
-        raise ConfigError(f"[model]: attention = {wanted!r} runs on PyTorch: give --engine torch, or --attention auto")
+        raise ConfigError(f"[model]: attention = {wanted!r} runs on PyTorch: give --engine torch, or --attention auto.")
     if wanted == "triton":
         from ..engines.torch_machine import attention_unavailable_reason
 
         reason = attention_unavailable_reason(config.model, config.engine)
         if reason is not None:
-            raise ConfigError(f"[model]: attention = 'triton' cannot run here: {reason}")
+            raise ConfigError(f"[model]: attention = 'triton' cannot run here: {reason}.")
 
 
 def initial_weights(config: PretrainConfig) -> np.random.Generator:
@@ -202,7 +207,7 @@ def resumed_sections(out_dir: str | Path) -> Sections:
     """The sections of the run in `out_dir`, as it was configured. Raises CheckpointError where there is none."""
     path = Path(out_dir) / CONFIG_FILE
     if not path.exists():
-        raise CheckpointError(f"there is no run to resume in {out_dir}: it has no {CONFIG_FILE}")
+        raise CheckpointError(f"there is no run to resume in {out_dir}: it has no {CONFIG_FILE}.")
     return read_toml(path, SECTIONS)
 
 

@@ -32,7 +32,7 @@ def new_run_folder(out_dir: Path) -> RunState:
     """The state of a new run. Raises FileExistsError where a run has been before, rather than overwrite it."""
     for name in ("last", "best"):
         if find_checkpoint(out_dir / name) is not None:
-            raise FileExistsError(f"{out_dir} already holds a run: resume it, or choose another folder")
+            raise FileExistsError(f"{out_dir} already holds a run: resume it, or choose another folder.")
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / "metrics.jsonl").unlink(missing_ok=True)  # of a run that never came to a checkpoint
     return RunState()
@@ -74,7 +74,7 @@ def restore(out_dir: Path, run: Engine, batcher: Batches, tokenizer: Tokenizer |
         if key not in MAY_CHANGE and checkpoint.config.get(key) != value:
             raise CheckpointError(
                 f"{checkpoint.folder} holds a model with {key} = {checkpoint.config.get(key)!r}, not {value!r}: "
-                "resume with the model that the run began with, or start a new run in another folder"
+                "resume with the model that the run began with, or start a new run in another folder."
             )
     try:
         state = RunState(**checkpoint.state["run"])
@@ -103,12 +103,12 @@ def check_data(train_data: TokenDataset, val_data: TokenDataset, tokenizer: Toke
         if data.vocab_size > vocab_size:
             raise ValueError(
                 f"the {name} data has token ids up to {data.vocab_size - 1}, the model's vocab_size is {vocab_size}: "
-                f"set the model's vocab_size to {data.vocab_size}"
+                f"set the model's vocab_size to {data.vocab_size}."
             )
         if tokenizer is not None:
             data.check_tokenizer(tokenizer)
     if train_data.info.tokenizer != val_data.info.tokenizer:
         raise ValueError(
             f"the training data was packed with tokenizer {train_data.info.tokenizer}, the validation data with "
-            f"{val_data.info.tokenizer}: pack both with the same one"
+            f"{val_data.info.tokenizer}: pack both with the same one."
         )

@@ -40,11 +40,11 @@ class RunLog:
         self.note = ""
         if active:
             rows = [row for row in read_metrics(path) if row["step"] <= step] if path.exists() else []
-            write_text(path, "".join(_line(row) for row in rows))
+            write_text(path, "".join(json_line(row) for row in rows))
             self._file = path.open("a", encoding="utf-8")
         # disable=None: no bar where the output is no terminal, as in a log file
         self._bar = tqdm(
-            initial=step, unit="step", disable=None if self.show else True, bar_format=_BAR, dynamic_ncols=True
+            initial=step, unit="step", disable=None if self.show else True, bar_format=BAR, dynamic_ncols=True
         )
 
     def __enter__(self) -> RunLog:
@@ -87,14 +87,14 @@ class RunLog:
 
     def _write(self, row: dict[str, Any]) -> None:
         if self.active:
-            self._file.write(_line(row))
+            self._file.write(json_line(row))
             self._file.flush()
 
 
-_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps [{elapsed}, {remaining} left{postfix}]"
+BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps [{elapsed}, {remaining} left{postfix}]"
 
 
-def _line(row: dict[str, Any]) -> str:
+def json_line(row: dict[str, Any]) -> str:
     """One row of strict JSON, which knows no infinity: null stands for it."""
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
     return json.dumps(finite) + "\n"

@@ -15,21 +15,21 @@ WSD_DECAY = 0.2  # the last fifth of a WSD run decays (Hägele et al. 2024, sect
 
 def constant(step: int, total: float, warmup: int = 0, final: float = 0.0) -> float:
     """Warm up, then stay at the peak (`total` and `final` play no part)."""
-    return _warmup(step, warmup) if step < warmup else 1.0
+    return warmup_factor(step, warmup) if step < warmup else 1.0
 
 
 def linear(step: int, total: float, warmup: int = 0, final: float = 0.0) -> float:
     """Warm up, then fall along a straight line to `final`."""
     if step < warmup:
-        return _warmup(step, warmup)
-    return 1.0 + (final - 1.0) * _fraction(step, warmup, total)
+        return warmup_factor(step, warmup)
+    return 1.0 + (final - 1.0) * fraction_done(step, warmup, total)
 
 
 def cosine(step: int, total: float, warmup: int = 0, final: float = 0.0) -> float:
     """Warm up, then fall along half a cosine to `final` (Loshchilov & Hutter 2017, without restarts)."""
     if step < warmup:
-        return _warmup(step, warmup)
-    return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * _fraction(step, warmup, total)))
+        return warmup_factor(step, warmup)
+    return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * fraction_done(step, warmup, total)))
 
 
 def wsd(step: int, total: float, warmup: int = 0, final: float = 0.0) -> float:
@@ -38,11 +38,11 @@ def wsd(step: int, total: float, warmup: int = 0, final: float = 0.0) -> float:
     The stable part does not depend on `total`: one run can be continued for longer, and decayed at any time.
     """
     if step < warmup:
-        return _warmup(step, warmup)
+        return warmup_factor(step, warmup)
     decay_start = max(warmup, min(total * (1.0 - WSD_DECAY), total - 2))  # at least one step decays
     if step < decay_start:
         return 1.0
-    return 1.0 + (final - 1.0) * _fraction(step, decay_start, total)
+    return 1.0 + (final - 1.0) * fraction_done(step, decay_start, total)
 
 
 def lr_factor(name: str, step: int, total: float, warmup: int = 0, final: float = 0.0) -> float:
@@ -55,13 +55,13 @@ def lr_factor(name: str, step: int, total: float, warmup: int = 0, final: float 
         return wsd(step, total, warmup, final)
     if name == "constant":
         return constant(step, total, warmup, final)
-    raise ValueError(f"unknown schedule {name!r}: choose one of {', '.join(SCHEDULES)}")
+    raise ValueError(f"the schedule must be one of {', '.join(map(repr, SCHEDULES))}, not {name!r}.")
 
 
-def _warmup(step: int, warmup: int) -> float:
+def warmup_factor(step: int, warmup: int) -> float:
     return (step + 1) / warmup  # the first update already moves, and the last warmup step has the full rate
 
 
-def _fraction(step: int, start: float, total: float) -> float:
+def fraction_done(step: int, start: float, total: float) -> float:
     """How much of the way from `start` to the last step, total - 1, has been gone: 0 to 1."""
     return min(1.0, max(0.0, (step - start) / max(1.0, total - 1 - start)))

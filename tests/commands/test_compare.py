@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minillm.cli import main
-from minillm.compare import compare, first_bytes, take_turns
+from minillm.commands.compare import compare, first_bytes, take_turns
 from minillm.data import Document
 from minillm.hub import PretrainedModel, PretrainedTokenizer
 from minillm.models import GPT, LSTM, Bert, BertConfig, GPTConfig, Llama, LlamaConfig, LSTMConfig
@@ -42,7 +42,7 @@ def test_figures(folders, engine):
     if engine == "torch":
         pytest.importorskip("torch")
     names, data = folders
-    text = compare(names, data=data, batch_size=2, length=20, max_bytes=900, engine=engine)
+    text = compare(names, data=data, batch_size=2, context=20, max_bytes=900, engine=engine)
     assert text.splitlines()[1].split() == ["model-0", "model-1"]
     # and the end of the text is one token more to predict
     kept = TEXT.encode()[:900].decode()

@@ -77,7 +77,7 @@ def test_no_more_threads_than_rows_and_as_many_as_blas_by_default():
     assert len(ThreadedNumpyEngine(make_model(), config).replicas.models) == min(blas_threads() or 1, 3)
     assert engine_class(EngineConfig(threads=1)) is NumpyEngine
     assert len(engine_class(EngineConfig(threads=2))(make_model(), config).replicas.models) == 2
-    with pytest.raises(ValueError, match="threads must be 0 or more, got -1"):
+    with pytest.raises(ValueError, match="threads must be 0 or more, not -1"):
         EngineConfig(threads=-1)
 
 

@@ -39,8 +39,8 @@ def twin(train: Sequence[int], history: Sequence[int], symbol: int, order: int, 
 def test_bits_are_those_of_the_twin(text: str, held_out: str, order: int, unit: str, dense: bool) -> None:
     train, x = in_units(text, unit), in_units(held_out, unit)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baselines, "_DENSE", 1 << 24 if dense else 1)  # both ways of counting
-        patch.setattr(baselines, "_CHUNK", 3)  # scored piece by piece
+        patch.setattr(baselines, "DENSE", 1 << 24 if dense else 1)  # both ways of counting
+        patch.setattr(baselines, "CHUNK", 3)  # scored piece by piece
         model = NGramModel.fit(text, order, unit)  # type: ignore[arg-type]
         bits = model.total_bits(held_out)
     expected = [
@@ -93,14 +93,14 @@ def test_samples() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(ValueError, match="order is 0"):
+    with pytest.raises(ValueError, match="order must be at least 1, not 0"):
         NGramModel.fit("abc", 0)
     with pytest.raises(ValueError, match="5-grams in a text of 3 bytes"):
         NGramModel.fit("abc", 5)
-    with pytest.raises(ValueError, match="unknown unit 'word'"):
+    with pytest.raises(ValueError, match=r"unit must be 'byte' or 'char'.*, not 'word'\."):
         NGramModel.fit("abc", 1, "word")  # type: ignore[arg-type]
     model = NGramModel.fit("abcabc", 2)
-    with pytest.raises(ValueError, match="order is 3; this model was fitted for orders 1 to 2"):
+    with pytest.raises(ValueError, match="order must be from 1 to 2, for which this model was fitted, not 3"):
         model.bits_per_byte("abc", 3)
     with pytest.raises(ValueError, match="empty text"):
         model.bits_per_byte("")

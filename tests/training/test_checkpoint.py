@@ -117,8 +117,8 @@ def disk_operations(monkeypatch, stop_at):
         counted(original)(path)
 
     monkeypatch.setattr(checkpoint, "save_file", counted(checkpoint.save_file))
-    monkeypatch.setattr(checkpoint, "_write_json", counted(checkpoint._write_json))
-    monkeypatch.setattr(checkpoint, "_flush_to_disk", counted(checkpoint._flush_to_disk))
+    monkeypatch.setattr(checkpoint, "write_json", counted(checkpoint.write_json))
+    monkeypatch.setattr(checkpoint, "flush_to_disk", counted(checkpoint.flush_to_disk))
     monkeypatch.setattr(checkpoint.os, "rename", counted(os.rename))
     monkeypatch.setattr(checkpoint.shutil, "rmtree", rmtree)
     return done
@@ -154,7 +154,7 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_no_rubbish(tmp_path, monke
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_write_json", full)
+    monkeypatch.setattr(checkpoint, "write_json", full)
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path / "last", step=2)
     assert read_checkpoint(tmp_path / "last").state["step"] == 1
@@ -235,7 +235,7 @@ def test_missing_and_foreign_checkpoints_say_what_they_lack(tmp_path):
         ("config.json", {**dataclasses.asdict(CONFIG), "n_heads": 3}, "must be divisible"),
         ("config.json", {**dataclasses.asdict(CONFIG), "d_model": 16}, r"token_embedding.weight is \(12, 8\)"),
         ("config.json", {**dataclasses.asdict(CONFIG), "n_layers": 2}, "missing: blocks.1"),
-        ("config.json", [1, 2], "should hold a JSON object"),
+        ("config.json", [1, 2], "must hold a JSON object, not a list"),
         ("state.json", {"step": 1}, "was not written by minillm"),
         ("state.json", {"format": "minillm checkpoint", "version": 99}, "version 99; this minillm reads 1"),
     ]:

@@ -212,9 +212,9 @@ def test_generate_refuses_what_cannot_continue_a_text(trained, kind, message, ca
     [
         ("bert", "model.model_type=t5", "[model]: model_type = 't5' is not a model of this library"),
         ("gpt", "model.model_type=classifier", "[model]: a classifier is made of a pretrained decoder"),
-        ("bert", "model.head=classification", "head = 'classification', but pretraining needs 'mlm'"),
-        ("bert", "model.next_sentence=true", "next_sentence = True, but pretraining needs False"),
-        ("encoder-decoder", "model.pad_id=3", "pad_id = 3, but pretraining needs"),
+        ("bert", "model.head=classification", "head must be 'mlm' for pretraining, not 'classification'"),
+        ("bert", "model.next_sentence=true", "next_sentence must be False for pretraining, not True"),
+        ("encoder-decoder", "model.pad_id=3", "pad_id must be "),
         ("bert", "model.vocab_size=200", "vocab_size = 200 is too small for the tokenizer and the special tokens"),
         ("lstm", "model.n_heads=2", "[model]: unknown key 'n_heads'"),
     ],

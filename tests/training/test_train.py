@@ -399,11 +399,11 @@ def test_the_diagnosis_names_broken_weights_and_operations_between_layers():
     ("changes", "message"),
     [
         ({"max_steps": 0}, "training has no end"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"lr": -1.0}, "lr must be 0 or more"),
-        ({"lr": math.nan}, "lr must be 0 or more, got nan"),
+        ({"lr": math.nan}, "lr must be 0 or more, not nan"),
         ({"beta1": 1.0}, "beta1 must be at least 0 and below 1"),
-        ({"final_lr": 2.0}, "final_lr is a part of the peak"),
+        ({"final_lr": 2.0}, "final_lr must be from 0 to 1, a part of the peak"),
     ],
 )
 def test_impossible_settings_are_refused(changes, message):

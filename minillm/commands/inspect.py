@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
 
-from .costs.cards import Card, find_card
-from .costs.sizes import (
+from ..costs.cards import Card, find_card
+from ..costs.sizes import (
     cache_bytes,
     forward_flops,
     in_bytes,
@@ -16,35 +16,55 @@ from .costs.sizes import (
     training_flops,
     training_memory,
 )
-from .hub.convert import Checkpoint, open_checkpoint
-from .models import BertConfig, ClassifierConfig, ModelConfig
+from ..hub.convert import Checkpoint, open_checkpoint
+from ..models import BertConfig, ClassifierConfig, ModelConfig
+from .options import add_option, keywords
+from .table import table
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 TOKENS_PER_PARAMETER = 20  # compute-optimal pretraining, Hoffmann et al. 2022, arXiv 2203.15556, table A3
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", metavar="MODEL", help="checkpoint or run folder, of either format, or a name on the hub"
+    )
+    add_option(parser, inspect, "batch_size", "texts at a time")
+    add_option(parser, inspect, "context", "tokens of each; 0: the model's context")
+    card = "a graphics card, such as h100 or 'RTX 4090': time and cost there"
+    add_option(parser, inspect, "card", card, metavar="NAME")
+    add_option(parser, inspect, "mfu", "share of the card's peak that training reaches")
+    add_option(parser, inspect, "tokens", "tokens to train on; default: 20 per parameter")
+    add_option(parser, inspect, "price", "dollars per hour of the card")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    print(inspect(**keywords(inspect, arguments)))
+    return 0
+
+
 def inspect(
-    name_or_folder: str,
+    model: str,
     *,
     batch_size: int = 8,
-    length: int | None = None,
+    context: int = 0,
     card: str | None = None,
     mfu: float = 0.4,
     tokens: float | None = None,
     price: float | None = None,
 ) -> str:
-    """The report as text.
+    """The report on a checkpoint, a folder or a name on the hub, as text.
 
-    `batch_size` texts of `length` tokens (the model's context by default) decide the memory of activations and cache.
+    `batch_size` texts of `context` tokens (0: the model's context) decide the memory of activations and cache.
     With a `card`: the time to train on `tokens` tokens (20 per parameter by default) where a share `mfu` of the card's
     peak is reached, its cost at `price` dollars per hour, and how fast it could decode at best. Raises what reading
     the folder raises.
     """
-    checkpoint = open_checkpoint(name_or_folder)
+    checkpoint = open_checkpoint(model)
     config = checkpoint.config
-    length = length or config.context
+    length = context or config.context
     if not 1 <= length <= config.context:
-        raise ValueError(f"length = {length} must be from 1 to the model's context, {config.context}.")
+        raise ValueError(f"context = {length} must be from 1 to the model's, {config.context}.")
     if batch_size < 1:
         raise ValueError(f"batch_size = {batch_size} must be at least 1.")
     if card is None and (tokens is not None or price is not None):
@@ -151,23 +171,6 @@ def decoding_speed(config: ModelConfig, dtype: str, batch_size: int, length: int
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
-
-
-def table(title: str, rows: Sequence[Sequence[str]], columns: Sequence[str] = ()) -> str:
-    """Rows under a title: first cells to the left, the others to the right.
-
-    >>> print(table("weights", [("head", "1"), ("body", "100")]))
-    weights
-      head    1
-      body  100
-    """
-    cells = [("", *columns), *rows] if columns else list(rows)
-    widths = [max(len(row[i]) for row in cells if i < len(row)) for i in range(max(map(len, cells)))]
-    lines = [title]
-    for first, *others in cells:
-        padded = [cell.rjust(width) for cell, width in zip(others, widths[1:])]
-        lines.append(("  " + "  ".join([first.ljust(widths[0]), *padded])).rstrip())
-    return "\n".join(lines)
 
 
 def millions(n: float) -> str:

@@ -6,6 +6,7 @@ prints what it did, which file holds the code, and what it wrote: read along.
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 import shutil
@@ -13,31 +14,45 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .data import build_corpus, corpus_documents, corpus_text, stdlib_documents
-from .engines.memory import peak_memory_gb
-from .engines.threads import Replicas
-from .generate import Sampling, stream_text
-from .tokenizers import BPETokenizer
-from .tokenizers.show import render
-from .training.baselines import NGramModel, xz_bits_per_byte
-from .training.checkpoint import load_model_and_tokenizer
-from .training.evaluate import Evaluation, evaluate
-from .training.pretrain import packed, pretrain, read_config
-from .training.run_log import read_metrics
-from .training.train import TrainResult
+from ..data import build_corpus, corpus_documents, corpus_text, stdlib_documents
+from ..engines.memory import peak_memory_gb
+from ..engines.threads import Replicas
+from ..generate import Sampling, stream_text
+from ..tokenizers import BPETokenizer
+from ..tokenizers.show import render
+from ..training.baselines import NGramModel, xz_bits_per_byte
+from ..training.checkpoint import load_model_and_tokenizer
+from ..training.evaluate import Evaluation, evaluate
+from ..training.pretrain import packed, pretrain, read_config
+from ..training.run_log import read_metrics
+from ..training.train import TrainResult
+from .options import add_option, keywords
 
 VOCAB_SIZE = 2048
 BYTES_PER_SECOND = 100_000  # of training time: more text than can be read in it, so that no text is seen twice
 PROMPTS = ("def read", "class Queue", "import")
 
 
-def quickstart(out: str | Path, *, seconds: float = 190.0, seed: int = 1337, overwrite: bool = False) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_option(parser, quickstart, "out", "run folder to make", metavar="FOLDER")
+    add_option(parser, quickstart, "seconds", "time to train for; a few are enough to see the road")
+    add_option(parser, quickstart, "seed", "of the initial weights and the order of the data")
+    add_option(parser, quickstart, "overwrite", "replace an earlier quickstart in the folder", action="store_true")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return quickstart(**keywords(quickstart, arguments))
+
+
+def quickstart(
+    out: str | Path = "runs/quickstart", *, seconds: float = 190.0, seed: int = 1337, overwrite: bool = False
+) -> int:
     """Make the run folder `out`, training for `seconds`; returns the exit status (130 if stopped by Ctrl-C).
 
     Raises FileExistsError if the folder holds something already and `overwrite` is False, or is no quickstart's.
     """
     if not seconds > 0:
-        raise ValueError(f"seconds is {seconds}: the time to train for must be above 0")
+        raise ValueError(f"seconds = {seconds} must be above 0: it is the time to train for.")
     began = time.perf_counter()
     out = Path(out)
     make_folder(out, overwrite)
@@ -123,14 +138,14 @@ def make_folder(out: Path, overwrite: bool) -> None:
         if not overwrite or not (out / "corpus").is_dir():
             raise FileExistsError(
                 f"{out} is not empty: choose another folder with --out, or, to replace an earlier quickstart in it, "
-                "give --overwrite"
+                "give --overwrite."
             )
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
 
 
 def train_model(out: Path, seconds: float, seed: int) -> TrainResult:
-    """Train what configs/quickstart.toml describes on the corpus and tokenizer in `out`."""
+    """Train what training/presets/quickstart.toml describes on the corpus and tokenizer in `out`."""
     sections = read_config("quickstart")
     sections["data"] = {"corpus": str((out / "corpus").resolve()), "tokenizer": str((out / "tokenizer.json").resolve())}
     sections["train"] |= {"max_seconds": seconds, "seed": seed}
@@ -161,7 +176,7 @@ def format_table(table: dict[str, float]) -> str:
 def plot(metrics: Path, path: Path) -> bool:
     """Draw the loss of training and validation over the steps; False where matplotlib is missing."""
     try:
-        from .plot import LiveCurve
+        from ..plot import LiveCurve
 
         curve: Any = LiveCurve(title="quickstart")
         for row in read_metrics(metrics):

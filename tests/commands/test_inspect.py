@@ -5,11 +5,12 @@ import re
 import pytest
 
 from minillm.cli import main
+from minillm.commands.inspect import duration, inspect
+from minillm.commands.table import table
 from minillm.costs.cards import CARDS, find_card
 from minillm.costs.sizes import cache_bytes, training_flops, training_memory
 from minillm.hub import PretrainedModel
 from minillm.models import GPT, LSTM, Bert, BertConfig, GPTConfig, Llama, LlamaConfig, LSTMConfig
-from minillm.report import duration, inspect, table
 
 LLAMA = LlamaConfig(vocab_size=500, context=64, n_layers=3, n_heads=4, n_kv_heads=2, d_model=32, d_ff=80)
 
@@ -28,7 +29,7 @@ def figure(report, section, row, column=0):
 
 
 def test_parameters_memory_and_operations(llama):
-    report = inspect(llama, batch_size=4, length=48)
+    report = inspect(llama, batch_size=4, context=48)
     n = sum(p.size for p in (p.data for p in Llama(LLAMA).parameters()))
     assert figure(report, "parameters", "total") == n
     parts = next(part for part in report.split("\n\n") if part.startswith("parameters")).splitlines()[1:-1]
@@ -43,12 +44,12 @@ def test_parameters_memory_and_operations(llama):
 
 def test_the_cache_is_counted_in_the_dtype_of_the_file(llama):
     assert cache_bytes(LLAMA, 1000, 64, 2) > 5e6
-    report = inspect(llama, batch_size=1000, length=64)
+    report = inspect(llama, batch_size=1000, context=64)
     assert figure(report, "memory to run in bfloat16", "cache") == round(cache_bytes(LLAMA, 1000, 64, 2) / 1e6, 3)
 
 
 def test_time_and_cost_on_a_card(llama):
-    report = inspect(llama, length=32, card="a100", mfu=0.5, tokens=1e12, price=2.0)
+    report = inspect(llama, context=32, card="a100", mfu=0.5, tokens=1e12, price=2.0)
     seconds = 1e12 * training_flops(LLAMA, 32) / (312e12 * 0.5)
     assert figure(report, "training on one A100 (312 TFLOP/s peak, 50% of it", "cost") == round(seconds / 3600 * 2, 2)
     assert figure(report, "training on one A100", "tokens per second") == round(1e12 / seconds)
@@ -89,8 +90,8 @@ def test_cards_by_any_spelling(spelling):
 def test_wrong_arguments(llama):
     with pytest.raises(ValueError, match=r"no card 'h10' is known\. Did you mean 'H100'\? Known: B200"):
         inspect(llama, card="h10")
-    with pytest.raises(ValueError, match="length = 65 must be from 1 to the model's context, 64"):
-        inspect(llama, length=65)
+    with pytest.raises(ValueError, match="context = 65 must be from 1 to the model's, 64"):
+        inspect(llama, context=65)
     with pytest.raises(ValueError, match=r"mfu = 1\.2"):
         inspect(llama, card="h100", mfu=1.2)
     with pytest.raises(ValueError, match="tokens = -1"):

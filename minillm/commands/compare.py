@@ -3,6 +3,7 @@ predict."""
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import tempfile
 import time
@@ -12,40 +13,57 @@ from typing import Any
 
 import numpy as np
 
-from .costs.sizes import forward_flops, in_bytes, n_parameters
-from .data import Document, pack, read_documents, stdlib_documents
-from .engines.numpy_engine import batch_loss
-from .generate import generate
-from .hub import AutoModelForCausalLM, AutoTokenizer
-from .hub.convert import open_checkpoint
-from .hub.pretrained import PretrainedModel
-from .models import BertConfig, ClassifierConfig, EncoderDecoderConfig
-from .report import table
-from .training.evaluate import evaluate
+from ..costs.sizes import forward_flops, in_bytes, n_parameters
+from ..data import Document, pack, read_documents, stdlib_documents
+from ..engines.numpy_engine import batch_loss
+from ..generate import generate
+from ..hub import AutoModelForCausalLM, AutoTokenizer
+from ..hub.convert import open_checkpoint
+from ..hub.pretrained import PretrainedModel
+from ..models import BertConfig, ClassifierConfig, EncoderDecoderConfig
+from ..settings import EngineConfig
+from ..training.evaluate import evaluate
+from .options import add_option, choices, keywords
+from .table import table
 
 ROUNDS = 5
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="checkpoint or run folders, or names on the hub")
+    text = "held-out text; default: Python's help texts"
+    add_option(parser, compare, "data", text, nargs="+", default=[], metavar="FILE")
+    add_option(parser, compare, "batch_size", "texts at a time")
+    add_option(parser, compare, "context", "tokens of each")
+    add_option(parser, compare, "max_bytes", "of the held-out text")
+    add_option(parser, compare, "engine", "what runs the models", choices=choices(EngineConfig, "name"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    print(compare(**keywords(compare, arguments)))
+    return 0
+
+
 def compare(
-    names: Sequence[str],
+    models: Sequence[str],
     *,
     data: Sequence[str] = (),
     batch_size: int = 4,
-    length: int = 128,
+    context: int = 128,
     max_bytes: int = 30_000,
     engine: str = "numpy",
 ) -> str:
-    """A table of the decoders `names`, folders or names on the hub.
+    """A table of the decoders `models`, folders or names on the hub.
 
     Speeds are medians of several rounds in which the models take turns, so that whatever else the machine does hits
     all. Bits per byte, which compares models with different tokenizers, is measured on the first `max_bytes` of the
-    files `data` (by default of Python's help texts), in windows of `length` tokens; the text is held out only if no
+    files `data` (by default of Python's help texts), in windows of `context` tokens; the text is held out only if no
     model was trained on it. Raises ValueError for a model that does not predict the next token, and what reading one
     raises.
     """
-    loaded = [load(name, engine) for name in names]
-    length = min(length, *(model.model.config.context for model, _ in loaded))
-    columns = [sizes(name, model, length) for name, (model, _) in zip(names, loaded)]
+    loaded = [load(name, engine) for name in models]
+    length = min(context, *(model.model.config.context for model, _ in loaded))
+    columns = [sizes(name, model, length) for name, (model, _) in zip(models, loaded)]
     for column, (model, tokenizer) in zip(columns, loaded):
         column["bits per byte"] = f"{bits_per_byte(model, tokenizer, data, batch_size, length, max_bytes):.4f}"
     reading = [Reading(model, batch_size, length) for model, _ in loaded]
@@ -57,7 +75,7 @@ def compare(
     rows = [(key, *(column[key] for column in columns)) for key in columns[0]]
     text = ", ".join(data) if data else "Python's help texts (held out if no model was trained on them)"
     note = f"{engine} engine, batch {batch_size} × {length} tokens; bits per byte on {text}"
-    return table(note, rows, [Path(name).name or name for name in names])
+    return table(note, rows, [Path(name).name or name for name in models])
 
 
 def load(name: str, engine: str) -> tuple[PretrainedModel, Any]:

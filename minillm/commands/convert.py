@@ -1,0 +1,30 @@
+"""`minillm convert`: write a checkpoint in another form."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..hub.convert import convert
+from .options import add_option, keywords
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name_or_folder",
+        metavar="MODEL",
+        help="checkpoint or run folder, in minillm's or Hugging Face's format, or a name on the hub",
+    )
+    parser.add_argument("out", metavar="FOLDER", help="folder to write")
+    add_option(parser, convert, "to", "format: transformers' or minillm's own", choices=["hf", "minillm"])
+    dtypes = ["float32", "bfloat16", "float16", "float64"]
+    add_option(parser, convert, "dtype", "of the weights; default: as stored", choices=dtypes)
+    tied = "leave out a head that equals the token table, or write the table again as the head; default: as stored"
+    add_option(parser, convert, "tied", tied)
+    size = "split larger weights into files of this size (hf)"
+    add_option(parser, convert, "max_shard_size", size, metavar="SIZE")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    files = convert(**keywords(convert, arguments))
+    print(f"wrote {arguments.out}: {', '.join(path.name for path in files)}, config.json")
+    return 0

@@ -1,0 +1,50 @@
+"""`minillm generate`: continue a text, printing each piece as soon as it is chosen."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from ..generate import Sampling, check_continues, stream_text
+from ..tokenizers import Tokenizer
+from ..training.checkpoint import load_model_and_tokenizer
+from .options import add_option, keywords
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="run folder (its best checkpoint), or a checkpoint folder")
+    parser.add_argument("--prompt", default="", help="text to continue; -: read it from standard input")
+    add_option(parser, stream_text, "max_new_tokens", "length of the continuation", default=200)
+    add_option(parser, Sampling, "temperature", "0: always the likeliest token", default=0.8)
+    add_option(parser, Sampling, "top_k", "choose among the k likeliest tokens")
+    add_option(parser, Sampling, "top_p", "choose among the likeliest tokens that together reach probability p")
+    add_option(parser, Sampling, "min_p", "leave out tokens less likely than min_p times the likeliest")
+    add_option(parser, Sampling, "repetition_penalty", "above 1: repeat less")
+    parser.add_argument("--samples", type=int, default=1, help="how many continuations")
+    parser.add_argument("--seed", type=int, help="of the first continuation; without it each run differs")
+    parser.add_argument("--no-cache", action="store_true", help="compute every step from scratch: slower, same result")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    options = {
+        "max_new_tokens": arguments.max_new_tokens,
+        "sampling": Sampling(**keywords(Sampling, arguments)),
+        "use_cache": not arguments.no_cache,
+    }
+    model, tokenizer = load(arguments.run)
+    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    for sample in range(arguments.samples):
+        seed = None if arguments.seed is None else arguments.seed + sample
+        print(prompt, end="", flush=True)
+        for piece in stream_text(model, tokenizer, prompt, seed=seed, **options):
+            print(piece, end="", flush=True)
+        print("\n" + "-" * 40 if sample + 1 < arguments.samples else "")
+    return 0
+
+
+def load(run: str) -> tuple[Any, Tokenizer]:
+    """The model of a run folder or checkpoint, and its tokenizer. Raises ValueError for one that continues no text."""
+    model, tokenizer = load_model_and_tokenizer(run)
+    check_continues(model)
+    return model, tokenizer

@@ -1,0 +1,69 @@
+"""Options made from what they feed, the parameters of a function or the fields of a config dataclass, and handed back
+to it by their names: nothing is copied by hand on the way from the command line to the call.
+
+    add_option(parser, convert, "tied", "leave out a head ...")  # --tied and --no-tied, None if neither is given
+    convert(**keywords(convert, arguments))
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections.abc
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from ..training.config_file import describe
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows every option's default, and leaves the line breaks of descriptions alone."""
+
+
+def add_option(
+    parser: argparse.ArgumentParser, function: Callable[..., Any], name: str, text: str, **settings: Any
+) -> None:
+    """The option for the parameter `name` of `function` (a dataclass is one too), with the help `text`. Type, choices
+    and default are the parameter's; `settings` are argparse's own, such as `metavar`, and go before."""
+    default = inspect.signature(function).parameters[name].default
+    derived = {"default": None if default is inspect.Parameter.empty else default, "help": text.replace("%", "%%")}
+    derived |= settings_for(typing.get_type_hints(function)[name])
+    parser.add_argument("--" + name.replace("_", "-"), **{**derived, **settings})
+
+
+def settings_for(hint: Any) -> dict[str, Any]:
+    """How argparse reads a value of the type that `hint` names.
+
+    >>> settings_for(int | None)
+    {'type': <class 'int'>}
+    """
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:  # the first one says how
+        hint = next(option for option in typing.get_args(hint) if option is not type(None))
+    if hint is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if hint in (int, float):
+        return {"type": hint}
+    if typing.get_origin(hint) is typing.Literal:
+        return {"choices": typing.get_args(hint)}
+    if typing.get_origin(hint) in (tuple, collections.abc.Sequence):
+        return {"nargs": "*"}
+    return {}  # a text, as argparse has it
+
+
+def add_fields(parser: argparse.ArgumentParser, cls: type) -> None:
+    """An option for every field of a config dataclass, with its default and the comment behind it."""
+    for name, _, comment in describe(cls):
+        add_option(parser, cls, name, comment)
+
+
+def keywords(function: Callable[..., Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those of the arguments that `function` has parameters for, by name."""
+    parameters = inspect.signature(function).parameters
+    return {name: value for name, value in vars(arguments).items() if name in parameters}
+
+
+def choices(cls: type, field: str) -> tuple[Any, ...]:
+    """The values that a field of a dataclass, a Literal, may have."""
+    return typing.get_args(typing.get_type_hints(cls)[field])

@@ -1,0 +1,80 @@
+"""`minillm pretrain`: train a model on a corpus, as a config file and --set say."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..engines.choose import process_rank
+from ..settings import ATTENTION, EngineConfig
+from ..training.config_file import Sections, describe, override
+from ..training.pretrain import SECTIONS, preset_names, pretrain, read_config, resumed_sections
+from .options import choices
+
+SHORT = {  # options that set one key of the configuration -> its section and name
+    "corpus": ("data", "corpus"),
+    "tokenizer": ("data", "tokenizer"),
+    "engine": ("engine", "name"),
+    "attention": ("model", "attention"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    introduction = "The configuration is read from --config, then changed by --set. Sections, keys and defaults:"
+    parser.epilog = f"{introduction}\n\n{all_keys()}"
+    presets = ", ".join(preset_names())
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"TOML file, or the name of one that comes with minillm: {presets}"
+    )
+    parser.add_argument("--corpus", metavar="FOLDER", help="corpus folder; sets data.corpus")
+    parser.add_argument("--tokenizer", metavar="FILE", help="tokenizer.json; sets data.tokenizer")
+    parser.add_argument("--engine", choices=choices(EngineConfig, "name"), help="what computes; sets engine.name")
+    parser.add_argument("--attention", choices=ATTENTION, help="which attention; sets model.attention")
+    parser.add_argument("--out", default="runs/pretrain", metavar="FOLDER", help="run folder to make, or to resume")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in the folder, with its own configuration"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one key; repeatable"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    result = pretrain(sections_of(arguments), arguments.out, resume=arguments.resume)
+    if process_rank() > 0:  # under torchrun the first process speaks for all
+        return 0
+    print(f"{result.reason} at step {result.state.step:,} after {result.state.seconds:,.0f} s")
+    if result.state.best_loss is not None:
+        print(f"best validation loss {result.state.best_loss:.4f} nats/token, step {result.state.best_step:,}")
+    print(f"wrote {arguments.out}: best, last, metrics.jsonl, config.toml")
+    if result.signal is not None:
+        print(f"to go on: minillm pretrain --resume --out {arguments.out}")
+        return 128 + result.signal
+    return 0
+
+
+def sections_of(arguments: argparse.Namespace) -> Sections:
+    """The configuration that the command line asks for: the run's own or --config's, changed by the options."""
+    if arguments.resume:
+        sections = resumed_sections(arguments.out)
+    else:
+        sections = read_config(arguments.config) if arguments.config else {}
+    for option, (section, key) in SHORT.items():
+        value = getattr(arguments, option)
+        if value:
+            value = str(Path(value).resolve()) if section == "data" else value  # a run may be resumed from elsewhere
+            sections.setdefault(section, {})[key] = value
+    for option in arguments.set:
+        override(sections, option, SECTIONS)
+    return sections
+
+
+def all_keys() -> str:
+    """Every section and key of a pretraining configuration, with defaults and comments."""
+    lines = []
+    for section, cls in SECTIONS.items():
+        for name, default, comment in describe(cls):
+            lines.append(f"  {f'{section}.{name} = {default!r}':38} {comment}".rstrip())
+    note = "model.vocab_size is the tokenizer's unless it is set. The models llama, bert, lstm and encoder-decoder\n"
+    note += "have keys of their own, and are chosen with model.model_type."
+    return "\n".join([*lines, "", note])

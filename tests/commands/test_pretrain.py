@@ -1,0 +1,83 @@
+"""minillm pretrain: the run folder, going on with it, every model by config, Ctrl-C."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from command_line import TINY, minillm
+
+from minillm.settings import TrainConfig
+from minillm.training.config_file import read_toml
+from minillm.training.pretrain import SECTIONS, build_config, preset_names, read_config
+from minillm.training.run_log import read_metrics
+
+
+def test_the_road_leaves_its_files(made):
+    assert {"train.jsonl", "val.jsonl", "report.json", "dropped.jsonl"} <= {p.name for p in (made / "corpus").iterdir()}
+    assert {p.name for p in (made / "run").iterdir()} == {"best", "last", "config.toml", "metrics.jsonl"}
+    echoed = read_toml(made / "run" / "config.toml", SECTIONS)
+    assert echoed["train"]["max_steps"] == 6 and echoed["train"]["lr"] == TrainConfig().lr
+    assert echoed["model"]["d_model"] == 32 and 260 < echoed["model"]["vocab_size"] <= 300
+    config, _ = build_config(echoed)  # the echo is a configuration that makes the run again
+    assert config.train == dataclasses.replace(build_config(echoed)[0].train, max_steps=6)
+
+
+def test_a_run_is_not_overwritten_and_can_be_resumed_for_longer(made, tmp_path, capsys):
+    data = ["--corpus", made / "corpus", "--tokenizer", made / "tokenizer.json"]
+    before = (made / "run" / "config.toml").read_text()
+    error = minillm("pretrain", *data, *TINY, "--set", "train.lr=1", "--out", made / "run", status=2, capsys=capsys)
+    assert "already holds a run" in error and (made / "run" / "config.toml").read_text() == before
+    minillm("pretrain", *data, *TINY, "--out", tmp_path / "run")
+    minillm("pretrain", "--resume", "--out", tmp_path / "run", "--set", "train.max_steps=8")
+    assert [r["step"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in r] == list(range(1, 9))
+    error = minillm("pretrain", "--resume", "--out", tmp_path / "no", status=2, capsys=capsys)
+    assert "there is no run to resume" in error
+
+
+def test_other_models_by_config(made, tmp_path):
+    data = ["--corpus", made / "corpus", "--tokenizer", made / "tokenizer.json"]
+    llama = ["model.model_type=llama", "model.d_ff=64", "model.context=16", "train.max_steps=2"]
+    sets = [item for option in llama for item in ("--set", option)]
+    minillm("pretrain", *data, "--config", "debug", *sets, "--out", tmp_path / "llama")
+    assert json.loads((tmp_path / "llama" / "last" / "config.json").read_text())["model_type"] == "llama"
+
+
+def test_the_configs_that_come_with_minillm_are_valid(made):
+    assert {"debug", "quickstart"} <= set(preset_names())
+    for name in preset_names():
+        sections = read_config(name)
+        sections["data"] = {"corpus": str(made / "corpus"), "tokenizer": str(made / "tokenizer.json")}
+        build_config({key: sections[key] for key in sections if key in SECTIONS})
+
+
+def run_process(*arguments, **options):
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "minillm", *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_exits_and_the_run_goes_on(made, tmp_path, number, status):
+    data = ["--corpus", made / "corpus", "--tokenizer", made / "tokenizer.json"]
+    process = run_process("pretrain", *data, *TINY, "--set", "train.max_steps=1000000", "--out", tmp_path / "run")
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.stat().st_size > 1000) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == status, output
+    assert "finishing this step and saving" in output and "to go on: minillm pretrain --resume" in output
+    state = json.loads((tmp_path / "run" / "last" / "state.json").read_text())["run"]
+    step = state["step"]
+    assert step == [row["step"] for row in read_metrics(metrics) if "loss" in row][-1] > 0
+    minillm("pretrain", "--resume", "--out", tmp_path / "run", "--set", f"train.max_steps={step + 2}")
+    assert [row["step"] for row in read_metrics(metrics) if "loss" in row] == list(range(1, step + 3))

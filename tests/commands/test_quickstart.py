@@ -1,0 +1,28 @@
+"""minillm quickstart: the whole road, in seconds."""
+
+import json
+import os
+
+from command_line import minillm
+
+
+def test_quickstart_at_a_small_scale(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(os.environ, "MPLCONFIGDIR", str(tmp_path / "mpl"))
+    out = minillm("quickstart", "--out", tmp_path / "my run", "--seconds", 2, capsys=capsys)
+    for number in range(1, 8):
+        assert f"\n{number}. " in out
+    results = json.loads((tmp_path / "my run" / "results.json").read_text())
+    table = results["bits_per_byte"]
+    assert len(table) == 5 and all(0 < bits < 8.5 for bits in table.values())
+    assert table["unigram (how often each byte occurs)"] > table["5-gram (the byte after the last four)"]
+    names = {p.name for p in (tmp_path / "my run").iterdir()}
+    assert {"corpus", "tokenizer.json", "best", "last", "metrics.jsonl", "config.toml", "samples.txt"} <= names
+    for file in ("data/build.py", "bpe.py", "models/gpt.py", "training/train.py", "evaluate.py", "generate.py"):
+        assert file.rpartition("/")[2] in out  # each step says where its code is
+
+    error = minillm("quickstart", "--out", tmp_path / "my run", "--seconds", 2, status=2, capsys=capsys)
+    assert "--overwrite" in error
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("precious")
+    minillm("quickstart", "--out", tmp_path / "other", "--seconds", 2, "--overwrite", status=2, capsys=capsys)
+    assert (tmp_path / "other" / "thesis.txt").read_text() == "precious"

@@ -1,0 +1,53 @@
+"""minillm tokenizer: every kind trained, encoded with and shown."""
+
+from command_line import minillm
+
+from minillm.tokenizers import load_tokenizer
+
+
+def test_tokenizer_encode_and_show(made, tmp_path, capsys):
+    ids = minillm("tokenizer", "encode", made / "tokenizer.json", "the cat 你好", capsys=capsys)
+    (tmp_path / "text.txt").write_text("the cat 你好", encoding="utf-8")
+    assert ids == minillm("tokenizer", "encode", made, "--file", tmp_path / "text.txt", capsys=capsys)
+    assert len(minillm("tokenizer", "encode", made, "<|endoftext|>", capsys=capsys).split()) > 1
+    assert len(minillm("tokenizer", "encode", made, "<|endoftext|>", "--special", capsys=capsys).split()) == 1
+    shown = minillm("tokenizer", "show", made, "the cat 你好", "--steps", capsys=capsys)
+    assert "你好" in shown and "' cat'" in shown
+    assert len(minillm("tokenizer", "show", made, "--merges", 5, capsys=capsys).splitlines()) == 6
+
+
+def test_a_wordpiece_tokenizer(made, tmp_path, capsys):
+    train = ["tokenizer", "train", made / "corpus", "--kind", "wordpiece", "--vocab-size", 80]
+    for options, shown in [([], "'the'"), (["--cased"], "'[UNK]'")]:  # the corpus has no capitals
+        assert "80 ids" in minillm(*train, *options, "--out", tmp_path, capsys=capsys)
+        lines = minillm("tokenizer", "show", tmp_path, "The cat, the [MASK]", capsys=capsys).splitlines()
+        assert lines[0].startswith("WordPieceTokenizer(vocab_size=80, special_tokens=['[PAD]', '[UNK]', '[CLS]', ")
+        assert lines[1].endswith(shown) and lines[-1] == "    4  '[MASK]'"
+        ids = minillm("tokenizer", "encode", tmp_path, "THE cat", capsys=capsys)
+        assert (ids == minillm("tokenizer", "encode", tmp_path, "the cat", capsys=capsys)) is not bool(options)
+        (tmp_path / "text.txt").write_text("THE cat")
+        assert ids == minillm("tokenizer", "encode", tmp_path, "--file", tmp_path / "text.txt", capsys=capsys)
+    for option in (["--steps"], ["--merges", 3]):
+        error = minillm("tokenizer", "show", tmp_path, "the", *option, status=2, capsys=capsys)
+        assert f"{option[0]} is for byte-level BPE, and this is a WordPieceTokenizer" in error
+    special = ["--special", "[UNK]", "<|endoftext|>", "--out", tmp_path]
+    minillm(*train, *special, capsys=capsys)
+    assert "special_tokens=['[UNK]', '<|endoftext|>']" in minillm("tokenizer", "show", tmp_path, capsys=capsys)
+
+
+def test_patterns_of_the_field(made, tmp_path, capsys):
+    """Each gives numbers to its own rule: three digits to a token at most, or one."""
+    shown = {}
+    for pattern in ("gpt2", "gpt4", "llama3", "qwen2"):
+        out = tmp_path / f"{pattern}.json"
+        minillm("tokenizer", "train", made / "corpus", "--vocab-size", 300, "--pattern", pattern, "--out", out)
+        shown[pattern] = minillm("tokenizer", "show", out, "12345", "--steps", capsys=capsys)
+        nfc = load_tokenizer(out).nfc
+        assert nfc is (pattern == "qwen2")
+    pieces = {pattern: text.split("is ")[1].split(" ")[0] for pattern, text in shown.items()}
+    assert pieces == {"gpt2": "1", "gpt4": "2", "llama3": "2", "qwen2": "5"}
+
+
+def test_a_character_tokenizer(made, tmp_path, capsys):
+    minillm("tokenizer", "train", made / "corpus", "--kind", "char", "--out", tmp_path / "char.json", capsys=capsys)
+    assert "你" in minillm("tokenizer", "show", tmp_path / "char.json", "你", capsys=capsys)
