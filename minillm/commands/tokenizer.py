@@ -16,11 +16,6 @@ from ..training.config_file import ConfigError
 from .options import HelpFormatter
 
 PATTERNS = {"gpt2": "gpt2", "gpt4": "gpt4", "llama3": "gpt4", "qwen2": "qwen2"}  # --pattern -> a name in tokenizers
-    "gpt2": "gpt2",
-    "gpt4": "gpt4",
-    "llama3": "gpt4",
-    "qwen2": "qwen2",
-}  # --pattern -> tokenizers/split.py's name
 FITTING = {"bpe": ("vocab_size", "pattern"), "wordpiece": ("vocab_size", "cased"), "char": ()}  # beside --special
 GIVEN = argparse.SUPPRESS  # an option that is not given leaves no trace: which of them fit depends on the kind
 
