@@ -32,7 +32,7 @@ def full_disk(*_: object) -> None:
 
 
 def put(folder: Path, content: str, *, replace: bool = True) -> None:
-    with whole_folder(folder, replace=replace) as temporary:
+    with whole_folder(folder, kind="test", replace=replace) as temporary:
         (temporary / "inside").mkdir()
         (temporary / "a").write_text(content)
         (temporary / "inside" / "b").write_text(content)
@@ -93,7 +93,7 @@ def test_an_error_inside_leaves_the_old_and_removes_the_temporary(tmp_path, erro
     with pytest.raises(type(error)), whole_file(tmp_path / "file") as temporary:
         temporary.write_text("ne")
         raise error
-    with pytest.raises(type(error)), whole_folder(tmp_path / "folder", replace=True) as temporary:
+    with pytest.raises(type(error)), whole_folder(tmp_path / "folder", kind="test", replace=True) as temporary:
         (temporary / "a").write_text("ne")
         raise error
     with pytest.raises(type(error)), whole_folder(tmp_path / "other") as temporary:
@@ -285,7 +285,7 @@ folder = Path(sys.argv[1])
 print("ready", flush=True)
 for number in range(1, 1_000_000):
     write_json(folder / "file", [number] * 20_000)
-    with whole_folder(folder / "folder", replace=True) as temporary:
+    with whole_folder(folder / "folder", kind="test", replace=True) as temporary:
         for name in "abcde":
             (temporary / name).write_text(str(number) * 1000)
 """
@@ -325,7 +325,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, then):
         "import os, signal, sys\nfrom minillm import disk\nrename = os.rename\n"
         "def killed(a, b):\n    rename(a, b)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
         "disk.os.rename = killed\n"
-        "with disk.whole_folder(sys.argv[1], replace=True) as temporary:\n    (temporary / 'a').write_text('new')\n"
+        "with disk.whole_folder(sys.argv[1], kind='test', replace=True) as temporary:\n    (temporary / 'a').write_text('new')\n"
     )
     process = subprocess.run([sys.executable, "-c", code, tmp_path / "folder"], check=False)
     assert process.returncode == -signal.SIGKILL and not (tmp_path / "folder").exists()
