@@ -230,7 +230,9 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno is not None and (error.filename is None or TEMPORARY in str(error.filename)):
-            error.filename, error.filename2 = str(path), None
+            error.filename = str(path)
+            if error.filename2 is not None:
+                del error.filename2  # of a rename
         raise
 
 

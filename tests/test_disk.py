@@ -18,7 +18,19 @@ from pathlib import Path
 import pytest
 
 from minillm import disk
-from minillm.disk import find_whole_folder, read_json, whole_file, whole_folder, write_bytes, write_json, write_text
+from minillm.disk import (
+    checksum,
+    claim,
+    find_whole_folder,
+    holding,
+    read_json,
+    remove_folder,
+    whole_file,
+    whole_folder,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals, modes and locks of POSIX")
 
@@ -237,6 +249,226 @@ def test_modes_are_what_the_umask_gives(tmp_path, umask, file_mode, folder_mode)
     assert (tmp_path / "folder").stat().st_mode & 0o777 == folder_mode
 
 
+# ---- whose folder it is
+
+
+def test_only_a_folder_of_ours_of_the_same_kind_is_replaced_or_removed(tmp_path):
+    write_text(tmp_path / "user" / "a", "precious")
+    write_text(tmp_path / "forged" / "a", "precious")
+    write_text(tmp_path / "forged" / ".minillm.json", '{"made_by": "minillm", "kind": "test", "files": 3}')
+    with whole_folder(tmp_path / "other", kind="other") as temporary:
+        (temporary / "a").write_text("precious")
+    for name, why in [("user", "was not made by minillm"), ("forged", "was not made"), ("other", "is a other")]:
+        with pytest.raises(FileExistsError, match=why):
+            put(tmp_path / name, "new")
+        with pytest.raises(FileExistsError, match=why):
+            remove_folder(tmp_path / name, "test")
+        assert (tmp_path / name / "a").read_text() == "precious"
+    with pytest.raises(ValueError, match="kind of folder"), whole_folder(tmp_path / "user", replace=True):
+        pass
+    put(tmp_path / "ours", "old")
+    remove_folder(tmp_path / "ours", "test")
+    assert names(tmp_path) == ["forged", "other", "user"]
+
+
+@posix
+def test_what_the_user_put_into_a_folder_of_ours_is_named_and_kept(tmp_path):
+    put(tmp_path / "folder", "old")
+    mine = ["inside/notes.txt", "my folder/a", "thesis.tex"]
+    for name in mine:
+        write_text(tmp_path / "folder" / name, "mine")
+    (tmp_path / "folder" / "link").symlink_to(tmp_path)
+    for fault in (lambda: put(tmp_path / "folder", "new"), lambda: remove_folder(tmp_path / "folder", "test")):
+        with pytest.raises(FileExistsError, match=r"inside/notes\.txt, link, my folder/a, thesis\.tex\), so it is not"):
+            fault()
+    assert content_of(tmp_path / "folder") == "old" and tmp_path.is_dir()
+    for name in mine:
+        (tmp_path / "folder" / name).unlink()
+    (tmp_path / "folder" / "link").unlink()
+    (tmp_path / "folder" / ".DS_Store").write_text("a file manager's")
+    put(tmp_path / "folder", "new")
+    assert content_of(tmp_path / "folder") == "new"
+
+
+def test_a_folder_that_grows_lists_what_is_ours(tmp_path):
+    claim(tmp_path / "run", "run of quickstart", ["a", "tokens"])
+    claim(tmp_path / "run", "run", ["b"])  # a quickstart's run is a run
+    write_text(tmp_path / "run" / "a", "")
+    write_text(tmp_path / "run" / "b", "")
+    claim(tmp_path / "run" / "tokens", "tokens", ["t"])
+    write_text(tmp_path / "run" / "tokens" / "t", "")
+    claim(tmp_path / "run", "run", ["a", "b"])  # its own files are no obstacle
+    with pytest.raises(FileExistsError, match="is a run of quickstart, not a corpus"):
+        claim(tmp_path / "run", "corpus", ["c"])
+    with pytest.raises(FileExistsError, match="is a run of quickstart, so no run may replace it"):
+        remove_folder(tmp_path / "run", "run")
+    put(tmp_path / "run" / "mine", "made with minillm by the user, and no part of this run")
+    with pytest.raises(FileExistsError, match="mine/a, mine/inside/b"):
+        remove_folder(tmp_path / "run", "run of quickstart")
+    shutil.rmtree(tmp_path / "run" / "mine")
+    write_text(tmp_path / "run" / "tokens" / "thesis.tex", "")
+    with pytest.raises(FileExistsError, match=r"\(tokens/thesis\.tex\)"):
+        remove_folder(tmp_path / "run", "run of quickstart")
+    (tmp_path / "run" / "tokens" / "thesis.tex").unlink()
+    remove_folder(tmp_path / "run", "run of quickstart")
+    assert names(tmp_path) == []
+
+
+def test_a_file_of_the_users_is_not_claimed(tmp_path):
+    write_text(tmp_path / "project" / "config.toml", "mine")
+    with pytest.raises(FileExistsError, match=r"config\.toml was not made by minillm, and is not overwritten"):
+        claim(tmp_path / "project", "run", ["config.toml", "metrics.jsonl"])
+    assert names(tmp_path / "project") == ["config.toml"]
+    claim(tmp_path / "project", "run", ["metrics.jsonl"])
+    assert (tmp_path / "project" / "config.toml").read_text() == "mine"
+
+
+@posix
+def test_files_have_the_mode_of_the_umask_whatever_wrote_them(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with whole_file(tmp_path / "file") as file, whole_folder(tmp_path / "folder") as folder:
+            for path in (file, folder / "a"):
+                path.write_text("")
+                path.chmod(0o600)  # as safetensors does
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "file", tmp_path / "folder" / "a")] == [0o644] * 2
+
+
+# ---- faults of the system
+
+
+@posix
+def test_a_full_disk_is_an_error_with_the_files_name(tmp_path):
+    """A limit on the size of files is the nearest that a test can come to a full disk: the system's own write fails."""
+    write_text(tmp_path / "file", "old")
+    put(tmp_path / "folder", "old")
+    code = (
+        "import resource, signal, sys\nfrom minillm.disk import whole_folder, write_bytes\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (10**5, 10**5))\n"
+        "try:\n    write_bytes(sys.argv[1] + '/file', bytes(10**6))\nexcept OSError as error:\n    print(error)\n"
+        "try:\n    with whole_folder(sys.argv[1] + '/folder', kind='test', replace=True) as temporary:\n"
+        "        (temporary / 'a').write_bytes(bytes(10**6))\nexcept OSError as error:\n    print(error)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True).stdout
+    assert [line.rpartition(": ")[2] for line in out.splitlines()] == [f"'{tmp_path}/file'", f"'{tmp_path}/folder'"]
+    assert names(tmp_path) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == "old" and content_of(tmp_path / "folder") == "old"
+
+
+def test_a_disk_that_may_not_be_written_is_an_error_with_the_files_name(tmp_path, monkeypatch):
+    def read_only(path: Path, *_: object, **__: object) -> None:
+        if path != tmp_path:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    with pytest.raises(OSError, match=r"Read-only file system: '.*[/\\]a'$"):
+        write_text(tmp_path / "a", "")
+
+
+def test_a_checksum_notices_each_flipped_bit(tmp_path):
+    data = bytearray(random.Random(0).randbytes(300))
+    write_bytes(tmp_path / "a", data)
+    right = checksum(tmp_path / "a")
+    assert len(right) == 8
+    for bit in range(8 * len(data)):
+        data[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "a").write_bytes(data)
+        assert checksum(tmp_path / "a") != right
+        data[bit // 8] ^= 1 << bit % 8
+
+
+# ---- one writer at a time
+
+HOLDER = """
+import sys, time
+from minillm.disk import holding
+with holding(sys.argv[1], "packing"):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def start_holder(path: Path, seconds: float) -> subprocess.Popen[str]:
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, path, str(seconds)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    return holder
+
+
+def test_a_second_writer_is_told_who_the_first_is(tmp_path):
+    with start_holder(tmp_path / "run", 60) as holder:
+        who = rf"run is in use by process {holder.pid} on \S+ \(packing since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d\)"
+        with pytest.raises(BlockingIOError, match=who), holding(tmp_path / "run", "training"):
+            pass
+        with pytest.raises(TimeoutError, match=who + ": waited 0 s"), holding(tmp_path / "run", "training", wait=0.2):
+            pass
+        with holding(tmp_path / "other", "training"):
+            pass
+        holder.kill()
+    with holding(tmp_path / "run", "training"):  # the system has released it
+        with pytest.raises(BlockingIOError, match="training since"), holding(tmp_path / "run", "packing"):
+            pass
+    assert names(tmp_path) == []
+
+
+def test_a_writer_that_waits_says_for_whom_and_gets_its_turn(tmp_path, capsys):
+    with start_holder(tmp_path / "run", 1.6) as holder:
+        with holding(tmp_path / "run", "training", wait=30):
+            pass
+    said = capsys.readouterr().err
+    assert said.startswith(f"waiting for {tmp_path / 'run'}: in use by process {holder.pid} on ")
+
+
+def test_waiting_goes_on_as_long_as_something_is_written(tmp_path):
+    """The limit is for a holder that hangs."""
+    stop = threading.Event()
+
+    def write() -> None:
+        with holding(tmp_path / "file", "writing"), whole_file(tmp_path / "file") as temporary:
+            for n in range(1, 11):
+                temporary.write_bytes(bytes(n))
+                stop.set()
+                time.sleep(0.1)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    stop.wait()
+    with holding(tmp_path / "file", "writing", wait=0.5):  # half of what the writing takes
+        assert (tmp_path / "file").read_bytes() == bytes(10)
+    writer.join()
+
+
+def test_one_holder_at_a_time_among_many(tmp_path):
+    inside, most, done = [], [], []
+
+    def work() -> None:
+        for _ in range(40):
+            with holding(tmp_path / "x", "working", wait=30):
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+        done.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(done) == 4 and len(most) == 160 and max(most) == 1 and names(tmp_path) == []
+
+
+@posix
+def test_a_disk_without_locks_is_said(tmp_path, monkeypatch):
+    def no_locks(_: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(disk, "lock_descriptor", no_locks)
+    with pytest.warns(UserWarning, match="has no locks: see to it that no other process writes it"):
+        with holding(tmp_path / "x", "training"):
+            pass
+
+
 # ---- several at once
 
 
@@ -325,7 +557,8 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, then):
         "import os, signal, sys\nfrom minillm import disk\nrename = os.rename\n"
         "def killed(a, b):\n    rename(a, b)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
         "disk.os.rename = killed\n"
-        "with disk.whole_folder(sys.argv[1], kind='test', replace=True) as temporary:\n    (temporary / 'a').write_text('new')\n"
+        "with disk.whole_folder(sys.argv[1], kind='test', replace=True) as temporary:\n"
+        "    (temporary / 'a').write_text('new')\n"
     )
     process = subprocess.run([sys.executable, "-c", code, tmp_path / "folder"], check=False)
     assert process.returncode == -signal.SIGKILL and not (tmp_path / "folder").exists()

@@ -11,9 +11,9 @@ from ..data import pack, read_documents
 from ..engines.threads import Replicas
 from ..tokenizers import Tokenizer
 from ..training.checkpoint import checkpoint_in, load_model_and_tokenizer
-from ..training.config_file import ConfigError
+from ..training.config_file import ConfigError, build
 from ..training.evaluate import evaluate
-from ..training.pretrain import CONFIG_FILE, model_objective, packed, resumed_sections
+from ..training.pretrain import CONFIG_FILE, DataConfig, model_objective, packed, resumed_sections
 from .options import add_option, keywords
 
 
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.data:
             data = pack(read_documents(arguments.data), tokenizer, Path(folder) / "tokens.bin")
         else:
-            data = packed(corpus_of(arguments.run), arguments.split, tokenizer)
+            data = packed(data_of(arguments.run), arguments.split, tokenizer)
         objective = model_objective(model.config, tokenizer)
         result = evaluate(Replicas(model).batch_loss, data, objective=objective, **keywords(evaluate, arguments))
         print(f"{checkpoint_in(arguments.run)} on {' '.join(arguments.data) or arguments.split}: {result}")
@@ -48,9 +48,9 @@ def load(run: str) -> tuple[Any, Tokenizer]:
     return load_model_and_tokenizer(run)
 
 
-def corpus_of(run: str) -> str:
-    """The corpus folder that the run of a run folder or checkpoint was trained on, from its config.toml."""
+def data_of(run: str) -> DataConfig:
+    """What the run of a run folder or checkpoint was trained on, from its config.toml."""
     for folder in (Path(run), Path(run).parent):
         if (folder / CONFIG_FILE).exists():
-            return str(resumed_sections(folder).get("data", {}).get("corpus", ""))
+            return build(DataConfig, resumed_sections(folder).get("data", {}), "[data]")
     raise ConfigError(f"{run} does not say what it was trained on (no {CONFIG_FILE}): give --data FILE.")

@@ -14,6 +14,7 @@ from .options import choices
 SHORT = {  # options that set one key of the configuration -> its section and name
     "corpus": ("data", "corpus"),
     "tokenizer": ("data", "tokenizer"),
+    "tokens": ("data", "tokens"),
     "engine": ("engine", "name"),
     "attention": ("model", "attention"),
 }
@@ -28,6 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--corpus", metavar="FOLDER", help="corpus folder; sets data.corpus")
     parser.add_argument("--tokenizer", metavar="FILE", help="tokenizer.json; sets data.tokenizer")
+    parser.add_argument(
+        "--tokens", metavar="FOLDER", help="where token files go, if not to the corpus; sets data.tokens"
+    )
+    parser.add_argument("--no-verify", action="store_true", help="compare no checksums; sets data.verify = false")
     parser.add_argument("--engine", choices=choices(EngineConfig, "name"), help="what computes; sets engine.name")
     parser.add_argument("--attention", choices=ATTENTION, help="which attention; sets model.attention")
     parser.add_argument("--out", default="runs/pretrain", metavar="FOLDER", help="run folder to make, or to resume")
@@ -64,6 +69,8 @@ def sections_of(arguments: argparse.Namespace) -> Sections:
         if value:
             value = str(Path(value).resolve()) if section == "data" else value  # a run may be resumed from elsewhere
             sections.setdefault(section, {})[key] = value
+    if arguments.no_verify:
+        sections.setdefault("data", {})["verify"] = False
     for option in arguments.set:
         override(sections, option, SECTIONS)
     return sections

@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from ..data import build_corpus, corpus_documents, corpus_text, stdlib_documents
+from ..disk import claim, remove_folder
 from ..engines.memory import peak_memory_gb
 from ..engines.threads import Replicas
 from ..generate import Sampling, stream_text
@@ -23,13 +23,17 @@ from ..tokenizers.show import render
 from ..training.baselines import NGramModel, xz_bits_per_byte
 from ..training.checkpoint import load_model_and_tokenizer
 from ..training.evaluate import Evaluation, evaluate
-from ..training.pretrain import packed, pretrain, read_config
+from ..training.pretrain import DataConfig, packed, pretrain, read_config
 from ..training.run_log import read_metrics
 from ..training.train import TrainResult
 from .options import add_option, keywords
 
 VOCAB_SIZE = 2048
 BYTES_PER_SECOND = 100_000  # of training time: more text than can be read in it, so that no text is seen twice
+KIND = "run of quickstart"  # of folder
+CHECKPOINT = ("model.safetensors", "config.json", "optimizer.safetensors", "state.json", "tokenizer.json")
+FILES = ["corpus", "tokenizer.json", "config.toml", "metrics.jsonl", "samples.txt", "results.json", "loss.png"]
+FILES += [name for best in ("best", "last") for name in (best, *(f"{best}/{file}" for file in CHECKPOINT))]
 PROMPTS = ("def read", "class Queue", "import")
 
 
@@ -74,7 +78,7 @@ def quickstart(
 
     say(3, "Encode the text: every document becomes token ids in one long file")
     print("  read minillm/data/packing.py and batches.py")
-    train_data, val_data = (packed(out / "corpus", split, tokenizer) for split in ("train", "val"))
+    train_data, val_data = (packed(DataConfig(str(out / "corpus")), split, tokenizer) for split in ("train", "val"))
     print(f"  training   {len(train_data):>9,} tokens, {train_data.n_bytes / len(train_data):.2f} bytes each")
     print(f"  validation {len(val_data):>9,} tokens, from modules that the model never sees")
     print(f"  wrote {train_data.path.parent}")
@@ -133,15 +137,16 @@ def indent(text: str, by: str = "  ") -> str:
 
 
 def make_folder(out: Path, overwrite: bool) -> None:
-    """An empty folder `out`. Only an earlier quickstart is ever removed: its folder holds a corpus."""
-    if out.exists() and any(out.iterdir()):
-        if not overwrite or not (out / "corpus").is_dir():
+    """An empty folder `out`, marked as a quickstart's. Only an earlier one is ever removed, wherever it stopped, and
+    only if nothing else lies in it."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not overwrite:
             raise FileExistsError(
                 f"{out} is not empty: choose another folder with --out, or, to replace an earlier quickstart in it, "
                 "give --overwrite."
             )
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
+        remove_folder(out, KIND)
+    claim(out, KIND, FILES)
 
 
 def train_model(out: Path, seconds: float, seed: int) -> TrainResult:

@@ -9,10 +9,10 @@ batches.py (what training and evaluation are fed).
 from .batches import Batcher, count_targets, iter_eval_batches
 from .build import build_corpus
 from .clean import RepeatedLines, clean_text
-from .corpus import CorpusConfig, CorpusReport, corpus_documents, corpus_text, load_report
+from .corpus import CorpusConfig, CorpusReport, corpus_documents, corpus_folder, corpus_text, load_report
 from .dedup import MinHash, NearDuplicates, deduplicate
 from .documents import Document, Dropped, read_documents, read_jsonl
-from .packing import TokenDataset, pack
+from .packing import TokenDataset, pack, pack_split
 from .split import Contamination, contamination, split_of
 from .stdlib import docstrings, documents_fingerprint, environment_documents, stdlib_documents
 from .stopwords import remove_stop_words
@@ -32,6 +32,7 @@ __all__ = [
     "clean_text",
     "contamination",
     "corpus_documents",
+    "corpus_folder",
     "corpus_text",
     "count_targets",
     "deduplicate",
@@ -41,6 +42,7 @@ __all__ = [
     "iter_eval_batches",
     "load_report",
     "pack",
+    "pack_split",
     "read_documents",
     "read_jsonl",
     "remove_stop_words",

@@ -22,7 +22,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from ..disk import find_whole_folder, whole_file, whole_folder, write_json
+from ..disk import find_whole_folder, holding, read_marker, whole_file, whole_folder, write_json
 from .clean import RepeatedLines, clean_text
 from .corpus import REPORT, CorpusConfig, CorpusReport
 from .dedup import deduplicate
@@ -47,18 +47,17 @@ def build_corpus(
     list given to `read_documents` or `stdlib_documents`, is added to it.
 
     The folder appears only when it is complete (disk.py). Raises FileExistsError where `out_dir` exists already (with
-    `overwrite`, an earlier corpus is replaced; a folder that is no corpus never is), ValueError where no documents are
-    left, or none for validation.
+    `overwrite`, an earlier corpus is replaced, unless something else lies in its folder; a folder that minillm did not
+    make as a corpus never is), BlockingIOError where another process builds it, ValueError where no documents are left,
+    or none for validation. A single document is cut into parts, some of which can be held out.
     """
     config = config if config is not None else CorpusConfig()
-    out = find_whole_folder(out_dir) or Path(out_dir)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not (out / REPORT).is_file():
-            raise FileExistsError(f"{str(out)!r} exists and is not a corpus: choose another folder for it.")
-        if not overwrite:
+    with holding(out_dir, "building a corpus"):
+        out = find_whole_folder(out_dir)
+        if out is not None and not overwrite and (read_marker(out) or ("", ()))[0] == "corpus":
             raise FileExistsError(f"{str(out)!r} holds a corpus already: choose another, or pass overwrite=True.")
-    with whole_folder(out_dir, replace=overwrite) as work:
-        return build_in(documents, work, config, skipped if skipped is not None else [], progress)
+        with whole_folder(out_dir, kind="corpus", replace=overwrite) as work:
+            return build_in(documents, work, config, skipped if skipped is not None else [], progress)
 
 
 def build_in(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..costs.sizes import n_parameters
-from ..data import TokenDataset, load_report, pack
+from ..data import TokenDataset, corpus_folder, load_report, pack_split
 from ..disk import write_text
 from ..engines.choose import engine_class, process_rank
 from ..engines.protocol import Engine, Model
@@ -36,6 +35,8 @@ class DataConfig:
 
     corpus: str = ""  # folder made by `minillm corpus`
     tokenizer: str = ""  # tokenizer.json made by `minillm tokenizer train`
+    tokens: str = ""  # folder for the token files, where the corpus folder can't be written; empty: the corpus folder
+    verify: bool = True  # compare token files and corpus with their checksums, at some GB/s; false: sizes only
 
 
 SECTIONS: dict[str, Any] = {"data": DataConfig, "model": GPTConfig, "train": TrainConfig, "engine": EngineConfig}
@@ -125,18 +126,16 @@ def model_objective(config: ModelConfig, tokenizer: Tokenizer) -> Objective:
     return objective_for(config.model_type, tokenizer.vocab_size, tokenizer.special_tokens, config.context)
 
 
-def packed(corpus: str | Path, split: str, tokenizer: Tokenizer, *, progress: bool = False) -> TokenDataset:
-    """The token file of one split of a corpus; made now, unless this tokenizer has packed this corpus before.
+def packed(data: DataConfig, split: str, tokenizer: Tokenizer, *, progress: bool = False) -> TokenDataset:
+    """The token file of one split of a corpus; made now, unless this tokenizer has packed this very text before.
 
-    It lies in the corpus folder, under the tokenizer's fingerprint. Raises FileNotFoundError for no corpus there.
+    It lies in the corpus folder or in `data.tokens`, under the tokenizer's fingerprint. Several processes may ask for
+    it at once: one packs, the others wait. Raises FileNotFoundError for no corpus there, and as `pack_split` does.
     """
-    load_report(corpus)  # raises for a folder that is no corpus
-    path = Path(corpus) / f"tokens-{tokenizer.fingerprint()}" / f"{split}.bin"
-    while process_rank() > 0 and not path.with_suffix(".json").exists():
-        time.sleep(0.5)  # the first of several processes makes it
-    if path.with_suffix(".json").exists():
-        return TokenDataset(path)
-    return pack(Path(corpus) / f"{split}.jsonl", tokenizer, path, progress=progress)
+    report, corpus = load_report(data.corpus), corpus_folder(data.corpus)
+    name = f"tokens-{tokenizer.fingerprint()}"
+    folder = Path(data.tokens, f"{name}-{report.fingerprint}") if data.tokens else corpus / name
+    return pack_split(corpus / f"{split}.jsonl", tokenizer, folder, verify=data.verify, progress=progress)
 
 
 def pretrain(
@@ -158,8 +157,8 @@ def pretrain(
     if engine is None:
         engine = engine_class(config.engine)
         check_attention(config)
-    train_data = packed(config.data.corpus, "train", tokenizer, progress=progress)
-    val_data = packed(config.data.corpus, "val", tokenizer, progress=progress)
+    train_data = packed(config.data, "train", tokenizer, progress=progress)
+    val_data = packed(config.data, "val", tokenizer, progress=progress)
     model = model_from_config(config.model, initial_weights(config))
     if progress:
         print(summary(config, train_data, val_data))

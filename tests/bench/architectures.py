@@ -33,7 +33,7 @@ from minillm.settings import TrainConfig
 from minillm.tokenizers import BPETokenizer, load_tokenizer
 from minillm.training.checkpoint import find_checkpoint, load_model_and_tokenizer
 from minillm.training.evaluate import evaluate
-from minillm.training.pretrain import packed, pretrain
+from minillm.training.pretrain import DataConfig, packed, pretrain
 
 VOCAB_SIZE = 2048
 CONTEXT, BATCH_SIZE = 128, 16
@@ -78,7 +78,7 @@ def run(folder: Path, name: str, *, lr: float, seed: int, tokens: int) -> float:
         if trained.signal is not None:
             sys.exit(128 + trained.signal)
         model, tokenizer = load_model_and_tokenizer(out / "last")
-        data = packed(folder / "corpus", "val", tokenizer)
+        data = packed(DataConfig(str(folder / "corpus")), "val", tokenizer)
         evaluation = evaluate(Replicas(model).batch_loss, data, batch_size=32, context=CONTEXT)
         result.write_text(json.dumps(evaluation.bits_per_byte), encoding="utf-8")
     return float(json.loads(result.read_text(encoding="utf-8")))

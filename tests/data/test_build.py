@@ -43,6 +43,7 @@ def test_the_standard_library_becomes_a_corpus(tmp_path: Path) -> None:
     again = build_corpus(stdlib_documents(max_bytes=400_000), tmp_path / "d", CorpusConfig(val_fraction=0.2))
     assert again == report
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == [
+        ".minillm.json",
         "dropped.jsonl",
         "report.json",
         "train.jsonl",
@@ -202,13 +203,25 @@ def test_other_peoples_folders_are_safe(tmp_path: Path) -> None:
     build_corpus(some_documents(30), tmp_path / "c")
     with pytest.raises(FileExistsError, match="holds a corpus already"):
         build_corpus(some_documents(30), tmp_path / "c")
+    for beside in ("c.old", "c.partial", "c.new"):  # names that a corpus was once built under
+        (tmp_path / beside).mkdir()
+        (tmp_path / beside / "mine.txt").write_text("precious")
+    build_corpus(some_documents(30), tmp_path / "c", overwrite=True)
+    assert all((tmp_path / f"c.{end}" / "mine.txt").read_text() == "precious" for end in ("old", "partial", "new"))
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "final.tex").write_text("years of work")
-    with pytest.raises(FileExistsError, match="is not a corpus"):
-        build_corpus(some_documents(30), tmp_path / "thesis", overwrite=True)
+    (tmp_path / "thesis" / "report.json").write_text("{}")
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match="thesis (was not made by minillm|is there already and not empty)"):
+            build_corpus(some_documents(30), tmp_path / "thesis", overwrite=overwrite)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(FileExistsError, match="is not a corpus"):
+    with pytest.raises(FileExistsError, match="is a file"):
         build_corpus(some_documents(30), tmp_path / "file", overwrite=True)
+    (tmp_path / "c" / "thesis.tex").write_text("years of work")  # in a corpus of ours
+    with pytest.raises(FileExistsError, match=r"did not put there \(thesis\.tex\), so it is not replaced"):
+        build_corpus(some_documents(30), tmp_path / "c", overwrite=True)
+    assert (tmp_path / "c" / "thesis.tex").read_text() == "years of work" and load_report(tmp_path / "c")
+    (tmp_path / "c" / "thesis.tex").unlink()
     (tmp_path / "empty").mkdir()
     build_corpus(some_documents(30), tmp_path / "empty")
     with pytest.raises(ValueError, match="no split 'test'; it has train, val"):

@@ -1,13 +1,18 @@
 """Packing: the file's layout, its sidecar, and that nothing incomplete or foreign loads."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from minillm.data import Document, TokenDataset, build_corpus, corpus_documents, pack
+from minillm.data import Document, TokenDataset, build_corpus, corpus_documents, pack, pack_split
+from minillm.disk import holding
 
 
 class Bytes:
@@ -126,6 +131,9 @@ def test_incomplete_and_foreign_files_do_not_load(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text(json.dumps(sidecar | {"dtype": "float16"}))
     with pytest.raises(ValueError, match="says dtype 'float16'"):
         TokenDataset(tmp_path / "t.bin")
+    (tmp_path / "t.json").write_text(json.dumps(sidecar | {"n_tokens": "8"}))
+    with pytest.raises(ValueError, match="says n_tokens = '8'"):
+        TokenDataset(tmp_path / "t.bin")
     (tmp_path / "t.json").write_text("{}")
     with pytest.raises(ValueError, match="does not describe packed tokens"):
         TokenDataset(tmp_path / "t.bin")
@@ -145,3 +153,117 @@ def test_with_our_own_tokenizer(tmp_path: Path) -> None:
     assert (ids == tokenizer.eos_id).sum() == 3 and ids[0] == ids[-1] == tokenizer.eos_id
     assert tokenizer.decode(ids[1:][: np.flatnonzero(ids[1:] == tokenizer.eos_id)[0]].tolist()) == texts[0]
     assert data.info.tokenizer == tokenizer.fingerprint()
+
+
+# ---- damage, staleness
+
+
+def test_one_flipped_bit_anywhere_is_noticed(tmp_path: Path) -> None:
+    pack(DOCUMENTS, Bytes(), tmp_path / "t.bin")
+    for name in ("t.bin", "t.json"):
+        whole = (tmp_path / name).read_bytes()
+        for bit in range(8 * len(whole)):
+            changed = bytearray(whole)
+            changed[bit // 8] ^= 1 << bit % 8
+            (tmp_path / name).write_bytes(changed)
+            with pytest.raises(ValueError, match=r"t\.(bin|json)"):
+                TokenDataset(tmp_path / "t.bin")
+        (tmp_path / name).write_bytes(whole)
+    assert TokenDataset(tmp_path / "t.bin").tokens[1] == 97
+
+
+def test_the_hurried_compare_no_checksum(tmp_path: Path) -> None:
+    pack(DOCUMENTS, Bytes(), tmp_path / "t.bin")
+    (tmp_path / "t.bin").write_bytes(b"\0\0" + (tmp_path / "t.bin").read_bytes()[2:])
+    with pytest.raises(ValueError, match="is damaged: its checksum is not its sidecar's"):
+        TokenDataset(tmp_path / "t.bin")
+    assert TokenDataset(tmp_path / "t.bin", verify=False).tokens[0] == 0
+
+
+def small_corpus(folder: Path) -> Path:
+    documents = [Document(f"document {i} of this small corpus is not document {i + 40}\n", str(i)) for i in range(40)]
+    build_corpus(documents, folder)
+    return folder / "train.jsonl"
+
+
+def test_a_changed_corpus_is_packed_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = small_corpus(tmp_path / "c")
+    folder = tmp_path / "c" / "tokens-x"
+    first = pack_split(source, Bytes(), folder)
+    stamp = (folder / "train.bin").stat().st_mtime_ns
+    assert pack_split(source, Bytes(), folder).info == first.info
+    assert (folder / "train.bin").stat().st_mtime_ns == stamp and capsys.readouterr().err == ""
+    text, before = source.read_text(), os.stat(source)
+    source.write_text(text.replace("small", "SMALL", 1))  # of the same size, and ...
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))  # ... the same time
+    second = pack_split(source, Bytes(), folder)
+    assert b"SMALL" in bytes(t for t in second.tokens.tolist() if t != 256)
+    assert "packing anew" in capsys.readouterr().err
+    source.write_text("".join(text.splitlines(keepends=True)[:3]))
+    assert pack_split(source, Bytes(), folder, verify=False).info.n_documents == 3
+    (folder / "train.bin").write_bytes(b"\0\0" + (folder / "train.bin").read_bytes()[2:])
+    assert pack_split(source, Bytes(), folder).tokens[0] == 256 and "is damaged" in capsys.readouterr().err
+    build_corpus([Document("x " * 30 + str(i), str(i)) for i in range(30)], tmp_path / "c", overwrite=True)
+    assert not folder.exists()  # it was ours, and of the old corpus
+
+
+# ---- where and by whom
+
+
+def test_a_corpus_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = small_corpus(tmp_path / "c")
+    mkdir = Path.mkdir
+
+    def read_only(path: Path, *arguments: object, **options: object) -> None:
+        if tmp_path / "c" in path.parents:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        mkdir(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    with pytest.raises(PermissionError, match=r"tokens-x' \(Read-only file system\): name another .* --tokens FOLDER"):
+        pack_split(source, Bytes(), tmp_path / "c" / "tokens-x")
+    assert pack_split(source, Bytes(), tmp_path / "elsewhere" / "tokens-x").info.n_documents > 30
+    assert sorted(p.name for p in (tmp_path / "c").glob("token*")) == []
+
+
+PACKER = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_packing import Bytes
+from minillm.data import pack_split
+source, me, together = Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+for number in range(int(sys.argv[5])):
+    (source.parent / f"ready-{number}-{me}").touch()
+    while len(list(source.parent.glob(f"ready-{number}-*"))) < together:
+        time.sleep(0.001)
+    data = pack_split(source, Bytes(), source.parent / f"tokens-{number}")
+    print(data.info.sha256, data.tokens.tobytes().hex()[:20])
+"""
+
+
+def test_several_packers_of_one_corpus_give_one_right_file(tmp_path: Path) -> None:
+    source = small_corpus(tmp_path / "c")
+    right = pack(source, Bytes(), tmp_path / "right.bin")
+    command = [sys.executable, "-c", PACKER, str(Path(__file__).parent), str(source)]
+    packers = [
+        subprocess.Popen([*command, str(i), "3", "20"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for i in range(3)
+    ]
+    for packer in packers:
+        out, errors = packer.communicate(timeout=120)
+        assert packer.returncode == 0, errors
+        assert out.splitlines() == [f"{right.info.sha256} {right.tokens.tobytes().hex()[:20]}"] * 20
+        assert "Traceback" not in errors and "packing anew" not in errors
+    for number in range(20):
+        folder = tmp_path / "c" / f"tokens-{number}"
+        assert (folder / "train.bin").read_bytes() == (tmp_path / "right.bin").read_bytes()
+        assert sorted(p.name for p in folder.iterdir()) == [".minillm.json", "train.bin", "train.json"]
+
+
+def test_who_waits_in_vain_is_told_for_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minillm.data.packing.WAIT", 0.2)
+    with holding(tmp_path / "t.bin", "packing"):
+        with pytest.raises(TimeoutError, match=rf"in use by process {os.getpid()} on .*packing since.*waited 0 s"):
+            pack(DOCUMENTS, Bytes(), tmp_path / "t.bin")
+    assert pack(DOCUMENTS, Bytes(), tmp_path / "t.bin").info.n_documents == 3
