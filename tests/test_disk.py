@@ -406,16 +406,15 @@ def test_a_second_writer_is_told_who_the_first_is(tmp_path):
         with holding(tmp_path / "other", "training"):
             pass
         holder.kill()
-    with holding(tmp_path / "run", "training"):  # the system has released it
-        with pytest.raises(BlockingIOError, match="training since"), holding(tmp_path / "run", "packing"):
-            pass
+    second = pytest.raises(BlockingIOError, match="training since")
+    with holding(tmp_path / "run", "training"), second, holding(tmp_path / "run", "packing"):
+        pass  # the system had released it, and it is held again
     assert names(tmp_path) == []
 
 
 def test_a_writer_that_waits_says_for_whom_and_gets_its_turn(tmp_path, capsys):
-    with start_holder(tmp_path / "run", 1.6) as holder:
-        with holding(tmp_path / "run", "training", wait=30):
-            pass
+    with start_holder(tmp_path / "run", 1.6) as holder, holding(tmp_path / "run", "training", wait=30):
+        pass
     said = capsys.readouterr().err
     assert said.startswith(f"waiting for {tmp_path / 'run'}: in use by process {holder.pid} on ")
 
@@ -464,9 +463,9 @@ def test_a_disk_without_locks_is_said(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(disk, "lock_descriptor", no_locks)
-    with pytest.warns(UserWarning, match="has no locks: see to it that no other process writes it"):
-        with holding(tmp_path / "x", "training"):
-            pass
+    warned = pytest.warns(UserWarning, match="has no locks: see to it that no other process writes it")
+    with warned, holding(tmp_path / "x", "training"):
+        pass
 
 
 # ---- several at once

@@ -5,6 +5,8 @@ import os
 
 from command_line import minillm
 
+from minillm.commands import quickstart
+
 
 def test_quickstart_at_a_small_scale(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(os.environ, "MPLCONFIGDIR", str(tmp_path / "mpl"))
@@ -26,3 +28,30 @@ def test_quickstart_at_a_small_scale(tmp_path, monkeypatch, capsys):
     (tmp_path / "other" / "thesis.txt").write_text("precious")
     minillm("quickstart", "--out", tmp_path / "other", "--seconds", 2, "--overwrite", status=2, capsys=capsys)
     assert (tmp_path / "other" / "thesis.txt").read_text() == "precious"
+
+
+def test_overwrite_removes_a_quickstart_that_was_stopped_early_and_nothing_else(tmp_path, monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quickstart, "build_corpus", stopped)
+    minillm("quickstart", "--out", tmp_path / "q", status=130, capsys=capsys)
+    error = minillm("quickstart", "--out", tmp_path / "q", status=2, capsys=capsys)
+    assert "--overwrite" in error
+    minillm("quickstart", "--out", tmp_path / "q", "--overwrite", status=130, capsys=capsys)
+    (tmp_path / "q" / "thesis.tex").write_text("precious")
+    error = minillm("quickstart", "--out", tmp_path / "q", "--overwrite", status=2, capsys=capsys)
+    assert "(thesis.tex)" in error and (tmp_path / "q" / "thesis.tex").read_text() == "precious"
+    (tmp_path / "mine" / "corpus").mkdir(parents=True)
+    (tmp_path / "mine" / "corpus" / "poems.txt").write_text("precious")
+    error = minillm("quickstart", "--out", tmp_path / "mine", "--overwrite", status=2, capsys=capsys)
+    assert "was not made by minillm" in error and (tmp_path / "mine" / "corpus" / "poems.txt").exists()
+
+
+def test_overwrite_of_a_whole_quickstart(tmp_path, monkeypatch, capsys):
+    """Every file that one writes is listed as its own."""
+    monkeypatch.setitem(os.environ, "MPLCONFIGDIR", str(tmp_path / "mpl"))
+    minillm("quickstart", "--out", tmp_path / "q", "--seconds", 2, capsys=capsys)
+    before = (tmp_path / "q" / "results.json").stat().st_ino
+    minillm("quickstart", "--out", tmp_path / "q", "--seconds", 2, "--overwrite", capsys=capsys)
+    assert (tmp_path / "q" / "results.json").stat().st_ino != before

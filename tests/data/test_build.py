@@ -212,7 +212,7 @@ def test_other_peoples_folders_are_safe(tmp_path: Path) -> None:
     (tmp_path / "thesis" / "final.tex").write_text("years of work")
     (tmp_path / "thesis" / "report.json").write_text("{}")
     for overwrite in (False, True):
-        with pytest.raises(FileExistsError, match="thesis (was not made by minillm|is there already and not empty)"):
+        with pytest.raises(FileExistsError, match=r"thesis (was not made by minillm|is there already and not empty)"):
             build_corpus(some_documents(30), tmp_path / "thesis", overwrite=overwrite)
     (tmp_path / "file").write_text("x")
     with pytest.raises(FileExistsError, match="is a file"):

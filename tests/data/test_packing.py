@@ -182,7 +182,7 @@ def test_the_hurried_compare_no_checksum(tmp_path: Path) -> None:
 
 def small_corpus(folder: Path) -> Path:
     documents = [Document(f"document {i} of this small corpus is not document {i + 40}\n", str(i)) for i in range(40)]
-    build_corpus(documents, folder)
+    build_corpus(documents, folder, overwrite=True)
     return folder / "train.jsonl"
 
 
@@ -203,7 +203,7 @@ def test_a_changed_corpus_is_packed_anew(tmp_path: Path, capsys: pytest.CaptureF
     assert pack_split(source, Bytes(), folder, verify=False).info.n_documents == 3
     (folder / "train.bin").write_bytes(b"\0\0" + (folder / "train.bin").read_bytes()[2:])
     assert pack_split(source, Bytes(), folder).tokens[0] == 256 and "is damaged" in capsys.readouterr().err
-    build_corpus([Document("x " * 30 + str(i), str(i)) for i in range(30)], tmp_path / "c", overwrite=True)
+    small_corpus(tmp_path / "c")
     assert not folder.exists()  # it was ours, and of the old corpus
 
 
@@ -263,7 +263,7 @@ def test_several_packers_of_one_corpus_give_one_right_file(tmp_path: Path) -> No
 
 def test_who_waits_in_vain_is_told_for_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minillm.data.packing.WAIT", 0.2)
-    with holding(tmp_path / "t.bin", "packing"):
-        with pytest.raises(TimeoutError, match=rf"in use by process {os.getpid()} on .*packing since.*waited 0 s"):
-            pack(DOCUMENTS, Bytes(), tmp_path / "t.bin")
+    who = rf"in use by process {os.getpid()} on .*packing since.*waited 0 s"
+    with holding(tmp_path / "t.bin", "packing"), pytest.raises(TimeoutError, match=who):
+        pack(DOCUMENTS, Bytes(), tmp_path / "t.bin")
     assert pack(DOCUMENTS, Bytes(), tmp_path / "t.bin").info.n_documents == 3
