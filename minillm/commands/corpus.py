@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-mb", type=float, default=0.0, help="size of a sample of each built-in source; 0: all of it"
     )
+    add_option(parser, read_documents, "text_key", "the key of a JSON object that holds its text", metavar="KEY")
+    follow = "read what links below a folder lead to, also outside of it"
+    add_option(parser, read_documents, "follow_links", follow, action="store_true")
     add_option(parser, build_corpus, "overwrite", "replace an earlier corpus in the folder", action="store_true")
     add_fields(parser, CorpusConfig)
 
@@ -51,7 +54,8 @@ class Sources(argparse.Action):
 def run(arguments: argparse.Namespace) -> int:
     config = build(CorpusConfig, keywords(CorpusConfig, arguments), "corpus")
     skipped: list[Any] = []
-    documents = source_documents(arguments.sources, int(arguments.max_mb * 1e6) or None, skipped)
+    how = keywords(read_documents, arguments)
+    documents = source_documents(arguments.sources, int(arguments.max_mb * 1e6) or None, skipped, how)
     overwrite, progress = arguments.overwrite, sys.stderr.isatty()
     report = build_corpus(documents, arguments.out, config, skipped=skipped, overwrite=overwrite, progress=progress)
     print(report.summary())
@@ -59,12 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def source_documents(sources: list[str], max_bytes: int | None, skipped: list[Any]) -> Iterator[Document]:
-    """The documents of --from: names of built-in sources, files and folders."""
+def source_documents(
+    sources: list[str], max_bytes: int | None, skipped: list[Any], how: dict[str, Any]
+) -> Iterator[Document]:
+    """The documents of --from: names of built-in sources, files and folders; `how` is for `read_documents`."""
     for source in sources:
         if source in STDLIB:
             yield from stdlib_documents(STDLIB[source], max_bytes=max_bytes, skipped=skipped)
         elif source == "environment":
             yield from environment_documents(max_bytes=max_bytes, skipped=skipped)
         else:
-            yield from read_documents(source, skipped=skipped)
+            yield from read_documents(source, skipped=skipped, **how)

@@ -1,9 +1,9 @@
 """Data: from files on a disk to batches of token ids.
 
-Read in this order: documents.py (what a document is, reading files), stdlib.py (the corpus that every machine has),
-clean.py and stopwords.py (what is changed in a text), shingles.py and dedup.py (copies and near copies), split.py
-(train and validation, and leaks between them), corpus.py and build.py (the whole pipeline), packing.py (token files),
-batches.py (what training and evaluation are fed).
+Read in this order: documents.py and folders.py (what a document is, reading files), stdlib.py (the corpus that every
+machine has), clean.py and stopwords.py (what is changed in a text), shingles.py and dedup.py (copies and near copies),
+split.py (train and validation, and leaks between them), corpus.py and build.py (the whole pipeline), packing.py (token
+files), batches.py (what training and evaluation are fed).
 """
 
 from .batches import Batcher, count_targets, iter_eval_batches
@@ -11,7 +11,7 @@ from .build import build_corpus
 from .clean import RepeatedLines, clean_text
 from .corpus import CorpusConfig, CorpusReport, corpus_documents, corpus_folder, corpus_text, load_report
 from .dedup import MinHash, NearDuplicates, deduplicate
-from .documents import Document, Dropped, read_documents, read_jsonl
+from .documents import Document, Dropped, check_half_pairs, read_documents, read_jsonl
 from .packing import TokenDataset, pack, pack_split
 from .split import Contamination, contamination, split_of
 from .stdlib import docstrings, documents_fingerprint, environment_documents, stdlib_documents
@@ -29,6 +29,7 @@ __all__ = [
     "RepeatedLines",
     "TokenDataset",
     "build_corpus",
+    "check_half_pairs",
     "clean_text",
     "contamination",
     "corpus_documents",

@@ -10,6 +10,7 @@ document (its digests and MinHash signature), never its text.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -26,7 +27,8 @@ from ..disk import find_whole_folder, holding, read_marker, whole_file, whole_fo
 from .clean import RepeatedLines, clean_text
 from .corpus import REPORT, CorpusConfig, CorpusReport
 from .dedup import deduplicate
-from .documents import Document, Dropped, open_jsonl, read_jsonl, write_jsonl
+from .documents import Document, Dropped, open_jsonl, read_jsonl, read_parts, write_jsonl
+from .folders import kinds_skipped
 from .split import SPLITS, Contamination, split_place
 from .stopwords import remove_stop_words
 
@@ -66,6 +68,9 @@ def build_in(
     report = CorpusReport(config)
     dropped: list[Dropped] = []
     lines = clean_pass(documents, work / "cleaned", config, report, dropped, progress)
+    report.notes += kinds_skipped((one.source, one.reason) for one in skipped if one.stage == "read")
+    if report.documents_in - len(dropped) == 1 and config.val_fraction > 0:
+        cut_only_document(work / "cleaned", config, report, dropped)
     with open_jsonl(work / "dropped.jsonl") as log:
         log_dropped(log, [*skipped, *dropped], report)
         places = dedup_pass(work / "cleaned", work / "kept", config, lines, report, log, progress)
@@ -129,6 +134,23 @@ def clean_pass(
         raise ValueError("there are no documents to build a corpus from: the stream of documents is empty.")
     report.rules = dict(counts)
     return lines
+
+
+def cut_only_document(cleaned: Path, config: CorpusConfig, report: CorpusReport, dropped: list[Dropped]) -> None:
+    """Cut the only document into about twenty parts, so that some can be held out; unless it is too short for two."""
+    (document,) = read_jsonl(cleaned)
+    limit = max(len(document.text) // 20, 4 * config.min_chars)
+    parts = list(read_parts(io.StringIO(document.text, newline=""), document.source, limit))
+    short = [part for part in parts if len(part.text.strip()) < config.min_chars]
+    if len(parts) - len(short) > 1:
+        dropped += [
+            Dropped(part.source, "clean", f"a part of fewer than {config.min_chars} characters") for part in short
+        ]
+        rewrite(cleaned, (part for part in parts if part not in short))
+        report.notes.append(
+            f"the only document, {document.source!r} with {len(document.text):,} characters, was cut into {len(parts)} "
+            "parts: without that nothing could be held out"
+        )
 
 
 def dedup_pass(

@@ -7,6 +7,7 @@ the user names may be skipped, and then the reason is recorded. Nothing is ever 
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import io
 import json
@@ -17,13 +18,10 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
-PROSE_EXTENSIONS = frozenset({".txt", ".md", ".rst", ".text"})
-CODE_EXTENSIONS = frozenset(
-    {".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".java", ".js", ".ts", ".go", ".rs", ".sh", ".tex"}
-)
-JSONL_EXTENSIONS = frozenset({".jsonl", ".ndjson"})
+from .folders import CODE_EXTENSIONS, JSONL_EXTENSIONS, PROSE_EXTENSIONS, extension_of, files_below
+
 COMPRESSED: dict[str, Callable[[str], IO[bytes]]] = {
     ".gz": cast(Callable[[str], IO[bytes]], gzip.open),
     ".bz2": cast(Callable[[str], IO[bytes]], bz2.open),
@@ -67,6 +65,7 @@ def read_documents(
     encoding: str = "utf-8",
     text_key: str = "text",
     part_chars: int = 20_000,
+    follow_links: bool = False,
     skipped: list[Dropped] | None = None,
 ) -> Iterator[Document]:
     """Yield the documents of files and folders in a deterministic order, holding one document at a time.
@@ -75,8 +74,10 @@ def read_documents(
     code (.py .c .rs ...), and JSONL with one object a line whose `text_key` holds the text; each also as .gz, .bz2 or
     .xz. Prose longer than `part_chars` characters is cut at blank lines into parts of about that length (a book in one
     file could not be split into train and validation otherwise); code is cut only beyond a million characters.
-    Python files are decoded as their coding line says, all others as `encoding`, or as UTF-16 when they say so with a
-    byte order mark. Line endings are kept: cleaning them is `clean`'s work.
+    Python files are decoded as their coding line says, all others as `encoding`, or as UTF-16 or UTF-32 when they say
+    so with a byte order mark. Line endings are kept: cleaning them is `clean`'s work. Links that leave a folder, and
+    links to folders, are skipped unless `follow_links`. A .json file is read if it is named: a list of objects like
+    those of JSONL, or of texts.
 
     Files found in a folder that cannot be read as text are appended to `skipped` with their reason. For a file named
     in `paths` the same is an error: FileNotFoundError, or ValueError with the byte or line at fault.
@@ -96,7 +97,7 @@ def read_documents(
             yield from read_file(os.fspath(path), encoding, text_key, part_chars, skipped=None)
             continue
         n_documents = 0
-        for file, why_not in files_below(os.fspath(path)):
+        for file, why_not in files_below(os.fspath(path), follow_links):
             if why_not is not None:
                 if skipped is not None:
                     skipped.append(Dropped(file, "read", why_not))
@@ -109,30 +110,6 @@ def read_documents(
             raise ValueError(
                 f"the folder {os.fspath(path)!r} holds no readable text: looked for {known} (also .gz .bz2 .xz)."
             )
-
-
-def files_below(folder: str) -> Iterator[tuple[str, str | None]]:
-    """Yield (file, reason to skip it or None) for everything below `folder`, sorted."""
-    known = PROSE_EXTENSIONS | CODE_EXTENSIONS | JSONL_EXTENSIONS
-    for where, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__pycache__")
-        for name in sorted(files):
-            file = os.path.join(where, name)
-            extension = extension_of(file)
-            if name.startswith("."):
-                yield file, "hidden file"
-            elif extension not in known:
-                yield file, f"extension {extension!r} is not one of text" if extension else "no extension"
-            elif not os.path.isfile(file):
-                yield file, "not a regular file (a broken link, a pipe or a device)"
-            else:
-                yield file, None
-
-
-def extension_of(file: str) -> str:
-    """The extension that says what a file holds: ".txt" for "a.txt" and for "a.txt.gz"."""
-    stem, extension = os.path.splitext(file.lower())
-    return os.path.splitext(stem)[1] if extension in COMPRESSED else extension
 
 
 class Unreadable(ValueError):
@@ -148,6 +125,8 @@ def read_file(
         with open_text(file, encoding) as stream:
             if extension_of(file) in JSONL_EXTENSIONS:
                 yield from read_jsonl_stream(stream, source, text_key, skipped)
+            elif extension_of(file) == ".json":
+                yield from read_json_list(stream, source, text_key)
             else:
                 limit = part_chars if extension_of(file) in PROSE_EXTENSIONS else MAX_DOCUMENT_CHARS
                 empty = True
@@ -158,9 +137,11 @@ def read_file(
                     raise Unreadable("it is empty (no character other than white space)")
     except (ValueError, OSError, *_DAMAGED) as error:
         if isinstance(error, UnicodeDecodeError):
+            half = b"\xed\xa0" <= error.object[error.start : error.start + 2] <= b"\xed\xbf"
+            what = "half of a surrogate pair" if half and error.encoding == "utf-8" else error.reason
             reason = (
-                f"not {error.encoding} text: byte 0x{error.object[error.start]:02x} ({error.reason}); "
-                "convert the file (iconv -t utf-8), or name its encoding"
+                f"not {error.encoding} text: {line_of_fault(file, error.encoding)}byte "
+                f"0x{error.object[error.start]:02x} ({what}); convert the file (iconv -t utf-8), or name its encoding"
             )
         elif isinstance(error, (*_DAMAGED,)):
             reason = f"damaged or cut-off compressed data ({error})"
@@ -174,11 +155,13 @@ def read_file(
 def open_text(file: str, encoding: str) -> io.TextIOWrapper:
     """Open a file, compressed or not, as text with its line endings kept; refuse binary content."""
     opener = COMPRESSED.get(os.path.splitext(file.lower())[1])
-    raw = cast(IO[bytes], opener(file) if opener else open(file, "rb"))  # noqa: SIM115 (closed by the text stream)
+    raw = (opener or open_bytes)(file)
     try:
         buffered = io.BufferedReader(cast(io.RawIOBase, raw), 1 << 16) if opener else cast(io.BufferedReader, raw)
         head = buffered.peek(8192)[:8192]
-        if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):  # the first two bytes alone would be UTF-16's mark
+            encoding = "utf-32"
+        elif head.startswith((b"\xff\xfe", b"\xfe\xff")):
             encoding = "utf-16"
         elif b"\0" in head:  # git's rule for "binary"
             raise Unreadable(f"it is binary, not text (a zero byte at position {head.index(0)})")
@@ -196,6 +179,28 @@ def open_text(file: str, encoding: str) -> io.TextIOWrapper:
     except BaseException:
         raw.close()
         raise
+
+
+def line_of_fault(file: str, encoding: str) -> str:
+    """ "line 3, " for the first line that is not of this encoding; "" where lines can't be told in its bytes."""
+    if encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
+        return ""
+    decoder, line = codecs.getincrementaldecoder(encoding)(), 1
+    with COMPRESSED.get(os.path.splitext(file.lower())[1], open_bytes)(file) as stream:
+        while True:
+            block = stream.read(1 << 16)
+            try:
+                decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                line += error.object[: error.start].count(b"\n")
+                return f"line {line}, "
+            if not block:
+                return ""
+            line += block.count(b"\n")
+
+
+def open_bytes(file: str) -> IO[bytes]:
+    return open(file, "rb")
 
 
 def read_parts(stream: IO[str], source: str, limit: int) -> Iterator[Document]:
@@ -246,6 +251,33 @@ def read_jsonl_stream(stream: IO[str], source: str, text_key: str, skipped: list
         raise Unreadable(f"no line holds a JSON object with text under the key {text_key!r}")
 
 
+def read_json_list(stream: IO[str], source: str, text_key: str) -> Iterator[Document]:
+    """Yield a document for each text, or object with a text, of a file with one JSON list (or one object)."""
+    content = stream.read(MAX_JSONL_LINE_CHARS)
+    if len(content) == MAX_JSONL_LINE_CHARS:
+        raise Unreadable(f"it is longer than {MAX_JSONL_LINE_CHARS:,} characters: write it as JSONL, an object a line")
+    try:
+        records = json.loads(content)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # JSONL under another name
+            yield from read_jsonl_stream(io.StringIO(content), source, text_key, None)
+            return
+        raise Unreadable(f"not JSON ({error.msg} at line {error.lineno}, column {error.colno})") from None
+    except RecursionError:
+        raise Unreadable("not usable JSON (nested too deeply)") from None
+    records = records if isinstance(records, list) else [records]
+    for number, record in enumerate(records):
+        if isinstance(record, dict) and text_key not in record:
+            raise Unreadable(
+                f"which key holds the text? Object {number + 1} has no {text_key!r}, but {sorted(record)[:10]}: name "
+                "it with text_key (--text-key KEY)"
+            )
+        where = f"{source}#{number}"
+        yield Document(record, where) if isinstance(record, str) else Document(*record_text(record, text_key, where))
+    if not records:
+        raise Unreadable("its list is empty")
+
+
 def jsonl_text(line: str, text_key: str, where: str) -> tuple[str, str]:
     """(text, source) of one JSONL line; a "source" inside the object wins over the line's own place."""
     if len(line) >= MAX_JSONL_LINE_CHARS:
@@ -256,6 +288,12 @@ def jsonl_text(line: str, text_key: str, where: str) -> tuple[str, str]:
         raise Unreadable(f"not JSON ({error.msg} at column {error.colno})") from None
     except RecursionError:
         raise Unreadable("not usable JSON (nested too deeply)") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise Unreadable(f"not usable JSON ({error})") from None
+    return record_text(record, text_key, where)
+
+
+def record_text(record: Any, text_key: str, where: str) -> tuple[str, str]:
     if not isinstance(record, dict):
         raise Unreadable(f"a JSON {type(record).__name__} where an object with the key {text_key!r} is needed")
     if text_key not in record:
@@ -265,6 +303,20 @@ def jsonl_text(line: str, text_key: str, where: str) -> tuple[str, str]:
         raise Unreadable(f"the value under {text_key!r} is a {type(text).__name__}, not a string")
     source = record.get("source")
     return text, source if isinstance(source, str) and source else where
+
+
+def check_half_pairs(document: Document) -> None:
+    """Raise ValueError, with file and line, for half of a surrogate pair, which no encoding of text has: JSON's escapes
+    can bring it in. `clean_text` removes it."""
+    try:
+        document.text.encode()
+    except UnicodeEncodeError as error:
+        file, _, number = document.source.rpartition("#")
+        line = f" (line {int(number) + 1})" if extension_of(file) in JSONL_EXTENSIONS and number.isdecimal() else ""
+        raise ValueError(
+            f"document {document.source!r}{line} holds half of a surrogate pair at character {error.start}, which is "
+            "no text: clean it first (minillm corpus does)."
+        ) from None
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> Iterator[Document]:

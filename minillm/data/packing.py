@@ -29,7 +29,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from ..disk import checksum, claim, flush_to_disk, holding, read_json, whole_file, write_json
-from .documents import Document, read_jsonl
+from .documents import Document, check_half_pairs, read_jsonl
 
 WAIT = 600.0  # seconds in which another process that packs the same file may write nothing, before one gives up waiting
 
@@ -232,7 +232,8 @@ def write_tokens(
             tqdm(desc="pack", total=total, unit="B", unit_scale=True, disable=not progress) as bar,
         ):
             for document in documents:
-                size = utf8_size(document)
+                check_half_pairs(document)
+                size = len(document.text.encode())
                 ids = encode_document(tokenizer, document)
                 first = separator if n_documents == 0 else separator[:0]
                 chunk = np.concatenate([first, ids.astype(dtype), separator]).tobytes()
@@ -262,16 +263,6 @@ def write_tokens(
     )
     write_json(sidecar, {**asdict(info), "checksum": own_checksum(info)})
     return TokenDataset(target, verify=False)  # it was checked on its way
-
-
-def utf8_size(document: Document) -> int:
-    try:
-        return len(document.text.encode())
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"document {document.source!r} holds half of a surrogate pair at character {error.start}, which is no "
-            "text: clean it first (clean_text removes these)."
-        ) from error
 
 
 def encode_document(tokenizer: Encoder, document: Document) -> npt.NDArray[np.int64]:

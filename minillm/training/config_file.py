@@ -37,11 +37,19 @@ class ConfigError(ValueError):
 def read_toml(path: str | Path, known_sections: Mapping[str, Any]) -> Sections:
     """The sections of a config file. Raises ConfigError for bad TOML, keys outside sections and unknown sections."""
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))  # with or without a byte order mark
     except FileNotFoundError:
         raise ConfigError(f"there is no config file {path}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+        backslash = "hex value" in str(error) or "\\" in str(error)
+        hint = (
+            " In double quotes a backslash has a meaning: write paths with / or in single quotes." if backslash else ""
+        )
+        raise ConfigError(f"{path} is not valid TOML: {error}.{hint}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply to be read: no config file should be.") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError(f"{path} holds what can't be read: {error}.") from None
     for name, section in content.items():
         if name not in known_sections:
             raise ConfigError(f"{path}: unknown section [{name}]. {nearest(name, known_sections)}")

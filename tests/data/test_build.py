@@ -116,7 +116,7 @@ def test_an_empty_validation_split_takes_the_next_in_line(tmp_path: Path) -> Non
     assert report.splits["val"]["documents"] == 1 and report.splits["train"]["documents"] == 4
     assert "noisy" in report.notes[0]
     with pytest.raises(ValueError, match="no document is left for 'val'"):
-        build_corpus(documents[:1], tmp_path / "one")
+        build_corpus([Document("too short to be cut into two parts", "s")], tmp_path / "one")
     assert build_corpus(documents[:1], tmp_path / "one", CorpusConfig(val_fraction=0)).splits.keys() == {"train"}
     with pytest.raises(ValueError, match="stream of documents is empty"):
         build_corpus([], tmp_path / "none")
@@ -226,6 +226,41 @@ def test_other_peoples_folders_are_safe(tmp_path: Path) -> None:
     build_corpus(some_documents(30), tmp_path / "empty")
     with pytest.raises(ValueError, match="no split 'test'; it has train, val"):
         list(corpus_documents(tmp_path / "c", "test"))
+
+
+def test_the_only_document_is_cut_into_parts(tmp_path: Path) -> None:
+    words = np.random.default_rng(1).integers(0, 3000, 2600)
+    text = "".join(f"w{i}" + (" " if k % 12 else ".\n") for k, i in enumerate(words))
+    (tmp_path / "book.txt").write_text(text)
+    assert 14_000 < len(text) < 16_000
+    report = build_corpus(read_documents(tmp_path / "book.txt"), tmp_path / "c", CorpusConfig(near_threshold=0))
+    n_parts = report.splits["train"]["documents"] + report.splits["val"]["documents"]
+    assert report.splits["val"]["documents"] >= 1 and 18 <= n_parts <= 22 and report.documents_in == 1
+    assert any("the only document" in n and "was cut into" in n for n in report.notes)
+    both = [d for split in ("train", "val") for d in corpus_documents(tmp_path / "c", split)]
+    both.sort(key=lambda d: int(d.source.split("#")[1]))
+    assert "".join(d.text for d in both).split() == text.split()
+    whole = build_corpus(read_documents(tmp_path / "book.txt"), tmp_path / "all", CorpusConfig(val_fraction=0))
+    assert whole.splits["train"]["documents"] == 1
+
+
+def test_what_was_skipped_is_counted_by_kind(tmp_path: Path) -> None:
+    for i in range(30):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{i}.txt").write_text(some_documents(30)[i].text)
+    for i in range(12):
+        (tmp_path / "in" / f"{i}.html").write_text("<p>")
+    (tmp_path / "in" / "a.txt").write_bytes(b"\0")
+    (tmp_path / "in" / "b.txt").write_bytes(b"xx\0")
+    (tmp_path / "in" / "c.txt").write_bytes(b"\xff")
+    skipped: list[Dropped] = []
+    report = build_corpus(read_documents(tmp_path / "in", skipped=skipped), tmp_path / "c", skipped=skipped)
+    assert report.notes[:3] == [
+        "12 .html skipped: extension '.html' is not one of text",
+        "2 .txt skipped: it is binary, not text",
+        "1 .txt skipped: not utf-8 text",
+    ]
+    assert "12 .html skipped" in report.summary() and report.dropped["read"] == 15
 
 
 def test_names_that_are_not_unicode_survive(tmp_path: Path) -> None:

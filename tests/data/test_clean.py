@@ -1,5 +1,7 @@
 """Cleaning: each rule does what it is named for, is counted, and applying all of them twice changes nothing."""
 
+import re
+import unicodedata
 from collections import Counter
 
 import hypothesis.strategies as st
@@ -35,6 +37,40 @@ def test_normalization_forms() -> None:
     assert clean_text("e\u0301", normalization="none") == "e\u0301\n"
     with pytest.raises(ValueError, match="must be NFC, NFKC or none, not 'NFD'"):
         clean_text("x", normalization="NFD")  # type: ignore[arg-type]
+
+
+def longest_row_of_marks(text: str) -> int:
+    kinds = "".join("m" if unicodedata.combining(c) else "-" for c in text)
+    return max(map(len, re.findall("m+", kinds)), default=0)
+
+
+@pytest.mark.parametrize("marks", ["\u0301", "\u0301\u0323\u0345", "\u0344", "\u0301" * 40 + "x"])
+def test_normalizing_takes_linear_time(marks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the square of the marks in a row, so what counts is how many are given to it: 80,000 took 5 seconds."""
+    rows: list[int] = []
+    normalize = unicodedata.normalize
+
+    class Counted:
+        is_normalized = staticmethod(unicodedata.is_normalized)
+
+        @staticmethod
+        def normalize(form: str, text: str) -> str:
+            rows.append(longest_row_of_marks(text))
+            return normalize(form, text)
+
+    monkeypatch.setattr("minillm.data.clean.unicodedata", Counted)
+    text = "a" + marks * (80_000 // len(marks))
+    cleaned = clean_text(text)
+    assert rows and max(rows) <= 30 and longest_row_of_marks(cleaned) <= 30
+    assert clean_text(cleaned) == cleaned
+    written = normalize("NFD", cleaned.strip().replace("\u034f", ""))
+    assert sorted(written) == sorted(normalize("NFD", "a") + "".join(normalize("NFD", c) for c in text[1:]))
+
+
+def test_what_languages_write_is_not_cut() -> None:
+    for text in ("Tiếng Việt\n", "हिन्दी में लिखा\n", "กินข้าวที่นี่\n", "Z̶̢͍a̴͓l̸͎g̶͕o̴͙\n", "שָׁלוֹם\n"):
+        text = unicodedata.normalize("NFC", text)
+        assert clean_text(unicodedata.normalize("NFD", text)) == text
 
 
 def test_emoji_joiners_and_indentation_stay() -> None:

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -11,7 +12,15 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from minillm.data.documents import Document, Dropped, read_documents, read_jsonl, read_parts, write_jsonl
+from minillm.data.documents import (
+    Document,
+    Dropped,
+    check_half_pairs,
+    read_documents,
+    read_jsonl,
+    read_parts,
+    write_jsonl,
+)
 
 
 def test_folder_is_read_in_sorted_order_with_reasons_for_what_is_not(tmp_path: Path) -> None:
@@ -67,7 +76,7 @@ def test_folder_is_read_in_sorted_order_with_reasons_for_what_is_not(tmp_path: P
     [
         ("a.txt", b"", "empty"),
         ("a.txt", b"ab\0c", "binary, not text .a zero byte at position 2"),
-        ("a.txt", b"\xe9t\xe9", "not utf-8 text: byte 0xe9"),
+        ("a.txt", b"\xe9t\xe9", "not utf-8 text: line 1, byte 0xe9"),
         ("a.txt.gz", b"not gzip", "damaged or cut-off"),
         ("a.py", b"# coding: klingon\nx = 1\n", "coding line is wrong"),
         ("a.jsonl", b'{"text": "fine"}\nnonsense\n', "line 2: not JSON"),
@@ -75,6 +84,14 @@ def test_folder_is_read_in_sorted_order_with_reasons_for_what_is_not(tmp_path: P
         ("a.jsonl", b'{"text": 3}\n', "is a int, not a string"),
         ("a.jsonl", b"[1]\n", "a JSON list where an object"),
         ("a.jsonl", b"\n\n", "no line holds"),
+        ("a.jsonl", b'{"text": ' + b"1" * 5000 + b"}", "line 1: not usable JSON"),
+        ("a.txt", b"one\ntwo \xed\xa0\x80\n", "line 2, byte 0xed .half of a surrogate pair"),
+        ("a.txt.gz", gzip.compress(b"one\n" * 50_000 + b"\xff"), "line 50001, byte 0xff"),
+        ("a.json", b'[{"id": 1, "content": "The boat left."}]', "which key holds the text.*'content', 'id'.*text-key"),
+        ("a.json", b'[{"text": "The boat left."}', "not JSON"),
+        ("a.json", b"[" * 100_000, "nested too deeply"),
+        ("a.json", b"[]", "its list is empty"),
+        ("a.json", b"[[1]]", "a JSON list where an object"),
     ],
 )
 def test_a_file_named_by_the_user_that_cannot_be_read_is_an_error(
@@ -107,6 +124,76 @@ def test_bad_jsonl_lines_in_a_folder_are_skipped_one_by_one(tmp_path: Path) -> N
     assert [d.text for d in found] == ["one", "two"]
     assert found[0].source == "s1" and found[1].source.endswith("a.jsonl#2")
     assert len(skipped) == 1 and skipped[0].source.endswith("a.jsonl#1")
+
+
+@pytest.mark.parametrize("encoding", ["utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"])
+def test_byte_order_marks_tell_utf_32_from_utf_16(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.txt").write_bytes("\ufeffThe boat 船 left.".encode(encoding))
+    assert [d.text for d in read_documents(tmp_path / "a.txt")] == ["The boat 船 left."]
+
+
+def test_json_files_that_are_named(tmp_path: Path) -> None:
+    def texts(content: object, **options: str) -> list[str]:
+        (tmp_path / "a.json").write_text(content if isinstance(content, str) else json.dumps(content))
+        return [d.text for d in read_documents(tmp_path / "a.json", **options)]  # type: ignore[arg-type]
+
+    assert texts([{"id": 1, "content": "The boat left."}], text_key="content") == ["The boat left."]
+    assert texts([{"text": "one"}, {"text": "two"}]) == ["one", "two"]
+    assert texts(["one", "two"]) == ["one", "two"]
+    assert texts({"text": "one"}) == ["one"]
+    assert texts('{"text": "one"}\n{"text": "two"}\n') == ["one", "two"]  # JSONL under another name
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+def test_links_that_leave_the_folder_are_not_followed_unless_asked(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "in").mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "secret.txt").write_text("outside")
+    (folder / "in" / "a.txt").write_text("inside")
+    (folder / "alias.txt").symlink_to(folder / "in" / "a.txt")  # stays inside: read
+    (folder / "secret.txt").symlink_to(tmp_path / "out" / "secret.txt")
+    (folder / "out").symlink_to(tmp_path / "out")
+    (folder / "in" / "circle").symlink_to(folder)
+    skipped: list[Dropped] = []
+    found = [Path(d.source).relative_to(folder).as_posix() for d in read_documents(folder, skipped=skipped)]
+    assert found == ["alias.txt", "in/a.txt"]
+    assert {Path(s.source).name: s.reason.split(" (")[0] for s in skipped} == {
+        "secret.txt": "a link that leaves the folder",
+        "out": "a link to a folder",
+        "circle": "a link to a folder",
+    }
+    skipped.clear()
+    texts = [d.text for d in read_documents(folder, follow_links=True, skipped=skipped)]
+    assert sorted(texts) == ["inside", "inside", "outside", "outside"]
+    assert [s.reason for s in skipped] == ["a folder that was read already, under another name"]
+    assert [d.text for d in read_documents(folder / "secret.txt")] == ["outside"]  # named, so wanted
+
+
+def test_a_folder_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def closed(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    skipped: list[Dropped] = []
+    assert len(list(read_documents(tmp_path, skipped=skipped))) == 1
+    assert [(Path(s.source).name, s.reason) for s in skipped] == [
+        ("closed", "a folder that cannot be read (Permission denied)")
+    ]
+
+
+def test_half_of_a_surrogate_pair_names_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n\n{"text": "half \\ud800 pair"}\n')
+    fine, half = read_documents(tmp_path / "a.jsonl")
+    check_half_pairs(fine)
+    with pytest.raises(ValueError, match=r"a\.jsonl#2' \(line 3\) holds half of a surrogate pair at character 5"):
+        check_half_pairs(half)
 
 
 @given(st.text(alphabet="ab\n\r 世", max_size=200), st.integers(1, 40))

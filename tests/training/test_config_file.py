@@ -86,3 +86,22 @@ def test_types_are_checked():
 def test_comments_behind_fields_are_read():
     described = {name: comment for name, _, comment in describe(TrainConfig)}
     assert described["save_every"] == "steps" and all(described.values())
+
+
+def test_a_byte_order_mark_and_backslashes(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xef\xbb\xbf[train]\r\nlr = 0.5\r\n")  # as Notepad writes it
+    assert read_toml(path, SECTIONS) == {"train": {"lr": 0.5}}
+    for folder in (r"C:\Users\me", r"C:\data\x"):
+        path.write_text(f'[data]\ncorpus = "{folder}"\n')
+        with pytest.raises(ConfigError, match=r"config\.toml is not valid TOML.*write paths with / or in single quotes"):
+            read_toml(path, SECTIONS)
+        path.write_text(f"[data]\ncorpus = '{folder}'\n")
+        assert read_toml(path, SECTIONS) == {"data": {"corpus": folder}}
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "1" * 100_000])
+def test_hostile_toml_is_refused_by_name(tmp_path, text):
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.toml"):
+        read_toml(tmp_path / "config.toml", SECTIONS)
