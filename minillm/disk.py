@@ -44,6 +44,8 @@ import shutil
 import socket
 import sys
 import time
+import types
+import typing
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
@@ -75,6 +77,37 @@ def read_json(path: AnyPath) -> Any:
         raise ValueError(f"{path} is nested too deeply to be read: no such file should be.") from None
     except ValueError as error:  # no JSON, no UTF-8, or a number of thousands of digits
         raise ValueError(f"{path} is not JSON, or was cut off ({path.stat().st_size} bytes): {error}.") from None
+
+
+def check_fields(record: Any) -> None:
+    """Raise ValueError, naming the field, unless every field of a dataclass made from JSON has the type of its hint.
+    Numbers must be finite, whole ones within 64 bits."""
+    for name, hint in typing.get_type_hints(type(record)).items():
+        value = getattr(record, name)
+        if not fits(value, hint):
+            raise ValueError(f"{name} is {str(value)[:50]!r} and no {getattr(hint, '__name__', hint)}")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of the type that a hint names, down to what is in it.
+
+    >>> fits({"a": [1, 2]}, dict[str, list[int]]), fits({"a": [1, True]}, dict[str, list[int]])
+    (True, False)
+    """
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, option) for option in inner)
+    if origin is typing.Literal:
+        return any(type(value) is type(option) and value == option for option in inner)
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
+    if origin in (list, tuple):
+        return isinstance(value, origin) and all(fits(item, inner[0]) for item in value)
+    if hint is float:
+        return type(value) in (int, float) and -1e308 < value < 1e308
+    if hint is int:
+        return type(value) is int and -(2**63) <= value < 2**63
+    return isinstance(value, hint)
 
 
 def write_json(path: AnyPath, content: Any) -> None:
@@ -255,10 +288,14 @@ def read_marker(folder: Path) -> tuple[str, set[str]] | None:
         marker = read_json(folder / MARKER)
     except (OSError, ValueError):
         return None
-    if not isinstance(marker, dict) or marker.get("made_by") != "minillm" or not isinstance(marker.get("kind"), str):
+    if not isinstance(marker, dict) or marker.get("made_by") != "minillm":
         return None
-    files = marker.get("files")
-    return (marker["kind"], set(map(str, files))) if isinstance(files, list) else None
+    kind, files = marker.get("kind"), marker.get("files")
+    if not isinstance(kind, str) or len(kind) > 50 or not isinstance(files, list) or not fits(files, list[str]):
+        return None
+    if any("\ud800" <= letter <= "\udfff" for letter in "".join([kind, *files])):  # it could not be written again
+        return None
+    return kind, set(files)
 
 
 def claim(folder: AnyPath, kind: str, names: Iterable[str]) -> None:
@@ -273,9 +310,9 @@ def claim(folder: AnyPath, kind: str, names: Iterable[str]) -> None:
     with holding(folder / MARKER, "noting what it writes", wait=60):
         made, ours = read_marker(folder) or (kind, set())
         if made != kind and not made.startswith(f"{kind} of "):
-            raise FileExistsError(f"{folder} is a {made}, not a {kind}: choose another folder.")
+            raise FileExistsError(f"{folder} is a {made} (says its {MARKER}), not a {kind}: choose another folder.")
         for name in set(names) - ours:
-            if os.path.lexists(folder / name):
+            if os.path.lexists(folder / name) and read_marker(folder / name) is None:
                 raise FileExistsError(
                     f"{folder / name} was not made by minillm, and is not overwritten: move it elsewhere, or choose "
                     "another folder."

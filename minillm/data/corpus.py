@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..disk import find_whole_folder, read_json
+from ..disk import check_fields, find_whole_folder, read_json
 from .clean import Normalization
 from .documents import Document, read_jsonl
-from .split import split_of
+from .split import SPLITS, split_of
 from .stopwords import LANGUAGES
 
 REPORT = "report.json"  # in a corpus folder; a folder that has none is no corpus
@@ -85,10 +85,26 @@ class CorpusReport:
 
 
 def load_report(folder: str | os.PathLike[str]) -> CorpusReport:
-    """The report of a corpus. Raises FileNotFoundError where `folder` is no finished corpus."""
-    values = read_json(corpus_folder(folder) / REPORT)
-    config = CorpusConfig(**values.pop("config"))
-    return CorpusReport(config=config, **values)
+    """The report of a corpus. Raises FileNotFoundError where `folder` is no finished corpus, ValueError where its
+    report is damaged or another program's."""
+    path = corpus_folder(folder) / REPORT
+    try:
+        values = read_json(path)
+        report = CorpusReport(config=CorpusConfig(**values.pop("config")), **values)
+        check_fields(report.config)
+        check_fields(report)
+        check_splits(report.splits)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} is not the report of a corpus, or is damaged ({error}): build it again.") from error
+    return report
+
+
+def check_splits(splits: dict[str, dict[str, int]]) -> None:
+    if "train" not in splits or not set(splits) <= set(SPLITS):
+        raise ValueError(f"its splits are {', '.join(splits)[:100]}, not of {', '.join(SPLITS)}")
+    for name, counts in splits.items():
+        if counts.keys() != {"documents", "bytes"} or min(counts.values()) < 0:
+            raise ValueError(f"the split {name} has no counts of documents and bytes")
 
 
 def corpus_folder(folder: str | os.PathLike[str]) -> Path:
@@ -105,7 +121,9 @@ def corpus_documents(folder: str | os.PathLike[str], split: str = "train") -> It
     """Yield the documents of one split of a corpus. Raises ValueError for a split that it doesn't have."""
     report = load_report(folder)
     if split not in report.splits:
-        raise ValueError(f"the corpus {str(folder)!r} has no split {split!r}; it has {', '.join(report.splits)}.")
+        raise ValueError(
+            f"the corpus {str(folder)!r} has no split {split!r}; its {REPORT} has {', '.join(report.splits)}."
+        )
     yield from read_jsonl(corpus_folder(folder) / f"{split}.jsonl")
 
 

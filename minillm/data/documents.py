@@ -305,17 +305,18 @@ def record_text(record: Any, text_key: str, where: str) -> tuple[str, str]:
     return text, source if isinstance(source, str) and source else where
 
 
-def check_half_pairs(document: Document) -> None:
+def check_half_pairs(document: Document, place: str = "") -> None:
     """Raise ValueError, with file and line, for half of a surrogate pair, which no encoding of text has: JSON's escapes
-    can bring it in. `clean_text` removes it."""
+    can bring it in. `clean_text` removes it. `place` says where the document stands, if its source doesn't."""
     try:
         document.text.encode()
     except UnicodeEncodeError as error:
         file, _, number = document.source.rpartition("#")
-        line = f" (line {int(number) + 1})" if extension_of(file) in JSONL_EXTENSIONS and number.isdecimal() else ""
+        if not place and number.isdecimal() and extension_of(file) in JSONL_EXTENSIONS:
+            place = f"{file}, line {int(number) + 1}"
         raise ValueError(
-            f"document {document.source!r}{line} holds half of a surrogate pair at character {error.start}, which is "
-            "no text: clean it first (minillm corpus does)."
+            f"document {document.source!r} {f'({place}) ' if place else ''}holds half of a surrogate pair at character "
+            f"{error.start}, which is no text: clean it first (minillm corpus does)."
         ) from None
 
 
@@ -325,13 +326,16 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[Document]:
     An empty file holds no documents (an empty split is legal). Raises ValueError on the first faulty line.
     """
     source = Path(path).as_posix()
+    number = 0
     with open(path, encoding="utf-8", newline="\n") as stream:
-        for number, line in enumerate(stream):
-            try:
-                text, where = jsonl_text(line, "text", f"{source}#{number}")
-            except ValueError as error:
-                raise ValueError(f"cannot read {source!r}: line {number + 1}: {error}.") from error
-            yield Document(text, where)
+        try:
+            for number, line in enumerate(stream):
+                yield Document(*jsonl_text(line, "text", f"{source}#{number}"))
+        except UnicodeDecodeError as error:
+            where = line_of_fault(os.fspath(path), "utf-8")
+            raise ValueError(f"cannot read {source!r}: {where}not UTF-8 ({error.reason}).") from None
+        except Unreadable as error:
+            raise ValueError(f"cannot read {source!r}: line {number + 1}: {error}.") from error
 
 
 def open_jsonl(path: str | os.PathLike[str]) -> IO[str]:

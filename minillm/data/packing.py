@@ -22,13 +22,13 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol, get_args, get_type_hints
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from ..disk import checksum, claim, flush_to_disk, holding, read_json, whole_file, write_json
+from ..disk import check_fields, checksum, claim, flush_to_disk, holding, read_json, whole_file, write_json
 from .documents import Document, check_half_pairs, read_jsonl
 
 WAIT = 600.0  # seconds in which another process that packs the same file may write nothing, before one gives up waiting
@@ -137,12 +137,9 @@ def read_sidecar(path: Path) -> PackInfo:
         content = read_json(path)
         said = content.pop("checksum")
         info = PackInfo(**content)
+        check_fields(info)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{str(path)!r} does not describe packed tokens ({error}); {wrong}") from error
-    for name, hint in get_type_hints(PackInfo).items():
-        value = getattr(info, name)
-        if type(value) not in (get_args(hint) or (hint,)) or (isinstance(value, int) and not 0 <= value < 1 << 63):
-            raise ValueError(f"{str(path)!r} says {name} = {str(value)[:50]!r}; {wrong}")
     if info.dtype not in ("uint16", "uint32"):
         raise ValueError(f"{str(path)!r} says dtype {info.dtype[:50]!r}; token files are uint16 or uint32.")
     if said != own_checksum(info):
@@ -217,8 +214,9 @@ def write_tokens(
 ) -> TokenDataset:
     """`pack` for whoever holds the file."""
     sidecar = target.with_suffix(".json")
-    total, source = None, ""
+    total, source, file = None, "", ""
     if isinstance(documents, (str, os.PathLike)):
+        file = os.fspath(documents)
         total, source = os.path.getsize(documents), checksum(documents)
         documents = read_jsonl(documents)
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
@@ -232,7 +230,7 @@ def write_tokens(
             tqdm(desc="pack", total=total, unit="B", unit_scale=True, disable=not progress) as bar,
         ):
             for document in documents:
-                check_half_pairs(document)
+                check_half_pairs(document, f"{file}, line {n_documents + 1}" if file else "")
                 size = len(document.text.encode())
                 ids = encode_document(tokenizer, document)
                 first = separator if n_documents == 0 else separator[:0]
@@ -245,7 +243,8 @@ def write_tokens(
                 n_documents += 1
                 bar.update(size)
         if n_bytes == 0:
-            raise ValueError(f"nothing to pack into {str(target)!r}: {n_documents} documents with no text in them.")
+            text = f"{n_documents} documents with no text in them{f', in {file}' if file else ''}"
+            raise ValueError(f"nothing to pack into {str(target)!r}: {text}.")
         flush_to_disk(temporary)
         sidecar.unlink(missing_ok=True)  # from here until the new sidecar is in place, nothing loads
     info = PackInfo(

@@ -224,7 +224,7 @@ def test_other_peoples_folders_are_safe(tmp_path: Path) -> None:
     (tmp_path / "c" / "thesis.tex").unlink()
     (tmp_path / "empty").mkdir()
     build_corpus(some_documents(30), tmp_path / "empty")
-    with pytest.raises(ValueError, match="no split 'test'; it has train, val"):
+    with pytest.raises(ValueError, match=r"no split 'test'; its report\.json has train, val"):
         list(corpus_documents(tmp_path / "c", "test"))
 
 

@@ -1,0 +1,155 @@
+"""Whatever is in a file that data/ reads, the answer is the content, or a ValueError or OSError that names the file.
+
+`python -m pytest -m long -s tests/data/test_fuzz.py` reads 100,000 mutations with each reader (FUZZ_CASES: another
+number) and prints what came of it.
+"""
+
+import bz2
+import gzip
+import json
+import lzma
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+if os.name != "posix":
+    pytest.skip("time limits by signals", allow_module_level=True)
+
+from fuzz import folder_in_memory, fuzz, report
+
+from minillm.data import (
+    Document,
+    TokenDataset,
+    build_corpus,
+    corpus_documents,
+    load_report,
+    pack,
+    pack_split,
+    read_documents,
+    read_jsonl,
+)
+from minillm.data.documents import Dropped
+from minillm.disk import claim, foreign_files
+from minillm.training.config_file import build, read_toml, to_toml
+from minillm.training.pretrain import SECTIONS, DataConfig
+
+TEXT = "The boat left at dawn.\r\n\r\nCafé, 船 and e\u0301 were on board.\n# a line\n"
+CASES = int(os.environ.get("FUZZ_CASES", "100_000"))
+
+
+class Bytes:
+    vocab_size, eos_id = 257, 256
+
+    def encode(self, text: str, *, disallowed_special: tuple[str, ...]) -> list[int]:
+        return list(text.encode())
+
+    def fingerprint(self) -> str:
+        return "bytes"
+
+
+def text_files(folder: Path) -> dict[str, bytes]:
+    text = TEXT.encode()
+    return {
+        "a.txt": text * 3,
+        "b.md": "\ufeff".encode("utf-16-le") + TEXT.encode("utf-16-le"),
+        "c.py": b"# -*- coding: latin-1 -*-\nx = 1  # \xe9\n",
+        "d.txt.gz": gzip.compress(text * 20, mtime=0),
+        "e.txt.bz2": bz2.compress(text * 20),
+        "f.txt.xz": lzma.compress(text * 20),
+        "g.txt": "\ufeff".encode("utf-32-be") + TEXT.encode("utf-32-be"),
+    }
+
+
+def json_files(folder: Path) -> dict[str, bytes]:
+    records = [{"text": TEXT, "source": "s"}, {"text": "half \ud800"}, {"id": 3, "text": "", "more": [1.5, None, {}]}]
+    lines = "\n".join(map(json.dumps, records)).encode()
+    return {"a.jsonl": lines, "b.json": json.dumps(records).encode(), "c.jsonl.gz": gzip.compress(lines, mtime=0)}
+
+
+def corpus_files(folder: Path) -> dict[str, bytes]:
+    documents = [Document(f"document {i} is not document {i + 40}\n", str(i)) for i in range(12)]
+    build_corpus(documents, folder / "made")
+    return {p.name: p.read_bytes() for p in (folder / "made").iterdir() if p.name != "dropped.jsonl"}
+
+
+def token_files(folder: Path) -> dict[str, bytes]:
+    pack([Document(TEXT, "1"), Document("é", "2")], Bytes(), folder / "made.bin")
+    return {f"t.{kind}": (folder / f"made.{kind}").read_bytes() for kind in ("bin", "json")}
+
+
+def read_named(folder: Path) -> None:
+    for file in sorted(p for p in folder.iterdir() if p.is_file()):
+        for document in read_documents(file):
+            str(document.text)
+
+
+def read_found(folder: Path) -> None:
+    skipped: list[Dropped] = []
+    list(read_documents(folder, skipped=skipped, part_chars=50))
+
+
+def read_corpus(folder: Path) -> None:
+    load_report(folder).summary()
+    for split in ("train", "val"):
+        list(corpus_documents(folder, split))
+        list(read_jsonl(folder / f"{split}.jsonl"))
+
+
+def read_marker(folder: Path) -> None:
+    foreign_files(folder)
+    claim(folder, "corpus", ["tokens-x"])
+
+
+def read_tokens(folder: Path) -> None:
+    TokenDataset(folder / "t.bin").tokens.sum()
+
+
+def read_tokens_in_a_hurry(folder: Path) -> None:
+    TokenDataset(folder / "t.bin", verify=False).tokens.sum()
+
+
+def pack_a_split(folder: Path) -> None:
+    pack_split(folder / "train.jsonl", Bytes(), folder / "tokens-x")
+
+
+def config_files(folder: Path) -> dict[str, bytes]:
+    sections = {"data": DataConfig("c", "t"), "train": SECTIONS["train"](), "engine": SECTIONS["engine"]()}
+    return {"config.toml": to_toml("A run.", sections).encode()}
+
+
+def read_config(folder: Path) -> None:
+    for name, section in read_toml(folder / "config.toml", SECTIONS).items():
+        build(SECTIONS[name], section, f"config.toml: [{name}]")
+
+
+READERS: dict[str, tuple[Callable[[Path], dict[str, bytes]], Callable[[Path], None]]] = {
+    "documents, named": (text_files, read_named),
+    "documents, in a folder": (text_files, read_found),
+    "JSON and JSONL": (json_files, read_named),
+    "JSON and JSONL, in a folder": (json_files, read_found),
+    "a corpus": (corpus_files, read_corpus),
+    "a folder's marker": (corpus_files, read_marker),
+    "token file and sidecar": (token_files, read_tokens),
+    "token file and sidecar, unverified": (token_files, read_tokens_in_a_hurry),
+    "packing": (corpus_files, pack_a_split),
+    "config.toml": (config_files, read_config),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_mutated_files(name: str) -> None:
+    files, reader = READERS[name]
+    with folder_in_memory() as folder:
+        fuzz(reader, files(folder), folder / "read", 300)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", READERS)
+def test_campaign(name: str) -> None:
+    files, reader = READERS[name]
+    began = time.monotonic()
+    with folder_in_memory() as folder:
+        report(name, fuzz(reader, files(folder), folder / "read", CASES, first=1_000_000), began)
