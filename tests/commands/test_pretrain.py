@@ -1,12 +1,15 @@
 """minillm pretrain: the run folder, going on with it, every model by config, Ctrl-C."""
 
 import dataclasses
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from command_line import TINY, minillm
@@ -37,6 +40,46 @@ def test_a_run_is_not_overwritten_and_can_be_resumed_for_longer(made, tmp_path, 
     assert [r["step"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in r] == list(range(1, 9))
     error = minillm("pretrain", "--resume", "--out", tmp_path / "no", status=2, capsys=capsys)
     assert "there is no run to resume" in error
+
+
+def test_a_corpus_that_may_not_be_written(made, tmp_path, monkeypatch, capsys):
+    """As a data set on Kaggle: the token files go elsewhere, and `evaluate` finds them there."""
+    shutil.copytree(made / "corpus", tmp_path / "corpus", ignore=shutil.ignore_patterns("tokens-*"))
+    before = sorted(p.name for p in (tmp_path / "corpus").iterdir())
+    mkdir = Path.mkdir
+
+    def read_only(path, *arguments, **options):
+        if tmp_path / "corpus" in path.parents:
+            raise PermissionError(errno.EROFS, "Read-only file system", str(path))
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    data = ["--corpus", tmp_path / "corpus", "--tokenizer", made / "tokenizer.json", *TINY]
+    error = minillm("pretrain", *data, "--out", tmp_path / "run", status=2, capsys=capsys)
+    assert "cannot write token files into" in error and "--tokens FOLDER" in error
+    minillm("pretrain", *data, "--out", tmp_path / "run", "--tokens", tmp_path / "tokens")
+    monkeypatch.chdir(mkdir(tmp_path / "elsewhere") or tmp_path / "elsewhere")
+    minillm("evaluate", tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "corpus").iterdir()) == before
+    (inside,) = (tmp_path / "tokens").iterdir()
+    assert {p.name for p in inside.iterdir()} == {".minillm.json", "train.bin", "train.json", "val.bin", "val.json"}
+
+
+def test_a_corpus_that_changed_is_packed_anew(made, tmp_path, capfd):
+    shutil.copytree(made / "corpus", tmp_path / "corpus")
+    train = tmp_path / "corpus" / "train.jsonl"
+    train.write_text("".join(train.read_text(encoding="utf-8").splitlines(keepends=True)[:3]), encoding="utf-8")
+    data = ["--corpus", tmp_path / "corpus", "--tokenizer", made / "tokenizer.json", *TINY]
+    minillm("pretrain", *data, "--out", tmp_path / "run")
+    assert "packing anew" in capfd.readouterr().err
+    (sidecar,) = (tmp_path / "corpus").glob("tokens-*/train.json")
+    assert json.loads(sidecar.read_text())["n_documents"] == 3
+    tokens = sidecar.with_name("train.bin")
+    tokens.write_bytes(bytes(2) + tokens.read_bytes()[2:])
+    minillm("pretrain", *data, "--out", tmp_path / "hurried", "--no-verify")
+    assert tokens.read_bytes()[:2] == bytes(2)
+    minillm("pretrain", *data, "--out", tmp_path / "careful")
+    assert "is damaged" in capfd.readouterr().err and tokens.read_bytes()[:2] != bytes(2)
 
 
 def test_other_models_by_config(made, tmp_path):

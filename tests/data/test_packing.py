@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzz import folder_in_memory
 
 from minillm.data import Document, TokenDataset, build_corpus, corpus_documents, pack, pack_split
 from minillm.disk import holding
@@ -158,18 +159,19 @@ def test_with_our_own_tokenizer(tmp_path: Path) -> None:
 # ---- damage, staleness
 
 
-def test_one_flipped_bit_anywhere_is_noticed(tmp_path: Path) -> None:
-    pack(DOCUMENTS, Bytes(), tmp_path / "t.bin")
-    for name in ("t.bin", "t.json"):
-        whole = (tmp_path / name).read_bytes()
-        for bit in range(8 * len(whole)):
-            changed = bytearray(whole)
-            changed[bit // 8] ^= 1 << bit % 8
-            (tmp_path / name).write_bytes(changed)
-            with pytest.raises(ValueError, match=r"t\.(bin|json)"):
-                TokenDataset(tmp_path / "t.bin")
-        (tmp_path / name).write_bytes(whole)
-    assert TokenDataset(tmp_path / "t.bin").tokens[1] == 97
+def test_one_flipped_bit_anywhere_is_noticed() -> None:
+    with folder_in_memory() as folder:
+        pack(DOCUMENTS, Bytes(), folder / "t.bin")
+        for name in ("t.bin", "t.json"):
+            whole = (folder / name).read_bytes()
+            for bit in range(8 * len(whole)):
+                changed = bytearray(whole)
+                changed[bit // 8] ^= 1 << bit % 8
+                (folder / name).write_bytes(changed)
+                with pytest.raises(ValueError, match=r"t\.(bin|json)"):
+                    TokenDataset(folder / "t.bin")
+            (folder / name).write_bytes(whole)
+        assert TokenDataset(folder / "t.bin").tokens[1] == 97
 
 
 def test_the_hurried_compare_no_checksum(tmp_path: Path) -> None:
@@ -227,9 +229,9 @@ def test_a_corpus_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 PACKER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(os.pathsep)
 from test_packing import Bytes
 from minillm.data import pack_split
 source, me, together = Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
@@ -245,7 +247,8 @@ for number in range(int(sys.argv[5])):
 def test_several_packers_of_one_corpus_give_one_right_file(tmp_path: Path) -> None:
     source = small_corpus(tmp_path / "c")
     right = pack(source, Bytes(), tmp_path / "right.bin")
-    command = [sys.executable, "-c", PACKER, str(Path(__file__).parent), str(source)]
+    tests = Path(__file__).parents[1]
+    command = [sys.executable, "-c", PACKER, f"{tests / 'data'}{os.pathsep}{tests / 'shared'}", str(source)]
     packers = [
         subprocess.Popen([*command, str(i), "3", "20"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for i in range(3)

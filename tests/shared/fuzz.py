@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import signal
 import time
 from collections import Counter
@@ -181,6 +180,8 @@ def places_in(content: Any) -> Any:
 
 
 def peak_memory_mb() -> float:
+    import resource  # which Windows hasn't
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
