@@ -17,7 +17,7 @@ from .data import Document, pack, read_documents, stdlib_documents
 from .engines.numpy_engine import batch_loss
 from .generate import generate
 from .hub import AutoModelForCausalLM, AutoTokenizer
-from .hub.convert import open_checkpoint
+from .hub.checkpoint import open_checkpoint
 from .hub.pretrained import PretrainedModel
 from .models import BertConfig, ClassifierConfig, EncoderDecoderConfig
 from .report import table

@@ -16,7 +16,7 @@ from .costs.sizes import (
     training_flops,
     training_memory,
 )
-from .hub.convert import Checkpoint, open_checkpoint
+from .hub.checkpoint import Checkpoint, open_checkpoint
 from .models import BertConfig, ClassifierConfig, ModelConfig
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}

@@ -7,6 +7,7 @@ tokenizer.py, tokenizer_files.py, special_tokens.py, padding.py and chat.py (tex
 
 from __future__ import annotations
 
+from .architecture import ConfigurationError
 from .auto import (
     AutoConfig,
     AutoModel,
@@ -15,7 +16,6 @@ from .auto import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
 )
-from .configs import ConfigurationError
 from .places import NotFound
 from .pretrained import Output, PretrainedModel
 from .tokenizer import AutoTokenizer, PretrainedTokenizer

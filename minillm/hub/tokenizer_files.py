@@ -26,7 +26,7 @@ from ..tokenizers.added import AddedToken
 from ..tokenizers.files import TOKENIZER_JSON, read_json
 from ..tokenizers.template import bert_template
 from ..tokenizers.wordpiece_formats import VOCAB_TXT, read_vocab_txt
-from .configs import is_native
+from .configs import ARCHITECTURES, is_native
 from .special_tokens import ROLES, id_in_vocabulary
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -40,12 +40,6 @@ BERT_TOKENS = {
 GPT2_TOKENS = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
 QWEN2_TOKENS = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
 CLASS_TOKENS = {"BertTokenizer": BERT_TOKENS, "GPT2Tokenizer": GPT2_TOKENS, "Qwen2Tokenizer": QWEN2_TOKENS}
-CLASS_OF_MODEL = {
-    "bert": "BertTokenizer",
-    "gpt2": "GPT2Tokenizer",
-    "qwen2": "Qwen2Tokenizer",
-    "qwen3": "Qwen2Tokenizer",
-}
 SPLITS = {"GPT2Tokenizer": ("gpt2", False), "Qwen2Tokenizer": ("qwen2", True)}  # class -> pattern, NFC
 
 
@@ -105,9 +99,9 @@ def read_tokenizer_config(folder: Path) -> dict[str, Any]:
             values.update(read_object(folder / name))
     if "tokenizer_class" not in values and (folder / "config.json").exists():
         model = read_object(folder / "config.json")
-        kind = CLASS_OF_MODEL.get(str(model.get("model_type")))
-        if kind is not None and not is_native(model):
-            values["tokenizer_class"] = kind
+        architecture = ARCHITECTURES.get(str(model.get("model_type")))
+        if architecture is not None and architecture.tokenizer_class and not is_native(model):
+            values["tokenizer_class"] = architecture.tokenizer_class
     return values
 
 

@@ -19,7 +19,8 @@ from minillm.hub import (
     PretrainedModel,
     WeightsError,
 )
-from minillm.hub.convert import convert, open_checkpoint
+from minillm.hub.checkpoint import open_checkpoint
+from minillm.hub.convert import convert
 from minillm.models import (
     GPT,
     LSTM,
