@@ -153,7 +153,8 @@ def pretrain_run(arguments: argparse.Namespace) -> int:
 
 def evaluate_run(arguments: argparse.Namespace) -> int:
     from .engines.threads import Replicas
-    from .training.checkpoint import checkpoint_in, load_model_and_tokenizer
+    from .hub.checkpoint import load_model_and_tokenizer
+    from .training.checkpoint import checkpoint_in
     from .training.evaluate import evaluate
 
     model, tokenizer = load_model_and_tokenizer(arguments.run)
@@ -186,7 +187,7 @@ def corpus_of(run: str) -> str:
 
 def generate_text(arguments: argparse.Namespace) -> int:
     from .generate import Sampling, check_continues, stream_text
-    from .training.checkpoint import load_model_and_tokenizer
+    from .hub.checkpoint import load_model_and_tokenizer
 
     sampling = Sampling(
         temperature=arguments.temperature,

@@ -36,6 +36,12 @@ def architecture_of(config: ModelConfig) -> Architecture | None:
 
 def read_config(folder: Path) -> Values:
     """config.json of a folder."""
+    if not (folder / "config.json").exists():
+        raise FileNotFoundError(
+            f"no checkpoint in {folder}: it has no config.json, nor a folder best or last with one; it holds "
+            f"{sorted(path.name for path in folder.iterdir())[:20]}. A run that has just begun writes its first at "
+            "train.eval_every or train.save_every steps."
+        )
     values = read_json(folder / "config.json")
     if not isinstance(values, dict):
         raise ConfigurationError(f"{folder / 'config.json'} must hold an object, not a {type(values).__name__}.")

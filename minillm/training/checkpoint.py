@@ -11,6 +11,8 @@ A checkpoint is written to `last.new`, flushed to the disk, and then moved into 
 `last.new` becomes `last`, `last.old` is removed. A folder cannot replace another in one step, so there is one
 instant at which no `last` exists; `find_checkpoint` then takes `last.old`, which is complete. Nothing is pickled:
 loading a checkpoint from a stranger runs no code.
+
+Here a run reads back what it needs to go on. To use a model, of this format or Hugging Face's, see hub/checkpoint.py.
 """
 
 from __future__ import annotations
@@ -27,8 +29,6 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ..models import Model, config_from_dict, model_from_config, with_attention
-from ..tokenizers import load_tokenizer
 from ..tokenizers.base import Tokenizer
 
 FORMAT = "minillm checkpoint"
@@ -45,8 +45,8 @@ class CheckpointError(ValueError):
 
 
 @dataclasses.dataclass
-class Checkpoint:
-    """What a checkpoint holds, read and checked but not yet given to anything."""
+class ResumePoint:
+    """What a run needs to go on, read from a checkpoint and checked, but not yet given to anything."""
 
     folder: Path
     config: dict[str, Any]
@@ -70,7 +70,7 @@ def save_checkpoint(
     anything JSON can hold. Raises OSError (a full disk, no permission) with the previous checkpoint untouched.
     """
     folder = Path(folder)
-    new, old = _sibling(folder, ".new"), _sibling(folder, ".old")
+    new, old = sibling(folder, ".new"), sibling(folder, ".old")
     if new.exists():  # left behind by a run that was killed while writing
         shutil.rmtree(new)
     new.mkdir(parents=True)
@@ -100,76 +100,33 @@ def save_checkpoint(
 def find_checkpoint(folder: str | Path) -> Path | None:
     """The complete checkpoint of this name: `folder`, or `folder.old` after a kill between two renames; else None."""
     folder = Path(folder)
-    for candidate in (folder, _sibling(folder, ".old")):
+    for candidate in (folder, sibling(folder, ".old")):
         if candidate.is_dir():
             return candidate
     return None
 
 
-def read_checkpoint(folder: str | Path) -> Checkpoint:
+def read_checkpoint(folder: str | Path) -> ResumePoint:
     """Read everything in a checkpoint that resuming needs. Raises CheckpointError, naming the file, if it cannot."""
-    path = _existing(folder)
-    state = _read_json(path / STATE_FILE)
+    path = existing(folder)
+    state = read_json(path / STATE_FILE)
     if state.get("format") != FORMAT:
-        raise CheckpointError(f"{path / STATE_FILE} was not written by minillm: its format is {state.get('format')!r}")
+        raise CheckpointError(f"{path / STATE_FILE} was not written by minillm: its format is {state.get('format')!r}.")
     if state.get("version") != VERSION:
-        raise CheckpointError(f"{path} has checkpoint version {state.get('version')!r}; this minillm reads {VERSION}")
-    config = _read_json(path / CONFIG_FILE)
-    return Checkpoint(path, config, _read_arrays(path / MODEL_FILE), _read_arrays(path / OPTIMIZER_FILE), state)
-
-
-def load_model(folder: str | Path) -> Model:
-    """Build the model that `folder`'s config.json describes and give it the weights of model.safetensors.
-
-    `folder` is a checkpoint, or a run folder, from which its `best` checkpoint is taken (else `last`). It may have been
-    trained with an attention that only a GPU has: the model gets `attention = "auto"`, which runs anywhere.
-    Raises CheckpointError for anything missing, truncated or not fitting; nothing is half-loaded.
-    """
-    path = checkpoint_in(folder)
-    config = _read_json(path / CONFIG_FILE)
-    arrays = _read_arrays(path / MODEL_FILE)
-    try:
-        model = model_from_config(with_attention(config_from_dict(config), "auto"))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path / CONFIG_FILE} does not describe a model that minillm knows: {error}") from error
-    if all(a.dtype == np.float64 for a in arrays.values()):
-        model.to(np.float64)
-    try:
-        model.load_state_dict(arrays)
-    except ValueError as error:
-        raise CheckpointError(f"{path / MODEL_FILE} does not fit {path / CONFIG_FILE}: {error}") from error
-    return model
-
-
-def load_model_and_tokenizer(folder: str | Path) -> tuple[Model, Tokenizer]:
-    """`load_model` and the tokenizer saved beside it. Raises CheckpointError if the two do not fit each other."""
-    path = checkpoint_in(folder)
-    if not (path / "tokenizer.json").exists():
-        raise CheckpointError(f"{path} has no tokenizer.json: copy the one that the training data was made with there")
-    try:
-        tokenizer = load_tokenizer(path)
-    except ValueError as error:
-        raise CheckpointError(f"{path / 'tokenizer.json'} cannot be read: {error}") from error
-    model = load_model(path)
-    trained_with = _read_json(path / STATE_FILE).get("tokenizer") if (path / STATE_FILE).exists() else None
-    check_tokenizer(tokenizer, model.config.vocab_size, trained_with, str(path))
-    return model, tokenizer
+        raise CheckpointError(f"{path} has checkpoint version {state.get('version')!r}; this minillm reads {VERSION}.")
+    config = read_json(path / CONFIG_FILE)
+    return ResumePoint(path, config, read_arrays(path / MODEL_FILE), read_arrays(path / OPTIMIZER_FILE), state)
 
 
 def checkpoint_in(folder: str | Path) -> Path:
-    """`folder` itself if it is a checkpoint, else the `best` or `last` one of the run folder `folder`."""
-    folder = Path(folder)
-    if not (folder / CONFIG_FILE).exists():
+    """`folder` itself, or of a run folder the `best` checkpoint, or else the `last`."""
+    path = find_checkpoint(folder) or Path(folder)
+    if not (path / CONFIG_FILE).exists():
         for name in ("best", "last"):
-            inside = find_checkpoint(folder / name)
+            inside = find_checkpoint(path / name)
             if inside is not None:
                 return inside
-        if folder.is_dir() and not (folder / MODEL_FILE).exists():
-            raise CheckpointError(
-                f"no checkpoint in {folder}: neither {MODEL_FILE} and {CONFIG_FILE}, nor a folder best or last with "
-                "them. A run that has just begun writes its first at train.eval_every or train.save_every steps"
-            )
-    return _existing(folder)
+    return path
 
 
 def check_tokenizer(tokenizer: Tokenizer, vocab_size: int, trained_with: str | None, where: str) -> None:
@@ -180,41 +137,41 @@ def check_tokenizer(tokenizer: Tokenizer, vocab_size: int, trained_with: str | N
     if tokenizer.vocab_size > vocab_size:
         raise CheckpointError(
             f"the tokenizer has {tokenizer.vocab_size} ids but the model in {where} only {vocab_size}: "
-            "the tokenizer and the model do not belong together"
+            "the tokenizer and the model do not belong together."
         )
     if trained_with is not None and tokenizer.fingerprint() != trained_with:
         raise CheckpointError(
             f"the model in {where} was trained with tokenizer {trained_with}, this one is {tokenizer.fingerprint()}: "
-            "its ids mean other pieces of text; use the tokenizer.json of the checkpoint"
+            "its ids mean other pieces of text; use the tokenizer.json of the checkpoint."
         )
 
 
-def _existing(folder: str | Path) -> Path:
+def existing(folder: str | Path) -> Path:
     path = find_checkpoint(folder)
     if path is None:
-        raise CheckpointError(f"no checkpoint at {folder}: it is a folder with {MODEL_FILE} and {CONFIG_FILE} in it")
+        raise CheckpointError(f"no checkpoint at {folder}: it is a folder with {MODEL_FILE} and {CONFIG_FILE} in it.")
     return path
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent} is not a complete minillm checkpoint: it has no {path.name}") from error
+        raise CheckpointError(f"{path.parent} is not a complete minillm checkpoint: it has no {path.name}.") from error
     except ValueError as error:  # not UTF-8, or not JSON
-        raise CheckpointError(f"{path} is damaged (truncated or not JSON): {error}") from error
+        raise CheckpointError(f"{path} is damaged (truncated or not JSON): {error}.") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} should hold a JSON object, it holds a {type(value).__name__}")
+        raise CheckpointError(f"{path} should hold a JSON object, it holds a {type(value).__name__}.")
     return value
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
-        raise CheckpointError(f"{path.parent} is not a complete minillm checkpoint: it has no {path.name}")
+        raise CheckpointError(f"{path.parent} is not a complete minillm checkpoint: it has no {path.name}.")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged (truncated or not safetensors): {error}") from error
+        raise CheckpointError(f"{path} is damaged (truncated or not safetensors): {error}.") from error
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -232,5 +189,5 @@ def _flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sibling(folder: Path, suffix: str) -> Path:
+def sibling(folder: Path, suffix: str) -> Path:
     return folder.with_name(folder.name + suffix)
