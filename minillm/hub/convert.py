@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..models import LlamaConfig, LSTMConfig, ModelConfig, config_to_dict
+from ..models import ModelConfig, config_to_dict
 from ..tokenizers import CharTokenizer, WordPieceTokenizer, load_tokenizer
 from ..tokenizers.files import TOKENIZER_JSON, read_json, write_json
 from .architecture import ConfigurationError
@@ -127,8 +127,8 @@ class Reader:
 
 def retied(checkpoint: Checkpoint, tied: bool) -> ModelConfig:
     """The config with its head tied or not. Tying takes a head that equals the token table."""
-    config = checkpoint.config
-    if not isinstance(config, (LlamaConfig, LSTMConfig)) or checkpoint.head == "base":
+    config: Any = checkpoint.config
+    if not hasattr(config, "tie_embeddings") or checkpoint.head == "base":
         raise ValueError(f"the head of a {type(config).__name__.removesuffix('Config')} is not one to tie or untie.")
     if tied and not config.tie_embeddings:
         table, head = [checkpoint.plan.tensors[name][0] for name in (TABLE, "head.weight")]

@@ -34,9 +34,9 @@ def find_folder(
     """
     if os.fspath(name_or_folder) == "":
         raise NotFound(f"an empty name is no model: give a folder with {NEEDED}, or a name on the hub: 'owner/model'.")
-    if find_checkpoint(name_or_folder) is not None:
-        return checkpoint_in(name_or_folder)
     path = Path(name_or_folder)
+    if find_checkpoint(path) is not None:
+        return checkpoint_in(path)
     name = os.fspath(name_or_folder)
     if path.is_file():
         raise NotFound(f"{name} is a file. Give the folder that it lies in: a model needs {NEEDED}.")
