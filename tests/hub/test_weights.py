@@ -216,7 +216,7 @@ def test_a_config_that_is_cut_off_or_absent(folder):
     path.write_text(path.read_text()[:50])
     refuse(folder, "config.json is not JSON, or was cut off", ValueError)
     path.unlink()
-    refuse(folder, r"there is no file .*config\.json", FileNotFoundError)
+    refuse(folder, r"no checkpoint in .*it has no config\.json", FileNotFoundError)
 
 
 def test_a_missing_shard(sharded):
