@@ -114,29 +114,27 @@ def open_checkpoint(
     values = with_settings(values, settings or {})
     stored = read_folder(folder)
     native = is_native(values)
+    asked, architecture = head is not None, None
     if native:
         config = native_config(values, folder)
-        architecture = None
         if head not in (None, config.task):
             raise WeightsError(
                 f"{folder} holds a {config.model_type!r} model made for {config.task!r}, in minillm's own format, not "
                 f"for {head!r}. For another head convert it first (minillm convert)."
             )
+        head = config.task
     else:
-        config = from_hf(values, head or head_in(values))
+        head = head or head_in(values)
+        config = from_hf(values, head)
         architecture = architecture_of(config)
         assert architecture is not None
-        names = set(canonical_names(stored, architecture).values())
-        config = architecture.as_stored(config, names, head is not None)
-    its_head = config.task if native else head or head_in(values)  # a body alone is made as the model that it is of
-    plan = make_plan(config, stored, architecture, its_head, folder)
-    if head is None and plan.fresh:
+        config = architecture.as_stored(config, set(canonical_names(stored, architecture).values()), asked)
+    plan = make_plan(config, stored, architecture, head, folder)
+    if plan.fresh and not asked:
         raise WeightsError(f"{folder} has no weights for {shorten(plan.fresh)}, which its config.json promises.")
-    if head is None and plan.unused:
-        raise WeightsError(
-            f"{folder}: a {its_head!r} model has no place for {shorten(plan.unused)}, which would be lost."
-        )
-    return Checkpoint(folder, values, native, config, its_head, stored, plan)
+    if plan.unused and not asked:
+        raise WeightsError(f"{folder}: a {head!r} model has no place for {shorten(plan.unused)}, which would be lost.")
+    return Checkpoint(folder, values, native, config, head, stored, plan)
 
 
 def load_model_and_tokenizer(

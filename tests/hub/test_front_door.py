@@ -145,6 +145,21 @@ def test_the_tables_name_what_the_models_have(name):
     assert all(their.startswith((architecture.prefix, *architecture.head_names)) for their in theirs)
 
 
+@pytest.mark.filterwarnings("ignore:.*no weights for")
+def test_a_new_head_is_the_same_on_both_engines(tmp_path):
+    torch = pytest.importorskip("torch")
+    PretrainedModel(model_from_config(CONFIGS["gpt"])).save_pretrained(tmp_path)
+    checkpoint = open_checkpoint(tmp_path, "classification")
+    assert checkpoint.plan.fresh == ["score.weight"]
+    ours, again = checkpoint.model(seed=5), checkpoint.model(seed=6)
+    theirs = checkpoint.model(engine="torch", seed=5)
+    assert np.array_equal(ours.score.weight.data, theirs.score.weight.detach().numpy())
+    assert not np.array_equal(ours.score.weight.data, again.score.weight.data)
+    for model in (ours, theirs):  # which draws dropout, and would draw another head
+        assert type(model.rng) is type(model.decoder.dropout.rng) is np.random.Generator
+    assert not any(isinstance(p, torch.Tensor) and p.is_meta for p in theirs.parameters())
+
+
 @pytest.mark.parametrize("config", [LSTMConfig(vocab_size=280, d_model=8), EncoderDecoderConfig(**SHAPE, d_ff=12)])
 def test_what_transformers_has_not_opens_too(config, tmp_path):
     model = save(config, tmp_path)
