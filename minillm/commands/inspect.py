@@ -16,7 +16,7 @@ from ..costs.sizes import (
     training_flops,
     training_memory,
 )
-from ..hub.convert import Checkpoint, open_checkpoint
+from ..hub.checkpoint import Checkpoint, open_checkpoint
 from ..models import BertConfig, ClassifierConfig, ModelConfig
 from .options import add_option, keywords
 from .table import table

@@ -18,10 +18,10 @@ from ..data import build_corpus, corpus_documents, corpus_text, stdlib_documents
 from ..engines.memory import peak_memory_gb
 from ..engines.threads import Replicas
 from ..generate import Sampling, stream_text
+from ..hub.checkpoint import load_model_and_tokenizer
 from ..tokenizers import BPETokenizer
 from ..tokenizers.show import render
 from ..training.baselines import NGramModel, xz_bits_per_byte
-from ..training.checkpoint import load_model_and_tokenizer
 from ..training.evaluate import Evaluation, evaluate
 from ..training.pretrain import packed, pretrain, read_config
 from ..training.run_log import read_metrics

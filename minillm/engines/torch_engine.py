@@ -325,6 +325,14 @@ def make_optimizer(model: Any, config: TrainConfig, device: torch.device) -> tor
     return torch.optim.AdamW(groups, config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=fused)
 
 
+@torch.no_grad()
+def batch_loss(model: Any, *batch: np.ndarray) -> float:
+    """The sum of a ported model's token losses over a batch in nats, dropout off, on the model's own device."""
+    device = next(model.parameters()).device
+    with evaluating(model):
+        return float(model(*(torch.from_numpy(array).to(device) for array in batch), reduction="sum"))
+
+
 def blocks(model: Any) -> list[Any]:
     """A model's layers: the items of its outermost lists of modules, each sharded, compiled and recomputed as one."""
     found: list[Any] = []

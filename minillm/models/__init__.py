@@ -4,7 +4,7 @@ encoder_decoder.py, lstm.py and classifier.py: each says what differs from GPT."
 from __future__ import annotations
 
 import difflib
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from .lstm import LSTM, LSTMConfig
 
 __all__ = [
     "GPT", "LSTM", "Bert", "BertConfig", "Classifier", "ClassifierConfig", "EncoderDecoder", "EncoderDecoderConfig",
-    "GPTConfig", "LSTMConfig", "Llama", "LlamaConfig", "Model", "ModelConfig", "config_from_dict", "model_from_config",
-    "with_attention",
+    "GPTConfig", "LSTMConfig", "Llama", "LlamaConfig", "Model", "ModelConfig", "config_from_dict", "config_to_dict",
+    "model_from_config", "with_attention",
 ]  # fmt: skip
 
 Model = GPT | Llama | Bert | EncoderDecoder | LSTM | Classifier
@@ -61,6 +61,11 @@ def config_from_dict(values: dict[str, Any]) -> ModelConfig:
     if cls is ClassifierConfig and isinstance(values.get("decoder"), dict):
         values = {**values, "decoder": config_from_dict(values["decoder"])}
     return cls(**values)
+
+
+def config_to_dict(config: ModelConfig) -> dict[str, Any]:
+    """A config as what JSON can hold, with its `model_type`: what `config_from_dict` reads."""
+    return asdict(config)
 
 
 def with_attention(config: ModelConfig, attention: str) -> ModelConfig:

@@ -77,6 +77,11 @@ class BertConfig:
         return self.d_model // self.n_heads
 
     @property
+    def task(self) -> str:
+        """What the head is for: "base" for features without one."""
+        return "base" if self.head == "none" else self.head
+
+    @property
     def has_pooler(self) -> bool:
         return self.pooler or self.next_sentence or self.head == "classification"
 
@@ -160,18 +165,14 @@ class Bert(nn.Module):
         if self.mlm is not None:
             if targets is None:
                 return self.logits(h)
-            kept = targets != IGNORE  # the head is as costly as several blocks: give it the hidden tokens only
-            loss = ops.cross_entropy(
-                self.logits(h[kept]), targets[kept], reduction=reduction, label_smoothing=label_smoothing
-            )
+            loss = self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
             if next_sentence is not None:
                 loss = loss + ops.cross_entropy(self.next_sentence_logits(h), next_sentence, reduction=reduction)
             return loss
         if self.classifier is not None:
-            logits = self.logits(h)  # (B, n_labels)
             if targets is None:
-                return logits
-            return classification_loss(logits, targets, self.config.problem_type, reduction, label_smoothing)
+                return self.logits(h)  # (B, n_labels)
+            return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
         if targets is not None:
             raise ValueError(
                 "Bert: head = 'none' has no loss. Build the model with head = 'mlm' or 'classification' to pass "
@@ -208,6 +209,16 @@ class Bert(nn.Module):
         if self.classifier is not None:
             return self.classifier(self.dropout(self.pool(h)))
         raise ValueError("Bert: head = 'none' gives features, no logits.")
+
+    def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
+        """The loss of features (B, T, D): for "mlm" of the hidden tokens, for "classification" of the labels."""
+        if self.mlm is None:
+            problem_type = self.config.problem_type
+            return classification_loss(self.logits(h), targets, problem_type, reduction, label_smoothing)
+        kept = targets != IGNORE  # the head is as costly as several blocks: give it the hidden tokens only
+        return ops.cross_entropy(
+            self.logits(h[kept]), targets[kept], reduction=reduction, label_smoothing=label_smoothing
+        )
 
     def next_sentence_logits(self, h: AnyTensor) -> AnyTensor:
         """Logits (B, 2), "it followed" and "it was drawn at random", from features (B, T, D)."""

@@ -10,7 +10,7 @@ position sees everything, takes its first: see bert.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -44,6 +44,7 @@ class ClassifierConfig:
     problem_type: str = "single_label_classification"  # or "multi_label_classification", "regression": chooses the loss
     pad_id: int | None = None  # what stands behind shorter texts; None: a mask says it, or all are equally long
     model_type: str = "classifier"
+    task: ClassVar[str] = "classification"
 
     def __post_init__(self) -> None:
         if not isinstance(self.decoder, (GPTConfig, LlamaConfig)):
@@ -99,10 +100,18 @@ class Classifier(nn.Module):
         Texts shorter than T are padded on the right, where causal attention never looks: with `config.pad_id`, or
         else with anything, under a `mask` (B, T), 1 or True = a token, 0 = padding.
         """
-        logits = self.logits(self.pool(self.decoder.hidden(ids), ids, mask))
+        h = self.hidden(ids, mask=mask)  # (B, D)
         if targets is None:
-            return logits
-        return classification_loss(logits, targets, self.config.problem_type, reduction, label_smoothing)
+            return self.logits(h)
+        return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
+
+    def hidden(self, ids: Any, *, mask: Any = None) -> AnyTensor:
+        """The features (B, D) of each text's last token: what is classified."""
+        return self.pool(self.decoder.hidden(ids), ids, mask)
+
+    def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
+        """The loss of pooled features (B, D) that the problem type asks for."""
+        return classification_loss(self.logits(h), targets, self.config.problem_type, reduction, label_smoothing)
 
     def pool(self, h: AnyTensor, ids: Any, mask: Any = None) -> AnyTensor:
         """The features (B, D) of each text's last token, from those of all positions (B, T, D)."""

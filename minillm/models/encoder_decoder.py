@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -52,6 +52,7 @@ class EncoderDecoderConfig:
     pad_id: int | None = None  # source positions with this id are hidden
     attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
     model_type: str = "encoder-decoder"
+    task: ClassVar[str] = "seq2seq"
 
     def __post_init__(self) -> None:
         check_whole(
@@ -218,12 +219,14 @@ class EncoderDecoder(nn.Module):
         trains with label_smoothing 0.1. Padding at the end of ids needs no mask: no position looks to its right. To
         write a target token by token, see `given`.
         """
-        h = self.decode(ids, self.encode(source), self.source_mask(source))  # (B, T, D)
+        h = self.hidden(source, ids)  # (B, T, D)
         if targets is None:
             return self.logits(h)
-        return ops.linear_cross_entropy(
-            h, self.head.weight, targets, reduction=reduction, label_smoothing=label_smoothing
-        )
+        return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
+
+    def hidden(self, source: Any, ids: Any) -> AnyTensor:
+        """The decoder's features (B, T, D), for source (B, S) and ids (B, T)."""
+        return self.decode(ids, self.encode(source), self.source_mask(source))
 
     def encode(self, source: Any) -> AnyTensor:
         """What the decoder looks at: source ids (B, S) -> features (B, S, D)."""
@@ -261,6 +264,12 @@ class EncoderDecoder(nn.Module):
     def logits(self, h: AnyTensor) -> AnyTensor:
         """Features (..., D) -> logits (..., V)."""
         return ops.linear(h, self.head.weight)
+
+    def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
+        """The cross-entropy of features (B, T, D) with targets (B, T), −100 = ignored."""
+        return ops.linear_cross_entropy(
+            h, self.head.weight, targets, reduction=reduction, label_smoothing=label_smoothing
+        )
 
     def new_cache(self, capacity: int | None = None) -> DecoderCache:
         """An empty cache for decoding up to `capacity` target positions (the whole context by default)."""

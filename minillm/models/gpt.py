@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class GPTConfig:
     dropout: float = 0.0  # GPT-2 was trained with 0.1
     attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
     model_type: str = "gpt"
+    task: ClassVar[str] = "causal"
 
     def __post_init__(self) -> None:
         check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model")
@@ -132,9 +133,7 @@ class GPT(nn.Module):
         h = self.hidden(ids, cache)  # (B, T, D)
         if targets is None:
             return self.logits(h)
-        return ops.linear_cross_entropy(
-            h, self.token_embedding.weight, targets, reduction=reduction, label_smoothing=label_smoothing
-        )
+        return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
 
     def hidden(self, ids: Any, cache: nn.KVCache | None = None) -> AnyTensor:
         """The last layer's features (B, T, D): what the head turns into logits."""
@@ -149,6 +148,12 @@ class GPT(nn.Module):
     def logits(self, h: AnyTensor) -> AnyTensor:
         """Features (..., D) -> logits (..., V). The head is the token table again ("tied"): no weights of its own."""
         return ops.linear(h, self.token_embedding.weight)
+
+    def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
+        """The cross-entropy of features (B, T, D) with targets (B, T), −100 = ignored."""
+        return ops.linear_cross_entropy(
+            h, self.token_embedding.weight, targets, reduction=reduction, label_smoothing=label_smoothing
+        )
 
     def new_cache(self, capacity: int | None = None) -> nn.KVCache:
         """An empty cache for decoding up to `capacity` positions (the whole context by default)."""

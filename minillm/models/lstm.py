@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class LSTMConfig:
     tie_embeddings: bool = False  # the output layer is the token table again (Press & Wolf 2016, arXiv 1608.05859)
     dropout: float = 0.0  # on what goes into each layer and into the output; never between steps
     model_type: str = "lstm"
+    task: ClassVar[str] = "causal"
 
     def __post_init__(self) -> None:
         check_whole(self, "vocab_size", "context", "n_layers", "d_model", optional=("d_hidden",))
@@ -127,9 +128,7 @@ class LSTM(nn.Module):
         h = self.hidden(ids, cache)  # (B, T, H)
         if targets is None:
             return self.logits(h)
-        return ops.linear_cross_entropy(
-            h, self.head_weight(), targets, reduction=reduction, label_smoothing=label_smoothing
-        )
+        return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
 
     def hidden(self, ids: Any, cache: LSTMState | None = None) -> AnyTensor:
         """The last layer's features (B, T, H): what the head turns into logits."""
@@ -146,6 +145,12 @@ class LSTM(nn.Module):
     def logits(self, h: AnyTensor) -> AnyTensor:
         """Features (..., H) -> logits (..., V)."""
         return ops.linear(h, self.head_weight())
+
+    def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
+        """The cross-entropy of features (B, T, H) with targets (B, T), −100 = ignored."""
+        return ops.linear_cross_entropy(
+            h, self.head_weight(), targets, reduction=reduction, label_smoothing=label_smoothing
+        )
 
     def head_weight(self) -> AnyTensor:
         """The output layer's matrix (V, H): its own, or the token table's."""

@@ -11,6 +11,8 @@ A checkpoint is written to `last.new`, flushed to the disk, and then moved into 
 `last.new` becomes `last`, `last.old` is removed. A folder cannot replace another in one step, so there is one
 instant at which no `last` exists; `find_checkpoint` then takes `last.old`, which is complete. Nothing is pickled:
 loading a checkpoint from a stranger runs no code.
+
+Here a run reads back what it needs to go on. To use a model, of this format or Hugging Face's, see hub/checkpoint.py.
 """
 
 from __future__ import annotations
@@ -27,8 +29,6 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ..models import Model, config_from_dict, model_from_config, with_attention
-from ..tokenizers import load_tokenizer
 from ..tokenizers.base import Tokenizer
 
 FORMAT = "minillm checkpoint"
@@ -45,8 +45,8 @@ class CheckpointError(ValueError):
 
 
 @dataclasses.dataclass
-class Checkpoint:
-    """What a checkpoint holds, read and checked but not yet given to anything."""
+class ResumePoint:
+    """What a run needs to go on, read from a checkpoint and checked, but not yet given to anything."""
 
     folder: Path
     config: dict[str, Any]
@@ -106,70 +106,27 @@ def find_checkpoint(folder: str | Path) -> Path | None:
     return None
 
 
-def read_checkpoint(folder: str | Path) -> Checkpoint:
+def read_checkpoint(folder: str | Path) -> ResumePoint:
     """Read everything in a checkpoint that resuming needs. Raises CheckpointError, naming the file, if it cannot."""
-    path = existing_checkpoint(folder)
+    path = existing(folder)
     state = read_json(path / STATE_FILE)
     if state.get("format") != FORMAT:
         raise CheckpointError(f"{path / STATE_FILE} was not written by minillm: its format is {state.get('format')!r}.")
     if state.get("version") != VERSION:
         raise CheckpointError(f"{path} has checkpoint version {state.get('version')!r}; this minillm reads {VERSION}.")
     config = read_json(path / CONFIG_FILE)
-    return Checkpoint(path, config, read_arrays(path / MODEL_FILE), read_arrays(path / OPTIMIZER_FILE), state)
-
-
-def load_model(folder: str | Path) -> Model:
-    """Build the model that `folder`'s config.json describes and give it the weights of model.safetensors.
-
-    `folder` is a checkpoint, or a run folder, from which its `best` checkpoint is taken (else `last`). It may have been
-    trained with an attention that only a GPU has: the model gets `attention = "auto"`, which runs anywhere.
-    Raises CheckpointError for anything missing, truncated or not fitting; nothing is half-loaded.
-    """
-    path = checkpoint_in(folder)
-    config = read_json(path / CONFIG_FILE)
-    arrays = read_arrays(path / MODEL_FILE)
-    try:
-        model = model_from_config(with_attention(config_from_dict(config), "auto"))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path / CONFIG_FILE} does not describe a model that minillm knows: {error}") from error
-    if all(a.dtype == np.float64 for a in arrays.values()):
-        model.to(np.float64)
-    try:
-        model.load_state_dict(arrays)
-    except ValueError as error:
-        raise CheckpointError(f"{path / MODEL_FILE} does not fit {path / CONFIG_FILE}: {error}") from error
-    return model
-
-
-def load_model_and_tokenizer(folder: str | Path) -> tuple[Model, Tokenizer]:
-    """`load_model` and the tokenizer saved beside it. Raises CheckpointError if the two do not fit each other."""
-    path = checkpoint_in(folder)
-    if not (path / "tokenizer.json").exists():
-        raise CheckpointError(f"{path} has no tokenizer.json: copy the one that the training data was made with there.")
-    try:
-        tokenizer = load_tokenizer(path)
-    except ValueError as error:
-        raise CheckpointError(f"{path / 'tokenizer.json'} cannot be read: {error}") from error
-    model = load_model(path)
-    trained_with = read_json(path / STATE_FILE).get("tokenizer") if (path / STATE_FILE).exists() else None
-    check_tokenizer(tokenizer, model.config.vocab_size, trained_with, str(path))
-    return model, tokenizer
+    return ResumePoint(path, config, read_arrays(path / MODEL_FILE), read_arrays(path / OPTIMIZER_FILE), state)
 
 
 def checkpoint_in(folder: str | Path) -> Path:
-    """`folder` itself if it is a checkpoint, else the `best` or `last` one of the run folder `folder`."""
-    folder = Path(folder)
-    if not (folder / CONFIG_FILE).exists():
+    """`folder` itself, or of a run folder the `best` checkpoint, or else the `last`."""
+    path = find_checkpoint(folder) or Path(folder)
+    if not (path / CONFIG_FILE).exists():
         for name in ("best", "last"):
-            inside = find_checkpoint(folder / name)
+            inside = find_checkpoint(path / name)
             if inside is not None:
                 return inside
-        if folder.is_dir() and not (folder / MODEL_FILE).exists():
-            raise CheckpointError(
-                f"no checkpoint in {folder}: neither {MODEL_FILE} and {CONFIG_FILE}, nor a folder best or last with "
-                "them. A run that has just begun writes its first at train.eval_every or train.save_every steps."
-            )
-    return existing_checkpoint(folder)
+    return path
 
 
 def check_tokenizer(tokenizer: Tokenizer, vocab_size: int, trained_with: str | None, where: str) -> None:
@@ -189,7 +146,7 @@ def check_tokenizer(tokenizer: Tokenizer, vocab_size: int, trained_with: str | N
         )
 
 
-def existing_checkpoint(folder: str | Path) -> Path:
+def existing(folder: str | Path) -> Path:
     path = find_checkpoint(folder)
     if path is None:
         raise CheckpointError(f"no checkpoint at {folder}: it is a folder with {MODEL_FILE} and {CONFIG_FILE} in it.")

@@ -17,11 +17,12 @@ from minillm.engines import torch_engine, torch_machine  # noqa: E402
 from minillm.engines.numpy_engine import NumpyEngine  # noqa: E402
 from minillm.engines.read_ahead import ReadAhead  # noqa: E402
 from minillm.engines.torch_engine import TorchEngine  # noqa: E402
+from minillm.hub.checkpoint import open_checkpoint  # noqa: E402
 from minillm.models import GPT, GPTConfig  # noqa: E402
 from minillm.port import Sketcher, sketch, to_torch  # noqa: E402
 from minillm.settings import EngineConfig, TrainConfig  # noqa: E402
 from minillm.training import pretrain  # noqa: E402
-from minillm.training.checkpoint import CheckpointError, load_model, read_checkpoint  # noqa: E402
+from minillm.training.checkpoint import CheckpointError, read_checkpoint  # noqa: E402
 from minillm.training.config_file import build  # noqa: E402
 from minillm.training.diagnose import TrainingDiverged  # noqa: E402
 from minillm.training.run_log import read_metrics  # noqa: E402
@@ -173,13 +174,13 @@ def test_which_model_is_trained(data, tmp_path):
     assert np.array_equal(ported.token_embedding.weight.detach().numpy(), last) and not np.array_equal(last, before)
     assert np.array_equal(last, read_checkpoint(tmp_path / "a" / "last").model["token_embedding.weight"])
     assert abs(rows[0]["loss"] - math.log(257)) < 0.1  # freshly drawn weights
-    assert load_model(tmp_path / "c").token_embedding.weight.data.std() > 0.01
+    assert open_checkpoint(tmp_path / "c").model().token_embedding.weight.data.std() > 0.01
 
 
 def test_what_an_attention_of_torch_trained_runs_on_numpy(data, tmp_path):
     run(data, tmp_path, on_torch(), model=small_model(attention="sdpa"), max_steps=4)
     assert read_checkpoint(tmp_path / "last").config["attention"] == "sdpa"
-    assert load_model(tmp_path)(np.arange(16)[None]).shape == (1, 16, 257)
+    assert open_checkpoint(tmp_path).model()(np.arange(16)[None]).shape == (1, 16, 257)
 
 
 def test_frozen_weights_stay(data):

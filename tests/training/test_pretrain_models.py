@@ -11,10 +11,10 @@ import pytest
 from minillm import cli
 from minillm.data import pack, read_documents
 from minillm.engines.numpy_engine import batch_loss
+from minillm.hub.checkpoint import load_model_and_tokenizer
 from minillm.settings import EngineConfig
 from minillm.tokenizers import BPETokenizer, CharTokenizer, WordPieceTokenizer, load_tokenizer
 from minillm.tokenizers.extend import with_special_tokens
-from minillm.training.checkpoint import load_model_and_tokenizer
 from minillm.training.evaluate import evaluate
 from minillm.training.objectives import MaskedLM, NextToken, SpanCorruption
 from minillm.training.pretrain import build_config, model_objective
