@@ -72,3 +72,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise ValueError(f"threads must be 0 or more, got {self.threads}")
+
+
+HIDDEN_SHARE = 0.15  # of a text's tokens, which BERT and T5 learn to find again
+MEAN_SPAN = 3.0  # tokens in a row that T5 hides, on average

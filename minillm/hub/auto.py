@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -128,7 +129,7 @@ class AutoModel:
         assert layout is not None
         names = set(canonical_names(stored, layout).values())
         if isinstance(config, BertConfig) and cls.head == "base" and "bert.pooler.dense.weight" not in names:
-            config = config_from_dict({**vars(config), "pooler": False})  # a masked language model's body has none
+            config = replace(config, pooler=False)  # a masked language model's body has none
         return config, False
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..models import BertConfig, LlamaConfig, LSTMConfig, ModelConfig, config_from_dict
+from ..models import BertConfig, LlamaConfig, LSTMConfig, ModelConfig, config_from_dict, config_to_dict
 from ..tokenizers import CharTokenizer, WordPieceTokenizer, load_tokenizer
 from ..tokenizers.files import TOKENIZER_JSON, read_json, write_json
 from . import configs
@@ -123,7 +123,7 @@ def convert(
         if dtype is not None:
             raise ValueError(f"dtype = {written}: minillm's own format holds float32 or float64.")
         written = "float32"
-    values = dataclasses.asdict(config) if to == "minillm" else target_config(checkpoint, config, written)
+    values = config_to_dict(config) if to == "minillm" else target_config(checkpoint, config, written)
     sources = target_sources(checkpoint, config, to)
     shard_bytes = size_in_bytes(max_shard_size) if to == "hf" else max(1, sum_bytes(sources))
     out.parent.mkdir(parents=True, exist_ok=True)

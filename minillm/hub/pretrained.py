@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..generate import Sampling, generate
-from ..models import Bert, BertConfig, Classifier, ClassifierConfig, EncoderDecoder, ModelConfig
+from ..models import Bert, BertConfig, Classifier, ClassifierConfig, EncoderDecoder, ModelConfig, config_to_dict
 from ..tensor import Tensor, no_grad
 from ..tokenizers.files import write_json
 from . import configs
@@ -92,7 +92,7 @@ class PretrainedModel:
         self.original = {} if config is None else config  # as it was read
         self.generation_config = generation_config
         if layout_of(model.config) is None:
-            self.config = ConfigView(dataclasses.asdict(model.config))
+            self.config = ConfigView(config_to_dict(model.config))
         else:
             self.config = ConfigView(hf_config(model.config, self.original, self.head))
 
@@ -296,7 +296,7 @@ class PretrainedModel:
             sources[theirs] = parameter_source(parameter, transposed)
         files = write_folder(folder, dict(sorted(sources.items())), written, size_in_bytes(max_shard_size))
         if layout is None:
-            write_json(folder / "config.json", dataclasses.asdict(config))
+            write_json(folder / "config.json", config_to_dict(config))
         else:
             values = hf_config(config, self.original, self.head)
             write_json(folder / "config.json", dict(sorted({**values, "dtype": written}.items())))

@@ -11,7 +11,7 @@ What differs from GPT: no causal mask, the norm after each sum ("post-norm"), th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,7 +25,6 @@ from .checks import (
     check_dropout,
     check_heads,
     check_ids,
-    check_model_type,
     check_positive,
     check_whole,
 )
@@ -38,6 +37,8 @@ IGNORE = -100  # the target of a token that was not hidden
 @dataclass(frozen=True)
 class BertConfig:
     """The shape of a BERT. Defaults are BERT base, 110M parameters, with the head it is pretrained with."""
+
+    model_type: ClassVar[str] = "bert"
 
     vocab_size: int = 30522
     context: int = 512  # longest sequence, in tokens
@@ -55,7 +56,6 @@ class BertConfig:
     problem_type: str = "single_label_classification"  # or "multi_label_classification", "regression": chooses the loss
     pad_id: int | None = None  # positions with this id are hidden when no mask is given; None: none are
     attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
-    model_type: str = "bert"
 
     def __post_init__(self) -> None:
         check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff", "token_types", "n_labels")
@@ -65,13 +65,16 @@ class BertConfig:
         check_choice(self, "head", HEADS)
         check_choice(self, "problem_type", PROBLEM_TYPES)
         check_choice(self, "attention", ATTENTION)
-        check_model_type(self, "bert")
         if self.next_sentence and self.head != "mlm":
             raise ValueError(
                 f"BertConfig: next_sentence is learned together with head = 'mlm', not with {self.head!r}."
             )
         if self.pad_id is not None and not 0 <= self.pad_id < self.vocab_size:
             raise ValueError(f"BertConfig: pad_id = {self.pad_id} is outside the vocabulary of {self.vocab_size}.")
+
+    @property
+    def task(self) -> str:
+        return "base" if self.head == "none" else self.head
 
     @property
     def head_dim(self) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,7 +25,6 @@ from .checks import (
     check_dropout,
     check_heads,
     check_ids,
-    check_model_type,
     check_positive,
     check_whole,
 )
@@ -34,6 +33,9 @@ from .checks import (
 @dataclass(frozen=True)
 class EncoderDecoderConfig:
     """The shape of an encoder–decoder. Defaults are the paper's base model, 63M parameters."""
+
+    model_type: ClassVar[str] = "encoder-decoder"
+    task: ClassVar[str] = "seq2seq"
 
     vocab_size: int = 37000  # of the target, and of the source too unless source_vocab_size is given
     source_vocab_size: int | None = None
@@ -51,7 +53,6 @@ class EncoderDecoderConfig:
     shared_embeddings: bool = True  # one table for source, target and output layer (section 3.4)
     pad_id: int | None = None  # source positions with this id are hidden
     attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
-    model_type: str = "encoder-decoder"
 
     def __post_init__(self) -> None:
         check_whole(
@@ -63,7 +64,6 @@ class EncoderDecoderConfig:
         check_choice(self, "positions", ("sinusoidal", "learned"))
         check_choice(self, "norm", ("pre", "post"))
         check_choice(self, "attention", ATTENTION)
-        check_model_type(self, "encoder-decoder")
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(
                 f"EncoderDecoderConfig: d_model = {self.d_model} must be even: sinusoidal positions come in pairs of "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from ..ops import AnyTensor
 class GPTConfig:
     """The shape of a GPT. Defaults are GPT-2's smallest model, 124M parameters."""
 
+    model_type: ClassVar[str] = "gpt"
+    task: ClassVar[str] = "causal"
+
     vocab_size: int = 50257
     context: int = 1024  # longest sequence, in tokens
     n_layers: int = 12
@@ -27,7 +30,6 @@ class GPTConfig:
     d_model: int = 768  # features of the residual stream
     dropout: float = 0.0  # GPT-2 was trained with 0.1
     attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
-    model_type: str = "gpt"
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context", "n_layers", "n_heads", "d_model"):
@@ -44,11 +46,6 @@ class GPTConfig:
         if self.attention not in ("auto", "reference", "sdpa", "triton"):
             raise ValueError(
                 f"GPTConfig: attention = {self.attention!r} must be 'auto', 'reference', 'sdpa' or 'triton'."
-            )
-        if self.model_type != "gpt":
-            raise ValueError(
-                f"GPTConfig: model_type = {self.model_type!r} is not 'gpt'. This configuration belongs to another "
-                "model."
             )
 
     @property

@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .. import nn, ops
 from ..ops import AnyTensor
 from ..tensor import Parameter, Tensor
-from .checks import check_dropout, check_model_type, check_whole
+from .checks import check_dropout, check_whole
 
 
 @dataclass(frozen=True)
 class LSTMConfig:
     """The shape of an LSTM language model. Defaults are the medium model of Zaremba et al. with the vocabulary of
     GPT-2."""
+
+    model_type: ClassVar[str] = "lstm"
+    task: ClassVar[str] = "causal"
 
     vocab_size: int = 50257
     context: int = 256  # tokens per training sequence: gradients reach back at most this far
@@ -33,12 +36,10 @@ class LSTMConfig:
     d_hidden: int | None = None  # features of each layer's state; None: d_model
     tie_embeddings: bool = False  # the output layer is the token table again (Press & Wolf 2016, arXiv 1608.05859)
     dropout: float = 0.0  # on what goes into each layer and into the output; never between steps
-    model_type: str = "lstm"
 
     def __post_init__(self) -> None:
         check_whole(self, "vocab_size", "context", "n_layers", "d_model", optional=("d_hidden",))
         check_dropout(self)
-        check_model_type(self, "lstm")
         if self.tie_embeddings and self.d_hidden not in (None, self.d_model):
             raise ValueError(
                 f"LSTMConfig: tie_embeddings needs d_hidden = d_model, not {self.d_hidden} and {self.d_model}: the "

@@ -37,9 +37,7 @@ def look_inside(model: Any, ids: Array) -> Inside:
     values, the shares of the mixture.
     """
     if not all(hasattr(model, name) for name in ("token_embedding", "position_embedding", "blocks")):
-        raise TypeError(
-            f"look_inside: a {type(model).__name__} is no GPT: it has no token_embedding and blocks."
-        )
+        raise TypeError(f"look_inside: a {type(model).__name__} is no GPT: it has no token_embedding and blocks.")
     was_training = model.training
     model.eval()
     try:

@@ -1,6 +1,5 @@
 """Checkpoints of transformers into minillm and back: names, numbers, ties, shards, dtypes, heads."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -32,6 +31,7 @@ from minillm.models import (
     Llama,
     LlamaConfig,
     LSTMConfig,
+    config_to_dict,
 )
 from minillm.training.checkpoint import load_model, save_checkpoint
 
@@ -315,7 +315,7 @@ def test_attention_of_classifiers_and_of_models_made_here(tmp_path):
     model = GPT(GPTConfig(vocab_size=30, context=8, n_layers=1, n_heads=1, d_model=8, attention="triton"))
     PretrainedModel(model, "causal").save_pretrained(tmp_path / "gpt")
     arrays = {"model": model.state_dict(), "optimizer": {}}
-    save_checkpoint(tmp_path / "native", config=dataclasses.asdict(model.config), **arrays, state={}, tokenizer=None)
+    save_checkpoint(tmp_path / "native", config=config_to_dict(model.config), **arrays, state={}, tokenizer=None)
     for folder in ("gpt", "native"):  # trained on a card, loaded without one
         assert AutoModelForCausalLM.from_pretrained(tmp_path / folder)([[1, 2]]).logits.shape == (1, 2, 30)
 
@@ -325,7 +325,7 @@ def test_attention_of_classifiers_and_of_models_made_here(tmp_path):
     body = GPTConfig(vocab_size=30, context=8, n_layers=1, n_heads=1, d_model=8, attention="triton")
     labels = Classifier(ClassifierConfig(body))
     arrays = {"model": labels.state_dict(), "optimizer": {}}
-    save_checkpoint(tmp_path / "own", config=dataclasses.asdict(labels.config), **arrays, state={}, tokenizer=None)
+    save_checkpoint(tmp_path / "own", config=config_to_dict(labels.config), **arrays, state={}, tokenizer=None)
     assert load_model(tmp_path / "own").config.decoder.attention == "auto"
 
     PretrainedModel(LSTM(LSTMConfig(vocab_size=30, d_model=8)), "causal").save_pretrained(tmp_path / "lstm")
@@ -453,7 +453,7 @@ def test_an_encoder_decoder_in_our_own_format(engine, tmp_path):
 
 def test_another_head_on_a_model_in_our_own_format(tmp_path):
     model = Bert(BertConfig(61, 16, 2, 2, 8, 12, dropout=0.0))
-    config = dataclasses.asdict(model.config)
+    config = config_to_dict(model.config)
     save_checkpoint(tmp_path, config=config, model=model.state_dict(), optimizer={}, state={}, tokenizer=None)
     assert AutoModelForMaskedLM.from_pretrained(tmp_path)(IDS).logits.shape == (2, 11, 61)
     for cls in (AutoModel, AutoModelForSequenceClassification):

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import re
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -31,6 +30,7 @@ from minillm.models import (
     Llama,
     LlamaConfig,
     LSTMConfig,
+    config_to_dict,
 )
 from minillm.tokenizers import BPETokenizer, CharTokenizer, WordPieceTokenizer
 from minillm.tokenizers.bert_text import BertNormalizer
@@ -50,7 +50,7 @@ MODELS = {
 
 def save_native(model, folder, tokenizer=TOKENIZER):
     """A checkpoint as `minillm pretrain` writes it."""
-    config = asdict(model.config)
+    config = config_to_dict(model.config)
     save_checkpoint(folder, config=config, model=model.state_dict(), optimizer={}, state={}, tokenizer=tokenizer)
     return folder
 

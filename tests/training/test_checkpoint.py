@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.models import GPT, GPTConfig
+from minillm.models import GPT, GPTConfig, config_to_dict
 from minillm.tokenizers import CharTokenizer
 from minillm.training import checkpoint
 from minillm.training.checkpoint import (
@@ -45,7 +45,7 @@ def save(folder, model=None, step=0, tokenizer=None, **state):
     tokenizer = tokenizer or make_tokenizer()
     save_checkpoint(
         folder,
-        config=dataclasses.asdict(model.config),
+        config=config_to_dict(model.config),
         model=model.state_dict(),
         optimizer={f"{TABLE}.exp_avg": np.full((12, 8), step, np.float32), f"{TABLE}.step": np.array(step)},
         state={"step": step, "tokenizer": tokenizer.fingerprint(), **state},
@@ -58,7 +58,7 @@ def test_what_is_saved_comes_back(tmp_path):
     random = np.random.default_rng(5).bit_generator.state  # holds integers of 128 bits
     model = save(tmp_path / "last", step=3, random=random, text="Überraschung 你好")
     back = read_checkpoint(tmp_path / "last")
-    assert back.config == dataclasses.asdict(model.config)
+    assert back.config == config_to_dict(model.config)
     assert back.state["random"] == random and back.state["text"] == "Überraschung 你好"
     assert back.optimizer[f"{TABLE}.step"].shape == () and back.optimizer[f"{TABLE}.step"] == 3
     loaded, tokenizer = load_model_and_tokenizer(tmp_path / "last")
@@ -231,10 +231,10 @@ def test_missing_and_foreign_checkpoints_say_what_they_lack(tmp_path):
     save(tmp_path / "last")
     for file, content, message in [
         ("config.json", {"model_type": "mamba", "hidden_size": 64}, "does not describe a model.*'mamba'"),
-        ("config.json", {**dataclasses.asdict(CONFIG), "n_layer": 2}, "'n_layer'. Did you mean 'n_layers'"),
-        ("config.json", {**dataclasses.asdict(CONFIG), "n_heads": 3}, "must be divisible"),
-        ("config.json", {**dataclasses.asdict(CONFIG), "d_model": 16}, r"token_embedding.weight is \(12, 8\)"),
-        ("config.json", {**dataclasses.asdict(CONFIG), "n_layers": 2}, "missing: blocks.1"),
+        ("config.json", {**config_to_dict(CONFIG), "n_layer": 2}, "'n_layer'. Did you mean 'n_layers'"),
+        ("config.json", {**config_to_dict(CONFIG), "n_heads": 3}, "must be divisible"),
+        ("config.json", {**config_to_dict(CONFIG), "d_model": 16}, r"token_embedding.weight is \(12, 8\)"),
+        ("config.json", {**config_to_dict(CONFIG), "n_layers": 2}, "missing: blocks.1"),
         ("config.json", [1, 2], "should hold a JSON object"),
         ("state.json", {"step": 1}, "was not written by minillm"),
         ("state.json", {"format": "minillm checkpoint", "version": 99}, "version 99; this minillm reads 1"),
