@@ -100,10 +100,14 @@ class Classifier(nn.Module):
         Texts shorter than T are padded on the right, where causal attention never looks: with `config.pad_id`, or
         else with anything, under a `mask` (B, T), 1 or True = a token, 0 = padding.
         """
-        logits = self.logits(self.pool(self.decoder.hidden(ids), ids, mask))
+        h = self.hidden(ids, mask=mask)  # (B, D)
         if targets is None:
-            return logits
-        return classification_loss(logits, targets, self.config.problem_type, reduction, label_smoothing)
+            return self.logits(h)
+        return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
+
+    def hidden(self, ids: Any, *, mask: Any = None) -> AnyTensor:
+        """The features (B, D) of each text's last token: what the head turns into logits."""
+        return self.pool(self.decoder.hidden(ids), ids, mask)
 
     def pool(self, h: AnyTensor, ids: Any, mask: Any = None) -> AnyTensor:
         """The features (B, D) of each text's last token, from those of all positions (B, T, D)."""
@@ -125,3 +129,7 @@ class Classifier(nn.Module):
     def logits(self, h: AnyTensor) -> AnyTensor:
         """Pooled features (B, D) -> logits (B, n_labels)."""
         return self.score(h)
+
+    def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
+        """The loss as a scalar, from pooled features (B, D)."""
+        return classification_loss(self.logits(h), targets, self.config.problem_type, reduction, label_smoothing)

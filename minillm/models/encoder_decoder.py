@@ -218,12 +218,14 @@ class EncoderDecoder(nn.Module):
         trains with label_smoothing 0.1. Padding at the end of ids needs no mask: no position looks to its right. To
         write a target token by token, see `given`.
         """
-        h = self.decode(ids, self.encode(source), self.source_mask(source))  # (B, T, D)
+        h = self.hidden(source, ids)  # (B, T, D)
         if targets is None:
             return self.logits(h)
-        return ops.linear_cross_entropy(
-            h, self.head.weight, targets, reduction=reduction, label_smoothing=label_smoothing
-        )
+        return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
+
+    def hidden(self, source: Any, ids: Any) -> AnyTensor:
+        """The decoder's features (B, T, D): what the head turns into logits."""
+        return self.decode(ids, self.encode(source), self.source_mask(source))
 
     def encode(self, source: Any) -> AnyTensor:
         """What the decoder looks at: source ids (B, S) -> features (B, S, D)."""
@@ -262,6 +264,12 @@ class EncoderDecoder(nn.Module):
         """Features (..., D) -> logits (..., V)."""
         return ops.linear(h, self.head.weight)
 
+    def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
+        """The cross-entropy as a scalar, from features (B, T, D) and targets (B, T), −100 = ignored."""
+        return ops.linear_cross_entropy(
+            h, self.head.weight, targets, reduction=reduction, label_smoothing=label_smoothing
+        )
+
     def new_cache(self, capacity: int | None = None) -> DecoderCache:
         """An empty cache for decoding up to `capacity` target positions (the whole context by default)."""
         return DecoderCache(self.config.n_layers, capacity or self.config.context)
@@ -282,6 +290,8 @@ class Decoder:
     >>> len(new[0])
     4
     """
+
+    task = "causal"  # now that it has its source
 
     def __init__(self, model: EncoderDecoder, source: Any) -> None:
         self.model = model

@@ -142,9 +142,7 @@ class GPT(nn.Module):
         h = self.hidden(ids, cache)  # (B, T, D)
         if targets is None:
             return self.logits(h)
-        return ops.linear_cross_entropy(
-            h, self.token_embedding.weight, targets, reduction=reduction, label_smoothing=label_smoothing
-        )
+        return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
 
     def hidden(self, ids: Any, cache: nn.KVCache | None = None) -> AnyTensor:
         """The last layer's features (B, T, D): what the head turns into logits."""
@@ -166,6 +164,12 @@ class GPT(nn.Module):
     def logits(self, h: AnyTensor) -> AnyTensor:
         """Features (..., D) -> logits (..., V). The head is the token table again ("tied"): no weights of its own."""
         return ops.linear(h, self.token_embedding.weight)
+
+    def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
+        """The cross-entropy as a scalar, from features (B, T, D) and targets (B, T), −100 = ignored."""
+        return ops.linear_cross_entropy(
+            h, self.token_embedding.weight, targets, reduction=reduction, label_smoothing=label_smoothing
+        )
 
     def new_cache(self, capacity: int | None = None) -> nn.KVCache:
         """An empty cache for decoding up to `capacity` positions (the whole context by default)."""

@@ -157,9 +157,7 @@ class Llama(nn.Module):
         h = self.hidden(ids, cache)  # (B, T, D)
         if targets is None:
             return self.logits(h)
-        return ops.linear_cross_entropy(
-            h, self.head_weight(), targets, reduction=reduction, label_smoothing=label_smoothing
-        )
+        return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
 
     def hidden(self, ids: Any, cache: nn.KVCache | None = None) -> AnyTensor:
         """The last layer's features (B, T, D): what the head turns into logits."""
@@ -174,6 +172,12 @@ class Llama(nn.Module):
     def logits(self, h: AnyTensor) -> AnyTensor:
         """Features (..., D) -> logits (..., V)."""
         return ops.linear(h, self.head_weight())
+
+    def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
+        """The cross-entropy as a scalar, from features (B, T, D) and targets (B, T), −100 = ignored."""
+        return ops.linear_cross_entropy(
+            h, self.head_weight(), targets, reduction=reduction, label_smoothing=label_smoothing
+        )
 
     def head_weight(self) -> AnyTensor:
         """The output layer's matrix (V, D): its own, or the token table's."""

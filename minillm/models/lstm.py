@@ -128,9 +128,7 @@ class LSTM(nn.Module):
         h = self.hidden(ids, cache)  # (B, T, H)
         if targets is None:
             return self.logits(h)
-        return ops.linear_cross_entropy(
-            h, self.head_weight(), targets, reduction=reduction, label_smoothing=label_smoothing
-        )
+        return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
 
     def hidden(self, ids: Any, cache: LSTMState | None = None) -> AnyTensor:
         """The last layer's features (B, T, H): what the head turns into logits."""
@@ -147,6 +145,12 @@ class LSTM(nn.Module):
     def logits(self, h: AnyTensor) -> AnyTensor:
         """Features (..., H) -> logits (..., V)."""
         return ops.linear(h, self.head_weight())
+
+    def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
+        """The cross-entropy as a scalar, from features (B, T, H) and targets (B, T), −100 = ignored."""
+        return ops.linear_cross_entropy(
+            h, self.head_weight(), targets, reduction=reduction, label_smoothing=label_smoothing
+        )
 
     def head_weight(self) -> AnyTensor:
         """The output layer's matrix (V, H): its own, or the token table's."""
