@@ -19,7 +19,6 @@ from .generate import generate
 from .hub import AutoModelForCausalLM, AutoTokenizer
 from .hub.convert import open_checkpoint
 from .hub.pretrained import PretrainedModel
-from .models import BertConfig, ClassifierConfig, EncoderDecoderConfig
 from .report import table
 from .training.evaluate import evaluate
 
@@ -64,7 +63,7 @@ def load(name: str, engine: str) -> tuple[PretrainedModel, Any]:
     """A decoder and its tokenizer."""
     checkpoint = open_checkpoint(name)
     config = checkpoint.config
-    if isinstance(config, (BertConfig, ClassifierConfig, EncoderDecoderConfig)):
+    if config.task != "causal":
         raise ValueError(f"{name} is a {config.model_type!r} model; compare is for models that predict the next token.")
     if checkpoint.head == "base":
         raise ValueError(f"{name} is a model without a head: it does not predict the next token.")
