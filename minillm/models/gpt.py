@@ -21,7 +21,7 @@ class GPTConfig:
     """The shape of a GPT. Defaults are GPT-2's smallest model, 124M parameters."""
 
     model_type: ClassVar[str] = "gpt"
-    task: ClassVar[str] = "causal"
+    task: ClassVar[str] = "causal"  # to predict the next token
 
     vocab_size: int = 50257
     context: int = 1024  # longest sequence, in tokens
