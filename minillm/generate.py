@@ -197,12 +197,13 @@ def decode_steps(
 
 def check_continues(model: Any) -> None:
     """Raise ValueError for a model that cannot continue a text."""
-    if hasattr(model, "given"):
+    task = getattr(model, "task", model.config.task)  # an encoder–decoder that has its source has a task of its own
+    if task == "seq2seq":
         raise ValueError(
             f"generate: {type(model).__name__} answers a source text, it does not continue one. In Python, give it the "
             "source first: generate(model.given(source), [[start_id]], ...)."
         )
-    if not hasattr(model, "new_cache"):
+    if task != "causal":
         raise ValueError(
             f"generate: {type(model).__name__} fills in hidden tokens of a text or labels it; it was not trained to "
             "continue one. Generate with a gpt, llama or lstm model."

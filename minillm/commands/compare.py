@@ -78,9 +78,9 @@ def compare(
 
 def load(name: str, engine: str) -> tuple[Any, Tokenizer]:
     """A decoder and its tokenizer, in float32: what is stored in less is no faster to compare in it."""
-    task = open_checkpoint(name).config.task
-    if task != "causal":
-        raise ValueError(f"{name} is a {task!r} model: compare is for models that predict the next token.")
+    config = open_checkpoint(name).config
+    if config.task != "causal":
+        raise ValueError(f"{name} is a {config.model_type!r} model: compare is for models that predict the next token.")
     return load_model_and_tokenizer(name, engine=engine, dtype="float32" if engine == "torch" else None)
 
 

@@ -18,9 +18,7 @@ from .options import add_option, choices, keywords
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model", metavar="MODEL", help="checkpoint or run folder, of either format, or a hub name"
-    )
+    parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder, of either format, or a hub name")
     parser.add_argument(
         "--data", nargs="+", default=[], metavar="FILE", help="text files or folders; default: the corpus of the run"
     )

@@ -12,9 +12,7 @@ from .options import add_option, choices, keywords
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model", metavar="MODEL", help="checkpoint or run folder, of either format, or a hub name"
-    )
+    parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder, of either format, or a hub name")
     parser.add_argument("--prompt", default="", help="text to continue; -: read it from standard input")
     add_option(parser, stream_text, "max_new_tokens", "length of the continuation", default=200)
     add_option(parser, Sampling, "temperature", "0: always the likeliest token", default=0.8)

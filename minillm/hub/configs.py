@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..disk import read_json
-from ..models import ClassifierConfig, ModelConfig
+from ..models import MODELS, ClassifierConfig, ModelConfig
 from .architecture import Architecture, ConfigurationError, Values, translate
 from .bert import BERT
 from .gpt2 import GPT2
@@ -50,9 +50,8 @@ def read_config(folder: Path) -> Values:
 
 def is_native(values: Values) -> bool:
     """Whether a config.json was written by minillm, not by transformers: the setting names differ."""
-    return ("n_layers" in values and "d_model" in values) or values.get("model_type") in (
-        "encoder-decoder", "lstm", "classifier"
-    )  # fmt: skip
+    kind = values.get("model_type")
+    return ("n_layers" in values and "d_model" in values) or (kind in list(MODELS) and kind not in list(ARCHITECTURES))
 
 
 def setting_names(values: Values) -> set[str]:

@@ -14,7 +14,6 @@ import numpy as np
 from ..disk import write_json
 from ..generate import Sampling, generate
 from ..models import config_to_dict
-from ..models.classifier import classification_loss
 from ..tensor import Tensor, no_grad
 from .architecture import Values
 from .configs import architecture_of, n_labels, to_hf
@@ -158,7 +157,9 @@ class PretrainedModel:
             has_pooler = getattr(self.model, "pooler", None) is not None
             return Output(last_hidden_state=h, pooler_output=self.model.pool(h) if has_pooler else None)
         logits = self.model.logits(h)
-        return Output(loss=None if targets is None else self.loss(h, logits, targets), logits=logits)
+        if self.head == "causal" and targets is not None:
+            h, targets = h[:, :-1], targets[:, 1:]  # each token is predicted from those before it
+        return Output(loss=None if targets is None else self.model.loss(h, targets), logits=logits)
 
     def features(self, ids: Any, mask: Any, types: Any, decoder_ids: Any) -> Any:
         """What the head turns into logits: computed once, so that loss and logits come from one draw of dropout."""
@@ -175,14 +176,6 @@ class PretrainedModel:
         if self.head == "classification":
             return self.model.hidden(ids, mask=mask)  # (B, D)
         return self.model.hidden(ids)  # (B, T, D)
-
-    def loss(self, h: Any, logits: Any, targets: Any) -> Any:
-        """The loss of this head. A classifier's comes from the logits, since BERT's head has a dropout of its own."""
-        if self.head == "classification":
-            return classification_loss(logits, targets, self.model.config.problem_type)
-        if self.head == "causal":
-            return self.model.loss(h[:, :-1], targets[:, 1:])
-        return self.model.loss(h, targets)
 
     def array(self, values: Any) -> Any:
         """Ids, masks or labels as this engine wants them."""

@@ -15,12 +15,15 @@ import numpy as np
 from .. import nn, ops
 from ..ops import AnyTensor
 from ..settings import ATTENTION
-from .checks import check_choice, check_dropout, check_heads, check_ids, check_model_type, check_whole
+from .checks import check_choice, check_dropout, check_heads, check_ids, check_whole
 
 
 @dataclass(frozen=True)
 class GPTConfig:
     """The shape of a GPT. Defaults are GPT-2's smallest model, 124M parameters."""
+
+    model_type: ClassVar[str] = "gpt"
+    task: ClassVar[str] = "causal"  # to predict the next token
 
     vocab_size: int = 50257
     context: int = 1024  # longest sequence, in tokens
@@ -29,15 +32,12 @@ class GPTConfig:
     d_model: int = 768  # features of the residual stream
     dropout: float = 0.0  # GPT-2 was trained with 0.1
     attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
-    model_type: str = "gpt"
-    task: ClassVar[str] = "causal"
 
     def __post_init__(self) -> None:
         check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model")
         check_heads(self)
         check_dropout(self)
         check_choice(self, "attention", ATTENTION)
-        check_model_type(self, "gpt")
 
     @property
     def head_dim(self) -> int:
@@ -150,7 +150,7 @@ class GPT(nn.Module):
         return ops.linear(h, self.token_embedding.weight)
 
     def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
-        """The cross-entropy of features (B, T, D) with targets (B, T), −100 = ignored."""
+        """The cross-entropy as a scalar, from features (B, T, D) and targets (B, T), −100 = ignored."""
         return ops.linear_cross_entropy(
             h, self.token_embedding.weight, targets, reduction=reduction, label_smoothing=label_smoothing
         )

@@ -24,7 +24,6 @@ from .checks import (
     check_choice,
     check_dropout,
     check_ids,
-    check_model_type,
     check_positive,
     check_whole,
 )
@@ -34,6 +33,9 @@ from .rope import check_rope_scaling, rope_tables
 @dataclass(frozen=True)
 class LlamaConfig:
     """The shape of a Llama. Defaults are Llama 2 with 7B parameters."""
+
+    model_type: ClassVar[str] = "llama"
+    task: ClassVar[str] = "causal"
 
     vocab_size: int = 32000
     context: int = 4096  # longest sequence, in tokens
@@ -52,8 +54,6 @@ class LlamaConfig:
     tie_embeddings: bool = False  # the output layer is the token table again
     dropout: float = 0.0
     attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
-    model_type: str = "llama"
-    task: ClassVar[str] = "causal"
 
     def __post_init__(self) -> None:
         check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff")
@@ -68,7 +68,6 @@ class LlamaConfig:
         check_positive(self, "norm_eps", "rope_theta")
         check_dropout(self)
         check_choice(self, "attention", ATTENTION)
-        check_model_type(self, "llama")
         if self.head_dim % 2:
             raise ValueError(
                 f"LlamaConfig: heads have {self.head_dim} features; rotary positions turn pairs, so the number "
@@ -174,7 +173,7 @@ class Llama(nn.Module):
         return ops.linear(h, self.head_weight())
 
     def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
-        """The cross-entropy of features (B, T, D) with targets (B, T), −100 = ignored."""
+        """The cross-entropy as a scalar, from features (B, T, D) and targets (B, T), −100 = ignored."""
         return ops.linear_cross_entropy(
             h, self.head_weight(), targets, reduction=reduction, label_smoothing=label_smoothing
         )

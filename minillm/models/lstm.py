@@ -18,13 +18,16 @@ import numpy as np
 from .. import nn, ops
 from ..ops import AnyTensor
 from ..tensor import Parameter, Tensor
-from .checks import check_dropout, check_model_type, check_whole
+from .checks import check_dropout, check_whole
 
 
 @dataclass(frozen=True)
 class LSTMConfig:
     """The shape of an LSTM language model. Defaults are the medium model of Zaremba et al. with the vocabulary of
     GPT-2."""
+
+    model_type: ClassVar[str] = "lstm"
+    task: ClassVar[str] = "causal"
 
     vocab_size: int = 50257
     context: int = 256  # tokens per training sequence: gradients reach back at most this far
@@ -33,13 +36,10 @@ class LSTMConfig:
     d_hidden: int | None = None  # features of each layer's state; None: d_model
     tie_embeddings: bool = False  # the output layer is the token table again (Press & Wolf 2016, arXiv 1608.05859)
     dropout: float = 0.0  # on what goes into each layer and into the output; never between steps
-    model_type: str = "lstm"
-    task: ClassVar[str] = "causal"
 
     def __post_init__(self) -> None:
         check_whole(self, "vocab_size", "context", "n_layers", "d_model", optional=("d_hidden",))
         check_dropout(self)
-        check_model_type(self, "lstm")
         if self.tie_embeddings and self.d_hidden not in (None, self.d_model):
             raise ValueError(
                 f"LSTMConfig: tie_embeddings needs d_hidden = d_model, not {self.d_hidden} and {self.d_model}: the "
@@ -147,7 +147,7 @@ class LSTM(nn.Module):
         return ops.linear(h, self.head_weight())
 
     def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
-        """The cross-entropy of features (B, T, H) with targets (B, T), −100 = ignored."""
+        """The cross-entropy as a scalar, from features (B, T, H) and targets (B, T), −100 = ignored."""
         return ops.linear_cross_entropy(
             h, self.head_weight(), targets, reduction=reduction, label_smoothing=label_smoothing
         )
