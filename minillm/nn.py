@@ -56,11 +56,9 @@ class Module:
         """Copy arrays into the parameters of the same names. Everything is checked before anything is changed: missing
         or unexpected names and shapes that differ raise ValueError with the full list."""
         mine = dict(self.named_parameters())
-        if problems := differences(shapes(mine), shapes(state)):
-            raise ValueError(
-                f"{type(self).__name__}.load_state_dict: nothing was loaded, the weights do not fit this model:\n  "
-                + "\n  ".join(problems)
-            )
+        check_fits(
+            f"{type(self).__name__}.load_state_dict: nothing was loaded, the weights", shapes(mine), shapes(state)
+        )
         for name, parameter in mine.items():
             parameter.data[...] = state[name]
 
@@ -111,6 +109,13 @@ def differences(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tup
         if name in given and given[name] != shape
     ]
     return lines
+
+
+def check_fits(what: str, expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError, with the first of the `differences`, unless names and shapes are those expected."""
+    if problems := differences(expected, given):
+        more = [f"and {len(problems) - 8} more"] if len(problems) > 8 else []
+        raise ValueError(f"{what} do not fit this model:\n  " + "\n  ".join([*problems[:8], *more]))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..disk import read_json
 from ..models import LSTMConfig, ModelConfig, config_from_dict, with_attention
-from ..settings import ATTENTION
+from ..settings import ATTENTION, NEEDS_TORCH
 from ..tokenizers import Tokenizer
 from ..tokenizers.json_parts import TOKENIZER_JSON
 from ..training.checkpoint import STATE_FILE, CheckpointError, check_tokenizer
@@ -190,7 +190,7 @@ def check_attention(config: ModelConfig, attention: str, engine: str) -> None:
             f"attention = {attention!r} must be one of {', '.join(map(repr, ATTENTION))}; minillm's own flash "
             "attention is 'triton'."
         )
-    if attention in ("sdpa", "triton") and engine == "numpy":
+    if attention in NEEDS_TORCH and engine == "numpy":
         raise ValueError(f"attention = {attention!r} runs on PyTorch. Use engine='torch'.")
     if isinstance(config, LSTMConfig) and attention != "auto":
         raise ValueError(f"attention = {attention!r}: an LSTM has no attention.")

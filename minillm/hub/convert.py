@@ -6,13 +6,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..disk import read_json, write_json
+from ..disk import read_json, whole_folder, write_json
 from ..models import ModelConfig, config_to_dict
 from ..tokenizers import CharTokenizer, WordPieceTokenizer, load_tokenizer
 from ..tokenizers.json_parts import TOKENIZER_JSON
@@ -58,8 +57,6 @@ def convert(
     out = Path(out)
     if out.resolve() == checkpoint.folder.resolve():
         raise ValueError(f"{out} is the folder to convert: write to another one.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} is there already and not empty: convert into a new folder, or remove it first.")
     if to == "minillm" and checkpoint.head == "base":
         raise ValueError(
             f"{checkpoint.folder} holds a model without a head, and one in minillm's own format has its head: load it "
@@ -74,16 +71,12 @@ def convert(
     values = config_to_dict(config) if to == "minillm" else target_config(checkpoint, config, written)
     sources = target_sources(checkpoint, config, to)
     shard_bytes = size_in_bytes(max_shard_size) if to == "hf" else max(1, sum_bytes(sources))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        files = write_folder(Path(folder), dict(sorted(sources.items())), written, shard_bytes)
-        write_json(Path(folder) / "config.json", values)
+    with whole_folder(out) as folder:
+        files = write_folder(folder, dict(sorted(sources.items())), written, shard_bytes)
+        write_json(folder / "config.json", values)
         if to == "minillm" and not checkpoint.native:
-            write_json(Path(folder) / ORIGINAL, checkpoint.values)
-        copy_beside(checkpoint, Path(folder), to)
-        out.mkdir(exist_ok=True)
-        for path in sorted(Path(folder).iterdir()):
-            os.replace(path, out / path.name)
+            write_json(folder / ORIGINAL, checkpoint.values)
+        copy_beside(checkpoint, folder, to)
     return [out / path.name for path in files]
 
 

@@ -53,7 +53,7 @@ class ObjectiveBatcher:
         self.objective = objective
 
     def next(self) -> tuple[Array, ...]:
-        first = self.batcher.windows_used + self.batcher.rank * self.batcher.batch_size
+        first = self.batcher.first_row
         ids, targets = self.batcher.next()
         return self.objective(ids, targets, first)
 

@@ -16,7 +16,7 @@ from ..disk import write_text
 from ..engines.choose import engine_class, process_rank
 from ..engines.protocol import Engine, Model
 from ..models import DECODERS, GPTConfig, ModelConfig, config_class, model_from_config
-from ..settings import EngineConfig, TrainConfig
+from ..settings import NEEDS_TORCH, EngineConfig, TrainConfig
 from ..tokenizers import load_tokenizer
 from ..tokenizers.base import Tokenizer
 from ..tokenizers.extend import with_special_tokens
@@ -189,7 +189,7 @@ def pretrain(
 def check_attention(config: PretrainConfig) -> None:
     """Raise ConfigError, before anything is written, for an attention that cannot run on this engine and machine."""
     wanted = getattr(config.model, "attention", "auto")
-    if config.engine.name == "numpy" and wanted in ("sdpa", "triton"):
+    if config.engine.name == "numpy" and wanted in NEEDS_TORCH:
         raise ConfigError(f"[model]: attention = {wanted!r} runs on PyTorch: give --engine torch, or --attention auto.")
     if wanted == "triton":
         from ..engines.torch_machine import attention_unavailable_reason

@@ -286,7 +286,7 @@ def test_an_existing_folder_is_left_alone(tmp_path, monkeypatch, capsys):
     PretrainedModel(MODELS["llama"]).save_pretrained(tmp_path / "hf")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="not empty: convert into a new folder"):
+    with pytest.raises(FileExistsError, match="not empty: choose another folder"):
         convert(tmp_path / "hf", tmp_path / "other")
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["notes.txt"]
     for arguments in (["", "x"], [str(tmp_path / "hf"), ""]):

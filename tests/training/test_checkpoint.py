@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minillm import disk
 from minillm.hub.checkpoint import load_model_and_tokenizer, open_checkpoint
 from minillm.models import GPT, GPTConfig, config_to_dict
 from minillm.tokenizers import CharTokenizer
@@ -111,15 +112,16 @@ def disk_operations(monkeypatch, stop_at):
     def rmtree(path, ignore_errors=False, original=shutil.rmtree):  # a kill in the middle of removing a folder, too
         if done[0] >= stop_at:
             raise Killed
-        for file in sorted(path.iterdir()):
-            counted(os.unlink)(file)
+        for file in sorted(path.rglob("*")):
+            if file.is_file():
+                counted(os.unlink)(file)
         counted(original)(path)
 
     monkeypatch.setattr(checkpoint, "save_file", counted(checkpoint.save_file))
     monkeypatch.setattr(checkpoint, "write_json", counted(checkpoint.write_json))
-    monkeypatch.setattr(checkpoint, "flush_to_disk", counted(checkpoint.flush_to_disk))
-    monkeypatch.setattr(checkpoint.os, "rename", counted(os.rename))
-    monkeypatch.setattr(checkpoint.shutil, "rmtree", rmtree)
+    monkeypatch.setattr(disk, "flush_to_disk", counted(disk.flush_to_disk))
+    monkeypatch.setattr(disk.os, "rename", counted(os.rename))
+    monkeypatch.setattr(disk.shutil, "rmtree", rmtree)
     return done
 
 

@@ -171,8 +171,12 @@ class FixedBatcher:
     def __init__(self, batch_size, rank=0, world_size=1):
         self.batch_size, self.rank, self.world_size, self.windows_used = batch_size, rank, world_size, 0
 
+    @property
+    def first_row(self):
+        return self.windows_used + self.rank * self.batch_size
+
     def next(self):
-        first = self.windows_used + self.rank * self.batch_size
+        first = self.first_row
         self.windows_used += self.world_size * self.batch_size
         ids, targets = batch(64, 20)
         return ids[first : first + self.batch_size], targets[first : first + self.batch_size]
