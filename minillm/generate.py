@@ -135,7 +135,8 @@ def stream_text(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int,
 
     A token may hold only part of a character's bytes; the bytes wait until the character is complete.
     """
-    ids = tokenizer.encode(prompt) or ([] if tokenizer.eos_id is None else [tokenizer.eos_id])
+    ids, _ = tokenizer.encode_pair(prompt)  # with the start token that Llama's texts have
+    ids = ids or ([] if tokenizer.eos_id is None else [tokenizer.eos_id])
     stop_ids = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     for token in stream(model, ids, max_new_tokens=max_new_tokens, stop_ids=stop_ids, **options):

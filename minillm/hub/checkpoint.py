@@ -78,13 +78,15 @@ class Checkpoint:
         """The tokenizer beside the weights. Raises CheckpointError if there is none, if it cannot be read, if it has
         ids that the model has not, or if the model was trained with another."""
         try:
-            tokenizer = read_tokenizer_folder(self.folder, {}).core
+            read = read_tokenizer_folder(self.folder, {})
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"{self.folder} has no {TOKENIZER_JSON}: copy the one that the training data was made with there."
             ) from error
         except ValueError as error:
             raise CheckpointError(f"{self.folder / TOKENIZER_JSON} cannot be read: {error}") from error
+        tokenizer, eos = read.core, read.config.get("eos_token")
+        tokenizer.end_of_text = str(eos["content"] if isinstance(eos, dict) else eos or tokenizer.end_of_text)
         state = read_json(self.folder / STATE_FILE) if (self.folder / STATE_FILE).exists() else {}
         trained_with = state.get("tokenizer") if self.native and isinstance(state, dict) else None
         check_tokenizer(tokenizer, self.config.vocab_size, trained_with, str(self.folder))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from minillm.cli import main
-from minillm.generate import Sampling, generate
-from minillm.hub import AutoModel, PretrainedModel, WeightsError
+from minillm.generate import Sampling, generate, stream_text
+from minillm.hub import AutoModel, PretrainedModel, PretrainedTokenizer, WeightsError
 from minillm.hub.checkpoint import load_model_and_tokenizer, open_checkpoint
 from minillm.hub.configs import ARCHITECTURES, architecture_of
 from minillm.hub.convert import convert
@@ -20,7 +20,9 @@ from minillm.models import (
     config_to_dict,
     model_from_config,
 )
-from minillm.tokenizers import BPETokenizer, CharTokenizer
+from minillm.tensor import Tensor
+from minillm.tokenizers import BPETokenizer, CharTokenizer, Template
+from minillm.tokenizers.extend import with_special_tokens
 from minillm.training.checkpoint import CheckpointError, save_checkpoint
 
 TOKENIZER = BPETokenizer.train(["the quick brown fox jumps over the lazy dog; the dog sleeps. " * 5], 280)
@@ -64,6 +66,26 @@ def test_both_formats_on_both_engines(name, engine, tmp_path):
             assert generate(loaded, [[3, 4]], **greedy) == generate(model, [[3, 4]], **greedy)
 
 
+def test_a_llama_begins_and_ends_as_its_files_say(tmp_path, capsys):
+    """Its start token comes before the prompt, an empty one included, and its end token ends what is written."""
+    tokenizer = with_special_tokens(TOKENIZER, ["<s>", "</s>"])
+    tokenizer.template = Template((("<s>", 0), ("$A", 0)), (("<s>", 0), ("$A", 0), ("$B", 0)), {"<s>": (280,)})
+    config = LlamaConfig(**{**SHAPE, "vocab_size": 282}, d_ff=12)
+    PretrainedModel(model_from_config(config)).save_pretrained(tmp_path)
+    PretrainedTokenizer(tokenizer, {"bos_token": "<s>", "eos_token": "</s>"}).save_pretrained(tmp_path)
+    loaded, core = load_model_and_tokenizer(tmp_path)
+    assert core.eos_id == 281
+    seen, hidden = [], loaded.hidden
+    loaded.hidden = lambda ids, cache=None: (seen.append(ids.tolist()), hidden(ids, cache))[1]
+    for prompt in ("", "the"):
+        list(stream_text(loaded, core, prompt, max_new_tokens=1))
+    assert seen == [[[280]], [[280, *TOKENIZER.encode("the")]]]
+    loaded.logits = lambda h: Tensor(np.eye(1, 282, 281, dtype=np.float32))
+    assert list(stream_text(loaded, core, "the", max_new_tokens=3, sampling=Sampling(temperature=0))) == []
+    assert main(["generate", str(tmp_path), "--prompt", "the", "--max-new-tokens", "3", "--engine", "torch"]) == 0
+    assert capsys.readouterr().out.startswith("the")
+
+
 @pytest.mark.parametrize("name", ["gpt", "llama"])
 def test_the_commands_say_the_same_of_both_formats(name, tmp_path, capsys):
     save(CONFIGS[name], tmp_path / "run")
@@ -73,12 +95,14 @@ def test_the_commands_say_the_same_of_both_formats(name, tmp_path, capsys):
     for kind in ("run", "hf"):
         said[kind] = []
         for command in (
-            ["generate", str(tmp_path / kind), "--prompt", "the dog", "--max-new-tokens", "4", "--seed", "1"],
+            ["generate", str(tmp_path / kind), "--prompt", "the dog", "--max-new-tokens", "4", "--temperature", "0"],
             ["evaluate", str(tmp_path / kind), "--data", str(tmp_path / "text.txt"), "--context", "8"],
         ):
-            assert main(command) == 0
-            said[kind].append(capsys.readouterr().out.rpartition("text.txt: ")[2])
-    assert said["run"] == said["hf"] and "bits per byte" in said["hf"][1]
+            for engine in ("numpy", "torch"):
+                assert main([*command, "--engine", engine]) == 0
+                said[kind].append(capsys.readouterr().out.rpartition("text.txt: ")[2])
+    assert said["run"] == said["hf"] and "bits per byte" in said["hf"][2]
+    assert said["hf"][0] == said["hf"][1] and said["hf"][2] == said["hf"][3], "both engines say the same"
 
 
 def test_a_tokenizer_that_does_not_belong_there(tmp_path):
