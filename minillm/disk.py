@@ -479,9 +479,11 @@ def folder_beside(path: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if lock_held is not None:
-            os.close(lock_held)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            if lock_held is not None:
+                os.close(lock_held)
 
 
 def locked_folder(path: Path) -> tuple[Path, int | None]:

@@ -135,7 +135,8 @@ def stream_text(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int,
 
     A token may hold only part of a character's bytes; the bytes wait until the character is complete.
     """
-    ids = tokenizer.encode(prompt) or ([] if tokenizer.eos_id is None else [tokenizer.eos_id])
+    ids, _ = tokenizer.encode_pair(prompt)  # with the start token that Llama's texts have
+    ids = ids or ([] if tokenizer.eos_id is None else [tokenizer.eos_id])
     stop_ids = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     for token in stream(model, ids, max_new_tokens=max_new_tokens, stop_ids=stop_ids, **options):
@@ -197,12 +198,13 @@ def decode_steps(
 
 def check_continues(model: Any) -> None:
     """Raise ValueError for a model that cannot continue a text."""
-    if hasattr(model, "given"):
+    task = getattr(model, "task", model.config.task)  # an encoder–decoder that has its source has a task of its own
+    if task == "seq2seq":
         raise ValueError(
             f"generate: {type(model).__name__} answers a source text, it does not continue one. In Python, give it the "
             "source first: generate(model.given(source), [[start_id]], ...)."
         )
-    if not hasattr(model, "new_cache"):
+    if task != "causal":
         raise ValueError(
             f"generate: {type(model).__name__} fills in hidden tokens of a text or labels it; it was not trained to "
             "continue one. Generate with a gpt, llama or lstm model."

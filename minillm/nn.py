@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,29 +52,15 @@ class Module:
         """Name -> array, no copies: save it, or copy it, before training goes on."""
         return {name: parameter.data for name, parameter in self.named_parameters()}
 
-    def load_state_dict(self, state: dict[str, np.ndarray], strict: bool = True) -> None:
-        """Copy arrays into the parameters of the same names. Everything is checked before anything is changed.
-
-        Missing or unexpected names (unless `strict=False`) and shapes that differ raise ValueError with the full list.
-        """
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """Copy arrays into the parameters of the same names. Everything is checked before anything is changed: missing
+        or unexpected names and shapes that differ raise ValueError with the full list."""
         mine = dict(self.named_parameters())
-        problems = [f"missing: {name} {mine[name].shape}" for name in mine if name not in state]
-        problems += [f"unexpected: {name} {state[name].shape}" for name in state if name not in mine]
-        if not strict:
-            problems = []
-        problems += [
-            f"wrong shape: {name} is {state[name].shape}, the model has {mine[name].shape}"
-            for name in mine
-            if name in state and state[name].shape != mine[name].shape
-        ]
-        if problems:
-            raise ValueError(
-                f"{type(self).__name__}.load_state_dict: nothing was loaded, the weights do not fit this model:\n  "
-                + "\n  ".join(problems)
-            )
+        check_fits(
+            f"{type(self).__name__}.load_state_dict: nothing was loaded, the weights", shapes(mine), shapes(state)
+        )
         for name, parameter in mine.items():
-            if name in state:
-                parameter.data[...] = state[name]
+            parameter.data[...] = state[name]
 
     def train(self, mode: bool = True) -> Module:
         """Training mode: dropout on (mode=False: off, what eval() does)."""
@@ -102,6 +88,34 @@ class Module:
                 elif isinstance(value, np.ndarray) and value.dtype.kind == "f":
                     setattr(module, name, value.astype(dtype))
         return self
+
+
+def shapes(arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shape of each array, parameter or tensor, by name."""
+    return {name: tuple(array.shape) for name, array in arrays.items()}
+
+
+def differences(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """How the names and shapes that are given differ from those expected, a line for each.
+
+    >>> differences({"weight": (3, 2), "bias": (3,)}, {"weight": (2, 3), "scale": (3,)})
+    ['missing: bias (3,)', 'unexpected: scale (3,)', 'wrong shape: weight is (2, 3), not (3, 2)']
+    """
+    lines = [f"missing: {name} {shape}" for name, shape in expected.items() if name not in given]
+    lines += [f"unexpected: {name} {shape}" for name, shape in given.items() if name not in expected]
+    lines += [
+        f"wrong shape: {name} is {given[name]}, not {shape}"
+        for name, shape in expected.items()
+        if name in given and given[name] != shape
+    ]
+    return lines
+
+
+def check_fits(what: str, expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError, with the first of the `differences`, unless names and shapes are those expected."""
+    if problems := differences(expected, given):
+        more = [f"and {len(problems) - 8} more"] if len(problems) > 8 else []
+        raise ValueError(f"{what} do not fit this model:\n  " + "\n  ".join([*problems[:8], *more]))
 
 
 @contextmanager

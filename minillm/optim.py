@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .nn import Embedding, Module
+from .nn import Embedding, Module, check_fits, shapes
 from .tensor import Parameter
 
 # Elements per block: five float32 arrays of this size (parameter, gradient, two moments, scratch) are 1.3 MB. Smaller
@@ -84,18 +84,8 @@ class Optimizer:
         return arrays
 
     def check_state_dict(self, names: dict[int, str], arrays: dict[str, np.ndarray]) -> None:
-        """Raise ValueError, naming the first difference, unless `arrays` is a state of exactly these parameters."""
-        expected = self.state_dict(names)
-        problems = [f"{name} is missing" for name in expected if name not in arrays]
-        problems += [f"{name} is unknown" for name in arrays if name not in expected]
-        problems += [
-            f"{name} has shape {arrays[name].shape} instead of {own.shape}"
-            for name, own in expected.items()
-            if name in arrays and arrays[name].shape != own.shape
-        ]
-        if problems:
-            more = f" ({len(problems)} such differences)" if len(problems) > 1 else ""
-            raise ValueError(f"the state does not fit this {type(self).__name__} and model: {problems[0]}{more}")
+        """Raise ValueError, with all differences, unless `arrays` is a state of exactly these parameters."""
+        check_fits(f"the arrays of this {type(self).__name__}", shapes(self.state_dict(names)), shapes(arrays))
 
     def load_state_dict(self, names: dict[int, str], arrays: dict[str, np.ndarray]) -> None:
         """Take over what `state_dict` gave. Raises ValueError, changing nothing, if names or shapes differ."""

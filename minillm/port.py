@@ -13,6 +13,7 @@ The classes have no importable name, so pickling a ported model fails: save its 
 from __future__ import annotations
 
 import copy
+from collections.abc import Container
 from functools import cache
 from typing import Any
 
@@ -166,12 +167,15 @@ def allocate(ported: Any, device: str | torch.device) -> None:
 
 
 @torch.no_grad()
-def fill(ported: Any, model: Module, seed: int = 0) -> None:
-    """Give the tensors of `ported`, a port of `model` on a real device, their values: copies of `model`'s, and for
-    sketched weights normal draws with `seed`, in the order of the parameters, the same however FSDP has cut them up."""
+def fill(ported: Any, model: Module, seed: int = 0, *, but: Container[str] = ()) -> None:
+    """Give the tensors of `ported`, a port of `model` on a real device, their values, except the parameters named in
+    `but`: copies of `model`'s, and for sketched weights normal draws with `seed`, on the device, in the order of the
+    parameters, the same however FSDP has cut them up."""
     generator = torch.Generator(device=next(ported.parameters()).device).manual_seed(seed)
     arrays = dict(model.named_parameters())
     for name, parameter in ported.named_parameters():
+        if name in but:
+            continue
         array = arrays[name].data
         if is_sketched(array):
             value = torch.empty(array.shape, dtype=parameter.dtype, device=parameter.device)

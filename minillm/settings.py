@@ -13,6 +13,8 @@ from typing import Literal
 IGNORE = -100  # a target that the loss leaves out (torch's ignore_index)
 ATTENTION = ("auto", "reference", "sdpa", "triton")  # how attention is computed: see ops.attention
 NEEDS_TORCH = ("sdpa", "triton")  # those of them that only PyTorch has
+HIDDEN_SHARE = 0.15  # of a text's tokens, which BERT and T5 learn to find again
+MEAN_SPAN = 3.0  # tokens in a row that T5 hides, on average
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ BACK_UP = {
 
 # Who imports torch or triton: whole rooms that belong to them, and single files that do so inside a function.
 TORCH_ROOMS = ("torch_ops", "port", "engines", "kernels")
-TORCH_INSIDE = ("commands/compare.py", "hub/loading.py", "hub/padding.py", "hub/pretrained.py")
+TORCH_INSIDE = ("hub/loading.py", "hub/padding.py", "hub/pretrained.py")
 
 
 @dataclass(frozen=True)

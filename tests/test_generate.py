@@ -154,8 +154,8 @@ class Bytes:
 
     eos_id = 256
 
-    def encode(self, text):
-        return list(text.encode())
+    def encode_pair(self, text):
+        return list(text.encode()), [0] * len(text)
 
     def decode_bytes(self, ids):
         return bytes(ids)

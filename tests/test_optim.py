@@ -131,9 +131,9 @@ def test_a_state_that_does_not_fit_changes_nothing():
     optimizer = AdamW(params)
     good = optimizer.state_dict(names)
     for wrong, message in [
-        ({k: v for k, v in good.items() if k != "p2.exp_avg"}, "p2.exp_avg is missing"),
-        ({**good, "p9.exp_avg": np.ones(3)}, "p9.exp_avg is unknown"),
-        ({**good, "p0.exp_avg": np.ones((5, 7))}, r"p0.exp_avg has shape \(5, 7\)"),
+        ({k: v for k, v in good.items() if k != "p2.exp_avg"}, "missing: p2.exp_avg"),
+        ({**good, "p9.exp_avg": np.ones(3)}, "unexpected: p9.exp_avg"),
+        ({**good, "p0.exp_avg": np.ones((5, 7))}, r"wrong shape: p0.exp_avg is \(5, 7\)"),
     ]:
         with pytest.raises(ValueError, match=message):
             optimizer.load_state_dict(names, {k: v + 1 for k, v in wrong.items()})

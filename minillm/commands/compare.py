@@ -15,13 +15,11 @@ import numpy as np
 
 from ..costs.sizes import forward_flops, in_bytes, n_parameters
 from ..data import Document, pack, read_documents, stdlib_documents
-from ..engines.numpy_engine import batch_loss
+from ..engines.choose import batch_loss_of
 from ..generate import generate
-from ..hub import AutoModelForCausalLM, AutoTokenizer
-from ..hub.convert import open_checkpoint
-from ..hub.pretrained import PretrainedModel
-from ..models import BertConfig, ClassifierConfig, EncoderDecoderConfig
+from ..hub.checkpoint import load_model_and_tokenizer, open_checkpoint
 from ..settings import EngineConfig
+from ..tokenizers import Tokenizer
 from ..training.evaluate import evaluate
 from .options import add_option, choices, keywords
 from .table import table
@@ -62,7 +60,7 @@ def compare(
     raises.
     """
     loaded = [load(name, engine) for name in models]
-    length = min(context, *(model.model.config.context for model, _ in loaded))
+    length = min(context, *(model.config.context for model, _ in loaded))
     columns = [sizes(name, model, length) for name, (model, _) in zip(models, loaded)]
     for column, (model, tokenizer) in zip(columns, loaded):
         column["bits per byte"] = f"{bits_per_byte(model, tokenizer, data, batch_size, length, max_bytes):.4f}"
@@ -78,28 +76,18 @@ def compare(
     return table(note, rows, [Path(name).name or name for name in models])
 
 
-def load(name: str, engine: str) -> tuple[PretrainedModel, Any]:
-    """A decoder and its tokenizer."""
-    checkpoint = open_checkpoint(name)
-    config = checkpoint.config
-    if isinstance(config, (BertConfig, ClassifierConfig, EncoderDecoderConfig)):
-        raise ValueError(f"{name} is a {config.model_type!r} model; compare is for models that predict the next token.")
-    if checkpoint.head == "base":
-        raise ValueError(f"{name} is a model without a head: it does not predict the next token.")
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    if len(tokenizer) > config.vocab_size:
-        raise ValueError(
-            f"{name}: its tokenizer has {len(tokenizer):,} tokens, its model {config.vocab_size:,}: they do not belong "
-            "together."
-        )
-    dtype = "float32" if engine == "torch" else None
-    return AutoModelForCausalLM.from_pretrained(name, engine=engine, dtype=dtype), tokenizer
+def load(name: str, engine: str) -> tuple[Any, Tokenizer]:
+    """A decoder and its tokenizer, in float32: what is stored in less is no faster to compare in it."""
+    config = open_checkpoint(name).config
+    if config.task != "causal":
+        raise ValueError(f"{name} is a {config.model_type!r} model: compare is for models that predict the next token.")
+    return load_model_and_tokenizer(name, engine=engine, dtype="float32" if engine == "torch" else None)
 
 
-def sizes(name: str, model: PretrainedModel, length: int) -> dict[str, str]:
-    config = model.model.config
+def sizes(name: str, model: Any, length: int) -> dict[str, str]:
+    config = model.config
     return {
-        "architecture": type(model.model).__name__,
+        "architecture": type(model).__name__,
         "parameters": f"{n_parameters(config):,}",
         "weights on disk": in_bytes(
             sum(f.stat().st_size for f in {t.file for t in open_checkpoint(name).stored.values()})
@@ -111,13 +99,13 @@ def sizes(name: str, model: PretrainedModel, length: int) -> dict[str, str]:
 
 
 def bits_per_byte(
-    model: PretrainedModel, tokenizer: Any, data: Sequence[str], batch_size: int, length: int, max_bytes: int
+    model: Any, tokenizer: Any, data: Sequence[str], batch_size: int, length: int, max_bytes: int
 ) -> float:
     """How many bits a byte of the text costs, on the same text for every model."""
     documents: Any = read_documents(list(data)) if data else stdlib_documents("topics")
     with tempfile.TemporaryDirectory() as folder:
-        dataset = pack(first_bytes(documents, max_bytes), tokenizer.core, Path(folder) / "tokens.bin")
-        result = evaluate(Loss(model), dataset, batch_size=batch_size, context=length)
+        dataset = pack(first_bytes(documents, max_bytes), tokenizer, Path(folder) / "tokens.bin")
+        result = evaluate(batch_loss_of(model), dataset, batch_size=batch_size, context=length)
         del dataset  # unmap the file before its folder goes (Windows)
     return result.bits_per_byte
 
@@ -134,32 +122,15 @@ def first_bytes(documents: Any, n_bytes: int) -> Any:
             return
 
 
-class Loss:
-    """The summed loss of a batch, in nats, on either engine."""
-
-    def __init__(self, model: PretrainedModel) -> None:
-        self.model = model
-
-    def __call__(self, ids: np.ndarray, targets: np.ndarray) -> float:
-        if not self.model.on_torch:
-            return batch_loss(self.model.model, ids, targets)
-        import torch
-
-        with torch.no_grad():
-            device = self.model.device
-            tensors = torch.as_tensor(ids, device=device), torch.as_tensor(targets, device=device)
-            return float(self.model.model(*tensors, reduction="sum"))
-
-
 # --- speed ------------------------------------------------------------------------------------------------------------
 
 
 class Reading:
     """One forward pass over a batch."""
 
-    def __init__(self, model: PretrainedModel, batch_size: int, length: int) -> None:
-        self.loss = Loss(model)
-        self.ids = np.random.default_rng(0).integers(0, model.model.config.vocab_size, (batch_size, length))
+    def __init__(self, model: Any, batch_size: int, length: int) -> None:
+        self.loss = batch_loss_of(model)
+        self.ids = np.random.default_rng(0).integers(0, model.config.vocab_size, (batch_size, length))
 
     def __call__(self) -> None:
         self.loss(self.ids, self.ids)
@@ -168,8 +139,8 @@ class Reading:
 class Writing:
     """The continuation of one text, with the cache."""
 
-    def __init__(self, model: PretrainedModel, n_tokens: int) -> None:
-        self.model = model.model
+    def __init__(self, model: Any, n_tokens: int) -> None:
+        self.model = model
         self.n_tokens = max(n_tokens, 1)
 
     def __call__(self) -> None:

@@ -5,47 +5,47 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from ..data import pack, read_documents
-from ..engines.threads import Replicas
-from ..tokenizers import Tokenizer
-from ..training.checkpoint import checkpoint_in, load_model_and_tokenizer
+from ..engines.choose import batch_loss_of
+from ..hub.checkpoint import load_model_and_tokenizer
+from ..settings import EngineConfig
+from ..training.checkpoint import checkpoint_in
 from ..training.config_file import ConfigError, build
 from ..training.evaluate import evaluate
 from ..training.pretrain import CONFIG_FILE, DataConfig, model_objective, packed, resumed_sections
-from .options import add_option, keywords
+from .options import add_option, choices, keywords
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="run folder (its best checkpoint), or a checkpoint folder")
+    parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder, of either format, or a hub name")
     parser.add_argument(
-        "--data", nargs="+", default=[], metavar="FILE", help="text files or folders, not the run's corpus"
+        "--data", nargs="+", default=[], metavar="FILE", help="text files or folders; default: the corpus of the run"
     )
     parser.add_argument("--split", default="val", help="split of the run's corpus")
     add_option(parser, evaluate, "batch_size", "sequences at a time", default=16)
     add_option(parser, evaluate, "context", "tokens per sequence; 0: the model's", default=0)
     add_option(parser, evaluate, "max_tokens", "stop after this many; 0: all")
+    add_option(parser, load_model_and_tokenizer, "engine", "what computes", choices=choices(EngineConfig, "name"))
+    add_option(parser, load_model_and_tokenizer, "device", "PyTorch's: cpu, cuda, mps")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    model, tokenizer = load(arguments.run)
+    opening = keywords(load_model_and_tokenizer, arguments)
+    if arguments.engine == "torch":
+        opening["dtype"] = "float32"  # what is measured on NumPy, too, whatever the files hold
+    model, tokenizer = load_model_and_tokenizer(arguments.model, **opening)
     arguments.context = arguments.context or model.config.context
     with tempfile.TemporaryDirectory() as folder:
         if arguments.data:
             data = pack(read_documents(arguments.data), tokenizer, Path(folder) / "tokens.bin")
         else:
-            data = packed(data_of(arguments.run), arguments.split, tokenizer)
+            data = packed(data_of(arguments.model), arguments.split, tokenizer)
         objective = model_objective(model.config, tokenizer)
-        result = evaluate(Replicas(model).batch_loss, data, objective=objective, **keywords(evaluate, arguments))
-        print(f"{checkpoint_in(arguments.run)} on {' '.join(arguments.data) or arguments.split}: {result}")
+        result = evaluate(batch_loss_of(model), data, objective=objective, **keywords(evaluate, arguments))
+        print(f"{checkpoint_in(arguments.model)} on {' '.join(arguments.data) or arguments.split}: {result}")
         del data  # unmap the file before its folder goes (Windows)
     return 0
-
-
-def load(run: str) -> tuple[Any, Tokenizer]:
-    """The model of a run folder or checkpoint, and its tokenizer."""
-    return load_model_and_tokenizer(run)
 
 
 def data_of(run: str) -> DataConfig:

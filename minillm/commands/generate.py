@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
 from ..generate import Sampling, check_continues, stream_text
-from ..tokenizers import Tokenizer
-from ..training.checkpoint import load_model_and_tokenizer
-from .options import add_option, keywords
+from ..hub.checkpoint import load_model_and_tokenizer
+from ..settings import EngineConfig
+from .options import add_option, choices, keywords
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="run folder (its best checkpoint), or a checkpoint folder")
+    parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder, of either format, or a hub name")
     parser.add_argument("--prompt", default="", help="text to continue; -: read it from standard input")
     add_option(parser, stream_text, "max_new_tokens", "length of the continuation", default=200)
     add_option(parser, Sampling, "temperature", "0: always the likeliest token", default=0.8)
@@ -24,6 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=1, help="how many continuations")
     parser.add_argument("--seed", type=int, help="of the first continuation; without it each run differs")
     parser.add_argument("--no-cache", action="store_true", help="compute every step from scratch: slower, same result")
+    add_option(parser, load_model_and_tokenizer, "engine", "what computes", choices=choices(EngineConfig, "name"))
+    add_option(parser, load_model_and_tokenizer, "device", "PyTorch's: cpu, cuda, mps")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,7 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
         "sampling": Sampling(**keywords(Sampling, arguments)),
         "use_cache": not arguments.no_cache,
     }
-    model, tokenizer = load(arguments.run)
+    model, tokenizer = load_model_and_tokenizer(arguments.model, **keywords(load_model_and_tokenizer, arguments))
+    check_continues(model)
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     for sample in range(arguments.samples):
         seed = None if arguments.seed is None else arguments.seed + sample
@@ -41,10 +43,3 @@ def run(arguments: argparse.Namespace) -> int:
             print(piece, end="", flush=True)
         print("\n" + "-" * 40 if sample + 1 < arguments.samples else "")
     return 0
-
-
-def load(run: str) -> tuple[Any, Tokenizer]:
-    """The model of a run folder or checkpoint, and its tokenizer. Raises ValueError for one that continues no text."""
-    model, tokenizer = load_model_and_tokenizer(run)
-    check_continues(model)
-    return model, tokenizer

@@ -16,8 +16,8 @@ from ..costs.sizes import (
     training_flops,
     training_memory,
 )
-from ..hub.convert import Checkpoint, open_checkpoint
-from ..models import BertConfig, ClassifierConfig, ModelConfig
+from ..hub.checkpoint import Checkpoint, open_checkpoint
+from ..models import ModelConfig
 from .options import add_option, keywords
 from .table import table
 
@@ -93,7 +93,7 @@ def about(checkpoint: Checkpoint) -> str:
     names = checkpoint.values.get("architectures") or [type(checkpoint.config).__name__.removesuffix("Config")]
     settings = asdict(checkpoint.config)
     settings = {**settings.pop("decoder", {}), **settings}  # a classifier's
-    shape = {k: v for k, v in settings.items() if v is not None and k not in ("attention", "model_type")}
+    shape = {k: v for k, v in settings.items() if v is not None and k != "attention"}
     lines = [
         f"{checkpoint.folder}: {names[0]} ({checkpoint.values.get('model_type')}), {kind}",
         f"{len(checkpoint.stored)} tensors, {checkpoint.dtype}, {size / 1e6:,.1f} MB in {len(files)} "
@@ -160,7 +160,7 @@ def fit(needed: float, card: Card) -> str:
 
 def decoding_speed(config: ModelConfig, dtype: str, batch_size: int, length: int, name: str, card: Card) -> str:
     """The bound that memory sets: for each new token of the batch, all weights and the cache are read once."""
-    if isinstance(config, (BertConfig, ClassifierConfig)):
+    if config.task not in ("causal", "seq2seq"):
         return ""
     size = n_parameters(config) * BYTES[dtype] + cache_bytes(config, batch_size, length, BYTES[dtype])
     if size > card.memory_gb * 1e9:

@@ -18,10 +18,10 @@ from ..disk import claim, remove_folder
 from ..engines.memory import peak_memory_gb
 from ..engines.threads import Replicas
 from ..generate import Sampling, stream_text
+from ..hub.checkpoint import load_model_and_tokenizer
 from ..tokenizers import BPETokenizer
 from ..tokenizers.show import render
 from ..training.baselines import NGramModel, xz_bits_per_byte
-from ..training.checkpoint import load_model_and_tokenizer
 from ..training.evaluate import Evaluation, evaluate
 from ..training.pretrain import DataConfig, packed, pretrain, read_config
 from ..training.run_log import read_metrics
@@ -31,9 +31,8 @@ from .options import add_option, keywords
 VOCAB_SIZE = 2048
 BYTES_PER_SECOND = 100_000  # of training time: more text than can be read in it, so that no text is seen twice
 KIND = "run of quickstart"  # of folder
-CHECKPOINT = ("model.safetensors", "config.json", "optimizer.safetensors", "state.json", "tokenizer.json")
-FILES = ["corpus", "tokenizer.json", "config.toml", "metrics.jsonl", "samples.txt", "results.json", "loss.png"]
-FILES += [name for best in ("best", "last") for name in (best, *(f"{best}/{file}" for file in CHECKPOINT))]
+FILES = ("corpus", "tokenizer.json", "best", "last", "config.toml", "metrics.jsonl")
+FILES += ("samples.txt", "results.json", "loss.png")
 PROMPTS = ("def read", "class Queue", "import")
 
 

@@ -1,1 +1,2 @@
-"""What a model costs: its parameters, operations and memory (sizes.py), and the cards that could pay (cards.py)."""
+"""What a model costs: what each architecture is made of (architectures.py), the parameters, operations and memory that
+follow (sizes.py), and the cards that could pay (cards.py)."""

@@ -64,13 +64,16 @@ class Batcher:
 
     def next(self) -> tuple[Ids, Ids]:
         """The next batch of this process: ids (B, T) and targets (B, T), int64."""
-        n = self.world_size * self.batch_size
-        mine = share_of_rank(n, self.rank, self.world_size)
-        starts = self.window_starts(self.windows_used + np.arange(n)[mine])
-        self.windows_used += n
+        starts = self.window_starts(self.first_row + np.arange(self.batch_size))
+        self.windows_used += self.world_size * self.batch_size
         places = (starts[:, None] + np.arange(self.context + 1)) % len(self.dataset)  # (B, T+1)
         tokens = self.dataset.tokens[places].astype(np.int64)  # (B, T+1)
         return np.ascontiguousarray(tokens[:, :-1]), np.ascontiguousarray(tokens[:, 1:])
+
+    @property
+    def first_row(self) -> int:
+        """Which window of the endless order the first row of this process's next batch is."""
+        return self.windows_used + share_of_rank(self.world_size * self.batch_size, self.rank, self.world_size).start
 
     def window_starts(self, positions: Ids) -> Ids:
         """Where the windows at these positions of the endless order begin in the token file: (n,) int64."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from ..settings import EngineConfig
+from ..tensor import Tensor
 
 
 def engine_class(config: EngineConfig) -> Any:
@@ -32,6 +34,18 @@ def engine_class(config: EngineConfig) -> Any:
     from .torch_engine import TorchEngine
 
     return partial(TorchEngine, settings=config)
+
+
+def batch_loss_of(model: Any) -> Callable[..., float]:
+    """How to measure a model, of either engine: a function that gives the sum of a batch's token losses in nats, with
+    dropout off and without gradients."""
+    if isinstance(next(iter(model.parameters())), Tensor):
+        from .threads import Replicas
+
+        return Replicas(model).batch_loss
+    from .torch_engine import batch_loss
+
+    return partial(batch_loss, model)
 
 
 def process_rank() -> int:

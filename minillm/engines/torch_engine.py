@@ -25,7 +25,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ..costs.sizes import training_flops
 from ..data import count_targets
-from ..nn import evaluating
+from ..data.batches import share_of_rank
+from ..nn import check_fits, evaluating, shapes
 from ..optim import param_groups
 from ..port import allocate, array_of, assign, fill, to_torch, whole
 from ..settings import IGNORE, EngineConfig, TrainConfig
@@ -196,8 +197,8 @@ class TorchEngine:
 
     @torch.no_grad()
     def batch_loss(self, *batch: np.ndarray) -> float:
-        rows = -(-len(batch[0]) // self.world_size)  # each rank takes as many, the last ones filled up with padding
-        mine = slice(self.rank * rows, (self.rank + 1) * rows)
+        mine = share_of_rank(len(batch[0]), self.rank, self.world_size)
+        rows = share_of_rank(len(batch[0]), 0, self.world_size).stop  # the last ranks' are filled up with padding
         *inputs, targets = (array[mine] for array in batch)
         missing = ((0, rows - len(targets)), (0, 0))
         my_batch = *(np.pad(array, missing) for array in inputs), np.pad(targets, missing, constant_values=IGNORE)
@@ -290,9 +291,11 @@ class TorchEngine:
     def load(
         self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], random: dict[str, Any] | None
     ) -> None:
-        check_fits("the saved model", {name: tuple(p.shape) for name, p in self.model.named_parameters()}, model)
+        check_fits("the saved weights", shapes(dict(self.model.named_parameters())), shapes(model))
         expected = {f"{name}.{key}": tuple(p.shape) for name, p in self.names.items() for key in self.state_names()}
-        check_fits("the saved optimizer state", expected | {f"{name}.step": () for name in self.names}, optimizer)
+        check_fits(
+            "the saved arrays of the optimizer", expected | {f"{n}.step": () for n in self.names}, shapes(optimizer)
+        )
         if random is not None:
             self.steps, self.loss_scale = int(random["steps"]), float(random["loss_scale"])
             self.steps_since_overflow = int(random["steps_since_overflow"])
@@ -325,23 +328,17 @@ def make_optimizer(model: Any, config: TrainConfig, device: torch.device) -> tor
     return torch.optim.AdamW(groups, config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=fused)
 
 
+@torch.no_grad()
+def batch_loss(model: Any, *batch: np.ndarray) -> float:
+    """The sum of a ported model's token losses over a batch in nats, dropout off, on the model's own device."""
+    device = next(model.parameters()).device
+    with evaluating(model):
+        return float(model(*(torch.from_numpy(array).to(device) for array in batch), reduction="sum"))
+
+
 def blocks(model: Any) -> list[Any]:
     """A model's layers: the items of its outermost lists of modules, each sharded, compiled and recomputed as one."""
     found: list[Any] = []
     for child in model.children():
         found += list(child) if isinstance(child, torch.nn.ModuleList) else blocks(child)
     return found
-
-
-def check_fits(what: str, own: dict[str, tuple[int, ...]], given: dict[str, np.ndarray]) -> None:
-    """Raise ValueError, listing up to five differences, unless `given` has the names and shapes of `own`."""
-    problems = [f"{name} {shape} is missing" for name, shape in own.items() if name not in given]
-    problems += [f"{name} {a.shape} is unknown" for name, a in given.items() if name not in own]
-    problems += [
-        f"{name} is {given[name].shape} instead of {shape}"
-        for name, shape in own.items()
-        if name in given and given[name].shape != shape
-    ]
-    if problems:
-        more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise ValueError(f"{what} does not fit this model:\n  " + "\n  ".join(problems[:5]) + more)

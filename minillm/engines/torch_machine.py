@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ..costs.cards import CARDS
 from ..settings import EngineConfig
 
 LOW_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -70,19 +71,10 @@ def join_processes(device: torch.device) -> tuple[int, int]:
     return dist.get_rank(), dist.get_world_size()
 
 
-# Operations per second of dense bf16/fp16 matrix products with float32 sums, from the vendors' data sheets.
-PEAK_FLOPS = {
-    "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "H800": 989e12, "GH200": 989e12, "B200": 2250e12,
-    "A100": 312e12, "A800": 312e12, "A30": 165e12, "A10": 125e12, "A10G": 70e12, "A6000": 155e12,
-    "L4": 121e12, "L40": 181e12, "L40S": 362e12, "V100": 125e12, "T4": 65e12,
-    "RTX 3090": 71e12, "RTX 4090": 165e12, "RTX 5090": 209e12,
-}  # fmt: skip
-
-
 def peak_flops(device: torch.device, precision: str) -> float | None:
     """What the card could do in `precision`; None where that is not known, so that no MFU is made up."""
     if device.type != "cuda" or precision not in LOW_PRECISION:
         return None
     name = torch.cuda.get_device_name(device)
-    fits = [key for key in PEAK_FLOPS if key in name]  # "A10" is in "NVIDIA A100" too: the longest is meant
-    return PEAK_FLOPS[max(fits, key=len)] if fits else None
+    fits = [card for card in CARDS if card in name]  # "A10" is in "NVIDIA A100" too: the longest is meant
+    return CARDS[max(fits, key=len)].flops if fits else None

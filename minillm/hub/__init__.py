@@ -1,12 +1,17 @@
 """Models and tokenizers in Hugging Face's format, in and out.
 
-Read in this order: places.py (a folder, or a name on the hub), weights.py and dtypes.py (safetensors), names.py and
-configs.py (what is called what), loading.py (into a model), pretrained.py and auto.py (the classes to use),
-tokenizer.py, tokenizer_files.py, special_tokens.py, padding.py and chat.py (text to inputs), convert.py.
+Read in this order: architecture.py (what must be known of an architecture) and gpt2.py, llama.py, bert.py (what is);
+places.py (a folder, or a name on the hub), configs.py and names.py (settings and tensors, translated by those tables),
+weights.py and dtypes.py (safetensors), loading.py (into a model), and checkpoint.py, the door through which all come
+in; pretrained.py and auto.py (the classes to use), convert.py; tokenizer.py, tokenizer_files.py, special_tokens.py,
+padding.py and chat.py (text to inputs).
+
+A new decoder: a file beside gpt2.py, and its row in configs.ARCHITECTURES.
 """
 
 from __future__ import annotations
 
+from .architecture import ConfigurationError
 from .auto import (
     AutoConfig,
     AutoModel,
@@ -15,7 +20,6 @@ from .auto import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
 )
-from .configs import ConfigurationError
 from .places import NotFound
 from .pretrained import Output, PretrainedModel
 from .tokenizer import AutoTokenizer, PretrainedTokenizer

@@ -25,7 +25,7 @@ def render_chat(template: str, variables: Mapping[str, Any]) -> str:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError:
         raise ImportError(
-            "chat templates need the package jinja2: install it, or build the prompt's text yourself"
+            "chat templates need the package jinja2: install it, or build the prompt's text yourself."
         ) from None
 
     def refuse(message: str) -> None:
@@ -63,10 +63,10 @@ def check_chat_options(variables: Mapping[str, Any], add_generation_prompt: bool
     """Raise an error for options that exclude each other, or that transformers has and we have not."""
     for name in ("return_assistant_tokens_mask", "sanitize_control_tokens", "tokenizer_kwargs"):
         if variables.get(name):
-            raise TypeError(f"apply_chat_template does not support {name}: leave it out")
+            raise TypeError(f"apply_chat_template does not support {name}: leave it out.")
     if add_generation_prompt and continue_final_message:
         raise ValueError(
-            "add_generation_prompt begins a new answer and continue_final_message goes on with the last: give one"
+            "add_generation_prompt begins a new answer and continue_final_message goes on with the last: give one."
         )
 
 

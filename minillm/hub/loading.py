@@ -12,17 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ..models import Llama, Model, ModelConfig, model_from_config
-from ..models.rope import rope_tables
-from ..models.sketch import is_sketched, sketch
-from .names import Layout, canonical_names, hf_name, is_transposed
+from ..models import Model, ModelConfig, model_from_config
+from ..models.sketch import draw, sketch
+from ..nn import differences, shapes
+from .architecture import Architecture
+from .names import canonical_names, hf_name, is_transposed
 from .weights import Stored, WeightsError, common_dtype, shorten
-
-TIED_TWINS = {  # in old files a tied matrix stands twice
-    "lm_head.weight": ("transformer.wte.weight", "model.embed_tokens.weight"),
-    "cls.predictions.decoder.weight": ("bert.embeddings.word_embeddings.weight",),
-    "cls.predictions.decoder.bias": ("cls.predictions.bias",),
-}
 
 
 @dataclass
@@ -35,74 +30,55 @@ class Plan:
 
 
 def make_plan(
-    shapes: dict[str, tuple[int, ...]],
-    stored: dict[str, Stored],
-    layout: Layout | None,
-    where: Path | str,
-    *,
-    predicts_tokens: bool = True,
+    config: ModelConfig, stored: dict[str, Stored], architecture: Architecture | None, head: str, where: Path | str
 ) -> Plan:
-    """Match parameters with stored tensors (`layout` None: the names are ours). Nothing is read
-    yet. `predicts_tokens`: whether the model has the head that may be a second copy of the token table.
+    """Match the parameters of a model with stored tensors (`architecture` None: the names are ours). Nothing is read
+    yet.
 
     Raises WeightsError with the whole list of what is missing, unexpected or of another shape. What belongs to a head
     is not an error but goes into `fresh` and `unused`: other heads on a pretrained body are what fine-tuning is about.
     """
-    if layout is None:
-        canonical = {name: name for name in stored}
-        expected = {name: name for name in shapes}
+    ours = shapes(dict(sketched_model(config).named_parameters()))
+    if architecture is None:
+        places, found, turned = {name: name for name in ours}, stored, set[str]()
         heads: tuple[str, ...] = ()
     else:
-        canonical = canonical_names(stored, layout)
-        expected = {hf_name(name, layout): name for name in shapes}
-        heads = layout.heads
-    found = {name: stored[file_name] for file_name, name in canonical.items()}
-    if predicts_tokens:  # otherwise the head that does is left out, a twin or not
-        drop_twins(found, expected, where)
-    problems, plan = [], Plan({})
-    for theirs, ours in expected.items():
-        if theirs in found:
-            tensor = found.pop(theirs)
-            transposed = layout is not None and is_transposed(ours, layout)
-            shape = tensor.shape[::-1] if transposed else tensor.shape
-            if shape != shapes[ours]:
-                problems.append(f"wrong shape: {theirs} is {tensor.shape}, config.json asks for {shapes[ours]}")
-            plan.tensors[ours] = tensor, transposed
-        elif theirs.startswith(heads) if heads else False:
-            plan.fresh.append(ours)
-        else:
-            problems.append(f"missing: {theirs} {shapes[ours]}")
-    for theirs in found:
-        if heads and theirs.startswith(heads):
-            plan.unused.append(theirs)
-        else:
-            problems.append(f"unexpected: {theirs} {found[theirs].shape}")
-    if problems:
+        places = {hf_name(name, architecture): name for name in ours}  # their name -> ours
+        found = {today: stored[name] for name, today in canonical_names(stored, architecture).items()}
+        turned = {name for name in ours if is_transposed(name, architecture)}
+        heads = architecture.head_names
+        if head in ("causal", "mlm"):  # any other model leaves the head that predicts tokens out, a twin or not
+            drop_twins(found, places, architecture.twins, where)
+    fresh = [theirs for theirs in places if theirs not in found and theirs.startswith(heads)]
+    unused = [theirs for theirs in found if theirs not in places and theirs.startswith(heads)]
+    expected = {
+        theirs: ours[name][::-1] if name in turned else ours[name]
+        for theirs, name in places.items()
+        if theirs not in fresh
+    }
+    given = {theirs: tensor.shape for theirs, tensor in found.items() if theirs not in unused}
+    if problems := differences(expected, given):
         raise WeightsError(
             f"{where}: nothing was loaded, the weights do not fit config.json ({len(problems)} differences):\n  "
             + "\n  ".join(problems[:40])
             + ("\n  ..." if len(problems) > 40 else "")
         )
-    common_dtype({name: tensor for name, (tensor, _) in plan.tensors.items()})  # refuses integers
-    return plan
+    tensors = {places[theirs]: (found[theirs], places[theirs] in turned) for theirs in expected}
+    common_dtype({name: tensor for name, (tensor, _) in tensors.items()})  # refuses integers
+    return Plan(tensors, [places[theirs] for theirs in fresh], unused)
 
 
-def drop_twins(found: dict[str, Stored], expected: dict[str, str], where: Path | str) -> None:
-    """Leave out the second copy of a tied matrix, which must equal the first."""
-    for twin, firsts in TIED_TWINS.items():
-        if twin not in found or twin in expected:
+def drop_twins(found: dict[str, Stored], places: dict[str, str], twins: dict[str, str], where: Path | str) -> None:
+    """Leave out the second copy of a tied matrix, which must equal the first, or stands in for it."""
+    for twin, first in twins.items():
+        if twin not in found or twin in places:
             continue
-        first = next((name for name in firsts if name in found), None)
-        if first is None:
-            if twin.endswith("bias"):
-                found[firsts[0]] = found.pop(twin)
-            continue
-        if not equal(found[twin], found[first]):
+        if first in found and not equal(found[twin], found[first]):
             raise WeightsError(
                 f"{where}: {twin} differs from {first}, though config.json ties them (tie_word_embeddings). For Llama "
                 "and Qwen set tie_word_embeddings to false there; GPT-2 and BERT have no head of their own here."
             )
-        del found[twin]
+        found.setdefault(first, found.pop(twin))
 
 
 def equal(a: Stored, b: Stored) -> bool:
@@ -130,84 +106,55 @@ def sketched_model(config: ModelConfig) -> Model:
     return model_from_config(config, sketch())
 
 
-def fill_numpy(model: Model, plan: Plan, dtype: str, seed: int) -> Model:
-    """Give a sketched model its weights, float32 or float64."""
+def load_numpy(config: ModelConfig, plan: Plan, dtype: str, seed: int) -> Model:
+    """The model with its weights as float32 or float64; a new head is drawn with `seed`."""
     if dtype not in ("float32", "float64"):
         raise ValueError(f"the NumPy engine computes in float32 or float64, not {dtype}: use engine='torch'.")
-    rng = np.random.default_rng(seed)
+    model = sketched_model(config)
+    draw(model, np.random.default_rng(seed), but=plan.tensors)
+    model.to(dtype)
+    exact_rope(model, dtype)
     for name, parameter in model.named_parameters():
-        initial = parameter.data
-        parameter.data = np.empty(initial.shape, dtype)
         if name in plan.tensors:
-            fill(parameter.data, *plan.tensors[name])
-        elif is_sketched(initial):
-            parameter.data[...] = rng.standard_normal(initial.shape) * float(initial.flat[0])
-        else:
-            parameter.data[...] = initial
-    for _, module in model.named_modules():
-        module_rng(module, rng)
-        for name, value in list(vars(module).items()):
-            if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-                setattr(module, name, value.astype(dtype))
-    if dtype == "float64":
-        exact_rope(model)
+            read_into(parameter.data, *plan.tensors[name])
     return model
 
 
-def exact_rope(model: Model) -> None:
-    """Give a Llama, or a classifier that is one, its rotary tables as they were before they were rounded to float32."""
+def load_torch(config: ModelConfig, plan: Plan, dtype: str, device: Any, seed: int) -> Any:
+    """The model on PyTorch, its weights read straight to `device` in `dtype`; a new head is that of `load_numpy`."""
+    import torch
+
+    from ..port import allocate, fill, to_torch
+
+    model = sketched_model(config)
+    draw(model, np.random.default_rng(seed), but=plan.tensors)
+    exact_rope(model, dtype)
+    ported = to_torch(model, device="meta", dtype=getattr(torch, dtype))
+    allocate(ported, device or "cpu")
+    fill(ported, model, but=plan.tensors)
+    with torch.no_grad():
+        for name, parameter in ported.named_parameters():
+            if name in plan.tensors:
+                read_into(parameter, *plan.tensors[name])
+    return ported
+
+
+def exact_rope(model: Model, dtype: str) -> None:
+    """For float64, rotary tables as they are before they are rounded to float32."""
     for _, module in model.named_modules():
-        if isinstance(module, Llama):
-            config, length = module.config, len(module.cos)
-            module.cos, module.sin = rope_tables(length, config.head_dim, config.rope_theta, config.rope_scaling)
+        if dtype == "float64" and hasattr(module, "make_rope"):
+            module.make_rope(np.float64)
 
 
-def module_rng(module: Any, rng: np.random.Generator) -> None:
-    """Dropout must draw from a real generator, not from the one that only wrote down what it should have drawn."""
-    if isinstance(getattr(module, "rng", None), np.random.Generator):
-        module.rng = rng
-
-
-def fill(target: Any, stored: Stored, transposed: bool) -> None:
+def read_into(target: Any, stored: Stored, transposed: bool) -> None:
     """Read a stored tensor into an array or a torch tensor of the parameter's shape."""
     rows = target.T if transposed else target
     for start, block in stored.blocks():
-        if isinstance(rows, np.ndarray):
-            if rows.ndim == 0:
-                rows[...] = block[0]
-            else:
-                rows[start : start + len(block)] = block
+        if rows.ndim == 0:
+            rows[...] = float(block[0])
+        elif isinstance(rows, np.ndarray):
+            rows[start : start + len(block)] = block
         else:
             import torch
 
             rows[start : start + len(block)].copy_(torch.from_numpy(np.ascontiguousarray(block)))
-
-
-def fill_torch(model: Model, plan: Plan, dtype: str, device: Any, seed: int) -> Any:
-    """A port to PyTorch of a sketched model, with its weights read straight to `device` in `dtype`."""
-    import torch
-
-    from ..port import allocate, to_torch
-
-    rng = np.random.default_rng(seed)
-    for _, module in model.named_modules():
-        module_rng(module, rng)
-    constants = {name: module for name, module in model.named_modules()}
-    if dtype == "float64":
-        exact_rope(model)
-    ported = to_torch(model, device="meta", dtype=getattr(torch, dtype))
-    allocate(ported, device or "cpu")
-    initial = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, parameter in ported.named_parameters():
-            if name in plan.tensors:
-                fill(parameter, *plan.tensors[name])
-            elif is_sketched(initial[name].data):
-                drawn = rng.standard_normal(parameter.shape) * float(initial[name].data.flat[0])
-                parameter.copy_(torch.from_numpy(drawn))
-            else:
-                parameter.copy_(torch.from_numpy(initial[name].data))
-        for name, module in ported.named_modules():
-            for key, buffer in module._buffers.items():
-                buffer.copy_(torch.from_numpy(np.ascontiguousarray(getattr(constants[name], key))))
-    return ported

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..training.checkpoint import find_checkpoint
+from ..training.checkpoint import checkpoint_in, find_checkpoint
 
 FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "merges.txt", "vocab.txt"]
 NEEDED = "config.json, model.safetensors (or its shards with model.safetensors.index.json), and the tokenizer's files"
@@ -35,13 +35,8 @@ def find_folder(
     if os.fspath(name_or_folder) == "":
         raise NotFound(f"an empty name is no model: give a folder with {NEEDED}, or a name on the hub: 'owner/model'.")
     path = Path(name_or_folder)
-    if path.is_dir():
-        if not (path / "config.json").exists():
-            for name in ("best", "last"):
-                inside = find_checkpoint(path / name)
-                if inside is not None:
-                    return inside
-        return path
+    if find_checkpoint(path) is not None:
+        return checkpoint_in(path)
     name = os.fspath(name_or_folder)
     if path.is_file():
         raise NotFound(f"{name} is a file. Give the folder that it lies in: a model needs {NEEDED}.")

@@ -13,14 +13,13 @@ import numpy as np
 
 from ..disk import write_json
 from ..generate import Sampling, generate
-from ..models import Bert, BertConfig, Classifier, ClassifierConfig, EncoderDecoder, ModelConfig
+from ..models import config_to_dict
 from ..tensor import Tensor, no_grad
-from . import configs
+from .architecture import Values
+from .configs import architecture_of, n_labels, to_hf
 from .dtypes import dtype_name
-from .names import hf_name, is_transposed, layout_of
+from .names import file_name, is_transposed
 from .weights import Source, write_folder
-
-HEADS = ("base", "causal", "mlm", "classification", "seq2seq")
 
 
 class ConfigView:
@@ -31,7 +30,7 @@ class ConfigView:
 
     @property
     def num_labels(self) -> int:
-        return configs.n_labels(self.values)
+        return n_labels(self.values)
 
     @property
     def id2label(self) -> dict[int, str]:
@@ -47,7 +46,7 @@ class ConfigView:
         values = self.__dict__.get("values", {})
         if name in values:
             return values[name]
-        raise AttributeError(f"this config.json has no {name!r}; it has {', '.join(sorted(values))}")
+        raise AttributeError(f"this config.json has no {name!r}; it has {', '.join(sorted(values))}.")
 
     def __repr__(self) -> str:
         return f"ConfigView({self.values})"
@@ -88,13 +87,11 @@ class PretrainedModel:
         generation_config: dict[str, Any] | None = None,
     ) -> None:
         self.model = model
-        self.head = head or head_of(model.config)
+        self.head = head or model.config.task
         self.original = {} if config is None else config  # as it was read
         self.generation_config = generation_config
-        if layout_of(model.config) is None:
-            self.config = ConfigView(dataclasses.asdict(model.config))
-        else:
-            self.config = ConfigView(hf_config(model.config, self.original, self.head))
+        self.architecture = architecture_of(model.config)  # None: not one of transformers'
+        self.config = ConfigView(self.config_json())
 
     @property
     def on_torch(self) -> bool:
@@ -155,30 +152,30 @@ class PretrainedModel:
         return output
 
     def forward(self, ids: Any, mask: Any, types: Any, targets: Any, decoder_ids: Any) -> Output:
-        model = self.model
-        if isinstance(model, Bert):
-            h = model.hidden(ids, token_types=types, mask=mask)
-            if self.head == "base":
-                return Output(last_hidden_state=h, pooler_output=None if model.pooler is None else model.pool(h))
-            loss = None if targets is None else model(ids, targets, token_types=types, mask=mask)
-            return Output(loss=loss, logits=model.logits(h))
-        if isinstance(model, EncoderDecoder):
+        h = self.features(ids, mask, types, decoder_ids)
+        if self.head == "base":
+            has_pooler = getattr(self.model, "pooler", None) is not None
+            return Output(last_hidden_state=h, pooler_output=self.model.pool(h) if has_pooler else None)
+        logits = self.model.logits(h)
+        if self.head == "causal" and targets is not None:
+            h, targets = h[:, :-1], targets[:, 1:]  # each token is predicted from those before it
+        return Output(loss=None if targets is None else self.model.loss(h, targets), logits=logits)
+
+    def features(self, ids: Any, mask: Any, types: Any, decoder_ids: Any) -> Any:
+        """What the head turns into logits: computed once, so that loss and logits come from one draw of dropout."""
+        if self.head == "seq2seq":
             if decoder_ids is None:
                 raise ValueError(
                     "an encoder-decoder needs decoder_input_ids (B, T): the target so far, from its start id."
                 )
-            logits = model(ids, decoder_ids)
-            return Output(loss=None if targets is None else model(ids, decoder_ids, targets), logits=logits)
+            return self.model.hidden(ids, decoder_ids)  # (B, T, D)
+        if self.architecture is not None and not self.architecture.is_decoder:
+            return self.model.hidden(ids, token_types=types, mask=mask)  # (B, T, D)
         if mask is not None:
             check_right_padding(mask)
-        if isinstance(model, Classifier):
-            logits = model(ids, mask=mask)
-            return Output(loss=None if targets is None else model(ids, targets, mask=mask), logits=logits)
-        h = model.hidden(ids)
-        if self.head == "base":
-            return Output(last_hidden_state=h)
-        loss = None if targets is None else model(ids[:, :-1], targets[:, 1:])
-        return Output(loss=loss, logits=model.logits(h))
+        if self.head == "classification":
+            return self.model.hidden(ids, mask=mask)  # (B, D)
+        return self.model.hidden(ids)  # (B, T, D)
 
     def array(self, values: Any) -> Any:
         """Ids, masks or labels as this engine wants them."""
@@ -226,7 +223,7 @@ class PretrainedModel:
                 f"generate: a {type(self.model).__name__} with head {self.head!r} does not continue texts."
             )
         model: Any = self.model
-        if isinstance(self.model, EncoderDecoder):  # what is continued is the target, which begins with one id
+        if self.head == "seq2seq":  # what is continued is the target, which begins with one id
             if decoder_start_token_id is None:
                 raise ValueError("generate: an encoder-decoder needs decoder_start_token_id, which begins each target.")
             model = self.model.given(self.array(input_ids))
@@ -285,47 +282,28 @@ class PretrainedModel:
         (LSTM, encoder–decoder) is written in minillm's own format. The tokenizer has a save_pretrained of its own.
         """
         folder = Path(folder)
-        config = self.model.config
-        layout = layout_of(config)
         named = dict(self.model.named_parameters())
         written = dtype_name(next(iter(named.values())).dtype if dtype is None else dtype)
         sources = {}
         for name, parameter in named.items():
-            transposed = layout is not None and is_transposed(name, layout)
-            theirs = name if layout is None else file_name(name, config, self.head)
-            sources[theirs] = parameter_source(parameter, transposed)
+            if self.architecture is None:
+                sources[name] = parameter_source(parameter, False)
+            else:
+                theirs = file_name(name, self.architecture, self.head)
+                sources[theirs] = parameter_source(parameter, is_transposed(name, self.architecture))
         files = write_folder(folder, dict(sorted(sources.items())), written, size_in_bytes(max_shard_size))
-        if layout is None:
-            write_json(folder / "config.json", dataclasses.asdict(config))
-        else:
-            values = hf_config(config, self.original, self.head)
-            write_json(folder / "config.json", dict(sorted({**values, "dtype": written}.items())))
+        values = self.config_json()
+        if self.architecture is not None:
+            values = dict(sorted({**values, "dtype": written}.items()))
+        write_json(folder / "config.json", values)
         if self.generation_config is not None:
             write_json(folder / "generation_config.json", self.generation_config)
         return files
 
-
-def head_of(config: ModelConfig) -> str:
-    """What a model made by minillm is for."""
-    if isinstance(config, BertConfig):
-        return "base" if config.head == "none" else config.head
-    if isinstance(config, ClassifierConfig):
-        return "classification"
-    return "seq2seq" if config.model_type == "encoder-decoder" else "causal"
-
-
-def hf_config(config: ModelConfig, original: dict[str, Any], head: str) -> dict[str, Any]:
-    """The config.json that goes with a model: transformers' settings, and the class to load it with."""
-    values = configs.to_hf(config, original, head)
-    return {**values, "architectures": [configs.architecture(config, values["model_type"], head)]}
-
-
-def file_name(name: str, config: ModelConfig, head: str) -> str:
-    """A parameter's name in the file; a model without a head is saved without the prefix, as transformers does."""
-    layout = layout_of(config)
-    assert layout is not None
-    theirs = hf_name(name, layout)
-    return theirs.removeprefix(layout.prefix) if head == "base" else theirs
+    def config_json(self) -> Values:
+        """The config.json that goes with the model: transformers' settings, or ours where it has none such."""
+        config = self.model.config
+        return config_to_dict(config) if self.architecture is None else to_hf(config, self.original, self.head)
 
 
 def parameter_source(parameter: Any, transposed: bool) -> Source:

@@ -28,7 +28,7 @@ from ..tokenizers.gpt2_files import load_gpt2
 from ..tokenizers.json_parts import TOKENIZER_JSON
 from ..tokenizers.template import bert_template
 from ..tokenizers.wordpiece_formats import VOCAB_TXT, read_vocab_txt
-from .configs import is_native
+from .configs import ARCHITECTURES, is_native
 from .special_tokens import ROLES, id_in_vocabulary
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -42,12 +42,6 @@ BERT_TOKENS = {
 GPT2_TOKENS = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
 QWEN2_TOKENS = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
 CLASS_TOKENS = {"BertTokenizer": BERT_TOKENS, "GPT2Tokenizer": GPT2_TOKENS, "Qwen2Tokenizer": QWEN2_TOKENS}
-CLASS_OF_MODEL = {
-    "bert": "BertTokenizer",
-    "gpt2": "GPT2Tokenizer",
-    "qwen2": "Qwen2Tokenizer",
-    "qwen3": "Qwen2Tokenizer",
-}
 SPLITS = {"GPT2Tokenizer": ("gpt2", False), "Qwen2Tokenizer": ("qwen2", True)}  # class -> pattern, NFC
 
 
@@ -107,16 +101,16 @@ def read_tokenizer_config(folder: Path) -> dict[str, Any]:
             values.update(read_object(folder / name))
     if "tokenizer_class" not in values and (folder / "config.json").exists():
         model = read_object(folder / "config.json")
-        kind = CLASS_OF_MODEL.get(str(model.get("model_type")))
-        if kind is not None and not is_native(model):
-            values["tokenizer_class"] = kind
+        architecture = ARCHITECTURES.get(str(model.get("model_type")))
+        if architecture is not None and architecture.tokenizer_class and not is_native(model):
+            values["tokenizer_class"] = architecture.tokenizer_class
     return values
 
 
 def read_object(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold an object, not a {type(content).__name__}")
+        raise ValueError(f"{path} must hold an object, not a {type(content).__name__}.")
     return content
 
 
@@ -149,7 +143,7 @@ def bert_tokenizer(core: Tokenizer, config: Mapping[str, Any], folder: Path, bar
     tokenizer.json, whose added tokens stay."""
     if not isinstance(core, WordPieceTokenizer):
         raise ValueError(
-            f"{folder / CONFIG_FILE}: tokenizer_class is BertTokenizer, but {TOKENIZER_JSON} holds no WordPiece"
+            f"{folder / CONFIG_FILE}: tokenizer_class is BertTokenizer, but {TOKENIZER_JSON} holds no WordPiece."
         )
     text = {role: token_text(config.get(role)) or assumed for role, assumed in BERT_TOKENS.items()}
     vocab = read_vocab_txt(folder) if bare else core.vocab
@@ -198,7 +192,7 @@ def check_split(core: Tokenizer, class_name: str, config: Mapping[str, Any], fol
     """Raise ValueError, naming the setting, if the class splits text as `core` does not."""
     where = folder / CONFIG_FILE
     if not isinstance(core, BPETokenizer):
-        raise ValueError(f"{where}: tokenizer_class is {class_name}, but {TOKENIZER_JSON} is no byte-level BPE")
+        raise ValueError(f"{where}: tokenizer_class is {class_name}, but {TOKENIZER_JSON} is no byte-level BPE.")
     pattern, nfc = SPLITS[class_name]
     if (core.pattern, core.nfc) != (pattern, nfc):
         raise ValueError(
@@ -208,11 +202,11 @@ def check_split(core: Tokenizer, class_name: str, config: Mapping[str, Any], fol
             '"tokenizer_class": "PreTrainedTokenizerFast" there.'
         )
     if config.get("add_prefix_space"):
-        raise ValueError(f"{where}: add_prefix_space is true, which would begin each text with a space: not supported")
+        raise ValueError(f"{where}: add_prefix_space is true, which would begin each text with a space: not supported.")
     for key in ("add_bos_token", "add_eos_token"):
         if bare and config.get(key):
             raise ValueError(
-                f"{where}: {key} is true, which is not supported without a {TOKENIZER_JSON} that says where"
+                f"{where}: {key} is true, which is not supported without a {TOKENIZER_JSON} that says where."
             )
 
 
@@ -274,14 +268,14 @@ def tokens_listed(config: Mapping[str, Any], folder: Path) -> list[Declared]:
     if "added_tokens_decoder" in config:
         entries = config["added_tokens_decoder"]
         if not isinstance(entries, dict) or not all(str(key).isdecimal() for key in entries):
-            raise ValueError(f"{folder / CONFIG_FILE}: added_tokens_decoder must be an object of id -> token")
+            raise ValueError(f"{folder / CONFIG_FILE}: added_tokens_decoder must be an object of id -> token.")
         return [declared(value, int(key), special=False) for key, value in entries.items()]
     if not (folder / ADDED_FILE).exists():
         return []
     special = {item.text for item in named_tokens(config)}
     ids = read_object(folder / ADDED_FILE)
     if not all(isinstance(token_id, int) for token_id in ids.values()):
-        raise ValueError(f"{folder / ADDED_FILE} must be an object of token -> id")
+        raise ValueError(f"{folder / ADDED_FILE} must be an object of token -> id.")
     return [declared(text, token_id, special=text in special) for text, token_id in ids.items()]
 
 

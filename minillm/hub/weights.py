@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..disk import read_json, write_json
+from ..disk import read_json, whole_file, write_json
 from .dtypes import CODES, NAMES, STORED, decode, encode
 
 SINGLE = "model.safetensors"
@@ -204,16 +204,9 @@ def write_folder(folder: Path, tensors: Mapping[str, Source], dtype: str, max_sh
     shards = split_into_shards(tensors, code, max_shard_bytes)
     total = len(shards)
     names = [SINGLE] if total == 1 else [f"model-{i + 1:05d}-of-{total:05d}.safetensors" for i in range(total)]
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = [folder / f".{name}.{os.getpid()}.tmp" for name in names]
-    try:
-        for path, shard in zip(temporary, shards):
-            write_file(path, {name: tensors[name] for name in shard}, code)
-        for path, name in zip(temporary, names):
-            os.replace(path, folder / name)
-    finally:
-        for path in temporary:
-            path.unlink(missing_ok=True)
+    with ExitStack() as whole:
+        for name, shard in zip(names, shards):
+            write_file(whole.enter_context(whole_file(folder / name)), {key: tensors[key] for key in shard}, code)
     if total > 1:
         size = sum(n_bytes(source, code) for source in tensors.values())
         weight_map = {tensor: file for file, shard in zip(names, shards) for tensor in shard}
@@ -241,7 +234,7 @@ def split_into_shards(tensors: Mapping[str, Source], code: str, max_bytes: int) 
 
 
 def write_file(path: Path, tensors: Mapping[str, Source], code: str) -> None:
-    """One safetensors file, flushed to the disk."""
+    """One safetensors file."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, source in tensors.items():
@@ -253,8 +246,6 @@ def write_file(path: Path, tensors: Mapping[str, Source], code: str) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         for source in tensors.values():
             encode(np.ascontiguousarray(source.array()), code).tofile(file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def n_bytes(source: Source, code: str) -> int:

@@ -68,18 +68,27 @@ class MultiHeadAttention(Module):
         look, broadcastable to (B, H, T, keys). `rope`: cosines and sines (T, head_dim/2) of x's positions.
         """
         B, T, _ = x.shape
-        q = self.q_proj(x).reshape(B, T, self.n_heads, -1)  # (B, T, H, hd)
-        if self.q_norm is not None:
-            q = self.q_norm(q)
-        q = q.transpose(1, 2)  # (B, H, T, hd)
-        k, v = self.keys_values(x) if kv is None else kv  # (B, Hkv, T, hd)
-        if rope is not None:
-            q, k = ops.rope(q, *rope), ops.rope(k, *rope)
+        q, k, v = self.heads(x, kv=kv, rope=rope)  # (B, H, T, hd) and (B, Hkv, T, hd)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)  # (B, Hkv, past + T, hd)
         dropout_p = self.dropout_p if self.training else 0.0
         out = ops.attention(q, k, v, causal=self.causal, mask=mask, dropout_p=dropout_p, rng=self.rng, impl=self.impl)
         return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))  # heads side by side again
+
+    def heads(
+        self, x: AnyTensor, *, kv: tuple[AnyTensor, AnyTensor] | None = None, rope: tuple[Any, Any] | None = None
+    ) -> tuple[AnyTensor, AnyTensor, AnyTensor]:
+        """Queries (B, H, T, hd), keys and values (B, Hkv, T, hd) of x (B, T, d_model) as they enter attention, the
+        rotary positions in them; `kv` and `rope` as in forward."""
+        B, T, _ = x.shape
+        q = self.q_proj(x).reshape(B, T, self.n_heads, -1)  # (B, T, H, hd)
+        if self.q_norm is not None:
+            q = self.q_norm(q)
+        q = q.transpose(1, 2)  # (B, H, T, hd)
+        k, v = self.keys_values(x) if kv is None else kv
+        if rope is not None:
+            q, k = ops.rope(q, *rope), ops.rope(k, *rope)
+        return q, k, v
 
     def keys_values(self, x: AnyTensor) -> tuple[AnyTensor, AnyTensor]:
         """The keys and values (B, Hkv, T, hd) that x (B, T, d_model) offers to whoever attends to it."""

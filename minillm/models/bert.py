@@ -11,7 +11,7 @@ What differs from GPT: no causal mask, the norm after each sum ("post-norm"), th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,7 +25,6 @@ from .checks import (
     check_dropout,
     check_heads,
     check_ids,
-    check_model_type,
     check_positive,
     check_whole,
 )
@@ -37,6 +36,8 @@ HEADS = ("none", "mlm", "classification")
 @dataclass(frozen=True)
 class BertConfig:
     """The shape of a BERT. Defaults are BERT base, 110M parameters, with the head it is pretrained with."""
+
+    model_type: ClassVar[str] = "bert"
 
     vocab_size: int = 30522
     context: int = 512  # longest sequence, in tokens
@@ -54,7 +55,6 @@ class BertConfig:
     problem_type: str = "single_label_classification"  # or "multi_label_classification", "regression": chooses the loss
     pad_id: int | None = None  # positions with this id are hidden when no mask is given; None: none are
     attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
-    model_type: str = "bert"
 
     def __post_init__(self) -> None:
         check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff", "token_types", "n_labels")
@@ -64,7 +64,6 @@ class BertConfig:
         check_choice(self, "head", HEADS)
         check_choice(self, "problem_type", PROBLEM_TYPES)
         check_choice(self, "attention", ATTENTION)
-        check_model_type(self, "bert")
         if self.next_sentence and self.head != "mlm":
             raise ValueError(
                 f"BertConfig: next_sentence is learned together with head = 'mlm', not with {self.head!r}."
@@ -75,6 +74,11 @@ class BertConfig:
     @property
     def head_dim(self) -> int:
         return self.d_model // self.n_heads
+
+    @property
+    def task(self) -> str:
+        """What the head is for: "base" for features without one."""
+        return "base" if self.head == "none" else self.head
 
     @property
     def has_pooler(self) -> bool:
@@ -156,30 +160,17 @@ class Bert(nn.Module):
         token, 0 = padding. `next_sentence` (B,): 0 where the second text followed the first, 1 where it was drawn at
         random; adds its loss.
         """
-        h = self.hidden(ids, token_types=token_types, mask=mask)  # (B, T, D)
-        if self.mlm is not None:
-            if targets is None:
-                return self.logits(h)
-            kept = targets != IGNORE  # the head is as costly as several blocks: give it the hidden tokens only
-            loss = ops.cross_entropy(
-                self.logits(h[kept]), targets[kept], reduction=reduction, label_smoothing=label_smoothing
-            )
-            if next_sentence is not None:
-                loss = loss + ops.cross_entropy(self.next_sentence_logits(h), next_sentence, reduction=reduction)
-            return loss
-        if self.classifier is not None:
-            logits = self.logits(h)  # (B, n_labels)
-            if targets is None:
-                return logits
-            return classification_loss(logits, targets, self.config.problem_type, reduction, label_smoothing)
-        if targets is not None:
-            raise ValueError(
-                "Bert: head = 'none' has no loss. Build the model with head = 'mlm' or 'classification' to pass "
-                "targets."
-            )
-        return h
+        h = self.hidden(ids, token_types=token_types, mask=mask)
+        if targets is None:
+            return h if self.config.task == "base" else self.logits(h)
+        return self.loss(h, targets, next_sentence=next_sentence, reduction=reduction, label_smoothing=label_smoothing)
 
     def hidden(self, ids: Any, *, token_types: Any = None, mask: Any = None) -> AnyTensor:
+        """What the head turns into logits: the last layer's features (B, T, D), for "classification" pooled (B, D)."""
+        h = self.encode(ids, token_types=token_types, mask=mask)
+        return h if self.classifier is None else self.dropout(self.pool(h))
+
+    def encode(self, ids: Any, *, token_types: Any = None, mask: Any = None) -> AnyTensor:
         """The last layer's features (B, T, D)."""
         B, T = ids.shape[0], check_ids(self, ids)
         if mask is None and self.config.pad_id is not None:
@@ -202,12 +193,37 @@ class Bert(nn.Module):
         return self.pooler(h[:, 0]).tanh()
 
     def logits(self, h: AnyTensor) -> AnyTensor:
-        """The head on features: (..., D) -> (..., V) for "mlm", (B, T, D) -> (B, n_labels) for "classification"."""
+        """The head on features: (..., D) -> (..., V) for "mlm", (B, D) -> (B, n_labels) for "classification"."""
         if self.mlm is not None:
             return self.mlm(h, self.token_embedding.weight)
         if self.classifier is not None:
-            return self.classifier(self.dropout(self.pool(h)))
+            return self.classifier(h)
         raise ValueError("Bert: head = 'none' gives features, no logits.")
+
+    def loss(
+        self,
+        h: AnyTensor,
+        targets: Any,
+        *,
+        next_sentence: Any = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> AnyTensor:
+        """The loss as a scalar, from features as `hidden` gives them; targets as in forward."""
+        if self.classifier is not None:
+            return classification_loss(self.logits(h), targets, self.config.problem_type, reduction, label_smoothing)
+        if self.mlm is None:
+            raise ValueError(
+                "Bert: head = 'none' has no loss. Build the model with head = 'mlm' or 'classification' to pass "
+                "targets."
+            )
+        kept = targets != IGNORE  # the head is as costly as several blocks: give it the hidden tokens only
+        loss = ops.cross_entropy(
+            self.logits(h[kept]), targets[kept], reduction=reduction, label_smoothing=label_smoothing
+        )
+        if next_sentence is not None:
+            loss = loss + ops.cross_entropy(self.next_sentence_logits(h), next_sentence, reduction=reduction)
+        return loss
 
     def next_sentence_logits(self, h: AnyTensor) -> AnyTensor:
         """Logits (B, 2), "it followed" and "it was drawn at random", from features (B, T, D)."""

@@ -47,15 +47,6 @@ def check_heads(config: Any) -> None:
         )
 
 
-def check_model_type(config: Any, model_type: str) -> None:
-    """The config must be meant for this model."""
-    if config.model_type != model_type:
-        raise ValueError(
-            f"{type(config).__name__}: model_type = {config.model_type!r} is not {model_type!r}. This configuration "
-            "belongs to another model."
-        )
-
-
 def check_ids(model: Any, ids: Any, name: str = "ids", past: int = 0) -> int:
     """The length T of ids (B, T), which must be at least 1 and, after `past` earlier ones, fit into the context."""
     if len(ids.shape) != 2 or ids.shape[1] == 0:

@@ -10,17 +10,17 @@ position sees everything, takes its first: see bert.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .. import nn, ops
 from ..ops import AnyTensor
-from .checks import check_choice, check_model_type, check_whole
-from .gpt import GPT, GPTConfig
-from .llama import Llama, LlamaConfig
+from .checks import check_choice, check_whole
+from .decoders import DECODERS
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+CONFIGS = tuple(config_class for config_class, _ in DECODERS.values())
 
 
 def classification_loss(
@@ -39,23 +39,25 @@ def classification_loss(
 class ClassifierConfig:
     """A decoder and the labels that it chooses from."""
 
-    decoder: GPTConfig | LlamaConfig
+    model_type: ClassVar[str] = "classifier"
+    task: ClassVar[str] = "classification"
+
+    decoder: Any  # the config of one of DECODERS
     n_labels: int = 2
     problem_type: str = "single_label_classification"  # or "multi_label_classification", "regression": chooses the loss
     pad_id: int | None = None  # what stands behind shorter texts; None: a mask says it, or all are equally long
-    model_type: str = "classifier"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.decoder, (GPTConfig, LlamaConfig)):
-            raise ValueError(f"ClassifierConfig: decoder = {self.decoder!r} must be a GPTConfig or a LlamaConfig.")
-        if isinstance(self.decoder, LlamaConfig) and not self.decoder.tie_embeddings:
+        if not isinstance(self.decoder, CONFIGS):
+            names = " or a ".join(cls.__name__ for cls in CONFIGS)
+            raise ValueError(f"ClassifierConfig: decoder = {self.decoder!r} must be a {names}.")
+        if not getattr(self.decoder, "tie_embeddings", True):
             raise ValueError(
                 "ClassifierConfig: decoder.tie_embeddings must be True: a classifier has no use for a matrix of its "
                 "own that turns features into tokens."
             )
         check_whole(self, "n_labels")
         check_choice(self, "problem_type", PROBLEM_TYPES)
-        check_model_type(self, "classifier")
         if self.pad_id is not None and (not isinstance(self.pad_id, int) or isinstance(self.pad_id, bool)):
             raise ValueError(f"ClassifierConfig: pad_id = {self.pad_id!r} must be a whole number or None.")
 
@@ -80,9 +82,8 @@ class Classifier(nn.Module):
         rng = np.random.default_rng(0) if rng is None else rng
         self.config = config
         self.rng = rng
-        self.decoder: GPT | Llama = (
-            GPT(config.decoder, rng) if isinstance(config.decoder, GPTConfig) else Llama(config.decoder, rng)
-        )
+        _, decoder_class = DECODERS[config.decoder.model_type]
+        self.decoder = decoder_class(config.decoder, rng)
         self.score = nn.Linear(config.decoder.d_model, config.n_labels, bias=False, rng=rng)
 
     def forward(
@@ -99,10 +100,14 @@ class Classifier(nn.Module):
         Texts shorter than T are padded on the right, where causal attention never looks: with `config.pad_id`, or
         else with anything, under a `mask` (B, T), 1 or True = a token, 0 = padding.
         """
-        logits = self.logits(self.pool(self.decoder.hidden(ids), ids, mask))
+        h = self.hidden(ids, mask=mask)  # (B, D)
         if targets is None:
-            return logits
-        return classification_loss(logits, targets, self.config.problem_type, reduction, label_smoothing)
+            return self.logits(h)
+        return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
+
+    def hidden(self, ids: Any, *, mask: Any = None) -> AnyTensor:
+        """The features (B, D) of each text's last token: what the head turns into logits."""
+        return self.pool(self.decoder.hidden(ids), ids, mask)
 
     def pool(self, h: AnyTensor, ids: Any, mask: Any = None) -> AnyTensor:
         """The features (B, D) of each text's last token, from those of all positions (B, T, D)."""
@@ -124,3 +129,7 @@ class Classifier(nn.Module):
     def logits(self, h: AnyTensor) -> AnyTensor:
         """Pooled features (B, D) -> logits (B, n_labels)."""
         return self.score(h)
+
+    def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
+        """The loss as a scalar, from pooled features (B, D)."""
+        return classification_loss(self.logits(h), targets, self.config.problem_type, reduction, label_smoothing)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,7 +25,6 @@ from .checks import (
     check_dropout,
     check_heads,
     check_ids,
-    check_model_type,
     check_positive,
     check_whole,
 )
@@ -34,6 +33,9 @@ from .checks import (
 @dataclass(frozen=True)
 class EncoderDecoderConfig:
     """The shape of an encoder–decoder. Defaults are the paper's base model, 63M parameters."""
+
+    model_type: ClassVar[str] = "encoder-decoder"
+    task: ClassVar[str] = "seq2seq"
 
     vocab_size: int = 37000  # of the target, and of the source too unless source_vocab_size is given
     source_vocab_size: int | None = None
@@ -51,7 +53,6 @@ class EncoderDecoderConfig:
     shared_embeddings: bool = True  # one table for source, target and output layer (section 3.4)
     pad_id: int | None = None  # source positions with this id are hidden
     attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
-    model_type: str = "encoder-decoder"
 
     def __post_init__(self) -> None:
         check_whole(
@@ -63,7 +64,6 @@ class EncoderDecoderConfig:
         check_choice(self, "positions", ("sinusoidal", "learned"))
         check_choice(self, "norm", ("pre", "post"))
         check_choice(self, "attention", ATTENTION)
-        check_model_type(self, "encoder-decoder")
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(
                 f"EncoderDecoderConfig: d_model = {self.d_model} must be even: sinusoidal positions come in pairs of "
@@ -218,12 +218,14 @@ class EncoderDecoder(nn.Module):
         trains with label_smoothing 0.1. Padding at the end of ids needs no mask: no position looks to its right. To
         write a target token by token, see `given`.
         """
-        h = self.decode(ids, self.encode(source), self.source_mask(source))  # (B, T, D)
+        h = self.hidden(source, ids)  # (B, T, D)
         if targets is None:
             return self.logits(h)
-        return ops.linear_cross_entropy(
-            h, self.head.weight, targets, reduction=reduction, label_smoothing=label_smoothing
-        )
+        return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
+
+    def hidden(self, source: Any, ids: Any) -> AnyTensor:
+        """The decoder's features (B, T, D): what the head turns into logits."""
+        return self.decode(ids, self.encode(source), self.source_mask(source))
 
     def encode(self, source: Any) -> AnyTensor:
         """What the decoder looks at: source ids (B, S) -> features (B, S, D)."""
@@ -262,6 +264,12 @@ class EncoderDecoder(nn.Module):
         """Features (..., D) -> logits (..., V)."""
         return ops.linear(h, self.head.weight)
 
+    def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
+        """The cross-entropy as a scalar, from features (B, T, D) and targets (B, T), −100 = ignored."""
+        return ops.linear_cross_entropy(
+            h, self.head.weight, targets, reduction=reduction, label_smoothing=label_smoothing
+        )
+
     def new_cache(self, capacity: int | None = None) -> DecoderCache:
         """An empty cache for decoding up to `capacity` target positions (the whole context by default)."""
         return DecoderCache(self.config.n_layers, capacity or self.config.context)
@@ -282,6 +290,8 @@ class Decoder:
     >>> len(new[0])
     4
     """
+
+    task = "causal"  # now that it has its source
 
     def __init__(self, model: EncoderDecoder, source: Any) -> None:
         self.model = model

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .. import nn, ops
 from ..ops import AnyTensor
 from ..settings import ATTENTION
-from .checks import check_choice, check_dropout, check_heads, check_ids, check_model_type, check_whole
+from .checks import check_choice, check_dropout, check_heads, check_ids, check_whole
 
 
 @dataclass(frozen=True)
 class GPTConfig:
     """The shape of a GPT. Defaults are GPT-2's smallest model, 124M parameters."""
+
+    model_type: ClassVar[str] = "gpt"
+    task: ClassVar[str] = "causal"  # to predict the next token
 
     vocab_size: int = 50257
     context: int = 1024  # longest sequence, in tokens
@@ -29,14 +32,12 @@ class GPTConfig:
     d_model: int = 768  # features of the residual stream
     dropout: float = 0.0  # GPT-2 was trained with 0.1
     attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
-    model_type: str = "gpt"
 
     def __post_init__(self) -> None:
         check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model")
         check_heads(self)
         check_dropout(self)
         check_choice(self, "attention", ATTENTION)
-        check_model_type(self, "gpt")
 
     @property
     def head_dim(self) -> int:
@@ -132,9 +133,7 @@ class GPT(nn.Module):
         h = self.hidden(ids, cache)  # (B, T, D)
         if targets is None:
             return self.logits(h)
-        return ops.linear_cross_entropy(
-            h, self.token_embedding.weight, targets, reduction=reduction, label_smoothing=label_smoothing
-        )
+        return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
 
     def hidden(self, ids: Any, cache: nn.KVCache | None = None) -> AnyTensor:
         """The last layer's features (B, T, D): what the head turns into logits."""
@@ -149,6 +148,12 @@ class GPT(nn.Module):
     def logits(self, h: AnyTensor) -> AnyTensor:
         """Features (..., D) -> logits (..., V). The head is the token table again ("tied"): no weights of its own."""
         return ops.linear(h, self.token_embedding.weight)
+
+    def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
+        """The cross-entropy as a scalar, from features (B, T, D) and targets (B, T), −100 = ignored."""
+        return ops.linear_cross_entropy(
+            h, self.token_embedding.weight, targets, reduction=reduction, label_smoothing=label_smoothing
+        )
 
     def new_cache(self, capacity: int | None = None) -> nn.KVCache:
         """An empty cache for decoding up to `capacity` positions (the whole context by default)."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from .checks import (
     check_choice,
     check_dropout,
     check_ids,
-    check_model_type,
     check_positive,
     check_whole,
 )
@@ -34,6 +33,9 @@ from .rope import check_rope_scaling, rope_tables
 @dataclass(frozen=True)
 class LlamaConfig:
     """The shape of a Llama. Defaults are Llama 2 with 7B parameters."""
+
+    model_type: ClassVar[str] = "llama"
+    task: ClassVar[str] = "causal"
 
     vocab_size: int = 32000
     context: int = 4096  # longest sequence, in tokens
@@ -52,7 +54,6 @@ class LlamaConfig:
     tie_embeddings: bool = False  # the output layer is the token table again
     dropout: float = 0.0
     attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
-    model_type: str = "llama"
 
     def __post_init__(self) -> None:
         check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff")
@@ -67,7 +68,6 @@ class LlamaConfig:
         check_positive(self, "norm_eps", "rope_theta")
         check_dropout(self)
         check_choice(self, "attention", ATTENTION)
-        check_model_type(self, "llama")
         if self.head_dim % 2:
             raise ValueError(
                 f"LlamaConfig: heads have {self.head_dim} features; rotary positions turn pairs, so the number "
@@ -138,8 +138,7 @@ class Llama(nn.Module):
         self.blocks = [Block(config, layer, rng) for layer in range(config.n_layers)]
         self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False, rng=rng)
-        length, theta, scaling = original_length(config), config.rope_theta, config.rope_scaling
-        self.cos, self.sin = rope_tables(length, config.head_dim, theta, scaling, np.float32)  # (context, hd/2)
+        self.make_rope(np.float32)
 
     def forward(
         self,
@@ -157,9 +156,7 @@ class Llama(nn.Module):
         h = self.hidden(ids, cache)  # (B, T, D)
         if targets is None:
             return self.logits(h)
-        return ops.linear_cross_entropy(
-            h, self.head_weight(), targets, reduction=reduction, label_smoothing=label_smoothing
-        )
+        return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
 
     def hidden(self, ids: Any, cache: nn.KVCache | None = None) -> AnyTensor:
         """The last layer's features (B, T, D): what the head turns into logits."""
@@ -175,9 +172,21 @@ class Llama(nn.Module):
         """Features (..., D) -> logits (..., V)."""
         return ops.linear(h, self.head_weight())
 
+    def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
+        """The cross-entropy as a scalar, from features (B, T, D) and targets (B, T), −100 = ignored."""
+        return ops.linear_cross_entropy(
+            h, self.head_weight(), targets, reduction=reduction, label_smoothing=label_smoothing
+        )
+
     def head_weight(self) -> AnyTensor:
         """The output layer's matrix (V, D): its own, or the token table's."""
         return self.token_embedding.weight if self.head is None else self.head.weight
+
+    def make_rope(self, dtype: Any) -> None:
+        """Fill the tables of cosines and sines (context, head_dim/2), computed in float64 and kept in `dtype`."""
+        config = self.config
+        length, theta, scaling = original_length(config), config.rope_theta, config.rope_scaling
+        self.cos, self.sin = rope_tables(length, config.head_dim, theta, scaling, dtype)
 
     def rope(self, start: int, end: int) -> tuple[Any, Any]:
         """Cosines and sines (end − start, head_dim/2) for the last positions of a sequence of `end`.

@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .. import nn, ops
 from ..ops import AnyTensor
 from ..tensor import Parameter, Tensor
-from .checks import check_dropout, check_model_type, check_whole
+from .checks import check_dropout, check_whole
 
 
 @dataclass(frozen=True)
 class LSTMConfig:
     """The shape of an LSTM language model. Defaults are the medium model of Zaremba et al. with the vocabulary of
     GPT-2."""
+
+    model_type: ClassVar[str] = "lstm"
+    task: ClassVar[str] = "causal"
 
     vocab_size: int = 50257
     context: int = 256  # tokens per training sequence: gradients reach back at most this far
@@ -33,12 +36,10 @@ class LSTMConfig:
     d_hidden: int | None = None  # features of each layer's state; None: d_model
     tie_embeddings: bool = False  # the output layer is the token table again (Press & Wolf 2016, arXiv 1608.05859)
     dropout: float = 0.0  # on what goes into each layer and into the output; never between steps
-    model_type: str = "lstm"
 
     def __post_init__(self) -> None:
         check_whole(self, "vocab_size", "context", "n_layers", "d_model", optional=("d_hidden",))
         check_dropout(self)
-        check_model_type(self, "lstm")
         if self.tie_embeddings and self.d_hidden not in (None, self.d_model):
             raise ValueError(
                 f"LSTMConfig: tie_embeddings needs d_hidden = d_model, not {self.d_hidden} and {self.d_model}: the "
@@ -127,9 +128,7 @@ class LSTM(nn.Module):
         h = self.hidden(ids, cache)  # (B, T, H)
         if targets is None:
             return self.logits(h)
-        return ops.linear_cross_entropy(
-            h, self.head_weight(), targets, reduction=reduction, label_smoothing=label_smoothing
-        )
+        return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
 
     def hidden(self, ids: Any, cache: LSTMState | None = None) -> AnyTensor:
         """The last layer's features (B, T, H): what the head turns into logits."""
@@ -146,6 +145,12 @@ class LSTM(nn.Module):
     def logits(self, h: AnyTensor) -> AnyTensor:
         """Features (..., H) -> logits (..., V)."""
         return ops.linear(h, self.head_weight())
+
+    def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
+        """The cross-entropy as a scalar, from features (B, T, H) and targets (B, T), −100 = ignored."""
+        return ops.linear_cross_entropy(
+            h, self.head_weight(), targets, reduction=reduction, label_smoothing=label_smoothing
+        )
 
     def head_weight(self) -> AnyTensor:
         """The output layer's matrix (V, H): its own, or the token table's."""

@@ -1,14 +1,19 @@
-"""Where the heads of a decoder look, and what flows between its blocks."""
+"""Where the heads of a model look, and what flows between its blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import ops
+from ..models.attention import MultiHeadAttention
+from ..models.gpt import CausalSelfAttention
+from ..nn import Module, evaluating
 from ..tensor import Array, Tensor, no_grad
 from .style import WIDTH, drawable, readable, subplots
 
@@ -18,43 +23,92 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inside:
-    """What `look_inside` saw. `attention` (layers, B, heads, T, T): each row a distribution over the positions looked
-    at. `residual` (layers + 1, B, T, D): the stream after the embedding and after each block."""
+    """What `look_inside` saw of a stack of blocks. `attention` (layers, B, heads, T, T): each row a distribution over
+    the positions looked at. `residual` (layers + 1, B, T, D): the stream before the first block and after each one. A
+    decoder that looks at a source has `cross` too (layers, B, heads, T, S), and in `encoder` what was seen of that.
+    """
 
     attention: Array
     residual: Array
+    stack: str = "blocks"  # the model's name for the list of blocks
+    cross: Array | None = None
+    encoder: Inside | None = None
 
     def activation_sizes(self) -> dict[str, float]:
         """Root mean square of the residual stream after each step, for `norms_per_layer`."""
-        names = ["embedding"] + [f"blocks.{i}" for i in range(len(self.residual) - 1)]
+        names = ["embedding"] + [f"{self.stack}.{i}" for i in range(len(self.residual) - 1)]
         return {name: float(np.sqrt(np.mean(np.square(x)))) for name, x in zip(names, self.residual)}
 
 
-def look_inside(model: Any, ids: Array) -> Inside:
-    """Run a `models.gpt.GPT` (NumPy engine) on ids (B, T); keep the attention weights and the stream between blocks.
+def look_inside(model: Any, *ids: Array, **options: Any) -> Inside:
+    """Run a model (NumPy engine) in evaluation mode on ids (B, T), an encoder–decoder on its source (B, S) and ids;
+    keep the attention weights and the stream between blocks.
 
-    The weights are the model's own: attention over values that are one-hot vectors returns, in place of a mixture of
-    values, the shares of the mixture.
+    `options` are those of the model's `hidden`: BERT's mask and token_types, a classifier's mask. Raises TypeError for
+    a model without attention, or on PyTorch.
     """
-    if not all(hasattr(model, name) for name in ("token_embedding", "position_embedding", "blocks")):
-        raise TypeError(f"look_inside: a {type(model).__name__} is no GPT: it has no token_embedding and blocks.")
-    was_training = model.training
-    model.eval()
+    modules = dict(model.named_modules()) if isinstance(model, Module) else {}
+    attentions = {name: m for name, m in modules.items() if isinstance(m, (CausalSelfAttention, MultiHeadAttention))}
+    if not attentions:
+        raise TypeError(f"look_inside: a {type(model).__name__} has no attention to look at.")
+    if not isinstance(next(iter(model.parameters())), Tensor):
+        raise TypeError("look_inside: this model runs on PyTorch. Make it a NumPy one with minillm.port.to_numpy.")
+    blocks = list(dict.fromkeys(name.rpartition(".")[0] for name in attentions))  # "blocks.0" of "blocks.0.attn"
+    with evaluating(model), no_grad(), watching({name: modules[name] for name in (*attentions, *blocks)}) as calls:
+        model.hidden(*ids, **options)
+    weights = {name: attention_weights(module, calls[name]) for name, module in attentions.items()}
+    inside = None
+    for stack in dict.fromkeys(name.rpartition(".")[0] for name in blocks):  # an encoder stands before its decoder
+        names = [name for name in blocks if name.startswith(f"{stack}.")]
+        inside = Inside(
+            attention=np.stack([weights[f"{name}.attn"] for name in names]),
+            residual=np.stack([calls[names[0]].x.data, *(calls[name].out.data for name in names)]),
+            stack=stack,
+            cross=np.stack([weights[f"{name}.cross"] for name in names]) if inside else None,
+            encoder=inside,
+        )
+    assert inside is not None
+    return inside
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module: what it was given, and what came out."""
+
+    x: Tensor
+    options: dict[str, Any]
+    out: Tensor
+
+
+@contextmanager
+def watching(modules: dict[str, Module]) -> Iterator[dict[str, Call]]:
+    """Inside, the last call of each module is written down under the module's name."""
+    calls: dict[str, Call] = {}
+    for name, module in modules.items():
+        vars(module)["forward"] = partial(write_down, calls, name, module.forward)
     try:
-        with no_grad():
-            T = ids.shape[1]
-            x = model.token_embedding(ids) + model.position_embedding.weight[:T]  # (B, T, D)
-            one_hot = np.eye(T, dtype=x.dtype)
-            attention, residual = [], [x.data]
-            for block in model.blocks:
-                q, k, _ = block.attn.heads(block.norm_1(x))  # (B, H, T, D/H)
-                values = Tensor(np.broadcast_to(one_hot, (*k.shape[:3], T)))  # (B, H, T, T)
-                attention.append(ops.attention(q, k, values, causal=True).data)
-                x = block(x)
-                residual.append(x.data)
+        yield calls
     finally:
-        model.train(was_training)
-    return Inside(np.stack(attention), np.stack(residual))
+        for module in modules.values():
+            del vars(module)["forward"]
+
+
+def write_down(calls: dict[str, Call], name: str, forward: Any, x: Tensor, *args: Any, **options: Any) -> Tensor:
+    out = forward(x, *args, **options)
+    calls[name] = Call(x, options, out)
+    return out
+
+
+@no_grad()
+def attention_weights(module: CausalSelfAttention | MultiHeadAttention, call: Call) -> Array:
+    """Who looked at whom (B, H, T, S) in a call of an attention layer. The weights are the layer's own: attention over
+    values that are one-hot vectors returns, in place of a mixture of values, the shares of the mixture."""
+    where = {name: given for name, given in call.options.items() if name in ("kv", "rope")}
+    q, k, _ = module.heads(call.x, **where)  # (B, H, T, hd), (B, Hkv, S, hd)
+    S = k.shape[2]
+    values = Tensor(np.broadcast_to(np.eye(S, dtype=k.dtype), (*k.shape[:3], S)))  # (B, Hkv, S, S)
+    causal = isinstance(module, CausalSelfAttention) or module.causal
+    return ops.attention(q, k, values, causal=causal, mask=call.options.get("mask")).data
 
 
 def attention_grid(

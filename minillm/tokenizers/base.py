@@ -38,6 +38,8 @@ class Tokenizer:
     template: what `encode_pair` puts around one text or between two (template.py).
     """
 
+    end_of_text = END_OF_TEXT  # the special token that ends a document; Llama's is "</s>"
+
     def __init__(
         self,
         tokens: Sequence[bytes | None],
@@ -80,8 +82,8 @@ class Tokenizer:
 
     @property
     def eos_id(self) -> int | None:
-        """The id of "<|endoftext|>", which ends a document; None if the tokenizer was made without it."""
-        return self.special_tokens.get(END_OF_TEXT)
+        """The id of `end_of_text`, which ends a document; None if the tokenizer has no such token."""
+        return self.special_tokens.get(self.end_of_text)
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that one id stands for. Raises ValueError for an id out of range."""

@@ -7,18 +7,16 @@
       state.json               step, data position, random states, best loss, ...
       tokenizer.json           the tokenizer the model was trained with
 
-A checkpoint is written to `last.new`, flushed to the disk, and then moved into place: `last` becomes `last.old`,
-`last.new` becomes `last`, `last.old` is removed. A folder cannot replace another in one step, so there is one
-instant at which no `last` exists; `find_checkpoint` then takes `last.old`, which is complete. Nothing is pickled:
+It is written beside its place and moved there when it is complete on the disk (see disk.py). Nothing is pickled:
 loading a checkpoint from a stranger runs no code.
+
+Here a run reads back what it needs to go on. To use a model, of this format or Hugging Face's, see hub/checkpoint.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,8 +25,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ..models import Model, config_from_dict, model_from_config, with_attention
-from ..tokenizers import load_tokenizer
+from ..disk import find_whole_folder, read_json, whole_folder, write_json
 from ..tokenizers.base import Tokenizer
 
 FORMAT = "minillm checkpoint"
@@ -45,8 +42,8 @@ class CheckpointError(ValueError):
 
 
 @dataclasses.dataclass
-class Checkpoint:
-    """What a checkpoint holds, read and checked but not yet given to anything."""
+class ResumePoint:
+    """What a run needs to go on, read from a checkpoint and checked, but not yet given to anything."""
 
     folder: Path
     config: dict[str, Any]
@@ -69,107 +66,44 @@ def save_checkpoint(
     `config` is the model's config with its "model_type"; `model` and `optimizer` are arrays by name; `state` is
     anything JSON can hold. Raises OSError (a full disk, no permission) with the previous checkpoint untouched.
     """
-    folder = Path(folder)
-    new, old = sibling(folder, ".new"), sibling(folder, ".old")
-    if new.exists():  # left behind by a run that was killed while writing
-        shutil.rmtree(new)
-    new.mkdir(parents=True)
-    try:
-        save_file({name: np.asarray(a, order="C") for name, a in model.items()}, new / MODEL_FILE)
-        save_file({name: np.asarray(a, order="C") for name, a in optimizer.items()}, new / OPTIMIZER_FILE)
+    arrays = {MODEL_FILE: model, OPTIMIZER_FILE: optimizer}
+    with whole_folder(folder, kind="checkpoint", replace=True) as new:
+        for name, named in arrays.items():
+            save_file({key: np.asarray(a, order="C") for key, a in named.items()}, new / name)
+            (new / name).chmod(0o666 & ~umask())  # safetensors would let nobody else read it
         write_json(new / CONFIG_FILE, config)
         write_json(new / STATE_FILE, {"format": FORMAT, "version": VERSION, **state})
         if tokenizer is not None:
             tokenizer.save(new)
-        for path in [*new.iterdir(), new]:
-            flush_to_disk(path)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-
-    if folder.exists():
-        if old.exists():  # a kill came between the two renames below, and `folder` is the newer one
-            shutil.rmtree(old)
-        os.rename(folder, old)
-    os.rename(new, folder)
-    flush_to_disk(folder.parent)
-    if old.exists():
-        shutil.rmtree(old)
 
 
 def find_checkpoint(folder: str | Path) -> Path | None:
-    """The complete checkpoint of this name: `folder`, or `folder.old` after a kill between two renames; else None."""
-    folder = Path(folder)
-    for candidate in (folder, sibling(folder, ".old")):
-        if candidate.is_dir():
-            return candidate
-    return None
+    """The complete checkpoint of this name: `folder`, or what stood there before a kill between two renames; else
+    None."""
+    return Path(folder) if Path(folder).is_dir() else find_whole_folder(folder)
 
 
-def read_checkpoint(folder: str | Path) -> Checkpoint:
+def read_checkpoint(folder: str | Path) -> ResumePoint:
     """Read everything in a checkpoint that resuming needs. Raises CheckpointError, naming the file, if it cannot."""
-    path = existing_checkpoint(folder)
-    state = read_json(path / STATE_FILE)
+    path = existing(folder)
+    state = read_object(path / STATE_FILE)
     if state.get("format") != FORMAT:
         raise CheckpointError(f"{path / STATE_FILE} was not written by minillm: its format is {state.get('format')!r}.")
     if state.get("version") != VERSION:
         raise CheckpointError(f"{path} has checkpoint version {state.get('version')!r}; this minillm reads {VERSION}.")
-    config = read_json(path / CONFIG_FILE)
-    return Checkpoint(path, config, read_arrays(path / MODEL_FILE), read_arrays(path / OPTIMIZER_FILE), state)
-
-
-def load_model(folder: str | Path) -> Model:
-    """Build the model that `folder`'s config.json describes and give it the weights of model.safetensors.
-
-    `folder` is a checkpoint, or a run folder, from which its `best` checkpoint is taken (else `last`). It may have been
-    trained with an attention that only a GPU has: the model gets `attention = "auto"`, which runs anywhere.
-    Raises CheckpointError for anything missing, truncated or not fitting; nothing is half-loaded.
-    """
-    path = checkpoint_in(folder)
-    config = read_json(path / CONFIG_FILE)
-    arrays = read_arrays(path / MODEL_FILE)
-    try:
-        model = model_from_config(with_attention(config_from_dict(config), "auto"))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path / CONFIG_FILE} does not describe a model that minillm knows: {error}") from error
-    if all(a.dtype == np.float64 for a in arrays.values()):
-        model.to(np.float64)
-    try:
-        model.load_state_dict(arrays)
-    except ValueError as error:
-        raise CheckpointError(f"{path / MODEL_FILE} does not fit {path / CONFIG_FILE}: {error}") from error
-    return model
-
-
-def load_model_and_tokenizer(folder: str | Path) -> tuple[Model, Tokenizer]:
-    """`load_model` and the tokenizer saved beside it. Raises CheckpointError if the two do not fit each other."""
-    path = checkpoint_in(folder)
-    if not (path / "tokenizer.json").exists():
-        raise CheckpointError(f"{path} has no tokenizer.json: copy the one that the training data was made with there.")
-    try:
-        tokenizer = load_tokenizer(path)
-    except ValueError as error:
-        raise CheckpointError(f"{path / 'tokenizer.json'} cannot be read: {error}") from error
-    model = load_model(path)
-    trained_with = read_json(path / STATE_FILE).get("tokenizer") if (path / STATE_FILE).exists() else None
-    check_tokenizer(tokenizer, model.config.vocab_size, trained_with, str(path))
-    return model, tokenizer
+    config = read_object(path / CONFIG_FILE)
+    return ResumePoint(path, config, read_arrays(path / MODEL_FILE), read_arrays(path / OPTIMIZER_FILE), state)
 
 
 def checkpoint_in(folder: str | Path) -> Path:
-    """`folder` itself if it is a checkpoint, else the `best` or `last` one of the run folder `folder`."""
-    folder = Path(folder)
-    if not (folder / CONFIG_FILE).exists():
+    """`folder` itself, or of a run folder the `best` checkpoint, or else the `last`."""
+    path = find_checkpoint(folder) or Path(folder)
+    if not (path / CONFIG_FILE).exists():
         for name in ("best", "last"):
-            inside = find_checkpoint(folder / name)
+            inside = find_checkpoint(path / name)
             if inside is not None:
                 return inside
-        if folder.is_dir() and not (folder / MODEL_FILE).exists():
-            raise CheckpointError(
-                f"no checkpoint in {folder}: neither {MODEL_FILE} and {CONFIG_FILE}, nor a folder best or last with "
-                "them. A run that has just begun writes its first at train.eval_every or train.save_every steps."
-            )
-    return existing_checkpoint(folder)
+    return path
 
 
 def check_tokenizer(tokenizer: Tokenizer, vocab_size: int, trained_with: str | None, where: str) -> None:
@@ -189,20 +123,20 @@ def check_tokenizer(tokenizer: Tokenizer, vocab_size: int, trained_with: str | N
         )
 
 
-def existing_checkpoint(folder: str | Path) -> Path:
+def existing(folder: str | Path) -> Path:
     path = find_checkpoint(folder)
     if path is None:
         raise CheckpointError(f"no checkpoint at {folder}: it is a folder with {MODEL_FILE} and {CONFIG_FILE} in it.")
     return path
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} is not a complete minillm checkpoint: it has no {path.name}.") from error
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise CheckpointError(f"{path} is damaged (truncated or not JSON): {error}.") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} must hold a JSON object, not a {type(value).__name__}.")
     return value
@@ -217,20 +151,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise CheckpointError(f"{path} is damaged (truncated or not safetensors): {error}.") from error
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def flush_to_disk(path: Path) -> None:
-    """fsync a file or a folder, so that a power cut after the rename cannot leave an empty file behind the new name."""
-    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sibling(folder: Path, suffix: str) -> Path:
-    return folder.with_name(folder.name + suffix)
+def umask() -> int:
+    """What this process takes away from the permissions of new files."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

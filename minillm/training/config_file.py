@@ -114,11 +114,15 @@ def describe(cls: type) -> list[tuple[str, Any, str]]:
     return [(field.name, field.default, comments.get(field.name, "")) for field in dataclasses.fields(cls)]
 
 
-def to_toml(title: str, sections: Mapping[str, Any]) -> str:
-    """A TOML file of dataclasses by section, each key with its comment. None has no form in TOML and is left out."""
+def to_toml(title: str, sections: Mapping[str, Any], kinds: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """A TOML file of dataclasses by section, each key with its comment. None has no form in TOML and is left out.
+
+    `kinds`: keys that stand first in a section and say which dataclass it is, where there are several.
+    """
     lines = [f"# {title}"]
     for name, section in sections.items():
         lines += ["", f"[{name}]"]
+        lines += [f"{key} = {toml_value(value)}" for key, value in (kinds or {}).get(name, {}).items()]
         for key, _, comment in describe(type(section)):
             value = getattr(section, key)
             if value is not None:

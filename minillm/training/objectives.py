@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..settings import IGNORE
+from ..settings import HIDDEN_SHARE, IGNORE, MEAN_SPAN
 
 Array = np.ndarray
 MASKING_TOKENS = ("[MASK]", "[PAD]")
@@ -53,7 +53,7 @@ class ObjectiveBatcher:
         self.objective = objective
 
     def next(self) -> tuple[Array, ...]:
-        first = self.batcher.windows_used + self.batcher.rank * self.batcher.batch_size
+        first = self.batcher.first_row
         ids, targets = self.batcher.next()
         return self.objective(ids, targets, first)
 
@@ -79,12 +79,22 @@ class NextToken:
     vocab_size: int
     whole_text = True
 
-    def __call__(self, ids: Array, targets: Array, first: int) -> tuple[Array, Array]:
-        return ids, targets
+    @classmethod
+    def for_tokenizer(cls, vocab_size: int, special_tokens: dict[str, int], context: int) -> NextToken:
+        """Every tokenizer will do."""
+        return cls(vocab_size)
+
+    @staticmethod
+    def special_tokens(context: int) -> list[str]:
+        """Those that a tokenizer needs for training on texts of `context` tokens."""
+        return []
 
     @property
     def model_settings(self) -> dict[str, Any]:
         return {"vocab_size": self.vocab_size}
+
+    def __call__(self, ids: Array, targets: Array, first: int) -> tuple[Array, Array]:
+        return ids, targets
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ class MaskedLM:
     vocab_size: int
     random_below: int  # random tokens are drawn from 0 to random_below − 1: the tokenizer's ordinary ids
     never_hidden: tuple[int, ...] = ()  # [CLS], [SEP] and their like
-    rate: float = 0.15
+    rate: float = HIDDEN_SHARE
     pad_id: int | None = None  # what padding becomes; None: what it was
     seed: int = 0
     whole_text = False
@@ -117,6 +127,25 @@ class MaskedLM:
         # One loss, on the hidden tokens: other heads would be left as they began.
         heads = {"head": "mlm", "pooler": False, "next_sentence": False}
         return {"vocab_size": self.vocab_size, "pad_id": self.pad_id, **heads}
+
+    @classmethod
+    def for_tokenizer(cls, vocab_size: int, special_tokens: dict[str, int], context: int) -> MaskedLM:
+        """Masking for a tokenizer with `vocab_size` ids. Its own [MASK], [PAD], [CLS] and [SEP] are used if it has
+        them (WordPiece); otherwise the ids after its last become mask and padding, and the model's vocabulary is that
+        much larger."""
+        special = add_special(vocab_size, special_tokens, *MASKING_TOKENS)
+        ordinary = set(range(vocab_size)) - set(special_tokens.values())
+        return cls(
+            mask_id=special["[MASK]"],
+            vocab_size=max(vocab_size, *(i + 1 for i in special.values())),
+            random_below=max(ordinary) + 1,
+            never_hidden=tuple(sorted(special_tokens.values())),
+            pad_id=special["[PAD]"],
+        )
+
+    @staticmethod
+    def special_tokens(context: int) -> list[str]:
+        return list(MASKING_TOKENS)
 
     def __call__(self, ids: Array, targets: Array, first: int) -> tuple[Array, Array]:
         inputs, wanted = ids.copy(), np.full_like(ids, IGNORE)
@@ -153,8 +182,8 @@ class SpanCorruption:
     end_id: int
     pad_id: int
     vocab_size: int
-    rate: float = 0.15
-    mean_span: float = 3.0  # tokens
+    rate: float = HIDDEN_SHARE
+    mean_span: float = MEAN_SPAN  # tokens
     seed: int = 0
     whole_text = False
 
@@ -166,6 +195,25 @@ class SpanCorruption:
         check_special(
             "SpanCorruption", self.vocab_size, start_id=self.start_id, end_id=self.end_id, pad_id=self.pad_id, **special
         )
+
+    @classmethod
+    def for_tokenizer(cls, vocab_size: int, special_tokens: dict[str, int], context: int) -> SpanCorruption:
+        """Span corruption for a tokenizer with `vocab_size` ids and texts of up to `context` tokens. Padding, start,
+        end and as many sentinels as such texts need become the ids after the tokenizer's last, where it has none of
+        these names."""
+        names = sentinels(context)
+        special = add_special(vocab_size, special_tokens, *SPAN_TOKENS, *names)
+        return cls(
+            sentinel_ids=tuple(special[name] for name in names),
+            start_id=special["<s>"],
+            end_id=special["</s>"],
+            pad_id=special["<pad>"],
+            vocab_size=max(vocab_size, *(i + 1 for i in special.values())),
+        )
+
+    @staticmethod
+    def special_tokens(context: int) -> list[str]:
+        return [*SPAN_TOKENS, *sentinels(context)]
 
     @property
     def model_settings(self) -> dict[str, Any]:
@@ -228,64 +276,29 @@ class Copy:
         return source, *shifted([[*text, self.end_id] for text in texts], self.start_id, self.pad_id)
 
 
-def special_tokens_for(model_type: str, context: int) -> list[str]:
-    """The special tokens that a tokenizer needs for training a model of this kind on texts of `context` tokens."""
-    if model_type == "bert":
-        return list(MASKING_TOKENS)
-    if model_type == "encoder-decoder":
-        return [*SPAN_TOKENS, *sentinels(context)]
-    return []
+# What a model is trained to do, by its task (see models/__init__.py). The random choices of an objective made
+# `for_tokenizer` are the same in every run: the seed of a run decides which text they fall on, and evaluations of
+# different runs ask for the same tokens.
+OBJECTIVES: dict[str, type[NextToken] | type[MaskedLM] | type[SpanCorruption]] = {
+    "causal": NextToken,
+    "mlm": MaskedLM,
+    "seq2seq": SpanCorruption,
+}
 
 
-def objective_for(model_type: str, vocab_size: int, special_tokens: dict[str, int], context: int) -> Objective:
-    """What a model of this kind is trained to do. Its random choices are the same in every run: the seed of a run
-    decides which text they fall on, and evaluations of different runs ask for the same tokens."""
-    if model_type == "bert":
-        return masked_lm_for(vocab_size, special_tokens)
-    if model_type == "encoder-decoder":
-        return span_corruption_for(vocab_size, special_tokens, context)
-    if model_type == "classifier":
+def objective_for(task: str) -> type[NextToken] | type[MaskedLM] | type[SpanCorruption]:
+    """The class of the objective of models for `task`. Raises ValueError for a task that texts alone do not set."""
+    if task not in OBJECTIVES:
         raise ValueError(
-            "a classifier labels texts; how well it predicts them cannot be measured: it has no such head."
+            f"a model for {task!r} has no head that predicts tokens (a classifier labels texts, a base model gives "
+            "features): how well it predicts a text cannot be measured."
         )
-    return NextToken(vocab_size)
-
-
-def masked_lm_for(vocab_size: int, special_tokens: dict[str, int], seed: int = 0) -> MaskedLM:
-    """Masking for a tokenizer with `vocab_size` ids. Its own [MASK], [PAD], [CLS] and [SEP] are used if it has them
-    (WordPiece); otherwise the ids after its last become mask and padding, and the model's vocabulary is that much
-    larger."""
-    special = add_special(vocab_size, special_tokens, *MASKING_TOKENS)
-    ordinary = set(range(vocab_size)) - set(special_tokens.values())
-    return MaskedLM(
-        mask_id=special["[MASK]"],
-        vocab_size=max(vocab_size, *(i + 1 for i in special.values())),
-        random_below=max(ordinary) + 1,
-        never_hidden=tuple(sorted(special_tokens.values())),
-        pad_id=special["[PAD]"],
-        seed=seed,
-    )
-
-
-def span_corruption_for(vocab_size: int, special_tokens: dict[str, int], context: int, seed: int = 0) -> SpanCorruption:
-    """Span corruption for a tokenizer with `vocab_size` ids and texts of up to `context` tokens. Padding, start, end
-    and as many sentinels as such texts need become the ids after the tokenizer's last, where it has none of these
-    names."""
-    names = sentinels(context)
-    special = add_special(vocab_size, special_tokens, *SPAN_TOKENS, *names)
-    return SpanCorruption(
-        sentinel_ids=tuple(special[name] for name in names),
-        start_id=special["<s>"],
-        end_id=special["</s>"],
-        pad_id=special["<pad>"],
-        vocab_size=max(vocab_size, *(i + 1 for i in special.values())),
-        seed=seed,
-    )
+    return OBJECTIVES[task]
 
 
 def sentinels(context: int) -> list[str]:
     """T5's names of the sentinels that SpanCorruption needs for a text of up to `context` tokens."""
-    return [f"<extra_id_{i}>" for i in range(max(1, round(round(0.15 * context) / 3.0)))]
+    return [f"<extra_id_{i}>" for i in range(max(1, round(round(HIDDEN_SHARE * context) / MEAN_SPAN)))]
 
 
 def add_special(vocab_size: int, special_tokens: dict[str, int], *names: str) -> dict[str, int]:

@@ -14,14 +14,14 @@ from ..data import TokenDataset, corpus_folder, load_report, pack_split
 from ..disk import write_text
 from ..engines.choose import engine_class, process_rank
 from ..engines.protocol import Engine, Model
-from ..models import GPTConfig, ModelConfig, config_class, model_from_config
-from ..settings import EngineConfig, TrainConfig
+from ..models import DECODERS, GPTConfig, ModelConfig, config_class, model_from_config
+from ..settings import NEEDS_TORCH, EngineConfig, TrainConfig
 from ..tokenizers import load_tokenizer
 from ..tokenizers.base import Tokenizer
 from ..tokenizers.extend import with_special_tokens
 from .checkpoint import CheckpointError
 from .config_file import ConfigError, Sections, build, nearest, read_toml, to_toml
-from .objectives import Objective, objective_for, special_tokens_for
+from .objectives import Objective, objective_for
 from .run_folder import new_run_folder
 from .train import TrainResult, train
 
@@ -56,7 +56,8 @@ class PretrainConfig:
     def save(self, path: str | Path) -> None:
         """Write a TOML file that makes this run again."""
         sections = {"data": self.data, "model": self.model, "train": self.train, "engine": self.engine}
-        write_text(path, to_toml("The configuration of this run, defaults included.", sections))
+        kinds = {"model": {"model_type": self.model.model_type}}
+        write_text(path, to_toml("The configuration of this run, defaults included.", sections, kinds))
 
 
 def read_config(name: str | Path) -> Sections:
@@ -88,24 +89,27 @@ def build_config(sections: Sections) -> tuple[PretrainConfig, Tokenizer]:
     train_config = build(TrainConfig, sections.get("train", {}), "[train]")
     tokenizer = load_tokenizer(data.tokenizer)
     engine = build(EngineConfig, sections.get("engine", {}), "[engine]")
-    section = sections.get("model", {})
-    cls = model_config_class(section)
+    section = dict(sections.get("model", {}))
+    cls = model_config_class(section.pop("model_type", "gpt"))
     context = build(cls, {"vocab_size": tokenizer.vocab_size, **section}, "[model]").context
-    tokenizer = with_special_tokens(tokenizer, special_tokens_for(cls.model_type, context))
-    objective = objective_for(cls.model_type, tokenizer.vocab_size, tokenizer.special_tokens, context)
+    kind = objective_for(cls().task)  # a kind of model is pretrained to do what it does unless told otherwise
+    tokenizer = with_special_tokens(tokenizer, kind.special_tokens(context))
+    objective = kind.for_tokenizer(tokenizer.vocab_size, tokenizer.special_tokens, context)
     check_settings(section, objective)
     model = build(cls, {**objective.model_settings, **section}, "[model]")
     return PretrainConfig(data, model, train_config, engine), tokenizer
 
 
-def model_config_class(section: dict[str, Any]) -> Any:
-    """The config class that a [model] section asks for by its model_type, GPT's if it names none."""
-    if section.get("model_type") == "classifier":
-        raise ConfigError("[model]: a classifier is made of a pretrained decoder; pretrain that: gpt or llama.")
+def model_config_class(model_type: Any) -> Any:
+    """The config class for the model_type of a [model] section."""
     try:
-        return config_class(section.get("model_type", "gpt"))
+        cls = config_class(model_type)
     except ValueError as error:
         raise ConfigError(f"[model]: {error}") from None
+    if cls.task == "classification":
+        names = " or ".join(DECODERS)
+        raise ConfigError(f"[model]: a {model_type} is made of a pretrained decoder; pretrain that: {names}.")
+    return cls
 
 
 def check_settings(section: dict[str, Any], objective: Objective) -> None:
@@ -123,7 +127,8 @@ def check_settings(section: dict[str, Any], objective: Objective) -> None:
 
 def model_objective(config: ModelConfig, tokenizer: Tokenizer) -> Objective:
     """What `pretrain` trains a model of this config to do. The tokenizer is the one saved with it."""
-    return objective_for(config.model_type, tokenizer.vocab_size, tokenizer.special_tokens, config.context)
+    kind = objective_for(config.task)
+    return kind.for_tokenizer(tokenizer.vocab_size, tokenizer.special_tokens, config.context)
 
 
 def packed(data: DataConfig, split: str, tokenizer: Tokenizer, *, progress: bool = False) -> TokenDataset:
@@ -183,7 +188,7 @@ def pretrain(
 def check_attention(config: PretrainConfig) -> None:
     """Raise ConfigError, before anything is written, for an attention that cannot run on this engine and machine."""
     wanted = getattr(config.model, "attention", "auto")
-    if config.engine.name == "numpy" and wanted in ("sdpa", "triton"):
+    if config.engine.name == "numpy" and wanted in NEEDS_TORCH:
         raise ConfigError(f"[model]: attention = {wanted!r} runs on PyTorch: give --engine torch, or --attention auto.")
     if wanted == "triton":
         from ..engines.torch_machine import attention_unavailable_reason

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..data import TokenDataset
 from ..engines.protocol import Batches, Engine
+from ..models import config_to_dict
 from ..settings import TrainConfig
 from ..tokenizers import Tokenizer
 from .checkpoint import CheckpointError, check_tokenizer, find_checkpoint, read_checkpoint, save_checkpoint
@@ -47,7 +48,7 @@ def save(
         return
     save_checkpoint(
         folder,
-        config=asdict(run.model.config),
+        config=config_to_dict(run.model.config),
         model=model_arrays,
         optimizer=optimizer_arrays,
         state={
@@ -65,7 +66,7 @@ def save(
 def restore(out_dir: Path, run: Engine, batcher: Batches, tokenizer: Tokenizer | None) -> RunState:
     """Give the engine and the batcher the state in `out_dir/last`. Raises CheckpointError before changing anything."""
     checkpoint = read_checkpoint(out_dir / "last")
-    model_config = asdict(run.model.config)
+    model_config = config_to_dict(run.model.config)
     if tokenizer is not None:
         check_tokenizer(
             tokenizer, model_config["vocab_size"], checkpoint.state.get("tokenizer"), str(checkpoint.folder)

@@ -28,10 +28,11 @@ import numpy as np
 from minillm.costs.sizes import n_parameters, training_flops
 from minillm.data import build_corpus, corpus_documents, stdlib_documents
 from minillm.engines.threads import Replicas, ThreadedNumpyEngine
+from minillm.hub.checkpoint import load_model_and_tokenizer
 from minillm.models import config_from_dict, model_from_config
 from minillm.settings import TrainConfig
 from minillm.tokenizers import BPETokenizer, load_tokenizer
-from minillm.training.checkpoint import find_checkpoint, load_model_and_tokenizer
+from minillm.training.checkpoint import find_checkpoint
 from minillm.training.evaluate import evaluate
 from minillm.training.pretrain import DataConfig, packed, pretrain
 

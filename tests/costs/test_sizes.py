@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from minillm.costs.architectures import costs_of
 from minillm.costs.sizes import (
-    activations_per_token,
     cache_bytes,
     forward_flops,
     in_bytes,
@@ -196,7 +196,7 @@ def test_activations_are_those_that_torch_keeps(name, least, most):
     config = CONFIGS[name]
     model = model_from_config(config)
     found = saved_by_torch(model, arguments(config, model)) / (4 * 4 * 32)
-    assert least <= found / activations_per_token(config) < most
+    assert least <= found / costs_of(config).activations < most
 
 
 def test_activations_of_an_lstm_are_those_that_numpy_keeps():
@@ -210,7 +210,7 @@ def test_activations_of_an_lstm_are_those_that_numpy_keeps():
             if isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.shape not in parameters:
                 owner = array if array.base is None else array.base
                 kept[id(owner)] = owner.size
-    assert sum(kept.values()) / (4 * 32) == pytest.approx(activations_per_token(config), rel=0.05)
+    assert sum(kept.values()) / (4 * 32) == pytest.approx(costs_of(config).activations, rel=0.05)
 
 
 def test_training_memory():

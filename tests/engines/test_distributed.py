@@ -21,8 +21,9 @@ from minillm.engines.choose import engine_class  # noqa: E402
 from minillm.engines.numpy_engine import NumpyEngine  # noqa: E402
 from minillm.engines.protocol import ProcessLost  # noqa: E402
 from minillm.engines.torch_engine import TorchEngine  # noqa: E402
+from minillm.hub.checkpoint import open_checkpoint  # noqa: E402
 from minillm.settings import EngineConfig  # noqa: E402
-from minillm.training.checkpoint import load_model, read_checkpoint  # noqa: E402
+from minillm.training.checkpoint import read_checkpoint  # noqa: E402
 from minillm.training.run_log import read_metrics  # noqa: E402
 from minillm.training.train import train  # noqa: E402
 
@@ -133,9 +134,9 @@ def test_one_process_resumes_what_two_began(runs, parallel, tmp_path):
 
 
 def test_the_numpy_engine_loads_what_two_processes_wrote(runs):
-    model = load_model(runs / "new-fsdp")
+    model = open_checkpoint(runs / "new-fsdp").model()
     ids = np.arange(16)[None]
-    np.testing.assert_allclose(model(ids).data, load_model(runs / "one")(ids).data, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model(ids).data, open_checkpoint(runs / "one").model()(ids).data, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("parallel", worker.PARALLEL)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import re
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -19,7 +18,8 @@ from minillm.hub import (
     PretrainedModel,
     WeightsError,
 )
-from minillm.hub.convert import convert, open_checkpoint
+from minillm.hub.checkpoint import load_model_and_tokenizer, open_checkpoint
+from minillm.hub.convert import convert
 from minillm.models import (
     GPT,
     LSTM,
@@ -31,10 +31,11 @@ from minillm.models import (
     Llama,
     LlamaConfig,
     LSTMConfig,
+    config_to_dict,
 )
 from minillm.tokenizers import BPETokenizer, CharTokenizer, WordPieceTokenizer
 from minillm.tokenizers.bert_text import BertNormalizer
-from minillm.training.checkpoint import load_model_and_tokenizer, save_checkpoint
+from minillm.training.checkpoint import save_checkpoint
 
 TEXT = ["the quick brown fox jumps over the lazy dog; the dog sleeps. " * 5]
 TOKENIZER = BPETokenizer.train(TEXT, 280, pattern="gpt2")
@@ -50,7 +51,7 @@ MODELS = {
 
 def save_native(model, folder, tokenizer=TOKENIZER):
     """A checkpoint as `minillm pretrain` writes it."""
-    config = asdict(model.config)
+    config = config_to_dict(model.config)
     save_checkpoint(folder, config=config, model=model.state_dict(), optimizer={}, state={}, tokenizer=tokenizer)
     return folder
 
@@ -285,7 +286,7 @@ def test_an_existing_folder_is_left_alone(tmp_path, monkeypatch, capsys):
     PretrainedModel(MODELS["llama"]).save_pretrained(tmp_path / "hf")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="not empty: convert into a new folder"):
+    with pytest.raises(FileExistsError, match="not empty: choose another folder"):
         convert(tmp_path / "hf", tmp_path / "other")
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["notes.txt"]
     for arguments in (["", "x"], [str(tmp_path / "hf"), ""]):

@@ -165,5 +165,6 @@ def test_a_run_folder_stands_for_its_best_checkpoint(tmp_path):
     for name in ("best", "last"):
         PretrainedModel(GPT(CONFIG)).save_pretrained(tmp_path / name)
     assert find_folder(tmp_path) == tmp_path / "best"
-    (tmp_path / "best").rename(tmp_path / "best.old")  # killed between two renames: still the best
-    assert find_folder(tmp_path) == tmp_path / "best.old"
+    old = tmp_path / ".best.0a1b2c3d.minillm-old"
+    (tmp_path / "best").rename(old)  # killed between two renames: still the best
+    assert find_folder(tmp_path) == old

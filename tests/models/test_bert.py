@@ -5,7 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from minillm.models import Bert, BertConfig, config_from_dict, model_from_config
+from minillm.models import Bert, BertConfig, config_from_dict, config_to_dict, model_from_config
 
 TINY = BertConfig(vocab_size=50, context=20, n_layers=2, n_heads=4, d_model=16, d_ff=24, dropout=0.0)
 LONGEST = np.array([12, 7])  # tokens in each of the two rows; the rest is padding
@@ -287,7 +287,7 @@ def test_size_of_bert_base():
 
 def test_config_survives_a_dictionary():
     config = tiny(head="classification", n_labels=5, pad_id=0)
-    assert config_from_dict(asdict(config)) == config
+    assert config_from_dict(config_to_dict(config)) == config
     assert isinstance(model_from_config(config), Bert)
 
 
@@ -304,7 +304,6 @@ def test_config_survives_a_dictionary():
         ({"problem_type": "ranking"}, "problem_type = 'ranking'"),
         ({"pad_id": 50}, "pad_id = 50 is outside the vocabulary of 50"),
         ({"attention": "flash"}, "attention = 'flash'"),
-        ({"model_type": "gpt"}, "model_type = 'gpt' is not 'bert'"),
     ],
 )
 def test_impossible_configs_are_refused(changes, message):

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from minillm.generate import Sampling, generate
-from minillm.models import EncoderDecoder, EncoderDecoderConfig, config_from_dict, encoder_decoder, model_from_config
+from minillm.models import (
+    EncoderDecoder,
+    EncoderDecoderConfig,
+    config_from_dict,
+    config_to_dict,
+    encoder_decoder,
+    model_from_config,
+)
 from minillm.optim import AdamW
 from minillm.tensor import no_grad
 
@@ -287,7 +294,7 @@ def test_the_example_in_the_docstring():
 
 def test_config_survives_a_dictionary():
     config = tiny(positions="learned", shared_embeddings=False, source_vocab_size=12)
-    assert config_from_dict(asdict(config)) == config
+    assert config_from_dict(config_to_dict(config)) == config
     assert isinstance(model_from_config(config), EncoderDecoder)
 
 
@@ -305,7 +312,6 @@ def test_config_survives_a_dictionary():
         ({"norm_eps": 0.0}, "norm_eps = 0.0 must be above 0"),
         ({"source_vocab_size": 12}, "shared_embeddings need one vocabulary"),
         ({"pad_id": 30}, "pad_id = 30 is outside the source's vocabulary of 30"),
-        ({"model_type": "bert"}, "model_type = 'bert' is not 'encoder-decoder'"),
     ],
 )
 def test_impossible_configs_are_refused(changes, message):

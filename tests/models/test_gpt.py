@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm import nn, numpy_ops, ops
-from minillm.models import config_from_dict, model_from_config
+from minillm.models import config_from_dict, config_to_dict, model_from_config
 from minillm.models.gpt import GPT, GPTConfig
 from minillm.tensor import Parameter, Tensor, no_grad
 
@@ -332,7 +332,7 @@ def test_from_the_model_to_numpy_there_is_one_frame_per_step():
 
 def test_the_configuration_goes_through_json():
     config = dataclasses.replace(TINY, dropout=0.1)
-    assert config_from_dict(dataclasses.asdict(config)) == config
+    assert config_from_dict(config_to_dict(config)) == config
     assert isinstance(model_from_config(config), GPT)
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.d_model = 3
@@ -367,7 +367,7 @@ def test_impossible_dropout_is_refused(value):
         dataclasses.replace(TINY, dropout=value)
 
 
-@pytest.mark.parametrize(("name", "value"), [("attention", "flash"), ("attention", None), ("model_type", "llama")])
+@pytest.mark.parametrize(("name", "value"), [("attention", "flash"), ("attention", None)])
 def test_unknown_choices_are_refused(name, value):
     with pytest.raises(ValueError, match=f"GPTConfig: {name} = {value!r}"):
         dataclasses.replace(TINY, **{name: value})

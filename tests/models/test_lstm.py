@@ -7,7 +7,7 @@ import pytest
 
 from minillm import ops
 from minillm.generate import Sampling, generate
-from minillm.models import LSTM, LSTMConfig, config_from_dict, model_from_config
+from minillm.models import LSTM, LSTMConfig, config_from_dict, config_to_dict, model_from_config
 from minillm.tensor import Tensor, no_grad
 
 TINY = LSTMConfig(vocab_size=30, context=12, n_layers=3, d_model=10, d_hidden=14)
@@ -170,7 +170,7 @@ def test_initial_weights():
 
 def test_config_survives_a_dictionary():
     config = tiny(dropout=0.2)
-    assert config_from_dict(asdict(config)) == config
+    assert config_from_dict(config_to_dict(config)) == config
     assert isinstance(model_from_config(config), LSTM)
 
 
@@ -181,7 +181,6 @@ def test_config_survives_a_dictionary():
         ({"d_hidden": 1.5}, "d_hidden = 1.5 must be a whole number"),
         ({"tie_embeddings": True}, "tie_embeddings needs d_hidden = d_model, not 14 and 10"),
         ({"dropout": 1.0}, "dropout = 1.0"),
-        ({"model_type": "gpt"}, "model_type = 'gpt' is not 'lstm'"),
     ],
 )
 def test_impossible_configs_are_refused(changes, message):

@@ -8,9 +8,18 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from minillm import plot
+from minillm import ops, plot
 from minillm.generate import Sampling
-from minillm.models.gpt import GPT, GPTConfig
+from minillm.models import (
+    GPT,
+    BertConfig,
+    ClassifierConfig,
+    EncoderDecoderConfig,
+    GPTConfig,
+    LlamaConfig,
+    LSTMConfig,
+    model_from_config,
+)
 from minillm.plot import computation as graph_module
 from minillm.plot import style
 from minillm.plot.curves import running_mean
@@ -118,9 +127,87 @@ def test_look_inside_returns_the_weights_the_model_used(model, ids):
     assert model.training
 
 
-def test_look_inside_refuses_what_is_no_gpt(ids):
-    with pytest.raises(TypeError, match="token_embedding and blocks"):
-        plot.look_inside(Tensor([1.0]), ids)
+SHAPE = {"vocab_size": 20, "context": 12, "n_layers": 2, "n_heads": 4, "d_model": 16}
+DEEP = {**SHAPE, "d_ff": 24, "dropout": 0.3}
+LLAMA = LlamaConfig(**DEEP, n_kv_heads=2, qk_norm=True, tie_embeddings=True)
+IDS = np.random.default_rng(3).integers(1, 20, (3, 10))
+PADDED = np.where(np.arange(10) < np.array([[10], [6], [3]]), IDS, 0)
+MASK = PADDED > 0
+LOOKS = {
+    "gpt": (GPTConfig(**SHAPE, dropout=0.3), [IDS], {}),
+    "llama": (LLAMA, [IDS], {}),
+    "bert": (BertConfig(**DEEP), [PADDED], {"mask": MASK, "token_types": IDS % 2}),
+    "bert classifier": (BertConfig(**DEEP, head="classification", pad_id=0), [PADDED], {}),
+    "encoder-decoder": (EncoderDecoderConfig(**DEEP, pad_id=0), [PADDED, IDS[:, :7]], {}),
+    "encoder-decoder pre": (EncoderDecoderConfig(**DEEP, norm="pre"), [IDS, IDS[:, :7]], {}),
+    "gpt classifier": (ClassifierConfig(GPTConfig(**SHAPE, dropout=0.3)), [PADDED], {"mask": MASK}),
+    "llama classifier": (ClassifierConfig(LLAMA, pad_id=0), [PADDED], {}),
+}
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_look_inside_every_model(name, monkeypatch):
+    """The weights, times the values that went into each call of attention, are what came out of it."""
+    config, inputs, options = LOOKS[name]
+    model = model_from_config(config, np.random.default_rng(0)).to(np.float64)
+    for parameter in model.parameters():
+        parameter.data *= 3  # from nearly even weights to uneven ones
+    inside = plot.look_inside(model, *inputs, **options)
+    assert model.training and not any("forward" in vars(module) for _, module in model.named_modules())
+
+    calls, attention = [], ops.attention
+
+    def recorded(q, k, v, **given):
+        out = attention(q, k, v, **given)
+        calls.append((v.data, out.data))
+        return out
+
+    monkeypatch.setattr(ops, "attention", recorded)
+    model.eval()
+    h = model.hidden(*inputs, **options)
+    looks = list(inside.attention)
+    if "encoder" in name:
+        assert inside.cross.shape == (2, 3, 4, 7, 10) and inside.stack == "decoder"
+        looks = [*inside.encoder.attention, *(x for both in zip(inside.attention, inside.cross) for x in both)]
+    else:
+        assert inside.cross is None and inside.encoder is None
+    assert len(looks) == len(calls)
+    for weights, (v, out) in zip(looks, calls):
+        np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-12)
+        assert weights.max() - weights.min() > 0.3
+        v = np.repeat(v, weights.shape[1] // v.shape[1], axis=1)  # a key/value head for each query head
+        np.testing.assert_allclose(weights @ v, out, atol=1e-12)
+    assert np.triu(inside.attention, 1).any() == name.startswith("bert")
+    assert inside.residual.shape == (3, *inputs[-1].shape, 16)
+    if "classifier" not in name:
+        last = Tensor(inside.residual[-1])
+        norm = {"bert": None, "encoder-decoder": None, "encoder-decoder pre": getattr(model, "decoder_norm", None)}
+        norm = norm.get(name, getattr(model, "norm", None))
+        np.testing.assert_allclose((last if norm is None else norm(last)).data, h.data, atol=1e-12)
+    assert list(inside.activation_sizes())[1:] == [f"{inside.stack}.0", f"{inside.stack}.1"]
+
+
+def test_nobody_looks_at_padding():
+    config, inputs, options = LOOKS["bert"]
+    weights = plot.look_inside(model_from_config(config), *inputs, **options).attention
+    assert not weights[:, ~MASK[:, None, None, :].repeat(4, 1).repeat(10, 2)].any()
+
+
+def test_look_inside_refuses_what_has_no_attention(ids, model):
+    for without in (Tensor([1.0]), model_from_config(LSTMConfig(20, 12, 1, 8))):
+        with pytest.raises(TypeError, match=f"a {type(without).__name__} has no attention"):
+            plot.look_inside(without, ids)
+    pytest.importorskip("torch")
+    from minillm.port import to_torch
+
+    with pytest.raises(TypeError, match="runs on PyTorch"):
+        plot.look_inside(to_torch(model), ids)
+
+
+def test_a_look_that_fails_leaves_the_model_as_it_was(model, ids):
+    with pytest.raises(ValueError, match="more than the context"):
+        plot.look_inside(model, np.zeros((1, 1000), dtype=np.int64))
+    assert model.training and not any("forward" in vars(module) for _, module in model.named_modules())
 
 
 def test_attention_grid(model, ids):

@@ -13,13 +13,11 @@ from minillm.training.objectives import (
     ObjectiveBatcher,
     SpanCorruption,
     lengths,
-    masked_lm_for,
     prepare,
-    span_corruption_for,
 )
 
 MASK = MaskedLM(mask_id=50, pad_id=51, vocab_size=52, random_below=50, never_hidden=(0, 1), seed=3)
-SPANS = span_corruption_for(50, {}, context=64)
+SPANS = SpanCorruption.for_tokenizer(50, {}, context=64)
 
 
 def batch(rows, length, seed=0, padding=0):
@@ -157,12 +155,12 @@ def test_copy():
 
 
 def test_the_tokenizer_own_special_tokens_are_used():
-    objective = masked_lm_for(30, {"[PAD]": 0, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4})
+    objective = MaskedLM.for_tokenizer(30, {"[PAD]": 0, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}, context=64)
     assert (objective.mask_id, objective.pad_id, objective.vocab_size) == (4, 0, 30)
     assert objective.never_hidden == (0, 2, 3, 4)
-    added = masked_lm_for(30, {"<|endoftext|>": 29})
+    added = MaskedLM.for_tokenizer(30, {"<|endoftext|>": 29}, context=64)
     assert (added.mask_id, added.pad_id, added.vocab_size, added.random_below) == (30, 31, 32, 29)
-    spans = span_corruption_for(30, {"</s>": 7}, context=40)
+    spans = SpanCorruption.for_tokenizer(30, {"</s>": 7}, context=40)
     assert spans.end_id == 7
     assert (spans.pad_id, spans.start_id, spans.sentinel_ids, spans.vocab_size) == (30, 31, (32, 33), 34)
 
@@ -173,8 +171,12 @@ class FixedBatcher:
     def __init__(self, batch_size, rank=0, world_size=1):
         self.batch_size, self.rank, self.world_size, self.windows_used = batch_size, rank, world_size, 0
 
+    @property
+    def first_row(self):
+        return self.windows_used + self.rank * self.batch_size
+
     def next(self):
-        first = self.windows_used + self.rank * self.batch_size
+        first = self.first_row
         self.windows_used += self.world_size * self.batch_size
         ids, targets = batch(64, 20)
         return ids[first : first + self.batch_size], targets[first : first + self.batch_size]
@@ -207,7 +209,7 @@ def test_batches_of_the_real_batcher(tmp_path):
     text = "the quick brown fox jumps over the lazy dog " * 20
     tokenizer = CharTokenizer.train([text])
     dataset = pack([Document(text, "test")], tokenizer, tmp_path / "tokens.bin")
-    objective = masked_lm_for(tokenizer.vocab_size, tokenizer.special_tokens)
+    objective = MaskedLM.for_tokenizer(tokenizer.vocab_size, tokenizer.special_tokens, context=64)
     plain, hidden = Batcher(dataset, 3, 20, seed=1), ObjectiveBatcher(Batcher(dataset, 3, 20, seed=1), objective)
     for first in (0, 3, 6):
         expected = objective(*plain.next(), first)

@@ -11,13 +11,13 @@ import pytest
 from minillm import cli
 from minillm.data import pack, read_documents
 from minillm.engines.numpy_engine import batch_loss
+from minillm.hub.checkpoint import load_model_and_tokenizer
 from minillm.settings import EngineConfig
 from minillm.tokenizers import BPETokenizer, CharTokenizer, WordPieceTokenizer, load_tokenizer
 from minillm.tokenizers.extend import with_special_tokens
-from minillm.training.checkpoint import load_model_and_tokenizer
 from minillm.training.evaluate import evaluate
 from minillm.training.objectives import MaskedLM, NextToken, SpanCorruption
-from minillm.training.pretrain import build_config, model_objective
+from minillm.training.pretrain import build_config, model_objective, read_config
 from minillm.training.pretrain import pretrain as pretrain_sections
 from minillm.training.run_log import read_metrics
 
@@ -264,3 +264,14 @@ def test_a_larger_vocabulary_may_be_asked_for(made):
     sections["model"] |= {"model_type": "bert", "context": 8, "d_model": 8, "n_heads": 1, "d_ff": 8}
     config, tokenizer = build_config(sections)
     assert config.model.vocab_size == 512 and config.model.pad_id == tokenizer.special_tokens["[PAD]"]
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_the_echoed_configuration_makes_the_same_run(made, kind, tmp_path):
+    model = {"model_type": kind, "context": 20, "n_layers": 1, "d_model": 32, **SHAPES[kind]}
+    sections = {"data": {"corpus": "c", "tokenizer": str(made / "tokenizer.json")}, "model": model}
+    config, _ = build_config(sections)
+    config.save(tmp_path / "config.toml")
+    assert f'[model]\nmodel_type = "{kind}"\n' in (tmp_path / "config.toml").read_text()
+    assert build_config(read_config(tmp_path / "config.toml"))[0] == config
+    assert sections["model"] == model  # not changed on the way

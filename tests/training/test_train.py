@@ -251,7 +251,7 @@ def test_what_cannot_be_resumed_says_why_and_changes_nothing(data, tmp_path):
     for options, message in [
         ({"model": make_model(d_model=32)}, "holds a model with d_model = 16, not 32"),
         ({"model": make_model(n_heads=1)}, "n_heads = 2, not 1"),
-        ({"optimizer": "sgd"}, "does not fit this SGD"),
+        ({"optimizer": "sgd"}, "the arrays of this SGD do not fit this model"),
         ({"seed": 7}, "seed was 1337 and is 7 now"),
     ]:
         model = options.setdefault("model", make_model())

@@ -1,0 +1,178 @@
+"""What each architecture is made of, as far as its cost goes: a function for each, and `COSTS`, which lists them.
+
+A matrix product takes two operations per weight and token, a multiplication and an addition, so a part is the number of
+its weights that are multiplied with each token's features, and of its other parameters (embedding tables, biases,
+gains). The letters are the field's: D features, V vocabulary, L layers, F features inside the feed-forward network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..models import (
+    BertConfig,
+    ClassifierConfig,
+    EncoderDecoderConfig,
+    GPTConfig,
+    LlamaConfig,
+    LSTMConfig,
+    ModelConfig,
+)
+from ..settings import HIDDEN_SHARE
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a model: `matrix` weights, multiplied with every token, and `other` parameters."""
+
+    name: str
+    matrix: int = 0
+    other: int = 0
+    shared: bool = False  # the matrix is a table counted elsewhere: it costs operations, but no memory of its own
+    trained_share: float = 1.0  # of the tokens, on which training uses this part
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Attention of one kind, all layers together."""
+
+    heads: int
+    head_dim: int
+    causal: bool = False  # each position looks at those up to itself; else at all
+
+
+@dataclass(frozen=True)
+class Costs:
+    """All that sizes.py needs to know of a model."""
+
+    parts: list[Part]
+    activations: int  # values that PyTorch keeps for the backward pass, per token (of source and target)
+    attention: tuple[Attention, ...] = ()
+    cache_per_token: int = 0  # values that decoding keeps for each token
+    cache_per_text: int = 0  # and for each text, however long
+
+
+def costs_of(config: ModelConfig) -> Costs:
+    """The costs of a model with this config."""
+    if getattr(config, "model_type", None) not in COSTS:
+        raise TypeError(f"costs: {type(config).__name__} is not a config of this library.")
+    return COSTS[config.model_type](config)
+
+
+# Activations: a linear layer and a norm keep their input, fused attention its inputs and its output, an activation its
+# input; an array that several keep is counted once.
+
+
+def gpt_costs(c: GPTConfig) -> Costs:
+    D, V, L = c.d_model, c.vocab_size, c.n_layers
+    return Costs(
+        parts=[
+            Part("token embedding", other=V * D),
+            Part("position embedding", other=c.context * D),
+            Part("attention", matrix=L * 4 * D * D, other=L * 4 * D),
+            Part("feed-forward", matrix=L * 8 * D * D, other=L * 5 * D),
+            Part("norms", other=(2 * L + 1) * 2 * D),
+            Part("head", matrix=V * D, shared=True),
+        ],
+        # norm D, qkv's input D, q k v 3D, attention's output D; norm D, fc's input D, gelu's input 4D and output 4D
+        activations=L * 16 * D + 2 * D,
+        attention=(Attention(L * c.n_heads, c.head_dim, causal=True),),
+        cache_per_token=L * 2 * D,
+    )
+
+
+def llama_costs(c: LlamaConfig) -> Costs:
+    D, V, L = c.d_model, c.vocab_size, c.n_layers
+    q, kv = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
+    biases = c.qkv_bias * (q + 2 * kv) + c.out_bias * D
+    attention = 2 * q + 2 * kv + c.qk_norm * (q + kv)
+    swiglu = 4 * c.d_ff  # the gate, silu of the gate, what it gates, their product
+    return Costs(
+        parts=[
+            Part("token embedding", other=V * D),
+            Part("attention", matrix=L * (2 * D * q + 2 * D * kv), other=L * biases),
+            Part("feed-forward", matrix=L * 3 * D * c.d_ff),
+            Part("norms", other=(2 * L + 1) * D + c.qk_norm * L * 2 * c.head_dim),
+            Part("head", matrix=V * D, shared=c.tie_embeddings),
+        ],
+        activations=L * (4 * D + attention + swiglu) + 2 * D,
+        attention=(Attention(L * c.n_heads, c.head_dim, causal=True),),
+        cache_per_token=L * 2 * kv,
+    )
+
+
+def bert_costs(c: BertConfig) -> Costs:
+    D, V, L, F = c.d_model, c.vocab_size, c.n_layers, c.d_ff
+    parts = [
+        Part("token embedding", other=V * D),
+        Part("position embedding", other=(c.context + c.token_types) * D),
+        Part("attention", matrix=L * 4 * D * D, other=L * 4 * D),
+        Part("feed-forward", matrix=L * 2 * D * F, other=L * (F + D)),
+        Part("norms", other=(2 * L + 1) * 2 * D),
+    ]
+    if c.head == "mlm":  # trained on the hidden tokens only
+        parts.append(Part("head transform", matrix=D * D, other=3 * D + V, trained_share=HIDDEN_SHARE))
+        parts.append(Part("head", matrix=V * D, shared=True, trained_share=HIDDEN_SHARE))
+    # What works on the first position only costs next to nothing per token: its weights are listed as "other".
+    if c.has_pooler:
+        parts.append(Part("pooler", other=D * D + D))
+    if c.next_sentence:
+        parts.append(Part("next sentence", other=2 * D + 2))
+    if c.head == "classification":
+        parts.append(Part("classifier", other=c.n_labels * (D + 1)))
+    return Costs(parts, L * (8 * D + 2 * F) + D, (Attention(L * c.n_heads, c.head_dim),))
+
+
+def encoder_decoder_costs(c: EncoderDecoderConfig) -> Costs:
+    D, V, L, F = c.d_model, c.vocab_size, c.n_layers, c.d_ff
+    source_table = 0 if c.shared_embeddings else (c.source_vocab_size or V) * D
+    last_norms = 4 * D if c.norm == "pre" else 0
+    relu = F  # its output, which also tells where it let something through
+    attention = Attention(L * c.n_heads, c.head_dim)
+    return Costs(
+        parts=[
+            Part("token embedding", other=V * D + source_table),
+            Part("position embedding", other=2 * c.context * D if c.positions == "learned" else 0),
+            Part("encoder attention", matrix=L * 4 * D * D, other=L * 4 * D),
+            Part("encoder feed-forward", matrix=L * 2 * D * F, other=L * (F + D)),
+            Part("decoder attention", matrix=L * 4 * D * D, other=L * 4 * D),
+            Part("cross-attention", matrix=L * 4 * D * D, other=L * 4 * D),
+            Part("decoder feed-forward", matrix=L * 2 * D * F, other=L * (F + D)),
+            Part("norms", other=L * 5 * 2 * D + last_norms),
+            Part("head", matrix=V * D, shared=c.shared_embeddings),
+        ],
+        activations=L * (8 * D + relu + 14 * D + relu) + 3 * D,  # encoder and decoder
+        attention=(attention, replace(attention, causal=True), attention),  # encoder, decoder, cross
+        cache_per_token=L * 4 * D,  # of the target and, as long, of the source
+    )
+
+
+def lstm_costs(c: LSTMConfig) -> Costs:
+    D, V, L, H = c.d_model, c.vocab_size, c.n_layers, c.hidden_features
+    return Costs(
+        parts=[
+            Part("token embedding", other=V * D),
+            Part("layers", matrix=4 * H * (D + H) + (L - 1) * 4 * H * 2 * H, other=L * 8 * H),
+            Part("head", matrix=V * H, shared=c.tie_embeddings),
+        ],
+        activations=D + L * 7 * H + (L - 1) * H,  # each layer's input; of each step four gates, c, tanh c and h
+        cache_per_text=L * 2 * H,
+    )
+
+
+def classifier_costs(c: ClassifierConfig) -> Costs:
+    decoder = costs_of(c.decoder)
+    body = [part for part in decoder.parts if part.name != "head"]
+    score = Part("classifier", other=c.n_labels * c.decoder.d_model)  # for one position only
+    return replace(decoder, parts=[*body, score], cache_per_token=0, cache_per_text=0)
+
+
+COSTS: dict[str, Any] = {  # by model_type
+    "gpt": gpt_costs,
+    "llama": llama_costs,
+    "bert": bert_costs,
+    "encoder-decoder": encoder_decoder_costs,
+    "lstm": lstm_costs,
+    "classifier": classifier_costs,
+}

@@ -1,0 +1,198 @@
+"""The front door: a folder, or a name on the hub, with a model in it, of either format, opened for use.
+
+`open_checkpoint` reads headers only, so that a model of any size opens at once; what comes back gives the model on
+either engine, its tokenizer and its config. (What a run needs to go on, training/checkpoint.py reads.)
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..disk import read_json
+from ..models import LSTMConfig, ModelConfig, config_from_dict, with_attention
+from ..settings import ATTENTION, NEEDS_TORCH
+from ..tokenizers import Tokenizer
+from ..tokenizers.json_parts import TOKENIZER_JSON
+from ..training.checkpoint import STATE_FILE, CheckpointError, check_tokenizer
+from .architecture import ConfigurationError, Values
+from .configs import architecture_of, from_hf, head_in, is_native, read_config, setting_names, with_settings
+from .dtypes import dtype_name
+from .loading import Plan, load_numpy, load_torch, make_plan, report_plan
+from .names import canonical_names
+from .places import find_folder
+from .tokenizer_files import read_tokenizer_folder
+from .weights import Stored, WeightsError, common_dtype, read_folder, shorten
+
+ORIGINAL = "hf_config.json"  # in minillm's own format: the config.json of the checkpoint that it was converted from
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder as it lies there: what its config.json says, and where its tensors are. No weights are read."""
+
+    folder: Path
+    values: Values  # config.json
+    native: bool  # in minillm's own format
+    config: ModelConfig
+    head: str  # what the model is for: "base" (features), "causal", "mlm", "classification" or "seq2seq"
+    stored: dict[str, Stored]
+    plan: Plan
+
+    @property
+    def dtype(self) -> str:
+        """That of most of the weights: "bfloat16"."""
+        return common_dtype({name: tensor for name, (tensor, _) in self.plan.tensors.items()})
+
+    @property
+    def original(self) -> Values:
+        """Its config.json in transformers' words; {} for a model that was made here."""
+        if not self.native:
+            return self.values
+        return read_json(self.folder / ORIGINAL) if (self.folder / ORIGINAL).exists() else {}
+
+    def model(
+        self, *, engine: str = "numpy", dtype: Any = None, device: Any = None, attention: str = "auto", seed: int = 0
+    ) -> Any:
+        """The model with its weights, in evaluation mode.
+
+        `engine`: "numpy" or "torch". `dtype`: "float32" or "float64" on NumPy (default: the file's if it is float64,
+        else float32); on PyTorch "float16" and "bfloat16" too (default: the file's). `device`: PyTorch's. `attention`:
+        see `ops.attention`; what the model was trained with may not be here. `seed`: of a head that the checkpoint has
+        no weights for, which a warning then names.
+        """
+        check_engine(engine, device)
+        check_attention(self.config, attention, engine)
+        config = with_attention(self.config, attention)
+        if engine == "torch":
+            model = load_torch(config, self.plan, dtype_name(dtype or self.dtype), device, seed)
+        else:
+            default = "float64" if self.dtype == "float64" else "float32"
+            model = load_numpy(config, self.plan, dtype_name(dtype or default), seed)
+        report_plan(self.plan, self.folder)
+        return model.eval()
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer beside the weights. Raises CheckpointError if there is none, if it cannot be read, if it has
+        ids that the model has not, or if the model was trained with another."""
+        try:
+            read = read_tokenizer_folder(self.folder, {})
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"{self.folder} has no {TOKENIZER_JSON}: copy the one that the training data was made with there."
+            ) from error
+        except ValueError as error:
+            raise CheckpointError(f"{self.folder / TOKENIZER_JSON} cannot be read: {error}") from error
+        tokenizer, eos = read.core, read.config.get("eos_token")
+        tokenizer.end_of_text = str(eos["content"] if isinstance(eos, dict) else eos or tokenizer.end_of_text)
+        state = read_json(self.folder / STATE_FILE) if (self.folder / STATE_FILE).exists() else {}
+        trained_with = state.get("tokenizer") if self.native and isinstance(state, dict) else None
+        check_tokenizer(tokenizer, self.config.vocab_size, trained_with, str(self.folder))
+        return tokenizer
+
+
+def open_checkpoint(
+    name_or_folder: str | os.PathLike[str],
+    head: str | None = None,
+    *,
+    settings: Values | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> Checkpoint:
+    """Read the headers of a checkpoint.
+
+    `name_or_folder`: a folder in Hugging Face's or minillm's format, a run of `minillm pretrain` (its best checkpoint),
+    or a name on the hub, to which the last four arguments belong (see places.py). `head`: what the model is to be for;
+    None: what it was saved for. `settings`: entries of config.json to change. Raises NotFound, ConfigurationError or
+    WeightsError, each saying what to do, and TypeError for a setting that config.json does not have; without a `head`
+    WeightsError too for tensors that are missing or that the model has no place for.
+    """
+    folder = find_folder(name_or_folder, revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+    values = read_config(folder)
+    check_settings(settings or {}, values)
+    values = with_settings(values, settings or {})
+    stored = read_folder(folder)
+    native = is_native(values)
+    asked, architecture = head is not None, None
+    if native:
+        config = native_config(values, folder)
+        if head not in (None, config.task):
+            raise WeightsError(
+                f"{folder} holds a {config.model_type!r} model made for {config.task!r}, in minillm's own format, not "
+                f"for {head!r}. For another head convert it first (minillm convert)."
+            )
+        head = config.task
+    else:
+        head = head or head_in(values)
+        config = from_hf(values, head)
+        architecture = architecture_of(config)
+        assert architecture is not None
+        config = architecture.as_stored(config, set(canonical_names(stored, architecture).values()), asked)
+    plan = make_plan(config, stored, architecture, head, folder)
+    if plan.fresh and not asked:
+        raise WeightsError(f"{folder} has no weights for {shorten(plan.fresh)}, which its config.json promises.")
+    if plan.unused and not asked:
+        raise WeightsError(f"{folder}: a {head!r} model has no place for {shorten(plan.unused)}, which would be lost.")
+    return Checkpoint(folder, values, native, config, head, stored, plan)
+
+
+def load_model_and_tokenizer(
+    name_or_folder: str | os.PathLike[str], *, engine: str = "numpy", dtype: Any = None, device: Any = None
+) -> tuple[Any, Tokenizer]:
+    """The model of a checkpoint, on either engine, and the tokenizer beside it, after a check that they belong
+    together. Raises what `open_checkpoint` and the two methods raise, and ValueError for a model without a head."""
+    check_engine(engine, device)  # before anything is downloaded
+    checkpoint = open_checkpoint(name_or_folder)
+    if checkpoint.head == "base":
+        raise ValueError(f"{checkpoint.folder} is a model without a head: it gives features and predicts nothing.")
+    tokenizer = checkpoint.tokenizer()
+    return checkpoint.model(engine=engine, dtype=dtype, device=device), tokenizer
+
+
+def native_config(values: Values, folder: Path) -> ModelConfig:
+    """The config that a config.json of ours describes."""
+    try:
+        return config_from_dict(values)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(
+            f"{folder / 'config.json'} does not describe a model that minillm knows: {error}"
+        ) from error
+
+
+def check_settings(settings: Values, values: Values) -> None:
+    """Raise TypeError for an argument that is no entry of config.json: ignored, it would not do what it promises, and
+    saved, it might give away a secret."""
+    known = setting_names(values)
+    for name in settings:
+        if name == "attention":
+            raise TypeError(f"from_pretrained: attention = {settings[name]!r} is called attn_implementation here.")
+        if name not in known:
+            hint = "See from_pretrained's docstring for what it takes."
+            if name == "device_map":
+                hint = "Use device='cuda'."
+            raise TypeError(f"from_pretrained: {name} = {settings[name]!r} is no entry of this config.json. {hint}")
+
+
+def check_engine(engine: str, device: Any) -> None:
+    """Raise ValueError for an engine that there is not, or a device that it does not run on."""
+    if engine not in ("numpy", "torch"):
+        raise ValueError(f"engine = {engine!r} must be 'numpy' or 'torch'.")
+    if engine == "numpy" and device not in (None, "cpu"):
+        raise ValueError(f"device = {device!r}: the NumPy engine runs on the CPU only. Use engine='torch'.")
+
+
+def check_attention(config: ModelConfig, attention: str, engine: str) -> None:
+    """Raise ValueError where this model or engine does not have this way to compute attention."""
+    if attention not in ATTENTION:
+        raise ValueError(
+            f"attention = {attention!r} must be one of {', '.join(map(repr, ATTENTION))}; minillm's own flash "
+            "attention is 'triton'."
+        )
+    if attention in NEEDS_TORCH and engine == "numpy":
+        raise ValueError(f"attention = {attention!r} runs on PyTorch. Use engine='torch'.")
+    if isinstance(config, LSTMConfig) and attention != "auto":
+        raise ValueError(f"attention = {attention!r}: an LSTM has no attention.")
