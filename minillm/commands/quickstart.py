@@ -31,8 +31,10 @@ from .options import add_option, keywords
 VOCAB_SIZE = 2048
 BYTES_PER_SECOND = 100_000  # of training time: more text than can be read in it, so that no text is seen twice
 KIND = "run of quickstart"  # of folder
-FILES = ("corpus", "tokenizer.json", "best", "last", "config.toml", "metrics.jsonl")
-FILES += ("samples.txt", "results.json", "loss.png")
+FILES = (
+    *("corpus", "tokenizer.json", "best", "last", "config.toml", "metrics.jsonl"),
+    *("samples.txt", "results.json", "loss.png"),
+)
 PROMPTS = ("def read", "class Queue", "import")
 
 
