@@ -1,4 +1,4 @@
-"""disk.py: whatever goes wrong at whatever moment, the old or the new is there, whole, and nothing else of ours."""
+"""disk/: whatever goes wrong at whatever moment, the old or the new is there, whole, and nothing else of ours."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from minillm import disk
 from minillm.disk import (
     checksum,
     claim,
     find_whole_folder,
     holding,
+    locks,
     read_json,
     remove_folder,
     whole_file,
@@ -31,6 +31,7 @@ from minillm.disk import (
     write_json,
     write_text,
 )
+from minillm.disk.names import OLD
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals, modes and locks of POSIX")
 
@@ -139,7 +140,7 @@ def test_a_rename_that_fails_leaves_a_whole_folder(tmp_path, monkeypatch, failin
         os.replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(disk.os, "rename", rename)
+        patch.setattr(os, "rename", rename)
         if failing < 2:
             with pytest.raises(PermissionError):
                 put(tmp_path / "folder", "new")
@@ -462,7 +463,7 @@ def test_a_disk_without_locks_is_said(tmp_path, monkeypatch):
     def no_locks(_: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(disk, "lock_descriptor", no_locks)
+    monkeypatch.setattr(locks, "lock_descriptor", no_locks)
     warned = pytest.warns(UserWarning, match="has no locks: see to it that no other process writes it")
     with warned, holding(tmp_path / "x", "training"):
         pass
@@ -555,7 +556,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, then):
     code = (
         "import os, signal, sys\nfrom minillm import disk\nrename = os.rename\n"
         "def killed(a, b):\n    rename(a, b)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "disk.os.rename = killed\n"
+        "os.rename = killed\n"
         "with disk.whole_folder(sys.argv[1], kind='test', replace=True) as temporary:\n"
         "    (temporary / 'a').write_text('new')\n"
     )
@@ -578,9 +579,9 @@ def test_an_old_folder_half_removed_is_never_found(tmp_path, monkeypatch):
     rmtree = shutil.rmtree
 
     def look(folder: Path, **options: bool) -> None:
-        seen.extend(name for name in names(tmp_path) if name.endswith(disk.OLD))
+        seen.extend(name for name in names(tmp_path) if name.endswith(OLD))
         rmtree(folder, **options)
 
-    monkeypatch.setattr(disk.shutil, "rmtree", look)
+    monkeypatch.setattr(shutil, "rmtree", look)
     put(tmp_path / "folder", "new")
     assert seen == [] and json.dumps(names(tmp_path)) == '["folder"]'

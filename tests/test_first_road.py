@@ -28,7 +28,7 @@ MOST_UNUSED = 0.20  # of a file's lines: in functions that the run doesn't call 
 
 # On the road if the run calls something in it: all flat files but WORKSHOP, all of numpy_ops/, and these.
 ROAD = ("models/gpt.py", "tokenizers/bpe.py", "training/train.py")
-WORKSHOP = ("settings.py", "disk.py", "debug.py", "port.py", "torch_ops.py", "cli.py", "__init__.py")
+WORKSHOP = ("settings.py", "debug.py", "port.py", "torch_ops.py", "cli.py", "__init__.py")
 
 # What stands on the road without being called, and why: whole files, then functions.
 REASONS = {

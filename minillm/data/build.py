@@ -48,7 +48,7 @@ def build_corpus(
     for each document or paragraph that was left out: source, stage, reason, duplicate_of, similarity. `skipped`, the
     list given to `read_documents` or `stdlib_documents`, is added to it.
 
-    The folder appears only when it is complete (disk.py). Raises FileExistsError where `out_dir` exists already (with
+    The folder appears only when it is complete (disk/). Raises FileExistsError where `out_dir` exists already (with
     `overwrite`, an earlier corpus is replaced, unless something else lies in its folder; a folder that minillm did not
     make as a corpus never is), BlockingIOError where another process builds it, ValueError where no documents are left,
     or none for validation. A single document is cut into parts, some of which can be held out.

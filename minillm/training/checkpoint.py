@@ -7,7 +7,7 @@
       state.json               step, data position, random states, best loss, ...
       tokenizer.json           the tokenizer the model was trained with
 
-It is written beside its place and moved there when it is complete on the disk (see disk.py). Nothing is pickled:
+It is written beside its place and moved there when it is complete on the disk (see disk/). Nothing is pickled:
 loading a checkpoint from a stranger runs no code.
 
 Here a run reads back what it needs to go on. To use a model, of this format or Hugging Face's, see hub/checkpoint.py.

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm import disk
+from minillm.disk import whole
 from minillm.hub.checkpoint import load_model_and_tokenizer, open_checkpoint
 from minillm.models import GPT, GPTConfig, config_to_dict
 from minillm.tokenizers import CharTokenizer
@@ -119,9 +119,9 @@ def disk_operations(monkeypatch, stop_at):
 
     monkeypatch.setattr(checkpoint, "save_file", counted(checkpoint.save_file))
     monkeypatch.setattr(checkpoint, "write_json", counted(checkpoint.write_json))
-    monkeypatch.setattr(disk, "flush_to_disk", counted(disk.flush_to_disk))
-    monkeypatch.setattr(disk.os, "rename", counted(os.rename))
-    monkeypatch.setattr(disk.shutil, "rmtree", rmtree)
+    monkeypatch.setattr(whole, "flush_to_disk", counted(whole.flush_to_disk))
+    monkeypatch.setattr(os, "rename", counted(os.rename))
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
     return done
 
 
