@@ -7,14 +7,13 @@ prints what it did, which file holds the code, and what it wrote: read along.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import time
 from pathlib import Path
 from typing import Any
 
 from ..data import build_corpus, corpus_documents, corpus_text, stdlib_documents
-from ..disk import claim, remove_folder
+from ..disk import claim, remove_folder, write_json, write_text
 from ..engines.memory import peak_memory_gb
 from ..engines.threads import Replicas
 from ..generate import Sampling, stream_text
@@ -107,12 +106,12 @@ def quickstart(
         continuation = stream_text(model, tokenizer, prompt, max_new_tokens=100, sampling=sampling, seed=seed + i)
         samples.append(prompt + "".join(continuation))
     print(indent("\n\n".join(samples), "  | "))
-    (out / "samples.txt").write_text("\n\n".join(samples) + "\n", encoding="utf-8")
+    write_text(out / "samples.txt", "\n\n".join(samples) + "\n")
 
     total = time.perf_counter() - began
     say(7, f"Done in {total:,.0f} s, with at most {peak_memory_gb():.2f} GB of memory. The run folder:")
     results = {"bits_per_byte": table, "tokens_seen": result.state.tokens, "seconds": total}
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "results.json", results)
     plotted = plot(out / "metrics.jsonl", out / "loss.png")
     print(
         f"  {out}\n"
