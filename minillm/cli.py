@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from . import __version__
 from .commands.options import HelpFormatter
 from .engines.protocol import ProcessLost
-from .training.diagnose import TrainingDiverged
+from .training.run_folder import TrainingDiverged
 
 COMMANDS = {  # the name of a file in commands/ -> what it does
     "quickstart": "from raw text to a trained model in four minutes",

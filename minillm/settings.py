@@ -7,6 +7,7 @@ file of a run say about it (see training/config_file.py). Nothing of this librar
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,3 +80,5 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise ValueError(f"threads must be 0 or more, not {self.threads}.")
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            raise ValueError(f"device must be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:0' and so on, not {self.device!r}.")

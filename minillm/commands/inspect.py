@@ -9,6 +9,7 @@ from dataclasses import asdict
 from ..costs.cards import Card, find_card
 from ..costs.sizes import (
     cache_bytes,
+    duration,
     forward_flops,
     in_bytes,
     n_parameters,
@@ -175,11 +176,3 @@ def decoding_speed(config: ModelConfig, dtype: str, batch_size: int, length: int
 
 def millions(n: float) -> str:
     return f"{n / 1e6:,.3f}"
-
-
-def duration(hours: float) -> str:
-    """A time in the unit that suits it: "3.2 minutes", "2.0 days"."""
-    for unit, size in (("years", 365.25 * 24), ("days", 24.0), ("hours", 1.0), ("minutes", 1 / 60)):
-        if hours >= size * 1.5:
-            return f"{hours / size:,.1f} {unit}"
-    return f"{math.ceil(hours * 3600):,} seconds"

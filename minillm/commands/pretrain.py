@@ -7,8 +7,15 @@ from pathlib import Path
 
 from ..engines.choose import process_rank
 from ..settings import ATTENTION, EngineConfig
-from ..training.config_file import Sections, describe, override
-from ..training.pretrain import SECTIONS, preset_names, pretrain, read_config, resumed_sections
+from ..training.config_file import ConfigError, Sections, describe, override
+from ..training.pretrain import (
+    SECTIONS,
+    default_sections,
+    preset_names,
+    pretrain,
+    read_config,
+    resumed_sections,
+)
 from .options import choices
 
 SHORT = {  # options that set one key of the configuration -> its section and name
@@ -25,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{introduction}\n\n{all_keys()}"
     presets = ", ".join(preset_names())
     parser.add_argument(
-        "--config", metavar="FILE", help=f"TOML file, or the name of one that comes with minillm: {presets}"
+        "--config", metavar="FILE", help=f"TOML file, or one that comes with minillm: {presets}; default: laptop"
     )
     parser.add_argument("--corpus", metavar="FOLDER", help="corpus folder; sets data.corpus")
     parser.add_argument("--tokenizer", metavar="FILE", help="tokenizer.json; sets data.tokenizer")
@@ -42,10 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one key; repeatable"
     )
+    parser.add_argument("--force", action="store_true", help="train even what seems not to fit into the memory")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    result = pretrain(sections_of(arguments), arguments.out, resume=arguments.resume)
+    result = pretrain(sections_of(arguments), arguments.out, resume=arguments.resume, force=arguments.force)
     if process_rank() > 0:  # under torchrun the first process speaks for all
         return 0
     print(f"{result.reason} at step {result.state.step:,} after {result.state.seconds:,.0f} s")
@@ -60,20 +68,28 @@ def run(arguments: argparse.Namespace) -> int:
 
 def sections_of(arguments: argparse.Namespace) -> Sections:
     """The configuration that the command line asks for: the run's own or --config's, changed by the options."""
+    if arguments.resume and arguments.config:
+        raise ConfigError(
+            f"--resume goes on with the configuration of the run, {arguments.out}/config.toml: leave --config "
+            f"{arguments.config} out, or change single keys with --set."
+        )
     if arguments.resume:
         sections = resumed_sections(arguments.out)
     else:
         sections = read_config(arguments.config) if arguments.config else {}
+    asked: Sections = {}
     for option, (section, key) in SHORT.items():
         value = getattr(arguments, option)
         if value:
             value = str(Path(value).resolve()) if section == "data" else value  # a run may be resumed from elsewhere
-            sections.setdefault(section, {})[key] = value
+            asked.setdefault(section, {})[key] = value
     if arguments.no_verify:
-        sections.setdefault("data", {})["verify"] = False
+        asked.setdefault("data", {})["verify"] = False
     for option in arguments.set:
-        override(sections, option, SECTIONS)
-    return sections
+        override(asked, option, SECTIONS)
+    if not arguments.resume and not arguments.config:
+        sections = default_sections(asked)
+    return {name: {**sections.get(name, {}), **asked.get(name, {})} for name in {**sections, **asked}}
 
 
 def all_keys() -> str:

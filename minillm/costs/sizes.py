@@ -7,6 +7,7 @@ smaller (norms, activations, softmax) is left out, as is usual (Kaplan et al. 20
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from ..models import ModelConfig
@@ -78,6 +79,14 @@ def in_bytes(n: float) -> str:
         if n >= size / 10:
             return f"{n / size:,.3f} {unit}"
     return f"{n / 1e3:,.3f} kB"
+
+
+def duration(hours: float) -> str:
+    """A time in the unit that suits it: "3.2 minutes", "2.0 days"."""
+    for unit, size in (("years", 365.25 * 24), ("days", 24.0), ("hours", 1.0), ("minutes", 1 / 60)):
+        if hours >= size * 1.5:
+            return f"{hours / size:,.1f} {unit}"
+    return f"{math.ceil(hours * 3600):,} seconds"
 
 
 def training_memory(config: ModelConfig, batch_size: int, length: int, activation_bytes: int = 4) -> Memory:

@@ -15,6 +15,7 @@ def engine_class(config: EngineConfig) -> Any:
     """What `train` takes as its engine. Raises ImportError where PyTorch is asked for and not installed, and ValueError
     where NumPy is to train in several processes."""
     if config.name == "numpy":
+        check_plain(config)
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise ValueError(
                 f"engine 'numpy' trains in one process, and torchrun started {os.environ['WORLD_SIZE']}: give --engine "
@@ -34,6 +35,17 @@ def engine_class(config: EngineConfig) -> Any:
     from .torch_engine import TorchEngine
 
     return partial(TorchEngine, settings=config)
+
+
+def check_plain(config: EngineConfig) -> None:
+    """Raise ValueError for a setting that NumPy could only ignore."""
+    plain = {"device": ("auto", "cpu"), "precision": ("auto", "full"), "compile": ("auto", "off")}
+    for key, values in {**plain, "parallel": ("ddp",), "recompute": (False,)}.items():
+        if getattr(config, key) not in values:
+            raise ValueError(
+                f"[engine]: {key} = {getattr(config, key)!r} is PyTorch's: the NumPy engine computes on the processor, "
+                "in the weights' own precision. Give --engine torch, or leave it out."
+            )
 
 
 def batch_loss_of(model: Any) -> Callable[..., float]:

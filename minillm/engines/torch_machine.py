@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from ..costs.cards import CARDS
 from ..settings import EngineConfig
+from .limits import free_memory
 
 LOW_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -34,6 +35,13 @@ def choose_device(wanted: str) -> torch.device:
     elif device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device 'mps': this PyTorch sees no Apple GPU. Use device 'cpu'.")
     return device
+
+
+def free_memory_of(device: torch.device) -> int | None:
+    """Free bytes on a CUDA device, of the machine for the CPU; None where that is not known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return free_memory() if device.type == "cpu" else None
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..engines.protocol import Batch, Engine
 from .checkpoint import find_checkpoint
-from .run_folder import RunState
+from .run_folder import RunState, TrainingDiverged
 
 
 def first_non_finite(model: Any, rerun: Callable[[], Any]) -> str:
@@ -66,10 +66,6 @@ class Watched:
             came = "its input was already spoilt, by the operation before it" if spoilt else "its input was finite"
             self.found.append(f"the output of {self.name} ({type(self.module).__name__}); {came}")
         return out
-
-
-class TrainingDiverged(ArithmeticError):
-    """The loss or the gradient became nan or infinite. The message says at which step and in which layer first."""
 
 
 def diverged(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..costs.sizes import n_parameters
+from ..costs.sizes import duration, in_bytes, n_parameters, training_flops, training_memory
 from ..data import TokenDataset, corpus_folder, load_report, pack_split
 from ..disk import write_text
 from ..engines.choose import engine_class, process_rank
+from ..engines.limits import free_memory, products_per_second
 from ..engines.protocol import Engine, Model
 from ..models import DECODERS, GPTConfig, ModelConfig, config_class, model_from_config
 from ..settings import NEEDS_TORCH, EngineConfig, TrainConfig
@@ -22,7 +24,6 @@ from ..tokenizers.extend import with_special_tokens
 from .checkpoint import CheckpointError
 from .config_file import ConfigError, Sections, build, nearest, read_toml, to_toml
 from .objectives import Objective, objective_for
-from .run_folder import new_run_folder
 from .train import TrainResult, train
 
 CONFIG_FILE = "config.toml"
@@ -40,6 +41,7 @@ class DataConfig:
 
 
 SECTIONS: dict[str, Any] = {"data": DataConfig, "model": GPTConfig, "train": TrainConfig, "engine": EngineConfig}
+REACHED = 0.4  # of the speed of large matrix products, by a whole training step on NumPy
 LARGE = 100_000_000  # parameters from which on a model's first weights are drawn on the device that will train them
 
 
@@ -74,6 +76,15 @@ def read_config(name: str | Path) -> Sections:
 def preset_names() -> list[str]:
     """The names of the config files that come with minillm."""
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def default_sections(asked: Sections) -> Sections:
+    """What is trained where no config file says it: the preset "laptop", a model of the kind that is asked for."""
+    sections = read_config("laptop")
+    cls = model_config_class(asked.get("model", {}).get("model_type", "gpt"))
+    shape = {**sections["model"], "d_ff": 4 * sections["model"]["d_model"]}
+    sections["model"] = {key: value for key, value in shape.items() if key in cls.__dataclass_fields__}
+    return sections
 
 
 def build_config(sections: Sections) -> tuple[PretrainConfig, Tokenizer]:
@@ -149,12 +160,14 @@ def pretrain(
     *,
     engine: Callable[[Model, TrainConfig], Engine] | None = None,
     resume: bool = False,
+    force: bool = False,
     progress: bool = True,
 ) -> TrainResult:
     """Train the model that `sections` describe in the run folder `out_dir`, in which the configuration is echoed.
 
     `engine` is that of section [engine] if None. Under torchrun every process calls this with the same arguments.
-    With `resume`, `out_dir` holds an interrupted run: see `resumed_sections`. Raises as `build_config` and `train` do.
+    With `resume`, `out_dir` holds an interrupted run: see `resumed_sections`. What does not fit into the memory is
+    refused, unless `force`. Raises as `build_config` and `train` do.
     """
     out_dir = Path(out_dir)
     progress = progress and process_rank() == 0
@@ -164,13 +177,11 @@ def pretrain(
         check_attention(config)
     train_data = packed(config.data, "train", tokenizer, progress=progress)
     val_data = packed(config.data, "val", tokenizer, progress=progress)
+    if not force:
+        check_memory(config)
     model = model_from_config(config.model, initial_weights(config))
     if progress:
         print(summary(config, train_data, val_data))
-    if not resume:
-        new_run_folder(out_dir)  # raises if there is a run in it
-    if process_rank() == 0:
-        config.save(out_dir / CONFIG_FILE)
     return train(
         model,
         train_data,
@@ -181,6 +192,7 @@ def pretrain(
         engine=engine,
         tokenizer=tokenizer,
         resume=resume,
+        before_first_step=partial(config.save, out_dir / CONFIG_FILE),
         progress=progress,
     )
 
@@ -196,6 +208,28 @@ def check_attention(config: PretrainConfig) -> None:
         reason = attention_unavailable_reason(config.model, config.engine)
         if reason is not None:
             raise ConfigError(f"[model]: attention = 'triton' cannot run here: {reason}.")
+
+
+def check_memory(config: PretrainConfig) -> None:
+    """Raise ConfigError, with numbers, for a training run that this machine has no memory for."""
+    t, free = config.train, free_bytes(config.engine)
+    need = training_memory(config.model, t.batch_size, config.model.context)
+    total = need.total + (need.attention_weights if config.engine.name == "numpy" else 0)
+    if free is not None and total > free:
+        raise ConfigError(
+            f"training needs about {in_bytes(total)}, and {in_bytes(free)} are free: weights, gradients and optimizer "
+            f"{in_bytes(total - need.activations)}, activations {in_bytes(need.activations)} for {t.batch_size} × "
+            f"{config.model.context} tokens. Make the model or train.batch_size smaller, or give --force."
+        )
+
+
+def free_bytes(engine: EngineConfig) -> int | None:
+    """What is free where the model would be trained; None where that is not known."""
+    if engine.name == "torch":
+        from ..engines.torch_machine import choose_device, free_memory_of
+
+        return free_memory_of(choose_device(engine.device))
+    return free_memory()
 
 
 def initial_weights(config: PretrainConfig) -> np.random.Generator:
@@ -220,10 +254,14 @@ def summary(config: PretrainConfig, train_data: TokenDataset, val_data: TokenDat
     t = config.train
     n_tokens = t.batch_size * t.grad_accumulation * config.model.context
     length = f"{t.max_steps:,} steps" if t.max_steps else f"{t.max_seconds:,.0f} seconds"
+    if t.max_steps and not t.max_seconds and config.engine.name == "numpy":
+        operations = training_flops(config.model, config.model.context) * n_tokens * t.max_steps
+        hours = operations / (REACHED * products_per_second()) / 3600
+        length += f", about {duration(hours)} at the speed that this machine has now"
     return (
         f"model      {config.model.model_type} with {n_parameters(config.model):,} parameters, "
         f"{config.model.n_layers} layers, context {config.model.context}\n"
         f"train      {len(train_data):,} tokens ({train_data.n_bytes / 1e6:.2f} MB of text)\n"
         f"validation {len(val_data):,} tokens ({val_data.n_bytes / 1e6:.2f} MB)\n"
-        f"run        {length} of {n_tokens:,} tokens each and process"
+        f"run        {n_tokens:,} tokens in each step and process; {length}"
     )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..data import TokenDataset
 from ..engines.protocol import Batches, Engine
@@ -31,12 +34,17 @@ class RunState:
 
 def new_run_folder(out_dir: Path) -> RunState:
     """The state of a new run. Raises FileExistsError where a run has been before, rather than overwrite it."""
-    for name in ("last", "best"):
-        if find_checkpoint(out_dir / name) is not None:
-            raise FileExistsError(f"{out_dir} already holds a run: resume it, or choose another folder.")
+    if run_in(out_dir) is not None:
+        raise FileExistsError(f"{out_dir} already holds a run: resume it, or choose another folder.")
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / "metrics.jsonl").unlink(missing_ok=True)  # of a run that never came to a checkpoint
     return RunState()
+
+
+def run_in(out_dir: Path) -> Path | None:
+    """The checkpoint to go on from: `last`, or `best` where a run was killed between its first best and its first
+    last; None where there is no run."""
+    return find_checkpoint(out_dir / "last") or find_checkpoint(out_dir / "best")
 
 
 def save(
@@ -46,6 +54,12 @@ def save(
     model_arrays, optimizer_arrays = run.model_arrays(), run.optimizer_arrays()
     if run.rank != 0:
         return
+    for name, array in {**model_arrays, **optimizer_arrays}.items():
+        if not np.isfinite(array).all():
+            raise TrainingDiverged(
+                f"step {state.step}: {name} {array.shape} holds nan or infinity, though the loss did not show it yet. "
+                f"{folder} stays as it was at the last save. Try a lower learning rate, a longer warmup or grad_clip."
+            )
     save_checkpoint(
         folder,
         config=config_to_dict(run.model.config),
@@ -63,9 +77,16 @@ def save(
     )
 
 
-def restore(out_dir: Path, run: Engine, batcher: Batches, tokenizer: Tokenizer | None) -> RunState:
-    """Give the engine and the batcher the state in `out_dir/last`. Raises CheckpointError before changing anything."""
-    checkpoint = read_checkpoint(out_dir / "last")
+class TrainingDiverged(ArithmeticError):
+    """The loss, the gradient or a weight became nan or infinite. The message says at which step, and where first."""
+
+
+def restore(out_dir: Path, run: Engine, batcher: Batches, config: TrainConfig, tokenizer: Tokenizer | None) -> RunState:
+    """Give the engine and the batcher the state in `out_dir/last`. Raises CheckpointError before changing anything.
+
+    What else differs from the settings that the checkpoint was made with is named in a warning: it may be wanted.
+    """
+    checkpoint = read_checkpoint(run_in(out_dir) or out_dir / "last")
     model_config = config_to_dict(run.model.config)
     if tokenizer is not None:
         check_tokenizer(
@@ -85,7 +106,19 @@ def restore(out_dir: Path, run: Engine, batcher: Batches, tokenizer: Tokenizer |
         run.load(checkpoint.model, checkpoint.optimizer, random)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.folder} cannot be resumed with these settings: {error}") from error
+    if run.rank == 0 and (changes := changed_settings(checkpoint.state.get("train_config"), config)):
+        warnings.warn(f"the run goes on with other settings than it had: {'; '.join(changes)}.", stacklevel=3)
     return state
+
+
+def changed_settings(saved: Any, config: TrainConfig) -> list[str]:
+    """What state.json says of the settings, where that is not what the run is to go on with: "lr was 0.001, is 0.1"."""
+    if not isinstance(saved, dict):
+        return []
+    now = asdict(config)
+    free = ("max_steps", "max_seconds")  # going on for longer is what a run is resumed for
+    names = [name for name in now if name not in free and name in saved and saved[name] != now[name]]
+    return [f"{name} was {saved[name]!r}, is {now[name]!r}" for name in names]
 
 
 def check_step_size(state: RunState, n_tokens: int) -> None:

@@ -44,6 +44,7 @@ def train(
     engine: Callable[[Model, TrainConfig], Engine] = NumpyEngine,
     tokenizer: Tokenizer | None = None,
     resume: bool = False,
+    before_first_step: Callable[[], None] | None = None,
     progress: bool = True,
 ) -> TrainResult:
     """Train `model` in place; leave `last/`, `best/` and `metrics.jsonl` in the folder `out_dir`.
@@ -52,10 +53,12 @@ def train(
     `engine` makes the engine, from the model and the config. `tokenizer` is saved with every checkpoint, and checked
     against the data and the model. With `resume` the run in `out_dir` goes on from `last/`: its losses are those of
     a run that was never interrupted, to the last bit (on the same machine; not under a time budget, where the
-    learning rate follows the clock). Ctrl-C or SIGTERM finishes the step, saves `last/` and returns.
+    learning rate follows the clock). `before_first_step` is called by the first process when all has been checked.
+    Ctrl-C or SIGTERM finishes the step, saves `last/` and returns.
 
-    Raises TrainingDiverged for a loss that is not finite, with `last/` as it was at the last save, CheckpointError
-    for a run that cannot be resumed, and FileExistsError for a run that is there already when `resume` is False.
+    Raises TrainingDiverged for a loss or a weight that is not finite, with `last/` as it was at the last save,
+    CheckpointError for a run that cannot be resumed, with nothing written, and FileExistsError for a folder in which
+    there is a run already, or a file of somebody else's that would have to give way, when `resume` is False.
     """
     out_dir = Path(out_dir)
     new = None if resume else new_run_folder(out_dir)  # before the engine, where several processes wait for each other
@@ -68,9 +71,11 @@ def train(
     objective = objective or NextToken(train_data.vocab_size)
     batcher = run.batches(ObjectiveBatcher(windows, objective))
     n_tokens = run.world_size * config.grad_accumulation * config.batch_size * context  # of the text, in a step
-    state = new or restore(out_dir, run, batcher, tokenizer)
+    state = new or restore(out_dir, run, batcher, config, tokenizer)
     if run.rank == 0:
         check_step_size(state, n_tokens)
+        if before_first_step is not None:
+            before_first_step()
     evaluation = None
     reason = "finished"
     began = time.perf_counter() - state.seconds

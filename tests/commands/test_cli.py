@@ -11,8 +11,8 @@ from command_line import minillm
 
 from minillm import cli
 from minillm.training.config_file import ConfigError, describe
-from minillm.training.diagnose import TrainingDiverged
 from minillm.training.pretrain import SECTIONS
+from minillm.training.run_folder import TrainingDiverged
 
 DATA = ["--corpus", "c", "--tokenizer", "t"]  # neither of which is there
 

@@ -17,7 +17,7 @@ from minillm.engines.threads import Replicas, ThreadedNumpyEngine, replica
 from minillm.models import GPT, GPTConfig
 from minillm.settings import IGNORE, EngineConfig, TrainConfig
 from minillm.tensor import Tensor, no_grad, records_graph
-from minillm.training.diagnose import TrainingDiverged
+from minillm.training.run_folder import TrainingDiverged
 from minillm.training.run_log import read_metrics
 from minillm.training.train import train
 

@@ -24,7 +24,7 @@ from minillm.settings import EngineConfig, TrainConfig  # noqa: E402
 from minillm.training import pretrain  # noqa: E402
 from minillm.training.checkpoint import CheckpointError, read_checkpoint  # noqa: E402
 from minillm.training.config_file import build  # noqa: E402
-from minillm.training.diagnose import TrainingDiverged  # noqa: E402
+from minillm.training.run_folder import TrainingDiverged  # noqa: E402
 from minillm.training.run_log import read_metrics  # noqa: E402
 from minillm.training.train import train  # noqa: E402
 

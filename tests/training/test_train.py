@@ -18,10 +18,10 @@ from minillm.engines.numpy_engine import NumpyEngine, batch_loss
 from minillm.models import GPT, GPTConfig
 from minillm.settings import IGNORE, TrainConfig
 from minillm.training.checkpoint import CheckpointError, find_checkpoint, read_checkpoint
-from minillm.training.diagnose import TrainingDiverged, first_non_finite
+from minillm.training.diagnose import first_non_finite
 from minillm.training.evaluate import evaluate, perplexity
 from minillm.training.interrupt import StopRequest
-from minillm.training.run_folder import RunState
+from minillm.training.run_folder import RunState, TrainingDiverged
 from minillm.training.run_log import RunLog, read_metrics
 from minillm.training.train import expected_steps, schedule_factor, train
 

@@ -1,0 +1,145 @@
+"""A run folder keeps its word: what is refused changes nothing, what was killed goes on, what can't be done is said."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from command_line import TINY, minillm
+
+from minillm.costs.sizes import training_memory
+from minillm.settings import EngineConfig
+from minillm.training import pretrain, run_folder
+from minillm.training.checkpoint import read_checkpoint
+from minillm.training.run_log import read_metrics
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def data(made):
+    return ["--corpus", made / "corpus", "--tokenizer", made / "tokenizer.json"]
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    shutil.copytree(made / "run", tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "model.n_layers=3"], "holds a model with n_layers = 2, not 3"),
+        (["--set", "train.seed=1"], "seed was 1337 and is 1 now"),
+        (["--set", "model.context=16"], "holds a model with context = 32, not 16"),
+        (["--set", "train.optimizer=sgd"], "cannot be resumed with these settings"),
+        (["--config", "debug"], "--resume goes on with the configuration of the run"),
+        (["--tokenizer", "other.json"], "was packed with the tokenizer|was trained with tokenizer|holds a model with"),
+    ],
+)
+def test_a_refused_resume_leaves_the_run_as_it_was(made, run, options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    minillm("tokenizer", "train", made / "corpus", "--vocab-size", "290", "--out", "other.json")
+    before = contents(run)
+    capsys.readouterr()
+    resume = ["pretrain", "--resume", "--out", run, "--set", "train.max_steps=9"]
+    error = minillm(*resume, *options, status=2, capsys=capsys)
+    assert any(part in error for part in message.split("|")), error
+    assert contents(run) == before
+    minillm("pretrain", "--resume", "--out", run, "--set", "train.max_steps=7")  # and it can still go on
+    assert read_checkpoint(run / "last").state["run"]["step"] == 7
+
+
+def test_a_run_killed_between_its_first_best_and_its_first_last_goes_on(run):
+    shutil.rmtree(run / "last")
+    step = read_checkpoint(run / "best").state["run"]["step"]
+    minillm("pretrain", "--resume", "--out", run, "--set", "train.max_steps=8")
+    assert read_checkpoint(run / "last").state["run"]["step"] == 8
+    assert [row["step"] for row in read_metrics(run / "metrics.jsonl") if "loss" in row][step - 1 :][0] == step
+
+
+def test_a_damaged_line_of_the_log_costs_no_other(run):
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    lines[2:2] = ["{broken", '"a text"', "[1, 2]", '{"step": "three"}', "[" * 5000]
+    path.write_text("\n".join(lines) + "\n")
+    minillm("pretrain", "--resume", "--out", run, "--set", "train.max_steps=8")
+    assert [row["step"] for row in read_metrics(path) if "loss" in row] == list(range(1, 9))
+
+
+def test_other_settings_than_the_run_had_are_named(run):
+    with pytest.warns(UserWarning, match=r"lr was 0\.001, is 0\.01; grad_clip was 1\.0, is 0\.5"):
+        minillm("pretrain", "--resume", "--out", run, "--set", "train.max_steps=7", "--set", "train.lr=1e-2",
+                "--set", "train.grad_clip=0.5")  # fmt: skip
+
+
+def test_a_checkpoint_never_holds_weights_that_are_not_finite(data, tmp_path, monkeypatch, capsys):
+    from minillm.engines.numpy_engine import NumpyEngine
+
+    plain = NumpyEngine.step
+
+    def spoil(engine, lr):  # the loss of this step was finite, what the step leaves is not
+        plain(engine, lr)
+        if engine.optimizer.steps[id(engine.optimizer.params[0])] == 4:
+            next(engine.model.parameters()).data.flat[0] = np.nan
+
+    monkeypatch.setattr(NumpyEngine, "step", spoil)
+    one = ["--set", "engine.threads=1"]
+    error = minillm("pretrain", *data, *TINY, *one, "--out", tmp_path / "run", status=1, capsys=capsys)
+    assert "step 4: token_embedding.weight" in error and "holds nan or infinity" in error
+    kept = read_checkpoint(tmp_path / "run" / "last")
+    assert kept.state["run"]["step"] == 2 and all(np.isfinite(a).all() for a in kept.model.values())
+
+
+def test_everybody_may_read_the_weights(run):
+    modes = {p.name: p.stat().st_mode & 0o777 for p in (run / "last").iterdir() if p.is_file()}
+    assert len(set(modes.values())) == 1, f"{modes}: the weights have the mode of every other file"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("device=cuda", "device = 'cuda' is PyTorch's"),
+        ("precision=bf16", "precision = 'bf16' is PyTorch's"),
+        ("compile=on", "compile = 'on' is PyTorch's"),
+        ("recompute=true", "recompute = True is PyTorch's"),
+        ("parallel=fsdp", "parallel = 'fsdp' is PyTorch's"),
+        ("device=gpu", "device must be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:0' and so on, not 'gpu'"),
+    ],
+)
+def test_what_an_engine_cannot_honour_is_refused_before_the_run(data, tmp_path, setting, message, capsys):
+    options = [*TINY, "--set", f"engine.{setting}", "--out", tmp_path / "run"]
+    assert message in minillm("pretrain", *data, *options, status=2, capsys=capsys)
+    assert not (tmp_path / "run").exists()
+    if "PyTorch" in message:  # which has it
+        name, _, value = setting.partition("=")
+        EngineConfig(name="torch", **{name: True if value == "true" else value})
+
+
+def test_what_does_not_fit_is_refused_with_numbers(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pretrain, "free_memory", lambda: 10**6)
+    error = minillm("pretrain", *data, *TINY, "--out", tmp_path / "run", status=2, capsys=capsys)
+    assert "training needs about 1.2" in error and "1.000 MB are free" in error and "--force" in error
+    assert not (tmp_path / "run").exists()
+    minillm("pretrain", *data, *TINY, "--out", tmp_path / "run", "--force")
+    assert training_memory.__module__ == "minillm.costs.sizes"
+
+
+@pytest.mark.parametrize("kind", ["gpt", "llama", "bert", "lstm", "encoder-decoder"])
+def test_what_is_trained_by_default_fits_a_laptop(made, kind):
+    sections = pretrain.default_sections({"model": {"model_type": kind}})
+    sections["data"] = {"corpus": str(made / "corpus"), "tokenizer": str(made / "tokenizer.json")}
+    sections["model"]["model_type"] = kind
+    config, _ = pretrain.build_config(sections)
+    need = training_memory(config.model, config.train.batch_size, config.model.context)
+    assert need.total < 1e9 and need.weights < 4 * 3e6, f"{kind}: {need}"
+    assert run_folder.changed_settings({}, config.train) == []
+
+
+def test_a_run_says_how_long_it_will_take(data, tmp_path, capsys):
+    out = minillm("pretrain", *data, *TINY, "--out", tmp_path / "run", capsys=capsys)
+    assert "6 steps, about" in out and "at the speed that this machine has now" in out
+    assert json.loads((tmp_path / "run/last/state.json").read_text())["run"]["step"] == 6
