@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(parser, evaluate, "max_tokens", "stop after this many; 0: all")
     add_option(parser, load_model_and_tokenizer, "engine", "what computes", choices=choices(EngineConfig, "name"))
     add_option(parser, load_model_and_tokenizer, "device", "PyTorch's: cpu, cuda, mps")
+    add_option(parser, load_model_and_tokenizer, "verify", "compare a run's weights with their checksum")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from ..models import LSTMConfig, ModelConfig, config_from_dict, with_attention
 from ..settings import ATTENTION, NEEDS_TORCH
 from ..tokenizers import Tokenizer
 from ..tokenizers.json_parts import TOKENIZER_JSON
-from ..training.checkpoint import STATE_FILE, CheckpointError, check_tokenizer
+from ..training.checkpoint import MODEL_FILE, STATE_FILE, CheckpointError, check_tokenizer, check_undamaged
 from .architecture import ConfigurationError, Values
 from .configs import architecture_of, from_hf, head_in, is_native, read_config, setting_names, with_settings
 from .dtypes import dtype_name
@@ -47,6 +47,14 @@ class Checkpoint:
         return common_dtype({name: tensor for name, (tensor, _) in self.plan.tensors.items()})
 
     @property
+    def state(self) -> Values:
+        """What a run's state.json says; {} where there is none."""
+        state = read_json(self.folder / STATE_FILE) if (self.folder / STATE_FILE).exists() else {}
+        if not isinstance(state, dict):
+            raise CheckpointError(f"{self.folder / STATE_FILE} must hold a JSON object, not a {type(state).__name__}.")
+        return state
+
+    @property
     def original(self) -> Values:
         """Its config.json in transformers' words; {} for a model that was made here."""
         if not self.native:
@@ -54,17 +62,26 @@ class Checkpoint:
         return read_json(self.folder / ORIGINAL) if (self.folder / ORIGINAL).exists() else {}
 
     def model(
-        self, *, engine: str = "numpy", dtype: Any = None, device: Any = None, attention: str = "auto", seed: int = 0
+        self,
+        *,
+        engine: str = "numpy",
+        dtype: Any = None,
+        device: Any = None,
+        attention: str = "auto",
+        seed: int = 0,
+        verify: bool = True,
     ) -> Any:
         """The model with its weights, in evaluation mode.
 
         `engine`: "numpy" or "torch". `dtype`: "float32" or "float64" on NumPy (default: the file's if it is float64,
         else float32); on PyTorch "float16" and "bfloat16" too (default: the file's). `device`: PyTorch's. `attention`:
         see `ops.attention`; what the model was trained with may not be here. `seed`: of a head that the checkpoint has
-        no weights for, which a warning then names.
+        no weights for, which a warning then names. `verify`: compare a run's weights with their checksum.
         """
         check_engine(engine, device)
         check_attention(self.config, attention, engine)
+        if verify and self.native and (self.folder / STATE_FILE).exists():
+            check_undamaged(self.folder, self.state, MODEL_FILE)
         config = with_attention(self.config, attention)
         if engine == "torch":
             model = load_torch(config, self.plan, dtype_name(dtype or self.dtype), device, seed)
@@ -87,8 +104,7 @@ class Checkpoint:
             raise CheckpointError(f"{self.folder / TOKENIZER_JSON} cannot be read: {error}") from error
         tokenizer, eos = read.core, read.config.get("eos_token")
         tokenizer.end_of_text = str(eos["content"] if isinstance(eos, dict) else eos or tokenizer.end_of_text)
-        state = read_json(self.folder / STATE_FILE) if (self.folder / STATE_FILE).exists() else {}
-        trained_with = state.get("tokenizer") if self.native and isinstance(state, dict) else None
+        trained_with = self.state.get("tokenizer") if self.native else None
         check_tokenizer(tokenizer, self.config.vocab_size, trained_with, str(self.folder))
         return tokenizer
 
@@ -141,7 +157,12 @@ def open_checkpoint(
 
 
 def load_model_and_tokenizer(
-    name_or_folder: str | os.PathLike[str], *, engine: str = "numpy", dtype: Any = None, device: Any = None
+    name_or_folder: str | os.PathLike[str],
+    *,
+    engine: str = "numpy",
+    dtype: Any = None,
+    device: Any = None,
+    verify: bool = True,
 ) -> tuple[Any, Tokenizer]:
     """The model of a checkpoint, on either engine, and the tokenizer beside it, after a check that they belong
     together. Raises what `open_checkpoint` and the two methods raise, and ValueError for a model without a head."""
@@ -150,7 +171,7 @@ def load_model_and_tokenizer(
     if checkpoint.head == "base":
         raise ValueError(f"{checkpoint.folder} is a model without a head: it gives features and predicts nothing.")
     tokenizer = checkpoint.tokenizer()
-    return checkpoint.model(engine=engine, dtype=dtype, device=device), tokenizer
+    return checkpoint.model(engine=engine, dtype=dtype, device=device, verify=verify), tokenizer
 
 
 def native_config(values: Values, folder: Path) -> ModelConfig:

@@ -192,6 +192,7 @@ def pretrain(
         engine=engine,
         tokenizer=tokenizer,
         resume=resume,
+        verify=config.data.verify,
         before_first_step=partial(config.save, out_dir / CONFIG_FILE),
         progress=progress,
     )

@@ -24,7 +24,9 @@ from minillm.training.run_log import read_metrics
 
 def test_the_road_leaves_its_files(made):
     assert {"train.jsonl", "val.jsonl", "report.json", "dropped.jsonl"} <= {p.name for p in (made / "corpus").iterdir()}
-    assert {p.name for p in (made / "run").iterdir()} == {"best", "last", "config.toml", "metrics.jsonl"}
+    assert {p.name for p in (made / "run").iterdir()} == {
+        ".minillm.json", "best", "last", "config.toml", "metrics.jsonl"
+    }  # fmt: skip
     echoed = read_toml(made / "run" / "config.toml", SECTIONS)
     assert echoed["train"]["max_steps"] == 6 and echoed["train"]["lr"] == TrainConfig().lr
     assert echoed["model"]["d_model"] == 32 and 260 < echoed["model"]["vocab_size"] <= 300
