@@ -7,14 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ..data import (
-    CorpusConfig,
-    Document,
-    build_corpus,
-    environment_documents,
-    read_documents,
-    stdlib_documents,
-)
+from ..data import CorpusConfig, Document, build_corpus, environment_documents, read_documents, stdlib_documents
 from ..training.config_file import build
 from .options import add_fields, add_option, keywords
 

@@ -10,15 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..models import (
-    BertConfig,
-    ClassifierConfig,
-    EncoderDecoderConfig,
-    GPTConfig,
-    LlamaConfig,
-    LSTMConfig,
-    ModelConfig,
-)
+from ..models import BertConfig, ClassifierConfig, EncoderDecoderConfig, GPTConfig, LlamaConfig, LSTMConfig, ModelConfig
 from ..settings import HIDDEN_SHARE
 
 

@@ -269,11 +269,7 @@ class PretrainedModel:
     # --- saving it
 
     def save_pretrained(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        dtype: Any = None,
-        max_shard_size: str | int = "5GB",
+        self, folder: str | os.PathLike[str], *, dtype: Any = None, max_shard_size: str | int = "5GB"
     ) -> list[Path]:
         """Write config.json, the weights and generation_config.json (if there is one) for transformers, and for
         `from_pretrained` here; returns the weight files.
