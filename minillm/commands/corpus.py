@@ -11,11 +11,7 @@ from ..data import CorpusConfig, Document, build_corpus, environment_documents, 
 from ..training.config_file import build
 from .options import add_fields, add_option, keywords
 
-STDLIB = {
-    "stdlib": "source",
-    "docstrings": "docstrings",
-    "topics": "topics",
-}  # --from -> what stdlib_documents calls it
+STDLIB = {"stdlib": "source", "docstrings": "docstrings", "topics": "topics"}  # --from -> stdlib_documents' word
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a file, a folder, or: stdlib (Python's own source), docstrings, topics (its help texts), "
         "environment (the source of all installed packages); repeatable",
     )  # fmt: skip
-    parser.add_argument(
-        "--max-mb", type=float, default=0.0, help="size of a sample of each built-in source; 0: all of it"
-    )
+    parser.add_argument("--max-mb", type=float, default=0.0, help="sample of each built-in source; 0: all of it")
     add_option(parser, build_corpus, "overwrite", "replace an earlier corpus in the folder", action="store_true")
     add_fields(parser, CorpusConfig)
 

@@ -11,6 +11,7 @@ import json
 import shlex
 import shutil
 import time
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from ..training.pretrain import packed, pretrain, read_config
 from ..training.run_log import read_metrics
 from ..training.train import TrainResult
 from .options import add_option, keywords
+from .table import table
 
 VOCAB_SIZE = 2048
 BYTES_PER_SECOND = 100_000  # of training time: more text than can be read in it, so that no text is seen twice
@@ -90,8 +92,9 @@ def quickstart(
     print("  read minillm/training/evaluate.py and baselines.py")
     model, _ = load_model_and_tokenizer(out / "best")
     evaluation = evaluate(Replicas(model).batch_loss, val_data, batch_size=16, context=model.config.context)
-    table = compare(out / "corpus", evaluation)
-    print(indent(format_table(table)))
+    bits = compare(out / "corpus", evaluation)
+    rows = [(name, f"{value:.3f}") for name, value in sorted(bits.items(), key=itemgetter(1), reverse=True)]
+    print(indent(table("bits per byte (fewer is better; random bytes need 8)", rows)))
     print(f"  the GPT has read {result.state.tokens:,} tokens, the others all {len(train_data):,} of the training text")
 
     say(6, "Generate: sample one token after another")
@@ -106,7 +109,7 @@ def quickstart(
 
     total = time.perf_counter() - began
     say(7, f"Done in {total:,.0f} s, with at most {peak_memory_gb():.2f} GB of memory. The run folder:")
-    results = {"bits_per_byte": table, "tokens_seen": result.state.tokens, "seconds": total}
+    results = {"bits_per_byte": bits, "tokens_seen": result.state.tokens, "seconds": total}
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     plotted = plot(out / "metrics.jsonl", out / "loss.png")
     print(
@@ -136,10 +139,7 @@ def make_folder(out: Path, overwrite: bool) -> None:
     """An empty folder `out`. Only an earlier quickstart is ever removed: its folder holds a corpus."""
     if out.exists() and any(out.iterdir()):
         if not overwrite or not (out / "corpus").is_dir():
-            raise FileExistsError(
-                f"{out} is not empty: choose another folder with --out, or, to replace an earlier quickstart in it, "
-                "give --overwrite."
-            )
+            raise FileExistsError(f"{out} is not empty: give --out, or --overwrite to replace an earlier quickstart.")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
 
@@ -164,13 +164,6 @@ def compare(corpus: Path, evaluation: Evaluation) -> dict[str, float]:
         "xz, after the training text": xz_bits_per_byte(val_text, train_text),
         "GPT, this run": evaluation.bits_per_byte,
     }
-
-
-def format_table(table: dict[str, float]) -> str:
-    """The comparison, a row each, the worst first."""
-    rows = sorted(table.items(), key=lambda row: -row[1])
-    lines = [f"  {name:40} {bits:.3f}" for name, bits in rows]
-    return "\n".join(["bits per byte (fewer is better; random bytes need 8)", *lines])
 
 
 def plot(metrics: Path, path: Path) -> bool:

@@ -16,10 +16,8 @@ def engine_class(config: EngineConfig) -> Any:
     where NumPy is to train in several processes."""
     if config.name == "numpy":
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            raise ValueError(
-                f"engine 'numpy' trains in one process, and torchrun started {os.environ['WORLD_SIZE']}: give --engine "
-                "torch, or start it without torchrun."
-            )
+            n = os.environ["WORLD_SIZE"]
+            raise ValueError(f"engine 'numpy' trains in one process, and torchrun started {n}: give --engine torch.")
         if config.threads == 1:
             from .numpy_engine import NumpyEngine
 

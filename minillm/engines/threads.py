@@ -9,7 +9,6 @@ side here: NumPy lets go of the interpreter's lock while it computes.)
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import copy
 from collections.abc import Callable
@@ -19,11 +18,10 @@ from typing import Any
 import numpy as np
 
 from ..data import count_targets
-from ..nn import evaluating
 from ..settings import TrainConfig
-from ..tensor import Parameter, no_grad
+from ..tensor import Parameter
 from .blas import blas_threads, limit_blas_threads
-from .numpy_engine import NumpyEngine
+from .numpy_engine import NumpyEngine, batch_loss
 from .protocol import Batch, Model
 
 
@@ -37,8 +35,7 @@ class Replicas:
         self.pool = ThreadPoolExecutor(n, thread_name_prefix="rows")
 
     def on_rows(self, function: Callable[..., float], batch: Batch, *arguments: Any) -> float:
-        """The sum of `function(replica, rows, *arguments)` over all threads, each with its share of the batch's
-        rows."""
+        """The sum of `function(replica, rows, *arguments)` over all threads, each with its share of the rows."""
         shares = zip(*(np.array_split(array, len(self.models)) for array in batch))
         with limit_blas_threads(1):
             tasks = [
@@ -51,11 +48,7 @@ class Replicas:
 
     def batch_loss(self, *batch: np.ndarray) -> float:
         """The sum of a batch's token losses in nats; no gradient, no dropout."""
-        with contextlib.ExitStack() as modes:
-            for model in self.models:
-                modes.enter_context(evaluating(model))
-            modes.enter_context(no_grad())  # for all threads
-            return self.on_rows(sum_losses, batch)
+        return self.on_rows(evaluate_rows, batch)
 
 
 class ThreadedNumpyEngine(NumpyEngine):
@@ -99,9 +92,9 @@ def add_gradients(model: Model, rows: Batch, scale: float, label_smoothing: floa
     return loss.item()
 
 
-def sum_losses(model: Model, rows: Batch) -> float:
+def evaluate_rows(model: Model, rows: Batch) -> float:
     """What a thread does in an evaluation: the sum of the rows' token losses."""
-    return model(*rows, reduction="sum").item()
+    return batch_loss(model, *rows)
 
 
 def replica(model: Model) -> Model:

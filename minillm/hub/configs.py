@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..disk import read_json
-from ..models import MODELS, ClassifierConfig, ModelConfig
+from ..models import MODELS, BertConfig, ClassifierConfig, ModelConfig
 from .architecture import Architecture, ConfigurationError, Values, translate
 from .bert import BERT
 from .gpt2 import GPT2
@@ -42,10 +42,15 @@ def read_config(folder: Path) -> Values:
             f"{sorted(path.name for path in folder.iterdir())[:20]}. A run that has just begun writes its first at "
             "train.eval_every or train.save_every steps."
         )
-    values = read_json(folder / "config.json")
-    if not isinstance(values, dict):
-        raise ConfigurationError(f"{folder / 'config.json'} must hold an object, not a {type(values).__name__}.")
-    return values
+    return read_object(folder / "config.json")
+
+
+def read_object(path: Path) -> Values:
+    """The object in a JSON file."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path} must hold an object, not a {type(content).__name__}.")
+    return content
 
 
 def is_native(values: Values) -> bool:
@@ -70,10 +75,8 @@ def from_hf(values: Values, head: str) -> ModelConfig:
     kind = values.get("model_type")
     architecture = ARCHITECTURES.get(kind) if isinstance(kind, str) else None
     if architecture is None:
-        raise ConfigurationError(
-            f"config.json: model_type = {kind!r} is not an architecture that minillm has. It reads "
-            f"{', '.join(ARCHITECTURES)}."
-        )
+        known = ", ".join(ARCHITECTURES)
+        raise ConfigurationError(f"config.json: {kind!r} is not an architecture that minillm has: they are {known}.")
     if head not in architecture.heads.values():
         able = [name for name, other in ARCHITECTURES.items() if head in other.heads.values()]
         raise ConfigurationError(
@@ -81,7 +84,11 @@ def from_hf(values: Values, head: str) -> ModelConfig:
         )
     ours = translate(values, architecture)
     ours |= architecture.read(values, ours, head)
-    labels = labels_and_loss(values) if head == "classification" else {}
+    labels: Values = {}
+    if head == "classification":
+        n = n_labels(values)
+        loss = values.get("problem_type") or ("regression" if n == 1 else "single_label_classification")
+        labels = {"n_labels": n, "problem_type": loss}
     try:
         if architecture.is_decoder and labels:
             decoder = architecture.config_class(**ours)
@@ -104,20 +111,12 @@ def head_in(values: Values) -> str:
     raise ConfigurationError(f"config.json: architectures = {names} is not supported: {', '.join(heads)} are.")
 
 
-def labels_and_loss(values: Values) -> dict[str, Any]:
-    """How many labels a classifier has, and which loss it is trained with."""
-    n = n_labels(values)
-    problem_type = values.get("problem_type") or ("regression" if n == 1 else "single_label_classification")
-    return {"n_labels": n, "problem_type": problem_type}
-
-
 def n_labels(values: Values) -> int:
     """Number of classes: that of `id2label`, or `num_labels`, or 2 as everywhere in transformers."""
     labels, number = values.get("id2label") or {}, values.get("num_labels", 2)
     if not isinstance(labels, dict) or not isinstance(number, int) or number < 1:
         raise ConfigurationError(
-            f"config.json: id2label = {labels!r} must be an object of names by number, num_labels = {number!r} a whole "
-            "number."
+            f"config.json: id2label = {labels!r} must be an object of number -> name, num_labels = {number!r} a number."
         )
     return len(labels) or number
 
@@ -125,17 +124,15 @@ def n_labels(values: Values) -> int:
 def with_settings(values: Values, settings: Values) -> Values:
     """config.json with some entries changed; another num_labels takes away labels that do not fit it."""
     changed = {**values, **settings}
-    if (
-        "num_labels" in settings
-        and "id2label" not in settings
-        and len(values.get("id2label") or ()) != settings["num_labels"]
-    ):
-        changed |= made_up_labels(changed.pop("num_labels"))
+    if "num_labels" in settings and "id2label" not in settings:
+        changed |= labels_for(changed.pop("num_labels"), values)
     return changed
 
 
-def made_up_labels(n: int) -> Values:
-    """Names for n classes that have none."""
+def labels_for(n: int, values: Values) -> Values:
+    """Names for n classes; nothing where `values` has as many."""
+    if len(values.get("id2label") or ()) == n:
+        return {}
     return {"id2label": {str(i): f"LABEL_{i}" for i in range(n)}, "label2id": {f"LABEL_{i}": i for i in range(n)}}
 
 
@@ -150,10 +147,8 @@ def to_hf(config: ModelConfig, original: Values, head: str) -> Values:
     """
     architecture = architecture_of(config)
     if architecture is None:
-        raise ConfigurationError(
-            f"transformers has no architecture for a model of type {config.model_type!r}: save it in minillm's own "
-            "format."
-        )
+        kind = f"a model of type {config.model_type!r}"
+        raise ConfigurationError(f"transformers has no architecture for {kind}: write minillm's own format.")
     values = {name: allowed[0] for name, allowed in architecture.fixed.items()}
     values |= {key: value for key, value in original.items() if key not in ("torch_dtype", "_name_or_path")}
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
@@ -167,14 +162,7 @@ def to_hf(config: ModelConfig, original: Values, head: str) -> Values:
             values["pad_token_id"] = config.pad_id
     values |= {theirs: getattr(body, ours) for theirs, (ours, _) in architecture.settings.items()}
     values |= architecture.write(body, original, head)
-    if config.task == "classification":
-        values |= label_settings(config, original)
-    return values
-
-
-def label_settings(config: Any, original: Values) -> Values:
-    """A classifier's problem type and, unless `original` names as many as it has, labels."""
-    values: Values = {"problem_type": original.get("problem_type") or config.problem_type}
-    if len(original.get("id2label") or ()) != config.n_labels:
-        values |= made_up_labels(config.n_labels)
+    if isinstance(config, (BertConfig, ClassifierConfig)) and config.task == "classification":
+        values["problem_type"] = original.get("problem_type") or config.problem_type
+        values |= labels_for(config.n_labels, original)
     return values
