@@ -60,12 +60,8 @@ def inspect(
         raise ValueError(f"batch_size = {batch_size} must be at least 1.")
     if card is None and (tokens is not None or price is not None):
         raise ValueError(f"tokens = {tokens}, price = {price}: without a card there is no time or cost. Name one.")
-    sections = [
-        about(checkpoint),
-        parameters(config),
-        memory(config, checkpoint.dtype, batch_size, length),
-        operations(config, length),
-    ]
+    sections = [about(checkpoint), parameters(config), memory(config, checkpoint.dtype, batch_size, length)]
+    sections.append(operations(config, length))
     if card is not None:
         name, found = find_card(card)
         needed = sizes.training_memory(config, batch_size, length, activation_bytes=2).total
@@ -83,13 +79,12 @@ def about(checkpoint: Checkpoint) -> str:
     settings = asdict(checkpoint.config)
     settings = {**settings.pop("decoder", {}), **settings}  # a classifier's
     shape = {k: v for k, v in settings.items() if v is not None and k != "attention"}
-    lines = [
-        f"{checkpoint.folder}: {names[0]} ({checkpoint.values.get('model_type')}), {kind}",
-        f"{len(checkpoint.stored)} tensors, {checkpoint.dtype}, {size / 1e6:,.1f} MB in {len(files)} "
-        + ("file" if len(files) == 1 else "files"),
-        ", ".join(f"{key} {value}" for key, value in shape.items()),
-    ]
-    return "\n".join(lines)
+    in_files = f"{len(files)} {'file' if len(files) == 1 else 'files'}"
+    return (
+        f"{checkpoint.folder}: {names[0]} ({checkpoint.values.get('model_type')}), {kind}\n"
+        f"{len(checkpoint.stored)} tensors, {checkpoint.dtype}, {size / 1e6:,.1f} MB in {in_files}\n"
+        + ", ".join(f"{key} {value}" for key, value in shape.items())
+    )
 
 
 def parameters(config: ModelConfig) -> str:
@@ -102,12 +97,9 @@ def memory(config: ModelConfig, dtype: str, batch_size: int, length: int) -> str
     """Training in float32 and under autocast to bfloat16; and running it in the dtype that it is stored in."""
     full = sizes.training_memory(config, batch_size, length)
     mixed = sizes.training_memory(config, batch_size, length, activation_bytes=2)
-    rows = [
-        (name, in_bytes(getattr(full, name)), in_bytes(getattr(mixed, name)))
-        for name in ("weights", "gradients", "optimizer", "activations")
-    ]
-    rows.append(("total", in_bytes(full.total), in_bytes(mixed.total)))
-    rows.append(("more without fused attention", in_bytes(full.attention_weights), in_bytes(mixed.attention_weights)))
+    names = {name: name for name in ("weights", "gradients", "optimizer", "activations", "total")}
+    names["attention_weights"] = "more without fused attention"
+    rows = [(text, in_bytes(getattr(full, name)), in_bytes(getattr(mixed, name))) for name, text in names.items()]
     title = f"memory to train, batch {batch_size} × {length} tokens"
     text = table(title, rows, ("float32", "bf16 autocast"))
     weights = n_parameters(config) * BYTES[dtype]

@@ -172,11 +172,9 @@ def plot(metrics: Path, path: Path) -> bool:
         from ..plot import LiveCurve
 
         curve: Any = LiveCurve(title="quickstart")
-        for row in read_metrics(metrics):
-            if "loss" in row:
-                curve.train.append((row["step"], row["loss"]))
-            else:
-                curve.val.append((row["step"], row["val_loss"]))
+        rows = list(read_metrics(metrics))
+        curve.train = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+        curve.val = [(row["step"], row["val_loss"]) for row in rows if "loss" not in row]
         curve.draw().savefig(path)
     except ImportError:
         return False

@@ -90,7 +90,6 @@ def training_memory(config: ModelConfig, batch_size: int, length: int, activatio
 
 
 def cache_bytes(config: ModelConfig, batch_size: int, length: int, bytes_per_value: int = 4) -> int:
-    """Memory that decoding keeps between steps: keys and values of `length` tokens, an LSTM's state, nothing for
-    BERT and classifiers."""
+    """Memory that decoding keeps between steps: keys and values of `length` tokens, an LSTM's state, for others none."""
     costs = costs_of(config)
     return batch_size * (length * costs.cache_per_token + costs.cache_per_text) * bytes_per_value

@@ -35,7 +35,7 @@ def engine_class(config: EngineConfig) -> Any:
 
 
 def batch_loss_of(model: Any) -> Callable[..., float]:
-    """How to measure a model, of either engine: a function that gives the sum of a batch's token losses in nats, with
+    """How to measure a model of either engine: a function that gives the sum of a batch's token losses in nats, with
     dropout off and without gradients."""
     if isinstance(next(iter(model.parameters())), Tensor):
         from .threads import Replicas

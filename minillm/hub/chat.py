@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 
@@ -31,9 +32,9 @@ def render_chat(template: str, variables: Mapping[str, Any]) -> str:
 
     extensions = [jinja2.ext.loopcontrols]
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-    environment.filters["tojson"] = to_json
+    environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
     environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = now
+    environment.globals["strftime_now"] = datetime.datetime.now().strftime
     try:
         return environment.from_string(template).render(**variables)
     except jinja2.TemplateError as error:
@@ -43,13 +44,11 @@ def render_chat(template: str, variables: Mapping[str, Any]) -> str:
 def is_batch(conversation: Sequence[Any]) -> bool:
     """Whether it is a list of conversations. Raises ValueError for what is neither that nor a conversation."""
     if isinstance(conversation, (str, Mapping)) or not conversation:
-        raise ValueError(
-            f'a conversation is a list such as [{{"role": "user", "content": "Hi"}}], not {conversation!r}.'
-        )
+        raise ValueError(f'a conversation is a list, [{{"role": "user", "content": "Hi"}}], not {conversation!r}.')
     several = not isinstance(conversation[0], Mapping)
     for messages in conversation if several else [conversation]:
         if isinstance(messages, str) or not messages or not all(isinstance(message, Mapping) for message in messages):
-            raise ValueError(f"a conversation must be a list of objects with a role and a content, not {messages!r}.")
+            raise ValueError(f"every message must be an object with a role and a content, not as in {messages!r}.")
     return several
 
 
@@ -80,12 +79,3 @@ def render_conversation(
     if at < 0 or content.strip() not in text:
         raise ValueError(f"continue_final_message: the template does not show the last message as it is, in {text!r}.")
     return text[:at] if text.startswith(END_MARK, at) else text[:at].rstrip()
-
-
-def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
-
-
-def now(pattern: str) -> str:
-    """The time here and now, as the template's pattern wants it."""
-    return datetime.datetime.now().strftime(pattern)

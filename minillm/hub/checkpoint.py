@@ -113,10 +113,8 @@ def open_checkpoint(
         except (ValueError, TypeError) as error:
             raise ConfigurationError(f"{folder / 'config.json'} describes no model of minillm: {error}") from error
         if head not in (None, config.task):
-            raise WeightsError(
-                f"{folder} holds, in minillm's own format, a {config.model_type!r} model made for {config.task!r}, not "
-                f"for {head!r}. For another head convert it first (minillm convert)."
-            )
+            made = f"a {config.model_type!r} model made for {config.task!r}, in minillm's own format"
+            raise WeightsError(f"{folder} holds {made}, not for {head!r}: convert it first (minillm convert).")
         head = config.task
     else:
         head = head or head_in(values)
@@ -146,8 +144,7 @@ def load_model_and_tokenizer(
 
 
 def check_settings(settings: Values, values: Values) -> None:
-    """Raise TypeError for an argument that is no entry of config.json: ignored, it would not do what it promises, and
-    saved, it might give away a secret."""
+    """Raise TypeError for an argument that is no entry of config.json: saved there, it might give away a secret."""
     if "attention" in settings:
         raise TypeError(f"from_pretrained: attention = {settings['attention']!r} is called attn_implementation here.")
     if unknown := [name for name in settings if name not in setting_names(values)]:
@@ -167,7 +164,8 @@ def check_engine(engine: str, device: Any) -> None:
 def check_attention(config: ModelConfig, attention: str, engine: str) -> None:
     """Raise ValueError where this model or engine does not have this way to compute attention."""
     if attention not in ATTENTION:
-        raise ValueError(f"attention = {attention!r} must be one of {', '.join(ATTENTION)}; our own is triton.")
+        known = ", ".join(ATTENTION)
+        raise ValueError(f"attention = {attention!r} must be one of {known}; our flash attention is 'triton'.")
     if attention in NEEDS_TORCH and engine == "numpy":
         raise ValueError(f"attention = {attention!r} runs on PyTorch. Use engine='torch'.")
     if isinstance(config, LSTMConfig) and attention != "auto":

@@ -78,9 +78,9 @@ def from_hf(values: Values, head: str) -> ModelConfig:
         known = ", ".join(ARCHITECTURES)
         raise ConfigurationError(f"config.json: {kind!r} is not an architecture that minillm has: they are {known}.")
     if head not in architecture.heads.values():
-        able = [name for name, other in ARCHITECTURES.items() if head in other.heads.values()]
+        able = ", ".join(name for name, other in ARCHITECTURES.items() if head in other.heads.values())
         raise ConfigurationError(
-            f"config.json: a {kind} has no {head!r} head; {', '.join(able) or 'only models made by minillm'} have one."
+            f"config.json: a {kind} has no {head!r} head; {able or 'only models of ours'} have one."
         )
     ours = translate(values, architecture)
     ours |= architecture.read(values, ours, head)
@@ -115,9 +115,8 @@ def n_labels(values: Values) -> int:
     """Number of classes: that of `id2label`, or `num_labels`, or 2 as everywhere in transformers."""
     labels, number = values.get("id2label") or {}, values.get("num_labels", 2)
     if not isinstance(labels, dict) or not isinstance(number, int) or number < 1:
-        raise ConfigurationError(
-            f"config.json: id2label = {labels!r} must be an object of number -> name, num_labels = {number!r} a number."
-        )
+        found = f"id2label = {labels!r} must be an object of number -> name, num_labels = {number!r} a number"
+        raise ConfigurationError(f"config.json: {found}.")
     return len(labels) or number
 
 

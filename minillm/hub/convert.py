@@ -59,9 +59,7 @@ def convert(
     if out.resolve() == checkpoint.folder.resolve():
         raise ValueError(f"{out} is the folder to convert: write to another one.")
     if to == "minillm" and checkpoint.head == "base":
-        raise ValueError(
-            f"{checkpoint.folder} is a model without a head, which minillm's own format has: use AutoModel."
-        )
+        raise ValueError(f"{checkpoint.folder} is a model without a head: to='minillm' needs one. Use AutoModel.")
     config = checkpoint.config if tied is None else retied(checkpoint, tied)
     written = dtype_name(dtype or checkpoint.dtype)
     if to == "minillm" and written not in ("float32", "float64"):
@@ -109,7 +107,8 @@ def retied(checkpoint: Checkpoint, tied: bool) -> ModelConfig:
         table, head = [checkpoint.plan.tensors[name][0] for name in (TABLE, "head.weight")]
         gap = max((float(np.abs(a - b).max()) for (_, a), (_, b) in zip(table.blocks(), head.blocks())), default=0.0)
         if table.shape != head.shape or gap > 0:
-            raise ValueError(f"the head differs from the token table by up to {gap:g}: tying them would change it.")
+            gap_text = f"the head differs from the token table by up to {gap:g}"
+            raise ValueError(f"{gap_text}: tying them would change the model.")
     return dataclasses.replace(config, tie_embeddings=tied)
 
 

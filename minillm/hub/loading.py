@@ -56,9 +56,8 @@ def make_plan(
     given = {theirs: tensor.shape for theirs, tensor in found.items() if theirs not in unused}
     if problems := differences(expected, given):
         shown = "\n  ".join([*problems[:40], "..."] if len(problems) > 40 else problems)
-        raise WeightsError(
-            f"{where}: nothing was loaded, the weights do not fit config.json ({len(problems)} differences):\n  {shown}"
-        )
+        count = f"{len(problems)} differences"
+        raise WeightsError(f"{where}: nothing was loaded, the weights do not fit config.json ({count}):\n  {shown}")
     tensors = {name: (found[theirs], name in turned) for theirs, name in needed.items()}
     common_dtype({name: tensor for name, (tensor, _) in tensors.items()})  # refuses integers
     return Plan(tensors, [places[theirs] for theirs in fresh], unused)

@@ -76,7 +76,6 @@ def unreachable(name: str, error: Exception) -> NotFound:
 def by_hand(name: str, endpoint: str) -> str:
     """What to do without a network."""
     return (
-        f"Without it: on a machine with a network, download from {endpoint}/{name}/tree/main the files {NEEDED} "
-        "(everything that ends in .json, .safetensors, .jinja or .txt), put them into one folder here, and give that "
-        "folder in place of the name."
+        f"Without it: on a machine with a network, download from {endpoint}/{name}/tree/main the files {NEEDED}, put "
+        "them into one folder here, and give that folder in place of the name."
     )

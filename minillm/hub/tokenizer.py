@@ -132,9 +132,7 @@ class PretrainedTokenizer(NamedTokens):
         columns["attention_mask"] = [[1] * len(row) for row in ids]
         if padding not in (False, None, "do_not_pad"):
             if self.pad_token_id is None:
-                raise ValueError(
-                    "this tokenizer has no padding token: tokenizer.pad_token = tokenizer.eos_token will do."
-                )
+                raise ValueError("this tokenizer has no padding token. Set tokenizer.pad_token = tokenizer.eos_token.")
             values = {"input_ids": self.pad_token_id, "token_type_ids": self.config.get("pad_token_type_id", 0)}
             length = max(map(len, ids), default=0)
             if padding == "max_length":
@@ -223,8 +221,7 @@ class PretrainedTokenizer(NamedTokens):
         template = chat_template or self.chat_template
         if template is None:
             raise ValueError(
-                "this tokenizer has no chat template, as base models have none: take the model's chat version, or pass "
-                "chat_template=."
+                "this tokenizer has no chat template: take the model's chat version, or pass chat_template=."
             )
         check_chat_options(variables, add_generation_prompt, continue_final_message)
         shared = {"tools": tools, "documents": documents, "add_generation_prompt": add_generation_prompt}

@@ -129,7 +129,7 @@ def bert_tokenizer(core: Tokenizer, config: Mapping[str, Any], folder: Path, bar
     """WordPiece as BertTokenizer makes it: normalizer, [UNK], [CLS] and [SEP] by tokenizer_config.json. bare: no
     tokenizer.json, whose added tokens stay."""
     if not isinstance(core, WordPieceTokenizer):
-        raise ValueError(f"{folder / CONFIG_FILE}: tokenizer_class BertTokenizer needs a WordPiece {TOKENIZER_JSON}.")
+        raise ValueError(f"{folder}: tokenizer_class is BertTokenizer, but {TOKENIZER_JSON} holds no WordPiece.")
     text = {role: token_text(config.get(role)) or assumed for role, assumed in BERT_TOKENS.items()}
     vocab = read_vocab_txt(folder) if bare else core.vocab
     added = [] if bare else core.added_tokens
@@ -148,8 +148,7 @@ def bert_tokenizer(core: Tokenizer, config: Mapping[str, Any], folder: Path, bar
 
 
 def read_gpt2_files(folder: Path, config: Mapping[str, Any]) -> BPETokenizer:
-    """vocab.json and merges.txt, which do not say how text is split: the class does. Raises ValueError for one that
-    is not known."""
+    """vocab.json and merges.txt, which do not say how text is split: the class does, or else ValueError is raised."""
     name = class_of(config)
     if not name and (folder / "config.json").exists():
         model = read_object(folder / "config.json")
@@ -174,10 +173,11 @@ def check_split(core: Tokenizer, class_name: str, config: Mapping[str, Any], fol
         raise ValueError(f"{where}: tokenizer_class is {class_name}, but {TOKENIZER_JSON} is no byte-level BPE.")
     pattern, nfc = SPLITS[class_name]
     if (core.pattern, core.nfc) != (pattern, nfc):
+        by_class = f"{pattern!r} {'after' if nfc else 'without'} NFC"
+        by_file = f"{core.pattern!r} {'after' if core.nfc else 'without'} NFC"
         raise ValueError(
-            f"{where}: tokenizer_class is {class_name}, which splits by the pattern {pattern!r} (NFC: {nfc}), but "
-            f"{TOKENIZER_JSON} says {core.pattern!r} (NFC: {core.nfc}). If that is right, write "
-            '"tokenizer_class": "PreTrainedTokenizerFast".'
+            f"{where}: tokenizer_class is {class_name}, which splits by the pattern {by_class}, but {TOKENIZER_JSON} "
+            f'says {by_file}. If that is right, write "tokenizer_class": "PreTrainedTokenizerFast" there.'
         )
     if config.get("add_prefix_space"):
         raise ValueError(f"{where}: add_prefix_space is true, which would begin each text with a space: not supported.")
@@ -267,7 +267,7 @@ def with_tokens(core: Any, items: list[Declared], folder: Path) -> Any:
         token_id = len(made.tokens) if found is None else found
         if item.given_id not in (None, token_id):
             known = f"{'the next free id is' if found is None else 'elsewhere its id is'} {token_id}"
-            raise ValueError(f"{folder}: the added token {item.text!r} has the id {item.given_id}, but {known}.")
+            raise ValueError(f"{folder} gives the added token {item.text!r} the id {item.given_id}, but {known}.")
         if found is None:
             made.tokens.append(item.text.encode())
         token = replace(item.token, id=token_id)

@@ -84,8 +84,8 @@ def read_folder(folder: Path) -> dict[str, Stored]:
         )
     beside = sorted(path.name for path in folder.iterdir())[:20]
     raise WeightsError(
-        f"{folder} has no weights, neither {SINGLE} nor {INDEX}, only {beside}. A pickle (pytorch_model.bin) is not "
-        f"fetched from the hub. {how_to_convert(folder)}"
+        f"{folder} has no weights, neither {SINGLE} nor {INDEX}, only {beside}. What is on the hub as a pickle only "
+        f"(pytorch_model.bin) is not fetched. {how_to_convert(folder)}"
     )
 
 
@@ -109,11 +109,10 @@ def read_shards(folder: Path) -> dict[str, Stored]:
     files = sorted(set(weight_map.values()))
     for name in files:
         if name in ("", ".", "..") or "/" in name or "\\" in name or not name.endswith(".safetensors"):
-            raise WeightsError(
-                f"{path} sends tensors to {name!r}: a shard must be a .safetensors file beside the index."
-            )
+            rule = "A shard must be a .safetensors file beside the index, no path."  # a stranger's reaches no further
+            raise WeightsError(f"{path} sends tensors to {name!r}. {rule}")
     if absent := [name for name in files if not (folder / name).exists()]:
-        raise WeightsError(f"{folder} lacks {len(absent)} of {len(files)} shards: download {', '.join(absent)} again.")
+        raise WeightsError(f"{folder} lacks {len(absent)} of {len(files)} shards: {', '.join(absent)}. Download them.")
     tensors: dict[str, Stored] = {}
     for file in files:
         for name, stored in read_header(folder / file).items():
@@ -242,10 +241,8 @@ def common_dtype(tensors: Mapping[str, Stored]) -> str:
     sizes: dict[str, int] = {}
     for name, stored in tensors.items():
         if stored.code not in NAMES:
-            known = ", ".join(NAMES)
-            raise WeightsError(
-                f"{stored.file}: {name!r} must be {known}, not {stored.code}: convert it back to floats."
-            )
+            rule = f"only {', '.join(NAMES)} can be read. Quantized weights must be made floats first."
+            raise WeightsError(f"{stored.file}: {name!r} is {stored.code}; {rule}")
         sizes[stored.code] = sizes.get(stored.code, 0) + stored.size
     return NAMES[max(sizes, key=sizes.__getitem__)] if sizes else "float32"
 

@@ -68,7 +68,7 @@ def graph(root: Any, names: Mapping[str, Any] | None = None) -> Drawing:
     """
     labels = {id(tensor): name for name, tensor in (names or {}).items()}
     boxes, edges = collect(root, labels)
-    assign_columns(boxes, edges)
+    assign_columns(boxes)
     columns = add_bends(boxes, edges)
     order_columns(columns)
     place(columns)
@@ -122,7 +122,7 @@ def kind_of(tensor: Any) -> str:
     return "leaf" if getattr(tensor, "requires_grad", True) else "constant"
 
 
-def assign_columns(boxes: list[Box], edges: list[list[Box]]) -> None:
+def assign_columns(boxes: list[Box]) -> None:
     """Each result one column right of its last parent (boxes come parents first); a leaf just left of its first use."""
     for box in boxes:
         box.column = max((parent.column + 1 for parent in box.before), default=0)
