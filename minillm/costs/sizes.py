@@ -84,12 +84,11 @@ def training_memory(config: ModelConfig, batch_size: int, length: int, activatio
     n, costs = n_parameters(config), costs_of(config)
     kept = activation_bytes * batch_size * length
     scores = kept * length * sum(kind.heads for kind in costs.attention)
-    return Memory(
-        4 * n, gradients=4 * n, optimizer=8 * n, activations=kept * costs.activations, attention_weights=scores
-    )
+    activations = kept * costs.activations
+    return Memory(weights=4 * n, gradients=4 * n, optimizer=8 * n, activations=activations, attention_weights=scores)
 
 
 def cache_bytes(config: ModelConfig, batch_size: int, length: int, bytes_per_value: int = 4) -> int:
-    """Memory that decoding keeps between steps: keys and values of `length` tokens, an LSTM's state, for others none."""
+    """Memory that decoding keeps between steps: keys and values of `length` tokens, an LSTM's state, or nothing."""
     costs = costs_of(config)
     return batch_size * (length * costs.cache_per_token + costs.cache_per_text) * bytes_per_value

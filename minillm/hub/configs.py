@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..disk import read_json
-from ..models import MODELS, BertConfig, ClassifierConfig, ModelConfig
+from ..models import MODELS, ClassifierConfig, ModelConfig
 from .architecture import Architecture, ConfigurationError, Values, translate
 from .bert import BERT
 from .gpt2 import GPT2
@@ -78,10 +78,9 @@ def from_hf(values: Values, head: str) -> ModelConfig:
         known = ", ".join(ARCHITECTURES)
         raise ConfigurationError(f"config.json: {kind!r} is not an architecture that minillm has: they are {known}.")
     if head not in architecture.heads.values():
-        able = ", ".join(name for name, other in ARCHITECTURES.items() if head in other.heads.values())
-        raise ConfigurationError(
-            f"config.json: a {kind} has no {head!r} head; {able or 'only models of ours'} have one."
-        )
+        able = [name for name, other in ARCHITECTURES.items() if head in other.heads.values()]
+        able_text = ", ".join(able) or "only models made by minillm"
+        raise ConfigurationError(f"config.json: a {kind} has no {head!r} head; {able_text} have one.")
     ours = translate(values, architecture)
     ours |= architecture.read(values, ours, head)
     labels: Values = {}
@@ -123,8 +122,10 @@ def n_labels(values: Values) -> int:
 def with_settings(values: Values, settings: Values) -> Values:
     """config.json with some entries changed; another num_labels takes away labels that do not fit it."""
     changed = {**values, **settings}
-    if "num_labels" in settings and "id2label" not in settings:
-        changed |= labels_for(changed.pop("num_labels"), values)
+    renamed = "num_labels" in settings and "id2label" not in settings
+    if renamed and (labels := labels_for(changed["num_labels"], values)):
+        del changed["num_labels"]
+        changed |= labels
     return changed
 
 
@@ -138,7 +139,7 @@ def labels_for(n: int, values: Values) -> Values:
 # --- and back ---------------------------------------------------------------------------------------------------------
 
 
-def to_hf(config: ModelConfig, original: Values, head: str) -> Values:
+def to_hf(config: Any, original: Values, head: str) -> Values:
     """The transformers config.json of a model of ours, with the class to load it with.
 
     `original` is the config.json that the model came from ({} for a model made here): what is in it and has nothing to
@@ -161,7 +162,7 @@ def to_hf(config: ModelConfig, original: Values, head: str) -> Values:
             values["pad_token_id"] = config.pad_id
     values |= {theirs: getattr(body, ours) for theirs, (ours, _) in architecture.settings.items()}
     values |= architecture.write(body, original, head)
-    if isinstance(config, (BertConfig, ClassifierConfig)) and config.task == "classification":
+    if config.task == "classification":
         values["problem_type"] = original.get("problem_type") or config.problem_type
         values |= labels_for(config.n_labels, original)
     return values

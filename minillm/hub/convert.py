@@ -107,8 +107,8 @@ def retied(checkpoint: Checkpoint, tied: bool) -> ModelConfig:
         table, head = [checkpoint.plan.tensors[name][0] for name in (TABLE, "head.weight")]
         gap = max((float(np.abs(a - b).max()) for (_, a), (_, b) in zip(table.blocks(), head.blocks())), default=0.0)
         if table.shape != head.shape or gap > 0:
-            gap_text = f"the head differs from the token table by up to {gap:g}"
-            raise ValueError(f"{gap_text}: tying them would change the model.")
+            differs = f"differs from the token table by up to {gap:g}"
+            raise ValueError(f"the head {differs}: tying them would change the model.")
     return dataclasses.replace(config, tie_embeddings=tied)
 
 

@@ -26,7 +26,7 @@ def find_folder(name_or_folder: str | os.PathLike[str], **hub: Any) -> Path:
     HUB_OPTIONS, of which `revision` is a branch, tag or commit there. Raises NotFound, TypeError for another option.
     """
     if unknown := [option for option in hub if option not in HUB_OPTIONS]:
-        raise TypeError(f"{unknown[0]!r} must be one of {', '.join(HUB_OPTIONS)}.")
+        raise TypeError(f"{unknown[0]!r} is no option of the hub: they are {', '.join(HUB_OPTIONS)}.")
     if os.fspath(name_or_folder) == "":
         raise NotFound(f"an empty name is no model: give a folder with {NEEDED}, or a name on the hub: 'owner/model'.")
     path = Path(name_or_folder)

@@ -220,9 +220,7 @@ class PretrainedTokenizer(NamedTokens):
         """
         template = chat_template or self.chat_template
         if template is None:
-            raise ValueError(
-                "this tokenizer has no chat template: take the model's chat version, or pass chat_template=."
-            )
+            raise ValueError("this tokenizer has no chat template: take a chat model's, or pass chat_template=.")
         check_chat_options(variables, add_generation_prompt, continue_final_message)
         shared = {"tools": tools, "documents": documents, "add_generation_prompt": add_generation_prompt}
         several = is_batch(conversation)

@@ -134,7 +134,7 @@ def read_header(path: Path) -> dict[str, Stored]:
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER):
-            raise WeightsError(f"{path} is cut off, or no safetensors file: {size:,} bytes, of a header of {length:,}.")
+            raise WeightsError(f"{path} is cut off, or no safetensors file: {size:,} bytes, a header of {length:,}.")
         try:
             header = json.loads(file.read(length))
         except (ValueError, RecursionError) as error:
