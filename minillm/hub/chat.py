@@ -72,7 +72,7 @@ def render_conversation(
         return render_chat(template, {"messages": list(messages), **variables})
     content = messages[-1].get("content")
     if not isinstance(content, str):
-        raise ValueError(f"continue_final_message: the last content must be a text to go on with, not {content!r}.")
+        raise ValueError(f"continue_final_message: the last content must be a text to go on with: {content!r}.")
     marked = [*messages[:-1], {**messages[-1], "content": content + END_MARK}]
     text = render_chat(template, {"messages": marked, **variables})
     at = text.rfind(END_MARK.strip())
