@@ -19,9 +19,8 @@ from .options import add_option, choices, keywords
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder, of either format, or a hub name")
-    parser.add_argument(
-        "--data", nargs="+", default=[], metavar="FILE", help="text files or folders; default: the corpus of the run"
-    )
+    text = "text files or folders; default: the corpus of the run"
+    parser.add_argument("--data", nargs="+", default=[], metavar="FILE", help=text)
     parser.add_argument("--split", default="val", help="split of the run's corpus")
     add_option(parser, evaluate, "batch_size", "sequences at a time", default=16)
     add_option(parser, evaluate, "context", "tokens per sequence; 0: the model's", default=0)

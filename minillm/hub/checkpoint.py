@@ -71,13 +71,9 @@ class Checkpoint:
         seed: int = 0,
         verify: bool = True,
     ) -> Any:
-        """The model with its weights, in evaluation mode.
-
-        `engine`: "numpy" or "torch". `dtype`: "float32" or "float64" on NumPy (default: the file's if it is float64,
-        else float32); on PyTorch "float16" and "bfloat16" too (default: the file's). `device`: PyTorch's. `attention`:
-        see `ops.attention`; what the model was trained with may not be here. `seed`: of a head that the checkpoint has
-        no weights for, which a warning then names. `verify`: compare a run's weights with their checksum.
-        """
+        """The model with its weights, in evaluation mode; the arguments are those of `AutoModel.from_pretrained`.
+        `attention`: see `ops.attention`; what the model was trained with may not be here. `verify`: compare a run's
+        weights with their checksum."""
         check_engine(engine, device)
         check_attention(self.config, attention, engine)
         if verify and self.native and (self.folder / STATE_FILE).exists():
@@ -97,9 +93,7 @@ class Checkpoint:
         try:
             read = read_tokenizer_folder(self.folder, {})
         except FileNotFoundError as error:
-            raise CheckpointError(
-                f"{self.folder} has no {TOKENIZER_JSON}: copy the one that the training data was made with there."
-            ) from error
+            raise CheckpointError(f"{self.folder} has no {TOKENIZER_JSON}: copy the training data's there.") from error
         except ValueError as error:
             raise CheckpointError(f"{self.folder / TOKENIZER_JSON} cannot be read: {error}") from error
         tokenizer, eos = read.core, read.config.get("eos_token")
@@ -112,22 +106,18 @@ class Checkpoint:
 def open_checkpoint(
     name_or_folder: str | os.PathLike[str],
     head: str | None = None,
-    *,
     settings: Values | None = None,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
+    **hub: Any,
 ) -> Checkpoint:
     """Read the headers of a checkpoint.
 
     `name_or_folder`: a folder in Hugging Face's or minillm's format, a run of `minillm pretrain` (its best checkpoint),
-    or a name on the hub, to which the last four arguments belong (see places.py). `head`: what the model is to be for;
-    None: what it was saved for. `settings`: entries of config.json to change. Raises NotFound, ConfigurationError or
-    WeightsError, each saying what to do, and TypeError for a setting that config.json does not have; without a `head`
-    WeightsError too for tensors that are missing or that the model has no place for.
+    or a name on the hub, to which `hub` belongs (see places.py). `head`: what the model is to be for; None: what it was
+    saved for. `settings`: entries of config.json to change. Raises NotFound, ConfigurationError or WeightsError, each
+    saying what to do, and TypeError for a setting that config.json does not have; without a `head` WeightsError too for
+    tensors that are missing or that the model has no place for.
     """
-    folder = find_folder(name_or_folder, revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+    folder = find_folder(name_or_folder, **hub)
     values = read_config(folder)
     check_settings(settings or {}, values)
     values = with_settings(values, settings or {})
@@ -135,12 +125,13 @@ def open_checkpoint(
     native = is_native(values)
     asked, architecture = head is not None, None
     if native:
-        config = native_config(values, folder)
+        try:
+            config = config_from_dict(values)
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"{folder / 'config.json'} describes no model of minillm: {error}") from error
         if head not in (None, config.task):
-            raise WeightsError(
-                f"{folder} holds a {config.model_type!r} model made for {config.task!r}, in minillm's own format, not "
-                f"for {head!r}. For another head convert it first (minillm convert)."
-            )
+            made = f"a {config.model_type!r} model made for {config.task!r}, in minillm's own format"
+            raise WeightsError(f"{folder} holds {made}, not for {head!r}: convert it first (minillm convert).")
         head = config.task
     else:
         head = head or head_in(values)
@@ -174,28 +165,14 @@ def load_model_and_tokenizer(
     return checkpoint.model(engine=engine, dtype=dtype, device=device, verify=verify), tokenizer
 
 
-def native_config(values: Values, folder: Path) -> ModelConfig:
-    """The config that a config.json of ours describes."""
-    try:
-        return config_from_dict(values)
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(
-            f"{folder / 'config.json'} does not describe a model that minillm knows: {error}"
-        ) from error
-
-
 def check_settings(settings: Values, values: Values) -> None:
-    """Raise TypeError for an argument that is no entry of config.json: ignored, it would not do what it promises, and
-    saved, it might give away a secret."""
-    known = setting_names(values)
-    for name in settings:
-        if name == "attention":
-            raise TypeError(f"from_pretrained: attention = {settings[name]!r} is called attn_implementation here.")
-        if name not in known:
-            hint = "See from_pretrained's docstring for what it takes."
-            if name == "device_map":
-                hint = "Use device='cuda'."
-            raise TypeError(f"from_pretrained: {name} = {settings[name]!r} is no entry of this config.json. {hint}")
+    """Raise TypeError for an argument that is no entry of config.json: saved there, it might give away a secret."""
+    if "attention" in settings:
+        raise TypeError(f"from_pretrained: attention = {settings['attention']!r} is called attn_implementation here.")
+    if unknown := [name for name in settings if name not in setting_names(values)]:
+        name = unknown[0]
+        hint = "Use device='cuda'." if name == "device_map" else "See from_pretrained's docstring for what it takes."
+        raise TypeError(f"from_pretrained: {name} = {settings[name]!r} is no entry of this config.json. {hint}")
 
 
 def check_engine(engine: str, device: Any) -> None:
@@ -209,10 +186,8 @@ def check_engine(engine: str, device: Any) -> None:
 def check_attention(config: ModelConfig, attention: str, engine: str) -> None:
     """Raise ValueError where this model or engine does not have this way to compute attention."""
     if attention not in ATTENTION:
-        raise ValueError(
-            f"attention = {attention!r} must be one of {', '.join(map(repr, ATTENTION))}; minillm's own flash "
-            "attention is 'triton'."
-        )
+        known = ", ".join(ATTENTION)
+        raise ValueError(f"attention = {attention!r} must be one of {known}; our flash attention is 'triton'.")
     if attention in NEEDS_TORCH and engine == "numpy":
         raise ValueError(f"attention = {attention!r} runs on PyTorch. Use engine='torch'.")
     if isinstance(config, LSTMConfig) and attention != "auto":
