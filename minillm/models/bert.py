@@ -20,14 +20,7 @@ from ..ops import AnyTensor
 from ..settings import ATTENTION, IGNORE
 from ..tensor import Parameter
 from .attention import MultiHeadAttention
-from .checks import (
-    check_choice,
-    check_dropout,
-    check_heads,
-    check_ids,
-    check_positive,
-    check_whole,
-)
+from .checks import check_choice, check_dropout, check_heads, check_ids, check_positive, check_whole
 from .classifier import PROBLEM_TYPES, classification_loss
 
 HEADS = ("none", "mlm", "classification")

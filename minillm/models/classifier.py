@@ -87,13 +87,7 @@ class Classifier(nn.Module):
         self.score = nn.Linear(config.decoder.d_model, config.n_labels, bias=False, rng=rng)
 
     def forward(
-        self,
-        ids: Any,
-        targets: Any = None,
-        *,
-        mask: Any = None,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
+        self, ids: Any, targets: Any = None, *, mask: Any = None, reduction: str = "mean", label_smoothing: float = 0.0
     ) -> AnyTensor:
         """ids (B, T) integers -> logits (B, n_labels); with targets, the loss as a scalar (see classification_loss).
 

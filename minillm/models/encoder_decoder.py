@@ -20,14 +20,7 @@ from .. import nn, ops
 from ..ops import AnyTensor
 from ..settings import ATTENTION
 from .attention import MultiHeadAttention
-from .checks import (
-    check_choice,
-    check_dropout,
-    check_heads,
-    check_ids,
-    check_positive,
-    check_whole,
-)
+from .checks import check_choice, check_dropout, check_heads, check_ids, check_positive, check_whole
 
 
 @dataclass(frozen=True)
@@ -205,13 +198,7 @@ class EncoderDecoder(nn.Module):
         self.decoder_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps) if config.norm == "pre" else None
 
     def forward(
-        self,
-        source: Any,
-        ids: Any,
-        targets: Any = None,
-        *,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
+        self, source: Any, ids: Any, targets: Any = None, *, reduction: str = "mean", label_smoothing: float = 0.0
     ) -> AnyTensor:
         """source (B, S) and ids (B, T), the target text from its start id on -> logits (B, T, V) for the id that comes
         next; with targets (B, T), the ids that come next, −100 = ignored, the cross-entropy as a scalar. The paper

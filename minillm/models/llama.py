@@ -20,13 +20,7 @@ from .. import nn, ops
 from ..ops import AnyTensor
 from ..settings import ATTENTION
 from .attention import MultiHeadAttention
-from .checks import (
-    check_choice,
-    check_dropout,
-    check_ids,
-    check_positive,
-    check_whole,
-)
+from .checks import check_choice, check_dropout, check_ids, check_positive, check_whole
 from .rope import check_rope_scaling, rope_tables
 
 

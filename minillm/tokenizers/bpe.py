@@ -206,12 +206,7 @@ class BPETokenizer(Tokenizer):
 
 
 def count_words(
-    texts: Iterable[str],
-    pattern: str,
-    special_tokens: Sequence[str] = (),
-    *,
-    nfc: bool = False,
-    progress: bool = False,
+    texts: Iterable[str], pattern: str, special_tokens: Sequence[str] = (), *, nfc: bool = False, progress: bool = False
 ) -> dict[str, int]:
     """How often each pre-token occurs in `texts`, its bytes written as `learn_merges` reads them: chr(id of the byte).
 
