@@ -20,7 +20,7 @@ from ..ops import AnyTensor
 from ..settings import ATTENTION, IGNORE
 from ..tensor import Parameter
 from .attention import MultiHeadAttention
-from .checks import check_choice, check_dropout, check_heads, check_ids, check_positive, check_whole
+from .checks import check_choice, check_dropout, check_heads, check_ids, check_pad_id, check_positive, check_whole
 from .classifier import PROBLEM_TYPES, classification_loss
 
 HEADS = ("none", "mlm", "classification")
@@ -57,12 +57,9 @@ class BertConfig:
         check_choice(self, "head", HEADS)
         check_choice(self, "problem_type", PROBLEM_TYPES)
         check_choice(self, "attention", ATTENTION)
+        check_pad_id(self, self.vocab_size)
         if self.next_sentence and self.head != "mlm":
-            raise ValueError(
-                f"BertConfig: next_sentence is learned together with head = 'mlm', not with {self.head!r}."
-            )
-        if self.pad_id is not None and not 0 <= self.pad_id < self.vocab_size:
-            raise ValueError(f"BertConfig: pad_id = {self.pad_id} is outside the vocabulary of {self.vocab_size}.")
+            raise ValueError(f"BertConfig: next_sentence is learned together with head = 'mlm', not {self.head!r}.")
 
     @property
     def head_dim(self) -> int:
@@ -79,8 +76,7 @@ class BertConfig:
 
 
 class Block(nn.Module):
-    """norm(x + attention(x)), then norm(x + mlp(x)): the norm stands after the sum ("post-norm"), as in the first
-    Transformer."""
+    """norm(x + attention(x)), then norm(x + mlp(x)): the norm after the sum ("post-norm"), as in 2017."""
 
     def __init__(self, config: BertConfig, rng: np.random.Generator) -> None:
         self.attn = MultiHeadAttention(
@@ -125,14 +121,12 @@ class Bert(nn.Module):
         self.norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout, rng)
         self.blocks = [Block(config, rng) for _ in range(config.n_layers)]
-        # A layer that no loss reaches would train nothing, and make DDP wait for its gradients: build what is asked
-        # for.
+        # A layer that no loss reaches would train nothing, and DDP would wait for its gradients: build what is needed.
         self.pooler = nn.Linear(config.d_model, config.d_model, rng=rng) if config.has_pooler else None
         self.mlm = MaskedLMHead(config, rng) if config.head == "mlm" else None
         self.next_sentence = nn.Linear(config.d_model, 2, rng=rng) if config.next_sentence else None
-        self.classifier = (
-            nn.Linear(config.d_model, config.n_labels, rng=rng) if config.head == "classification" else None
-        )
+        labels = config.head == "classification"
+        self.classifier = nn.Linear(config.d_model, config.n_labels, rng=rng) if labels else None
 
     def forward(
         self,
@@ -170,9 +164,10 @@ class Bert(nn.Module):
             mask = ids != self.config.pad_id
         if mask is not None:
             mask = (mask != 0).reshape(B, 1, 1, T)  # nobody looks at padding
-        types = (
-            self.token_type_embedding.weight[:1] if token_types is None else self.token_type_embedding(token_types)
-        )  # (1, D) or (B, T, D)
+        if token_types is None:
+            types = self.token_type_embedding.weight[:1]  # (1, D)
+        else:
+            types = self.token_type_embedding(token_types)  # (B, T, D)
         x = self.token_embedding(ids) + self.position_embedding.weight[:T] + types  # (B, T, D)
         x = self.dropout(self.norm(x))
         for block in self.blocks:
@@ -182,7 +177,7 @@ class Bert(nn.Module):
     def pool(self, h: AnyTensor) -> AnyTensor:
         """A vector for the whole text (B, D), from the features (B, T, D) of its first position, [CLS]."""
         if self.pooler is None:
-            raise ValueError("Bert: this model was built without a pooler. Build it with pooler = True.")
+            raise ValueError("Bert: built without a pooler. Build the model with pooler = True.")
         return self.pooler(h[:, 0]).tanh()
 
     def logits(self, h: AnyTensor) -> AnyTensor:
@@ -206,14 +201,10 @@ class Bert(nn.Module):
         if self.classifier is not None:
             return classification_loss(self.logits(h), targets, self.config.problem_type, reduction, label_smoothing)
         if self.mlm is None:
-            raise ValueError(
-                "Bert: head = 'none' has no loss. Build the model with head = 'mlm' or 'classification' to pass "
-                "targets."
-            )
+            raise ValueError("Bert: head = 'none' has no loss. Build the model with head = 'mlm' or 'classification'.")
         kept = targets != IGNORE  # the head is as costly as several blocks: give it the hidden tokens only
-        loss = ops.cross_entropy(
-            self.logits(h[kept]), targets[kept], reduction=reduction, label_smoothing=label_smoothing
-        )
+        logits, targets = self.logits(h[kept]), targets[kept]
+        loss = ops.cross_entropy(logits, targets, reduction=reduction, label_smoothing=label_smoothing)
         if next_sentence is not None:
             loss = loss + ops.cross_entropy(self.next_sentence_logits(h), next_sentence, reduction=reduction)
         return loss
@@ -221,7 +212,5 @@ class Bert(nn.Module):
     def next_sentence_logits(self, h: AnyTensor) -> AnyTensor:
         """Logits (B, 2), "it followed" and "it was drawn at random", from features (B, T, D)."""
         if self.next_sentence is None:
-            raise ValueError(
-                "Bert: this model was built without a next-sentence head. Build it with next_sentence = True."
-            )
+            raise ValueError("Bert: built without a next-sentence head. Build the model with next_sentence = True.")
         return self.next_sentence(self.pool(h))

@@ -52,10 +52,7 @@ class ClassifierConfig:
             names = " or a ".join(cls.__name__ for cls in CONFIGS)
             raise ValueError(f"ClassifierConfig: decoder = {self.decoder!r} must be a {names}.")
         if not getattr(self.decoder, "tie_embeddings", True):
-            raise ValueError(
-                "ClassifierConfig: decoder.tie_embeddings must be True: a classifier has no use for a matrix of its "
-                "own that turns features into tokens."
-            )
+            raise ValueError("ClassifierConfig: decoder.tie_embeddings must be True: no tokens are predicted.")
         check_whole(self, "n_labels")
         check_choice(self, "problem_type", PROBLEM_TYPES)
         if self.pad_id is not None and (not isinstance(self.pad_id, int) or isinstance(self.pad_id, bool)):
@@ -113,9 +110,7 @@ class Classifier(nn.Module):
         elif B == 1:
             return h[:, T - 1]
         else:
-            raise ValueError(
-                f"Classifier: which tokens of {B} texts are padding? Give a mask, or build the model with pad_id."
-            )
+            raise ValueError(f"Classifier: what of {B} texts is padding? Give a mask, or build the model with pad_id.")
         seen = kept.cumsum(1)  # (B, T): how many tokens up to here
         last = kept & (seen == seen[:, -1:])  # (B, T): one True in each row; none, and features of 0, for no token
         return (h * last.reshape(B, T, 1)).sum(1)
