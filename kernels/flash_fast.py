@@ -20,6 +20,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from . import flash_decode
 from .call import Call, accumulator_dtype, empty_token_major
@@ -149,16 +150,14 @@ def fast_forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed,
     tl.store(lse + (row * H + h) * Tq + q_start + i, log_sum, mask=i < q_len)
 
 
-def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, call: Call) -> tuple[torch.Tensor, torch.Tensor]:
+def forward(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
     """out (B, H, Tq, D) in q's dtype (lying in memory as (B, Tq, H, D)) and lse (B, H, Tq), base 2."""
     if flash_decode.suits(q, call):
-        return flash_decode.forward(q, k, v, call)
+        return flash_decode.launch(q, k, v, call, lookup("decode", q))
     return launch_forward(q, k, v, call, lookup("forward", q))
 
 
-def launch_forward(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, call: Call, config: Config
-) -> tuple[torch.Tensor, torch.Tensor]:
+def launch_forward(q: Tensor, k: Tensor, v: Tensor, call: Call, config: Config) -> tuple[Tensor, Tensor]:
     """`forward` with a given configuration; the tuner times many."""
     batch, heads, tq, head_size = q.shape
     out = empty_token_major(batch, heads, tq, head_size, q, call)

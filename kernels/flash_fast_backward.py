@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from .call import Call, empty_token_major
 from .configs import Config, lookup
@@ -215,14 +216,8 @@ def fast_dq_kernel(q, k, v, do, dq, lse, delta, mask, cu_q, cu_k, seed,
 
 
 def backward(
-    do: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    call: Call,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, call: Call
+) -> tuple[Tensor, Tensor, Tensor]:
     """dq, dk, dv for the output gradient do (B, H, Tq, D), from what `flash_fast.forward` returned."""
     delta = launch_delta(do, out, lse, call)
     dk, dv = launch_dkdv(do, q, k, v, lse, delta, call, lookup("dkdv", q))
@@ -230,7 +225,7 @@ def backward(
     return dq, dk, dv
 
 
-def launch_delta(do: torch.Tensor, out: torch.Tensor, lse: torch.Tensor, call: Call) -> torch.Tensor:
+def launch_delta(do: Tensor, out: Tensor, lse: Tensor, call: Call) -> Tensor:
     """rowsum(dO ∘ O), (B, H, Tq)."""
     batch, heads, tq, _ = out.shape
     delta = torch.empty_like(lse)
@@ -243,15 +238,8 @@ def launch_delta(do: torch.Tensor, out: torch.Tensor, lse: torch.Tensor, call: C
 
 
 def launch_dkdv(
-    do: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    lse: torch.Tensor,
-    delta: torch.Tensor,
-    call: Call,
-    config: Config,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, delta: Tensor, call: Call, config: Config
+) -> tuple[Tensor, Tensor]:
     """dk and dv (B, Hkv, Tk, D) with a given configuration."""
     batch, kv_heads, tk, head_size = k.shape
     dk = empty_token_major(batch, kv_heads, tk, head_size, k, call)
@@ -266,15 +254,8 @@ def launch_dkdv(
 
 
 def launch_dq(
-    do: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    lse: torch.Tensor,
-    delta: torch.Tensor,
-    call: Call,
-    config: Config,
-) -> torch.Tensor:
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, delta: Tensor, call: Call, config: Config
+) -> Tensor:
     """dq (B, H, Tq, D) with a given configuration."""
     batch, heads, tq, head_size = q.shape
     dq = empty_token_major(batch, heads, tq, head_size, q, call)

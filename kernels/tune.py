@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 import triton
+from torch import Tensor
 from tqdm import tqdm
 
 from ..disk import write_json
@@ -63,7 +64,7 @@ def candidates(kernel: str, head_size: int, element_size: int, arch: int, shared
 
 def problem(
     kernel: str, batch: int, tokens: int, head_size: int, dtype: torch.dtype, device: str
-) -> Callable[[Config], torch.Tensor | tuple[torch.Tensor, ...]]:
+) -> Callable[[Config], Tensor | tuple[Tensor, ...]]:
     """A function that runs one kernel with a given configuration, on random tensors that it keeps."""
     torch.manual_seed(0)
     shape = (batch, tokens, HEADS if device == "cuda" else 2, head_size)
@@ -127,7 +128,7 @@ def check_context(config: Config, why: str) -> None:
         raise RuntimeError(f"{config} broke the CUDA context ({why}); {ways}") from error
 
 
-def check_close(got: torch.Tensor | tuple[torch.Tensor, ...], right: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
+def check_close(got: Tensor | tuple[Tensor, ...], right: Tensor | tuple[Tensor, ...]) -> None:
     """Raise ArithmeticError if two configurations do not compute the same."""
     for a, b in zip(got, right) if isinstance(got, tuple) else [(got, right)]:
         gap = (a.float() - b.float()).abs()

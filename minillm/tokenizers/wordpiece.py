@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -115,7 +115,7 @@ class WordPieceTokenizer(Tokenizer):
         ValueError for a vocab_size that cannot hold the alphabet, or texts without a word.
         """
         specials = check_special_tokens(special_tokens)
-        words = count_words(texts, normalizer, specials, progress=progress)
+        words = count_pieces(texts, partial(words_of, normalizer=normalizer), specials, progress=progress)
         alphabet = commonest_characters(words, limit_alphabet)
         inside = sorted({character for word in words for character in word[1:]} & set(alphabet))
         tokens = [*specials, *(c for c in alphabet if c not in specials), *("##" + c for c in inside)]
@@ -130,8 +130,7 @@ class WordPieceTokenizer(Tokenizer):
         for word, n in words.items():
             pieces = [character if i == 0 else "##" + character for i, character in enumerate(word)]
             symbols["".join(chr(ids[piece]) for piece in pieces if piece in ids)] += n
-        steps = tqdm(total=n_merges, desc="merge", unit="merge", disable=not progress)
-        with steps:
+        with tqdm(total=n_merges, desc="merge", unit="merge", disable=not progress) as steps:
             for (left, right), n in learn_merges(symbols, n_merges, len(tokens)):
                 if n < min_frequency:
                     break
@@ -177,18 +176,14 @@ class WordPieceTokenizer(Tokenizer):
 
     def _rule(self) -> dict[str, Any]:
         steps = self.normalizer
+        strip_accents = steps.lowercase if steps.strip_accents is None else steps.strip_accents
         pieces = [piece for piece in self.vocab if self._is_findable(piece)]
         return {
             "prefix": self.prefix,
             "pieces": sorted((piece, self.vocab[piece]) for piece in pieces),
             "unknown": self.vocab[self.unk_token],
             "max_word_chars": self.max_word_chars,
-            "normalization": [
-                steps.clean_text,
-                steps.handle_chinese_chars,
-                steps.lowercase if steps.strip_accents is None else steps.strip_accents,
-                steps.lowercase,
-            ],
+            "normalization": [steps.clean_text, steps.handle_chinese_chars, strip_accents, steps.lowercase],
         }
 
     def _is_findable(self, piece: str) -> bool:
@@ -218,9 +213,9 @@ class WordPieceTokenizer(Tokenizer):
 
     # ---- files (wordpiece_formats.py)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `path` (`path`/tokenizer.json, unless it ends in .json), which the `tokenizers` library reads too."""
-        wordpiece_formats.save_tokenizer_json(self, path)
+    def to_json(self) -> dict[str, Any]:
+        """The contents of tokenizer.json, which the `tokenizers` library reads too."""
+        return wordpiece_formats.tokenizer_json(self)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> WordPieceTokenizer:
@@ -239,13 +234,6 @@ class WordPieceTokenizer(Tokenizer):
         return cls(vocab, specials, normalizer=normalizer, template=default_template(specials))
 
 
-def count_words(
-    texts: Iterable[str], normalizer: BertNormalizer, special_tokens: Sequence[str] = (), *, progress: bool = False
-) -> Counter[str]:
-    """How often each word occurs in `texts`, special tokens left out. Raises ValueError if there is none."""
-    return count_pieces(texts, partial(words_of, normalizer=normalizer), special_tokens, progress=progress)
-
-
 def words_of(text: str, normalizer: BertNormalizer) -> list[str]:
     """The words of one text."""
     return split_words(normalizer.normalize(text))
@@ -257,8 +245,7 @@ def commonest_characters(words: Mapping[str, int], limit: int) -> list[str]:
     for word, n in words.items():
         for character in word:
             counts[character] += n
-    kept = sorted(counts, key=lambda character: (-counts[character], character))[:limit]
-    return sorted(kept)
+    return sorted(sorted(counts, key=lambda character: (-counts[character], character))[:limit])
 
 
 def default_template(special_tokens: Mapping[str, int]) -> Template:

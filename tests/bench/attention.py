@@ -48,7 +48,7 @@ def attention(name: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, caus
         with sdpa_kernel(PEERS[name]):
             return scaled_dot_product_attention(q, k, v, is_causal=causal)
     if name == "reference":
-        from minillm.kernels.reference import reference_attention
+        from attention_reference import reference_attention
 
         return reference_attention(q, k, v, causal=causal)
     from minillm.kernels import flash_attention

@@ -1,6 +1,6 @@
 import json
 from collections import Counter
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,8 @@ from tokenizer_samples import SAMPLES, any_text, unicode_text
 
 from minillm.tokenizers import BertNormalizer, WordPieceTokenizer, load_tokenizer
 from minillm.tokenizers.bert_text import CASED, UNCASED
-from minillm.tokenizers.wordpiece import BERT_SPECIAL_TOKENS, count_words
+from minillm.tokenizers.pieces import count_pieces
+from minillm.tokenizers.wordpiece import BERT_SPECIAL_TOKENS, words_of
 from minillm.tokenizers.wordpiece_formats import tokenizer_json
 
 ACCENTS = (
@@ -165,7 +166,7 @@ def learn_naively(words: Counter[str], ids: dict[str, int], n_merges: int) -> li
 
 @pytest.mark.parametrize("n_merges", [0, 1, 150])
 def test_learning_equals_counting_all_pairs_each_time(n_merges: int) -> None:
-    words = count_words(TEXTS, UNCASED)
+    words = count_pieces(TEXTS, partial(words_of, normalizer=UNCASED))
     n_first = WordPieceTokenizer.train(TEXTS, 5000, min_frequency=10**9).vocab_size
     tok = WordPieceTokenizer.train(TEXTS, n_first + n_merges)
     first = dict([*tok.vocab.items()][:n_first])

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .tiles import dropout_keep
+from minillm.kernels.tiles import dropout_keep
 
 
 def reference_attention(
