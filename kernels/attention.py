@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from . import flash_fast, flash_fast_backward, flash_simple
+from . import flash_decode, flash_fast, flash_fast_backward, flash_simple
 from .availability import flash_unavailable_reason
 from .call import UNLIMITED, Call
 
@@ -20,6 +20,9 @@ IMPLEMENTATIONS = {  # forward, backward
     "simple": (flash_simple.forward, flash_simple.backward),
     "fast": (flash_fast.forward, flash_fast_backward.backward),
 }
+# What the tuner and the offline compiler launch, by the names of configs.KERNELS, each with a configuration.
+FORWARD = {"forward": flash_fast.launch_forward, "decode": flash_decode.launch}
+BACKWARD = {"dkdv": flash_fast_backward.launch_dkdv, "dq": flash_fast_backward.launch_dq}
 GRID_LIMIT = 65_535  # programs along the second and the third axis of a launch (CUDA programming guide)
 
 

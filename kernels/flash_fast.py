@@ -130,17 +130,13 @@ def fast_forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed,
         last = tl.minimum(k_len, m0 + BLOCK_M + k_len - q_len + right)
         whole_last = tl.minimum(k_len, m0 + k_len - q_len + right + 1)  # what the first query already sees
     first, a, b = split_blocks(first, last, whole_first, whole_last, BLOCK_N)
-    if HAS_LEFT:
-        acc, l, m = attend(acc, l, m, q_tile, k, v, first, a, i, z * H + h, seed, q_len, k_len, left, right,
-                           mask, mask_strides, k_strides[2], v_strides[2], True, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY,
-                           SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_N)  # fmt: skip
-    acc, l, m = attend(acc, l, m, q_tile, k, v, a, b, i, z * H + h, seed, q_len, k_len, left, right,
-                       mask, mask_strides, k_strides[2], v_strides[2], False, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY,
-                       SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_N)  # fmt: skip
-    if HAS_RIGHT or RAGGED:
-        acc, l, m = attend(acc, l, m, q_tile, k, v, b, last, i, z * H + h, seed, q_len, k_len, left, right,
-                           mask, mask_strides, k_strides[2], v_strides[2], True, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY,
-                           SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_N)  # fmt: skip
+    bounds = (first, a, b, last)
+    for part in tl.static_range(3):  # edge, whole, edge
+        if part == 1 or (part == 0 and HAS_LEFT) or (part == 2 and (HAS_RIGHT or RAGGED)):
+            acc, l, m = attend(acc, l, m, q_tile, k, v, bounds[part], bounds[part + 1], i, z * H + h, seed,
+                               q_len, k_len, left, right, mask, mask_strides, k_strides[2], v_strides[2], part != 1,
+                               HAS_LEFT, HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION,
+                               ALIGNED, BLOCK_N)  # fmt: skip
 
     seen = tl.where(l > 0, l, 1.0)
     acc = acc / (seen * (1 - DROPOUT))[:, None]

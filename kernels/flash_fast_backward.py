@@ -102,6 +102,7 @@ def fast_dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
         last = tl.minimum(q_len, n0 + BLOCK_N - (k_len - q_len) + left)
         whole_last = tl.minimum(q_len, n0 - (k_len - q_len) + left + 1)
     first, a, b = split_blocks(first, last, whole_first, whole_last, BLOCK_M)
+    bounds = (first, a, b, last)
     for h in range(h_kv * GROUP, (h_kv + 1) * GROUP):
         q_head = q + row * q_strides[0] + h * q_strides[1] + q_start * q_strides[2]
         do_head = do + row * do_strides[0] + h * do_strides[1] + q_start * do_strides[2]
@@ -110,23 +111,14 @@ def fast_dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
         mask_head = mask
         if mask is not None:
             mask_head = mask + row * mask_strides[0] + h * mask_strides[1]
-        if HAS_RIGHT:
-            dk_acc, dv_acc = gather_dkdv(
-                dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse_head, delta_head, first, a, n0, z * H + h, seed,
-                q_len, k_len, left, right, mask_head, mask_strides, q_strides[2], do_strides[2], True, HAS_LEFT,
-                HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_M, BLOCK_N,
-            )  # fmt: skip
-        dk_acc, dv_acc = gather_dkdv(
-            dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse_head, delta_head, a, b, n0, z * H + h, seed,
-            q_len, k_len, left, right, mask_head, mask_strides, q_strides[2], do_strides[2], False, HAS_LEFT,
-            HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_M, BLOCK_N,
-        )  # fmt: skip
-        if HAS_LEFT or RAGGED:
-            dk_acc, dv_acc = gather_dkdv(
-                dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse_head, delta_head, b, last, n0, z * H + h, seed,
-                q_len, k_len, left, right, mask_head, mask_strides, q_strides[2], do_strides[2], True, HAS_LEFT,
-                HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_M, BLOCK_N,
-            )  # fmt: skip
+        for part in tl.static_range(3):  # edge, whole, edge
+            if part == 1 or (part == 0 and HAS_RIGHT) or (part == 2 and (HAS_LEFT or RAGGED)):
+                dk_acc, dv_acc = gather_dkdv(
+                    dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse_head, delta_head, bounds[part],
+                    bounds[part + 1], n0, z * H + h, seed, q_len, k_len, left, right, mask_head, mask_strides,
+                    q_strides[2], do_strides[2], part != 1, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D,
+                    BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_M, BLOCK_N,
+                )  # fmt: skip
 
     dk += row * dk_strides[0] + h_kv * dk_strides[1] + k_start * dk_strides[2]
     dv += row * dv_strides[0] + h_kv * dv_strides[1] + k_start * dv_strides[2]
@@ -197,19 +189,13 @@ def fast_dq_kernel(q, k, v, do, dq, lse, delta, mask, cu_q, cu_k, seed,
         last = tl.minimum(k_len, m0 + BLOCK_M + k_len - q_len + right)
         whole_last = tl.minimum(k_len, m0 + k_len - q_len + right + 1)
     first, a, b = split_blocks(first, last, whole_first, whole_last, BLOCK_N)
-    if HAS_LEFT:
-        acc = gather_dq(acc, q_tile, do_tile, log_sum, d_row, k, v, first, a, i, z * H + h, seed, q_len, k_len,
-                        left, right, mask, mask_strides, k_strides[2], v_strides[2], True, HAS_LEFT, HAS_RIGHT,
-                        MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED,
-                        BLOCK_N)  # fmt: skip
-    acc = gather_dq(acc, q_tile, do_tile, log_sum, d_row, k, v, a, b, i, z * H + h, seed, q_len, k_len,
-                    left, right, mask, mask_strides, k_strides[2], v_strides[2], False, HAS_LEFT, HAS_RIGHT,
-                    MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_N)  # fmt: skip
-    if HAS_RIGHT or RAGGED:
-        acc = gather_dq(acc, q_tile, do_tile, log_sum, d_row, k, v, b, last, i, z * H + h, seed, q_len, k_len,
-                        left, right, mask, mask_strides, k_strides[2], v_strides[2], True, HAS_LEFT, HAS_RIGHT,
-                        MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED,
-                        BLOCK_N)  # fmt: skip
+    bounds = (first, a, b, last)
+    for part in tl.static_range(3):  # edge, whole, edge
+        if part == 1 or (part == 0 and HAS_LEFT) or (part == 2 and (HAS_RIGHT or RAGGED)):
+            acc = gather_dq(acc, q_tile, do_tile, log_sum, d_row, k, v, bounds[part], bounds[part + 1], i, z * H + h,
+                            seed, q_len, k_len, left, right, mask, mask_strides, k_strides[2], v_strides[2],
+                            part != 1, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC,
+                            PRECISION, ALIGNED, BLOCK_N)  # fmt: skip
 
     dq += row * dq_strides[0] + h * dq_strides[1] + q_start * dq_strides[2]
     store_tile(dq, acc * SCALE, m0, q_len, dq_strides[2], BLOCK_M, D, BLOCK_D)
