@@ -5,8 +5,7 @@
   into edge, whole and edge parts, and the whole part neither compares positions nor checks bounds (FlashAttention-2,
   arXiv:2307.08691, §3.1, "causal masking").
 - **One multiply-add per score.** exp(scale · s - m) becomes exp2(s · c - m) with c = scale · log2(e): the scaling and
-  the subtraction are one fused instruction. The maximum is taken before scaling, which is why the scale must be
-  positive.
+  the subtraction are one fused instruction. The maximum is taken before scaling, so the scale must be positive.
 - **Heavy rows first.** With a causal mask the last queries see the most keys; their programs start first, so that the
   short ones fill the gaps at the end.
 - **Tile sizes, warps and pipeline depth** come from a table for each GPU and head size (`configs.py`), checked to

@@ -5,8 +5,7 @@ computed twice that way (seven matrix products a block where a kernel with atomi
 the result does not depend on the order in which programs finish, and there is nothing to clear or to reduce.
 
 The dK/dV kernel computes everything transposed: Sᵀ = k qᵀ is (N, M), so that dV += Pᵀ dO and dK += dSᵀ q use the tiles
-as they come out of the matrix unit, without turning them in shared memory. As in the forward kernel, whole blocks skip
-the mask.
+as they come out of the matrix unit, not turned in shared memory. As in the forward kernel, whole blocks skip the mask.
 """
 
 from __future__ import annotations

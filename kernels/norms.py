@@ -5,15 +5,13 @@ Over the D features of each row, with mean μ and variance σ² (LayerNorm, Ba e
 
     x̂ = (x - μ) · r        r = 1 / √(σ² + ε)        y = w ∘ x̂ + b
 
-**Backward.** Let g = w ∘ dy. Moving x moves x̂ directly and through r and μ; each of the two takes one direction out
-of g:
+**Backward.** Let g = w ∘ dy. Moving x moves x̂ directly and through r and μ, which take one direction each out of g:
 
     dx = r · (g - x̂ · mean(x̂ ∘ g) - mean(g))        (RMSNorm: without mean(g))
     dw = Σ_rows dy ∘ x̂        db = Σ_rows dy
 
 Every program handles a run of rows and adds up its own share of dw and db; the shares are then summed, in a fixed
-order. torch.compile fuses the composed operations by itself, so there is little to gain under it; in eager code there
-is.
+order. torch.compile fuses the composed operations by itself: what there is to gain is in eager code.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 Triton compiles for a target by name, so a machine without a GPU can still see registers, spills (values that did not
 fit into registers and went to slow memory), shared memory, and whether the tensor cores' instructions are used. The
-functions that launch kernels run unchanged, on `meta` tensors (shapes without data) and under a driver that loads
-nothing.
+functions that launch kernels run unchanged, on `meta` tensors (shapes without data), under a driver that loads nothing.
 
     python -m minillm.kernels.offline    # every shipped configuration, for the GPUs of compute capability 9.0
     python -m minillm.kernels.offline --arch 80 --kernel forward --head-size 64

@@ -92,8 +92,7 @@ def tune(
 ) -> tuple[Config, float, float, dict[Config, str]]:
     """The best of `tried`, its time and that of the configuration in use now, in milliseconds over all lengths.
 
-    And the candidates that failed or computed something else, with the reason: a compiler's bug that nobody should tune
-    into.
+    And the candidates that failed or, by a compiler's bug, computed something else, with the reason.
     """
     batches = [max(1, TOKENS // t) if device == "cuda" else 1 for t in lengths]
     runs = [problem(kernel, batch, t, head_size, dtype, device) for batch, t in zip(batches, lengths)]

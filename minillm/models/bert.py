@@ -2,8 +2,7 @@
 cannot be trained to predict the next token; instead some tokens are hidden and it fills them in.
 
     ids (B, T) → token + position + type embedding → layer norm → n_layers × Block → (B, T, D)
-    then, as `head` says: logits (B, T, V) for the hidden tokens, or logits (B, n_labels) for the text from its first
-    position
+    then, as `head` says: logits (B, T, V) for the hidden tokens, or (B, n_labels) for the text from its first position
 
 What differs from GPT: no causal mask, the norm after each sum ("post-norm"), the exact GELU, and the loss.
 """
@@ -108,8 +107,7 @@ class MaskedLMHead(nn.Module):
 
 
 class Bert(nn.Module):
-    """An encoder with the head that `config.head` names. `rng` draws the initial weights and, while training,
-    dropout."""
+    """An encoder with the head that `config.head` names. `rng` draws the initial weights and, in training, dropout."""
 
     def __init__(self, config: BertConfig, rng: np.random.Generator | None = None) -> None:
         rng = np.random.default_rng(0) if rng is None else rng
@@ -144,8 +142,7 @@ class Bert(nn.Module):
         With `targets`, the loss as a scalar: for "mlm", targets (B, T) hold the ids of the hidden tokens and −100
         elsewhere; for "classification", labels (B,), or (B, n_labels) of 0 and 1 (multi-label) or numbers (regression,
         (B,) if n_labels is 1). `token_types` (B, T): which text of a pair, 0 by default. `mask` (B, T): 1 or True = a
-        token, 0 = padding. `next_sentence` (B,): 0 where the second text followed the first, 1 where it was drawn at
-        random; adds its loss.
+        token, 0 = padding. `next_sentence` (B,): 0 where the second text followed, 1 where it was drawn; adds its loss.
         """
         h = self.hidden(ids, token_types=token_types, mask=mask)
         if targets is None:

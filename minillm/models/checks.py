@@ -1,5 +1,4 @@
-"""What every config checks about itself. Each function raises ValueError that names the config, the setting, its value
-and what it should be."""
+"""What every config checks about itself, by a ValueError that names the config, the setting, its value and the rule."""
 
 from __future__ import annotations
 

@@ -72,8 +72,7 @@ class ClassifierConfig:
 
 
 class Classifier(nn.Module):
-    """A GPT or a Llama with a matrix that scores the labels, without a bias, as in transformers. `rng` draws the
-    initial weights and, while training, dropout."""
+    """A GPT or a Llama with a matrix that scores the labels, without a bias, as in transformers. `rng` as in GPT."""
 
     def __init__(self, config: ClassifierConfig, rng: np.random.Generator | None = None) -> None:
         rng = np.random.default_rng(0) if rng is None else rng

@@ -69,8 +69,7 @@ class EncoderDecoderConfig:
 
 
 class DecoderCache:
-    """What a decoder keeps from step to step: the keys and values of the target so far, and those of the source, which
-    never change and are computed once, at the first step."""
+    """What a decoder keeps: the keys and values of the target so far, and the source's, made at the first step."""
 
     def __init__(self, n_layers: int, capacity: int) -> None:
         self.target = nn.KVCache(n_layers, capacity)
@@ -254,8 +253,7 @@ class EncoderDecoder(nn.Module):
 
 
 class Decoder:
-    """An encoder–decoder that has been given its source (B, S): it continues B target texts as a GPT continues its
-    prompts.
+    """An encoder–decoder that has been given its source (B, S): it continues B target texts as a GPT its prompts.
 
     >>> config = EncoderDecoderConfig(vocab_size=10, context=8, n_layers=1, n_heads=2, d_model=8, d_ff=16)
     >>> model = EncoderDecoder(config)

@@ -24,8 +24,7 @@ from .checks import check_dropout, check_whole
 
 @dataclass(frozen=True)
 class LSTMConfig:
-    """The shape of an LSTM language model. Defaults are the medium model of Zaremba et al. with the vocabulary of
-    GPT-2."""
+    """The shape of an LSTM language model. Defaults are Zaremba's medium model with the vocabulary of GPT-2."""
 
     model_type: ClassVar[str] = "lstm"
     task: ClassVar[str] = "causal"
@@ -51,8 +50,7 @@ class LSTMConfig:
 
 
 class LSTMState:
-    """What the layers remember of the tokens so far: h and c (B, H) each, None at the start of a text. Cut off from the
-    graph."""
+    """What the layers remember of the tokens so far: h and c (B, H) each, None at first; cut off from the graph."""
 
     def __init__(self, n_layers: int) -> None:
         self.length = 0  # tokens seen
@@ -124,6 +122,5 @@ class LSTM(CausalLM):
         return x
 
     def new_cache(self, capacity: int | None = None) -> LSTMState:
-        """The state before the first token. It has one size for any number of tokens, so `capacity` limits nothing; the
-        argument is there because every decoder has it."""
+        """The state before the first token. It has one size for any number of tokens: `capacity` limits nothing."""
         return LSTMState(self.config.n_layers)

@@ -68,8 +68,7 @@ def dynamic_base(length: int, head_dim: int, base: float, factor: float, origina
 
 def llama3_frequencies(frequencies: Array, scaling: dict[str, Any]) -> Array:
     """Llama 3.1 (2024, arXiv 2407.21783): pairs that make fewer than `low_freq_factor` turns within the original length
-    are slowed by `factor`, those that make more than `high_freq_factor` are left alone, and those between get a
-    mixture."""
+    are slowed by `factor`, those that make more than `high_freq_factor` left alone, those between a mixture."""
     turns = scaling["original_max_position_embeddings"] * frequencies / (2 * math.pi)
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
     keep = np.clip((turns - low) / (high - low), 0, 1)  # 1 for fast pairs, 0 for slow ones
@@ -95,8 +94,7 @@ def yarn_frequencies(frequencies: Array, head_dim: int, base: float, scaling: di
 
 
 def yarn_amplitude(scaling: dict[str, Any]) -> float:
-    """YaRN, section 3.3: a longer context spreads attention thinner; queries and keys grow by this to sharpen it
-    again."""
+    """YaRN, section 3.3: a longer context spreads attention thinner; queries and keys grow by this to sharpen it."""
     if scaling.get("attention_factor") is not None:
         return float(scaling["attention_factor"])
 

@@ -90,9 +90,8 @@ class _Table(dict[int, str]):
         return text
 
 
-_CLEANED, _CHINESE_APART, _WITHOUT_MARKS, _WORDS_APART = map(
-    _Table, (cleaned, chinese_apart, without_marks, words_apart)
-)
+_CLEANED, _CHINESE_APART = _Table(cleaned), _Table(chinese_apart)
+_WITHOUT_MARKS, _WORDS_APART = _Table(without_marks), _Table(words_apart)
 
 
 @dataclass(frozen=True)

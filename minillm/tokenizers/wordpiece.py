@@ -11,8 +11,7 @@ Unlike byte-level BPE (bpe.py), a word with a character that the vocabulary lack
 and white space, case and accents are lost, so `decode` gives readable text, not the text.
 
 Learning is by the same merges as BPE. Encoding is not: it takes the longest piece that fits, then the longest that
-fits the rest, and knows nothing of the order in which merges were learned. Read `WordPieceTokenizer.encode_word` first,
-then `train`.
+fits the rest, and knows nothing of the order of merges. Read `WordPieceTokenizer.encode_word` first, then `train`.
 """
 
 from __future__ import annotations
@@ -20,8 +19,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from .bert_text import UNCASED, BertNormalizer, split_words
 from .bpe import learn_merges
 from .checks import check_special_tokens
 from .pieces import PieceCache, count_pieces
-from .template import PLAIN, Template, bert_template
+from .template import PLAIN, Template, bert_template, framed
 
 BERT_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -215,7 +216,16 @@ class WordPieceTokenizer(Tokenizer):
 
     def to_json(self) -> dict[str, Any]:
         """The contents of tokenizer.json, which the `tokenizers` library reads too."""
-        return wordpiece_formats.tokenizer_json(self)
+        model = {
+            "type": "WordPiece",
+            "unk_token": self.unk_token,
+            "continuing_subword_prefix": self.prefix,
+            "max_input_chars_per_word": self.max_word_chars,
+            "vocab": dict(sorted(self.vocab.items(), key=itemgetter(1))),
+        }
+        normalizer = {"type": "BertNormalizer", **asdict(self.normalizer)}  # its fields have the file's names
+        decoder = {"type": "WordPiece", "prefix": self.prefix, "cleanup": self.cleanup}
+        return framed(self, normalizer, {"type": "BertPreTokenizer"}, decoder, model)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> WordPieceTokenizer:
@@ -224,7 +234,7 @@ class WordPieceTokenizer(Tokenizer):
 
     def save_vocab(self, folder: str | os.PathLike[str]) -> None:
         """Write BERT's own vocab.txt, a token per line. It does not say how text is normalised."""
-        wordpiece_formats.save_vocab_txt(self, folder)
+        wordpiece_formats.save_vocab_txt(self.tokens, folder)
 
     @classmethod
     def load_vocab(cls, path: str | os.PathLike[str], *, normalizer: BertNormalizer = UNCASED) -> WordPieceTokenizer:

@@ -3,43 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import asdict
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..disk import read_json, write_text
 from .bert_text import UNCASED, BertNormalizer
 from .json_parts import check_ids, is_kind, read_added_tokens, refuse, tokenizer_json_path
-from .template import Framed, framed, read_template
+from .template import read_template
 
 VOCAB_TXT = "vocab.txt"
-
-
-class WordPieceParts(Framed, Protocol):
-    """What the files hold of a `WordPieceTokenizer`, which says what each part is."""
-
-    tokens: list[bytes | None]
-    vocab: dict[str, int]
-    normalizer: BertNormalizer
-    unk_token: str
-    prefix: str
-    max_word_chars: int
-    cleanup: bool
-
-
-def tokenizer_json(tokenizer: WordPieceParts) -> dict[str, Any]:
-    """The contents of tokenizer.json, by which the `tokenizers` library gives the same ids."""
-    model = {
-        "type": "WordPiece",
-        "unk_token": tokenizer.unk_token,
-        "continuing_subword_prefix": tokenizer.prefix,
-        "max_input_chars_per_word": tokenizer.max_word_chars,
-        "vocab": dict(sorted(tokenizer.vocab.items(), key=itemgetter(1))),
-    }
-    normalizer = {"type": "BertNormalizer", **asdict(tokenizer.normalizer)}  # its fields have the file's names
-    decoder = {"type": "WordPiece", "prefix": tokenizer.prefix, "cleanup": tokenizer.cleanup}
-    return framed(tokenizer, normalizer, {"type": "BertPreTokenizer"}, decoder, model)
 
 
 def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -83,10 +57,10 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 # ---- vocab.txt
 
 
-def save_vocab_txt(tokenizer: WordPieceParts, folder: str | os.PathLike[str]) -> None:
+def save_vocab_txt(tokens: Iterable[bytes | None], folder: str | os.PathLike[str]) -> None:
     """Write vocab.txt: line n is the token of id n. Raises ValueError if an id has no token or a token a line end."""
     lines = []
-    for token_id, token in enumerate(tokenizer.tokens):
+    for token_id, token in enumerate(tokens):
         if token is None or b"\n" in token:
             raise ValueError(f"id {token_id} is {token!r}, which vocab.txt cannot hold; use save(): tokenizer.json.")
         lines.append(token.decode() + "\n")

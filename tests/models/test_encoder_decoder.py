@@ -239,7 +239,7 @@ def test_shared_embeddings_are_one_parameter():
 
 def test_size_of_the_base_model():
     pytest.importorskip("torch")
-    from minillm.port import sketch
+    from minillm.models.sketch import sketch
 
     model = EncoderDecoder(EncoderDecoderConfig(), rng=sketch())
     blocks = 6 * (4 * (512 * 512 + 512) + 2 * 512 * 2048 + 2048 + 512 + 2 * 2 * 512)
