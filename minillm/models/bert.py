@@ -75,7 +75,7 @@ class BertConfig:
 
 
 class Block(nn.Module):
-    """norm(x + attention(x)), then norm(x + mlp(x)): the norm after the sum ("post-norm"), as in 2017."""
+    """Norms after sums ("post-norm"), as in the first Transformer: norm(x + attention(x)), then norm(x + mlp(x))."""
 
     def __init__(self, config: BertConfig, rng: np.random.Generator) -> None:
         self.attn = MultiHeadAttention(

@@ -255,7 +255,7 @@ class Tokenizer:
             if not 0 <= token_id < self.vocab_size or self.tokens[token_id] is None:
                 raise ValueError(
                     f"ids[{place}] is {token_id}, and this tokenizer has no such token: its ids are 0.."
-                    f"{self.vocab_size - 1}. Ids come from another tokenizer, or a model whose vocabulary is padded."
+                    f"{self.vocab_size - 1}. Are they another tokenizer's, or a model's whose vocabulary is padded?"
                 )
         raise AssertionError("unreachable: some id must have been wrong.")
 

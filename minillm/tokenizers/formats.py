@@ -47,7 +47,10 @@ def tokenizer_json(tokenizer: BPEParts) -> dict[str, Any]:
         pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, byte_level(use_regex=False)]}
     model = {
         "type": "BPE",
-        **dict.fromkeys(("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")),  # None
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
         "fuse_unk": False,
         "byte_fallback": False,
         "ignore_merges": tokenizer.whole_pieces,
