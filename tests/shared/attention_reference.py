@@ -10,9 +10,8 @@ import math
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from minillm.kernels.tiles import dropout_keep
+from torch import Tensor
 
 
 def reference_attention(
