@@ -13,8 +13,9 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 from minillm import nn, ops  # noqa: E402
 from minillm.generate import Sampling, generate  # noqa: E402
 from minillm.models import GPT, GPTConfig  # noqa: E402
+from minillm.models.sketch import is_sketched, sketch  # noqa: E402
 from minillm.optim import AdamW, param_groups  # noqa: E402
-from minillm.port import allocate, fill, is_sketched, sketch, to_numpy, to_torch, unwrap  # noqa: E402
+from minillm.port import allocate, fill, to_numpy, to_torch, unwrap  # noqa: E402
 from minillm.tensor import Parameter  # noqa: E402
 
 CONFIG = GPTConfig(vocab_size=53, context=16, n_layers=2, n_heads=4, d_model=32)
