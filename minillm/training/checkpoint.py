@@ -69,7 +69,10 @@ def save_checkpoint(
     arrays = {MODEL_FILE: model, OPTIMIZER_FILE: optimizer}
     with whole_folder(folder, kind="checkpoint", replace=True) as new:
         for name, named in arrays.items():
-            save_file({key: np.asarray(a, order="C") for key, a in named.items()}, new / name)
+            try:
+                save_file({key: np.asarray(a, order="C") for key, a in named.items()}, new / name)
+            except SafetensorError as error:  # how the library says that the disk is full
+                raise OSError(f"{Path(folder) / name} cannot be written, and stays as it was: {error}.") from error
             (new / name).chmod(0o666 & ~umask())  # safetensors would let nobody else read it
         write_json(new / CONFIG_FILE, config)
         if tokenizer is not None:
