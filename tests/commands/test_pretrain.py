@@ -75,7 +75,7 @@ def test_a_corpus_that_changed_is_packed_anew(made, tmp_path, capfd):
     minillm("pretrain", *data, "--out", tmp_path / "run")
     assert "packing anew" in capfd.readouterr().err
     sidecars = (tmp_path / "corpus").glob("tokens-*/train.json")  # other tests have packed with other tokenizers
-    (sidecar,) = (path for path in sidecars if json.loads(path.read_text())["n_documents"] == 3)
+    assert 3 in [json.loads(path.read_text())["n_documents"] for path in sidecars]
     asked = cli.make_parser(["pretrain"]).parse_args(["pretrain", *map(str, data), "--no-verify", "--tokens", "t"])
     assert sections_of(asked)["data"].items() >= {"verify": False, "tokens": str(Path("t").resolve())}.items()
 
