@@ -8,6 +8,7 @@ from pathlib import Path
 from ..engines.choose import process_rank
 from ..settings import ATTENTION, EngineConfig
 from ..training.config_file import ConfigError, Sections, describe, override
+from ..training.health import examine
 from ..training.pretrain import (
     SECTIONS,
     default_sections,
@@ -59,7 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{result.reason} at step {result.state.step:,} after {result.state.seconds:,.0f} s")
     if result.state.best_loss is not None:
         print(f"best validation loss {result.state.best_loss:.4f} nats/token, step {result.state.best_step:,}")
-    print(f"wrote {arguments.out}: best, last, metrics.jsonl, config.toml")
+    for finding in examine(arguments.out).findings:
+        print(f"look at this: {finding}")
+    print(f"wrote {arguments.out}: best, last, metrics.jsonl, config.toml (health: minillm check {arguments.out})")
     if result.signal is not None:
         print(f"to go on: minillm pretrain --resume --out {arguments.out}")
         return 128 + result.signal
