@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 import triton
+from torch import Tensor
 
 from .call import interpreted
 
@@ -35,12 +36,8 @@ class Config:
     num_stages: int
 
     def launch_arguments(self) -> dict[str, int]:
-        return {
-            "BLOCK_M": self.block_m,
-            "BLOCK_N": self.block_n,
-            "num_warps": self.num_warps,
-            "num_stages": self.num_stages,
-        }
+        tile = {"BLOCK_M": self.block_m, "BLOCK_N": self.block_n}
+        return {**tile, "num_warps": self.num_warps, "num_stages": self.num_stages}
 
 
 # (kernel, bytes per element) -> one Config for each of HEAD_SIZES. decode ignores block_m: its rows are query heads.
@@ -83,7 +80,7 @@ INTERPRETER: Table = {
 TABLES = {80: AMPERE, 86: SMALL, 89: SMALL, 90: HOPPER, 100: HOPPER, 120: SMALL}
 
 
-def lookup(kernel: str, q: torch.Tensor) -> Config:
+def lookup(kernel: str, q: Tensor) -> Config:
     """The configuration of `kernel` (one of KERNELS) for tensors like q (B, H, T, D), on q's device."""
     padded = max(16, triton.next_power_of_2(q.shape[-1]))
     if interpreted():
@@ -129,7 +126,5 @@ def read_tuned(path: Path) -> dict[str, Config]:
     """What the tuner wrote: {key: [block_m, block_n, num_warps, num_stages]}; raises ValueError where it is broken."""
     try:
         return {key: Config(*(int(n) for n in four)) for key, four in json.loads(path.read_text()).items()}
-    except (ValueError, TypeError, AttributeError) as problem:
-        raise ValueError(
-            f"{path} is not a file of tuned configurations ({problem}); delete it or tune again."
-        ) from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} holds no tuned configurations ({error}); delete it or tune again.") from None

@@ -105,9 +105,7 @@ def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("tokenizer", metavar="TOKENIZER", help="tokenizer.json, or a folder with one")
     parser.add_argument("text", nargs="?", metavar="TEXT", help="text to encode")
     parser.add_argument("--file", metavar="FILE", help="UTF-8 file to encode, of any size")
-    parser.add_argument(
-        "--special", action="store_true", help="read the text of special tokens in TEXT as those tokens"
-    )
+    parser.add_argument("--special", action="store_true", help="read special tokens in TEXT as those tokens")
 
 
 def run_encode(arguments: argparse.Namespace) -> int:

@@ -18,8 +18,6 @@ from .protocol import Batch, Batches, Model
 
 
 class NumpyEngine:
-    """Training on this machine's processor, with our own autograd."""
-
     name = "numpy"
     rank = 0
     world_size = 1

@@ -9,7 +9,6 @@ side here: NumPy lets go of the interpreter's lock while it computes.)
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import copy
 from collections.abc import Callable
@@ -19,11 +18,10 @@ from typing import Any
 import numpy as np
 
 from ..data import count_targets
-from ..nn import evaluating
 from ..settings import TrainConfig
-from ..tensor import Parameter, no_grad
+from ..tensor import Parameter
 from .blas import blas_threads, limit_blas_threads
-from .numpy_engine import NumpyEngine
+from .numpy_engine import NumpyEngine, batch_loss
 from .protocol import Batch, Model
 
 
@@ -36,14 +34,13 @@ class Replicas:
         self.models: list[Model] = [model, *(replica(model) for _ in range(n - 1))]
         self.pool = ThreadPoolExecutor(n, thread_name_prefix="rows")
 
-    def on_rows(self, function: Callable[..., float], batch: Batch, *arguments: Any) -> float:
-        """The sum of `function(replica, rows, *arguments)` over all threads, each with its share of the batch's
-        rows."""
+    def on_rows(self, function: Callable[..., float], batch: Batch, **options: Any) -> float:
+        """The sum of `function(replica, *rows, **options)` over all threads, each with its share of the rows."""
         shares = zip(*(np.array_split(array, len(self.models)) for array in batch))
         with limit_blas_threads(1):
             tasks = [
                 # The context carries no_grad, debug mode and NumPy's settings for warnings over to the thread.
-                self.pool.submit(contextvars.copy_context().run, function, model, rows, *arguments)
+                self.pool.submit(contextvars.copy_context().run, function, model, *rows, **options)
                 for model, rows in zip(self.models, shares)
                 if len(rows[0])
             ]
@@ -51,11 +48,7 @@ class Replicas:
 
     def batch_loss(self, *batch: np.ndarray) -> float:
         """The sum of a batch's token losses in nats; no gradient, no dropout."""
-        with contextlib.ExitStack() as modes:
-            for model in self.models:
-                modes.enter_context(evaluating(model))
-            modes.enter_context(no_grad())  # for all threads
-            return self.on_rows(sum_losses, batch)
+        return self.on_rows(batch_loss, batch)
 
 
 class ThreadedNumpyEngine(NumpyEngine):
@@ -81,7 +74,8 @@ class ThreadedNumpyEngine(NumpyEngine):
             # the same dropout.
             for model, seed in zip(models[1:], self.model.rng.integers(2**63, size=len(models) - 1)):
                 model.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
-            total += self.replicas.on_rows(add_gradients, batch, 1 / n_tokens, self.label_smoothing)
+            options = {"scale": 1 / n_tokens, "label_smoothing": self.label_smoothing}
+            total += self.replicas.on_rows(add_gradients, batch, **options)
         for parameter, *others in zip(*(model.parameters() for model in models)):
             for other in others:
                 if other.grad is not None:
@@ -92,16 +86,11 @@ class ThreadedNumpyEngine(NumpyEngine):
         return self.replicas.batch_loss(*batch)
 
 
-def add_gradients(model: Model, rows: Batch, scale: float, label_smoothing: float) -> float:
+def add_gradients(model: Model, *rows: np.ndarray, scale: float, label_smoothing: float) -> float:
     """What a thread does in a training step: add the gradients of the rows' losses times `scale`; their sum."""
     loss = model(*rows, reduction="sum", label_smoothing=label_smoothing) * scale
     loss.backward()
     return loss.item()
-
-
-def sum_losses(model: Model, rows: Batch) -> float:
-    """What a thread does in an evaluation: the sum of the rows' token losses."""
-    return model(*rows, reduction="sum").item()
 
 
 def replica(model: Model) -> Model:

@@ -58,8 +58,6 @@ def translate(values: Values, architecture: Architecture) -> Values:
     than our model computes with would load and be silently wrong."""
     for name, allowed in architecture.fixed.items():
         if name in values and values[name] not in allowed:
-            raise ConfigurationError(
-                f"config.json: {name} = {values[name]!r} is not supported: the model here computes with "
-                f"{' or '.join(repr(value) for value in allowed)}, and would give other numbers than were trained."
-            )
+            known = " or ".join(map(repr, allowed))
+            raise ConfigurationError(f"config.json: {name} = {values[name]!r} must be {known}: minillm has no other.")
     return {ours: values.get(theirs, default) for theirs, (ours, default) in architecture.settings.items()}

@@ -160,10 +160,10 @@ def test_no_grad_and_debug_mode_reach_the_threads():
     replicas = Replicas(make_model(), 3)
     batch = make_batches(1, 6)[0]
 
-    def builds_a_graph(model, rows):
+    def builds_a_graph(model, *rows):
         return float(model(*rows).node is not None)
 
-    def freezes(model, rows):
+    def freezes(model, *rows):
         return float(model(*rows).node.frozen is not None)
 
     assert replicas.on_rows(builds_a_graph, batch) == 3 and replicas.on_rows(freezes, batch) == 0
