@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
-from ..data import pack, read_documents
+from ..data import Dropped, kinds_skipped, pack, read_documents
 from ..engines.choose import batch_loss_of
 from ..hub.checkpoint import load_model_and_tokenizer
 from ..settings import EngineConfig
@@ -38,7 +39,10 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.context = arguments.context or model.config.context
     with tempfile.TemporaryDirectory() as folder:
         if arguments.data:
-            data = pack(read_documents(arguments.data), tokenizer, Path(folder) / "tokens.bin")
+            skipped: list[Dropped] = []
+            data = pack(read_documents(arguments.data, skipped=skipped), tokenizer, Path(folder) / "tokens.bin")
+            for kind in kinds_skipped((one.source, one.reason) for one in skipped):
+                print(kind, file=sys.stderr)
         else:
             data = packed(data_of(arguments.model), arguments.split, tokenizer)
         objective = model_objective(model.config, tokenizer)

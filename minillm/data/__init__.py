@@ -12,6 +12,7 @@ from .clean import RepeatedLines, clean_text
 from .corpus import CorpusConfig, CorpusReport, corpus_documents, corpus_folder, corpus_text, load_report
 from .dedup import MinHash, NearDuplicates, deduplicate
 from .documents import Document, Dropped, check_half_pairs, read_documents, read_jsonl
+from .folders import kinds_skipped
 from .packing import TokenDataset, pack, pack_split
 from .split import Contamination, contamination, split_of
 from .stdlib import docstrings, documents_fingerprint, environment_documents, stdlib_documents
@@ -41,6 +42,7 @@ __all__ = [
     "documents_fingerprint",
     "environment_documents",
     "iter_eval_batches",
+    "kinds_skipped",
     "load_report",
     "pack",
     "pack_split",
