@@ -133,7 +133,8 @@ def changed_settings(saved: Any, config: TrainConfig) -> list[str]:
     if not isinstance(saved, dict):
         return []
     now = asdict(config)
-    free = ("max_steps", "max_seconds")  # going on for longer is what a run is resumed for
+    # Going on for longer is what a run is resumed for; what a step holds is compared in `check_step_size`.
+    free = ("max_steps", "max_seconds", "batch_size", "grad_accumulation")
     names = [name for name in now if name not in free and name in saved and saved[name] != now[name]]
     return [f"{name} was {saved[name]!r}, is {now[name]!r}" for name in names]
 
