@@ -279,8 +279,10 @@ def stack(tensors: Sequence[AnyTensor], dim: int = 0) -> AnyTensor:
 
 
 def where(condition: Any, a: AnyTensor, b: AnyTensor) -> AnyTensor:
-    """a where `condition` (boolean) is True, else b; a and b are tensors that broadcast."""
-    return backend(a).where(condition, a, b)
+    """a where `condition` (boolean) is True, else b; they broadcast. a and b are tensors, or one is a number."""
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        raise TypeError(f"where: a = {a!r} or b = {b!r} must be a tensor: at least one says which engine computes.")
+    return backend(b if isinstance(a, (int, float)) else a).where(condition, a, b)
 
 
 # --- what several ops check -------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .tensor_methods import Array
+from .tensor_methods import Array, axes
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -127,6 +127,8 @@ def max(self: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     if dim is None:
         y = np.asarray(self.data.max())
         return self.from_op(y, (self,), max_backward, (self.data, y))
+    if self.ndim == 0 and dim in (0, -1):  # a number has one axis after all, as in torch
+        return self.reshape(1).max(0)
     indices = np.expand_dims(self.data.argmax(axis=dim), dim)
     values = np.take_along_axis(self.data, indices, axis=dim)
     if not keepdim:
@@ -159,6 +161,7 @@ def var(
 ) -> Tensor:
     """Σ (x − mean)²/(n − correction) over the axes `dim`: correction 1 (the default, as in torch) for a sample, 0 for
     all there is."""
+    dim = axes(self.data, dim)
     centred = self.data - self.data.mean(axis=dim, keepdims=True)
     y = np.square(centred).sum(axis=dim, keepdims=keepdim)
     freedom = np.maximum(centred.size / (y.size or 1) - correction, 0.0)  # of nothing to tell it from: NaN, as in torch

@@ -153,6 +153,7 @@ class Bytes:
     """A tokenizer of single bytes; id 256 ends a text."""
 
     eos_id = 256
+    tokens = (*(bytes([b]) for b in range(255)), None, b"")  # there is no byte 255 in UTF-8
 
     def encode(self, text):
         return list(text.encode())
@@ -165,8 +166,8 @@ def test_streamed_text_waits_for_whole_characters(monkeypatch):
     tokens = [*"héllo 世界 🙂".encode(), 0xE4, 256, 65]
     seen = {}
 
-    def fake_stream(model, ids, *, max_new_tokens, stop_ids):
-        seen["ids"] = ids
+    def fake_stream(model, ids, *, max_new_tokens, stop_ids, allowed):
+        seen["ids"], seen["hidden"] = ids, np.flatnonzero(~allowed).tolist()
         for token in tokens[:max_new_tokens]:
             if token in stop_ids:
                 return
@@ -174,6 +175,7 @@ def test_streamed_text_waits_for_whole_characters(monkeypatch):
 
     monkeypatch.setattr("minillm.generate.stream", fake_stream)
     pieces = list(stream_text(None, Bytes(), "", max_new_tokens=99))
+    assert seen["hidden"] == [255]
     assert seen["ids"] == [256]  # an empty prompt begins with the end-of-text id
     assert "".join(pieces) == "héllo 世界 🙂\N{REPLACEMENT CHARACTER}"  # 0xE4 begins a character that never ends
     assert "世" in pieces

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import count_targets
+from ..data import count_targets, require_targets
 from ..nn import evaluating
 from ..settings import TrainConfig
 from ..tensor import Parameter, no_grad
@@ -74,7 +74,7 @@ class ThreadedNumpyEngine(NumpyEngine):
         for model in models:
             model.train()
             model.zero_grad()
-        n_tokens = sum(count_targets(targets) for *_, targets in micro_batches)
+        n_tokens = require_targets(sum(count_targets(targets) for *_, targets in micro_batches))
         total = 0.0
         for batch in micro_batches:
             # The model's generator, which checkpoints save, starts those of the replicas anew: a resumed run draws

@@ -65,7 +65,7 @@ def linear_cross_entropy(
     weight = h.like(weight, "linear_cross_entropy")
     vocab_size, d_model = weight.shape
     targets, kept = class_ids("linear_cross_entropy", targets, vocab_size, ignore_index)
-    h2 = h.data.reshape(-1, d_model)  # (N, D)
+    h2 = h.data.reshape(targets.size, d_model)  # (N, D)
     dh = np.empty_like(h2) if records_graph(h) else None
     dweight = np.zeros_like(weight.data) if records_graph(weight) else None
     total = 0.0

@@ -21,11 +21,12 @@ SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 def gelu(x: Tensor, approximate: str) -> Tensor:
     if approximate == "none":
         return gelu_exact(x)
-    u = np.asarray(x.data * x.data)  # NumPy makes a product of 0-d arrays a scalar, which out= does not take
-    u *= 0.044715
-    u += 1
-    u *= x.data
-    u *= SQRT_2_OVER_PI
+    with np.errstate(over="ignore"):  # tanh ∞ is 1, as it should be
+        u = np.asarray(x.data * x.data)  # NumPy makes a product of 0-d arrays a scalar, which out= does not take
+        u *= 0.044715
+        u += 1
+        u *= x.data
+        u *= SQRT_2_OVER_PI
     t = np.tanh(u, out=u)
     y = t + 1
     y *= x.data
@@ -34,15 +35,18 @@ def gelu(x: Tensor, approximate: str) -> Tensor:
 
 
 def gelu_tanh_backward(grad: Array, needs: tuple, x: Array, t: Array) -> tuple:
-    # with the factor ½ taken out: dx = ½ grad · [(1 + t) + x (1 − t²) u'] = ½ grad (1 + t) [1 + x (1 − t) u']
-    dx = x * x
-    dx *= 3 * 0.044715
-    dx += 1
+    # dx = ½ grad · [(1 + t) + v (1 + 3·0.044715 x²) √(2/π)],  v = x (1 − t²). Far out v is 0, and so must be v x²: x²
+    # first would be ∞ · 0.
+    s = t + 1
+    v = 1 - t
+    v *= s
+    v *= x
+    dx = v * x
     dx *= x
-    dx *= SQRT_2_OVER_PI  # x u'
-    dx *= 1 - t
-    dx += 1
-    dx *= t + 1
+    dx *= 3 * 0.044715
+    dx += v
+    dx *= SQRT_2_OVER_PI
+    dx += s
     dx *= grad
     dx *= 0.5
     return (dx,)
