@@ -12,8 +12,12 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import copy
+import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
+from functools import partial
+from queue import SimpleQueue as Queue
 from typing import Any
 
 import numpy as np
@@ -34,19 +38,26 @@ class Replicas:
     def __init__(self, model: Model, threads: int = 0):
         n = threads or blas_threads() or 1
         self.models: list[Model] = [model, *(replica(model) for _ in range(n - 1))]
-        self.pool = ThreadPoolExecutor(n, thread_name_prefix="rows")
+        self.queues: list[Queue] = [Queue() for _ in range(n)]
+        for queue in self.queues:
+            # A daemon: at a second Ctrl-C the process ends in the middle of a step, which may take minutes. (A
+            # ThreadPoolExecutor would wait for its end.)
+            threading.Thread(target=work, args=(queue,), name="rows", daemon=True).start()
+            weakref.finalize(self, queue.put, None)
 
     def on_rows(self, function: Callable[..., float], batch: Batch, *arguments: Any) -> float:
         """The sum of `function(replica, rows, *arguments)` over all threads, each with its share of the batch's
         rows."""
         shares = zip(*(np.array_split(array, len(self.models)) for array in batch))
         with limit_blas_threads(1):
-            tasks = [
-                # The context carries no_grad, debug mode and NumPy's settings for warnings over to the thread.
-                self.pool.submit(contextvars.copy_context().run, function, model, rows, *arguments)
-                for model, rows in zip(self.models, shares)
-                if len(rows[0])
-            ]
+            tasks: list[Future] = []
+            for queue, model, rows in zip(self.queues, self.models, shares):
+                if len(rows[0]):
+                    tasks.append(Future())
+                    # The context carries no_grad, debug mode and NumPy's settings for warnings over to the thread.
+                    run = partial(contextvars.copy_context().run, function, model, rows, *arguments)
+                    queue.put((tasks[-1], run))
+            wait(tasks)  # for all, also where one raises: nothing may go on computing
             return sum([task.result() for task in tasks])
 
     def batch_loss(self, *batch: np.ndarray) -> float:
@@ -56,6 +67,17 @@ class Replicas:
                 modes.enter_context(evaluating(model))
             modes.enter_context(no_grad())  # for all threads
             return self.on_rows(sum_losses, batch)
+
+
+def work(queue: Queue) -> None:
+    """The life of a thread: it does what comes out of the queue, until that is None."""
+    while (item := queue.get()) is not None:
+        future, run = item
+        try:
+            future.set_result(run())
+        except BaseException as error:
+            future.set_exception(error)
+        del item, future, run  # or they would live until the next
 
 
 class ThreadedNumpyEngine(NumpyEngine):
