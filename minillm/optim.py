@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -173,7 +174,7 @@ class AdamW(Optimizer):
 
     def check(self, settings: dict[str, Any]) -> None:
         betas = settings["betas"]
-        if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
+        if len(betas) != 2 or not all(isinstance(beta, Real) and 0.0 <= beta < 1.0 for beta in betas):
             raise ValueError(f"betas must be at least 0 and below 1, two of them, not {tuple(betas)}.")
         require_not_negative(settings, "lr", "eps", "weight_decay")
 
@@ -288,5 +289,5 @@ def clip_grad_norm_(params: Iterable[Parameter] | Parameter, max_norm: float) ->
 
 def require_not_negative(settings: dict[str, Any], *names: str) -> None:
     for name in names:
-        if not 0.0 <= settings[name] < math.inf:  # nan neither
+        if not isinstance(settings[name], Real) or not 0.0 <= settings[name] < math.inf:  # nan neither
             raise ValueError(f"{name} must be 0 or more, not {settings[name]}.")
