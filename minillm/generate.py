@@ -78,8 +78,9 @@ class Sampling:
                 raise ValueError(f"generate: allowed lets none of the model's {len(x)} ids be chosen.")
         if self.temperature == 0:
             return np.eye(1, len(x), int(x.argmax()))[0]
-        if self.temperature < 1 / LARGEST:
-            x -= x.max()  # the quotient may overflow, then to −∞: never chosen, as it should be
+        likeliest = float(x.max())
+        if math.isinf(likeliest / self.temperature):
+            x -= likeliest  # now the others may overflow, to −∞: never chosen, as it should be
         with np.errstate(over="ignore"):
             x /= self.temperature
         if self.top_k is not None and self.top_k < len(x):

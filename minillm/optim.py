@@ -174,7 +174,7 @@ class AdamW(Optimizer):
 
     def check(self, settings: dict[str, Any]) -> None:
         betas = settings["betas"]
-        if len(betas) != 2 or not all(isinstance(beta, Real) and 0.0 <= beta < 1.0 for beta in betas):
+        if len(betas) != 2 or not all(isinstance(beta, Real) and 0.0 <= float(beta) < 1.0 for beta in betas):
             raise ValueError(f"betas must be at least 0 and below 1, two of them, not {tuple(betas)}.")
         require_not_negative(settings, "lr", "eps", "weight_decay")
 
