@@ -236,7 +236,7 @@ def test_settings_that_are_no_usable_numbers_are_refused_by_name(name, value):
 
 
 def test_top_k_is_a_whole_number():
-    with pytest.raises(ValueError, match="top_k = 2.5 must be a whole number"):
+    with pytest.raises(ValueError, match=r"top_k = 2\.5 must be a whole number"):
         Sampling(top_k=2.5)
     assert Sampling(top_k=np.int64(2)).top_k == 2
 

@@ -19,7 +19,7 @@ def cross_entropy(logits: Tensor, targets: Array, ignore_index: int, reduction: 
     targets, kept = class_ids("cross_entropy", targets, vocab_size, ignore_index)
     losses, dlogits = softmax_cross_entropy(logits.data.reshape(-1, vocab_size).copy(), targets, kept, label_smoothing)
     scale = reduction_scale(reduction, kept.sum())
-    loss = np.asarray(losses.sum() * losses.dtype.type(scale))
+    loss = np.asarray(losses.sum(dtype=np.float64) * scale, dtype=losses.dtype)
     return Tensor.from_op(loss, (logits,), cross_entropy_backward, (dlogits, np.nan_to_num(scale), logits.shape))
 
 

@@ -145,3 +145,10 @@ def test_with_our_own_tokenizer(tmp_path: Path) -> None:
     assert (ids == tokenizer.eos_id).sum() == 3 and ids[0] == ids[-1] == tokenizer.eos_id
     assert tokenizer.decode(ids[1:][: np.flatnonzero(ids[1:] == tokenizer.eos_id)[0]].tolist()) == texts[0]
     assert data.info.tokenizer == tokenizer.fingerprint()
+
+
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(65_535, np.uint16), (65_536, np.uint16), (65_537, np.uint32)])
+def test_the_last_id_of_a_vocabulary_fits_its_type(tmp_path: Path, vocab_size: int, dtype: type) -> None:
+    data = pack([Document("x", "s")], Bytes(vocab_size, None, shift=vocab_size - 1 - ord("x")), tmp_path / "t.bin")
+    assert data.tokens.dtype == dtype and data.tokens.tolist() == [vocab_size - 1]
+    assert data.info.dtype == np.dtype(dtype).name
