@@ -28,6 +28,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PRELOAD = ["torch.testing._internal.common_methods_invocations", "torch.testing._internal.common_optimizers",
+           "hypothesis.extra.numpy"]  # fmt: skip
 SWAPS: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
@@ -115,7 +117,7 @@ def main() -> None:
     parser.add_argument("module", type=Path)
     parser.add_argument("tests", nargs="+", help="the focused tests, after --")
     parser.add_argument("--results", type=Path, default=Path(tempfile.gettempdir()) / "mutants.jsonl")
-    parser.add_argument("--preload", nargs="*", default=["torch", "hypothesis.extra.numpy"], help="slow packages")
+    parser.add_argument("--preload", nargs="*", default=PRELOAD, help="slow packages")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no mutant after this time")
     arguments = parser.parse_args()
 

@@ -296,3 +296,21 @@ def test_a_model_may_be_converted_after_the_optimizer_was_made(make):
         stepped(optimizer, model.w, [1.0, -2.0, 0.5])
         assert all(a.dtype == np.float64 for a in optimizer.state[id(model.w)].values())
     np.testing.assert_allclose(first.w.data, second.w.data, rtol=1e-6)
+
+
+def test_several_differences_of_a_state_are_counted_and_one_is_not():
+    p, q = Parameter(np.ones(2)), Parameter(np.ones(2))
+    optimizer, names = AdamW([p, q]), {id(p): "p", id(q): "q"}
+    state = optimizer.state_dict(names)
+    del state["p.exp_avg"]
+    with pytest.raises(ValueError, match=r"p.exp_avg is missing$"):
+        optimizer.check_state_dict(names, state)
+    del state["q.exp_avg"]
+    with pytest.raises(ValueError, match=r"p.exp_avg is missing \(2 such differences\)$"):
+        optimizer.check_state_dict(names, state)
+
+
+def test_a_parameter_that_is_not_contiguous_is_named():
+    p = Parameter(np.ones((2, 3)).T)
+    with pytest.raises(ValueError, match=r"a parameter of shape \(3, 2\) is not contiguous"):
+        stepped(AdamW([p]), p, np.ones((3, 2)))
