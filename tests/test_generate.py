@@ -310,3 +310,17 @@ def test_the_limits_themselves_belong_to_what_is_kept():
     assert np.count_nonzero(Sampling(top_p=0.5).probabilities(np.zeros(4), np.array([0]))) == 2
     assert np.count_nonzero(Sampling(top_p=1.0).probabilities(np.zeros(4), np.array([0]))) == 4
     assert np.count_nonzero(Sampling(top_k=2).probabilities(np.zeros(4), np.array([0]))) == 4  # all share the 2nd place
+
+
+def test_the_least_that_may_be_kept_is_the_likeliest():
+    logits = np.array([1.0, 3.0, 2.0])
+    for sampling in (Sampling(top_k=1), Sampling(min_p=1.0), Sampling(top_p=TINY)):
+        assert sampling.probabilities(logits, np.array([0])).tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("penalty", [2.0, 0.5])
+def test_the_penalty_divides_what_is_positive_and_multiplies_what_is_not(penalty):
+    logits = np.array([1.0, -1.0, 0.0, 2.0])
+    changed = np.array([1.0 / penalty, -1.0 * penalty, 0.0, 2.0])
+    found = Sampling(repetition_penalty=penalty).probabilities(logits, np.array([0, 1, 2]))
+    np.testing.assert_allclose(found, np.exp(changed) / np.exp(changed).sum(), rtol=1e-12)
