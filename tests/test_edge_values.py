@@ -310,7 +310,8 @@ def test_several_differences_of_a_state_are_counted_and_one_is_not():
         optimizer.check_state_dict(names, state)
 
 
-def test_a_parameter_that_is_not_contiguous_is_named():
+@pytest.mark.parametrize("cls", [AdamW, SGD])
+def test_a_parameter_that_is_not_contiguous_is_named(cls):
     p = Parameter(np.ones((2, 3)).T)
     with pytest.raises(ValueError, match=r"a parameter of shape \(3, 2\) is not contiguous"):
-        stepped(AdamW([p]), p, np.ones((3, 2)))
+        stepped(cls([p]), p, np.ones((3, 2)))
