@@ -66,9 +66,9 @@ def test_100_steps_in_float64(attention):
 
 def test_100_steps_in_float32():
     """Gradients for some of them only: by then rounding has moved the parameters apart by 2e-5, and the gradients are
-    those of two different places."""
+    those of two different places. (Ours end within 3e-6 of the losses in float64, PyTorch's within 8e-6.)"""
     model, ids, targets = model_and_batch(np.float32)
-    train_both(model, to_torch(model), ids, targets, steps=100, tolerance=1e-5, gradients=20)
+    train_both(model, to_torch(model), ids, targets, steps=100, tolerance=2e-5, gradients=20)
 
 
 def test_dropout_with_the_same_masks(monkeypatch):
