@@ -68,7 +68,7 @@ def test_100_steps_in_float64(attention):
 
 def test_100_steps_in_float32():
     """Gradients for half of them only: by then rounding has moved the parameters apart by 2e-5, and the gradients are
-    those of two different places."""
+    those of two different places. (Ours end within 3e-6 of the losses in float64, PyTorch's within 8e-6.)"""
     model, ids, targets = model_and_batch(np.float32)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # how sums are shared out among threads decides how they are rounded

@@ -6,7 +6,7 @@ split.py (train and validation, and leaks between them), corpus.py and build.py 
 files), batches.py (what training and evaluation are fed).
 """
 
-from .batches import Batcher, count_targets, iter_eval_batches
+from .batches import Batcher, count_targets, iter_eval_batches, require_targets
 from .build import build_corpus
 from .clean import RepeatedLines, clean_text
 from .corpus import CorpusConfig, CorpusReport, corpus_documents, corpus_folder, corpus_text, load_report
@@ -49,6 +49,7 @@ __all__ = [
     "read_documents",
     "read_jsonl",
     "remove_stop_words",
+    "require_targets",
     "split_of",
     "stdlib_documents",
 ]

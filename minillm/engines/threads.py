@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import contextvars
 import copy
+import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
+from functools import partial
+from queue import SimpleQueue as Queue
 from typing import Any
 
 import numpy as np
 
-from ..data import count_targets
+from ..data import count_targets, require_targets
 from ..settings import TrainConfig
 from ..tensor import Parameter
 from .blas import blas_threads, limit_blas_threads
@@ -32,23 +36,41 @@ class Replicas:
     def __init__(self, model: Model, threads: int = 0):
         n = threads or blas_threads() or 1
         self.models: list[Model] = [model, *(replica(model) for _ in range(n - 1))]
-        self.pool = ThreadPoolExecutor(n, thread_name_prefix="rows")
+        self.queues: list[Queue] = [Queue() for _ in range(n)]
+        for queue in self.queues:
+            # A daemon: at a second Ctrl-C the process ends in the middle of a step, which may take minutes. (A
+            # ThreadPoolExecutor would wait for its end.)
+            threading.Thread(target=work, args=(queue,), name="rows", daemon=True).start()
+            weakref.finalize(self, queue.put, None)
 
     def on_rows(self, function: Callable[..., float], batch: Batch, **options: Any) -> float:
         """The sum of `function(replica, *rows, **options)` over all threads, each with its share of the rows."""
         shares = zip(*(np.array_split(array, len(self.models)) for array in batch))
         with limit_blas_threads(1):
-            tasks = [
-                # The context carries no_grad, debug mode and NumPy's settings for warnings over to the thread.
-                self.pool.submit(contextvars.copy_context().run, function, model, *rows, **options)
-                for model, rows in zip(self.models, shares)
-                if len(rows[0])
-            ]
+            tasks: list[Future] = []
+            for queue, model, rows in zip(self.queues, self.models, shares):
+                if len(rows[0]):
+                    tasks.append(Future())
+                    # The context carries no_grad, debug mode and NumPy's settings for warnings over to the thread.
+                    run = partial(contextvars.copy_context().run, function, model, *rows, **options)
+                    queue.put((tasks[-1], run))
+            wait(tasks)  # for all, also where one raises: nothing may go on computing
             return sum([task.result() for task in tasks])
 
     def batch_loss(self, *batch: np.ndarray) -> float:
         """The sum of a batch's token losses in nats; no gradient, no dropout."""
         return self.on_rows(batch_loss, batch)
+
+
+def work(queue: Queue) -> None:
+    """The life of a thread: it does what comes out of the queue, until that is None."""
+    while (item := queue.get()) is not None:
+        future, run = item
+        try:
+            future.set_result(run())
+        except BaseException as error:
+            future.set_exception(error)
+        del item, future, run  # or they would live until the next
 
 
 class ThreadedNumpyEngine(NumpyEngine):
@@ -67,7 +89,7 @@ class ThreadedNumpyEngine(NumpyEngine):
         for model in models:
             model.train()
             model.zero_grad()
-        n_tokens = sum(count_targets(targets) for *_, targets in micro_batches)
+        n_tokens = require_targets(sum(count_targets(targets) for *_, targets in micro_batches))
         total = 0.0
         for batch in micro_batches:
             # The model's generator, which checkpoints save, starts those of the replicas anew: a resumed run draws

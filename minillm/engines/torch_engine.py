@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from ..costs.sizes import training_flops
-from ..data import count_targets
+from ..data import count_targets, require_targets
 from ..data.batches import share_of_rank
 from ..nn import check_fits, evaluating, shapes
 from ..optim import param_groups
@@ -134,7 +134,7 @@ class TorchEngine:
         seed = np.random.SeedSequence([self.config.seed, self.steps, self.rank]).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(seed) >> 1)
         self.optimizer.zero_grad(set_to_none=True)
-        n_tokens = self.total(sum(count_targets(targets) for *_, targets in micro_batches))
+        n_tokens = require_targets(self.total(sum(count_targets(targets) for *_, targets in micro_batches)))
         factor = self.loss_scale * self.world_size / n_tokens  # DDP and FSDP divide the sum over ranks by their number
         losses = []
         for i, batch in enumerate(micro_batches):

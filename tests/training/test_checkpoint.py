@@ -260,3 +260,11 @@ def test_a_tokenizer_that_does_not_match_the_model_is_refused(tmp_path):
     (tmp_path / "last" / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"has no tokenizer.json"):
         load_model_and_tokenizer(tmp_path / "last")
+
+
+def test_a_tokenizer_may_have_as_many_ids_as_the_model_and_no_more():
+    tokenizer = make_tokenizer()
+    checkpoint.check_tokenizer(tokenizer, tokenizer.vocab_size, None, "here")
+    checkpoint.check_tokenizer(tokenizer, tokenizer.vocab_size + 1, None, "here")
+    with pytest.raises(CheckpointError, match="the model in here only"):
+        checkpoint.check_tokenizer(tokenizer, tokenizer.vocab_size - 1, None, "here")
