@@ -45,6 +45,7 @@ DATA = ["--corpus", "c", "--tokenizer", "t"]  # neither of which is there
         ),
         (["corpus", "out", "--from", "nowhere"], "nowhere"),
         (["corpus", "out", "--val-fraction", "2"], "2"),
+        (["corpus", "out", "--max-mb", "-1"], "max_mb = -1.0 must be at least 0"),
         (["quickstart", "--seconds", "0"], "seconds = 0.0 must be above 0"),
     ],
 )
