@@ -118,7 +118,8 @@ def load_torch(config: ModelConfig, plan: Plan, dtype: str, device: Any, seed: i
     draw(model, np.random.default_rng(seed), but=plan.tensors)
     exact_rope(model, dtype)
     ported = to_torch(model, device="meta", dtype=getattr(torch, dtype))
-    allocate(ported, choose_device(str(device or "cpu")))
+    wanted = "cpu" if device is None else f"cuda:{device}" if isinstance(device, int) else str(device)
+    allocate(ported, choose_device(wanted))
     fill(ported, model, but=plan.tensors)
     with torch.no_grad():
         for name, parameter in ported.named_parameters():
