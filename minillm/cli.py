@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may know ASCII only
     words = sys.argv[1:] if argv is None else argv
-    arguments = make_parser(words).parse_args(words)
-    try:
+    try:  # around the parser too: it imports the command, which takes a second in which Ctrl-C may come
+        arguments = make_parser(words).parse_args(words)
         return arguments.function(arguments)
     except KeyboardInterrupt:
         print("\nminillm: stopped", file=sys.stderr)
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"minillm: {error}", file=sys.stderr)
         return 1
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        if arguments.traceback:
+        if "--traceback" in words:
             raise
         print(f"minillm: {error}", file=sys.stderr)
         return 2

@@ -315,6 +315,13 @@ def test_a_folder_that_grows_lists_what_is_ours(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_a_file_is_no_folder_to_claim(tmp_path):
+    (tmp_path / "text").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"text is a file: give another name"):
+        claim(tmp_path / "text", "run", ["a"])
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
+
+
 def test_a_file_of_the_users_is_not_claimed(tmp_path):
     write_text(tmp_path / "project" / "config.toml", "mine")
     with pytest.raises(FileExistsError, match=r"config\.toml was not made by minillm, and is not overwritten"):

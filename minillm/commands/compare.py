@@ -77,7 +77,8 @@ def compare(
     rows = [(key, *(column[key] for column in columns)) for key in columns[0]]
     text = ", ".join(data) if data else "Python's help texts (held out if no model was trained on them)"
     note = f"{engine} engine, batch {batch_size} × {length} tokens; bits per byte on {text}"
-    return table(note, rows, [Path(name).name or name for name in models])
+    short = [Path(name).name for name in models]
+    return table(note, rows, short if len({*short, ""}) > len(models) else list(models))  # run/best, other/best
 
 
 def load(name: str, engine: str) -> tuple[Any, Tokenizer]:

@@ -36,6 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
     }
     model, tokenizer = load_model_and_tokenizer(arguments.model, **keywords(load_model_and_tokenizer, arguments))
     check_continues(model)
+    for name, least in (("max_new_tokens", 1), ("samples", 1), ("seed", 0)):  # before the prompt is printed
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} = {value} must be at least {least}.")
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     for sample in range(arguments.samples):
         seed = None if arguments.seed is None else arguments.seed + sample

@@ -19,7 +19,12 @@ from ..training.config_file import describe
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows every option's default, and leaves the line breaks of descriptions alone."""
+    """Shows the default of each option that has one, and leaves the line breaks of descriptions alone."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.default in ("", [], ()):
+            return action.help  # what happens then is said in words, where it is not plain
+        return super()._get_help_string(action)
 
 
 def add_option(

@@ -9,14 +9,7 @@ from ..engines.choose import process_rank
 from ..settings import ATTENTION, EngineConfig
 from ..training.config_file import ConfigError, Sections, describe, override
 from ..training.health import examine
-from ..training.pretrain import (
-    SECTIONS,
-    default_sections,
-    preset_names,
-    pretrain,
-    read_config,
-    resumed_sections,
-)
+from ..training.pretrain import SECTIONS, preset_names, pretrain, resumed_sections, sections_for
 from .options import choices
 
 SHORT = {  # options that set one key of the configuration -> its section and name
@@ -70,10 +63,7 @@ def sections_of(arguments: argparse.Namespace) -> Sections:
             f"--resume goes on with the configuration of the run, {arguments.out}/config.toml: leave --config "
             f"{arguments.config} out, or change single keys with --set."
         )
-    if arguments.resume:
-        sections = resumed_sections(arguments.out)
-    else:
-        sections = read_config(arguments.config) if arguments.config else {}
+    sections = resumed_sections(arguments.out) if arguments.resume else {}
     asked: Sections = {}
     for option, (section, key) in SHORT.items():
         value = getattr(arguments, option)
@@ -84,8 +74,8 @@ def sections_of(arguments: argparse.Namespace) -> Sections:
         asked.setdefault("data", {})["verify"] = False
     for option in arguments.set:
         override(asked, option, SECTIONS)
-    if not arguments.resume and not arguments.config:
-        sections = default_sections(asked)
+    if not arguments.resume:
+        sections = sections_for(arguments.config or "laptop", asked)
     return {name: {**sections.get(name, {}), **asked.get(name, {})} for name in {**sections, **asked}}
 
 

@@ -9,7 +9,7 @@ files), batches.py (what training and evaluation are fed).
 from .batches import Batcher, count_targets, iter_eval_batches, require_targets
 from .build import build_corpus
 from .clean import RepeatedLines, clean_text
-from .corpus import CorpusConfig, CorpusReport, corpus_documents, corpus_folder, corpus_text, load_report
+from .corpus import CorpusConfig, CorpusReport, corpus_documents, corpus_folder, corpus_text, load_report, split_file
 from .dedup import MinHash, NearDuplicates, deduplicate
 from .documents import Document, Dropped, check_half_pairs, read_documents, read_jsonl
 from .folders import kinds_skipped
@@ -50,6 +50,7 @@ __all__ = [
     "read_jsonl",
     "remove_stop_words",
     "require_targets",
+    "split_file",
     "split_of",
     "stdlib_documents",
 ]

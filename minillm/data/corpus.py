@@ -119,12 +119,17 @@ def corpus_folder(folder: str | os.PathLike[str]) -> Path:
 
 def corpus_documents(folder: str | os.PathLike[str], split: str = "train") -> Iterator[Document]:
     """Yield the documents of one split of a corpus. Raises ValueError for a split that it doesn't have."""
+    yield from read_jsonl(split_file(folder, split))
+
+
+def split_file(folder: str | os.PathLike[str], split: str) -> Path:
+    """The file of one split of a corpus. Raises ValueError for a split that it doesn't have."""
     report = load_report(folder)
     if split not in report.splits:
         raise ValueError(
             f"the corpus {str(folder)!r} has no split {split!r}; its {REPORT} has {', '.join(report.splits)}."
         )
-    yield from read_jsonl(corpus_folder(folder) / f"{split}.jsonl")
+    return corpus_folder(folder) / f"{split}.jsonl"
 
 
 def corpus_text(folder: str | os.PathLike[str], split: str = "train", max_chars: int | None = None) -> str:

@@ -18,7 +18,8 @@ def read_json(path: AnyPath) -> Any:
     if not path.is_file():
         beside = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else None
         raise FileNotFoundError(
-            f"there is no file {path}; " + ("nor its folder." if beside is None else f"its folder holds {beside[:20]}.")
+            f"there is no file {path}"
+            + (", nor its folder." if beside is None else f"; its folder holds {beside[:20]}.")
         )
     try:
         return json.loads(path.read_text(encoding="utf-8"))

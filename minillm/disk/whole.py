@@ -121,6 +121,8 @@ def claim(folder: AnyPath, kind: str, names: Iterable[str]) -> None:
     file that isn't ours, or if the folder is one of another kind.
     """
     folder = Path(os.path.realpath(folder))
+    if folder.is_file():
+        raise FileExistsError(f"{folder} is a file: give another name for the folder to write.")
     folder.mkdir(parents=True, exist_ok=True)
     with holding(folder / MARKER, "noting what it writes", wait=60):
         made, ours = read_marker(folder) or (kind, set())

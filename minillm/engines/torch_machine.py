@@ -20,7 +20,10 @@ def choose_device(wanted: str) -> torch.device:
     """The device called `wanted`, or the best there is. Under torchrun, each process of a machine gets its own GPU."""
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    device = torch.device(wanted)
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise ValueError(f"device = {wanted!r} must be 'cpu', 'cuda', 'cuda:1' or 'mps'.") from None
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise ValueError("device 'cuda': PyTorch sees no CUDA device here. Use 'cpu', or install a CUDA build.")

@@ -111,13 +111,15 @@ def load_torch(config: ModelConfig, plan: Plan, dtype: str, device: Any, seed: i
     """The model on PyTorch, its weights read straight to `device` in `dtype`; a new head is that of `load_numpy`."""
     import torch
 
+    from ..engines.torch_machine import choose_device
     from ..port import allocate, fill, to_torch
 
     model = model_from_config(config, sketch())
     draw(model, np.random.default_rng(seed), but=plan.tensors)
     exact_rope(model, dtype)
     ported = to_torch(model, device="meta", dtype=getattr(torch, dtype))
-    allocate(ported, device or "cpu")
+    wanted = "cpu" if device is None else f"cuda:{device}" if isinstance(device, int) else str(device)
+    allocate(ported, choose_device(wanted))
     fill(ported, model, but=plan.tensors)
     with torch.no_grad():
         for name, parameter in ported.named_parameters():

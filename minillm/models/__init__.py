@@ -8,7 +8,8 @@ decoder has its row in decoders.py, from where it comes into `MODELS`.
 Every config says its `model_type` and its `task`, what its model is for: "causal" (the next token), "mlm" (hidden
 tokens), "seq2seq" (a text for a text), "classification" (a label for a text) or "base" (features). Every model has
 `hidden(ids, ...)`, which gives features, and, unless it is for "base", `logits(h)` and `loss(h, targets)`, both from
-these features; `model(ids)` and `model(ids, targets)` are one after the other.
+these features; `model(ids)` and `model(ids, targets)` are one after the other. `model.rng` draws dropout, and its
+state is kept in checkpoints. A decoder also has `new_cache(capacity)`.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ class Evaluation:
     n_tokens: int
 
     def __str__(self) -> str:
-        bits = "" if math.isnan(self.bits_per_byte) else f"{self.bits_per_byte:.4f} bits per byte "
-        return f"loss {self.loss:.4f} nats/token, perplexity {self.perplexity:.2f}, {bits}({self.n_tokens:,} tokens)"
+        bits = "" if math.isnan(self.bits_per_byte) else f", {self.bits_per_byte:.4f} bits per byte"
+        return f"loss {self.loss:.4f} nats/token, perplexity {self.perplexity:.2f}{bits} ({self.n_tokens:,} tokens)"
 
 
 def evaluate(

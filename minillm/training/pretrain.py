@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..costs.sizes import duration, in_bytes, n_parameters, training_flops, training_memory
-from ..data import TokenDataset, corpus_folder, load_report, pack_split
+from ..data import TokenDataset, corpus_folder, load_report, pack_split, split_file
 from ..disk import write_text
 from ..engines.choose import engine_class, process_rank
 from ..engines.limits import free_memory, products_per_second
@@ -78,11 +78,16 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
-def default_sections(asked: Sections) -> Sections:
-    """What is trained where no config file says it: the preset "laptop", a model of the kind that is asked for."""
-    sections = read_config("laptop")
-    cls = model_config_class(asked.get("model", {}).get("model_type", "gpt"))
-    shape = {**sections["model"], "d_ff": 4 * sections["model"]["d_model"]}
+def sections_for(name: str | Path, asked: Sections) -> Sections:
+    """The sections of a config file, its model turned into one of the kind that is asked for, where that is another:
+    of the same size, as far as that kind has these settings."""
+    sections = read_config(name)
+    model = sections.get("model", {})
+    kind = asked.get("model", {}).get("model_type")
+    if kind is None or kind == model.get("model_type", "gpt"):
+        return sections
+    cls = model_config_class(kind)
+    shape = {**model, "d_ff": 4 * model["d_model"]} if "d_model" in model else model
     sections["model"] = {key: value for key, value in shape.items() if key in cls.__dataclass_fields__}
     return sections
 
@@ -146,12 +151,13 @@ def packed(data: DataConfig, split: str, tokenizer: Tokenizer, *, progress: bool
     """The token file of one split of a corpus; made now, unless this tokenizer has packed this very text before.
 
     It lies in the corpus folder or in `data.tokens`, under the tokenizer's fingerprint. Several processes may ask for
-    it at once: one packs, the others wait. Raises FileNotFoundError for no corpus there, and as `pack_split` does.
+    it at once: one packs, the others wait. Raises FileNotFoundError for no corpus there, ValueError for a split that
+    it doesn't have, and as `pack_split` does.
     """
     report, corpus = load_report(data.corpus), corpus_folder(data.corpus)
     name = f"tokens-{tokenizer.fingerprint()}"
     folder = Path(data.tokens, f"{name}-{report.fingerprint}") if data.tokens else corpus / name
-    return pack_split(corpus / f"{split}.jsonl", tokenizer, folder, verify=data.verify, progress=progress)
+    return pack_split(split_file(data.corpus, split), tokenizer, folder, verify=data.verify, progress=progress)
 
 
 def pretrain(

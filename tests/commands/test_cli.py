@@ -45,6 +45,7 @@ DATA = ["--corpus", "c", "--tokenizer", "t"]  # neither of which is there
         ),
         (["corpus", "out", "--from", "nowhere"], "nowhere"),
         (["corpus", "out", "--val-fraction", "2"], "2"),
+        (["corpus", "out", "--max-mb", "-1"], "max_mb = -1.0 must be at least 0"),
         (["quickstart", "--seconds", "0"], "seconds = 0.0 must be above 0"),
     ],
 )
@@ -84,6 +85,14 @@ def test_a_diverged_run_has_its_own_status_and_tracebacks_can_be_asked_for(monke
         cli.main(["--traceback", "pretrain", "--config", "none.toml"])
 
 
+def test_ctrl_c_while_a_command_is_imported_is_said_in_one_line(monkeypatch, capsys):
+    def interrupted(name, package):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.importlib, "import_module", interrupted)
+    assert minillm("corpus", "out", status=130, capsys=capsys) == "\nminillm: stopped\n"
+
+
 def all_parsers(parser):
     """Every parser below a parser, with its words."""
     for action in parser._actions:
@@ -105,10 +114,13 @@ def test_every_option_is_in_help_with_its_default(capsys):
             if action.option_strings and action.dest != "help":
                 assert action.help, f"{words} {action.dest} has no help"
                 shown = f"(default: {action.default})"
+                if action.default in (None, [], "", ()) or action.default is False:
+                    shown = ""  # nothing, which the help puts in words
                 if action.default is argparse.SUPPRESS:  # it depends on other options: the help says how
                     shown = "default: "
                     assert shown in action.help, f"{words} {action.dest} does not say its default"
                 assert shown in text, f"{words}: {action.option_strings} does not show {shown}"
+        assert "(default: )" not in text and "(default: None)" not in text and "(default: [])" not in text
     with pytest.raises(SystemExit):
         cli.main(["pretrain", "--help"])
     text = capsys.readouterr().out

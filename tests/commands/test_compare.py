@@ -105,3 +105,12 @@ def test_the_command_on_a_model_of_our_own(folders, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "LSTM" in out and "Python's help texts" in out
     assert 5 < row(out, "bits per byte")[1] < 12
+
+
+def test_models_of_one_name_are_called_by_their_paths(folders, tmp_path):
+    (names, data), heads = folders, []
+    for i in range(len(names)):
+        (tmp_path / f"run-{i}").mkdir()
+        (tmp_path / f"model-{i}").rename(tmp_path / f"run-{i}" / "best")
+        heads.append(str(tmp_path / f"run-{i}" / "best"))
+    assert compare(heads, data=data, context=20).splitlines()[1].split() == heads

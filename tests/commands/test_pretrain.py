@@ -18,7 +18,7 @@ from minillm import cli
 from minillm.commands.pretrain import sections_of
 from minillm.settings import TrainConfig
 from minillm.training.config_file import read_toml
-from minillm.training.pretrain import SECTIONS, build_config, preset_names, read_config
+from minillm.training.pretrain import SECTIONS, build_config, preset_names, read_config, sections_for
 from minillm.training.run_log import read_metrics
 
 
@@ -88,6 +88,15 @@ def test_other_models_by_config(made, tmp_path):
     sets = [item for option in llama for item in ("--set", option)]
     minillm("pretrain", *data, "--config", "debug", *sets, "--out", tmp_path / "llama")
     assert json.loads((tmp_path / "llama" / "last" / "config.json").read_text())["model_type"] == "llama"
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert", "lstm", "encoder-decoder"])
+def test_a_config_of_one_kind_gives_another_kind_its_size(kind):
+    model = sections_for("debug", {"model": {"model_type": kind}})["model"]
+    debug = read_config("debug")["model"]
+    assert all(model[key] == debug[key] for key in ("context", "n_layers", "d_model"))
+    assert model.get("d_ff", 128) == 4 * debug["d_model"] and ("n_heads" in model) == (kind != "lstm")
+    assert sections_for("debug", {"model": {"model_type": "gpt"}}) == sections_for("debug", {}) == read_config("debug")
 
 
 def test_the_configs_that_come_with_minillm_are_valid(made):
