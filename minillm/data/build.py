@@ -57,7 +57,9 @@ def build_corpus(
     with holding(out_dir, "building a corpus"):
         out = find_whole_folder(out_dir)
         if out is not None and not overwrite and (read_marker(out) or ("", ()))[0] == "corpus":
-            raise FileExistsError(f"{str(out)!r} holds a corpus already: choose another, or pass overwrite=True.")
+            raise FileExistsError(
+                f"{str(out)!r} holds a corpus already: choose another, or give --overwrite (overwrite=True)."
+            )
         with whole_folder(out_dir, kind="corpus", replace=overwrite) as work:
             return build_in(documents, work, config, skipped if skipped is not None else [], progress)
 
@@ -90,7 +92,7 @@ def build_in(
         if n_documents == 0 and name != "test":
             raise ValueError(
                 f"no document is left for {name!r} (of {report.documents_in:,} read; dropped: {report.dropped}): give "
-                "more documents, cut long files into more parts (part_chars), or relax the config "
+                "more documents, cut long files into more parts, or relax the config "
                 f"({name}: val_fraction={config.val_fraction}, contamination_limit={config.contamination_limit})."
             )
     report.fingerprint = digest.hexdigest()[:16]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..disk import read_json
-from ..models import LSTMConfig, ModelConfig, config_from_dict, with_attention
+from ..models import ModelConfig, config_from_dict, with_attention
 from ..settings import ATTENTION, NEEDS_TORCH
 from ..tokenizers import Tokenizer
 from ..tokenizers.json_parts import TOKENIZER_JSON
@@ -190,5 +190,5 @@ def check_attention(config: ModelConfig, attention: str, engine: str) -> None:
         raise ValueError(f"attention = {attention!r} must be one of {known}; our flash attention is 'triton'.")
     if attention in NEEDS_TORCH and engine == "numpy":
         raise ValueError(f"attention = {attention!r} runs on PyTorch. Use engine='torch'.")
-    if isinstance(config, LSTMConfig) and attention != "auto":
-        raise ValueError(f"attention = {attention!r}: an LSTM has no attention.")
+    if attention != "auto" and with_attention(config, attention) == config:
+        raise ValueError(f"attention = {attention!r}: a model of type {config.model_type!r} has no attention.")

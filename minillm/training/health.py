@@ -19,15 +19,11 @@ from .checkpoint import CheckpointError, read_checkpoint
 from .run_folder import run_in
 from .run_log import read_metrics
 
-UPDATE_BAND = (1e-5, 2e-2)  # of update to weight, root mean squares: outside, a layer stands still or is thrown about
+UPDATE_BAND = (1e-6, 1e-1)  # of update to weight, root mean squares: outside, a layer stands still or is thrown about
 GRADIENT_SPREAD = 1e4  # between the layers with the largest and the smallest gradients
 SPIKE = 1.25  # times the median of the WINDOW losses before it
 WINDOW = 20
 CLIPPED = 20.0  # times grad_clip, the median norm of the gradients: then grad_clip sets the size of the steps
-
-# What a run of each preset comes to, measured (tests/training/test_health.py says how): nats per token on held-out
-# text at its end, from the best to the worst of what was seen, with room for other texts of its kind.
-BANDS: dict[tuple[int, int, int], tuple[str, float, float]] = {}  # (layers, features, context) -> (preset, low, high)
 
 
 @dataclass(frozen=True)
@@ -75,8 +71,9 @@ def examine(out_dir: str | Path) -> Health:
     log = Path(out_dir) / "metrics.jsonl"
     rows = read_metrics(log) if log.exists() else []
     health = Health(layers_of(checkpoint.model, checkpoint.optimizer, settings, rows))
-    look_at_losses(health, rows, settings, checkpoint.config)
-    look_at_layers(health)
+    look_at_losses(health, rows, settings)
+    if checkpoint.state["run"]["step"] >= 2 * WINDOW:  # before, nothing has settled
+        look_at_layers(health)
     return health
 
 
@@ -126,9 +123,7 @@ def look_at_layers(health: Health) -> None:
         )
 
 
-def look_at_losses(
-    health: Health, rows: list[dict[str, Any]], settings: dict[str, Any], config: dict[str, Any]
-) -> None:
+def look_at_losses(health: Health, rows: list[dict[str, Any]], settings: dict[str, Any]) -> None:
     steps = [row for row in rows if isinstance(row.get("loss"), float)]
     values = [row for row in rows if isinstance(row.get("val_loss"), float)]
     if not steps:
@@ -168,12 +163,10 @@ def look_at_losses(
             "too high, or the data noise?"
         )
     if values:
-        look_at_evaluations(health, values, last, config)
+        look_at_evaluations(health, values, last)
 
 
-def look_at_evaluations(
-    health: Health, values: list[dict[str, Any]], train_loss: float, config: dict[str, Any]
-) -> None:
+def look_at_evaluations(health: Health, values: list[dict[str, Any]], train_loss: float) -> None:
     best = min(values, key=lambda row: row["val_loss"])
     end = values[-1]
     health.facts["val loss"] = f"{end['val_loss']:.3f} at the end, best {best['val_loss']:.3f} at step {best['step']:,}"
@@ -183,15 +176,6 @@ def look_at_evaluations(
             f"{end['val_loss']:.3f} now, at a training loss of {train_loss:.3f}. Use best/, more text, or dropout; "
             "patience stops in time."
         )
-    band = BANDS.get((config.get("n_layers", 0), config.get("d_model", 0), config.get("context", 0)))
-    if band is not None:
-        preset, low, high = band
-        health.facts["reference"] = f"runs of {preset} come to {low:g} to {high:g} on text of their kind"
-        if end["val_loss"] > high:
-            health.findings.append(
-                f"a run of {preset} comes to a validation loss of {low:g} to {high:g}, this one to "
-                f"{end['val_loss']:.3f}: train it longer, or look at the text."
-            )
 
 
 def rms(array: np.ndarray) -> float:

@@ -38,8 +38,7 @@ class RunState:
 
 def new_run_folder(out_dir: Path) -> RunState:
     """The state of a new run. Raises FileExistsError where a run has been before, rather than overwrite it."""
-    if run_in(out_dir) is not None:
-        raise FileExistsError(f"{out_dir} already holds a run: resume it, or choose another folder.")
+    check_no_run(out_dir)
     if process_rank() == 0:
         claim(out_dir, "run", RUN_FILES)  # raises if one of them is there and somebody else's
         (out_dir / "metrics.jsonl").unlink(missing_ok=True)  # of a run that never came to a checkpoint
@@ -49,6 +48,14 @@ def new_run_folder(out_dir: Path) -> RunState:
 def only_writer(out_dir: Path) -> AbstractContextManager[None]:
     """Inside, no other process trains in the same folder: it is told who does."""
     return holding(out_dir, "training") if process_rank() == 0 else nullcontext()
+
+
+def check_no_run(out_dir: Path) -> None:
+    """Raise FileExistsError where a run has been before."""
+    if run_in(out_dir) is not None:
+        raise FileExistsError(
+            f"{out_dir} already holds a run: go on with it (--resume --out {out_dir}), or choose another folder."
+        )
 
 
 def run_in(out_dir: Path) -> Path | None:

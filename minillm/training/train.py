@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..data import Batcher, TokenDataset
 from ..engines.numpy_engine import NumpyEngine
 from ..engines.protocol import Engine, Model
@@ -86,7 +88,8 @@ def train(
         total_steps = expected_steps(config, state)
 
         log = RunLog(out_dir / "metrics.jsonl", state.step, active=run.rank == 0, progress=progress)
-        with StopRequest() as stop, log:
+        # What is not finite ends the run with a sentence of its own, below: NumPy's warnings would only come before it.
+        with StopRequest() as stop, log, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             while state.step < total_steps:
                 step_began = time.perf_counter()
                 lr = config.lr * schedule_factor(config, state.step, total_steps)
