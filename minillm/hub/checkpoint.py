@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..disk import read_json
-from ..models import LSTMConfig, ModelConfig, config_from_dict, with_attention
+from ..disk import check_values, read_json
+from ..models import LSTMConfig, ModelConfig, config_class, config_from_dict, with_attention
 from ..settings import ATTENTION, NEEDS_TORCH
 from ..tokenizers import Tokenizer
 from ..tokenizers.json_parts import TOKENIZER_JSON
@@ -23,6 +23,7 @@ from .dtypes import dtype_name
 from .loading import Plan, load_numpy, load_torch, make_plan, report_plan
 from .names import canonical_names
 from .places import find_folder
+from .sizes import check_sizes
 from .tokenizer_files import read_tokenizer_folder
 from .weights import Stored, WeightsError, common_dtype, read_folder, shorten
 
@@ -132,11 +133,12 @@ def open_checkpoint(
         architecture = architecture_of(config)
         assert architecture is not None
         config = architecture.as_stored(config, set(canonical_names(stored, architecture).values()), asked)
+    check_sizes(config, stored, folder)
     plan = make_plan(config, stored, architecture, head, folder)
     if plan.fresh and not asked:
         raise WeightsError(f"{folder} has no weights for {shorten(plan.fresh)}, which its config.json promises.")
     if plan.unused and not asked:
-        raise WeightsError(f"{folder}: a {head!r} model has no place for {shorten(plan.unused)}, which would be lost.")
+        raise WeightsError(f"{folder}: a {head!r} model has no place for {shorten(plan.unused)}, which would be lost: see config.json.")
     return Checkpoint(folder, values, native, config, head, stored, plan)
 
 
@@ -156,6 +158,9 @@ def load_model_and_tokenizer(
 def native_config(values: Values, folder: Path) -> ModelConfig:
     """The config that a config.json of ours describes."""
     try:
+        decoder = values.get("decoder")  # of a classifier
+        for part in (values, decoder) if isinstance(decoder, dict) and "model_type" in decoder else (values,):
+            check_values(config_class(part.get("model_type")), part)
         return config_from_dict(values)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(

@@ -45,6 +45,8 @@ def read_config(folder: Path) -> Values:
     values = read_json(folder / "config.json")
     if not isinstance(values, dict):
         raise ConfigurationError(f"{folder / 'config.json'} must hold an object, not a {type(values).__name__}.")
+    if not isinstance(values.get("model_type", ""), str):
+        raise ConfigurationError(f"{folder / 'config.json'}: model_type must be a text, not {values['model_type']!r}.")
     return values
 
 

@@ -29,6 +29,8 @@ from .checks import (
 )
 from .rope import check_rope_scaling, rope_tables
 
+MAX_TABLE = 1 << 25  # cosines and sines kept: 131,072 positions of heads of 256 features
+
 
 @dataclass(frozen=True)
 class LlamaConfig:
@@ -183,22 +185,22 @@ class Llama(nn.Module):
         return self.token_embedding.weight if self.head is None else self.head.weight
 
     def make_rope(self, dtype: Any) -> None:
-        """Fill the tables of cosines and sines (context, head_dim/2), computed in float64 and kept in `dtype`."""
+        """Fill the tables of cosines and sines (positions, head_dim/2), computed in float64 and kept in `dtype`."""
         config = self.config
-        length, theta, scaling = original_length(config), config.rope_theta, config.rope_scaling
+        length, theta, scaling = table_length(config), config.rope_theta, config.rope_scaling
         self.cos, self.sin = rope_tables(length, config.head_dim, theta, scaling, dtype)
 
     def rope(self, start: int, end: int) -> tuple[Any, Any]:
         """Cosines and sines (end − start, head_dim/2) for the last positions of a sequence of `end`.
 
-        Dynamic scaling has other angles for each length beyond the original one, so those tables are made here. What a
+        Those beyond the table are made here. Dynamic scaling has other angles for each length beyond the original one. What a
         cache holds was computed with the angles of its time, so that beyond the original length cached decoding is not
         the same as uncached (in transformers neither).
         """
         if end <= len(self.cos):
             return self.cos[start:end], self.sin[start:end]
-        cos, sin = rope_tables(end, self.config.head_dim, self.config.rope_theta, self.config.rope_scaling)
-        cos, sin = cos[start:], sin[start:]
+        config = self.config
+        cos, sin = rope_tables(end, config.head_dim, config.rope_theta, config.rope_scaling, first=start)
         if isinstance(self.cos, np.ndarray):
             return cos.astype(self.cos.dtype), sin.astype(self.sin.dtype)
         return self.cos.new_tensor(cos), self.sin.new_tensor(sin)
@@ -212,8 +214,10 @@ def is_dynamic(config: LlamaConfig) -> bool:
     return config.rope_scaling is not None and config.rope_scaling["rope_type"] == "dynamic"
 
 
-def original_length(config: LlamaConfig) -> int:
-    """How many positions share one set of angles: the context, or the length before dynamic scaling begins."""
+def table_length(config: LlamaConfig) -> int:
+    """How many positions have their angles in a table: the context, or the length before dynamic scaling begins, up to
+    MAX_TABLE numbers. A context may be any number, and most of a long one is never used."""
+    length = min(config.context, MAX_TABLE // config.head_dim)
     if is_dynamic(config):
-        return min(config.context, config.rope_scaling["original_max_position_embeddings"])  # type: ignore[index]
-    return config.context
+        return min(length, int(config.rope_scaling["original_max_position_embeddings"]))  # type: ignore[index]
+    return length

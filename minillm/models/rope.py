@@ -30,14 +30,19 @@ ROPE_TYPES: dict[str, tuple[set[str], set[str]]] = {
 
 
 def rope_tables(
-    length: int, head_dim: int, base: float, scaling: dict[str, Any] | None = None, dtype: Any = np.float64
+    length: int,
+    head_dim: int,
+    base: float,
+    scaling: dict[str, Any] | None = None,
+    dtype: Any = np.float64,
+    first: int = 0,
 ) -> tuple[Array, Array]:
-    """cos and sin (length, head_dim/2) of every position's angles, computed in float64 and kept in `dtype`; `scaling`
-    as in config.json, or None."""
+    """cos and sin (length − first, head_dim/2) of the angles of a text's positions from `first` on, computed in float64
+    and kept in `dtype`; `scaling` as in config.json, or None."""
     frequencies, amplitude = rope_frequencies(length, head_dim, base, scaling or {"rope_type": "default"})
-    cos, sin = (np.empty((length, len(frequencies)), dtype) for _ in range(2))
-    for start in range(0, length, BLOCK):  # the tables of a long context are large: no second copy of them in float64
-        rows = slice(start, start + BLOCK)
+    cos, sin = (np.empty((length - first, len(frequencies)), dtype) for _ in range(2))
+    for start in range(first, length, BLOCK):  # the tables of a long context are large: no second copy of them in float64
+        rows = slice(start - first, start - first + BLOCK)
         angles = np.arange(start, min(start + BLOCK, length))[:, None] * frequencies  # (rows, head_dim/2)
         cos[rows], sin[rows] = np.cos(angles) * amplitude, np.sin(angles) * amplitude
     return cos, sin

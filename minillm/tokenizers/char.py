@@ -16,7 +16,8 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from ..disk import read_json, write_json
+from ..disk import about, read_json, write_json
+from ..disk.records import fits
 from .base import END_OF_TEXT, Tokenizer
 from .checks import check_special_tokens, check_text, check_texts, surrogate_error
 from .json_parts import tokenizer_json_path
@@ -112,4 +113,7 @@ class CharTokenizer(Tokenizer):
         expected = {"characters", "special_tokens", "unk_token"}
         if set(content) != expected:
             raise ValueError(f"{path} must hold {sorted(expected)}, but holds {sorted(content)}.")
-        return cls(**content)
+        with about(path):
+            if not fits(content, dict[str, str | list[str] | None]) or not isinstance(content["characters"], str):
+                raise ValueError("characters and unk_token must be texts, special_tokens a list of them.")
+            return cls(**content)

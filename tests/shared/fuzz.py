@@ -62,12 +62,13 @@ def fuzz(
         (folder / name).write_bytes(content)
     assert reader(folder) is not Ellipsis  # as they are, they can be read
     before = peak_memory_mb()
+    names = [path.name for path in folder.rglob("*") if path.is_file()]
     for number in range(first, first + cases):
         changed = mutated_files(files, number)
         for name, content in changed.items():
             (folder / name).write_bytes(content)
         try:
-            counts[outcome(reader, folder, allowed, [Path(name).name for name in files])] += 1
+            counts[outcome(reader, folder, allowed, names)] += 1
         except Fault as fault:
             faults.setdefault(str(fault), []).append(number)
         for name in changed:
