@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from ..disk import read_json
 from .checkpoint import check_engine, open_checkpoint
-from .configs import read_config
+from .configs import read_config, read_generation_config
 from .places import find_folder
 from .pretrained import ConfigView, PretrainedModel
 
@@ -77,12 +76,11 @@ class AutoModel:
             attention="reference" if attn_implementation == "eager" else attn_implementation or "auto",
             seed=seed,
         )
-        generation = checkpoint.folder / "generation_config.json"
         return PretrainedModel(
             model,
             cls.head,
             config=checkpoint.original,
-            generation_config=read_json(generation) if generation.exists() else None,
+            generation_config=read_generation_config(checkpoint.folder),
         )
 
 

@@ -52,7 +52,7 @@ class Checkpoint:
         """Its config.json in transformers' words; {} for a model that was made here."""
         if not self.native:
             return self.values
-        return read_json(self.folder / ORIGINAL) if (self.folder / ORIGINAL).exists() else {}
+        return read_config(self.folder, ORIGINAL) if (self.folder / ORIGINAL).exists() else {}
 
     def model(
         self, *, engine: str = "numpy", dtype: Any = None, device: Any = None, attention: str = "auto", seed: int = 0

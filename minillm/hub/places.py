@@ -10,6 +10,7 @@ from typing import Any
 from ..training.checkpoint import checkpoint_in, find_checkpoint
 
 FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "merges.txt", "vocab.txt"]
+TOKEN_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # of environment variables
 NEEDED = "config.json, model.safetensors (or its shards with model.safetensors.index.json), and the tokenizer's files"
 
 
@@ -66,17 +67,31 @@ def download(name: str, options: dict[str, Any]) -> Path:
         raise NotFound(f"{name!r} is neither a folder here nor a name on the hub: {error}") from None
     except (HfHubHTTPError, OSError, ValueError) as error:
         endpoint = huggingface_hub.constants.ENDPOINT
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        text = without_token(str(error), options["token"]).strip()
+        first_line = text.splitlines()[0] if text else type(error).__name__
         raise NotFound(
             f"{name!r} is no folder here and could not be downloaded from {endpoint}: "
             f"{first_line}\n{by_hand(name, endpoint)}"
-        ) from error
+        ) from None  # whose text may hold the token
     except Exception as error:  # httpx or requests, whichever huggingface_hub is built on: no network, a broken one
         if type(error).__module__.partition(".")[0] not in ("httpx", "httpcore", "requests", "urllib3"):
             raise
         raise NotFound(
-            f"{name!r} could not be downloaded: {error}\n{by_hand(name, huggingface_hub.constants.ENDPOINT)}"
-        ) from error
+            f"{name!r} could not be downloaded: {without_token(str(error), options['token'])}\n"
+            f"{by_hand(name, huggingface_hub.constants.ENDPOINT)}"
+        ) from None
+
+
+def without_token(text: str, token: str | bool | None) -> str:
+    """An error's text without the access token, given or kept by huggingface_hub: "Illegal header value b'Bearer ...'"
+    would show it to whoever reads the log."""
+    import huggingface_hub
+
+    given = [token, huggingface_hub.get_token(), *(os.environ.get(name) for name in TOKEN_NAMES)]
+    for secret in [secret for secret in given if isinstance(secret, str)]:
+        for part in (secret, repr(secret)[1:-1], *secret.split()):
+            text = text.replace(part, "<token>") if len(part) > 3 else text
+    return text
 
 
 def by_hand(name: str, endpoint: str) -> str:

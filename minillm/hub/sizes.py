@@ -14,9 +14,9 @@ from pathlib import Path
 
 from ..models import ModelConfig
 from ..models.encoder_decoder import EncoderDecoderConfig
+from .configs import MAX_LABELS
 from .weights import Stored, WeightsError
 
-MAX_LABELS = 1 << 20  # of a head that the weights do not have yet
 MAX_WAVES = 1 << 28  # numbers in the encoder-decoder's table of positions, which no file holds
 NO_SIZES = ("context", "n_labels", "pad_id", "n_layers")  # fields with limits of their own, or that allocate nothing
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..disk import write_json, write_text
+from ..disk import about, write_json, write_text
 from ..tokenizers import Tokenizer, WordPieceTokenizer
 from ..tokenizers.json_parts import TOKENIZER_JSON
 from .chat import check_chat_options, is_batch, render_conversation
@@ -74,17 +74,25 @@ class AutoTokenizer:
         read = read_tokenizer_folder(folder, settings)
         template = folder / TEMPLATE_FILE
         from_file = template.exists() and "chat_template" not in settings
-        return PretrainedTokenizer(
+        text = None
+        if from_file:
+            with about(template):
+                text = template.read_text(encoding="utf-8")
+        made = PretrainedTokenizer(
             read.core,
             read.config,
-            chat_template=template.read_text(encoding="utf-8") if from_file else None,
+            chat_template=text,
             tokenizer_json=read.tokenizer_json,
             vocab_size=read.model_vocabulary,
         )
+        made.template_name = f"the chat template in {template if from_file else folder / CONFIG_FILE}"
+        return made
 
 
 class PretrainedTokenizer(NamedTokens):
     """A tokenizer of minillm.tokenizers, `core`, called as transformers' are called."""
+
+    template_name = "the chat template"  # in messages
 
     def __init__(
         self,
@@ -267,8 +275,9 @@ class PretrainedTokenizer(NamedTokens):
         check_chat_options(variables, add_generation_prompt, continue_final_message)
         shared = {"tools": tools, "documents": documents, "add_generation_prompt": add_generation_prompt}
         several = is_batch(conversation)
+        where = "the chat template" if chat_template else self.template_name
         texts = [
-            render_conversation(template, messages, {**shared, **self.tokens, **variables}, continue_final_message)
+            render_conversation(template, messages, {**shared, **self.tokens, **variables}, continue_final_message, where)
             for messages in (conversation if several else [conversation])
         ]
         if not tokenize:
@@ -306,5 +315,5 @@ def template_in(config: Mapping[str, Any]) -> str | None:
     """The chat template inside tokenizer_config.json, where it was before 2025; of several, the one named default."""
     value = config.get("chat_template")
     if isinstance(value, list):
-        return {entry["name"]: entry["template"] for entry in value}.get("default")
+        return {entry.get("name"): entry.get("template") for entry in value}.get("default")
     return value

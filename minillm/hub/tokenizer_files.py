@@ -88,6 +88,9 @@ def read_tokenizer_folder(folder: Path, settings: Mapping[str, Any]) -> Tokenize
     config = {**read_tokenizer_config(folder), **settings}
     with about(folder / CONFIG_FILE):
         check_values(TokenizerSettings, config)
+        for role in ROLES:
+            if not isinstance(token_text(config.get(role)), str | None):
+                raise ValueError(f"{role} must be a text or an object with a text 'content', not {config[role]!r:.100}.")
     class_name = class_of(config)
     file = folder / TOKENIZER_JSON
     content = read_json(file) if file.exists() else None

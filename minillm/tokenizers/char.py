@@ -114,6 +114,7 @@ class CharTokenizer(Tokenizer):
         if set(content) != expected:
             raise ValueError(f"{path} must hold {sorted(expected)}, but holds {sorted(content)}.")
         with about(path):
-            if not fits(content, dict[str, str | list[str] | None]) or not isinstance(content["characters"], str):
+            kinds = {"characters": str, "special_tokens": list[str], "unk_token": str | None}
+            if not all(fits(content[name], kind) for name, kind in kinds.items()):
                 raise ValueError("characters and unk_token must be texts, special_tokens a list of them.")
             return cls(**content)

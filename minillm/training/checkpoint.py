@@ -88,9 +88,13 @@ def read_checkpoint(folder: str | Path) -> ResumePoint:
     path = existing(folder)
     state = read_object(path / STATE_FILE)
     if state.get("format") != FORMAT:
-        raise CheckpointError(f"{path / STATE_FILE} was not written by minillm: its format is {state.get('format')!r}.")
+        raise CheckpointError(
+            f"{path / STATE_FILE} was not written by minillm: its format is {state.get('format')!r:.50}."
+        )
     if state.get("version") != VERSION:
-        raise CheckpointError(f"{path} has checkpoint version {state.get('version')!r}; this minillm reads {VERSION}.")
+        raise CheckpointError(
+            f"{path / STATE_FILE} has checkpoint version {state.get('version')!r:.50}; this minillm reads {VERSION}."
+        )
     config = read_object(path / CONFIG_FILE)
     return ResumePoint(path, config, read_arrays(path / MODEL_FILE), read_arrays(path / OPTIMIZER_FILE), state)
 
@@ -147,7 +151,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise CheckpointError(f"{path.parent} is not a complete minillm checkpoint: it has no {path.name}.")
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged (truncated or not safetensors): {error}.") from error
 
 

@@ -9,12 +9,14 @@ unit whose incoming weights never had a gradient has never been active: it is de
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..disk import check_values
+from ..settings import TrainConfig
 from .checkpoint import CheckpointError, read_checkpoint
 from .run_folder import run_in
 from .run_log import read_metrics
@@ -74,7 +76,13 @@ def examine(out_dir: str | Path) -> Health:
         raise CheckpointError(f"{folder} does not say how it was trained: its state.json has no train_config.")
     log = Path(out_dir) / "metrics.jsonl"
     rows = read_metrics(log) if log.exists() else []
-    health = Health(layers_of(checkpoint.model, checkpoint.optimizer, settings, rows))
+    settings = {**asdict(TrainConfig()), **settings}
+    try:
+        check_values(TrainConfig, settings)
+        layers = layers_of(checkpoint.model, checkpoint.optimizer, settings, rows)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: its state.json or optimizer.safetensors is damaged: {error}.") from error
+    health = Health(layers)
     look_at_losses(health, rows, settings, checkpoint.config)
     look_at_layers(health)
     return health
@@ -84,7 +92,7 @@ def layers_of(
     model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], settings: dict[str, Any], rows: list[dict[str, Any]]
 ) -> list[Layer]:
     """The matrices with AdamW's state; none of a run with SGD, which keeps no second moment."""
-    lr = next((row["lr"] for row in reversed(rows) if "lr" in row), settings["lr"])
+    lr = next((row["lr"] for row in reversed(rows) if isinstance(row.get("lr"), float)), settings["lr"])
     found = []
     for name, weight in model.items():
         if weight.ndim != 2 or f"{name}.exp_avg_sq" not in optimizer:
@@ -183,7 +191,8 @@ def look_at_evaluations(
             f"{end['val_loss']:.3f} now, at a training loss of {train_loss:.3f}. Use best/, more text, or dropout; "
             "patience stops in time."
         )
-    band = BANDS.get((config.get("n_layers", 0), config.get("d_model", 0), config.get("context", 0)))
+    shape = (config.get("n_layers"), config.get("d_model"), config.get("context"))
+    band = BANDS.get(shape) if all(isinstance(size, int) for size in shape) else None  # type: ignore[arg-type]
     if band is not None:
         preset, low, high = band
         health.facts["reference"] = f"runs of {preset} come to {low:g} to {high:g} on text of their kind"
