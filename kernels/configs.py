@@ -131,9 +131,9 @@ def read_tuned(path: Path) -> dict[str, Config]:
         found = json.loads(path.read_text(encoding="utf-8"))
         for key, four in found.items():
             if not isinstance(four, list) or not all(type(n) is int and 0 < n <= 1024 for n in four):
-                raise ValueError(f"{key!r:.50} has {four!r:.50}, not four numbers from 1 to 1024")
+                raise ValueError(f"{key!r:.50} has {four!r:.50}, not four numbers from 1 to 1024.")
         return {key: Config(*four) for key, four in found.items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as problem:
         raise ValueError(
-            f"{path} is not a file of tuned configurations ({problem}); delete it or tune again."
+            f"{path} is not a file of tuned configurations ({str(problem).rstrip('.')}); delete it or tune again."
         ) from None

@@ -33,7 +33,8 @@ def read_json(path: AnyPath) -> Any:
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply to be read: no such file should be.") from None
     except ValueError as error:  # no JSON, no UTF-8, or no such number
-        raise ValueError(f"{path} is not JSON, or was cut off ({path.stat().st_size} bytes): {error}.") from None
+        why = str(error).rstrip(".")
+        raise ValueError(f"{path} is not JSON, or was cut off ({path.stat().st_size} bytes): {why}.") from None
 
 
 @contextmanager
@@ -49,14 +50,14 @@ def about(path: AnyPath) -> Iterator[None]:
 
 def whole_number(text: str) -> int:
     if len(text) > DIGITS:
-        raise ValueError(f"{text[:20]}... is a number of {len(text):,} digits")
+        raise ValueError(f"{text[:20]}... is a number of {len(text):,} digits.")
     return int(text)
 
 
 def finite_number(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is no number that JSON knows")
+        raise ValueError(f"{text[:20]} is no number that JSON knows.")
     return number
 
 

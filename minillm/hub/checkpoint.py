@@ -138,7 +138,9 @@ def open_checkpoint(
     if plan.fresh and not asked:
         raise WeightsError(f"{folder} has no weights for {shorten(plan.fresh)}, which its config.json promises.")
     if plan.unused and not asked:
-        raise WeightsError(f"{folder}: a {head!r} model has no place for {shorten(plan.unused)}, which would be lost: see config.json.")
+        raise WeightsError(
+            f"{folder}: a {head!r} model has no place for {shorten(plan.unused)}, which would be lost: see config.json."
+        )
     return Checkpoint(folder, values, native, config, head, stored, plan)
 
 

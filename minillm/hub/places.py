@@ -10,6 +10,7 @@ from typing import Any
 from ..training.checkpoint import checkpoint_in, find_checkpoint
 
 FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "merges.txt", "vocab.txt"]
+NETWORK = ("httpx", "httpcore", "requests", "urllib")  # packages, whose names may end in a number
 TOKEN_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # of environment variables
 NEEDED = "config.json, model.safetensors (or its shards with model.safetensors.index.json), and the tokenizer's files"
 
@@ -74,7 +75,8 @@ def download(name: str, options: dict[str, Any]) -> Path:
             f"{first_line}\n{by_hand(name, endpoint)}"
         ) from None  # whose text may hold the token
     except Exception as error:  # httpx or requests, whichever huggingface_hub is built on: no network, a broken one
-        if type(error).__module__.partition(".")[0] not in ("httpx", "httpcore", "requests", "urllib3"):
+        network = type(error).__module__.partition(".")[0].rstrip("0123456789") in NETWORK
+        if not network and without_token(str(error), options["token"]) == str(error):
             raise
         raise NotFound(
             f"{name!r} could not be downloaded: {without_token(str(error), options['token'])}\n"

@@ -1,6 +1,6 @@
 """Jinja with limits: a template from a stranger ends, in seconds, and in the memory that a conversation may take.
 
-Jinja's sandbox keeps a template from files and from Python, but not from `{% for a in range(99999) %}` three times over,
+Jinja's sandbox keeps a template from files and from Python, but not from three loops of `range(99999)` in one another,
 `"a" * 10**10` or a macro that calls itself. Here a template's syntax tree is changed before it is compiled: each loop
 and macro first looks at the clock, and what can make a large value from small ones is asked for its size before it is
 made. No thread and no signal takes part, so that it works anywhere.
@@ -23,6 +23,7 @@ from jinja2.visitor import NodeTransformer
 
 SECONDS = 5.0  # for one conversation
 SIZE = 10_000_000  # characters or items of one value, and characters written
+PARTS = 300_000  # of a value that is written out or compared as a whole: messages in lists, lists in lists
 MEMORY = 1 << 29  # bytes of all values made on the way
 DIGITS = 10_000  # bits of a whole number
 WIDE = re.compile(r"\d{6,}|\*")  # a width in a format that fills memory with spaces
@@ -95,7 +96,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         result = super().call(__context, __obj, *args, **kwargs)
         return __self.counted(result) if isinstance(getattr(method, "__self__", None), (str, bytes)) else result
 
-    def limited(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def limited(self, name: str, function: Any) -> Callable[..., Any]:
         """A filter or test that asks first. (Its first argument may be the environment or the context.)"""
         skipped = 1 if hasattr(function, "jinja_pass_arg") else 0
 
@@ -166,9 +167,12 @@ def size_of(value: Any) -> int:
     """About how many characters a value takes when it is written out; what stands in it twice counts twice."""
     if isinstance(value, str):
         return len(value)
-    size, waiting = 0, [value]
+    size, parts, waiting = 0, 0, [value]
     while waiting:
         part = waiting.pop()
+        parts += 1
+        if parts + len(waiting) > PARTS:
+            raise TemplateLimit(f"it writes out or compares a value of more than {PARTS:,} parts")
         if isinstance(part, Namespace):
             part = object.__getattribute__(part, "_Namespace__attrs")
         if isinstance(part, Mapping):
@@ -176,7 +180,7 @@ def size_of(value: Any) -> int:
         elif isinstance(part, (list, tuple)):
             waiting += part
         size += len(part) if isinstance(part, str) else 1
-        check_size(size + len(waiting))
+        check_size(size)
     return size
 
 

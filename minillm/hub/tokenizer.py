@@ -277,7 +277,9 @@ class PretrainedTokenizer(NamedTokens):
         several = is_batch(conversation)
         where = "the chat template" if chat_template else self.template_name
         texts = [
-            render_conversation(template, messages, {**shared, **self.tokens, **variables}, continue_final_message, where)
+            render_conversation(
+                template, messages, {**shared, **self.tokens, **variables}, continue_final_message, where
+            )
             for messages in (conversation if several else [conversation])
         ]
         if not tokenize:

@@ -87,10 +87,12 @@ def read_tokenizer_folder(folder: Path, settings: Mapping[str, Any]) -> Tokenize
     """Read a folder; `settings` replace entries of its tokenizer_config.json. Raises FileNotFoundError, ValueError."""
     config = {**read_tokenizer_config(folder), **settings}
     with about(folder / CONFIG_FILE):
-        check_values(TokenizerSettings, config)
         for role in ROLES:
             if not isinstance(token_text(config.get(role)), str | None):
-                raise ValueError(f"{role} must be a text or an object with a text 'content', not {config[role]!r:.100}.")
+                raise ValueError(
+                    f"{role} must be a text or an object with a text 'content', not {config[role]!r:.100}."
+                )
+        check_values(TokenizerSettings, config)
     class_name = class_of(config)
     file = folder / TOKENIZER_JSON
     content = read_json(file) if file.exists() else None

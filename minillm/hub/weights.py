@@ -158,7 +158,7 @@ def read_header(path: Path) -> dict[str, Stored]:
             header = json.loads(text, object_pairs_hook=without_twins, parse_constant=float_refused)
             json.dumps(header, ensure_ascii=False).encode()  # a lone surrogate is no text
         except (ValueError, RecursionError) as error:
-            raise WeightsError(f"{path} is damaged: its header is not JSON ({error}).") from None
+            raise WeightsError(f"{path} is damaged: its header is not JSON: {str(error).rstrip('.')}.") from None
     if not isinstance(header, dict) or not text.startswith("{"):
         raise WeightsError(f"{path} is damaged: its header is a {type(header).__name__}, not an object.")
     notes = header.pop("__metadata__", None)
@@ -174,12 +174,12 @@ def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in content if names.count(name) > 1)!r:.100} stands twice in it")
+        raise ValueError(f"{next(name for name in content if names.count(name) > 1)!r:.100} stands twice in it.")
     return content
 
 
 def float_refused(text: str) -> float:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is no number.")
 
 
 def check_layout(path: Path, places: Mapping[str, list[int]], size: int) -> None:

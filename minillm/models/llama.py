@@ -29,7 +29,7 @@ from .checks import (
 )
 from .rope import check_rope_scaling, rope_tables
 
-MAX_TABLE = 1 << 25  # cosines and sines kept: 131,072 positions of heads of 256 features
+MAX_POSITIONS, MAX_TABLE = 1 << 17, 1 << 25  # whose cosines and sines are kept, and how many numbers these may be
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class LlamaConfig:
                 "key/value head serves an equal group."
             )
         if self.rope_scaling is not None:
-            check_rope_scaling(self.rope_scaling, self.head_dim)
+            check_rope_scaling(self.rope_scaling, self.head_dim, self.rope_theta)
 
 
 class MLP(nn.Module):
@@ -193,8 +193,8 @@ class Llama(nn.Module):
     def rope(self, start: int, end: int) -> tuple[Any, Any]:
         """Cosines and sines (end − start, head_dim/2) for the last positions of a sequence of `end`.
 
-        Those beyond the table are made here. Dynamic scaling has other angles for each length beyond the original one. What a
-        cache holds was computed with the angles of its time, so that beyond the original length cached decoding is not
+        Those beyond the table are made here. Dynamic scaling has other angles for each length beyond the original one.
+        What a cache holds was computed with the angles of its time, so that beyond the original length cached decoding is not
         the same as uncached (in transformers neither).
         """
         if end <= len(self.cos):
@@ -216,8 +216,8 @@ def is_dynamic(config: LlamaConfig) -> bool:
 
 def table_length(config: LlamaConfig) -> int:
     """How many positions have their angles in a table: the context, or the length before dynamic scaling begins, up to
-    MAX_TABLE numbers. A context may be any number, and most of a long one is never used."""
-    length = min(config.context, MAX_TABLE // config.head_dim)
+    MAX_POSITIONS. A context may be any number, and most of a long one is never used."""
+    length = min(config.context, MAX_POSITIONS, MAX_TABLE // config.head_dim)
     if is_dynamic(config):
         return min(length, int(config.rope_scaling["original_max_position_embeddings"]))  # type: ignore[index]
     return length

@@ -94,7 +94,8 @@ def read_generation(folder: Path) -> None:
 
 
 def bpe() -> BPETokenizer:
-    return BPETokenizer.train(["The boat left at dawn at dawn, the boat"], 270, pattern="gpt2", special_tokens=["<|endoftext|>"])
+    text = "The boat left at dawn at dawn, the boat"
+    return BPETokenizer.train([text], 270, pattern="gpt2", special_tokens=["<|endoftext|>"])
 
 
 def wordpiece() -> WordPieceTokenizer:
@@ -140,7 +141,8 @@ def bert_files(folder: Path) -> Files:
     (folder / "vocab.txt").write_bytes(vocab_files(folder)["vocab.txt"])
     config = {"tokenizer_class": "BertTokenizer", "do_lower_case": False, "strip_accents": None, "cls_token": "[CLS]"}
     roles = {"unk_token": "[UNK]", "pad_token": {"content": "[PAD]", "lstrip": False}, "mask_token": "[MASK]"}
-    named = {"tokenizer_config.json": config, "special_tokens_map.json": roles, "added_tokens.json": {"<a>": len(wordpiece().vocab)}}
+    added = {"<a>": len(wordpiece().vocab)}
+    named = {"tokenizer_config.json": config, "special_tokens_map.json": roles, "added_tokens.json": added}
     return {name: json.dumps(content).encode() for name, content in named.items()}
 
 

@@ -167,7 +167,10 @@ def mutated_json(data: bytes, rng: random.Random) -> bytes | None:
                 within[key] = [within[key]]
             case _:
                 within[key] = rng.choice(VALUES)
-    text = json.dumps(content, ensure_ascii=rng.random() < 0.8).replace('"DEEP"', DEEP)
+    try:
+        text = json.dumps(content, ensure_ascii=rng.random() < 0.8).replace('"DEEP"', DEEP)
+    except RecursionError:  # what could still be read
+        return None
     lines[at] = text.encode("utf-8", "surrogatepass")
     return b"\n".join(lines)
 
