@@ -194,8 +194,8 @@ class Llama(nn.Module):
         """Cosines and sines (end − start, head_dim/2) for the last positions of a sequence of `end`.
 
         Those beyond the table are made here. Dynamic scaling has other angles for each length beyond the original one.
-        What a cache holds was computed with the angles of its time, so that beyond the original length cached decoding is not
-        the same as uncached (in transformers neither).
+        What a cache holds was computed with the angles of its time, so that beyond the original length cached decoding
+        is not the same as uncached (in transformers neither).
         """
         if end <= len(self.cos):
             return self.cos[start:end], self.sin[start:end]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors import SafetensorError, safe_open
 
-from minillm.hub import AutoModelForSequenceClassification, NotFound, PretrainedModel, WeightsError
+from minillm.hub import AutoModelForCausalLM, AutoModelForSequenceClassification, NotFound, PretrainedModel, WeightsError
 from minillm.hub.chat import render_chat
 from minillm.hub.checkpoint import open_checkpoint
 from minillm.hub.places import find_folder
@@ -121,6 +121,27 @@ def test_positions_beyond_the_table_have_the_same_angles(scaling, monkeypatch):
     whole = rope_tables(9000, 8, 1e4, scaling)
     part = rope_tables(9000, 8, 1e4, scaling, first=4097)
     np.testing.assert_array_equal(part, [table[4097:] for table in whole])
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("generation_config.json", {"eos_token_id": "2"}, r"generation_config\.json: eos_token_id is '2'"),
+        ("generation_config.json", {"top_k": 2.5}, r"generation_config\.json: top_k is '2\.5'"),
+        ("generation_config.json", {"temperature": math.nan}, r"generation_config\.json is not JSON.*NaN is no number"),
+        ("generation_config.json", {"temperature": 1e999}, r"generation_config\.json is not JSON.*Infinity is no number"),
+        ("generation_config.json", {"max_length": 10**99}, r"generation_config\.json is not JSON.*100 digits"),
+        ("generation_config.json", [1], r"generation_config\.json must hold an object, not a list"),
+        ("config.json", {"model_type": ["gpt2"]}, r"config\.json: model_type must be a text, not \['gpt2'\]"),
+        ("config.json", {"model_type": "gpt2", "n_embd": "8"}, r"config\.json: n_embd must be of type int, not str"),
+        ("config.json", {"model_type": "gpt2", "n_head": True}, r"config\.json: n_head must be of type int, not bool"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_by_name(name, values, message, tmp_path):
+    PretrainedModel(model_from_config(GPT2)).save_pretrained(tmp_path)
+    (tmp_path / name).write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=message):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
 # --- safetensors ------------------------------------------------------------------------------------------------------
