@@ -1,11 +1,9 @@
-"""Our own GPU kernels in Triton, imported as `minillm.kernels`: flash attention, and the fused ends of a training
-step.
+"""Our own GPU kernels in Triton, imported as `minillm.kernels`: flash attention, the fused ends of a training step.
 
 Read `tiles.py`, then `flash_simple.py` (the kernel that the chapter explains) and `attention.py` (how PyTorch calls
 it); then what speed asks for: `flash_fast.py`, `flash_fast_backward.py`, `flash_decode.py`, and `configs.py` with the
 commands `python -m minillm.kernels.tune` and `python -m minillm.kernels.offline`. `cross_entropy.py` and `norms.py`
-stand alone. `import minillm.kernels` imports neither torch nor triton: each name below is loaded when it is first
-used.
+stand alone. `import minillm.kernels` imports neither torch nor triton: each name below is loaded at its first use.
 """
 
 from importlib import import_module

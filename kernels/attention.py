@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from . import flash_fast, flash_fast_backward, flash_simple
+from . import flash_decode, flash_fast, flash_fast_backward, flash_simple
 from .availability import flash_unavailable_reason
 from .call import UNLIMITED, Call
 
@@ -20,6 +20,9 @@ IMPLEMENTATIONS = {  # forward, backward
     "simple": (flash_simple.forward, flash_simple.backward),
     "fast": (flash_fast.forward, flash_fast_backward.backward),
 }
+# What the tuner and the offline compiler launch, by the names of configs.KERNELS, each with a configuration.
+FORWARD = {"forward": flash_fast.launch_forward, "decode": flash_decode.launch}
+BACKWARD = {"dkdv": flash_fast_backward.launch_dkdv, "dq": flash_fast_backward.launch_dq}
 GRID_LIMIT = 65_535  # programs along the second and the third axis of a launch (CUDA programming guide)
 
 
@@ -75,44 +78,24 @@ def flash_attention(
     left = UNLIMITED if window is None else window - 1
     right = 0 if causal else left
     seed_tensor = as_seed_tensor(seed, q.device) if dropout_p > 0 else None
-    cu_q, cu_k = check_packing(q, k, cu_seqlens, mask, key_padding_mask)
+    cu_q, cu_k = check_packing(q, k, cu_seqlens, mask is not None or key_padding_mask is not None)
     full_mask = merge_masks(q, k, mask, key_padding_mask)
     sequences = q.shape[0] if cu_q is None else cu_q.shape[0] - 1
     if max(sequences, q.shape[1]) > GRID_LIMIT:
-        raise ValueError(
-            f"flash_attention: {sequences} sequences, {q.shape[1]} heads; a GPU takes up to {GRID_LIMIT} of each at "
-            "once: split the batch."
-        )
-    max_q = max_k = 0
-    if cu_q is not None:
-        max_q = q.shape[2] if max_seqlen is None else max_seqlen
-        max_k = k.shape[2] if max_seqlen is None else max_seqlen
-    out, _ = flash_forward(
-        q, k, v, full_mask, cu_q, cu_k, seed_tensor, scale, left, right, float(dropout_p), max_q, max_k, impl
-    )
-    return out
+        given = f"{sequences} sequences, {q.shape[1]} heads"
+        raise ValueError(f"flash_attention: {given}; a GPU takes up to {GRID_LIMIT} of each at once: split the batch.")
+    max_q, max_k = (q.shape[2], k.shape[2]) if max_seqlen is None else (max_seqlen, max_seqlen)  # if packed
+    options = (scale, left, right, float(dropout_p), max_q, max_k, impl)
+    return flash_forward(q, k, v, full_mask, cu_q, cu_k, seed_tensor, *options)[0]
 
 
 # --------------------------------------------------------------------------------------------- the custom operators
 
 
 @torch.library.custom_op("minillm::flash_forward", mutates_args=())
-def flash_forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    cu_q: Tensor | None,
-    cu_k: Tensor | None,
-    seed: Tensor | None,
-    scale: float,
-    left: int,
-    right: int,
-    dropout_p: float,
-    max_q: int,
-    max_k: int,
-    impl: str,
-) -> tuple[Tensor, Tensor]:
+def flash_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cu_q: Tensor | None, cu_k: Tensor | None,
+                  seed: Tensor | None, scale: float, left: int, right: int, dropout_p: float, max_q: int, max_k: int,
+                  impl: str) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The forward kernel as an operator: (out, lse). Arguments as in `Call`; use `flash_attention`."""
     reason = flash_unavailable_reason(q, k, v)
     if reason is not None:
@@ -130,25 +113,9 @@ def _(q, k, v, mask, cu_q, cu_k, seed, scale, left, right, dropout_p, max_q, max
 
 
 @torch.library.custom_op("minillm::flash_backward", mutates_args=())
-def flash_backward(
-    do: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    mask: Tensor | None,
-    cu_q: Tensor | None,
-    cu_k: Tensor | None,
-    seed: Tensor | None,
-    scale: float,
-    left: int,
-    right: int,
-    dropout_p: float,
-    max_q: int,
-    max_k: int,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+def flash_backward(do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, mask: Tensor | None,
+                   cu_q: Tensor | None, cu_k: Tensor | None, seed: Tensor | None, scale: float, left: int, right: int,
+                   dropout_p: float, max_q: int, max_k: int, impl: str) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The backward kernels as an operator: (dq, dk, dv) for the output gradient do, which may be a stride-0 view."""
     call = Call(scale, left, right, dropout_p, mask, cu_q, cu_k, max_q, max_k, seed)
     with torch.cuda.device_of(q):
@@ -217,25 +184,18 @@ def as_seed_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
 
 
 def check_packing(
-    q: Tensor,
-    k: Tensor,
-    cu_seqlens: Tensor | tuple[Tensor, Tensor] | None,
-    mask: Tensor | None,
-    key_padding_mask: Tensor | None,
+    q: Tensor, k: Tensor, cu_seqlens: Tensor | tuple[Tensor, Tensor] | None, masked: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     if cu_seqlens is None:
         return None, None
     cu_q, cu_k = (cu_seqlens, cu_seqlens) if isinstance(cu_seqlens, Tensor) else cu_seqlens
     if q.shape[0] != 1:
-        raise ValueError(
-            f"flash_attention: cu_seqlens needs the sequences packed in a batch of 1, not q {tuple(q.shape)}"
-        )
-    if mask is not None or key_padding_mask is not None:
+        raise ValueError(f"flash_attention: cu_seqlens needs sequences packed in a batch of 1, not q {tuple(q.shape)}.")
+    if masked:
         raise ValueError("flash_attention: cu_seqlens and masks do not go together; packed sequences have no padding.")
     if isinstance(cu_seqlens, Tensor) and q.shape[2] != k.shape[2]:
-        raise ValueError(
-            f"flash_attention: q has {q.shape[2]} tokens and k {k.shape[2]}; give cu_seqlens as a pair (for q, for k)."
-        )
+        tokens = f"q has {q.shape[2]} tokens and k {k.shape[2]}"
+        raise ValueError(f"flash_attention: {tokens}; give cu_seqlens as a pair (for q, for k).")
     if cu_q.ndim != 1 or cu_q.shape != cu_k.shape:
         raise ValueError(f"flash_attention: cu_seqlens must be (n+1,), not {tuple(cu_q.shape)}, {tuple(cu_k.shape)}.")
     return cu_q.to(device=q.device, dtype=torch.int32), cu_k.to(device=q.device, dtype=torch.int32)
@@ -243,13 +203,12 @@ def check_packing(
 
 def merge_masks(q: Tensor, k: Tensor, mask: Tensor | None, key_padding_mask: Tensor | None) -> Tensor | None:
     """One bool view of shape (B, H, Tq, Tk); a padding mask costs no memory: its query and head strides are 0."""
-    batch, heads, tq, tk = q.shape[0], q.shape[1], q.shape[2], k.shape[2]
+    batch, heads, tq, tk = *q.shape[:3], k.shape[2]
     merged = mask
     if key_padding_mask is not None:
-        if key_padding_mask.shape != (batch, tk):
-            raise ValueError(
-                f"flash_attention: key_padding_mask {tuple(key_padding_mask.shape)} must be (B, Tk) = {(batch, tk)}"
-            )
+        shape = tuple(key_padding_mask.shape)
+        if shape != (batch, tk):
+            raise ValueError(f"flash_attention: key_padding_mask {shape} must be (B, Tk) = {(batch, tk)}.")
         per_key = key_padding_mask[:, None, None, :]
         merged = per_key if mask is None else mask & per_key
     if merged is None:

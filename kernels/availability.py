@@ -25,7 +25,7 @@ def flash_unavailable_reason(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) 
     for package in ("torch", "triton"):
         if find_spec(package) is None:
             return f"{package} is not installed; install the 'triton' extra (Linux only), or use impl='reference'"
-    return wrong_version() or wrong_tensors(q, k, v) or wrong_device(q)
+    return wrong_version() or wrong_tensors(q, k, v)
 
 
 @lru_cache(maxsize=1)
@@ -37,10 +37,8 @@ def wrong_version() -> str | None:
 
     version = first_two(triton.__version__)
     if version < OLDEST_TRITON:
-        return (
-            f"triton {triton.__version__} is installed and the kernels need {'.'.join(map(str, OLDEST_TRITON))} or "
-            "later, which comes with torch 2.8; update torch, or use impl='sdpa'"
-        )
+        needed = f"{'.'.join(map(str, OLDEST_TRITON))} or later, which comes with torch 2.8"
+        return f"triton is {triton.__version__} and the kernels need {needed}; update torch, or use impl='sdpa'"
     if interpreted() and version < (3, 7) and first_two(numpy.__version__) >= (2, 4):
         return (
             f"the interpreter of triton {triton.__version__} does not work with NumPy {numpy.__version__}; update "
@@ -70,14 +68,6 @@ def wrong_tensors(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> str | No
         return f"dtype {q.dtype} is not supported; use float16, bfloat16 or float32, or impl='reference'"
     if q.shape[-1] > LARGEST_HEAD:
         return f"head size {q.shape[-1]} is above {LARGEST_HEAD}; use more heads, or impl='sdpa'"
-    return None
-
-
-def wrong_device(q: torch.Tensor) -> str | None:
-    import torch
-
-    from .call import interpreted
-
     if q.device.type == "cpu":
         if interpreted():
             return None

@@ -7,17 +7,13 @@ from dataclasses import dataclass
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from .tiles import load_tile
 
 UNLIMITED = 1 << 30  # a window side that hides nothing; 2^30 + T still fits an int32
 
-TRITON_DTYPES = {
-    torch.float16: tl.float16,
-    torch.bfloat16: tl.bfloat16,
-    torch.float32: tl.float32,
-    torch.float64: tl.float64,
-}
+TRITON_DTYPES = {getattr(torch, name): getattr(tl, name) for name in ("float16", "bfloat16", "float32", "float64")}
 
 
 def interpreted() -> bool:
@@ -56,27 +52,26 @@ class Call:
     left: int = UNLIMITED
     right: int = UNLIMITED
     dropout_p: float = 0.0
-    mask: torch.Tensor | None = None
-    cu_q: torch.Tensor | None = None
-    cu_k: torch.Tensor | None = None
+    mask: Tensor | None = None
+    cu_q: Tensor | None = None
+    cu_k: Tensor | None = None
     max_q: int = 0
     max_k: int = 0
-    seed: torch.Tensor | None = None
+    seed: Tensor | None = None
 
-    def sequences(self, q: torch.Tensor) -> int:
+    def sequences(self, q: Tensor) -> int:
         """How many sequences: the batch size, or the number that cu_q delimits."""
         return q.shape[0] if self.cu_q is None else self.cu_q.numel() - 1
 
-    def longest_q(self, q: torch.Tensor) -> int:
+    def longest_q(self, q: Tensor) -> int:
         return q.shape[2] if self.cu_q is None else self.max_q
 
-    def longest_k(self, k: torch.Tensor) -> int:
+    def longest_k(self, k: Tensor) -> int:
         return k.shape[2] if self.cu_q is None else self.max_k
 
-    def kernel_arguments(self, q: torch.Tensor, k: torch.Tensor) -> dict[str, object]:
+    def kernel_arguments(self, q: Tensor, k: Tensor) -> dict[str, object]:
         """The keyword arguments that every attention kernel shares."""
         head_size = q.shape[-1]
-        compute = storage_dtype(q.dtype)
         return {
             "mask": None if self.mask is None else self.mask.view(torch.uint8),
             "cu_q": self.cu_q,
@@ -93,13 +88,13 @@ class Call:
             "DROPOUT": self.dropout_p,
             "D": head_size,
             "BLOCK_D": max(16, triton.next_power_of_2(head_size)),
-            "COMPUTE": TRITON_DTYPES[compute],
-            "ACC": tl.float64 if compute == torch.float64 else tl.float32,
+            "COMPUTE": TRITON_DTYPES[storage_dtype(q.dtype)],
+            "ACC": TRITON_DTYPES[accumulator_dtype(q)],
             "PRECISION": "ieee" if float32_is_exact() else "tf32",
             "enable_fp_fusion": True,  # a · b + c in one rounding; Triton 3.10 turns its default off
         }
 
-    def fast_arguments(self, *read: torch.Tensor) -> dict[str, bool]:
+    def fast_arguments(self, *read: Tensor) -> dict[str, bool]:
         """What the fast kernels, which read these tensors, are compiled for: code that nothing needs is left out."""
         return {
             "HAS_LEFT": self.left < UNLIMITED,
@@ -109,7 +104,7 @@ class Call:
         }
 
 
-def rows_are_aligned(*tensors: torch.Tensor) -> bool:
+def rows_are_aligned(*tensors: Tensor) -> bool:
     """Whether to promise the compiler that the rows of all these (B, H, T, D) tensors begin at multiples of 16 bytes.
 
     Then a thread loads 16 bytes at once, and asynchronously. Where strides are multiples of 16 elements, as they are
@@ -121,12 +116,12 @@ def rows_are_aligned(*tensors: torch.Tensor) -> bool:
     )
 
 
-def accumulator_dtype(q: torch.Tensor) -> torch.dtype:
+def accumulator_dtype(q: Tensor) -> torch.dtype:
     """Sums are kept in float32, or in float64 for float64 tensors (in the interpreter)."""
     return torch.float64 if q.dtype == torch.float64 else torch.float32
 
 
-def empty_token_major(batch: int, heads: int, tokens: int, width: int, like: torch.Tensor, call: Call) -> torch.Tensor:
+def empty_token_major(batch: int, heads: int, tokens: int, width: int, like: Tensor, call: Call) -> Tensor:
     """A (B, H, T, D) tensor to write to, that lies in memory as (B, T, H, D), so that merging the heads later is free.
 
     Packed sequences need not cover every token, and what they leave out must read as zero.

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 import triton
+from torch import Tensor
 
 from .call import interpreted
 
@@ -35,12 +36,8 @@ class Config:
     num_stages: int
 
     def launch_arguments(self) -> dict[str, int]:
-        return {
-            "BLOCK_M": self.block_m,
-            "BLOCK_N": self.block_n,
-            "num_warps": self.num_warps,
-            "num_stages": self.num_stages,
-        }
+        tile = {"BLOCK_M": self.block_m, "BLOCK_N": self.block_n}
+        return {**tile, "num_warps": self.num_warps, "num_stages": self.num_stages}
 
 
 # (kernel, bytes per element) -> one Config for each of HEAD_SIZES. decode ignores block_m: its rows are query heads.
@@ -83,7 +80,7 @@ INTERPRETER: Table = {
 TABLES = {80: AMPERE, 86: SMALL, 89: SMALL, 90: HOPPER, 100: HOPPER, 120: SMALL}
 
 
-def lookup(kernel: str, q: torch.Tensor) -> Config:
+def lookup(kernel: str, q: Tensor) -> Config:
     """The configuration of `kernel` (one of KERNELS) for tensors like q (B, H, T, D), on q's device."""
     padded = max(16, triton.next_power_of_2(q.shape[-1]))
     if interpreted():
@@ -133,7 +130,6 @@ def read_tuned(path: Path) -> dict[str, Config]:
             if not isinstance(four, list) or not all(type(n) is int and 0 < n <= 1024 for n in four):
                 raise ValueError(f"{key!r:.50} has {four!r:.50}, not four numbers from 1 to 1024.")
         return {key: Config(*four) for key, four in found.items()}
-    except (ValueError, TypeError, AttributeError, RecursionError) as problem:
-        raise ValueError(
-            f"{path} is not a file of tuned configurations ({str(problem).rstrip('.')}); delete it or tune again."
-        ) from None
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        why = str(error).rstrip(".")
+        raise ValueError(f"{path} holds no tuned configurations ({why}); delete it or tune again.") from None

@@ -73,42 +73,25 @@ def linear_cross_entropy(
         fitting = CHUNK_BYTES // (weight.shape[0] * dtype.itemsize) // 128 * 128
         chunk_tokens = min(max(128, fitting), CHUNK_TOKENS)
     training = torch.is_grad_enabled()
-    loss, _, _, _ = chunked_cross_entropy(
-        h.flatten(0, -2).to(dtype),
-        weight,
-        targets.flatten(),
-        ignore_index,
-        label_smoothing,
-        reduction == "mean",
-        chunk_tokens,
-        impl == "triton",
-        training and h.requires_grad,
-        training and weight.requires_grad,
-    )
-    return loss
+    needs = (training and h.requires_grad, training and weight.requires_grad)
+    options = (ignore_index, label_smoothing, reduction == "mean", chunk_tokens, impl == "triton")
+    return chunked_cross_entropy(h.flatten(0, -2).to(dtype), weight, targets.flatten(), *options, *needs)[0]
 
 
 @torch.library.custom_op("minillm::chunked_cross_entropy", mutates_args=())
-def chunked_cross_entropy(
-    h: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    ignore_index: int,
-    label_smoothing: float,
-    mean: bool,
-    chunk_tokens: int,
-    use_triton: bool,
-    needs_h: bool,
-    needs_weight: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def chunked_cross_entropy(h: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, label_smoothing: float,
+                          mean: bool, chunk_tokens: int, use_triton: bool, needs_h: bool, needs_weight: bool,
+                          ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """(loss, dh, dweight, factor) for h (N, D); a gradient that is not needed is empty. Use `linear_cross_entropy`.
 
     dh and dweight are those of the *sum*; factor, 1 or 1/number of targets, is left to the backward pass: in float16 a
     gradient divided by a large number of tokens would vanish before a GradScaler could save it. dweight, a sum over all
     tokens, stays in float32 until then: float16 could not hold it.
     """
-    row_step = triton_rows if use_triton else rows_torch
-    sums = torch.float64 if h.dtype == torch.float64 else torch.float32
+    row_step = rows_torch
+    if use_triton:
+        from .cross_entropy_rows import rows_triton as row_step  # triton is an extra; all else works without it
+    sums = sum_dtype(h)
     w = weight.to(h.dtype)
     shrink = SHRINK if h.dtype == torch.float16 else 1.0
     total = torch.zeros((), dtype=sums, device=h.device)
@@ -134,7 +117,7 @@ def chunked_cross_entropy(
 
 @chunked_cross_entropy.register_fake
 def _(h, weight, targets, ignore_index, label_smoothing, mean, chunk_tokens, use_triton, needs_h, needs_weight):
-    sums = torch.float64 if h.dtype == torch.float64 else torch.float32
+    sums = sum_dtype(h)
     dh = torch.empty_like(h) if needs_h else h.new_empty(0)
     dweight = weight.new_empty(weight.shape if needs_weight else (0,), dtype=sums)
     return h.new_empty((), dtype=sums), dh, dweight, h.new_empty((), dtype=sums)
@@ -161,16 +144,19 @@ def scale_gradients(ctx, dloss, *_):
 chunked_cross_entropy.register_autograd(scale_gradients, setup_context=save_gradients)
 
 
-def rows_torch(
-    logits: Tensor, targets: Tensor, ignore_index: int, label_smoothing: float, needs_gradient: bool
-) -> Tensor:
+def sum_dtype(x: Tensor) -> torch.dtype:
+    """Sums are kept in float32, or in float64 for float64 tensors."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def rows_torch(logits: Tensor, targets: Tensor, ignore: int, label_smoothing: float, needs_gradient: bool) -> Tensor:
     """Each row's loss (n,); with needs_gradient, logits (n, V) is replaced by its gradient.
 
-    loss = -(1-ε)·log p[target] - ε·(mean log p), 0 where the target is ignore_index.
+    loss = -(1-ε)·log p[target] - ε·(mean log p), 0 where the target is `ignore`.
     """
-    counted = targets != ignore_index
+    counted = targets != ignore
     safe = targets.where(counted, 0)
-    wide = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
+    wide = logits.to(sum_dtype(logits))
     log_p = F.log_softmax(wide, dim=-1)  # one pass, where logsumexp and its parts would take several
     losses = (label_smoothing - 1) * log_p.gather(-1, safe[:, None])[:, 0]
     if label_smoothing > 0:
@@ -182,11 +168,3 @@ def rows_torch(
         p[torch.arange(len(safe), device=safe.device), safe] -= 1 - label_smoothing
         logits.copy_(p.masked_fill_(~counted[:, None], 0.0))
     return losses.masked_fill(~counted, 0.0)
-
-
-def triton_rows(
-    logits: Tensor, targets: Tensor, ignore_index: int, label_smoothing: float, needs_gradient: bool
-) -> Tensor:
-    from .cross_entropy_rows import rows_triton  # triton is an extra; the function above works without it
-
-    return rows_triton(logits, targets, ignore_index, label_smoothing, needs_gradient)

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .call import storage_dtype
+from .call import TRITON_DTYPES, accumulator_dtype, storage_dtype
 from .tiles import LOWEST
 
 
@@ -56,18 +56,16 @@ def rows_kernel(logits, targets, losses, stride, ignore_index, V: tl.constexpr, 
             tl.store(logits + start + column, g.to(logits.dtype.element_ty), mask=start + column < V)
 
 
-def rows_triton(
-    logits: Tensor, targets: Tensor, ignore_index: int, label_smoothing: float, needs_gradient: bool
-) -> Tensor:
+def rows_triton(logits: Tensor, targets: Tensor, ignore: int, label_smoothing: float, needs_gradient: bool) -> Tensor:
     """The same as `cross_entropy.rows_torch`."""
     n, vocabulary = logits.shape
     written = logits.to(storage_dtype(logits.dtype))  # itself, except for bf16 in the interpreter
-    sums = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    sums = accumulator_dtype(logits)
     losses = torch.empty(n, dtype=sums, device=logits.device)
     with torch.cuda.device_of(logits):
         rows_kernel[n,](
-            written, targets, losses, written.stride(0), ignore_index, V=vocabulary, SMOOTHING=label_smoothing,
-            GRADIENT=needs_gradient, ACC=tl.float64 if sums == torch.float64 else tl.float32,
+            written, targets, losses, written.stride(0), ignore, V=vocabulary, SMOOTHING=label_smoothing,
+            GRADIENT=needs_gradient, ACC=TRITON_DTYPES[sums],
             BLOCK=min(4096, triton.next_power_of_2(vocabulary)), num_warps=8, enable_fp_fusion=True,
         )  # fmt: skip
     if written is not logits:

@@ -15,9 +15,10 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from .call import Call, accumulator_dtype, empty_token_major, rows_are_aligned
-from .configs import Config, lookup
+from .configs import Config
 from .tiles import LOG2E, LOWEST, load_tile
 
 MOST_PARTS = 64
@@ -91,21 +92,14 @@ def merge_kernel(parts, part_m, part_l, out, lse, out_strides, n_parts, H, D: tl
     tl.store(lse + row * H + h, tl.where(total > 0, top + tl.log2(seen), float("inf")))
 
 
-def suits(q: torch.Tensor, call: Call) -> bool:
+def suits(q: Tensor, call: Call) -> bool:
     """One query token, no dropout, and a mask, if any, that is the same for all heads."""
     one_mask = call.mask is None or call.mask.stride(1) == 0 or q.shape[1] == 1
     return q.shape[2] == 1 and call.cu_q is None and call.dropout_p == 0 and one_mask
 
 
-def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, call: Call) -> tuple[torch.Tensor, torch.Tensor]:
+def launch(q: Tensor, k: Tensor, v: Tensor, call: Call, config: Config) -> tuple[Tensor, Tensor]:
     """out (B, H, 1, D) and lse (B, H, 1), as the other forward functions return."""
-    return launch(q, k, v, call, lookup("decode", q))
-
-
-def launch(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, call: Call, config: Config
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`forward` with a given configuration."""
     batch, heads, _, head_size = q.shape
     kv_heads, n_keys = k.shape[1], k.shape[2]
     first_key = max(0, n_keys - 1 - call.left)
@@ -133,7 +127,7 @@ def launch(
     return out.to(q.dtype), lse
 
 
-def multiprocessors(q: torch.Tensor) -> int:
+def multiprocessors(q: Tensor) -> int:
     if q.device.type != "cuda":
         return 4  # the interpreter: enough that a test's cache is split
     return torch.cuda.get_device_properties(q.device).multi_processor_count

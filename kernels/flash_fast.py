@@ -5,8 +5,7 @@
   into edge, whole and edge parts, and the whole part neither compares positions nor checks bounds (FlashAttention-2,
   arXiv:2307.08691, §3.1, "causal masking").
 - **One multiply-add per score.** exp(scale · s - m) becomes exp2(s · c - m) with c = scale · log2(e): the scaling and
-  the subtraction are one fused instruction. The maximum is taken before scaling, which is why the scale must be
-  positive.
+  the subtraction are one fused instruction. The maximum is taken before scaling, so the scale must be positive.
 - **Heavy rows first.** With a causal mask the last queries see the most keys; their programs start first, so that the
   short ones fill the gaps at the end.
 - **Tile sizes, warps and pipeline depth** come from a table for each GPU and head size (`configs.py`), checked to
@@ -20,6 +19,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from . import flash_decode
 from .call import Call, accumulator_dtype, empty_token_major
@@ -129,17 +129,13 @@ def fast_forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed,
         last = tl.minimum(k_len, m0 + BLOCK_M + k_len - q_len + right)
         whole_last = tl.minimum(k_len, m0 + k_len - q_len + right + 1)  # what the first query already sees
     first, a, b = split_blocks(first, last, whole_first, whole_last, BLOCK_N)
-    if HAS_LEFT:
-        acc, l, m = attend(acc, l, m, q_tile, k, v, first, a, i, z * H + h, seed, q_len, k_len, left, right,
-                           mask, mask_strides, k_strides[2], v_strides[2], True, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY,
-                           SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_N)  # fmt: skip
-    acc, l, m = attend(acc, l, m, q_tile, k, v, a, b, i, z * H + h, seed, q_len, k_len, left, right,
-                       mask, mask_strides, k_strides[2], v_strides[2], False, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY,
-                       SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_N)  # fmt: skip
-    if HAS_RIGHT or RAGGED:
-        acc, l, m = attend(acc, l, m, q_tile, k, v, b, last, i, z * H + h, seed, q_len, k_len, left, right,
-                           mask, mask_strides, k_strides[2], v_strides[2], True, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY,
-                           SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_N)  # fmt: skip
+    bounds = (first, a, b, last)
+    for part in tl.static_range(3):  # edge, whole, edge
+        if part == 1 or (part == 0 and HAS_LEFT) or (part == 2 and (HAS_RIGHT or RAGGED)):
+            acc, l, m = attend(acc, l, m, q_tile, k, v, bounds[part], bounds[part + 1], i, z * H + h, seed,
+                               q_len, k_len, left, right, mask, mask_strides, k_strides[2], v_strides[2], part != 1,
+                               HAS_LEFT, HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION,
+                               ALIGNED, BLOCK_N)  # fmt: skip
 
     seen = tl.where(l > 0, l, 1.0)
     acc = acc / (seen * (1 - DROPOUT))[:, None]
@@ -149,16 +145,14 @@ def fast_forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed,
     tl.store(lse + (row * H + h) * Tq + q_start + i, log_sum, mask=i < q_len)
 
 
-def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, call: Call) -> tuple[torch.Tensor, torch.Tensor]:
+def forward(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
     """out (B, H, Tq, D) in q's dtype (lying in memory as (B, Tq, H, D)) and lse (B, H, Tq), base 2."""
     if flash_decode.suits(q, call):
-        return flash_decode.forward(q, k, v, call)
+        return flash_decode.launch(q, k, v, call, lookup("decode", q))
     return launch_forward(q, k, v, call, lookup("forward", q))
 
 
-def launch_forward(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, call: Call, config: Config
-) -> tuple[torch.Tensor, torch.Tensor]:
+def launch_forward(q: Tensor, k: Tensor, v: Tensor, call: Call, config: Config) -> tuple[Tensor, Tensor]:
     """`forward` with a given configuration; the tuner times many."""
     batch, heads, tq, head_size = q.shape
     out = empty_token_major(batch, heads, tq, head_size, q, call)

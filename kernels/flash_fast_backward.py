@@ -5,8 +5,7 @@ computed twice that way (seven matrix products a block where a kernel with atomi
 the result does not depend on the order in which programs finish, and there is nothing to clear or to reduce.
 
 The dK/dV kernel computes everything transposed: Sᵀ = k qᵀ is (N, M), so that dV += Pᵀ dO and dK += dSᵀ q use the tiles
-as they come out of the matrix unit, without turning them in shared memory. As in the forward kernel, whole blocks skip
-the mask.
+as they come out of the matrix unit, not turned in shared memory. As in the forward kernel, whole blocks skip the mask.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from .call import Call, empty_token_major
 from .configs import Config, lookup
@@ -101,6 +101,7 @@ def fast_dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
         last = tl.minimum(q_len, n0 + BLOCK_N - (k_len - q_len) + left)
         whole_last = tl.minimum(q_len, n0 - (k_len - q_len) + left + 1)
     first, a, b = split_blocks(first, last, whole_first, whole_last, BLOCK_M)
+    bounds = (first, a, b, last)
     for h in range(h_kv * GROUP, (h_kv + 1) * GROUP):
         q_head = q + row * q_strides[0] + h * q_strides[1] + q_start * q_strides[2]
         do_head = do + row * do_strides[0] + h * do_strides[1] + q_start * do_strides[2]
@@ -109,23 +110,14 @@ def fast_dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
         mask_head = mask
         if mask is not None:
             mask_head = mask + row * mask_strides[0] + h * mask_strides[1]
-        if HAS_RIGHT:
-            dk_acc, dv_acc = gather_dkdv(
-                dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse_head, delta_head, first, a, n0, z * H + h, seed,
-                q_len, k_len, left, right, mask_head, mask_strides, q_strides[2], do_strides[2], True, HAS_LEFT,
-                HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_M, BLOCK_N,
-            )  # fmt: skip
-        dk_acc, dv_acc = gather_dkdv(
-            dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse_head, delta_head, a, b, n0, z * H + h, seed,
-            q_len, k_len, left, right, mask_head, mask_strides, q_strides[2], do_strides[2], False, HAS_LEFT,
-            HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_M, BLOCK_N,
-        )  # fmt: skip
-        if HAS_LEFT or RAGGED:
-            dk_acc, dv_acc = gather_dkdv(
-                dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse_head, delta_head, b, last, n0, z * H + h, seed,
-                q_len, k_len, left, right, mask_head, mask_strides, q_strides[2], do_strides[2], True, HAS_LEFT,
-                HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_M, BLOCK_N,
-            )  # fmt: skip
+        for part in tl.static_range(3):  # edge, whole, edge
+            if part == 1 or (part == 0 and HAS_RIGHT) or (part == 2 and (HAS_LEFT or RAGGED)):
+                dk_acc, dv_acc = gather_dkdv(
+                    dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse_head, delta_head, bounds[part],
+                    bounds[part + 1], n0, z * H + h, seed, q_len, k_len, left, right, mask_head, mask_strides,
+                    q_strides[2], do_strides[2], part != 1, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D,
+                    BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_M, BLOCK_N,
+                )  # fmt: skip
 
     dk += row * dk_strides[0] + h_kv * dk_strides[1] + k_start * dk_strides[2]
     dv += row * dv_strides[0] + h_kv * dv_strides[1] + k_start * dv_strides[2]
@@ -196,33 +188,21 @@ def fast_dq_kernel(q, k, v, do, dq, lse, delta, mask, cu_q, cu_k, seed,
         last = tl.minimum(k_len, m0 + BLOCK_M + k_len - q_len + right)
         whole_last = tl.minimum(k_len, m0 + k_len - q_len + right + 1)
     first, a, b = split_blocks(first, last, whole_first, whole_last, BLOCK_N)
-    if HAS_LEFT:
-        acc = gather_dq(acc, q_tile, do_tile, log_sum, d_row, k, v, first, a, i, z * H + h, seed, q_len, k_len,
-                        left, right, mask, mask_strides, k_strides[2], v_strides[2], True, HAS_LEFT, HAS_RIGHT,
-                        MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED,
-                        BLOCK_N)  # fmt: skip
-    acc = gather_dq(acc, q_tile, do_tile, log_sum, d_row, k, v, a, b, i, z * H + h, seed, q_len, k_len,
-                    left, right, mask, mask_strides, k_strides[2], v_strides[2], False, HAS_LEFT, HAS_RIGHT,
-                    MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_N)  # fmt: skip
-    if HAS_RIGHT or RAGGED:
-        acc = gather_dq(acc, q_tile, do_tile, log_sum, d_row, k, v, b, last, i, z * H + h, seed, q_len, k_len,
-                        left, right, mask, mask_strides, k_strides[2], v_strides[2], True, HAS_LEFT, HAS_RIGHT,
-                        MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED,
-                        BLOCK_N)  # fmt: skip
+    bounds = (first, a, b, last)
+    for part in tl.static_range(3):  # edge, whole, edge
+        if part == 1 or (part == 0 and HAS_LEFT) or (part == 2 and (HAS_RIGHT or RAGGED)):
+            acc = gather_dq(acc, q_tile, do_tile, log_sum, d_row, k, v, bounds[part], bounds[part + 1], i, z * H + h,
+                            seed, q_len, k_len, left, right, mask, mask_strides, k_strides[2], v_strides[2],
+                            part != 1, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC,
+                            PRECISION, ALIGNED, BLOCK_N)  # fmt: skip
 
     dq += row * dq_strides[0] + h * dq_strides[1] + q_start * dq_strides[2]
     store_tile(dq, acc * SCALE, m0, q_len, dq_strides[2], BLOCK_M, D, BLOCK_D)
 
 
 def backward(
-    do: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    call: Call,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, call: Call
+) -> tuple[Tensor, Tensor, Tensor]:
     """dq, dk, dv for the output gradient do (B, H, Tq, D), from what `flash_fast.forward` returned."""
     delta = launch_delta(do, out, lse, call)
     dk, dv = launch_dkdv(do, q, k, v, lse, delta, call, lookup("dkdv", q))
@@ -230,7 +210,7 @@ def backward(
     return dq, dk, dv
 
 
-def launch_delta(do: torch.Tensor, out: torch.Tensor, lse: torch.Tensor, call: Call) -> torch.Tensor:
+def launch_delta(do: Tensor, out: Tensor, lse: Tensor, call: Call) -> Tensor:
     """rowsum(dO ∘ O), (B, H, Tq)."""
     batch, heads, tq, _ = out.shape
     delta = torch.empty_like(lse)
@@ -243,15 +223,8 @@ def launch_delta(do: torch.Tensor, out: torch.Tensor, lse: torch.Tensor, call: C
 
 
 def launch_dkdv(
-    do: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    lse: torch.Tensor,
-    delta: torch.Tensor,
-    call: Call,
-    config: Config,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, delta: Tensor, call: Call, config: Config
+) -> tuple[Tensor, Tensor]:
     """dk and dv (B, Hkv, Tk, D) with a given configuration."""
     batch, kv_heads, tk, head_size = k.shape
     dk = empty_token_major(batch, kv_heads, tk, head_size, k, call)
@@ -266,15 +239,8 @@ def launch_dkdv(
 
 
 def launch_dq(
-    do: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    lse: torch.Tensor,
-    delta: torch.Tensor,
-    call: Call,
-    config: Config,
-) -> torch.Tensor:
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, delta: Tensor, call: Call, config: Config
+) -> Tensor:
     """dq (B, H, Tq, D) with a given configuration."""
     batch, heads, tq, head_size = q.shape
     dq = empty_token_major(batch, heads, tq, head_size, q, call)

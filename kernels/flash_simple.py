@@ -29,6 +29,7 @@ gives out = 0 and L = +inf, hence P = 0 and zero gradients.
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from .call import Call, accumulator_dtype, empty_token_major
 from .tiles import LOG2E, LOWEST, dropout_keep, load_tile, locate, store_tile, visible
@@ -183,7 +184,7 @@ def dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
     store_tile(dv, dv_acc, n0, k_len, dv_strides[2], BLOCK_N, D, BLOCK_D)
 
 
-def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, call: Call) -> tuple[torch.Tensor, torch.Tensor]:
+def forward(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
     """out (B, H, Tq, D) in q's dtype (lying in memory as (B, Tq, H, D)) and lse (B, H, Tq), base 2."""
     batch, heads, tq, head_size = q.shape
     shared = call.kernel_arguments(q, k)
@@ -199,14 +200,8 @@ def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, call: Call) -> tu
 
 
 def backward(
-    do: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    call: Call,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, call: Call
+) -> tuple[Tensor, Tensor, Tensor]:
     """dq, dk, dv for the output gradient do (B, H, Tq, D), from what `forward` returned."""
     batch, heads, tq, head_size = q.shape
     kv_heads, tk = k.shape[1], k.shape[2]
@@ -227,6 +222,6 @@ def backward(
     return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
 
 
-def block_size(q: torch.Tensor) -> int:
+def block_size(q: Tensor) -> int:
     """Rows of a tile: 32 keep the tiles of any head size in registers for 16-bit numbers, 16 for float32."""
     return 32 if q.element_size() == 2 else 16

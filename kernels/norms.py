@@ -5,15 +5,13 @@ Over the D features of each row, with mean μ and variance σ² (LayerNorm, Ba e
 
     x̂ = (x - μ) · r        r = 1 / √(σ² + ε)        y = w ∘ x̂ + b
 
-**Backward.** Let g = w ∘ dy. Moving x moves x̂ directly and through r and μ; each of the two takes one direction out
-of g:
+**Backward.** Let g = w ∘ dy. Moving x moves x̂ directly and through r and μ, which take one direction each out of g:
 
     dx = r · (g - x̂ · mean(x̂ ∘ g) - mean(g))        (RMSNorm: without mean(g))
     dw = Σ_rows dy ∘ x̂        db = Σ_rows dy
 
 Every program handles a run of rows and adds up its own share of dw and db; the shares are then summed, in a fixed
-order. torch.compile fuses the composed operations by itself, so there is little to gain under it; in eager code there
-is.
+order. torch.compile fuses the composed operations by itself: what there is to gain is in eager code.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .call import interpreted, storage_dtype
+from .call import TRITON_DTYPES, accumulator_dtype, interpreted, storage_dtype
 
 LARGEST = 65536  # features: a row is held in registers
 
@@ -113,7 +111,7 @@ def norm_forward(
     rows, size = x.shape
     x = x if x.stride(1) == 1 else x.contiguous()
     y = torch.empty(rows, size, dtype=storage_dtype(x.dtype), device=x.device)
-    sums = {"dtype": sum_dtype(x), "device": x.device}
+    sums = {"dtype": accumulator_dtype(x), "device": x.device}
     mean, rstd = torch.empty(rows if center else 0, **sums), torch.empty(rows, **sums)
     with torch.cuda.device_of(x):
         norm_forward_kernel[rows,](
@@ -125,7 +123,7 @@ def norm_forward(
 @norm_forward.register_fake
 def _(x, weight, bias, eps, center):
     rows = x.shape[0]
-    sums = sum_dtype(x)
+    sums = accumulator_dtype(x)
     return x.new_empty(x.shape), x.new_empty(rows if center else 0, dtype=sums), x.new_empty(rows, dtype=sums)
 
 
@@ -139,7 +137,7 @@ def norm_backward(
     dy = dy if dy.stride(1) == 1 else dy.contiguous()
     programs = min(rows, 4 if interpreted() else 2 * torch.cuda.get_device_properties(x.device).multi_processor_count)
     dx = torch.empty(rows, size, dtype=storage_dtype(x.dtype), device=x.device)
-    dw_shares = torch.empty(programs, size, dtype=sum_dtype(x), device=x.device)
+    dw_shares = torch.empty(programs, size, dtype=accumulator_dtype(x), device=x.device)
     db_shares = torch.empty_like(dw_shares) if has_bias else None
     with torch.cuda.device_of(x):
         norm_backward_kernel[programs,](
@@ -171,16 +169,12 @@ def norm_backward_rule(ctx, dy, *_):
 norm_forward.register_autograd(norm_backward_rule, setup_context=save_for_backward)
 
 
-def sum_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
 def launch_options(size: int, center: bool, x: Tensor) -> dict[str, object]:
     block = triton.next_power_of_2(size)
     return {
         "D": size,
         "CENTER": center,
-        "ACC": tl.float64 if x.dtype == torch.float64 else tl.float32,
+        "ACC": TRITON_DTYPES[accumulator_dtype(x)],
         "BLOCK": block,
         "num_warps": min(16, max(1, block // 256)),
         "enable_fp_fusion": True,

@@ -2,11 +2,10 @@
 
 Triton compiles for a target by name, so a machine without a GPU can still see registers, spills (values that did not
 fit into registers and went to slow memory), shared memory, and whether the tensor cores' instructions are used. The
-functions that launch kernels run unchanged, on `meta` tensors (shapes without data) and under a driver that loads
-nothing.
+functions that launch kernels run unchanged, on `meta` tensors (shapes without data), under a driver that loads nothing.
 
-    python -m minillm.kernels.offline               # every shipped configuration, for the GPUs of compute capability
-    9.0 python -m minillm.kernels.offline --arch 80 --kernel forward --head-size 64
+    python -m minillm.kernels.offline    # every shipped configuration, for the GPUs of compute capability 9.0
+    python -m minillm.kernels.offline --arch 80 --kernel forward --head-size 64
 
 It cannot say how fast they are. TRITON_INTERPRET must not be set.
 """
@@ -26,7 +25,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from . import flash_decode, flash_fast, flash_fast_backward
+from .attention import BACKWARD, FORWARD
 from .call import Call, interpreted
 from .configs import HEAD_SIZES, KERNELS, Config, key_of, shipped
 
@@ -95,16 +94,9 @@ def inspect_binary(cubin: bytes, name: str, metadata: object, shared: int) -> Co
         usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
         code = subprocess.run([tool, "-sass", file.name], capture_output=True, text=True, check=True).stdout
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    return Compiled(
-        name=name,
-        num_warps=metadata.num_warps,
-        num_stages=metadata.num_stages,
-        registers=int(found[1]),
-        stack=int(found[2]),
-        shared=shared,
-        wgmma=len(re.findall(r"\bHGMMA\b", code)),
-        mma=len(re.findall(r"\bHMMA\b", code)),
-    )
+    wgmma, mma = len(re.findall(r"\bHGMMA\b", code)), len(re.findall(r"\bHMMA\b", code))
+    launch = (name, metadata.num_warps, metadata.num_stages)
+    return Compiled(*launch, registers=int(found[1]), stack=int(found[2]), shared=shared, wgmma=wgmma, mma=mma)
 
 
 @contextmanager
@@ -112,8 +104,7 @@ def compiling_for(arch: int) -> Iterator[list[Compiled]]:
     """Inside the block, kernels launched on meta tensors are compiled for `arch` (90 = Hopper) and not run.
 
     Yields the list that fills up with what was compiled, one entry for each distinct kernel.
-    Raises RuntimeError in the interpreter, triton.OutOfResources where a kernel needs more shared memory than there
-    is.
+    Raises RuntimeError in the interpreter, triton.OutOfResources where a kernel needs more shared memory than exists.
     """
     if interpreted():
         raise RuntimeError("TRITON_INTERPRET is set, so there is no compiler; start Python without it.")
@@ -126,31 +117,18 @@ def compiling_for(arch: int) -> Iterator[list[Compiled]]:
         driver.set_active(None)  # back to looking for a real device when one is needed
 
 
-def compile_config(
-    arch: int,
-    kernel: str,
-    dtype: torch.dtype,
-    head_size: int,
-    config: Config,
-    call: Call,
-    *,
-    tokens: int = 4096,
-    kv_heads: int = 8,
-) -> Compiled:
+def compile_config(arch: int, kernel: str, dtype: torch.dtype, head_size: int, config: Config, call: Call, *,
+                   tokens: int = 4096, kv_heads: int = 8) -> Compiled:  # fmt: skip
     """Compile one attention kernel (a name in configs.KERNELS) for `arch` with `config`, for 8 heads of queries."""
     queries = 1 if kernel == "decode" else tokens
     q = torch.empty(2, queries, 8, head_size, dtype=dtype, device="meta").transpose(1, 2)
     k = torch.empty(2, tokens, kv_heads, head_size, dtype=dtype, device="meta").transpose(1, 2)
     lse = torch.empty(2, 8, queries, dtype=torch.float32, device="meta")
     with compiling_for(arch) as compiled:
-        if kernel == "forward":
-            flash_fast.launch_forward(q, k, k, call, config)
-        elif kernel == "dkdv":
-            flash_fast_backward.launch_dkdv(q, q, k, k, lse, lse, call, config)
-        elif kernel == "dq":
-            flash_fast_backward.launch_dq(q, q, k, k, lse, lse, call, config)
+        if kernel in BACKWARD:
+            BACKWARD[kernel](q, q, k, k, lse, lse, call, config)
         else:
-            flash_decode.launch(q, k, k, call, config)
+            FORWARD[kernel](q, k, k, call, config)
     return compiled[0]
 
 
@@ -169,17 +147,14 @@ def main() -> None:
             for head_size in arguments.head_size or HEAD_SIZES:
                 dtype = torch.bfloat16 if bits == 16 else torch.float32
                 config = shipped(arguments.arch, kernel, bits // 8, head_size)
-                tiles = f"({config.block_m}, {config.block_n}, {config.num_warps}, {config.num_stages})"
+                row = f"{key_of(kernel, bits // 8, head_size):26} {tuple(vars(config).values())!s:20}"
                 try:
                     got = compile_config(arguments.arch, kernel, dtype, head_size, config, Call(scale=0.125, right=0))
                 except triton.OutOfResources as problem:
-                    print(f"{key_of(kernel, bits // 8, head_size):26} {tiles:20} does not fit: {problem}", flush=True)
+                    print(f"{row} does not fit: {problem}", flush=True)
                     continue
-                print(
-                    f"{key_of(kernel, bits // 8, head_size):26} {tiles:20} {got.registers:3} registers "
-                    f"{got.stack:5} stack {got.shared:6} shared {got.wgmma:3} wgmma {got.mma:3} mma",
-                    flush=True,
-                )
+                print(f"{row} {got.registers:3} registers {got.stack:5} stack", end=" ")
+                print(f"{got.shared:6} shared {got.wgmma:3} wgmma {got.mma:3} mma", flush=True)
 
 
 if __name__ == "__main__":

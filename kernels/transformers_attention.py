@@ -31,16 +31,9 @@ def register_with_transformers(name: str = "minillm") -> None:
     AttentionMaskInterface.register(name, attention_mask)
 
 
-def attention_mask(
-    batch_size: int,
-    q_length: int,
-    kv_length: int,
-    q_offset: int | Tensor = 0,
-    kv_offset: int = 0,
-    mask_function: Callable | None = None,
-    attention_mask: Tensor | None = None,
-    **options: object,
-) -> Tensor | None:
+def attention_mask(batch_size: int, q_length: int, kv_length: int, q_offset: int | Tensor = 0, kv_offset: int = 0,
+                   mask_function: Callable | None = None, attention_mask: Tensor | None = None,
+                   **options: object) -> Tensor | None:  # fmt: skip
     """The mask for `attention_forward`: None (plain causal or full), (B, kv) bool for a causal model with padding, or
     (B, 1, q, kv) bool for everything else, as transformers' own `sdpa_mask` makes it.
 
@@ -50,15 +43,9 @@ def attention_mask(
 
     mask_function = causal_mask_function if mask_function is None else mask_function
     mask = sdpa_mask(
-        batch_size=batch_size,
-        q_length=q_length,
-        kv_length=kv_length,
-        q_offset=q_offset,
-        kv_offset=kv_offset,
-        mask_function=mask_function,
-        attention_mask=attention_mask,
-        **options,
-    )
+        batch_size=batch_size, q_length=q_length, kv_length=kv_length, q_offset=q_offset, kv_offset=kv_offset,
+        mask_function=mask_function, attention_mask=attention_mask, **options,
+    )  # fmt: skip
     plain_causal = mask_function is causal_mask_function and isinstance(q_offset, int)
     aligned = plain_causal and q_offset + q_length == kv_offset + kv_length  # the last query stands at the last key
     covers = attention_mask is not None and attention_mask.shape[-1] == kv_offset + kv_length
@@ -67,17 +54,9 @@ def attention_mask(
     return mask
 
 
-def attention_forward(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    is_causal: bool | None = None,
-    **options: object,
-) -> tuple[Tensor, None]:
+def attention_forward(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
+                      attention_mask: Tensor | None, dropout: float = 0.0, scaling: float | None = None,
+                      is_causal: bool | None = None, **options: object) -> tuple[Tensor, None]:  # fmt: skip
     """transformers' attention signature: q (B, H, Tq, D), k and v (B, Hkv, Tk, D) to ((B, Tq, H, D), None)."""
     for option in NOT_SUPPORTED:
         if options.get(option) is not None:

@@ -22,10 +22,12 @@ from pathlib import Path
 
 import torch
 import triton
+from torch import Tensor
 from tqdm import tqdm
 
 from ..disk import write_json
-from . import flash_decode, flash_fast, flash_fast_backward
+from . import flash_fast, flash_fast_backward
+from .attention import BACKWARD, FORWARD
 from .call import Call, interpreted
 from .configs import KERNELS, Config, key_of, lookup, read_tuned, tuned_file
 
@@ -63,20 +65,17 @@ def candidates(kernel: str, head_size: int, element_size: int, arch: int, shared
 
 def problem(
     kernel: str, batch: int, tokens: int, head_size: int, dtype: torch.dtype, device: str
-) -> Callable[[Config], torch.Tensor | tuple[torch.Tensor, ...]]:
+) -> Callable[[Config], Tensor | tuple[Tensor, ...]]:
     """A function that runs one kernel with a given configuration, on random tensors that it keeps."""
     torch.manual_seed(0)
     shape = (batch, tokens, HEADS if device == "cuda" else 2, head_size)
     q, k, v, do = (torch.randn(shape, device=device).to(dtype).transpose(1, 2) for _ in range(4))
     call = Call(scale=head_size**-0.5, right=0)
-    if kernel == "decode":
-        return partial(flash_decode.launch, q[:, :, -1:], k, v, call)
-    if kernel == "forward":
-        return partial(flash_fast.launch_forward, q, k, v, call)
+    if kernel in FORWARD:
+        return partial(FORWARD[kernel], q[:, :, -1:] if kernel == "decode" else q, k, v, call)
     out, lse = flash_fast.forward(q, k, v, call)
     delta = flash_fast_backward.launch_delta(do, out, lse, call)
-    launch = flash_fast_backward.launch_dkdv if kernel == "dkdv" else flash_fast_backward.launch_dq
-    return partial(launch, do, q, k, v, lse, delta, call)
+    return partial(BACKWARD[kernel], do, q, k, v, lse, delta, call)
 
 
 def milliseconds(run: Callable[[], object], device: str) -> float:
@@ -93,12 +92,10 @@ def tune(
 ) -> tuple[Config, float, float, dict[Config, str]]:
     """The best of `tried`, its time and that of the configuration in use now, in milliseconds over all lengths.
 
-    And the candidates that failed or computed something else, with the reason: a compiler's bug that nobody should tune
-    into.
+    And the candidates that failed or, by a compiler's bug, computed something else, with the reason.
     """
-    runs = [
-        problem(kernel, max(1, TOKENS // t if device == "cuda" else 1), t, head_size, dtype, device) for t in lengths
-    ]
+    batches = [max(1, TOKENS // t) if device == "cuda" else 1 for t in lengths]
+    runs = [problem(kernel, batch, t, head_size, dtype, device) for batch, t in zip(batches, lengths)]
     now = lookup(kernel, torch.empty(1, 1, 1, head_size, dtype=dtype, device=device))
     expected = [run(now) for run in runs]
     now_time = sum(milliseconds(partial(run, now), device) for run in runs)
@@ -127,7 +124,7 @@ def check_context(config: Config, why: str) -> None:
         raise RuntimeError(f"{config} broke the CUDA context ({why}); {ways}") from error
 
 
-def check_close(got: torch.Tensor | tuple[torch.Tensor, ...], right: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
+def check_close(got: Tensor | tuple[Tensor, ...], right: Tensor | tuple[Tensor, ...]) -> None:
     """Raise ArithmeticError if two configurations do not compute the same."""
     for a, b in zip(got, right) if isinstance(got, tuple) else [(got, right)]:
         gap = (a.float() - b.float()).abs()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import math
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,8 @@ from .nn import evaluating
 from .tensor import Tensor, no_grad
 
 Array = np.ndarray
+SMALLEST = sys.float_info.min  # below it floats lose digits ("denormal"), and 1 divided by them overflows
+LARGEST = 1e300  # a logit beyond it is as good as infinite, but can be subtracted
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,12 @@ class Sampling:
     min_p: float | None = None  # keep tokens at least min_p times as likely as the likeliest (arXiv 2407.01082)
 
     def __post_init__(self) -> None:
+        for name in ("repetition_penalty", "temperature", "top_k", "top_p", "min_p"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
+                raise ValueError(f"{name} = {value!r} must be a finite number.")
+            if value is not None and 0 < abs(float(value)) < SMALLEST:
+                raise ValueError(f"{name} = {value} must be 0 or at least {SMALLEST}: nearer to 0, digits are lost.")
         if self.repetition_penalty <= 0:
             raise ValueError(
                 f"repetition_penalty = {self.repetition_penalty} must be above 0; 1 changes nothing, 1.2 is usual."
@@ -37,15 +48,18 @@ class Sampling:
             raise ValueError(
                 f"temperature = {self.temperature} must not be negative; 0 is greedy, 1 the model's own distribution."
             )
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k = {self.top_k} must be at least 1: how many of the likeliest tokens to keep.")
+        if self.top_k is not None and not (isinstance(self.top_k, Integral) and self.top_k >= 1):
+            raise ValueError(
+                f"top_k = {self.top_k} must be a whole number, at least 1: how many of the likeliest tokens to keep."
+            )
         for name in ("top_p", "min_p"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise ValueError(f"{name} = {value} must be above 0 and at most 1: it is a probability.")
 
-    def probabilities(self, logits: Array, previous: Array) -> Array:
-        """The distribution (V,) that the next token is drawn from, given its logits (V,) and the ids so far."""
+    def probabilities(self, logits: Array, previous: Array, allowed: Array | None = None) -> Array:
+        """The distribution (V,) that the next token is drawn from, given its logits (V,) and the ids so far; of the ids
+        with True in `allowed`, None: of all."""
         x = logits.astype(np.float64)
         if not np.isfinite(x).all():
             raise FloatingPointError(
@@ -54,10 +68,21 @@ class Sampling:
             )
         if self.repetition_penalty != 1:
             seen = np.unique(previous)
-            x[seen] = np.where(x[seen] > 0, x[seen] / self.repetition_penalty, x[seen] * self.repetition_penalty)
+            with np.errstate(over="ignore"):
+                x[seen] = np.where(x[seen] > 0, x[seen] / self.repetition_penalty, x[seen] * self.repetition_penalty)
+            x = np.clip(x, -LARGEST, LARGEST)
+        if allowed is not None:
+            x[len(allowed) :] = -np.inf
+            x[: len(allowed)][~allowed[: len(x)]] = -np.inf
+            if np.isneginf(x).all():
+                raise ValueError(f"generate: allowed lets none of the model's {len(x)} ids be chosen.")
         if self.temperature == 0:
             return np.eye(1, len(x), int(x.argmax()))[0]
-        x /= self.temperature
+        likeliest = float(x.max())
+        if math.isinf(likeliest / self.temperature):
+            x -= likeliest  # now the others may overflow, to −∞: never chosen, as it should be
+        with np.errstate(over="ignore"):
+            x /= self.temperature
         if self.top_k is not None and self.top_k < len(x):
             kth = np.partition(x, -self.top_k)[-self.top_k]
             x[x < kth] = -np.inf
@@ -71,9 +96,9 @@ class Sampling:
             x[p < self.min_p * p.max()] = -np.inf
         return softmax(x)
 
-    def choose(self, logits: Array, previous: Array, rng: np.random.Generator) -> int:
+    def choose(self, logits: Array, previous: Array, rng: np.random.Generator, allowed: Array | None = None) -> int:
         """One token id: the place where the running sum of probabilities passes a random number in [0, 1)."""
-        cumulative = np.cumsum(self.probabilities(logits, previous))
+        cumulative = np.cumsum(self.probabilities(logits, previous, allowed))
         return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
 
 
@@ -92,16 +117,19 @@ def generate(
     keep_stop_id: bool = False,
     seed: int | None = None,
     use_cache: bool = True,
+    allowed: Array | None = None,
 ) -> list[list[int]]:
     """Continue each prompt (a list of ids) by up to `max_new_tokens` ids; returns the new ids, without the stop id
-    unless `keep_stop_id`.
+    unless `keep_stop_id`. `allowed`, booleans, says which ids may be chosen, none beyond its end: a model may have more
+    than its tokenizer (see `known_ids`).
 
     A row does not depend on the other rows of its batch: it has its own random generator, made from `seed` and its
     index, and no padding (see `decode_steps`). With the same seed, cached and uncached decoding give the same ids.
     """
     new: list[list[int]] = [[] for _ in prompts]
     stopped = [False] * len(prompts)
-    with closing(decode_steps(model, prompts, max_new_tokens, sampling or Sampling(), seed, use_cache)) as steps:
+    sampling = sampling or Sampling()
+    with closing(decode_steps(model, prompts, max_new_tokens, sampling, seed, use_cache, allowed)) as steps:
         for step in steps:
             for row, token in step.items():
                 if not stopped[row] and (keep_stop_id or token not in stop_ids):
@@ -121,9 +149,11 @@ def stream(
     stop_ids: Sequence[int] = (),
     seed: int | None = None,
     use_cache: bool = True,
+    allowed: Array | None = None,
 ) -> Iterator[int]:
     """The ids of `generate` for one prompt, each as soon as it is chosen."""
-    with closing(decode_steps(model, [prompt], max_new_tokens, sampling or Sampling(), seed, use_cache)) as steps:
+    sampling = sampling or Sampling()
+    with closing(decode_steps(model, [prompt], max_new_tokens, sampling, seed, use_cache, allowed)) as steps:
         for step in steps:
             if step[0] in stop_ids:
                 return
@@ -139,13 +169,19 @@ def stream_text(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int,
     ids = ids or ([] if tokenizer.eos_id is None else [tokenizer.eos_id])
     stop_ids = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for token in stream(model, ids, max_new_tokens=max_new_tokens, stop_ids=stop_ids, **options):
+    options = {"stop_ids": stop_ids, "allowed": known_ids(tokenizer), **options}
+    for token in stream(model, ids, max_new_tokens=max_new_tokens, **options):
         piece = decoder.decode(tokenizer.decode_bytes([token]))
         if piece:
             yield piece
     rest = decoder.decode(b"", final=True)
     if rest:
         yield rest
+
+
+def known_ids(tokenizer: Any) -> Array:
+    """For each id of a tokenizer whether it stands for something: what `allowed` should be."""
+    return np.array([token is not None for token in tokenizer.tokens])
 
 
 def decode_steps(
@@ -155,6 +191,7 @@ def decode_steps(
     sampling: Sampling,
     seed: int | None,
     use_cache: bool,
+    allowed: Array | None = None,
 ) -> Generator[dict[int, int], None, None]:
     """The loop under all of the above: yields {row: new id} for each position.
 
@@ -190,7 +227,7 @@ def decode_steps(
             step = {}
             for row, length in enumerate(lengths):
                 if length <= position < length + max_new_tokens:
-                    step[row] = sampling.choose(logits[row], ids[row, :position], generators[row])
+                    step[row] = sampling.choose(logits[row], ids[row, :position], generators[row], allowed)
                     ids[row, position] = step[row]
             if step:
                 yield step

@@ -39,7 +39,7 @@ def backend(x: AnyTensor) -> Any:
 
 def linear(x: AnyTensor, weight: AnyTensor, bias: AnyTensor | None = None) -> AnyTensor:
     """y = x Wᵀ + b. x (..., in), weight (out, in), bias (out,) or None -> (..., out)."""
-    check_features("linear", x, weight)
+    check_features("linear", x, weight, 2)
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"linear: bias {tuple(bias.shape)} must be {tuple(weight.shape[:1])}, as weight is (out, in).")
     return backend(x).linear(x, weight, bias)
@@ -87,7 +87,7 @@ def log_softmax(x: AnyTensor, dim: int = -1) -> AnyTensor:
 def layer_norm(x: AnyTensor, weight: AnyTensor, bias: AnyTensor | None = None, eps: float = 1e-5) -> AnyTensor:
     """(x − mean)/√(variance + eps) · weight + bias over the last axis; weight, bias (D,). Ba et al. 2016, arXiv
     1607.06450."""
-    check_features("layer_norm", x, weight)
+    check_features("layer_norm", x, weight, 1)
     if bias is not None:
         check_alike("layer_norm", "weight", weight, "bias", bias)
     return backend(x).layer_norm(x, weight, bias, eps)
@@ -95,7 +95,7 @@ def layer_norm(x: AnyTensor, weight: AnyTensor, bias: AnyTensor | None = None, e
 
 def rms_norm(x: AnyTensor, weight: AnyTensor, eps: float = 1e-6) -> AnyTensor:
     """x/√(mean x² + eps) · weight over the last axis; weight (D,). Zhang & Sennrich 2019, arXiv 1910.07467."""
-    check_features("rms_norm", x, weight)
+    check_features("rms_norm", x, weight, 1)
     return backend(x).rms_norm(x, weight, eps)
 
 
@@ -249,7 +249,7 @@ def linear_cross_entropy(
 ) -> AnyTensor:
     """cross_entropy(linear(h, weight), targets) without ever holding all the logits: h (..., D), weight (V, D),
     targets (...)."""
-    check_features("linear_cross_entropy", h, weight)
+    check_features("linear_cross_entropy", h, weight, 2)
     check_loss("linear_cross_entropy", h, targets, reduction, label_smoothing)
     return backend(h).linear_cross_entropy(h, weight, targets, ignore_index, reduction, label_smoothing)
 
@@ -270,6 +270,8 @@ def binary_cross_entropy_with_logits(x: AnyTensor, target: Any, *, reduction: st
 
 def cat(tensors: Sequence[AnyTensor], dim: int = 0) -> AnyTensor:
     """Join along an existing axis."""
+    if len({t.ndim for t in tensors}) != 1:
+        raise ValueError(f"cat: {', '.join(str(tuple(t.shape)) for t in tensors)} must all have as many axes.")
     return backend(tensors[0]).cat(tensors, dim)
 
 
@@ -279,8 +281,10 @@ def stack(tensors: Sequence[AnyTensor], dim: int = 0) -> AnyTensor:
 
 
 def where(condition: Any, a: AnyTensor, b: AnyTensor) -> AnyTensor:
-    """a where `condition` (boolean) is True, else b; a and b are tensors that broadcast."""
-    return backend(a).where(condition, a, b)
+    """a where `condition` (boolean) is True, else b; they broadcast. a and b are tensors, or one is a number."""
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        raise TypeError(f"where: a = {a!r} or b = {b!r} must be a tensor: at least one says which engine computes.")
+    return backend(b if isinstance(a, (int, float)) else a).where(condition, a, b)
 
 
 # --- what several ops check -------------------------------------------------------------------------------------------
@@ -292,9 +296,11 @@ def check_alike(op: str, a_name: str, a: AnyTensor, b_name: str, b: AnyTensor) -
         raise ValueError(f"{op}: {a_name} {tuple(a.shape)} and {b_name} {shape_of(b)} must be of one shape.")
 
 
-def check_features(op: str, x: AnyTensor, weight: AnyTensor) -> None:
-    """The last axis of both must be the same features."""
-    if x.shape[-1] != weight.shape[-1]:
+def check_features(op: str, x: AnyTensor, weight: AnyTensor, axes: int) -> None:
+    """The last axis of both must be the same features; weight has so many axes."""
+    if weight.ndim != axes:
+        raise ValueError(f"{op}: weight {tuple(weight.shape)} must have {axes} {'axis' if axes == 1 else 'axes'}.")
+    if x.shape[-1:] != weight.shape[-1:]:
         raise ValueError(
             f"{op}: x {tuple(x.shape)} must end with the {weight.shape[-1]} features that weight "
             f"{tuple(weight.shape)} takes."

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from .nn import Embedding, Module, check_fits, shapes
-from .tensor import Parameter
+from .tensor import Parameter, Tensor
 
 # Elements per block: five float32 arrays of this size (parameter, gradient, two moments, scratch) are 1.3 MB. Smaller
 # blocks pay more for Python, larger ones for memory: tables of many million elements take twice as long in one piece.
@@ -28,13 +29,15 @@ class Optimizer:
 
     `params` is an iterable of Parameters, or of groups `{"params": [...], "lr": ..., "weight_decay": ...}`, in which
     what a group leaves out takes its default. Schedules write `group["lr"]` before each step.
-    Raises ValueError for no parameters at all, for one that appears twice and for an unknown key in a group.
+    Raises ValueError for no parameters at all, for one that appears twice, for an unknown key in a group and for a
+    setting that cannot be, TypeError for what is no list of Parameters.
     """
 
-    state_names: tuple[str, ...] = ()  # the arrays kept for each parameter, by torch's names
-
     def __init__(self, params: Iterable[Parameter] | Iterable[dict[str, Any]], defaults: dict[str, Any]):
+        if isinstance(params, (Tensor, dict)):
+            raise TypeError("params must be a list of Parameters or of groups, not one of them: write [p].")
         given: list[Any] = list(params)
+        self.check(defaults)
         groups: list[dict[str, Any]] = given if given and isinstance(given[0], dict) else [{"params": given}]
         self.param_groups: list[dict[str, Any]] = []
         for group in groups:
@@ -42,16 +45,42 @@ class Optimizer:
             if unknown:
                 known = ", ".join(defaults)
                 raise ValueError(f"unknown key {min(unknown)!r} in a parameter group; known: params, {known}")
-            self.param_groups.append({**defaults, **group, "params": list(group["params"])})
+            members = group["params"]
+            group = {**defaults, **group, "params": [members] if isinstance(members, Tensor) else list(members)}
+            self.check(group)
+            self.param_groups.append(group)
         self.params: list[Parameter] = [p for group in self.param_groups for p in group["params"]]
+        for p in self.params:
+            if not isinstance(p, Tensor) or p.node is not None:
+                raise TypeError(f"params must be Parameters, which a step may change, not {p!r:.80}.")
         if not self.params:
             raise ValueError("the optimizer got no parameters: pass model.parameters() or param_groups(model, ...)")
         if len({id(p) for p in self.params}) != len(self.params):
             raise ValueError("a parameter appears twice in the optimizer: it would be stepped twice (tied weights?).")
         self.steps: dict[int, int] = {id(p): 0 for p in self.params}  # updates made so far; a schedule counts its own
-        self.state: dict[int, dict[str, np.ndarray]] = {  # id(parameter) -> its arrays, of its shape and dtype
-            id(p): {name: np.zeros_like(p.data) for name in self.state_names} for p in self.params
-        }
+        self.state: dict[int, dict[str, np.ndarray]] = {id(p): {} for p in self.params}  # id(parameter) -> its arrays
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.state_of(p, group)
+
+    def check(self, settings: dict[str, Any]) -> None:
+        """Raise ValueError for a setting that cannot be: of the defaults and of each group."""
+        raise NotImplementedError
+
+    def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        """The arrays kept for each parameter of a group, by torch's names."""
+        raise NotImplementedError
+
+    def state_of(self, p: Parameter, group: dict[str, Any]) -> list[np.ndarray]:
+        """A parameter's arrays, of its shape and dtype: made where there are none yet, converted where `model.to()`
+        has converted the parameter."""
+        arrays = self.state[id(p)]
+        for name in self.state_names(group):
+            if name not in arrays:
+                arrays[name] = np.zeros_like(p.data)
+            elif arrays[name].dtype != p.dtype:
+                arrays[name] = arrays[name].astype(p.dtype)
+        return [arrays[name] for name in self.state_names(group)]
 
     def zero_grad(self) -> None:
         """Forget all gradients, so that the next backward starts new sums."""
@@ -64,7 +93,7 @@ class Optimizer:
             for p in group["params"]:
                 if p.grad is not None:
                     self.steps[id(p)] += 1
-                    for block in blocks(p.data, p.grad, *self.state[id(p)].values()):
+                    for block in blocks(p.data, p.grad, *self.state_of(p, group)):
                         self._update(group, self.steps[id(p)], *block)
 
     def _update(self, group: dict[str, Any], step: int, p: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
@@ -122,8 +151,6 @@ class AdamW(Optimizer):
     The divisions by 1 − βᵗ undo the bias towards the zeros that m and v start from.
     """
 
-    state_names = ("exp_avg", "exp_avg_sq")
-
     def __init__(
         self,
         params: Iterable[Parameter] | Iterable[dict[str, Any]],
@@ -132,24 +159,34 @@ class AdamW(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
     ):
-        if not (0.0 <= betas[0] < 1.0 and 0.0 <= betas[1] < 1.0):
-            raise ValueError(f"betas must be at least 0 and below 1, not {tuple(betas)}.")
-        require_not_negative(lr=lr, eps=eps, weight_decay=weight_decay)
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-        self._scratch: dict[np.dtype, np.ndarray] = {p.data.dtype: np.empty(BLOCK, p.data.dtype) for p in self.params}
+        self._scratch = np.empty(2 * BLOCK, np.float32)  # or half as many float64
+
+    def check(self, settings: dict[str, Any]) -> None:
+        betas = settings["betas"]
+        if len(betas) != 2 or not all(isinstance(beta, Real) and 0.0 <= float(beta) < 1.0 for beta in betas):
+            raise ValueError(f"betas must be at least 0 and below 1, two of them, not {tuple(betas)}.")
+        require_not_negative(settings, "lr", "eps", "weight_decay")
+
+    def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq")
 
     def _update(self, group: dict[str, Any], step: int, p: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
         m, v = state
         lr, (beta1, beta2) = group["lr"], group["betas"]
         step_size = lr / (1 - beta1**step)
         sqrt_correction2 = math.sqrt(1 - beta2**step)
-        tmp = self._scratch[p.dtype][: p.size]
+        tmp = self._scratch.view(p.dtype)[: p.size]
 
         if group["weight_decay"]:
             p *= 1 - lr * group["weight_decay"]
-        np.subtract(g, m, out=tmp)  # m ← m + (1 − β₁)(g − m), the same sum with one rounding less
-        tmp *= 1 - beta1
-        m += tmp
+        np.subtract(g, m, out=tmp)  # the same sum with one rounding less:
+        if beta1 > 0.5:
+            tmp *= 1 - beta1  # m ← m + (1 − β₁)(g − m)
+            m += tmp
+        else:  # from the nearer end: for β₁ = 0 it must be g, however small beside m
+            tmp *= beta1  # m ← g − β₁(g − m)
+            np.subtract(g, tmp, out=m)
         np.multiply(g, g, out=tmp)
         tmp *= 1 - beta2
         v *= beta2
@@ -178,12 +215,16 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ):
-        require_not_negative(lr=lr, momentum=momentum, weight_decay=weight_decay)
-        if nesterov and momentum == 0.0:
-            raise ValueError("nesterov looks ahead along the momentum, which must be above 0, not 0.")
-        self.state_names = ("momentum_buffer",) if momentum else ()
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
         super().__init__(params, defaults)
+
+    def check(self, settings: dict[str, Any]) -> None:
+        require_not_negative(settings, "lr", "momentum", "weight_decay")
+        if settings["nesterov"] and settings["momentum"] == 0.0:
+            raise ValueError("nesterov looks ahead along the momentum, which must be above 0, not 0.")
+
+    def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return ("momentum_buffer",) if group["momentum"] else ()
 
     def _update(self, group: dict[str, Any], step: int, p: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
         if group["weight_decay"]:
@@ -213,13 +254,16 @@ def param_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def clip_grad_norm_(params: Iterable[Parameter], max_norm: float) -> float:
+def clip_grad_norm_(params: Iterable[Parameter] | Parameter, max_norm: float) -> float:
     """Scale all gradients by one factor so that their joint L2 norm is at most `max_norm`; returns the norm before.
 
     Pascanu et al. 2013, section 3.2; the 1e-6 is torch's, so that both engines scale alike. A norm that is not finite
     leaves the gradients alone, so that the caller can look at them. The scaled gradients are new arrays: the old ones
     may be shared (see the top of this file).
     """
+    if not max_norm >= 0.0:
+        raise ValueError(f"clip_grad_norm_: max_norm must be 0 or more, not {max_norm}.")
+    params = [params] if isinstance(params, Tensor) else params
     pairs = [(p, p.grad) for p in params if p.grad is not None]
     total = 0.0
     for _, grad in pairs:
@@ -233,7 +277,7 @@ def clip_grad_norm_(params: Iterable[Parameter], max_norm: float) -> float:
     return norm
 
 
-def require_not_negative(**values: float) -> None:
-    for name, value in values.items():
-        if not value >= 0.0:  # also catches nan
-            raise ValueError(f"{name} must be 0 or more, not {value}.")
+def require_not_negative(settings: dict[str, Any], *names: str) -> None:
+    for name in names:
+        if not isinstance(settings[name], Real) or not 0.0 <= settings[name] < math.inf:  # nan neither
+            raise ValueError(f"{name} must be 0 or more, not {settings[name]}.")

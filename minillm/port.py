@@ -20,9 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .models.sketch import Sketcher as Sketcher
 from .models.sketch import is_sketched
-from .models.sketch import sketch as sketch  # callers on torch find it here
 from .nn import Module
 from .tensor import Parameter
 

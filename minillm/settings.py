@@ -7,9 +7,11 @@ file of a run say about it (see training/config_file.py). Nothing of this librar
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral, Real
+from typing import Any, Literal, get_args, get_type_hints
 
 IGNORE = -100  # a target that the loss leaves out (torch's ignore_index)
 ATTENTION = ("auto", "reference", "sdpa", "triton")  # how attention is computed: see ops.attention
@@ -49,6 +51,7 @@ class TrainConfig:
     save_every: int = 250  # steps
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.max_steps == 0 and self.max_seconds == 0:
             raise ValueError("training has no end: set max_steps or max_seconds above 0.")
         for name in ("batch_size", "grad_accumulation", "eval_every", "save_every"):
@@ -78,7 +81,27 @@ class EngineConfig:
     recompute: bool = False  # run each block's forward again in backward: less memory, a third more work
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.threads < 0:
             raise ValueError(f"threads must be 0 or more, not {self.threads}.")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             raise ValueError(f"device must be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:0' and so on, not {self.device!r}.")
+
+
+def check_types(settings: Any) -> None:
+    """Raise ValueError unless each setting is what its type says: a whole number, a finite number, yes or no, one of
+    a list."""
+    for name, kind in get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        if kind is int:
+            good, wanted = isinstance(value, Integral) and not isinstance(value, bool), "a whole number"
+        elif kind is float:
+            good = isinstance(value, Real) and not isinstance(value, bool) and not math.isinf(value)
+            wanted = "a finite number"  # (NaN is outside of every range)
+        elif kind in (bool, str):
+            good, wanted = isinstance(value, kind), "True or False" if kind is bool else "a text"
+        else:
+            choices = get_args(kind)
+            good, wanted = value in choices, f"one of {', '.join(map(repr, choices))}"
+        if not good:
+            raise ValueError(f"{name} must be {wanted}, not {value!r}.")

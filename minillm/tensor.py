@@ -103,12 +103,13 @@ class Tensor:
                 out.node.frozen = Frozen(saved)
         return out
 
-    def backward(self, grad: Array | None = None, retain_graph: bool = False) -> None:
+    def backward(self, grad: Array | Tensor | None = None, retain_graph: bool = False) -> None:
         """Add dL/dx to `x.grad` of every leaf x that this tensor L was computed from.
 
         `grad` is dL/d(self), 1.0 when self is a scalar. Gradients add up over several calls (that is how batches
         are accumulated): set `.grad = None` between steps. The graph is freed on the way, unless `retain_graph`.
         """
+        grad = grad.data if isinstance(grad, Tensor) else grad
         if not self.requires_grad:
             raise RuntimeError(
                 "backward(): this tensor does not require a gradient: it was computed from no parameter, or under "
@@ -121,7 +122,8 @@ class Tensor:
                     "(.sum(), .mean()) or pass grad=."
                 )
             grad = np.ones_like(self.data)
-        elif grad.shape != self.shape or grad.dtype != self.dtype:
+        elif not isinstance(grad, np.ndarray) or grad.shape != self.shape or grad.dtype != self.dtype:
+            grad = np.asarray(grad)
             raise ValueError(
                 f"backward(grad): grad {grad.dtype}{grad.shape} must be {self.dtype}{self.shape}, like the tensor."
             )

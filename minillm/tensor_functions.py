@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .tensor_methods import Array
+from .tensor_methods import Array, axes
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -59,12 +60,14 @@ def abs(self: Tensor) -> Tensor:
 
 
 def abs_backward(grad: Array, needs: tuple, x: Array) -> tuple:
-    """y = |x|: dL/dx = dL/dy · sign x (0 at x = 0)."""
-    return (grad * np.sign(x),)
+    """y = |x|: dL/dx = dL/dy · sign x (0 at x = 0, and of NaN, as in torch)."""
+    return (grad * np.sign(x, out=np.zeros_like(x), where=~np.isnan(x)),)
 
 
 def clip(self: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
     """What is below `min` becomes `min`, what is above `max` becomes `max`; both are Python numbers."""
+    if not all(bound is None or isinstance(bound, Real) for bound in (min, max)):
+        raise TypeError(f"clip: min and max must be Python numbers or None, not {min!r:.40} and {max!r:.40}.")
     low = self.dtype.type(-np.inf if min is None else min)
     high = self.dtype.type(np.inf if max is None else max)
     inside = (self.data >= low) & (self.data <= high)
@@ -127,6 +130,8 @@ def max(self: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     if dim is None:
         y = np.asarray(self.data.max())
         return self.from_op(y, (self,), max_backward, (self.data, y))
+    if self.ndim == 0 and dim in (0, -1):  # a number has one axis after all, as in torch
+        return self.reshape(1).max(0)
     indices = np.expand_dims(self.data.argmax(axis=dim), dim)
     values = np.take_along_axis(self.data, indices, axis=dim)
     if not keepdim:
@@ -159,6 +164,9 @@ def var(
 ) -> Tensor:
     """Σ (x − mean)²/(n − correction) over the axes `dim`: correction 1 (the default, as in torch) for a sample, 0 for
     all there is."""
+    if not isinstance(correction, Real):
+        raise TypeError(f"var: correction must be a number, 1 for a sample or 0 for all there is, not {correction!r}.")
+    dim = axes(self.data, dim)
     centred = self.data - self.data.mean(axis=dim, keepdims=True)
     y = np.square(centred).sum(axis=dim, keepdims=keepdim)
     freedom = np.maximum(centred.size / (y.size or 1) - correction, 0.0)  # of nothing to tell it from: NaN, as in torch

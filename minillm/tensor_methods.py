@@ -8,6 +8,7 @@ whether input i wants a gradient. `tensor.py` lists these functions as the metho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,17 +83,18 @@ def mul_backward(grad: Array, needs: tuple, a: Array, b: Array) -> tuple:
 
 def div(self: Tensor, other: Any) -> Tensor:
     other = self.operand(other, "div")
-    return self.from_op(self.data / other.data, (self, other), div_backward, (self.data, other.data))
+    y = self.data / other.data
+    return self.from_op(y, (self, other), div_backward, (self.shape, other.data, y))
 
 
 def rdiv(self: Tensor, other: Any) -> Tensor:
     return self.operand(other, "div") / self
 
 
-def div_backward(grad: Array, needs: tuple, a: Array, b: Array) -> tuple:
-    """y = a/b: dL/da = dL/dy / b, dL/db = −dL/dy · a/b²."""
-    da = unbroadcast(grad / b, a.shape) if needs[0] else None
-    db = unbroadcast(-grad * a / (b * b), b.shape) if needs[1] else None
+def div_backward(grad: Array, needs: tuple, a_shape: tuple, b: Array, y: Array) -> tuple:
+    """y = a/b: dL/da = dL/dy / b, dL/db = −dL/dy · y/b (a/b², but b² may overflow, or be 0)."""
+    da = unbroadcast(grad / b, a_shape) if needs[0] else None
+    db = unbroadcast(-grad * (y / b), b.shape) if needs[1] else None
     return da, db
 
 
@@ -164,7 +166,14 @@ def matmul_backward(grad: Array, needs: tuple, a: Array, b: Array) -> tuple:
 # --- sums -----------------------------------------------------------------------------------------------------------
 
 
+def axes(x: Array, dim: Any) -> Any:
+    """`dim` in NumPy's words. As in torch, () is all axes, and a number has the axis 0 (or -1), which is all it has."""
+    dim = tuple(dim) if isinstance(dim, list) else dim
+    return None if dim == () or (x.ndim == 0 and dim in (0, -1, (0,), (-1,))) else dim
+
+
 def sum(self: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+    dim = axes(self.data, dim)
     return self.from_op(
         np.asarray(self.data.sum(axis=dim, keepdims=keepdim)), (self,), sum_backward, (self.shape, dim, keepdim)
     )
@@ -179,7 +188,7 @@ def sum_backward(grad: Array, needs: tuple, shape: tuple, dim: int | tuple | Non
 
 def mean(self: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
     total = self.sum(dim, keepdim)
-    return total * (total.data.size / self.data.size)
+    return total * (total.data.size / self.data.size if self.data.size else math.nan)  # of nothing: NaN, as in torch
 
 
 # --- shape ----------------------------------------------------------------------------------------------------------
@@ -233,7 +242,28 @@ def permute_backward(grad: Array, needs: tuple, order: tuple[int, ...]) -> tuple
 
 
 def getitem(self: Tensor, index: Any) -> Tensor:
+    parts = index if isinstance(index, tuple) else ()
+    numbers = [is_number(part) for part in parts]
+    if any(numbers) and not all(number or part is None or part is Ellipsis or isinstance(part, slice)
+                                for number, part in zip(numbers, parts)):  # fmt: skip
+        # Numbers beside arrays: as in torch, the numbers are taken first. NumPy would count them as arrays, and put
+        # the axes of x[0, :, [1, 2]] elsewhere.
+        first: list[Any] = []
+        for number, part in zip(numbers, parts):
+            if number or part is Ellipsis:
+                first.append(part)
+            elif part is not None:
+                mask = np.asarray(part)
+                first += [slice(None)] * (mask.ndim if mask.dtype == bool else 1)
+        return self[tuple(first)][tuple(part for number, part in zip(numbers, parts) if not number)]
     return self.from_op(self.data[index], (self,), getitem_backward, (index,))
+
+
+def is_number(part: Any) -> bool:
+    """Whether this part of an index picks one place of its axis, and so takes the axis away."""
+    if isinstance(part, np.ndarray):
+        return part.ndim == 0 and part.dtype.kind in "iu"
+    return isinstance(part, (int, np.integer)) and not isinstance(part, bool)
 
 
 def getitem_backward(grad: Array, needs: tuple, index: Any) -> tuple:

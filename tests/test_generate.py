@@ -153,6 +153,7 @@ class Bytes:
     """A tokenizer of single bytes; id 256 ends a text."""
 
     eos_id = 256
+    tokens = (*(bytes([b]) for b in range(255)), None, b"")  # there is no byte 255 in UTF-8
 
     def encode_pair(self, text):
         return list(text.encode()), [0] * len(text)
@@ -165,8 +166,8 @@ def test_streamed_text_waits_for_whole_characters(monkeypatch):
     tokens = [*"héllo 世界 🙂".encode(), 0xE4, 256, 65]
     seen = {}
 
-    def fake_stream(model, ids, *, max_new_tokens, stop_ids):
-        seen["ids"] = ids
+    def fake_stream(model, ids, *, max_new_tokens, stop_ids, allowed):
+        seen["ids"], seen["hidden"] = ids, np.flatnonzero(~allowed).tolist()
         for token in tokens[:max_new_tokens]:
             if token in stop_ids:
                 return
@@ -174,6 +175,7 @@ def test_streamed_text_waits_for_whole_characters(monkeypatch):
 
     monkeypatch.setattr("minillm.generate.stream", fake_stream)
     pieces = list(stream_text(None, Bytes(), "", max_new_tokens=99))
+    assert seen["hidden"] == [255]
     assert seen["ids"] == [256]  # an empty prompt begins with the end-of-text id
     assert "".join(pieces) == "héllo 世界 🙂\N{REPLACEMENT CHARACTER}"  # 0xE4 begins a character that never ends
     assert "世" in pieces
@@ -221,3 +223,104 @@ def test_nan_logits_are_reported(model):
 def test_steps_are_lazy(model):
     steps = decode_steps(model, [[1]], 5, Sampling(), 0, True)
     assert list(next(steps)) == [0]
+
+
+TINY = float(np.finfo(np.float64).tiny)
+
+
+@pytest.mark.parametrize("name", ["temperature", "repetition_penalty", "top_p", "min_p", "top_k"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e-320, TINY / 2, "0.9", 1j], ids=str)
+def test_settings_that_are_no_usable_numbers_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"^{name} = "):
+        Sampling(**{name: value})
+
+
+def test_top_k_is_a_whole_number():
+    with pytest.raises(ValueError, match=r"top_k = 2\.5 must be a whole number"):
+        Sampling(top_k=2.5)
+    assert Sampling(top_k=np.int64(2)).top_k == 2
+
+
+@pytest.mark.parametrize("temperature", [TINY, 1e-300, 1e-5])
+def test_hardly_any_temperature_takes_the_likeliest(temperature):
+    logits = np.array([9.0, 10.0, -20.0, 0.0])
+    sampling = Sampling(temperature=temperature)
+    np.testing.assert_array_equal(sampling.probabilities(logits, np.array([0])), [0, 1, 0, 0])
+    for penalty in (TINY, 1e308):
+        p = Sampling(repetition_penalty=penalty, temperature=temperature).probabilities(logits, np.array([0, 2]))
+        assert p.sum() == 1 and np.isfinite(p).all()
+
+
+def test_the_hottest_temperature_makes_all_alike():
+    np.testing.assert_allclose(Sampling(temperature=1e308).probabilities(np.array([9.0, 1.0]), np.array([0])), 0.5)
+
+
+FILTERS = [Sampling(), Sampling(temperature=0), Sampling(top_k=5), Sampling(top_p=0.9), Sampling(min_p=0.01),
+           Sampling(top_p=1.0, min_p=1.0), Sampling(1.2, 1e-300, 30, 0.99, 0.001)]  # fmt: skip
+
+
+@pytest.mark.parametrize("sampling", FILTERS, ids=str)
+def test_ids_that_the_tokenizer_lacks_are_never_chosen(model, sampling):
+    """The model has 61 ids and likes the last ones best; the tokenizer knows 40, but for id 3."""
+    allowed = np.arange(40) != 3
+    logits = np.arange(61.0) / 4
+    p = sampling.probabilities(logits, np.array([1, 50]), allowed)
+    assert p.sum() == pytest.approx(1) and not p[40:].any() and p[3] == 0
+    only = np.delete(logits[:40], 3)  # as if the others were not there
+    np.testing.assert_allclose(np.delete(p[:40], 3), sampling.probabilities(only, np.array([1])), rtol=1e-12)
+    rows = generate(model, [[1], [2, 60]], max_new_tokens=60, sampling=sampling, seed=0, allowed=allowed)
+    assert not {token for row in rows for token in row} - set(np.flatnonzero(allowed))
+    steps = stream(model, [1], max_new_tokens=60, sampling=sampling, seed=0, allowed=allowed)
+    assert list(steps) == rows[0]
+
+
+def test_allowed_may_be_longer_than_the_vocabulary_but_must_allow_something(model):
+    logits = np.array([1.0, 3.0, 2.0])
+    rng = np.random.default_rng(0)
+    assert Sampling(temperature=0).choose(logits, np.array([0]), rng, np.ones(9, bool)) == 1
+    with pytest.raises(ValueError, match="allowed lets none of the model's 3 ids be chosen"):
+        Sampling().probabilities(logits, np.array([0]), np.array([False]))
+
+
+def test_streamed_text_never_dies_on_an_id_that_only_the_model_has(model):
+    """A vocabulary padded from 40 to 61."""
+
+    class Letters(Bytes):
+        eos_id = None
+        tokens = [bytes([65 + i]) for i in range(40)]  # noqa: RUF012
+
+        def encode_pair(self, text):
+            return [ord(c) - 65 for c in text], [0] * len(text)
+
+        def decode_bytes(self, ids):
+            return b"".join(self.tokens[i] for i in ids)
+
+    for seed in range(5):
+        text = "".join(stream_text(model, Letters(), "A", max_new_tokens=50, seed=seed))
+        assert len(text) == 50
+
+
+def test_the_limits_themselves_belong_to_what_is_kept():
+    """Exact halves: a token whose probability is min_p times the likeliest's stays; what reaches top_p is enough."""
+    logits = np.log(np.array([0.5, 0.25, 0.125, 0.125]))
+    assert np.count_nonzero(Sampling(min_p=0.5).probabilities(logits, np.array([0]))) == 2
+    assert np.count_nonzero(Sampling(min_p=1.0).probabilities(logits, np.array([0]))) == 1
+    assert np.count_nonzero(Sampling(min_p=1.0).probabilities(np.zeros(4), np.array([0]))) == 4
+    assert np.count_nonzero(Sampling(top_p=0.75).probabilities(np.log([0.5, 0.25, 0.25]), np.array([0]))) == 2
+    assert np.count_nonzero(Sampling(top_p=0.5).probabilities(np.zeros(4), np.array([0]))) == 2
+    assert np.count_nonzero(Sampling(top_p=1.0).probabilities(np.zeros(4), np.array([0]))) == 4
+    assert np.count_nonzero(Sampling(top_k=2).probabilities(np.zeros(4), np.array([0]))) == 4  # all share the 2nd place
+
+
+def test_the_least_that_may_be_kept_is_the_likeliest():
+    logits = np.array([1.0, 3.0, 2.0])
+    for sampling in (Sampling(top_k=1), Sampling(min_p=1.0), Sampling(top_p=TINY)):
+        assert sampling.probabilities(logits, np.array([0])).tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("penalty", [2.0, 0.5])
+def test_the_penalty_divides_what_is_positive_and_multiplies_what_is_not(penalty):
+    logits = np.array([1.0, -1.0, 0.0, 2.0])
+    changed = np.array([1.0 / penalty, -1.0 * penalty, 0.0, 2.0])
+    found = Sampling(repetition_penalty=penalty).probabilities(logits, np.array([0, 1, 2]))
+    np.testing.assert_allclose(found, np.exp(changed) / np.exp(changed).sum(), rtol=1e-12)

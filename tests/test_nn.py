@@ -215,3 +215,17 @@ def test_a_full_cache_says_so():
     cache.update(0, Tensor(np.zeros((1, 1, 2, 4))), Tensor(np.zeros((1, 1, 2, 4))))
     with pytest.raises(ValueError, match="4 positions do not fit into a cache of 3"):
         cache.update(0, Tensor(np.zeros((1, 1, 2, 4))), Tensor(np.zeros((1, 1, 2, 4))))
+
+
+def test_the_default_eps_of_the_norms_is_torchs_and_llamas():
+    """With features so small that eps decides: 1e-5 for layer norm, 1e-6 for RMS norm, in ops and in layers."""
+    x = np.array([1e-4, -1e-4, 3e-4, -3e-4])
+    ones, zeros = Tensor(np.ones(4)), Tensor(np.zeros(4))
+    mean_square = np.mean(x * x)
+    for found, eps in (
+        (ops.layer_norm(Tensor(x), ones, zeros), 1e-5),
+        (ops.rms_norm(Tensor(x), ones), 1e-6),
+        (nn.LayerNorm(4).to(np.float64)(Tensor(x)), 1e-5),
+        (nn.RMSNorm(4).to(np.float64)(Tensor(x)), 1e-6),
+    ):
+        np.testing.assert_allclose(found.data, x / np.sqrt(mean_square + eps), rtol=1e-12)

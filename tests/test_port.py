@@ -11,10 +11,12 @@ import safetensors.torch  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from minillm import nn, ops  # noqa: E402
+from minillm.engines.blas import limit_blas_threads  # noqa: E402
 from minillm.generate import Sampling, generate  # noqa: E402
 from minillm.models import GPT, GPTConfig  # noqa: E402
+from minillm.models.sketch import is_sketched, sketch  # noqa: E402
 from minillm.optim import AdamW, param_groups  # noqa: E402
-from minillm.port import allocate, fill, is_sketched, sketch, to_numpy, to_torch, unwrap  # noqa: E402
+from minillm.port import allocate, fill, to_numpy, to_torch, unwrap  # noqa: E402
 from minillm.tensor import Parameter  # noqa: E402
 
 CONFIG = GPTConfig(vocab_size=53, context=16, n_layers=2, n_heads=4, d_model=32)
@@ -66,9 +68,15 @@ def test_100_steps_in_float64(attention):
 
 def test_100_steps_in_float32():
     """Gradients for half of them only: by then rounding has moved the parameters apart by 2e-5, and the gradients are
-    those of two different places."""
+    those of two different places. (Ours end within 3e-6 of the losses in float64, PyTorch's within 8e-6.)"""
     model, ids, targets = model_and_batch(np.float32)
-    train_both(model, to_torch(model), ids, targets, steps=100, tolerance=1e-5, gradients=50)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # how sums are shared out among threads decides how they are rounded
+    try:
+        with limit_blas_threads(1):
+            train_both(model, to_torch(model), ids, targets, steps=100, tolerance=1e-5, gradients=50)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_dropout_with_the_same_masks(monkeypatch):

@@ -1,5 +1,4 @@
-"""`minillm compare`: two or more models side by side, measured on this machine: size, speed, and how well they
-predict."""
+"""`minillm compare`: models side by side, measured on this machine: size, speed, and how well they predict."""
 
 from __future__ import annotations
 
@@ -8,6 +7,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,16 @@ def compare(
     columns = [sizes(name, model, length) for name, (model, _) in zip(models, loaded)]
     for column, (model, tokenizer) in zip(columns, loaded):
         column["bits per byte"] = f"{bits_per_byte(model, tokenizer, data, batch_size, length, max_bytes):.4f}"
-    reading = [Reading(model, batch_size, length) for model, _ in loaded]
-    writing = [Writing(model, min(32, length - 1)) for model, _ in loaded]
+    reading, writing = [], []
+    n_new = max(1, min(32, length - 1))
+    for model, _ in loaded:
+        ids = np.random.default_rng(0).integers(0, model.config.vocab_size, (batch_size, length))
+        reading.append(partial(batch_loss_of(model), ids, ids))  # one forward pass
+        writing.append(partial(generate, model, [[0]], max_new_tokens=n_new, seed=0))  # one text, with the cache
     for column, seconds in zip(columns, take_turns(reading)):
         column["tokens read per second"] = f"{batch_size * length / seconds:,.0f}"
-    for column, seconds, task in zip(columns, take_turns(writing), writing):
-        column["tokens written per second"] = f"{task.n_tokens / seconds:,.0f}"
+    for column, seconds in zip(columns, take_turns(writing)):
+        column["tokens written per second"] = f"{n_new / seconds:,.0f}"
     rows = [(key, *(column[key] for column in columns)) for key in columns[0]]
     text = ", ".join(data) if data else "Python's help texts (held out if no model was trained on them)"
     note = f"{engine} engine, batch {batch_size} × {length} tokens; bits per byte on {text}"
@@ -86,12 +90,11 @@ def load(name: str, engine: str) -> tuple[Any, Tokenizer]:
 
 def sizes(name: str, model: Any, length: int) -> dict[str, str]:
     config = model.config
+    files = {tensor.file for tensor in open_checkpoint(name).stored.values()}
     return {
         "architecture": type(model).__name__,
         "parameters": f"{n_parameters(config):,}",
-        "weights on disk": in_bytes(
-            sum(f.stat().st_size for f in {t.file for t in open_checkpoint(name).stored.values()})
-        ),
+        "weights on disk": in_bytes(sum(file.stat().st_size for file in files)),
         "context": f"{config.context:,}",
         "vocabulary": f"{config.vocab_size:,}",
         "million operations per token": f"{sum(forward_flops(config, length).values()) / 1e6:,.1f}",
@@ -122,32 +125,7 @@ def first_bytes(documents: Any, n_bytes: int) -> Any:
             return
 
 
-# --- speed ------------------------------------------------------------------------------------------------------------
-
-
-class Reading:
-    """One forward pass over a batch."""
-
-    def __init__(self, model: Any, batch_size: int, length: int) -> None:
-        self.loss = batch_loss_of(model)
-        self.ids = np.random.default_rng(0).integers(0, model.config.vocab_size, (batch_size, length))
-
-    def __call__(self) -> None:
-        self.loss(self.ids, self.ids)
-
-
-class Writing:
-    """The continuation of one text, with the cache."""
-
-    def __init__(self, model: Any, n_tokens: int) -> None:
-        self.model = model
-        self.n_tokens = max(n_tokens, 1)
-
-    def __call__(self) -> None:
-        generate(self.model, [[0]], max_new_tokens=self.n_tokens, seed=0)
-
-
-def take_turns(tasks: Sequence[Callable[[], None]]) -> list[float]:
+def take_turns(tasks: Sequence[Callable[[], object]]) -> list[float]:
     """The median seconds of each task, over rounds in which all take their turn; the first round does not count."""
     seconds: list[list[float]] = [[] for _ in tasks]
     for _ in range(1 + ROUNDS):

@@ -9,11 +9,8 @@ from .options import add_option, keywords
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "name_or_folder",
-        metavar="MODEL",
-        help="checkpoint or run folder, in minillm's or Hugging Face's format, or a name on the hub",
-    )
+    model = "checkpoint or run folder, in minillm's or Hugging Face's format, or a name on the hub"
+    parser.add_argument("name_or_folder", metavar="MODEL", help=model)
     parser.add_argument("out", metavar="FOLDER", help="folder to write")
     add_option(parser, convert, "to", "format: transformers' or minillm's own", choices=["hf", "minillm"])
     dtypes = ["float32", "bfloat16", "float16", "float64"]

@@ -7,22 +7,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ..data import (
-    CorpusConfig,
-    Document,
-    build_corpus,
-    environment_documents,
-    read_documents,
-    stdlib_documents,
-)
+from ..data import CorpusConfig, Document, build_corpus, environment_documents, read_documents, stdlib_documents
 from ..training.config_file import build
 from .options import add_fields, add_option, keywords
 
-STDLIB = {
-    "stdlib": "source",
-    "docstrings": "docstrings",
-    "topics": "topics",
-}  # --from -> what stdlib_documents calls it
+STDLIB = {"stdlib": "source", "docstrings": "docstrings", "topics": "topics"}  # --from -> stdlib_documents' word
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a file, a folder, or: stdlib (Python's own source), docstrings, topics (its help texts), "
         "environment (the source of all installed packages); repeatable",
     )  # fmt: skip
-    parser.add_argument(
-        "--max-mb", type=float, default=0.0, help="size of a sample of each built-in source; 0: all of it"
-    )
+    parser.add_argument("--max-mb", type=float, default=0.0, help="sample of each built-in source; 0: all of it")
     add_option(parser, read_documents, "text_key", "the key of a JSON object that holds its text", metavar="KEY")
     follow = "read what links below a folder lead to, also outside of it"
     add_option(parser, read_documents, "follow_links", follow, action="store_true")

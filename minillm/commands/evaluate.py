@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
-from ..data import pack, read_documents
+from ..data import Dropped, kinds_skipped, pack, read_documents
 from ..engines.choose import batch_loss_of
 from ..hub.checkpoint import load_model_and_tokenizer
 from ..settings import EngineConfig
@@ -19,15 +20,15 @@ from .options import add_option, choices, keywords
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder, of either format, or a hub name")
-    parser.add_argument(
-        "--data", nargs="+", default=[], metavar="FILE", help="text files or folders; default: the corpus of the run"
-    )
+    text = "text files or folders; default: the corpus of the run"
+    parser.add_argument("--data", nargs="+", default=[], metavar="FILE", help=text)
     parser.add_argument("--split", default="val", help="split of the run's corpus")
     add_option(parser, evaluate, "batch_size", "sequences at a time", default=16)
     add_option(parser, evaluate, "context", "tokens per sequence; 0: the model's", default=0)
     add_option(parser, evaluate, "max_tokens", "stop after this many; 0: all")
     add_option(parser, load_model_and_tokenizer, "engine", "what computes", choices=choices(EngineConfig, "name"))
     add_option(parser, load_model_and_tokenizer, "device", "PyTorch's: cpu, cuda, mps")
+    add_option(parser, load_model_and_tokenizer, "verify", "compare a run's weights with their checksum")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,7 +39,10 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.context = arguments.context or model.config.context
     with tempfile.TemporaryDirectory() as folder:
         if arguments.data:
-            data = pack(read_documents(arguments.data), tokenizer, Path(folder) / "tokens.bin")
+            skipped: list[Dropped] = []
+            data = pack(read_documents(arguments.data, skipped=skipped), tokenizer, Path(folder) / "tokens.bin")
+            for kind in kinds_skipped((one.source, one.reason) for one in skipped):
+                print(kind, file=sys.stderr)
         else:
             data = packed(data_of(arguments.model), arguments.split, tokenizer)
         objective = model_objective(model.config, tokenizer)

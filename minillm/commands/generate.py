@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-cache", action="store_true", help="compute every step from scratch: slower, same result")
     add_option(parser, load_model_and_tokenizer, "engine", "what computes", choices=choices(EngineConfig, "name"))
     add_option(parser, load_model_and_tokenizer, "device", "PyTorch's: cpu, cuda, mps")
+    add_option(parser, load_model_and_tokenizer, "verify", "compare a run's weights with their checksum")
 
 
 def run(arguments: argparse.Namespace) -> int:

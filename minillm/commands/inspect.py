@@ -6,17 +6,9 @@ import argparse
 import math
 from dataclasses import asdict
 
+from ..costs import sizes
 from ..costs.cards import Card, find_card
-from ..costs.sizes import (
-    cache_bytes,
-    duration,
-    forward_flops,
-    in_bytes,
-    n_parameters,
-    parameters_by_part,
-    training_flops,
-    training_memory,
-)
+from ..costs.sizes import duration, in_bytes, n_parameters
 from ..hub.checkpoint import Checkpoint, open_checkpoint
 from ..models import ModelConfig
 from .options import add_option, keywords
@@ -27,9 +19,7 @@ TOKENS_PER_PARAMETER = 20  # compute-optimal pretraining, Hoffmann et al. 2022, 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model", metavar="MODEL", help="checkpoint or run folder, of either format, or a name on the hub"
-    )
+    parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder, of either format, or a hub name")
     add_option(parser, inspect, "batch_size", "texts at a time")
     add_option(parser, inspect, "context", "tokens of each; 0: the model's context")
     card = "a graphics card, such as h100 or 'RTX 4090': time and cost there"
@@ -69,18 +59,12 @@ def inspect(
     if batch_size < 1:
         raise ValueError(f"batch_size = {batch_size} must be at least 1.")
     if card is None and (tokens is not None or price is not None):
-        raise ValueError(
-            f"tokens = {tokens}, price = {price}: without a card there is no time or cost. Name one: h100."
-        )
-    sections = [
-        about(checkpoint),
-        parameters(config),
-        memory(config, checkpoint.dtype, batch_size, length),
-        operations(config, length),
-    ]
+        raise ValueError(f"tokens = {tokens}, price = {price}: without a card there is no time or cost. Name one.")
+    sections = [about(checkpoint), parameters(config), memory(config, checkpoint.dtype, batch_size, length)]
+    sections.append(operations(config, length))
     if card is not None:
         name, found = find_card(card)
-        needed = training_memory(config, batch_size, length, activation_bytes=2).total
+        needed = sizes.training_memory(config, batch_size, length, activation_bytes=2).total
         sections.append(training_time(config, length, name, found, mfu, tokens, price) + fit(needed, found))
         sections.append(decoding_speed(config, checkpoint.dtype, batch_size, length, name, found))
     return "\n\n".join(section for section in sections if section)
@@ -95,45 +79,41 @@ def about(checkpoint: Checkpoint) -> str:
     settings = asdict(checkpoint.config)
     settings = {**settings.pop("decoder", {}), **settings}  # a classifier's
     shape = {k: v for k, v in settings.items() if v is not None and k != "attention"}
-    lines = [
-        f"{checkpoint.folder}: {names[0]} ({checkpoint.values.get('model_type')}), {kind}",
-        f"{len(checkpoint.stored)} tensors, {checkpoint.dtype}, {size / 1e6:,.1f} MB in {len(files)} "
-        + ("file" if len(files) == 1 else "files"),
-        ", ".join(f"{key} {value}" for key, value in shape.items()),
-    ]
-    return "\n".join(lines)
+    in_files = f"{len(files)} {'file' if len(files) == 1 else 'files'}"
+    return (
+        f"{checkpoint.folder}: {names[0]} ({checkpoint.values.get('model_type')}), {kind}\n"
+        f"{len(checkpoint.stored)} tensors, {checkpoint.dtype}, {size / 1e6:,.1f} MB in {in_files}\n"
+        + ", ".join(f"{key} {value}" for key, value in shape.items())
+    )
 
 
 def parameters(config: ModelConfig) -> str:
     total = n_parameters(config)
-    rows = [(name, f"{n:,}", f"{n / total:.1%}") for name, n in parameters_by_part(config).items() if n]
+    rows = [(name, f"{n:,}", f"{n / total:.1%}") for name, n in sizes.parameters_by_part(config).items() if n]
     return table("parameters", [*rows, ("total", f"{total:,}", "")])
 
 
 def memory(config: ModelConfig, dtype: str, batch_size: int, length: int) -> str:
     """Training in float32 and under autocast to bfloat16; and running it in the dtype that it is stored in."""
-    full = training_memory(config, batch_size, length)
-    mixed = training_memory(config, batch_size, length, activation_bytes=2)
-    rows = [
-        (name, in_bytes(getattr(full, name)), in_bytes(getattr(mixed, name)))
-        for name in ("weights", "gradients", "optimizer", "activations")
-    ]
-    rows.append(("total", in_bytes(full.total), in_bytes(mixed.total)))
-    rows.append(("more without fused attention", in_bytes(full.attention_weights), in_bytes(mixed.attention_weights)))
+    full = sizes.training_memory(config, batch_size, length)
+    mixed = sizes.training_memory(config, batch_size, length, activation_bytes=2)
+    names = {name: name for name in ("weights", "gradients", "optimizer", "activations", "total")}
+    names["attention_weights"] = "more without fused attention"
+    rows = [(text, in_bytes(getattr(full, name)), in_bytes(getattr(mixed, name))) for name, text in names.items()]
     title = f"memory to train, batch {batch_size} × {length} tokens"
     text = table(title, rows, ("float32", "bf16 autocast"))
     weights = n_parameters(config) * BYTES[dtype]
-    cache = cache_bytes(config, batch_size, length, BYTES[dtype])
+    cache = sizes.cache_bytes(config, batch_size, length, BYTES[dtype])
     running = [("weights", in_bytes(weights)), ("cache", in_bytes(cache)), ("total", in_bytes(weights + cache))]
     return text + "\n\n" + table(f"memory to run in {dtype}, batch {batch_size} × {length} tokens", running)
 
 
 def operations(config: ModelConfig, length: int) -> str:
     """Floating-point operations per token, in millions."""
-    forward = forward_flops(config, length)
+    forward = sizes.forward_flops(config, length)
     rows = [(name, millions(n)) for name, n in forward.items()]
     rows.append(("forward", millions(sum(forward.values()))))
-    rows.append(("training step", millions(training_flops(config, length))))
+    rows.append(("training step", millions(sizes.training_flops(config, length))))
     return table(f"million operations per token, in a text of {length}", rows)
 
 
@@ -146,7 +126,7 @@ def training_time(
     if (tokens is not None and not 0 < tokens < math.inf) or (price is not None and not 0 <= price < math.inf):
         raise ValueError(f"tokens = {tokens} must be a number above 0, and price = {price} one that is not negative.")
     n_tokens = tokens or TOKENS_PER_PARAMETER * n_parameters(config)
-    per_second = card.flops * mfu / training_flops(config, length)
+    per_second = card.flops * mfu / sizes.training_flops(config, length)
     hours = n_tokens / per_second / 3600
     rows = [("tokens", f"{n_tokens:,.0f}"), ("tokens per second", f"{per_second:,.0f}"), ("time", duration(hours))]
     rows.append(("cost", f"${hours * price:,.2f}" if price is not None else "give --price, dollars per hour"))
@@ -163,7 +143,7 @@ def decoding_speed(config: ModelConfig, dtype: str, batch_size: int, length: int
     """The bound that memory sets: for each new token of the batch, all weights and the cache are read once."""
     if config.task not in ("causal", "seq2seq"):
         return ""
-    size = n_parameters(config) * BYTES[dtype] + cache_bytes(config, batch_size, length, BYTES[dtype])
+    size = n_parameters(config) * BYTES[dtype] + sizes.cache_bytes(config, batch_size, length, BYTES[dtype])
     if size > card.memory_gb * 1e9:
         return f"decoding on one {name}: {in_bytes(size)} do not fit into its {card.memory_gb:g} GB"
     per_second = batch_size * card.bandwidth_gb * 1e9 / size

@@ -20,21 +20,18 @@ from ..training.pretrain import (
 from .options import choices
 
 SHORT = {  # options that set one key of the configuration -> its section and name
-    "corpus": ("data", "corpus"),
-    "tokenizer": ("data", "tokenizer"),
-    "tokens": ("data", "tokens"),
+    "corpus": ("data", "corpus"), "tokenizer": ("data", "tokenizer"), "tokens": ("data", "tokens"),
     "engine": ("engine", "name"),
     "attention": ("model", "attention"),
-}
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     introduction = "The configuration is read from --config, then changed by --set. Sections, keys and defaults:"
     parser.epilog = f"{introduction}\n\n{all_keys()}"
     presets = ", ".join(preset_names())
-    parser.add_argument(
-        "--config", metavar="FILE", help=f"TOML file, or one that comes with minillm: {presets}; default: laptop"
-    )
+    files = f"TOML file, or one that comes with minillm: {presets}; default: laptop"
+    parser.add_argument("--config", metavar="FILE", help=files)
     parser.add_argument("--corpus", metavar="FOLDER", help="corpus folder; sets data.corpus")
     parser.add_argument("--tokenizer", metavar="FILE", help="tokenizer.json; sets data.tokenizer")
     parser.add_argument(
@@ -44,12 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=choices(EngineConfig, "name"), help="what computes; sets engine.name")
     parser.add_argument("--attention", choices=ATTENTION, help="which attention; sets model.attention")
     parser.add_argument("--out", default="runs/pretrain", metavar="FOLDER", help="run folder to make, or to resume")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with the run in the folder, with its own configuration"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one key; repeatable"
-    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder, as it was configured")
+    key = "change one key; repeatable"
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help=key)
     parser.add_argument("--force", action="store_true", help="train even what seems not to fit into the memory")
 
 

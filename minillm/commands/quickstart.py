@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ..training.pretrain import DataConfig, packed, pretrain, read_config
 from ..training.run_log import read_metrics
 from ..training.train import TrainResult
 from .options import add_option, keywords
+from .table import table
 
 VOCAB_SIZE = 2048
 BYTES_PER_SECOND = 100_000  # of training time: more text than can be read in it, so that no text is seen twice
@@ -94,8 +96,9 @@ def quickstart(
     print("  read minillm/training/evaluate.py and baselines.py")
     model, _ = load_model_and_tokenizer(out / "best")
     evaluation = evaluate(Replicas(model).batch_loss, val_data, batch_size=16, context=model.config.context)
-    table = compare(out / "corpus", evaluation)
-    print(indent(format_table(table)))
+    bits = compare(out / "corpus", evaluation)
+    rows = [(name, f"{value:.3f}") for name, value in sorted(bits.items(), key=itemgetter(1), reverse=True)]
+    print(indent(table("bits per byte (fewer is better; random bytes need 8)", rows)))
     print(f"  the GPT has read {result.state.tokens:,} tokens, the others all {len(train_data):,} of the training text")
 
     say(6, "Generate: sample one token after another")
@@ -110,7 +113,7 @@ def quickstart(
 
     total = time.perf_counter() - began
     say(7, f"Done in {total:,.0f} s, with at most {peak_memory_gb():.2f} GB of memory. The run folder:")
-    results = {"bits_per_byte": table, "tokens_seen": result.state.tokens, "seconds": total}
+    results = {"bits_per_byte": bits, "tokens_seen": result.state.tokens, "seconds": total}
     write_json(out / "results.json", results)
     plotted = plot(out / "metrics.jsonl", out / "loss.png")
     print(
@@ -141,10 +144,7 @@ def make_folder(out: Path, overwrite: bool) -> None:
     only if nothing else lies in it."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not overwrite:
-            raise FileExistsError(
-                f"{out} is not empty: choose another folder with --out, or, to replace an earlier quickstart in it, "
-                "give --overwrite."
-            )
+            raise FileExistsError(f"{out} is not empty: give --out, or --overwrite to replace an earlier quickstart.")
         remove_folder(out, KIND)
     claim(out, KIND, FILES)
 
@@ -171,24 +171,15 @@ def compare(corpus: Path, evaluation: Evaluation) -> dict[str, float]:
     }
 
 
-def format_table(table: dict[str, float]) -> str:
-    """The comparison, a row each, the worst first."""
-    rows = sorted(table.items(), key=lambda row: -row[1])
-    lines = [f"  {name:40} {bits:.3f}" for name, bits in rows]
-    return "\n".join(["bits per byte (fewer is better; random bytes need 8)", *lines])
-
-
 def plot(metrics: Path, path: Path) -> bool:
     """Draw the loss of training and validation over the steps; False where matplotlib is missing."""
     try:
         from ..plot import LiveCurve
 
         curve: Any = LiveCurve(title="quickstart")
-        for row in read_metrics(metrics):
-            if "loss" in row:
-                curve.train.append((row["step"], row["loss"]))
-            else:
-                curve.val.append((row["step"], row["val_loss"]))
+        rows = list(read_metrics(metrics))
+        curve.train = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+        curve.val = [(row["step"], row["val_loss"]) for row in rows if "loss" not in row]
         curve.draw().savefig(path)
     except ImportError:
         return False

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..data import Document, check_half_pairs, corpus_documents, read_documents
+from ..data import Document, Dropped, check_half_pairs, corpus_documents, kinds_skipped, read_documents
 from ..tokenizers import BPETokenizer, CharTokenizer, WordPieceTokenizer, load_tokenizer
 from ..tokenizers.bert_text import CASED, UNCASED
 from ..tokenizers.show import replay_encoding, show, show_merges
@@ -90,9 +90,12 @@ def run_train(arguments: argparse.Namespace) -> int:
 def training_documents(source: str) -> Iterator[Document]:
     """The training split of a corpus folder, or the documents of any file or folder."""
     is_corpus = (Path(source) / "report.json").exists()
-    for document in corpus_documents(source, "train") if is_corpus else read_documents(source):
+    skipped: list[Dropped] = []
+    for document in corpus_documents(source, "train") if is_corpus else read_documents(source, skipped=skipped):
         check_half_pairs(document)
         yield document
+    for kind in kinds_skipped((one.source, one.reason) for one in skipped):
+        print(kind, file=sys.stderr)
 
 
 # --- encode -----------------------------------------------------------------------------------------------------------
@@ -102,9 +105,7 @@ def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("tokenizer", metavar="TOKENIZER", help="tokenizer.json, or a folder with one")
     parser.add_argument("text", nargs="?", metavar="TEXT", help="text to encode")
     parser.add_argument("--file", metavar="FILE", help="UTF-8 file to encode, of any size")
-    parser.add_argument(
-        "--special", action="store_true", help="read the text of special tokens in TEXT as those tokens"
-    )
+    parser.add_argument("--special", action="store_true", help="read special tokens in TEXT as those tokens")
 
 
 def run_encode(arguments: argparse.Namespace) -> int:

@@ -10,15 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..models import (
-    BertConfig,
-    ClassifierConfig,
-    EncoderDecoderConfig,
-    GPTConfig,
-    LlamaConfig,
-    LSTMConfig,
-    ModelConfig,
-)
+from ..models import BertConfig, ClassifierConfig, EncoderDecoderConfig, GPTConfig, LlamaConfig, LSTMConfig, ModelConfig
 from ..settings import HIDDEN_SHARE
 
 
@@ -169,10 +161,6 @@ def classifier_costs(c: ClassifierConfig) -> Costs:
 
 
 COSTS: dict[str, Any] = {  # by model_type
-    "gpt": gpt_costs,
-    "llama": llama_costs,
-    "bert": bert_costs,
-    "encoder-decoder": encoder_decoder_costs,
-    "lstm": lstm_costs,
-    "classifier": classifier_costs,
-}
+    "gpt": gpt_costs, "llama": llama_costs, "bert": bert_costs, "encoder-decoder": encoder_decoder_costs,
+    "lstm": lstm_costs, "classifier": classifier_costs,
+}  # fmt: skip

@@ -44,8 +44,7 @@ def attention_flops(config: ModelConfig, length: int) -> float:
 
 
 def training_flops(config: ModelConfig, length: int) -> float:
-    """Operations per token of a training step: the backward pass takes two products for each one of the forward
-    pass."""
+    """Operations per token of a training step: for each product of the forward pass, two of the backward pass."""
     forward = sum(2.0 * part.matrix * part.trained_share for part in costs_of(config).parts)
     return 3 * (forward + attention_flops(config, length))
 
@@ -91,20 +90,14 @@ def duration(hours: float) -> str:
 
 def training_memory(config: ModelConfig, batch_size: int, length: int, activation_bytes: int = 4) -> Memory:
     """Memory to train with float32 weights; `activation_bytes` per value is 2 under autocast to bfloat16."""
-    n = n_parameters(config)
-    tokens = batch_size * length
-    costs = costs_of(config)
-    return Memory(
-        weights=4 * n,
-        gradients=4 * n,
-        optimizer=8 * n,
-        activations=activation_bytes * tokens * costs.activations,
-        attention_weights=activation_bytes * tokens * length * sum(kind.heads for kind in costs.attention),
-    )
+    n, costs = n_parameters(config), costs_of(config)
+    kept = activation_bytes * batch_size * length
+    scores = kept * length * sum(kind.heads for kind in costs.attention)
+    activations = kept * costs.activations
+    return Memory(weights=4 * n, gradients=4 * n, optimizer=8 * n, activations=activations, attention_weights=scores)
 
 
 def cache_bytes(config: ModelConfig, batch_size: int, length: int, bytes_per_value: int = 4) -> int:
-    """Memory that decoding keeps between steps: keys and values of `length` tokens, an LSTM's state, nothing for
-    BERT and classifiers."""
+    """Memory that decoding keeps between steps: keys and values of `length` tokens, an LSTM's state, or nothing."""
     costs = costs_of(config)
     return batch_size * (length * costs.cache_per_token + costs.cache_per_text) * bytes_per_value

@@ -6,12 +6,13 @@ split.py (train and validation, and leaks between them), corpus.py and build.py 
 files), batches.py (what training and evaluation are fed).
 """
 
-from .batches import Batcher, count_targets, iter_eval_batches
+from .batches import Batcher, count_targets, iter_eval_batches, require_targets
 from .build import build_corpus
 from .clean import RepeatedLines, clean_text
 from .corpus import CorpusConfig, CorpusReport, corpus_documents, corpus_folder, corpus_text, load_report
 from .dedup import MinHash, NearDuplicates, deduplicate
 from .documents import Document, Dropped, check_half_pairs, read_documents, read_jsonl
+from .folders import kinds_skipped
 from .packing import TokenDataset, pack, pack_split
 from .split import Contamination, contamination, split_of
 from .stdlib import docstrings, documents_fingerprint, environment_documents, stdlib_documents
@@ -41,12 +42,14 @@ __all__ = [
     "documents_fingerprint",
     "environment_documents",
     "iter_eval_batches",
+    "kinds_skipped",
     "load_report",
     "pack",
     "pack_split",
     "read_documents",
     "read_jsonl",
     "remove_stop_words",
+    "require_targets",
     "split_of",
     "stdlib_documents",
 ]

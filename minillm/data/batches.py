@@ -44,8 +44,7 @@ class Batcher:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if batch_size < 1 or context < 1:
-            raise ValueError(f"batch_size and context must be at least 1, not {batch_size} and {context}.")
+        check_window(batch_size, context)
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must be from 0 to world_size - 1 = {world_size - 1}, not {rank}.")
         if len(dataset) < context + 1:
@@ -112,6 +111,14 @@ class Batcher:
         self.windows_used = state["windows_used"]
 
 
+def check_window(batch_size: int, context: int) -> None:
+    for value in (batch_size, context):
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(
+                f"batch_size and context must be whole numbers, at least 1, not {batch_size!r} and {context!r}."
+            )
+
+
 def share_of_rank(n: int, rank: int, world_size: int) -> slice:
     """Which of `n` windows (or rows of a batch) process `rank` works on: its own stretch, ⌈n / world_size⌉ of them.
 
@@ -127,6 +134,16 @@ _KEY_MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], dtype=np.uint64)
 def count_targets(targets: np.ndarray) -> int:
     """How many positions count, that is, are not IGNORE."""
     return int(np.count_nonzero(targets != IGNORE))
+
+
+def require_targets(n_targets: float) -> float:
+    """`n_targets` of a training step, by which its losses are divided. Raises ValueError for 0."""
+    if not n_targets:
+        raise ValueError(
+            f"no target of this step counts: all are {IGNORE}, which the loss leaves out, and the mean of nothing is "
+            "no loss. Look at what makes the batches (padding only? a text of separators?)."
+        )
+    return n_targets
 
 
 def permute(indices: Ids, n: int, key: int) -> Ids:
@@ -153,8 +170,7 @@ def iter_eval_batches(dataset: TokenDataset, batch_size: int, context: int) -> I
     with id 0 and target −100, which the loss ignores. The summed loss over all batches / ln 2 / dataset.n_bytes is bits
     per byte (the first token is the separator, which is no text; without separators one token goes unscored).
     """
-    if batch_size < 1 or context < 1:
-        raise ValueError(f"batch_size and context must be at least 1, not {batch_size} and {context}.")
+    check_window(batch_size, context)
     if len(dataset) < 2:
         raise ValueError(f"{dataset!r} has no token to predict: evaluation needs at least two.")
     size = batch_size * context

@@ -69,7 +69,7 @@ def build_in(
     dropped: list[Dropped] = []
     lines = clean_pass(documents, work / "cleaned", config, report, dropped, progress)
     report.notes += kinds_skipped((one.source, one.reason) for one in skipped if one.stage == "read")
-    if report.documents_in - len(dropped) == 1 and config.val_fraction > 0:
+    if report.documents_in - len(dropped) == 1 and config.val_fraction + config.test_fraction > 0:
         cut_only_document(work / "cleaned", config, report, dropped)
     with open_jsonl(work / "dropped.jsonl") as log:
         log_dropped(log, [*skipped, *dropped], report)

@@ -104,7 +104,7 @@ def check_splits(splits: dict[str, dict[str, int]]) -> None:
         raise ValueError(f"its splits are {', '.join(splits)[:100]}, not of {', '.join(SPLITS)}")
     for name, counts in splits.items():
         if counts.keys() != {"documents", "bytes"} or min(counts.values()) < 0:
-            raise ValueError(f"the split {name} has no counts of documents and bytes")
+            raise ValueError(f"the split {name} has no counts of documents and bytes.")
 
 
 def corpus_folder(folder: str | os.PathLike[str]) -> Path:

@@ -17,10 +17,8 @@ def engine_class(config: EngineConfig) -> Any:
     if config.name == "numpy":
         check_plain(config)
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            raise ValueError(
-                f"engine 'numpy' trains in one process, and torchrun started {os.environ['WORLD_SIZE']}: give --engine "
-                "torch, or start it without torchrun."
-            )
+            n = os.environ["WORLD_SIZE"]
+            raise ValueError(f"engine 'numpy' trains in one process, and torchrun started {n}: give --engine torch.")
         if config.threads == 1:
             from .numpy_engine import NumpyEngine
 
@@ -49,7 +47,7 @@ def check_plain(config: EngineConfig) -> None:
 
 
 def batch_loss_of(model: Any) -> Callable[..., float]:
-    """How to measure a model, of either engine: a function that gives the sum of a batch's token losses in nats, with
+    """How to measure a model of either engine: a function that gives the sum of a batch's token losses in nats, with
     dropout off and without gradients."""
     if isinstance(next(iter(model.parameters())), Tensor):
         from .threads import Replicas

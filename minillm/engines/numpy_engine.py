@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import count_targets
+from ..data import count_targets, require_targets
 from ..nn import Module, evaluating
 from ..optim import SGD, AdamW, Optimizer, clip_grad_norm_, param_groups
 from ..settings import TrainConfig
@@ -18,8 +18,6 @@ from .protocol import Batch, Batches, Model
 
 
 class NumpyEngine:
-    """Training on this machine's processor, with our own autograd."""
-
     name = "numpy"
     rank = 0
     world_size = 1
@@ -36,7 +34,7 @@ class NumpyEngine:
         self.model.zero_grad()
         # The mean over all tokens of the step. A mean of the micro-batches' means would be another number as soon as
         # one holds more padding than another: so each adds its sum of losses, divided by the count of all.
-        n_tokens = sum(count_targets(targets) for *_, targets in micro_batches)
+        n_tokens = require_targets(sum(count_targets(targets) for *_, targets in micro_batches))
         total = 0.0
         for batch in micro_batches:
             loss = self.model(*batch, reduction="sum", label_smoothing=self.label_smoothing) * (1 / n_tokens)

@@ -30,8 +30,7 @@ class Batches(Protocol):
 
 
 class Engine(Protocol):
-    """What the training loop asks of an engine. A loss or a norm may be a number that is still on its
-    way: `read` waits for it."""
+    """What the training loop asks of an engine. A loss or a norm may still be on its way: `read` waits for it."""
 
     name: str
     model: Model  # the one being trained
@@ -79,6 +78,4 @@ class Engine(Protocol):
         self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], random: dict[str, Any] | None
     ) -> None:
         """Take over a checkpoint's state. Raises ValueError if anything does not fit, before anything is changed.
-
-        `random` is None for a checkpoint that another engine wrote: its generators are not ours.
-        """
+        `random` is None for a checkpoint that another engine wrote: its generators are not ours."""

@@ -1,4 +1,4 @@
-"""Batches made by a thread while the GPU computes, so that it never waits for them."""
+"""Batches made ahead of time, so that a GPU never waits for them."""
 
 from __future__ import annotations
 

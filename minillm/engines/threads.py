@@ -9,21 +9,23 @@ side here: NumPy lets go of the interpreter's lock while it computes.)
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import copy
+import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
+from functools import partial
+from queue import SimpleQueue as Queue
 from typing import Any
 
 import numpy as np
 
-from ..data import count_targets
-from ..nn import evaluating
+from ..data import count_targets, require_targets
 from ..settings import TrainConfig
-from ..tensor import Parameter, no_grad
+from ..tensor import Parameter
 from .blas import blas_threads, limit_blas_threads
-from .numpy_engine import NumpyEngine
+from .numpy_engine import NumpyEngine, batch_loss
 from .protocol import Batch, Model
 
 
@@ -34,28 +36,41 @@ class Replicas:
     def __init__(self, model: Model, threads: int = 0):
         n = threads or blas_threads() or 1
         self.models: list[Model] = [model, *(replica(model) for _ in range(n - 1))]
-        self.pool = ThreadPoolExecutor(n, thread_name_prefix="rows")
+        self.queues: list[Queue] = [Queue() for _ in range(n)]
+        for queue in self.queues:
+            # A daemon: at a second Ctrl-C the process ends in the middle of a step, which may take minutes. (A
+            # ThreadPoolExecutor would wait for its end.)
+            threading.Thread(target=work, args=(queue,), name="rows", daemon=True).start()
+            weakref.finalize(self, queue.put, None)
 
-    def on_rows(self, function: Callable[..., float], batch: Batch, *arguments: Any) -> float:
-        """The sum of `function(replica, rows, *arguments)` over all threads, each with its share of the batch's
-        rows."""
+    def on_rows(self, function: Callable[..., float], batch: Batch, **options: Any) -> float:
+        """The sum of `function(replica, *rows, **options)` over all threads, each with its share of the rows."""
         shares = zip(*(np.array_split(array, len(self.models)) for array in batch))
         with limit_blas_threads(1):
-            tasks = [
-                # The context carries no_grad, debug mode and NumPy's settings for warnings over to the thread.
-                self.pool.submit(contextvars.copy_context().run, function, model, rows, *arguments)
-                for model, rows in zip(self.models, shares)
-                if len(rows[0])
-            ]
+            tasks: list[Future] = []
+            for queue, model, rows in zip(self.queues, self.models, shares):
+                if len(rows[0]):
+                    tasks.append(Future())
+                    # The context carries no_grad, debug mode and NumPy's settings for warnings over to the thread.
+                    run = partial(contextvars.copy_context().run, function, model, *rows, **options)
+                    queue.put((tasks[-1], run))
+            wait(tasks)  # for all, also where one raises: nothing may go on computing
             return sum([task.result() for task in tasks])
 
     def batch_loss(self, *batch: np.ndarray) -> float:
         """The sum of a batch's token losses in nats; no gradient, no dropout."""
-        with contextlib.ExitStack() as modes:
-            for model in self.models:
-                modes.enter_context(evaluating(model))
-            modes.enter_context(no_grad())  # for all threads
-            return self.on_rows(sum_losses, batch)
+        return self.on_rows(batch_loss, batch)
+
+
+def work(queue: Queue) -> None:
+    """The life of a thread: it does what comes out of the queue, until that is None."""
+    while (item := queue.get()) is not None:
+        future, run = item
+        try:
+            future.set_result(run())
+        except BaseException as error:
+            future.set_exception(error)
+        del item, future, run  # or they would live until the next
 
 
 class ThreadedNumpyEngine(NumpyEngine):
@@ -74,14 +89,15 @@ class ThreadedNumpyEngine(NumpyEngine):
         for model in models:
             model.train()
             model.zero_grad()
-        n_tokens = sum(count_targets(targets) for *_, targets in micro_batches)
+        n_tokens = require_targets(sum(count_targets(targets) for *_, targets in micro_batches))
         total = 0.0
         for batch in micro_batches:
             # The model's generator, which checkpoints save, starts those of the replicas anew: a resumed run draws
             # the same dropout.
             for model, seed in zip(models[1:], self.model.rng.integers(2**63, size=len(models) - 1)):
                 model.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
-            total += self.replicas.on_rows(add_gradients, batch, 1 / n_tokens, self.label_smoothing)
+            options = {"scale": 1 / n_tokens, "label_smoothing": self.label_smoothing}
+            total += self.replicas.on_rows(add_gradients, batch, **options)
         for parameter, *others in zip(*(model.parameters() for model in models)):
             for other in others:
                 if other.grad is not None:
@@ -92,16 +108,11 @@ class ThreadedNumpyEngine(NumpyEngine):
         return self.replicas.batch_loss(*batch)
 
 
-def add_gradients(model: Model, rows: Batch, scale: float, label_smoothing: float) -> float:
+def add_gradients(model: Model, *rows: np.ndarray, scale: float, label_smoothing: float) -> float:
     """What a thread does in a training step: add the gradients of the rows' losses times `scale`; their sum."""
     loss = model(*rows, reduction="sum", label_smoothing=label_smoothing) * scale
     loss.backward()
     return loss.item()
-
-
-def sum_losses(model: Model, rows: Batch) -> float:
-    """What a thread does in an evaluation: the sum of the rows' token losses."""
-    return model(*rows, reduction="sum").item()
 
 
 def replica(model: Model) -> Model:

@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from ..costs.sizes import training_flops
-from ..data import count_targets
+from ..data import count_targets, require_targets
 from ..data.batches import share_of_rank
 from ..nn import check_fits, evaluating, shapes
 from ..optim import param_groups
@@ -134,7 +134,7 @@ class TorchEngine:
         seed = np.random.SeedSequence([self.config.seed, self.steps, self.rank]).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(seed) >> 1)
         self.optimizer.zero_grad(set_to_none=True)
-        n_tokens = self.total(sum(count_targets(targets) for *_, targets in micro_batches))
+        n_tokens = require_targets(self.total(sum(count_targets(targets) for *_, targets in micro_batches)))
         factor = self.loss_scale * self.world_size / n_tokens  # DDP and FSDP divide the sum over ranks by their number
         losses = []
         for i, batch in enumerate(micro_batches):
@@ -239,10 +239,9 @@ class TorchEngine:
                 raise
             cause = " ".join(str(error).split())[:300]
             raise ProcessLost(
-                f"rank {self.rank} of {self.world_size}: another process of this job has died, or this one cannot "
-                f"speak to it ({cause}), so that the job ends here. Find out what ended it (its own message, the "
-                "system's out-of-memory log), then go on from the last checkpoint with --resume; a checkpoint is never "
-                "half written."
+                f"rank {self.rank} of {self.world_size}: another process of this job has died, or cannot be spoken to "
+                f"({cause}). Find out what ended it (its own message, the system's out-of-memory log), then go on from "
+                "the last checkpoint with --resume."
             ) from error
 
     def gauges(self, tokens_per_second: float) -> dict[str, float]:
@@ -293,9 +292,8 @@ class TorchEngine:
     ) -> None:
         check_fits("the saved weights", shapes(dict(self.model.named_parameters())), shapes(model))
         expected = {f"{name}.{key}": tuple(p.shape) for name, p in self.names.items() for key in self.state_names()}
-        check_fits(
-            "the saved arrays of the optimizer", expected | {f"{n}.step": () for n in self.names}, shapes(optimizer)
-        )
+        expected |= {f"{name}.step": () for name in self.names}
+        check_fits("the saved arrays of the optimizer", expected, shapes(optimizer))
         if random is not None:
             self.steps, self.loss_scale = int(random["steps"]), float(random["loss_scale"])
             self.steps_since_overflow = int(random["steps_since_overflow"])

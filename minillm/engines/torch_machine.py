@@ -26,10 +26,8 @@ def choose_device(wanted: str) -> torch.device:
             raise ValueError("device 'cuda': PyTorch sees no CUDA device here. Use 'cpu', or install a CUDA build.")
         local = int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index
         if local >= torch.cuda.device_count():
-            raise ValueError(
-                f"device 'cuda:{local}': this machine has {torch.cuda.device_count()} CUDA devices. "
-                "Start as many processes as there are devices (torchrun --nproc-per-node)."
-            )
+            n = torch.cuda.device_count()
+            raise ValueError(f"device 'cuda:{local}': there are {n} CUDA devices. Start as many processes (torchrun).")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     elif device.type == "mps" and not torch.backends.mps.is_available():

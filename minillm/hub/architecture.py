@@ -60,17 +60,14 @@ def translate(values: Values, architecture: Architecture) -> Values:
     than our model computes with would load and be silently wrong."""
     for name, allowed in architecture.fixed.items():
         if name in values and values[name] not in allowed:
-            raise ConfigurationError(
-                f"config.json: {name} = {values[name]!r} is not supported: the model here computes with "
-                f"{' or '.join(repr(value) for value in allowed)}, and would give other numbers than were trained."
-            )
+            known = " or ".join(map(repr, allowed))
+            raise ConfigurationError(f"config.json: {name} = {values[name]!r} must be {known}: minillm has no other.")
     hints, found = get_type_hints(architecture.config_class), {}
     for theirs, (ours, default) in architecture.settings.items():
         value = values.get(theirs, default)
         value = 0 if value is None and default == 0 else value  # null, where 0 says to follow from the others
         if not fits(value, hint := hints[ours]):
-            raise ConfigurationError(
-                f"config.json: {theirs} must be of type {hint.__name__}, not {type(value).__name__} ({value!r:.50})."
-            )
+            kinds = f"{hint.__name__}, not {type(value).__name__} ({value!r:.50})"
+            raise ConfigurationError(f"config.json: {theirs} must be of type {kinds}.")
         found[ours] = value
     return found

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from .checkpoint import check_engine, open_checkpoint
 from .configs import read_config, read_generation_config
-from .places import find_folder
+from .places import HUB_OPTIONS, find_folder
 from .pretrained import ConfigView, PretrainedModel
 
 
@@ -15,11 +15,9 @@ class AutoConfig:
     """`AutoConfig.from_pretrained(name_or_folder)`: the settings in config.json, as attributes."""
 
     @classmethod
-    def from_pretrained(
-        cls, name_or_folder: str | os.PathLike[str], *, revision: str | None = None, **hub: Any
-    ) -> ConfigView:
-        """`hub`: token, cache_dir, local_files_only, for a name on the hub (see places.py)."""
-        return ConfigView(read_config(find_folder(name_or_folder, revision, **hub)))
+    def from_pretrained(cls, name_or_folder: str | os.PathLike[str], **hub: Any) -> ConfigView:
+        """`hub`: revision, token, cache_dir, local_files_only, for a name on the hub (see places.py)."""
+        return ConfigView(read_config(find_folder(name_or_folder, **hub)))
 
 
 class AutoModel:
@@ -40,10 +38,6 @@ class AutoModel:
         device: Any = None,
         attn_implementation: str | None = None,
         seed: int = 0,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
         **settings: Any,
     ) -> PretrainedModel:
         """Build the model that config.json describes, with this class's head, and read its weights.
@@ -53,22 +47,15 @@ class AutoModel:
         float64, else float32); on PyTorch "float16" and "bfloat16" too (default: the file's). `device`: PyTorch's.
         `attn_implementation`: how attention is computed, "auto" (the default), "reference" (transformers' "eager"),
         "sdpa" or "triton", our kernels (see `ops.attention`). `seed`: of a head that the checkpoint has no weights for,
-        which a warning then names. `revision`, `token`, `cache_dir`, `local_files_only`: for a name on the hub, see
-        places.py. `settings`: entries of config.json to change, such as num_labels=3; transformers' `torch_dtype` is
-        `dtype`. Raises TypeError for a setting that config.json does not have, NotFound, ConfigurationError or
+        which a warning then names. `settings`: entries of config.json to change, such as num_labels=3 (transformers'
+        `torch_dtype` is `dtype`), and for a name on the hub `revision`, `token`, `cache_dir`, `local_files_only` (see
+        places.py). Raises TypeError for a setting that config.json does not have, NotFound, ConfigurationError or
         WeightsError, each saying what to do; a model is returned whole or not at all.
         """
         check_engine(engine, device)  # before anything is downloaded
         dtype = settings.pop("torch_dtype", None) if dtype is None else dtype
-        checkpoint = open_checkpoint(
-            name_or_folder,
-            cls.head,
-            settings=settings,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-        )
+        hub = {name: settings.pop(name) for name in HUB_OPTIONS if name in settings}
+        checkpoint = open_checkpoint(name_or_folder, cls.head, settings=settings, **hub)
         model = checkpoint.model(
             engine=engine,
             dtype=None if dtype == "auto" else dtype,  # transformers' word for what is the default here
@@ -76,12 +63,8 @@ class AutoModel:
             attention="reference" if attn_implementation == "eager" else attn_implementation or "auto",
             seed=seed,
         )
-        return PretrainedModel(
-            model,
-            cls.head,
-            config=checkpoint.original,
-            generation_config=read_generation_config(checkpoint.folder),
-        )
+        generation = read_generation_config(checkpoint.folder)
+        return PretrainedModel(model, cls.head, config=checkpoint.original, generation_config=generation)
 
 
 class AutoModelForCausalLM(AutoModel):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 
@@ -25,17 +26,15 @@ def render_chat(template: str, variables: Mapping[str, Any], where: str = "the c
 
         from .sandbox import LimitedEnvironment, TemplateLimit
     except ImportError:
-        raise ImportError(
-            "chat templates need the package jinja2: install it, or build the prompt's text yourself."
-        ) from None
+        raise ImportError("chat templates need the package jinja2: install it.") from None
 
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
 
     environment = LimitedEnvironment()
-    environment.filters["tojson"] = environment.limited("tojson", to_json)
+    environment.filters["tojson"] = environment.limited("tojson", partial(json.dumps, ensure_ascii=False))
     environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = now
+    environment.globals["strftime_now"] = datetime.datetime.now().strftime
     try:
         return environment.from_string(template).render(**variables)
     except TemplateLimit as error:
@@ -51,16 +50,11 @@ def render_chat(template: str, variables: Mapping[str, Any], where: str = "the c
 def is_batch(conversation: Sequence[Any]) -> bool:
     """Whether it is a list of conversations. Raises ValueError for what is neither that nor a conversation."""
     if isinstance(conversation, (str, Mapping)) or not conversation:
-        raise ValueError(
-            f'a conversation is a list of messages, [{{"role": "user", "content": "Hi"}}], not {conversation!r}'
-        )
+        raise ValueError(f'a conversation is a list, [{{"role": "user", "content": "Hi"}}], not {conversation!r}.')
     several = not isinstance(conversation[0], Mapping)
     for messages in conversation if several else [conversation]:
         if isinstance(messages, str) or not messages or not all(isinstance(message, Mapping) for message in messages):
-            raise ValueError(
-                "every message must be an object with a role and a content; in a list of conversations each must be "
-                f"a list of such, but one is {messages!r}"
-            )
+            raise ValueError(f"every message must be an object with a role and a content, not as in {messages!r}.")
     return several
 
 
@@ -70,9 +64,7 @@ def check_chat_options(variables: Mapping[str, Any], add_generation_prompt: bool
         if variables.get(name):
             raise TypeError(f"apply_chat_template does not support {name}: leave it out.")
     if add_generation_prompt and continue_final_message:
-        raise ValueError(
-            "add_generation_prompt begins a new answer and continue_final_message goes on with the last: give one."
-        )
+        raise ValueError("add_generation_prompt begins an answer, continue_final_message goes on with one: give one.")
 
 
 END_MARK = "CONTINUE_FINAL_MESSAGE_TAG "  # what no message holds; the space shows whether the template strips
@@ -90,24 +82,10 @@ def render_conversation(
         return render_chat(template, {"messages": list(messages), **variables}, where)
     content = messages[-1].get("content")
     if not isinstance(content, str):
-        raise ValueError(
-            f"continue_final_message: the last message's content must be a text to go on with: {content!r}"
-        )
+        raise ValueError(f"continue_final_message: the last content must be a text to go on with: {content!r}.")
     marked = [*messages[:-1], {**messages[-1], "content": content + END_MARK}]
     text = render_chat(template, {"messages": marked, **variables}, where)
     at = text.rfind(END_MARK.strip())
     if at < 0 or content.strip() not in text:
-        raise ValueError(
-            "continue_final_message: the chat template does not show the last message as it is, so there is no end of "
-            f"it to go on from. The text: {text!r}"
-        )
+        raise ValueError(f"continue_final_message: the template does not show the last message as it is, in {text!r}.")
     return text[:at] if text.startswith(END_MARK, at) else text[:at].rstrip()
-
-
-def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
-
-
-def now(pattern: str) -> str:
-    """The time here and now, as the template's pattern wants it."""
-    return datetime.datetime.now().strftime(pattern)

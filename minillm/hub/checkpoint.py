@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..disk import check_values, read_json
-from ..models import LSTMConfig, ModelConfig, config_class, config_from_dict, with_attention
+from ..disk import read_json
+from ..models import LSTMConfig, ModelConfig, config_from_dict, with_attention
 from ..settings import ATTENTION, NEEDS_TORCH
 from ..tokenizers import Tokenizer
 from ..tokenizers.json_parts import TOKENIZER_JSON
-from ..training.checkpoint import STATE_FILE, CheckpointError, check_tokenizer
+from ..training.checkpoint import MODEL_FILE, STATE_FILE, CheckpointError, check_tokenizer, check_undamaged
 from .architecture import ConfigurationError, Values
 from .configs import architecture_of, from_hf, head_in, is_native, read_config, setting_names, with_settings
 from .dtypes import dtype_name
@@ -48,6 +48,14 @@ class Checkpoint:
         return common_dtype({name: tensor for name, (tensor, _) in self.plan.tensors.items()})
 
     @property
+    def state(self) -> Values:
+        """What a run's state.json says; {} where there is none."""
+        state = read_json(self.folder / STATE_FILE) if (self.folder / STATE_FILE).exists() else {}
+        if not isinstance(state, dict):
+            raise CheckpointError(f"{self.folder / STATE_FILE} must hold a JSON object, not a {type(state).__name__}.")
+        return state
+
+    @property
     def original(self) -> Values:
         """Its config.json in transformers' words; {} for a model that was made here."""
         if not self.native:
@@ -55,17 +63,22 @@ class Checkpoint:
         return read_config(self.folder, ORIGINAL) if (self.folder / ORIGINAL).exists() else {}
 
     def model(
-        self, *, engine: str = "numpy", dtype: Any = None, device: Any = None, attention: str = "auto", seed: int = 0
+        self,
+        *,
+        engine: str = "numpy",
+        dtype: Any = None,
+        device: Any = None,
+        attention: str = "auto",
+        seed: int = 0,
+        verify: bool = True,
     ) -> Any:
-        """The model with its weights, in evaluation mode.
-
-        `engine`: "numpy" or "torch". `dtype`: "float32" or "float64" on NumPy (default: the file's if it is float64,
-        else float32); on PyTorch "float16" and "bfloat16" too (default: the file's). `device`: PyTorch's. `attention`:
-        see `ops.attention`; what the model was trained with may not be here. `seed`: of a head that the checkpoint has
-        no weights for, which a warning then names.
-        """
+        """The model with its weights, in evaluation mode; the arguments are those of `AutoModel.from_pretrained`.
+        `attention`: see `ops.attention`; what the model was trained with may not be here. `verify`: compare a run's
+        weights with their checksum."""
         check_engine(engine, device)
         check_attention(self.config, attention, engine)
+        if verify and self.native and (self.folder / STATE_FILE).exists():
+            check_undamaged(self.folder, self.state, MODEL_FILE)
         config = with_attention(self.config, attention)
         if engine == "torch":
             model = load_torch(config, self.plan, dtype_name(dtype or self.dtype), device, seed)
@@ -81,15 +94,12 @@ class Checkpoint:
         try:
             read = read_tokenizer_folder(self.folder, {})
         except FileNotFoundError as error:
-            raise CheckpointError(
-                f"{self.folder} has no {TOKENIZER_JSON}: copy the one that the training data was made with there."
-            ) from error
+            raise CheckpointError(f"{self.folder} has no {TOKENIZER_JSON}: copy the training data's there.") from error
         except ValueError as error:
             raise CheckpointError(f"{self.folder / TOKENIZER_JSON} cannot be read: {error}") from error
         tokenizer, eos = read.core, read.config.get("eos_token")
         tokenizer.end_of_text = str(eos["content"] if isinstance(eos, dict) else eos or tokenizer.end_of_text)
-        state = read_json(self.folder / STATE_FILE) if (self.folder / STATE_FILE).exists() else {}
-        trained_with = state.get("tokenizer") if self.native and isinstance(state, dict) else None
+        trained_with = self.state.get("tokenizer") if self.native else None
         check_tokenizer(tokenizer, self.config.vocab_size, trained_with, str(self.folder))
         return tokenizer
 
@@ -97,22 +107,18 @@ class Checkpoint:
 def open_checkpoint(
     name_or_folder: str | os.PathLike[str],
     head: str | None = None,
-    *,
     settings: Values | None = None,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
+    **hub: Any,
 ) -> Checkpoint:
     """Read the headers of a checkpoint.
 
     `name_or_folder`: a folder in Hugging Face's or minillm's format, a run of `minillm pretrain` (its best checkpoint),
-    or a name on the hub, to which the last four arguments belong (see places.py). `head`: what the model is to be for;
-    None: what it was saved for. `settings`: entries of config.json to change. Raises NotFound, ConfigurationError or
-    WeightsError, each saying what to do, and TypeError for a setting that config.json does not have; without a `head`
-    WeightsError too for tensors that are missing or that the model has no place for.
+    or a name on the hub, to which `hub` belongs (see places.py). `head`: what the model is to be for; None: what it was
+    saved for. `settings`: entries of config.json to change. Raises NotFound, ConfigurationError or WeightsError, each
+    saying what to do, and TypeError for a setting that config.json does not have; without a `head` WeightsError too for
+    tensors that are missing or that the model has no place for.
     """
-    folder = find_folder(name_or_folder, revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+    folder = find_folder(name_or_folder, **hub)
     values = read_config(folder)
     check_settings(settings or {}, values)
     values = with_settings(values, settings or {})
@@ -120,12 +126,13 @@ def open_checkpoint(
     native = is_native(values)
     asked, architecture = head is not None, None
     if native:
-        config = native_config(values, folder)
+        try:
+            config = config_from_dict(values)
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"{folder / 'config.json'} describes no model of minillm: {error}") from error
         if head not in (None, config.task):
-            raise WeightsError(
-                f"{folder} holds a {config.model_type!r} model made for {config.task!r}, in minillm's own format, not "
-                f"for {head!r}. For another head convert it first (minillm convert)."
-            )
+            made = f"a {config.model_type!r} model made for {config.task!r}, in minillm's own format"
+            raise WeightsError(f"{folder} holds {made}, not for {head!r}: convert it first (minillm convert).")
         head = config.task
     else:
         head = head or head_in(values)
@@ -145,7 +152,12 @@ def open_checkpoint(
 
 
 def load_model_and_tokenizer(
-    name_or_folder: str | os.PathLike[str], *, engine: str = "numpy", dtype: Any = None, device: Any = None
+    name_or_folder: str | os.PathLike[str],
+    *,
+    engine: str = "numpy",
+    dtype: Any = None,
+    device: Any = None,
+    verify: bool = True,
 ) -> tuple[Any, Tokenizer]:
     """The model of a checkpoint, on either engine, and the tokenizer beside it, after a check that they belong
     together. Raises what `open_checkpoint` and the two methods raise, and ValueError for a model without a head."""
@@ -154,34 +166,17 @@ def load_model_and_tokenizer(
     if checkpoint.head == "base":
         raise ValueError(f"{checkpoint.folder} is a model without a head: it gives features and predicts nothing.")
     tokenizer = checkpoint.tokenizer()
-    return checkpoint.model(engine=engine, dtype=dtype, device=device), tokenizer
-
-
-def native_config(values: Values, folder: Path) -> ModelConfig:
-    """The config that a config.json of ours describes."""
-    try:
-        decoder = values.get("decoder")  # of a classifier
-        for part in (values, decoder) if isinstance(decoder, dict) and "model_type" in decoder else (values,):
-            check_values(config_class(part.get("model_type")), part)
-        return config_from_dict(values)
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(
-            f"{folder / 'config.json'} does not describe a model that minillm knows: {error}"
-        ) from error
+    return checkpoint.model(engine=engine, dtype=dtype, device=device, verify=verify), tokenizer
 
 
 def check_settings(settings: Values, values: Values) -> None:
-    """Raise TypeError for an argument that is no entry of config.json: ignored, it would not do what it promises, and
-    saved, it might give away a secret."""
-    known = setting_names(values)
-    for name in settings:
-        if name == "attention":
-            raise TypeError(f"from_pretrained: attention = {settings[name]!r} is called attn_implementation here.")
-        if name not in known:
-            hint = "See from_pretrained's docstring for what it takes."
-            if name == "device_map":
-                hint = "Use device='cuda'."
-            raise TypeError(f"from_pretrained: {name} = {settings[name]!r} is no entry of this config.json. {hint}")
+    """Raise TypeError for an argument that is no entry of config.json: saved there, it might give away a secret."""
+    if "attention" in settings:
+        raise TypeError(f"from_pretrained: attention = {settings['attention']!r} is called attn_implementation here.")
+    if unknown := [name for name in settings if name not in setting_names(values)]:
+        name = unknown[0]
+        hint = "Use device='cuda'." if name == "device_map" else "See from_pretrained's docstring for what it takes."
+        raise TypeError(f"from_pretrained: {name} = {settings[name]!r} is no entry of this config.json. {hint}")
 
 
 def check_engine(engine: str, device: Any) -> None:
@@ -195,10 +190,8 @@ def check_engine(engine: str, device: Any) -> None:
 def check_attention(config: ModelConfig, attention: str, engine: str) -> None:
     """Raise ValueError where this model or engine does not have this way to compute attention."""
     if attention not in ATTENTION:
-        raise ValueError(
-            f"attention = {attention!r} must be one of {', '.join(map(repr, ATTENTION))}; minillm's own flash "
-            "attention is 'triton'."
-        )
+        known = ", ".join(ATTENTION)
+        raise ValueError(f"attention = {attention!r} must be one of {known}; our flash attention is 'triton'.")
     if attention in NEEDS_TORCH and engine == "numpy":
         raise ValueError(f"attention = {attention!r} runs on PyTorch. Use engine='torch'.")
     if isinstance(config, LSTMConfig) and attention != "auto":

@@ -44,14 +44,20 @@ def read_config(folder: Path, name: str = "config.json") -> Values:
             f"{sorted(path.name for path in folder.iterdir())[:20]}. A run that has just begun writes its first at "
             "train.eval_every or train.save_every steps."
         )
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise ConfigurationError(f"{path} must hold an object, not a {type(values).__name__}.")
+    values = read_object(path)
     if not isinstance(values.get("model_type", ""), str):
         raise ConfigurationError(f"{path}: model_type must be a text, not {values['model_type']!r:.50}.")
     with about(path):
         check_values(GenerationSettings, {"eos_token_id": values.get("eos_token_id")})
     return values
+
+
+def read_object(path: Path) -> Values:
+    """The object in a JSON file."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path} must hold an object, not a {type(content).__name__}.")
+    return content
 
 
 @dataclass
@@ -73,9 +79,7 @@ def read_generation_config(folder: Path) -> Values | None:
     path = folder / "generation_config.json"
     if not path.exists():
         return None
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise ConfigurationError(f"{path} must hold an object, not a {type(values).__name__}.")
+    values = read_object(path)
     with about(path):
         check_values(GenerationSettings, values)
     return values
@@ -103,18 +107,19 @@ def from_hf(values: Values, head: str) -> ModelConfig:
     kind = values.get("model_type")
     architecture = ARCHITECTURES.get(kind) if isinstance(kind, str) else None
     if architecture is None:
-        raise ConfigurationError(
-            f"config.json: model_type = {kind!r} is not an architecture that minillm has. It reads "
-            f"{', '.join(ARCHITECTURES)}."
-        )
+        known = ", ".join(ARCHITECTURES)
+        raise ConfigurationError(f"config.json: {kind!r} is not an architecture that minillm has: they are {known}.")
     if head not in architecture.heads.values():
         able = [name for name, other in ARCHITECTURES.items() if head in other.heads.values()]
-        raise ConfigurationError(
-            f"config.json: a {kind} has no {head!r} head; {', '.join(able) or 'only models made by minillm'} have one."
-        )
+        able_text = ", ".join(able) or "only models made by minillm"
+        raise ConfigurationError(f"config.json: a {kind} has no {head!r} head; {able_text} have one.")
     ours = translate(values, architecture)
     ours |= architecture.read(values, ours, head)
-    labels = labels_and_loss(values) if head == "classification" else {}
+    labels: Values = {}
+    if head == "classification":
+        n = n_labels(values)
+        loss = values.get("problem_type") or ("regression" if n == 1 else "single_label_classification")
+        labels = {"n_labels": n, "problem_type": loss}
     try:
         if architecture.is_decoder and labels:
             decoder = architecture.config_class(**ours)
@@ -137,45 +142,36 @@ def head_in(values: Values) -> str:
     raise ConfigurationError(f"config.json: architectures = {names} is not supported: {', '.join(heads)} are.")
 
 
-def labels_and_loss(values: Values) -> dict[str, Any]:
-    """How many labels a classifier has, and which loss it is trained with."""
-    n = n_labels(values)
-    problem_type = values.get("problem_type") or ("regression" if n == 1 else "single_label_classification")
-    return {"n_labels": n, "problem_type": problem_type}
-
-
 def n_labels(values: Values) -> int:
     """Number of classes: that of `id2label`, or `num_labels`, or 2 as everywhere in transformers."""
     labels, number = values.get("id2label") or {}, values.get("num_labels", 2)
     if not isinstance(labels, dict) or type(number) is not int or not 1 <= number <= MAX_LABELS:
-        raise ConfigurationError(
-            f"config.json: id2label = {labels!r} must be an object of names by number, num_labels = {number!r} a whole "
-            f"number up to {MAX_LABELS:,}."
-        )
+        found = f"id2label = {labels!r} must be an object of number -> name, num_labels = {number!r} a whole number"
+        raise ConfigurationError(f"config.json: {found} up to {MAX_LABELS:,}.")
     return len(labels) or number
 
 
 def with_settings(values: Values, settings: Values) -> Values:
     """config.json with some entries changed; another num_labels takes away labels that do not fit it."""
     changed = {**values, **settings}
-    if (
-        "num_labels" in settings
-        and "id2label" not in settings
-        and len(values.get("id2label") or ()) != settings["num_labels"]
-    ):
-        changed |= made_up_labels(n_labels({"num_labels": changed.pop("num_labels")}))
+    renamed = "num_labels" in settings and "id2label" not in settings
+    if renamed and (labels := labels_for(n_labels({"num_labels": changed["num_labels"]}), values)):
+        del changed["num_labels"]
+        changed |= labels
     return changed
 
 
-def made_up_labels(n: int) -> Values:
-    """Names for n classes that have none."""
+def labels_for(n: int, values: Values) -> Values:
+    """Names for n classes; nothing where `values` has as many."""
+    if len(values.get("id2label") or ()) == n:
+        return {}
     return {"id2label": {str(i): f"LABEL_{i}" for i in range(n)}, "label2id": {f"LABEL_{i}": i for i in range(n)}}
 
 
 # --- and back ---------------------------------------------------------------------------------------------------------
 
 
-def to_hf(config: ModelConfig, original: Values, head: str) -> Values:
+def to_hf(config: Any, original: Values, head: str) -> Values:
     """The transformers config.json of a model of ours, with the class to load it with.
 
     `original` is the config.json that the model came from ({} for a model made here): what is in it and has nothing to
@@ -183,10 +179,8 @@ def to_hf(config: ModelConfig, original: Values, head: str) -> Values:
     """
     architecture = architecture_of(config)
     if architecture is None:
-        raise ConfigurationError(
-            f"transformers has no architecture for a model of type {config.model_type!r}: save it in minillm's own "
-            "format."
-        )
+        kind = f"a model of type {config.model_type!r}"
+        raise ConfigurationError(f"transformers has no architecture for {kind}: write minillm's own format.")
     values = {name: allowed[0] for name, allowed in architecture.fixed.items()}
     values |= {key: value for key, value in original.items() if key not in ("torch_dtype", "_name_or_path")}
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
@@ -201,13 +195,6 @@ def to_hf(config: ModelConfig, original: Values, head: str) -> Values:
     values |= {theirs: getattr(body, ours) for theirs, (ours, _) in architecture.settings.items()}
     values |= architecture.write(body, original, head)
     if config.task == "classification":
-        values |= label_settings(config, original)
-    return values
-
-
-def label_settings(config: Any, original: Values) -> Values:
-    """A classifier's problem type and, unless `original` names as many as it has, labels."""
-    values: Values = {"problem_type": original.get("problem_type") or config.problem_type}
-    if len(original.get("id2label") or ()) != config.n_labels:
-        values |= made_up_labels(config.n_labels)
+        values["problem_type"] = original.get("problem_type") or config.problem_type
+        values |= labels_for(config.n_labels, original)
     return values

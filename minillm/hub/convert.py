@@ -6,24 +6,25 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..disk import read_json, whole_folder, write_json
-from ..models import ModelConfig, config_to_dict
+from ..models import ModelConfig, config_to_dict, model_from_config
+from ..models.sketch import sketch
 from ..tokenizers import CharTokenizer, WordPieceTokenizer, load_tokenizer
 from ..tokenizers.json_parts import TOKENIZER_JSON
-from .architecture import ConfigurationError
 from .checkpoint import ORIGINAL, Checkpoint, open_checkpoint
 from .configs import architecture_of, to_hf
 from .dtypes import dtype_name
-from .loading import sketched_model
-from .names import file_name, is_transposed
+from .names import in_file
 from .pretrained import size_in_bytes
-from .tokenizer import CONFIG_FILE, TEMPLATE_FILE, PretrainedTokenizer
-from .weights import Source, Stored, write_folder
+from .tokenizer import TEMPLATE_FILE, PretrainedTokenizer
+from .tokenizer_files import CONFIG_FILE
+from .weights import Source, write_folder
 
 BESIDE = (
     TOKENIZER_JSON, CONFIG_FILE, TEMPLATE_FILE, "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt",
@@ -58,10 +59,7 @@ def convert(
     if out.resolve() == checkpoint.folder.resolve():
         raise ValueError(f"{out} is the folder to convert: write to another one.")
     if to == "minillm" and checkpoint.head == "base":
-        raise ValueError(
-            f"{checkpoint.folder} holds a model without a head, and one in minillm's own format has its head: load it "
-            "with AutoModel, or convert a checkpoint with a head."
-        )
+        raise ValueError(f"{checkpoint.folder} is a model without a head: to='minillm' needs one. Use AutoModel.")
     config = checkpoint.config if tied is None else retied(checkpoint, tied)
     written = dtype_name(dtype or checkpoint.dtype)
     if to == "minillm" and written not in ("float32", "float64"):
@@ -70,7 +68,7 @@ def convert(
         written = "float32"
     values = config_to_dict(config) if to == "minillm" else target_config(checkpoint, config, written)
     sources = target_sources(checkpoint, config, to)
-    shard_bytes = size_in_bytes(max_shard_size) if to == "hf" else max(1, sum_bytes(sources))
+    shard_bytes = size_in_bytes(max_shard_size) if to == "hf" else sys.maxsize  # one file
     with whole_folder(out) as folder:
         files = write_folder(folder, dict(sorted(sources.items())), written, shard_bytes)
         write_json(folder / "config.json", values)
@@ -86,11 +84,6 @@ def target_config(checkpoint: Checkpoint, config: ModelConfig, dtype: str) -> di
     if not original and (checkpoint.folder / TOKENIZER_JSON).exists():
         eos = load_tokenizer(checkpoint.folder).eos_id
         original = {"bos_token_id": eos, "eos_token_id": eos}
-    if architecture_of(config) is None:
-        raise ConfigurationError(
-            f"transformers has no architecture for a model of type {config.model_type!r}: only to='minillm' is "
-            "possible."
-        )
     return dict(sorted({**to_hf(config, original, checkpoint.head), "dtype": dtype}.items()))
 
 
@@ -98,25 +91,11 @@ def target_sources(checkpoint: Checkpoint, config: ModelConfig, to: str) -> dict
     """Every tensor of the new checkpoint, by its name there, and where it comes from."""
     architecture = architecture_of(config) if to == "hf" else None
     sources = {}
-    for name, parameter in sketched_model(config).named_parameters():
+    for name, parameter in model_from_config(config, sketch()).named_parameters():
         stored, stands = checkpoint.plan.tensors[name if name in checkpoint.plan.tensors else TABLE]
-        transposed = architecture is not None and is_transposed(name, architecture)
-        shape = parameter.shape[::-1] if transposed else parameter.shape
-        source = Source(shape, Reader(stored, stands != transposed))
-        sources[name if architecture is None else file_name(name, architecture, checkpoint.head)] = source
+        theirs, shape, turned = in_file(name, parameter.shape, architecture, checkpoint.head)
+        sources[theirs] = Source(shape, stored.read, turned=stands != turned)
     return sources
-
-
-@dataclasses.dataclass(frozen=True)
-class Reader:
-    """Reads a stored tensor when called, turned on its side if need be."""
-
-    stored: Stored
-    turned: bool
-
-    def __call__(self) -> np.ndarray:
-        array = self.stored.read()
-        return array.T if self.turned else array
 
 
 def retied(checkpoint: Checkpoint, tied: bool) -> ModelConfig:
@@ -128,15 +107,13 @@ def retied(checkpoint: Checkpoint, tied: bool) -> ModelConfig:
         table, head = [checkpoint.plan.tensors[name][0] for name in (TABLE, "head.weight")]
         gap = max((float(np.abs(a - b).max()) for (_, a), (_, b) in zip(table.blocks(), head.blocks())), default=0.0)
         if table.shape != head.shape or gap > 0:
-            raise ValueError(
-                f"the head differs from the token table by up to {gap:g}: tying them would change the model."
-            )
+            differs = f"differs from the token table by up to {gap:g}"
+            raise ValueError(f"the head {differs}: tying them would change the model.")
     return dataclasses.replace(config, tie_embeddings=tied)
 
 
 def copy_beside(checkpoint: Checkpoint, out: Path, to: str) -> None:
-    """The files beside the weights: copied as they are, and for transformers completed by what a tokenizer made here
-    needs."""
+    """The files beside the weights: as they are, and for transformers with what a tokenizer made here needs."""
     for name in BESIDE:
         if (checkpoint.folder / name).is_file():
             shutil.copyfile(checkpoint.folder / name, out / name)
@@ -156,7 +133,3 @@ def copy_beside(checkpoint: Checkpoint, out: Path, to: str) -> None:
         }
     tokenizer = PretrainedTokenizer(core, settings, tokenizer_json=read_json(out / TOKENIZER_JSON))
     tokenizer.save_pretrained(out)
-
-
-def sum_bytes(sources: dict[str, Source]) -> int:
-    return sum(8 * int(np.prod(source.shape)) for source in sources.values())

@@ -15,12 +15,7 @@ import numpy as np
 # Names in safetensors files -> names everywhere else.
 NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 CODES = {name: code for code, name in NAMES.items()}
-STORED: dict[str, np.dtype[Any]] = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),
-}
+STORED = {code: np.dtype(kind) for code, kind in {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}.items()}
 # Every dtype of the format, and its bits: to read where tensors lie that cannot be read here.
 BITS = {
     "BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
@@ -30,8 +25,7 @@ BITS = {
 
 
 def dtype_name(dtype: Any) -> str:
-    """ "float32" for "float32", np.float32, np.dtype("<f4") and torch.float32. Raises ValueError for what is no
-    float."""
+    """ "float32" for "float32", np.float32, np.dtype("<f4") and torch.float32. ValueError for what is no float."""
     name = str(dtype).removeprefix("torch.")
     if name not in CODES and not isinstance(dtype, str):
         with contextlib.suppress(TypeError):  # the error below shows what was given
@@ -58,9 +52,7 @@ def encode(array: np.ndarray, code: str) -> np.ndarray:
             stored = array.astype(STORED[code], copy=False)
         if np.isinf(stored).any() and not np.isinf(array).any():
             largest = float(np.abs(array).max())
-            raise ValueError(
-                f"{NAMES[code]} cannot hold {largest:g}, the largest weight. Use bfloat16, which has float32's range."
-            )
+            raise ValueError(f"{NAMES[code]} cannot hold {largest:g}, the largest weight. Use bfloat16, which can.")
         return stored
     bits = array.astype(np.float32, copy=False).view(np.uint32)
     rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16  # half a unit up, except to an odd number

@@ -18,14 +18,8 @@ def read(values: Values, ours: Values, head: str) -> Values:
         raise ConfigurationError("config.json: layer_types other than full_attention are not supported.")
     bias = bool(values.get("attention_bias", False))
     theta, scaling = rope_settings(values, ours["context"])
-    more = {
-        "qkv_bias": bias,
-        "out_bias": bias,
-        "qk_norm": False,
-        "rope_theta": theta,
-        "rope_scaling": scaling,
-        "context": stretched(ours["context"], scaling),
-    }
+    more = {"qkv_bias": bias, "out_bias": bias, "qk_norm": False, "rope_theta": theta, "rope_scaling": scaling}
+    more["context"] = stretched(ours["context"], scaling)
     if head in ("base", "classification"):
         more["tie_embeddings"] = True  # no head, so no matrix of its own
     return more
@@ -40,14 +34,10 @@ def read_qwen3(values: Values, ours: Values, head: str) -> Values:
 
 
 def rope_settings(values: Values, context: int) -> tuple[float, dict[str, Any] | None]:
-    """(base, scaling) of rotary positions, from `rope_parameters` (2025 and later) or `rope_theta` and
-    `rope_scaling`."""
+    """(base, scaling) of rotary positions, from `rope_parameters` (since 2025) or `rope_theta` and `rope_scaling`."""
     scaling = values.get("rope_parameters") or values.get("rope_scaling") or {}
     if not isinstance(scaling, dict):
-        raise ConfigurationError(
-            f"config.json: rope_parameters (or rope_scaling) = {scaling!r} must be an object such as "
-            '{"rope_type": "linear", "factor": 2.0}.'
-        )
+        raise ConfigurationError(f"config.json: rope_parameters (or rope_scaling) = {scaling!r} must be an object.")
     scaling = dict(scaling)
     theta = scaling.pop("rope_theta", None) or values.get("rope_theta") or 10000.0
     old_name = scaling.pop("type", None)
@@ -97,33 +87,28 @@ def write(config: LlamaConfig, original: Values, head: str) -> Values:
         values["tie_word_embeddings"] = original["tie_word_embeddings"]
     if config.rope_scaling is not None:
         values["rope_scaling"] = config.rope_scaling
-        values["max_position_embeddings"] = unstretched(config, original.get("max_position_embeddings"))
+        values["max_position_embeddings"] = unstretched(config, scaling, original.get("max_position_embeddings"))
     return values
 
 
-def unstretched(config: LlamaConfig, given: int | None) -> int:
+def unstretched(config: LlamaConfig, scaling: dict[str, Any], given: int | None) -> int:
     """max_position_embeddings for a config whose context is `stretched`: as `given`, if that leads to this context."""
-    if given is not None and stretched(given, config.rope_scaling) == config.context:
+    if given is not None and stretched(given, scaling) == config.context:
         return given
-    if config.rope_scaling is not None and config.rope_scaling["rope_type"] == "dynamic":
-        return int(config.rope_scaling["original_max_position_embeddings"])
-    if config.rope_scaling is not None and config.rope_scaling["rope_type"] == "linear":
-        return math.ceil(config.context / config.rope_scaling["factor"])
-    return config.context
+    if scaling["rope_type"] == "dynamic":
+        return int(scaling["original_max_position_embeddings"])
+    return math.ceil(config.context / scaling["factor"]) if scaling["rope_type"] == "linear" else config.context
 
 
 def variant(config: LlamaConfig) -> str:
     """Llama, Qwen2 or Qwen3: whose attention has these biases and norms."""
-    if config.qk_norm and config.qkv_bias == config.out_bias:
-        return "qwen3"
-    if not config.qk_norm and config.qkv_bias and not config.out_bias:
+    if config.qkv_bias == config.out_bias:
+        return "qwen3" if config.qk_norm else "llama"
+    if config.qkv_bias and not config.qk_norm:
         return "qwen2"
-    if not config.qk_norm and config.qkv_bias == config.out_bias:
-        return "llama"
     raise ConfigurationError(
-        f"transformers has no architecture with qkv_bias = {config.qkv_bias}, out_bias = {config.out_bias} and "
-        f"qk_norm = {config.qk_norm}: Llama has both biases or none, Qwen2 only the first, Qwen3 the norms and both "
-        "or none."
+        f"transformers has no architecture with qkv_bias = {config.qkv_bias}, out_bias = {config.out_bias} and qk_norm "
+        f"= {config.qk_norm}: Llama has both biases or none, Qwen2 only the first, Qwen3 the norms and both or none."
     )
 
 
@@ -134,66 +119,40 @@ LLAMA = Architecture(
     family="Llama",
     heads={"ForCausalLM": "causal", "ForSequenceClassification": "classification", "Model": "base"},
     settings={
-        "vocab_size": ("vocab_size", 32000),
-        "max_position_embeddings": ("context", 2048),
-        "num_hidden_layers": ("n_layers", 32),
-        "num_attention_heads": ("n_heads", 32),
-        "num_key_value_heads": ("n_kv_heads", 0),
-        "hidden_size": ("d_model", 4096),
-        "head_dim": ("head_dim", 0),
-        "intermediate_size": ("d_ff", 11008),
-        "rms_norm_eps": ("norm_eps", 1e-6),
-        "tie_word_embeddings": ("tie_embeddings", False),
-        "attention_dropout": ("dropout", 0.0),
+        "vocab_size": ("vocab_size", 32000), "max_position_embeddings": ("context", 2048),
+        "num_hidden_layers": ("n_layers", 32), "num_attention_heads": ("n_heads", 32),
+        "num_key_value_heads": ("n_kv_heads", 0), "hidden_size": ("d_model", 4096), "head_dim": ("head_dim", 0),
+        "intermediate_size": ("d_ff", 11008), "rms_norm_eps": ("norm_eps", 1e-6),
+        "tie_word_embeddings": ("tie_embeddings", False), "attention_dropout": ("dropout", 0.0),
     },
     fixed={
-        "hidden_act": ("silu", "swish"),
-        "mlp_bias": (False,),
-        "use_sliding_window": (False, None),
+        "hidden_act": ("silu", "swish"), "mlp_bias": (False,), "use_sliding_window": (False, None),
         "partial_rotary_factor": (1.0, None),
     },
     further=("attention_bias", "rope_theta", "rope_scaling", "rope_parameters", "layer_types"),
     read=read,
     write=write,
     names={
-        "token_embedding": "model.embed_tokens",
+        "token_embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head",
         "blocks.*.norm_1": "model.layers.*.input_layernorm",
-        "blocks.*.attn.q_proj": "model.layers.*.self_attn.q_proj",
-        "blocks.*.attn.k_proj": "model.layers.*.self_attn.k_proj",
-        "blocks.*.attn.v_proj": "model.layers.*.self_attn.v_proj",
-        "blocks.*.attn.o_proj": "model.layers.*.self_attn.o_proj",
-        "blocks.*.attn.q_norm": "model.layers.*.self_attn.q_norm",
-        "blocks.*.attn.k_norm": "model.layers.*.self_attn.k_norm",
         "blocks.*.norm_2": "model.layers.*.post_attention_layernorm",
-        "blocks.*.mlp.gate": "model.layers.*.mlp.gate_proj",
-        "blocks.*.mlp.up": "model.layers.*.mlp.up_proj",
-        "blocks.*.mlp.down": "model.layers.*.mlp.down_proj",
-        "norm": "model.norm",
-        "head": "lm_head",
+        **{f"blocks.*.attn.{name}": f"model.layers.*.self_attn.{name}"
+           for name in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")},
+        **{f"blocks.*.mlp.{name}": f"model.layers.*.mlp.{name}_proj" for name in ("gate", "up", "down")},
     },
     prefix="model.",
     head_names=("lm_head.", "score.", "qa_outputs."),
     constants=(r"rotary_emb\.inv_freq$",),
     twins={"lm_head.weight": "model.embed_tokens.weight"},
-)
+)  # fmt: skip
 QWEN2 = replace(
-    LLAMA,
-    model_type="qwen2",
-    family="Qwen2",
+    LLAMA, model_type="qwen2", family="Qwen2", read=read_qwen2, tokenizer_class="Qwen2Tokenizer",
     settings={
-        **LLAMA.settings,
-        "vocab_size": ("vocab_size", 151936),
-        "max_position_embeddings": ("context", 32768),
-        "intermediate_size": ("d_ff", 22016),
-        "num_key_value_heads": ("n_kv_heads", 32),
+        **LLAMA.settings, "vocab_size": ("vocab_size", 151936), "max_position_embeddings": ("context", 32768),
+        "intermediate_size": ("d_ff", 22016), "num_key_value_heads": ("n_kv_heads", 32),
     },
-    read=read_qwen2,
-    tokenizer_class="Qwen2Tokenizer",
-)
+)  # fmt: skip
 QWEN3 = replace(
-    QWEN2,
-    model_type="qwen3",
-    family="Qwen3",
+    QWEN2, model_type="qwen3", family="Qwen3", read=read_qwen3,
     settings={**QWEN2.settings, "head_dim": ("head_dim", 128)},
-    read=read_qwen3,
-)
+)  # fmt: skip

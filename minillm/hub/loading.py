@@ -16,7 +16,7 @@ from ..models import Model, ModelConfig, model_from_config
 from ..models.sketch import draw, sketch
 from ..nn import differences, shapes
 from .architecture import Architecture
-from .names import canonical_names, hf_name, is_transposed
+from .names import canonical_names, hf_name
 from .weights import Stored, WeightsError, common_dtype, shorten
 
 
@@ -38,32 +38,27 @@ def make_plan(
     Raises WeightsError with the whole list of what is missing, unexpected or of another shape. What belongs to a head
     is not an error but goes into `fresh` and `unused`: other heads on a pretrained body are what fine-tuning is about.
     """
-    ours = shapes(dict(sketched_model(config).named_parameters()))
+    ours = shapes(dict(model_from_config(config, sketch()).named_parameters()))
     if architecture is None:
         places, found, turned = {name: name for name in ours}, stored, set[str]()
         heads: tuple[str, ...] = ()
     else:
         places = {hf_name(name, architecture): name for name in ours}  # their name -> ours
         found = {today: stored[name] for name, today in canonical_names(stored, architecture).items()}
-        turned = {name for name in ours if is_transposed(name, architecture)}
+        turned = {name for name in ours if name.endswith(architecture.transposed)}
         heads = architecture.head_names
         if head in ("causal", "mlm"):  # any other model leaves the head that predicts tokens out, a twin or not
             drop_twins(found, places, architecture.twins, where)
     fresh = [theirs for theirs in places if theirs not in found and theirs.startswith(heads)]
     unused = [theirs for theirs in found if theirs not in places and theirs.startswith(heads)]
-    expected = {
-        theirs: ours[name][::-1] if name in turned else ours[name]
-        for theirs, name in places.items()
-        if theirs not in fresh
-    }
+    needed = {theirs: name for theirs, name in places.items() if theirs not in fresh}
+    expected = {theirs: ours[name][::-1] if name in turned else ours[name] for theirs, name in needed.items()}
     given = {theirs: tensor.shape for theirs, tensor in found.items() if theirs not in unused}
     if problems := differences(expected, given):
-        raise WeightsError(
-            f"{where}: nothing was loaded, the weights do not fit config.json ({len(problems)} differences):\n  "
-            + "\n  ".join(problems[:40])
-            + ("\n  ..." if len(problems) > 40 else "")
-        )
-    tensors = {places[theirs]: (found[theirs], places[theirs] in turned) for theirs in expected}
+        shown = "\n  ".join([*problems[:40], "..."] if len(problems) > 40 else problems)
+        count = f"{len(problems)} differences"
+        raise WeightsError(f"{where}: nothing was loaded, the weights do not fit config.json ({count}):\n  {shown}")
+    tensors = {name: (found[theirs], name in turned) for theirs, name in needed.items()}
     common_dtype({name: tensor for name, (tensor, _) in tensors.items()})  # refuses integers
     return Plan(tensors, [places[theirs] for theirs in fresh], unused)
 
@@ -75,8 +70,8 @@ def drop_twins(found: dict[str, Stored], places: dict[str, str], twins: dict[str
             continue
         if first in found and not equal(found[twin], found[first]):
             raise WeightsError(
-                f"{where}: {twin} differs from {first}, though config.json ties them (tie_word_embeddings). For Llama "
-                "and Qwen set tie_word_embeddings to false there; GPT-2 and BERT have no head of their own here."
+                f"{where}: {twin} differs from {first}, though config.json ties them. Set tie_word_embeddings to false "
+                "there for Llama and Qwen; GPT-2 and BERT have no head of their own here."
             )
         found.setdefault(first, found.pop(twin))
 
@@ -89,11 +84,8 @@ def equal(a: Stored, b: Stored) -> bool:
 def report_plan(plan: Plan, where: Path | str) -> None:
     """Warn, with names, about a head without weights and weights without a head."""
     if plan.fresh:
-        warnings.warn(
-            f"{where} has no weights for {shorten(plan.fresh)}: they were drawn at random. Train the model before you "
-            "rely on what it says.",
-            stacklevel=4,
-        )
+        drawn = f"{where} has no weights for {shorten(plan.fresh)}: they were drawn at random. Train the model."
+        warnings.warn(drawn, stacklevel=4)
     if plan.unused:
         warnings.warn(f"{where}: not used, as this model has no such head: {shorten(plan.unused)}.", stacklevel=4)
 
@@ -101,16 +93,11 @@ def report_plan(plan: Plan, where: Path | str) -> None:
 # --- NumPy and PyTorch ------------------------------------------------------------------------------------------------
 
 
-def sketched_model(config: ModelConfig) -> Model:
-    """A model with every name and shape and, but for norms and biases, no weights."""
-    return model_from_config(config, sketch())
-
-
 def load_numpy(config: ModelConfig, plan: Plan, dtype: str, seed: int) -> Model:
     """The model with its weights as float32 or float64; a new head is drawn with `seed`."""
     if dtype not in ("float32", "float64"):
         raise ValueError(f"the NumPy engine computes in float32 or float64, not {dtype}: use engine='torch'.")
-    model = sketched_model(config)
+    model = model_from_config(config, sketch())
     draw(model, np.random.default_rng(seed), but=plan.tensors)
     model.to(dtype)
     exact_rope(model, dtype)
@@ -126,7 +113,7 @@ def load_torch(config: ModelConfig, plan: Plan, dtype: str, device: Any, seed: i
 
     from ..port import allocate, fill, to_torch
 
-    model = sketched_model(config)
+    model = model_from_config(config, sketch())
     draw(model, np.random.default_rng(seed), but=plan.tensors)
     exact_rope(model, dtype)
     ported = to_torch(model, device="meta", dtype=getattr(torch, dtype))

@@ -23,15 +23,18 @@ def hf_name(name: str, architecture: Architecture) -> str:
     return f"{theirs.replace('*', number.group())}.{kind}"
 
 
-def file_name(name: str, architecture: Architecture, head: str) -> str:
-    """A parameter's name in the file; a model without a head is saved without the prefix, as transformers does."""
+def in_file(
+    name: str, shape: tuple[int, ...], architecture: Architecture | None, head: str
+) -> tuple[str, tuple[int, ...], bool]:
+    """A parameter's name and shape in a file, and whether it stands on its side there; `architecture` None: in our own
+    format. A model without a head is saved without the prefix, as transformers does."""
+    if architecture is None:
+        return name, shape, False
     theirs = hf_name(name, architecture)
-    return theirs.removeprefix(architecture.prefix) if head == "base" else theirs
-
-
-def is_transposed(name: str, architecture: Architecture) -> bool:
-    """Whether a matrix of ours stands on its side in the file."""
-    return name.endswith(architecture.transposed)
+    if head == "base":
+        theirs = theirs.removeprefix(architecture.prefix)
+    turned = name.endswith(architecture.transposed)
+    return theirs, shape[::-1] if turned else shape, turned
 
 
 def canonical_names(names: Iterable[str], architecture: Architecture) -> dict[str, str]:

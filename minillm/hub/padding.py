@@ -1,5 +1,4 @@
-"""Texts of different lengths to rows of one length: what is too long is cut, what is short is padded, and
-the rows become tensors."""
+"""Texts of different lengths to rows of one length, cut or padded, and to tensors."""
 
 from __future__ import annotations
 
@@ -29,21 +28,15 @@ def truncate(
     elif strategy == "only_second":
         n_a, n_b = len(a), limit - len(a) if b is not None else 0
     else:
-        raise ValueError(
-            f"truncation = {strategy!r} must be True, 'longest_first', 'only_first', 'only_second' or "
-            "'do_not_truncate'."
-        )
+        known = "True, 'longest_first', 'only_first', 'only_second' or 'do_not_truncate'"
+        raise ValueError(f"truncation = {strategy!r} must be {known}.")
     if strategy != "longest_first" and (n_a if strategy == "only_first" else n_b) < 1:  # nothing would remain of it
-        raise ValueError(
-            f"truncation = {strategy!r}: {len(a)} and {len(b or ())} ids cannot be cut to {limit} at one of them "
-            "only. Use 'longest_first'."
-        )
+        raise ValueError(f"{len(a)} and {len(b or ())} ids cannot be cut to {limit} at one only: use 'longest_first'.")
     return cut(a, n_a, side), None if b is None else cut(b, n_b, side)
 
 
 def share(n_a: int, n_b: int, limit: int) -> tuple[int, int]:
-    """How many ids of two texts remain, as the `tokenizers` library divides them: the shorter whole if it is under
-    half."""
+    """How many ids of two texts remain, as the `tokenizers` library divides them: the shorter whole if under half."""
     short, long = sorted((n_a, n_b))
     long = max(short, limit - short)
     if short + long > limit:
@@ -87,10 +80,8 @@ def to_tensors(inputs: Inputs, kind: str) -> Inputs:
     """Rows of equal length as int64 arrays (B, T), "np", or torch tensors, "pt"."""
     lengths = {len(row) for row in inputs["input_ids"]}
     if len(lengths) > 1:
-        raise ValueError(
-            f"the texts have {min(lengths)} to {max(lengths)} tokens, and a tensor needs rows of one length: pass "
-            "padding=True (and truncation=True if some are too long for the model)."
-        )
+        span = f"{min(lengths)} to {max(lengths)}"
+        raise ValueError(f"the texts have {span} tokens, and a tensor needs rows of one length: pass padding=True.")
     arrays = {name: np.array(rows, dtype=np.int64) for name, rows in inputs.items()}
     if kind == "np":
         return Inputs(arrays)

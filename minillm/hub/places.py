@@ -1,5 +1,4 @@
-"""Where a model lies: a folder on this machine, or a name on the Hugging Face hub, fetched once and kept in its
-cache."""
+"""Where a model lies: a folder on this machine, or a name on the Hugging Face hub, fetched once and cached."""
 
 from __future__ import annotations
 
@@ -13,27 +12,23 @@ FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "merg
 NETWORK = ("httpx", "httpcore", "requests", "urllib")  # packages, whose names may end in a number
 TOKEN_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # of environment variables
 NEEDED = "config.json, model.safetensors (or its shards with model.safetensors.index.json), and the tokenizer's files"
+HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")  # huggingface_hub's, for a name on the hub
 
 
 class NotFound(OSError):
     """A model that is neither here nor reachable: the message says what to download, and where to put it."""
 
 
-def find_folder(
-    name_or_folder: str | os.PathLike[str],
-    revision: str | None = None,
-    *,
-    token: str | bool | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
-) -> Path:
+def find_folder(name_or_folder: str | os.PathLike[str], **hub: Any) -> Path:
     """The folder with a model's files.
 
     A folder is taken as it is (of a run folder of `minillm pretrain`, the best checkpoint). Anything else is a name
     such as "openai-community/gpt2": the package huggingface_hub downloads it, resumes and checks, and keeps it in its
-    cache; its environment variables (HF_HOME, HF_ENDPOINT for a mirror, HF_HUB_OFFLINE, HF_TOKEN) apply. `revision`: a
-    branch, tag or commit there; `token`, `cache_dir` and `local_files_only` are huggingface_hub's too. Raises NotFound.
+    cache; its environment variables (HF_HOME, HF_ENDPOINT for a mirror, HF_HUB_OFFLINE, HF_TOKEN) apply. `hub`: some of
+    HUB_OPTIONS, of which `revision` is a branch, tag or commit there. Raises NotFound, TypeError for another option.
     """
+    if unknown := [option for option in hub if option not in HUB_OPTIONS]:
+        raise TypeError(f"{unknown[0]!r} is no option of the hub: they are {', '.join(HUB_OPTIONS)}.")
     if os.fspath(name_or_folder) == "":
         raise NotFound(f"an empty name is no model: give a folder with {NEEDED}, or a name on the hub: 'owner/model'.")
     path = Path(name_or_folder)
@@ -44,12 +39,8 @@ def find_folder(
         raise NotFound(f"{name} is a file. Give the folder that it lies in: a model needs {NEEDED}.")
     parts = name.split("/")
     if path.is_absolute() or name.startswith(("./", "../", "~", ".\\")) or not 1 <= len(parts) <= 2 or "" in parts:
-        raise NotFound(
-            f"there is no folder {name}. A model is a folder with {NEEDED}, or a name on the hub: 'owner/model'."
-        )
-    return download(
-        name, {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-    )
+        raise NotFound(f"there is no folder {name}. Give one with {NEEDED}, or a name on the hub: 'owner/model'.")
+    return download(name, hub)
 
 
 def download(name: str, options: dict[str, Any]) -> Path:
@@ -67,21 +58,12 @@ def download(name: str, options: dict[str, Any]) -> Path:
     except HFValidationError as error:
         raise NotFound(f"{name!r} is neither a folder here nor a name on the hub: {error}") from None
     except (HfHubHTTPError, OSError, ValueError) as error:
-        endpoint = huggingface_hub.constants.ENDPOINT
-        text = without_token(str(error), options["token"]).strip()
-        first_line = text.splitlines()[0] if text else type(error).__name__
-        raise NotFound(
-            f"{name!r} is no folder here and could not be downloaded from {endpoint}: "
-            f"{first_line}\n{by_hand(name, endpoint)}"
-        ) from None  # whose text may hold the token
+        raise unreachable(name, error, options["token"]) from None  # whose text may hold the token
     except Exception as error:  # httpx or requests, whichever huggingface_hub is built on: no network, a broken one
         network = type(error).__module__.partition(".")[0].rstrip("0123456789") in NETWORK
         if not network and without_token(str(error), options["token"]) == str(error):
             raise
-        raise NotFound(
-            f"{name!r} could not be downloaded: {without_token(str(error), options['token'])}\n"
-            f"{by_hand(name, huggingface_hub.constants.ENDPOINT)}"
-        ) from None
+        raise unreachable(name, error, options["token"]) from None
 
 
 def without_token(text: str, token: str | bool | None) -> str:
@@ -96,10 +78,19 @@ def without_token(text: str, token: str | bool | None) -> str:
     return text
 
 
+def unreachable(name: str, error: Exception, token: str | bool | None) -> NotFound:
+    """What to say of a download that failed."""
+    import huggingface_hub
+
+    endpoint = huggingface_hub.constants.ENDPOINT
+    reason = (without_token(str(error), token).strip() or type(error).__name__).splitlines()[0]
+    hint = by_hand(name, endpoint)
+    return NotFound(f"{name!r} is no folder here and could not be downloaded from {endpoint}: {reason}\n{hint}")
+
+
 def by_hand(name: str, endpoint: str) -> str:
     """What to do without a network."""
     return (
-        f"Without it: on a machine with a network, download from {endpoint}/{name}/tree/main the files {NEEDED} "
-        "(everything that ends in .json, .safetensors, .jinja or .txt), put them into one folder here, and give that "
-        "folder in place of the name."
+        f"Without it: on a machine with a network, download from {endpoint}/{name}/tree/main the files {NEEDED}, put "
+        "them into one folder here, and give that folder in place of the name."
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from ..tensor import Tensor, no_grad
 from .architecture import Values
 from .configs import architecture_of, n_labels, to_hf
 from .dtypes import dtype_name
-from .names import file_name, is_transposed
+from .names import in_file
 from .weights import Source, write_folder
 
 
@@ -140,11 +142,8 @@ class PretrainedModel:
         """
         ids, mask = self.array(input_ids), self.array(attention_mask)
         types, targets = self.array(token_type_ids), self.array(labels)
-        if self.on_torch or targets is not None:
+        with contextlib.nullcontext() if self.on_torch or targets is not None else no_grad():
             output = self.forward(ids, mask, types, targets, self.array(decoder_input_ids))
-        else:
-            with no_grad():
-                output = self.forward(ids, mask, types, targets, self.array(decoder_input_ids))
         if not self.on_torch:
             for name in ("logits", "last_hidden_state", "pooler_output"):
                 value = getattr(output, name)
@@ -165,9 +164,7 @@ class PretrainedModel:
         """What the head turns into logits: computed once, so that loss and logits come from one draw of dropout."""
         if self.head == "seq2seq":
             if decoder_ids is None:
-                raise ValueError(
-                    "an encoder-decoder needs decoder_input_ids (B, T): the target so far, from its start id."
-                )
+                raise ValueError("an encoder-decoder needs decoder_input_ids (B, T), the target so far.")
             return self.model.hidden(ids, decoder_ids)  # (B, T, D)
         if self.architecture is not None and not self.architecture.is_decoder:
             return self.model.hidden(ids, token_types=types, mask=mask)  # (B, T, D)
@@ -183,9 +180,7 @@ class PretrainedModel:
             return None
         if not self.on_torch:
             if hasattr(values, "detach"):
-                raise TypeError(
-                    "this model runs on NumPy, the inputs are torch tensors: tokenize with return_tensors='np'."
-                )
+                raise TypeError("this model runs on NumPy, the inputs on torch: tokenize with return_tensors='np'.")
             return np.asarray(values)
         import torch
 
@@ -219,9 +214,7 @@ class PretrainedModel:
         begins with `decoder_start_token_id`.
         """
         if self.head not in ("causal", "seq2seq"):
-            raise ValueError(
-                f"generate: a {type(self.model).__name__} with head {self.head!r} does not continue texts."
-            )
+            raise ValueError(f"generate: a {type(self.model).__name__} for {self.head!r} does not continue texts.")
         model: Any = self.model
         if self.head == "seq2seq":  # what is continued is the target, which begins with one id
             if decoder_start_token_id is None:
@@ -244,10 +237,7 @@ class PretrainedModel:
             longest = max((len(row) for row in rows), default=0)
             max_new_tokens = 20 if max_length is None else max_length - longest
             if max_new_tokens < 1:
-                raise ValueError(
-                    f"generate: max_length = {max_length} counts the prompt in, and the longest has {longest} ids: "
-                    "nothing could follow. Give max_new_tokens."
-                )
+                raise ValueError(f"max_length = {max_length} counts the prompt in, and the longest has {longest} ids.")
         stops = setting("eos_token_id", eos_token_id, [])
         sampled = setting("do_sample", do_sample, False)
         new = generate(
@@ -269,11 +259,7 @@ class PretrainedModel:
     # --- saving it
 
     def save_pretrained(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        dtype: Any = None,
-        max_shard_size: str | int = "5GB",
+        self, folder: str | os.PathLike[str], *, dtype: Any = None, max_shard_size: str | int = "5GB"
     ) -> list[Path]:
         """Write config.json, the weights and generation_config.json (if there is one) for transformers, and for
         `from_pretrained` here; returns the weight files.
@@ -286,11 +272,8 @@ class PretrainedModel:
         written = dtype_name(next(iter(named.values())).dtype if dtype is None else dtype)
         sources = {}
         for name, parameter in named.items():
-            if self.architecture is None:
-                sources[name] = parameter_source(parameter, False)
-            else:
-                theirs = file_name(name, self.architecture, self.head)
-                sources[theirs] = parameter_source(parameter, is_transposed(name, self.architecture))
+            theirs, shape, turned = in_file(name, tuple(parameter.shape), self.architecture, self.head)
+            sources[theirs] = Source(shape, partial(numbers, parameter), turned)
         files = write_folder(folder, dict(sorted(sources.items())), written, size_in_bytes(max_shard_size))
         values = self.config_json()
         if self.architecture is not None:
@@ -306,20 +289,13 @@ class PretrainedModel:
         return config_to_dict(config) if self.architecture is None else to_hf(config, self.original, self.head)
 
 
-def parameter_source(parameter: Any, transposed: bool) -> Source:
-    """A parameter of either engine as something to write."""
+def numbers(parameter: Any) -> np.ndarray:
+    """A parameter of either engine as an array."""
+    if isinstance(parameter, Tensor):
+        return parameter.data
+    from ..port import array_of
 
-    def array() -> np.ndarray:
-        if isinstance(parameter, Tensor):
-            values = parameter.data
-        else:
-            from ..port import array_of
-
-            values = array_of(parameter)
-        return values.T if transposed else values
-
-    shape = tuple(parameter.shape)
-    return Source(shape[::-1] if transposed else shape, array)
+    return array_of(parameter)
 
 
 def check_right_padding(mask: Any) -> None:

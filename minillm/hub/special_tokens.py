@@ -26,10 +26,8 @@ class RoleText:
             tokenizer.tokens.pop(self.role, None)
             return
         if tokenizer.id_of(text) is None:
-            raise ValueError(
-                f"{self.role} = {text!r} is no special token of this tokenizer: {list(tokenizer.core.special_tokens)}. "
-                "Give one of those; a new token would need a new row in the model's embedding table."
-            )
+            known = list(tokenizer.core.special_tokens)
+            raise ValueError(f"{self.role} = {text!r} is no special token of this tokenizer. Give one of {known}.")
         tokenizer.tokens[self.role] = text
 
 
@@ -48,14 +46,14 @@ class NamedTokens:
     """The part of a `PretrainedTokenizer` that knows tokens by name.
 
     core: what turns text into ids. tokens: role -> text, such as "pad_token" -> "[PAD]". further_tokens: special
-    ones without such a role. model_vocabulary: how many tokens the model of the tokenizer's file has, without those
-    added to it.
+    ones without such a role. vocab_size: how many tokens the file's model has; `len(tokenizer)` counts those added to
+    it too, and a model's embedding table needs that many rows.
     """
 
     core: Tokenizer
     tokens: dict[str, str]
     further_tokens: list[str]
-    model_vocabulary: int
+    vocab_size: int
 
     bos_token, eos_token, unk_token, sep_token = RoleText(), RoleText(), RoleText(), RoleText()
     pad_token, cls_token, mask_token = RoleText(), RoleText(), RoleText()
@@ -64,10 +62,7 @@ class NamedTokens:
 
     def id_of(self, text: str) -> int | None:
         """The id of a special or added token, None if there is none of this text."""
-        for token in self.core.added_tokens:
-            if token.text == text:
-                return token.id
-        return None
+        return added_id(self.core, text)
 
     @property
     def all_special_tokens(self) -> list[str]:
@@ -80,20 +75,15 @@ class NamedTokens:
         """The ids of `all_special_tokens`."""
         return [token_id for text in self.all_special_tokens if (token_id := self.id_of(text)) is not None]
 
-    @property
-    def vocab_size(self) -> int:
-        """How many tokens the file's model has. `len(tokenizer)` counts those added to it too: a model's embedding
-        table needs that many rows."""
-        return self.model_vocabulary
-
     def __len__(self) -> int:
         return self.core.vocab_size
 
     @cached_property
     def token_of(self) -> dict[int, str]:
         """id -> token as tokenizer.json writes it: "Ġthe" for " the" in byte-level BPE, "##s" in WordPiece."""
-        write = spell if isinstance(self.core, BPETokenizer) else written
-        names = {i: write(token) for i, token in enumerate(self.core.tokens) if token is not None}
+        bpe = isinstance(self.core, BPETokenizer)
+        given = [(i, token) for i, token in enumerate(self.core.tokens) if token is not None]
+        names = {i: spell(token) if bpe else token.decode("utf-8", "replace") for i, token in given}
         names.update({token.id: token.text for token in self.core.added_tokens})
         return names
 
@@ -124,16 +114,15 @@ class NamedTokens:
         return [self.id_of_name.get(token, self.unk_token_id) for token in tokens]
 
 
-def written(token: bytes) -> str:
-    """A token that is text anyway."""
-    return token.decode("utf-8", "replace")
+def added_id(core: Tokenizer, text: str) -> int | None:
+    """The id of a special or added token, None if there is none of this text."""
+    return next((token.id for token in core.added_tokens if token.text == text), None)
 
 
 def id_in_vocabulary(core: Tokenizer, text: str) -> int | None:
     """The id of a token by its spelling in the file, be it ordinary or added; None if there is none."""
-    for token in core.added_tokens:
-        if token.text == text:
-            return token.id
+    if (found := added_id(core, text)) is not None:
+        return found
     if isinstance(core, BPETokenizer):
         try:
             return core.id_of_token.get(unspell(text))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,19 +18,11 @@ import numpy as np
 from ..disk import about, write_json, write_text
 from ..tokenizers import Tokenizer, WordPieceTokenizer
 from ..tokenizers.json_parts import TOKENIZER_JSON
+from . import tokenizer_files as files
 from .chat import check_chat_options, is_batch, render_conversation
 from .padding import Inputs, pad, to_tensors, truncate
-from .places import find_folder
+from .places import HUB_OPTIONS, find_folder
 from .special_tokens import ROLES, NamedTokens
-from .tokenizer_files import (
-    CONFIG_FILE,
-    assumed_tokens,
-    class_of,
-    further_special_tokens,
-    read_tokenizer_folder,
-    token_text,
-    tokens_made_here,
-)
 
 TEMPLATE_FILE = "chat_template.jinja"
 SETTINGS = (
@@ -45,47 +38,27 @@ class AutoTokenizer:
 
     @classmethod
     def from_pretrained(
-        cls,
-        name_or_folder: str | os.PathLike[str],
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-        use_fast: bool = True,
-        **settings: Any,
+        cls, name_or_folder: str | os.PathLike[str], *, use_fast: bool = True, **settings: Any
     ) -> PretrainedTokenizer:
         """`settings`: entries of tokenizer_config.json to change, such as model_max_length=128 or pad_token="[PAD]".
 
-        `revision`, `token`, `cache_dir` and `local_files_only` are for names on the hub (places.py). `use_fast` is
-        taken for the sake of programs written for transformers, and changes nothing. Raises TypeError for a setting
+        They may be `revision`, `token`, `cache_dir` and `local_files_only` too, for names on the hub (places.py).
+        `use_fast` is taken for programs written for transformers, and changes nothing. Raises TypeError for a setting
         that there is not, NotFound for a place with no model, FileNotFoundError or ValueError for one with no tokenizer
         that can be read.
         """
+        hub = {name: settings.pop(name) for name in HUB_OPTIONS if name in settings}
         if unknown := [name for name in settings if name not in SETTINGS]:
-            raise TypeError(
-                f"AutoTokenizer.from_pretrained knows no {unknown[0]!r} (given: {settings[unknown[0]]!r}). Leave it "
-                f"out; the settings are {', '.join(SETTINGS)}."
-            )
-        hub: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        if Path(name_or_folder).is_dir():
-            hub = {}
-        folder = find_folder(name_or_folder, revision, **{name: value for name, value in hub.items() if value})
-        read = read_tokenizer_folder(folder, settings)
-        template = folder / TEMPLATE_FILE
-        from_file = template.exists() and "chat_template" not in settings
-        text = None
-        if from_file:
-            with about(template):
-                text = template.read_text(encoding="utf-8")
-        made = PretrainedTokenizer(
-            read.core,
-            read.config,
-            chat_template=text,
-            tokenizer_json=read.tokenizer_json,
-            vocab_size=read.model_vocabulary,
-        )
-        made.template_name = f"the chat template in {template if from_file else folder / CONFIG_FILE}"
+            given = f"{unknown[0]!r} (given: {settings[unknown[0]]!r})"
+            raise TypeError(f"AutoTokenizer.from_pretrained knows no {given}; it knows {', '.join(SETTINGS)}.")
+        folder = find_folder(name_or_folder, **hub)
+        core, config, content, size = files.read_tokenizer_folder(folder, settings)
+        file = folder / TEMPLATE_FILE
+        from_file = file.exists() and "chat_template" not in settings
+        with about(file):
+            template = file.read_text(encoding="utf-8") if from_file else None
+        made = PretrainedTokenizer(core, config, chat_template=template, tokenizer_json=content, vocab_size=size)
+        made.template_name = f"the chat template in {file if from_file else folder / files.CONFIG_FILE}"
         return made
 
 
@@ -108,23 +81,22 @@ class PretrainedTokenizer(NamedTokens):
         self.core = core
         self.config = dict(config or {})
         self.tokenizer_json = tokenizer_json
-        self.model_vocabulary = core.vocab_size if vocab_size is None else vocab_size
+        self.vocab_size = core.vocab_size if vocab_size is None else vocab_size
         self.chat_template = chat_template if chat_template is not None else template_in(self.config)
-        assumed = assumed_tokens(self.config) if self.config else tokens_made_here(core)
+        assumed = files.assumed_tokens(self.config) if self.config else files.tokens_made_here(core)
         self.tokens = {}
         for role in ROLES:
-            text = token_text(self.config.get(role, assumed.get(role)))
+            text = files.token_text(self.config.get(role, assumed.get(role)))
             if text is not None and (role in self.config or self.id_of(text) is not None):
                 self.tokens[role] = text
-        further = [token_text(value) for value in further_special_tokens(self.config)]
+        further = [files.token_text(value) for value in files.further_special_tokens(self.config)]
         self.further_tokens = [text for text in further if text and self.id_of(text) is not None]
         self.model_max_length = int(min(self.config.get("model_max_length") or UNLIMITED, UNLIMITED))
         self.padding_side = self.config.get("padding_side", "right")
         self.truncation_side = self.config.get("truncation_side", "right")
-        self.allowed_special: Literal["all"] | tuple[str, ...] = "all"
-        if self.config.get("split_special_tokens"):  # their text is ordinary text then
-            self.allowed_special = ()
-        named, name = self.config.get("model_input_names"), class_of(self.config)
+        split = self.config.get("split_special_tokens")  # their text is ordinary text then
+        self.allowed_special: Literal["all"] | tuple[str, ...] = () if split else "all"
+        named, name = self.config.get("model_input_names"), files.class_of(self.config)
         segments = name == "BertTokenizer" or (not name and isinstance(core, WordPieceTokenizer))
         self.model_input_names = list(named or ["input_ids", *["token_type_ids"] * segments, "attention_mask"])
 
@@ -159,22 +131,14 @@ class PretrainedTokenizer(NamedTokens):
             truncation = max_length is not None and padding is False
         strategy = "longest_first" if truncation is True else truncation or "do_not_truncate"
         limit = max_length if max_length is not None else self.model_max_length
-        ids, types = [], []
-        for a, b in self.encode_texts(text, text_pair):
-            row = self.join(a, b, add_special_tokens, strategy, limit)
-            ids.append(row[0])
-            types.append(row[1])
-        columns: dict[str, list[list[int]]] = {
-            "input_ids": ids,
-            "token_type_ids": types,
-            "attention_mask": [[1] * len(row) for row in ids],
-        }
+        pairs = self.encode_texts(text, text_pair)
+        rows = [self.join(a, b, add_special_tokens, strategy, limit) for a, b in pairs]
+        ids = [row for row, _ in rows]
+        columns = {"input_ids": ids, "token_type_ids": [types for _, types in rows]}
+        columns["attention_mask"] = [[1] * len(row) for row in ids]
         if padding not in (False, None, "do_not_pad"):
             if self.pad_token_id is None:
-                raise ValueError(
-                    "this tokenizer has no padding token. Set one: tokenizer.pad_token = tokenizer.eos_token will "
-                    "do, since the attention mask hides it."
-                )
+                raise ValueError("this tokenizer has no padding token. Set tokenizer.pad_token = tokenizer.eos_token.")
             values = {"input_ids": self.pad_token_id, "token_type_ids": self.config.get("pad_token_type_id", 0)}
             length = max(map(len, ids), default=0)
             if padding == "max_length":
@@ -199,14 +163,8 @@ class PretrainedTokenizer(NamedTokens):
                 raise ValueError(f"{len(firsts)} texts and {len(seconds)} second texts do not pair up.")
         elif firsts and all(isinstance(item, (tuple, list)) and len(item) == 2 for item in firsts):
             firsts, seconds = [item[0] for item in firsts], [item[1] for item in firsts]
-        a = self.encode_plain(firsts)
-        if seconds is None:
-            return [(ids, None) for ids in a]
-        return list(zip(a, self.encode_plain(seconds)))
-
-    def encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, special tokens in it read as such unless split_special_tokens says otherwise."""
-        return self.core.encode_batch(texts, allowed_special=self.allowed_special, disallowed_special=())
+        encode = partial(self.core.encode_batch, allowed_special=self.allowed_special, disallowed_special=())
+        return list(zip(encode(firsts), encode(seconds) if seconds is not None else [None] * len(firsts)))
 
     def join(
         self, a: list[int], b: list[int] | None, add_special_tokens: bool, strategy: str, limit: int
@@ -268,10 +226,7 @@ class PretrainedTokenizer(NamedTokens):
         """
         template = chat_template or self.chat_template
         if template is None:
-            raise ValueError(
-                f"this tokenizer has no chat template: its folder has no {TEMPLATE_FILE}. A base model does not know "
-                "conversations; take the model's chat version, or pass chat_template=."
-            )
+            raise ValueError("this tokenizer has no chat template: take a chat model's, or pass chat_template=.")
         check_chat_options(variables, add_generation_prompt, continue_final_message)
         shared = {"tools": tools, "documents": documents, "add_generation_prompt": add_generation_prompt}
         several = is_batch(conversation)
@@ -308,7 +263,7 @@ class PretrainedTokenizer(NamedTokens):
         values.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
         if "model_input_names" not in values and values["tokenizer_class"] == "PreTrainedTokenizerFast":
             values["model_input_names"] = self.model_input_names
-        write_json(folder / CONFIG_FILE, dict(sorted(values.items())))
+        write_json(folder / files.CONFIG_FILE, dict(sorted(values.items())))
         if self.chat_template is not None:
             write_text(folder / TEMPLATE_FILE, self.chat_template)
 

@@ -10,25 +10,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ..disk import about, check_values, read_json
-from ..tokenizers import (
-    END_OF_TEXT,
-    BertNormalizer,
-    BPETokenizer,
-    CharTokenizer,
-    Tokenizer,
-    WordPieceTokenizer,
-    load_tokenizer,
-)
+from ..tokenizers import BPETokenizer, CharTokenizer, Tokenizer, WordPieceTokenizer, load_tokenizer
 from ..tokenizers.added import AddedToken
+from ..tokenizers.base import END_OF_TEXT
+from ..tokenizers.bert_text import BertNormalizer
 from ..tokenizers.gpt2_files import load_gpt2, read_vocab_json
 from ..tokenizers.json_parts import TOKENIZER_JSON
 from ..tokenizers.template import bert_template
 from ..tokenizers.wordpiece_formats import VOCAB_TXT, read_vocab_txt
-from .configs import ARCHITECTURES, is_native
+from .configs import ARCHITECTURES, is_native, read_object
 from .special_tokens import ROLES, id_in_vocabulary
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -72,15 +67,14 @@ class TokenizerSettings:
     mask_token: str | dict[str, Any] | None
 
 
-@dataclass
-class TokenizerFolder:
+class TokenizerFolder(NamedTuple):
     """What a folder holds: the tokenizer, tokenizer_config.json, tokenizer.json if it alone makes the tokenizer, and
     how many tokens the file's model has without those added."""
 
     core: Tokenizer
     config: dict[str, Any]
     tokenizer_json: dict[str, Any] | None
-    model_vocabulary: int
+    vocab_size: int
 
 
 def read_tokenizer_folder(folder: Path, settings: Mapping[str, Any]) -> TokenizerFolder:
@@ -109,7 +103,7 @@ def read_tokenizer_folder(folder: Path, settings: Mapping[str, Any]) -> Tokenize
     elif (folder / VOCAB_TXT).is_file():
         raise ValueError(
             f"{folder} has only a {VOCAB_TXT}, which {class_name} reads in its own way; only BertTokenizer's is known. "
-            f"A folder with {TOKENIZER_JSON} says how text is split: in transformers, load and save it once."
+            f"In transformers, load and save it once: {TOKENIZER_JSON} says it all."
         )
     else:
         core = load_tokenizer(folder)  # explains what is missing
@@ -142,13 +136,6 @@ def read_tokenizer_config(folder: Path) -> dict[str, Any]:
     return values
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold an object, not a {type(content).__name__}.")
-    return content
-
-
 def class_of(config: Mapping[str, Any]) -> str:
     """The tokenizer's class in transformers, "" if there is none. Its two names until 2025 are one here."""
     return str(config.get("tokenizer_class") or "").removesuffix("Fast")
@@ -177,25 +164,17 @@ def bert_tokenizer(core: Tokenizer, config: Mapping[str, Any], folder: Path, bar
     """WordPiece as BertTokenizer makes it: normalizer, [UNK], [CLS] and [SEP] by tokenizer_config.json. bare: no
     tokenizer.json, whose added tokens stay."""
     if not isinstance(core, WordPieceTokenizer):
-        raise ValueError(
-            f"{folder / CONFIG_FILE}: tokenizer_class is BertTokenizer, but {TOKENIZER_JSON} holds no WordPiece."
-        )
+        raise ValueError(f"{folder}: tokenizer_class is BertTokenizer, but {TOKENIZER_JSON} holds no WordPiece.")
     text = {role: token_text(config.get(role)) or assumed for role, assumed in BERT_TOKENS.items()}
     vocab = read_vocab_txt(folder) if bare else core.vocab
     added = [] if bare else core.added_tokens
-    made = WordPieceTokenizer(
-        vocab,
-        {},
-        normalizer=BertNormalizer(
-            handle_chinese_chars=bool(config.get("tokenize_chinese_chars", True)),
-            strip_accents=config.get("strip_accents"),
-            lowercase=bool(config.get("do_lower_case", True)),
-        ),
-        unk_token=text["unk_token"],
-        added_tokens=added,
+    normalizer = BertNormalizer(
+        handle_chinese_chars=bool(config.get("tokenize_chinese_chars", True)),
+        strip_accents=config.get("strip_accents"),
+        lowercase=bool(config.get("do_lower_case", True)),
     )
-    named = [(role, text[role]) for role in ROLES if role in text]
-    made = with_tokens(made, [declared(value, None) for _, value in named], folder)
+    made = WordPieceTokenizer(vocab, {}, normalizer=normalizer, unk_token=text["unk_token"], added_tokens=added)
+    made = with_tokens(made, [declared(text[role], None) for role in ROLES if role in text], folder)
     ids = {name: id_in_vocabulary(made, text[name]) for name in ("cls_token", "sep_token")}
     assert ids["cls_token"] is not None and ids["sep_token"] is not None
     made.template = bert_template(text["cls_token"], ids["cls_token"], text["sep_token"], ids["sep_token"])
@@ -204,13 +183,12 @@ def bert_tokenizer(core: Tokenizer, config: Mapping[str, Any], folder: Path, bar
 
 
 def read_gpt2_files(folder: Path, config: Mapping[str, Any]) -> BPETokenizer:
-    """vocab.json and merges.txt, which do not say how text is split: the class does. Raises ValueError for one that
-    is not known."""
+    """vocab.json and merges.txt, which do not say how text is split: the class does, or else ValueError is raised."""
     name = class_of(config)
     if not name and (folder / "config.json").exists():
-        model = str(read_object(folder / "config.json").get("model_type"))
-        if not is_native(read_object(folder / "config.json")):
-            name = f"the tokenizer of model_type {model!r}"
+        model = read_object(folder / "config.json")
+        if not is_native(model):
+            name = f"the tokenizer of model_type {str(model.get('model_type'))!r}"
     if name and name not in SPLITS:
         raise ValueError(
             f"{folder} has only vocab.json and merges.txt, which {name} splits and surrounds in its own way; only "
@@ -230,19 +208,17 @@ def check_split(core: Tokenizer, class_name: str, config: Mapping[str, Any], fol
         raise ValueError(f"{where}: tokenizer_class is {class_name}, but {TOKENIZER_JSON} is no byte-level BPE.")
     pattern, nfc = SPLITS[class_name]
     if (core.pattern, core.nfc) != (pattern, nfc):
+        by_class = f"{pattern!r} {'after' if nfc else 'without'} NFC"
+        by_file = f"{core.pattern!r} {'after' if core.nfc else 'without'} NFC"
         raise ValueError(
-            f"{where}: tokenizer_class is {class_name}, which splits by the pattern {pattern!r} "
-            f"{'after' if nfc else 'without'} NFC, but {TOKENIZER_JSON} says {core.pattern!r} "
-            f"{'after' if core.nfc else 'without'} NFC. If {TOKENIZER_JSON} is right, write "
-            '"tokenizer_class": "PreTrainedTokenizerFast" there.'
+            f"{where}: tokenizer_class is {class_name}, which splits by the pattern {by_class}, but {TOKENIZER_JSON} "
+            f'says {by_file}. If that is right, write "tokenizer_class": "PreTrainedTokenizerFast" there.'
         )
     if config.get("add_prefix_space"):
         raise ValueError(f"{where}: add_prefix_space is true, which would begin each text with a space: not supported.")
     for key in ("add_bos_token", "add_eos_token"):
         if bare and config.get(key):
-            raise ValueError(
-                f"{where}: {key} is true, which is not supported without a {TOKENIZER_JSON} that says where."
-            )
+            raise ValueError(f"{where}: {key} is true, which needs a {TOKENIZER_JSON} that says where.")
 
 
 # --- tokens beyond the vocabulary
@@ -291,7 +267,7 @@ def further_special_tokens(config: Mapping[str, Any]) -> list[Any]:
 def tokens_to_add(core: Tokenizer, config: Mapping[str, Any], folder: Path) -> list[Declared]:
     """Every token that the folder names outside of its vocabulary file, in the order in which transformers adds them:
     those with ids first, in order. added_tokens.json, the older file, changes nothing about a token that there is."""
-    listed = sorted(tokens_listed(config, folder), key=by_given_id)
+    listed = sorted(tokens_listed(config, folder), key=attrgetter("given_id"))
     if "added_tokens_decoder" not in config:
         known = {token.text for token in core.added_tokens}
         listed = [item for item in listed if item.text not in known]
@@ -314,11 +290,6 @@ def tokens_listed(config: Mapping[str, Any], folder: Path) -> list[Declared]:
     return [declared(text, token_id, special=text in special) for text, token_id in ids.items()]
 
 
-def by_given_id(item: Declared) -> int:
-    """For sorting."""
-    return -1 if item.given_id is None else item.given_id
-
-
 def with_tokens(core: Any, items: list[Declared], folder: Path) -> Any:
     """The tokenizer with these tokens as added ones: those in its vocabulary keep their ids, others get the next.
 
@@ -330,11 +301,8 @@ def with_tokens(core: Any, items: list[Declared], folder: Path) -> Any:
         found = id_in_vocabulary(made, item.text)
         token_id = len(made.tokens) if found is None else found
         if item.given_id not in (None, token_id):
-            raise ValueError(
-                f"{folder}: its files give the added token {item.text!r} the id {item.given_id}, but "
-                f"{'the next free id is' if found is None else 'elsewhere its id is'} {token_id}. Ids must follow one "
-                "another, as the rows of the model's embedding table do."
-            )
+            known = f"{'the next free id is' if found is None else 'elsewhere its id is'} {token_id}"
+            raise ValueError(f"{folder} gives the added token {item.text!r} the id {item.given_id}, but {known}.")
         if found is None:
             made.tokens.append(item.text.encode())
         token = replace(item.token, id=token_id)

@@ -30,8 +30,6 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 BLOCK = 1 << 20  # numbers read at once, at least one row
-
-
 LFS = b"version https://git-lfs"  # how the file begins that git keeps in place of a large one
 
 
@@ -89,8 +87,8 @@ def read_folder(folder: Path) -> dict[str, Stored]:
         )
     beside = sorted(path.name for path in folder.iterdir())[:20]
     raise WeightsError(
-        f"{folder} has no weights: there is neither {SINGLE} nor {INDEX}, only {beside}. If they are on the hub as a "
-        f"pickle only (pytorch_model.bin), minillm does not fetch it. {how_to_convert(folder)}"
+        f"{folder} has no weights, neither {SINGLE} nor {INDEX}, only {beside}. What is on the hub as a pickle only "
+        f"(pytorch_model.bin) is not fetched. {how_to_convert(folder)}"
     )
 
 
@@ -114,23 +112,17 @@ def read_shards(folder: Path) -> dict[str, Stored]:
     files = sorted(set(weight_map.values()))
     for name in files:
         if name in ("", ".", "..") or "/" in name or "\\" in name or not name.endswith(".safetensors"):
-            raise WeightsError(
-                f"{path} sends tensors to {name!r}. A shard must be a .safetensors file beside the index, no path: an "
-                "index from a stranger must not reach other files."
-            )
+            rule = "A shard must be a .safetensors file beside the index, no path."  # a stranger's reaches no further
+            raise WeightsError(f"{path} sends tensors to {name!r}. {rule}")
     if absent := [name for name in files if not (folder / name).exists()]:
-        raise WeightsError(
-            f"{folder} lacks {len(absent)} of {len(files)} shards: {', '.join(absent)}. Download them again, into "
-            f"this folder; {INDEX} lists them."
-        )
+        what = f"{folder} lacks {len(absent)} of {len(files)} shards: {', '.join(absent)}."
+        raise WeightsError(f"{what} Download them; {INDEX} lists them.")
     tensors: dict[str, Stored] = {}
     for file in files:
         for name, stored in read_header(folder / file).items():
             if weight_map.get(name) != file:
-                raise WeightsError(
-                    f"{folder / file} holds {name!r}, which {INDEX} places in {weight_map.get(name, 'no file')}: the "
-                    "files do not belong together."
-                )
+                place = f"which {INDEX} places in {weight_map.get(name, 'no file')}"
+                raise WeightsError(f"{folder / file} holds {name!r}, {place}: the files do not belong together.")
             tensors[name] = stored
     if lost := [name for name in weight_map if name not in tensors]:
         raise WeightsError(f"{path} names {len(lost)} tensors that their files do not hold: {shorten(lost)}.")
@@ -142,17 +134,11 @@ def read_header(path: Path) -> dict[str, Stored]:
     size = path.stat().st_size
     with open(path, "rb") as file:
         if file.read(len(LFS)) == LFS:
-            raise WeightsError(
-                f"{path} is a pointer of git-lfs, not the weights: fetch them with `git lfs pull` in that repository, "
-                "or download the file itself."
-            )
+            raise WeightsError(f"{path} is a pointer of git-lfs, not the weights: fetch them with `git lfs pull`.")
         file.seek(0)
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER):
-            raise WeightsError(
-                f"{path} is cut off, or no safetensors file: it has {size:,} bytes and begins with a header of "
-                f"{length:,}."
-            )
+            raise WeightsError(f"{path} is cut off, or no safetensors file: {size:,} bytes, a header of {length:,}.")
         try:
             text = file.read(length).decode()
             header = json.loads(text, object_pairs_hook=without_twins, parse_constant=float_refused)
@@ -187,9 +173,7 @@ def check_layout(path: Path, places: Mapping[str, list[int]], size: int) -> None
     two of them share, or none has, can hide anything."""
     end = max((last for _, last in places.values()), default=0)
     if end > size:
-        raise WeightsError(
-            f"{path} is cut off: it lacks {end - size:,} bytes of {end:,} behind its header. Download or copy it again."
-        )
+        raise WeightsError(f"{path} is cut off: it lacks {end - size:,} bytes of {end:,}. Copy it again.")
     place = 0
     for name, (first, last) in sorted(places.items(), key=itemgetter(1)):
         if first != place:
@@ -226,7 +210,8 @@ class Source:
     """A tensor to be written: its shape, and the function that brings its numbers, float32 or float64."""
 
     shape: tuple[int, ...]
-    array: Callable[[], np.ndarray]
+    read: Callable[[], np.ndarray]
+    turned: bool = False  # `read` brings them on their side
 
 
 def write_folder(folder: Path, tensors: Mapping[str, Source], dtype: str, max_shard_bytes: int) -> list[Path]:
@@ -280,7 +265,8 @@ def write_file(path: Path, tensors: Mapping[str, Source], code: str) -> None:
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for source in tensors.values():
-            encode(np.ascontiguousarray(source.array()), code).tofile(file)
+            array = source.read().T if source.turned else source.read()
+            encode(np.ascontiguousarray(array), code).tofile(file)
 
 
 def n_bytes(source: Source, code: str) -> int:
@@ -292,10 +278,8 @@ def common_dtype(tensors: Mapping[str, Stored]) -> str:
     sizes: dict[str, int] = {}
     for name, stored in tensors.items():
         if stored.code not in NAMES:
-            raise WeightsError(
-                f"{stored.file}: {name!r} is {stored.code}; only {', '.join(NAMES)} can be read. Quantized weights "
-                "must be converted back to floats first."
-            )
+            rule = f"only {', '.join(NAMES)} can be read. Quantized weights must be made floats first."
+            raise WeightsError(f"{stored.file}: {name!r} is {stored.code}; {rule}")
         sizes[stored.code] = sizes.get(stored.code, 0) + stored.size
     return NAMES[max(sizes, key=sizes.__getitem__)] if sizes else "float32"
 

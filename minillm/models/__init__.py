@@ -1,9 +1,9 @@
 """Models: one file each, a config dataclass and a Module; `MODELS` lists them.
 
 Read gpt.py first, then llama.py (with rope.py), bert.py, encoder_decoder.py, lstm.py and classifier.py: each says what
-differs from GPT. attention.py is what all but GPT and the LSTM compute attention with, checks.py what configs ask of
-their settings, sketch.py a large model before it has weights. A new decoder has its row in decoders.py, from where it
-comes into `MODELS`.
+differs from GPT. causal.py is what Llama and the LSTM share, attention.py what all but GPT and the LSTM compute
+attention with, checks.py what configs ask of their settings, sketch.py a large model before it has weights. A new
+decoder has its row in decoders.py, from where it comes into `MODELS`.
 
 Every config says its `model_type` and its `task`, what its model is for: "causal" (the next token), "mlm" (hidden
 tokens), "seq2seq" (a text for a text), "classification" (a label for a text) or "base" (features). Every model has
@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
+from ..disk import check_values
 from .bert import Bert, BertConfig
 from .classifier import Classifier, ClassifierConfig
 from .decoders import DECODERS
@@ -92,6 +93,7 @@ def config_from_dict(values: dict[str, Any]) -> ModelConfig:
             raise ValueError(f"{cls.__name__} has no setting {key!r}. {hint}")
         is_config = isinstance(value, dict) and "model_type" in value  # a classifier's decoder
         settings[key] = config_from_dict(value) if is_config else value
+    check_values(cls, settings)
     return cls(**settings)
 
 

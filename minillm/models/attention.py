@@ -12,8 +12,7 @@ from ..ops import AnyTensor
 
 
 class MultiHeadAttention(Module):
-    """Every position gathers values from the positions it may look at, in `n_heads` independent ways of `head_dim`
-    features.
+    """Every position gathers values from those it may look at, in `n_heads` independent ways of `head_dim` features.
 
     What the models of this library differ in: fewer key/value heads than query heads (`n_kv_heads`, grouped-query
     attention), biases, RMS norms on the queries and keys of each head (`qk_norm_eps`, their eps), rotary positions

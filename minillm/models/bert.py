@@ -2,8 +2,7 @@
 cannot be trained to predict the next token; instead some tokens are hidden and it fills them in.
 
     ids (B, T) → token + position + type embedding → layer norm → n_layers × Block → (B, T, D)
-    then, as `head` says: logits (B, T, V) for the hidden tokens, or logits (B, n_labels) for the text from its first
-    position
+    then, as `head` says: logits (B, T, V) for the hidden tokens, or (B, n_labels) for the text from its first position
 
 What differs from GPT: no causal mask, the norm after each sum ("post-norm"), the exact GELU, and the loss.
 """
@@ -20,14 +19,7 @@ from ..ops import AnyTensor
 from ..settings import ATTENTION, IGNORE
 from ..tensor import Parameter
 from .attention import MultiHeadAttention
-from .checks import (
-    check_choice,
-    check_dropout,
-    check_heads,
-    check_ids,
-    check_positive,
-    check_whole,
-)
+from .checks import check_choice, check_dropout, check_heads, check_ids, check_pad_id, check_positive, check_whole
 from .classifier import PROBLEM_TYPES, classification_loss
 
 HEADS = ("none", "mlm", "classification")
@@ -64,12 +56,9 @@ class BertConfig:
         check_choice(self, "head", HEADS)
         check_choice(self, "problem_type", PROBLEM_TYPES)
         check_choice(self, "attention", ATTENTION)
+        check_pad_id(self, self.vocab_size)
         if self.next_sentence and self.head != "mlm":
-            raise ValueError(
-                f"BertConfig: next_sentence is learned together with head = 'mlm', not with {self.head!r}."
-            )
-        if self.pad_id is not None and not 0 <= self.pad_id < self.vocab_size:
-            raise ValueError(f"BertConfig: pad_id = {self.pad_id} is outside the vocabulary of {self.vocab_size}.")
+            raise ValueError(f"BertConfig: next_sentence is learned together with head = 'mlm', not {self.head!r}.")
 
     @property
     def head_dim(self) -> int:
@@ -86,8 +75,7 @@ class BertConfig:
 
 
 class Block(nn.Module):
-    """norm(x + attention(x)), then norm(x + mlp(x)): the norm stands after the sum ("post-norm"), as in the first
-    Transformer."""
+    """Norms after sums ("post-norm"), as in the first Transformer: norm(x + attention(x)), then norm(x + mlp(x))."""
 
     def __init__(self, config: BertConfig, rng: np.random.Generator) -> None:
         self.attn = MultiHeadAttention(
@@ -119,8 +107,7 @@ class MaskedLMHead(nn.Module):
 
 
 class Bert(nn.Module):
-    """An encoder with the head that `config.head` names. `rng` draws the initial weights and, while training,
-    dropout."""
+    """An encoder with the head that `config.head` names. `rng` draws the initial weights and, in training, dropout."""
 
     def __init__(self, config: BertConfig, rng: np.random.Generator | None = None) -> None:
         rng = np.random.default_rng(0) if rng is None else rng
@@ -132,14 +119,12 @@ class Bert(nn.Module):
         self.norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout, rng)
         self.blocks = [Block(config, rng) for _ in range(config.n_layers)]
-        # A layer that no loss reaches would train nothing, and make DDP wait for its gradients: build what is asked
-        # for.
+        # A layer that no loss reaches would train nothing, and DDP would wait for its gradients: build what is needed.
         self.pooler = nn.Linear(config.d_model, config.d_model, rng=rng) if config.has_pooler else None
         self.mlm = MaskedLMHead(config, rng) if config.head == "mlm" else None
         self.next_sentence = nn.Linear(config.d_model, 2, rng=rng) if config.next_sentence else None
-        self.classifier = (
-            nn.Linear(config.d_model, config.n_labels, rng=rng) if config.head == "classification" else None
-        )
+        labels = config.head == "classification"
+        self.classifier = nn.Linear(config.d_model, config.n_labels, rng=rng) if labels else None
 
     def forward(
         self,
@@ -157,8 +142,7 @@ class Bert(nn.Module):
         With `targets`, the loss as a scalar: for "mlm", targets (B, T) hold the ids of the hidden tokens and −100
         elsewhere; for "classification", labels (B,), or (B, n_labels) of 0 and 1 (multi-label) or numbers (regression,
         (B,) if n_labels is 1). `token_types` (B, T): which text of a pair, 0 by default. `mask` (B, T): 1 or True = a
-        token, 0 = padding. `next_sentence` (B,): 0 where the second text followed the first, 1 where it was drawn at
-        random; adds its loss.
+        token, 0 = padding. `next_sentence` (B,): 0 where the second text followed, 1 where it was drawn; adds its loss.
         """
         h = self.hidden(ids, token_types=token_types, mask=mask)
         if targets is None:
@@ -177,9 +161,10 @@ class Bert(nn.Module):
             mask = ids != self.config.pad_id
         if mask is not None:
             mask = (mask != 0).reshape(B, 1, 1, T)  # nobody looks at padding
-        types = (
-            self.token_type_embedding.weight[:1] if token_types is None else self.token_type_embedding(token_types)
-        )  # (1, D) or (B, T, D)
+        if token_types is None:
+            types = self.token_type_embedding.weight[:1]  # (1, D)
+        else:
+            types = self.token_type_embedding(token_types)  # (B, T, D)
         x = self.token_embedding(ids) + self.position_embedding.weight[:T] + types  # (B, T, D)
         x = self.dropout(self.norm(x))
         for block in self.blocks:
@@ -189,7 +174,7 @@ class Bert(nn.Module):
     def pool(self, h: AnyTensor) -> AnyTensor:
         """A vector for the whole text (B, D), from the features (B, T, D) of its first position, [CLS]."""
         if self.pooler is None:
-            raise ValueError("Bert: this model was built without a pooler. Build it with pooler = True.")
+            raise ValueError("Bert: built without a pooler. Build the model with pooler = True.")
         return self.pooler(h[:, 0]).tanh()
 
     def logits(self, h: AnyTensor) -> AnyTensor:
@@ -213,14 +198,10 @@ class Bert(nn.Module):
         if self.classifier is not None:
             return classification_loss(self.logits(h), targets, self.config.problem_type, reduction, label_smoothing)
         if self.mlm is None:
-            raise ValueError(
-                "Bert: head = 'none' has no loss. Build the model with head = 'mlm' or 'classification' to pass "
-                "targets."
-            )
+            raise ValueError("Bert: head = 'none' has no loss. Build the model with head = 'mlm' or 'classification'.")
         kept = targets != IGNORE  # the head is as costly as several blocks: give it the hidden tokens only
-        loss = ops.cross_entropy(
-            self.logits(h[kept]), targets[kept], reduction=reduction, label_smoothing=label_smoothing
-        )
+        logits, targets = self.logits(h[kept]), targets[kept]
+        loss = ops.cross_entropy(logits, targets, reduction=reduction, label_smoothing=label_smoothing)
         if next_sentence is not None:
             loss = loss + ops.cross_entropy(self.next_sentence_logits(h), next_sentence, reduction=reduction)
         return loss
@@ -228,7 +209,5 @@ class Bert(nn.Module):
     def next_sentence_logits(self, h: AnyTensor) -> AnyTensor:
         """Logits (B, 2), "it followed" and "it was drawn at random", from features (B, T, D)."""
         if self.next_sentence is None:
-            raise ValueError(
-                "Bert: this model was built without a next-sentence head. Build it with next_sentence = True."
-            )
+            raise ValueError("Bert: built without a next-sentence head. Build the model with next_sentence = True.")
         return self.next_sentence(self.pool(h))

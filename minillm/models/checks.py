@@ -1,5 +1,4 @@
-"""What every config checks about itself. Each function raises ValueError that names the config, the setting, its value
-and what it should be."""
+"""What every config checks about itself, by a ValueError that names the config, the setting, its value and the rule."""
 
 from __future__ import annotations
 
@@ -32,10 +31,16 @@ def check_dropout(config: Any) -> None:
 
 def check_choice(config: Any, name: str, choices: tuple[str, ...]) -> None:
     """The setting must be one of `choices`."""
-    if getattr(config, name) not in choices:
-        raise ValueError(
-            f"{type(config).__name__}: {name} = {getattr(config, name)!r} must be one of {', '.join(choices)}."
-        )
+    value = getattr(config, name)
+    if value not in choices:
+        raise ValueError(f"{type(config).__name__}: {name} = {value!r} must be one of {', '.join(choices)}.")
+
+
+def check_pad_id(config: Any, vocab_size: int) -> None:
+    """`pad_id` must be an id, or None."""
+    if config.pad_id is not None and not 0 <= config.pad_id < vocab_size:
+        name = type(config).__name__
+        raise ValueError(f"{name}: pad_id = {config.pad_id} is outside the vocabulary of {vocab_size}.")
 
 
 def check_heads(config: Any) -> None:
@@ -50,9 +55,7 @@ def check_heads(config: Any) -> None:
 def check_ids(model: Any, ids: Any, name: str = "ids", past: int = 0) -> int:
     """The length T of ids (B, T), which must be at least 1 and, after `past` earlier ones, fit into the context."""
     if len(ids.shape) != 2 or ids.shape[1] == 0:
-        raise ValueError(
-            f"{type(model).__name__}: {name} {tuple(ids.shape)} must be (B, T), sequences of at least one token."
-        )
+        raise ValueError(f"{type(model).__name__}: {name} {tuple(ids.shape)} must be (B, T), T at least 1.")
     T = ids.shape[1]
     if past + T > model.config.context:
         raise ValueError(

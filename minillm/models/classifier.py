@@ -52,10 +52,7 @@ class ClassifierConfig:
             names = " or a ".join(cls.__name__ for cls in CONFIGS)
             raise ValueError(f"ClassifierConfig: decoder = {self.decoder!r} must be a {names}.")
         if not getattr(self.decoder, "tie_embeddings", True):
-            raise ValueError(
-                "ClassifierConfig: decoder.tie_embeddings must be True: a classifier has no use for a matrix of its "
-                "own that turns features into tokens."
-            )
+            raise ValueError("ClassifierConfig: decoder.tie_embeddings must be True: no tokens are predicted.")
         check_whole(self, "n_labels")
         check_choice(self, "problem_type", PROBLEM_TYPES)
         if self.pad_id is not None and (not isinstance(self.pad_id, int) or isinstance(self.pad_id, bool)):
@@ -75,8 +72,7 @@ class ClassifierConfig:
 
 
 class Classifier(nn.Module):
-    """A GPT or a Llama with a matrix that scores the labels, without a bias, as in transformers. `rng` draws the
-    initial weights and, while training, dropout."""
+    """A GPT or a Llama with a matrix that scores the labels, without a bias, as in transformers. `rng` as in GPT."""
 
     def __init__(self, config: ClassifierConfig, rng: np.random.Generator | None = None) -> None:
         rng = np.random.default_rng(0) if rng is None else rng
@@ -87,13 +83,7 @@ class Classifier(nn.Module):
         self.score = nn.Linear(config.decoder.d_model, config.n_labels, bias=False, rng=rng)
 
     def forward(
-        self,
-        ids: Any,
-        targets: Any = None,
-        *,
-        mask: Any = None,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
+        self, ids: Any, targets: Any = None, *, mask: Any = None, reduction: str = "mean", label_smoothing: float = 0.0
     ) -> AnyTensor:
         """ids (B, T) integers -> logits (B, n_labels); with targets, the loss as a scalar (see classification_loss).
 
@@ -119,9 +109,7 @@ class Classifier(nn.Module):
         elif B == 1:
             return h[:, T - 1]
         else:
-            raise ValueError(
-                f"Classifier: which tokens of {B} texts are padding? Give a mask, or build the model with pad_id."
-            )
+            raise ValueError(f"Classifier: what of {B} texts is padding? Give a mask, or build the model with pad_id.")
         seen = kept.cumsum(1)  # (B, T): how many tokens up to here
         last = kept & (seen == seen[:, -1:])  # (B, T): one True in each row; none, and features of 0, for no token
         return (h * last.reshape(B, T, 1)).sum(1)

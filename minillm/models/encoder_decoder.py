@@ -20,14 +20,7 @@ from .. import nn, ops
 from ..ops import AnyTensor
 from ..settings import ATTENTION
 from .attention import MultiHeadAttention
-from .checks import (
-    check_choice,
-    check_dropout,
-    check_heads,
-    check_ids,
-    check_positive,
-    check_whole,
-)
+from .checks import check_choice, check_dropout, check_heads, check_ids, check_pad_id, check_positive, check_whole
 
 
 @dataclass(frozen=True)
@@ -46,18 +39,15 @@ class EncoderDecoderConfig:
     d_ff: int = 2048  # features inside the feed-forward network
     dropout: float = 0.1
     positions: str = "sinusoidal"  # a fixed table of waves, or "learned"
-    norm: str = (
-        "post"  # after each sum, as in the paper, or "pre", which trains more steadily when deep (arXiv 2002.04745)
-    )
+    norm: str = "post"  # after each sum, as in the paper, or "pre": steadier when deep (arXiv 2002.04745)
     norm_eps: float = 1e-5
     shared_embeddings: bool = True  # one table for source, target and output layer (section 3.4)
     pad_id: int | None = None  # source positions with this id are hidden
     attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
 
     def __post_init__(self) -> None:
-        check_whole(
-            self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff", optional=("source_vocab_size",)
-        )
+        check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff")
+        check_whole(self, optional=("source_vocab_size",))
         check_heads(self)
         check_dropout(self)
         check_positive(self, "norm_eps")
@@ -65,20 +55,13 @@ class EncoderDecoderConfig:
         check_choice(self, "norm", ("pre", "post"))
         check_choice(self, "attention", ATTENTION)
         if self.positions == "sinusoidal" and self.d_model % 2:
-            raise ValueError(
-                f"EncoderDecoderConfig: d_model = {self.d_model} must be even: sinusoidal positions come in pairs of "
-                "sine and cosine."
-            )
+            raise ValueError(f"EncoderDecoderConfig: d_model = {self.d_model} must be even: sinusoids come in pairs.")
         if self.shared_embeddings and self.source_vocab_size not in (None, self.vocab_size):
             raise ValueError(
                 "EncoderDecoderConfig: shared_embeddings need one vocabulary, but source_vocab_size = "
                 f"{self.source_vocab_size} and vocab_size = {self.vocab_size}. Set shared_embeddings = False."
             )
-        if self.pad_id is not None and not 0 <= self.pad_id < (self.source_vocab_size or self.vocab_size):
-            raise ValueError(
-                f"EncoderDecoderConfig: pad_id = {self.pad_id} is outside the source's vocabulary of "
-                f"{self.source_vocab_size or self.vocab_size}."
-            )
+        check_pad_id(self, self.source_vocab_size or self.vocab_size)
 
     @property
     def head_dim(self) -> int:
@@ -86,8 +69,7 @@ class EncoderDecoderConfig:
 
 
 class DecoderCache:
-    """What a decoder keeps from step to step: the keys and values of the target so far, and those of the source, which
-    never change and are computed once, at the first step."""
+    """What a decoder keeps: the keys and values of the target so far, and the source's, made at the first step."""
 
     def __init__(self, n_layers: int, capacity: int) -> None:
         self.target = nn.KVCache(n_layers, capacity)
@@ -124,8 +106,7 @@ class MLP(nn.Module):
         self.proj = nn.Linear(config.d_ff, config.d_model, std=xavier(config.d_model, config.d_ff), rng=rng)
 
     def forward(self, x: AnyTensor) -> AnyTensor:
-        h = ops.relu(self.fc(x))  # (B, T, d_ff)
-        return self.proj(h)  # (B, T, D)
+        return self.proj(ops.relu(self.fc(x)))  # (B, T, d_ff), then (B, T, D)
 
 
 class EncoderBlock(nn.Module):
@@ -188,9 +169,8 @@ class EncoderDecoder(nn.Module):
             self.source_embedding = self.target_embedding
             self.head: nn.Embedding | nn.Linear = self.target_embedding  # of either, only the weight (V, D) is used
         else:
-            self.source_embedding = nn.Embedding(
-                config.source_vocab_size or config.vocab_size, config.d_model, std=std, rng=rng
-            )
+            source_size = config.source_vocab_size or config.vocab_size
+            self.source_embedding = nn.Embedding(source_size, config.d_model, std=std, rng=rng)
             self.head = nn.Linear(config.d_model, config.vocab_size, bias=False, std=std, rng=rng)
         if config.positions == "learned":
             self.source_position_embedding = nn.Embedding(config.context, config.d_model, rng=rng)
@@ -205,13 +185,7 @@ class EncoderDecoder(nn.Module):
         self.decoder_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps) if config.norm == "pre" else None
 
     def forward(
-        self,
-        source: Any,
-        ids: Any,
-        targets: Any = None,
-        *,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
+        self, source: Any, ids: Any, targets: Any = None, *, reduction: str = "mean", label_smoothing: float = 0.0
     ) -> AnyTensor:
         """source (B, S) and ids (B, T), the target text from its start id on -> logits (B, T, V) for the id that comes
         next; with targets (B, T), the ids that come next, −100 = ignored, the cross-entropy as a scalar. The paper
@@ -266,9 +240,8 @@ class EncoderDecoder(nn.Module):
 
     def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
         """The cross-entropy as a scalar, from features (B, T, D) and targets (B, T), −100 = ignored."""
-        return ops.linear_cross_entropy(
-            h, self.head.weight, targets, reduction=reduction, label_smoothing=label_smoothing
-        )
+        weight = self.head.weight
+        return ops.linear_cross_entropy(h, weight, targets, reduction=reduction, label_smoothing=label_smoothing)
 
     def new_cache(self, capacity: int | None = None) -> DecoderCache:
         """An empty cache for decoding up to `capacity` target positions (the whole context by default)."""
@@ -280,8 +253,7 @@ class EncoderDecoder(nn.Module):
 
 
 class Decoder:
-    """An encoder–decoder that has been given its source (B, S): it continues B target texts as a GPT continues its
-    prompts.
+    """An encoder–decoder that has been given its source (B, S): it continues B target texts as a GPT its prompts.
 
     >>> config = EncoderDecoderConfig(vocab_size=10, context=8, n_layers=1, n_heads=2, d_model=8, d_ff=16)
     >>> model = EncoderDecoder(config)
@@ -343,8 +315,7 @@ def attention(
 
 
 def xavier(fan_in: int, fan_out: int) -> float:
-    """The deviation that keeps variances alike forward and backward (Glorot & Bengio 2010), as in the paper's own
-    code."""
+    """The deviation that keeps variances alike forward and backward (Glorot & Bengio 2010), as in the paper's code."""
     return math.sqrt(2 / (fan_in + fan_out))
 
 

@@ -151,9 +151,8 @@ class GPT(nn.Module):
 
     def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
         """The cross-entropy as a scalar, from features (B, T, D) and targets (B, T), −100 = ignored."""
-        return ops.linear_cross_entropy(
-            h, self.token_embedding.weight, targets, reduction=reduction, label_smoothing=label_smoothing
-        )
+        weight = self.token_embedding.weight
+        return ops.linear_cross_entropy(h, weight, targets, reduction=reduction, label_smoothing=label_smoothing)
 
     def new_cache(self, capacity: int | None = None) -> nn.KVCache:
         """An empty cache for decoding up to `capacity` positions (the whole context by default)."""

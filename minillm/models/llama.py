@@ -20,13 +20,8 @@ from .. import nn, ops
 from ..ops import AnyTensor
 from ..settings import ATTENTION
 from .attention import MultiHeadAttention
-from .checks import (
-    check_choice,
-    check_dropout,
-    check_ids,
-    check_positive,
-    check_whole,
-)
+from .causal import CausalLM
+from .checks import check_choice, check_dropout, check_ids, check_positive, check_whole
 from .rope import check_rope_scaling, rope_tables
 
 MAX_POSITIONS, MAX_TABLE = 1 << 17, 1 << 25  # whose cosines and sines are kept, and how many numbers these may be
@@ -71,10 +66,7 @@ class LlamaConfig:
         check_dropout(self)
         check_choice(self, "attention", ATTENTION)
         if self.head_dim % 2:
-            raise ValueError(
-                f"LlamaConfig: heads have {self.head_dim} features; rotary positions turn pairs, so the number "
-                "must be even."
-            )
+            raise ValueError(f"LlamaConfig: head_dim = {self.head_dim} must be even: rotary positions turn pairs.")
         if self.n_heads % self.n_kv_heads:
             raise ValueError(
                 f"LlamaConfig: n_heads = {self.n_heads} must be divisible by n_kv_heads = {self.n_kv_heads}: each "
@@ -100,9 +92,7 @@ class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)), as in GPT."""
 
     def __init__(self, config: LlamaConfig, layer: int, rng: np.random.Generator) -> None:
-        out_std = 0.02 / math.sqrt(
-            2 * config.n_layers
-        )  # as in GPT-2: the residual stream's variance must not grow with depth
+        out_std = 0.02 / math.sqrt(2 * config.n_layers)  # as in GPT-2: depth must not make the stream's variance grow
         self.norm_1 = nn.RMSNorm(config.d_model, eps=config.norm_eps)
         self.attn = MultiHeadAttention(
             config.d_model,
@@ -129,7 +119,7 @@ class Block(nn.Module):
         return x
 
 
-class Llama(nn.Module):
+class Llama(CausalLM):
     """A decoder-only language model. `rng` draws the initial weights and, while training, dropout."""
 
     def __init__(self, config: LlamaConfig, rng: np.random.Generator | None = None) -> None:
@@ -142,24 +132,6 @@ class Llama(nn.Module):
         self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False, rng=rng)
         self.make_rope(np.float32)
 
-    def forward(
-        self,
-        ids: Any,
-        targets: Any = None,
-        *,
-        cache: nn.KVCache | None = None,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
-    ) -> AnyTensor:
-        """ids (B, T) integers -> logits (B, T, V); with targets (B, T), −100 = ignored, the cross-entropy as a scalar.
-
-        With a cache, ids are the tokens after those that the cache holds already.
-        """
-        h = self.hidden(ids, cache)  # (B, T, D)
-        if targets is None:
-            return self.logits(h)
-        return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
-
     def hidden(self, ids: Any, cache: nn.KVCache | None = None) -> AnyTensor:
         """The last layer's features (B, T, D): what the head turns into logits."""
         past = 0 if cache is None else cache.length
@@ -169,20 +141,6 @@ class Llama(nn.Module):
         for block in self.blocks:
             x = block(x, rope, cache)
         return self.norm(x)
-
-    def logits(self, h: AnyTensor) -> AnyTensor:
-        """Features (..., D) -> logits (..., V)."""
-        return ops.linear(h, self.head_weight())
-
-    def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
-        """The cross-entropy as a scalar, from features (B, T, D) and targets (B, T), −100 = ignored."""
-        return ops.linear_cross_entropy(
-            h, self.head_weight(), targets, reduction=reduction, label_smoothing=label_smoothing
-        )
-
-    def head_weight(self) -> AnyTensor:
-        """The output layer's matrix (V, D): its own, or the token table's."""
-        return self.token_embedding.weight if self.head is None else self.head.weight
 
     def make_rope(self, dtype: Any) -> None:
         """Fill the tables of cosines and sines (positions, head_dim/2), computed in float64 and kept in `dtype`."""
@@ -205,19 +163,11 @@ class Llama(nn.Module):
             return cos.astype(self.cos.dtype), sin.astype(self.sin.dtype)
         return self.cos.new_tensor(cos), self.sin.new_tensor(sin)
 
-    def new_cache(self, capacity: int | None = None) -> nn.KVCache:
-        """An empty cache for decoding up to `capacity` positions (the whole context by default)."""
-        return nn.KVCache(self.config.n_layers, capacity or self.config.context)
-
-
-def is_dynamic(config: LlamaConfig) -> bool:
-    return config.rope_scaling is not None and config.rope_scaling["rope_type"] == "dynamic"
-
 
 def table_length(config: LlamaConfig) -> int:
     """How many positions have their angles in a table: the context, or the length before dynamic scaling begins, up to
     MAX_POSITIONS. A context may be any number, and most of a long one is never used."""
-    length = min(config.context, MAX_POSITIONS, MAX_TABLE // config.head_dim)
-    if is_dynamic(config):
-        return min(length, int(config.rope_scaling["original_max_position_embeddings"]))  # type: ignore[index]
+    length, scaling = min(config.context, MAX_POSITIONS, MAX_TABLE // config.head_dim), config.rope_scaling
+    if scaling is not None and scaling["rope_type"] == "dynamic":
+        return min(length, int(scaling["original_max_position_embeddings"]))
     return length

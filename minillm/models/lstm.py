@@ -18,13 +18,13 @@ import numpy as np
 from .. import nn, ops
 from ..ops import AnyTensor
 from ..tensor import Parameter, Tensor
+from .causal import CausalLM
 from .checks import check_dropout, check_whole
 
 
 @dataclass(frozen=True)
 class LSTMConfig:
-    """The shape of an LSTM language model. Defaults are the medium model of Zaremba et al. with the vocabulary of
-    GPT-2."""
+    """The shape of an LSTM language model. Defaults are Zaremba's medium model with the vocabulary of GPT-2."""
 
     model_type: ClassVar[str] = "lstm"
     task: ClassVar[str] = "causal"
@@ -41,10 +41,8 @@ class LSTMConfig:
         check_whole(self, "vocab_size", "context", "n_layers", "d_model", optional=("d_hidden",))
         check_dropout(self)
         if self.tie_embeddings and self.d_hidden not in (None, self.d_model):
-            raise ValueError(
-                f"LSTMConfig: tie_embeddings needs d_hidden = d_model, not {self.d_hidden} and {self.d_model}: the "
-                "same table reads and writes."
-            )
+            both = f"{self.d_hidden} and {self.d_model}: the same table reads and writes"
+            raise ValueError(f"LSTMConfig: tie_embeddings needs d_hidden = d_model, not {both}.")
 
     @property
     def hidden_features(self) -> int:
@@ -52,8 +50,7 @@ class LSTMConfig:
 
 
 class LSTMState:
-    """What the layers remember of the tokens so far: h and c (B, H) each, None at the start of a text. Cut off from the
-    graph."""
+    """What the layers remember of the tokens so far: h and c (B, H) each, None at first; cut off from the graph."""
 
     def __init__(self, n_layers: int) -> None:
         self.length = 0  # tokens seen
@@ -88,7 +85,7 @@ class Layer(nn.Module):
         return zero, zero
 
 
-class LSTM(nn.Module):
+class LSTM(CausalLM):
     """A recurrent language model. `rng` draws the initial weights and, while training, dropout.
 
     Truncated backpropagation through time carries the state from one stretch of a text to the next, while gradients
@@ -108,27 +105,9 @@ class LSTM(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model, std=0.1, rng=rng)
         self.layers = [Layer(config.d_model if layer == 0 else hidden, hidden, rng) for layer in range(config.n_layers)]
         self.dropout = nn.Dropout(config.dropout, rng)
-        self.head = (
-            None if config.tie_embeddings else nn.Linear(hidden, config.vocab_size, bias=False, std=0.1, rng=rng)
-        )
-
-    def forward(
-        self,
-        ids: Any,
-        targets: Any = None,
-        *,
-        cache: LSTMState | None = None,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
-    ) -> AnyTensor:
-        """ids (B, T) integers -> logits (B, T, V); with targets (B, T), −100 = ignored, the cross-entropy as a scalar.
-
-        With a state as `cache`, ids are the tokens after those that it has seen, and it is brought up to date.
-        """
-        h = self.hidden(ids, cache)  # (B, T, H)
-        if targets is None:
-            return self.logits(h)
-        return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
+        self.head = None
+        if not config.tie_embeddings:
+            self.head = nn.Linear(hidden, config.vocab_size, bias=False, std=0.1, rng=rng)
 
     def hidden(self, ids: Any, cache: LSTMState | None = None) -> AnyTensor:
         """The last layer's features (B, T, H): what the head turns into logits."""
@@ -142,21 +121,6 @@ class LSTM(nn.Module):
             cache.length += ids.shape[1]
         return x
 
-    def logits(self, h: AnyTensor) -> AnyTensor:
-        """Features (..., H) -> logits (..., V)."""
-        return ops.linear(h, self.head_weight())
-
-    def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
-        """The cross-entropy as a scalar, from features (B, T, H) and targets (B, T), −100 = ignored."""
-        return ops.linear_cross_entropy(
-            h, self.head_weight(), targets, reduction=reduction, label_smoothing=label_smoothing
-        )
-
-    def head_weight(self) -> AnyTensor:
-        """The output layer's matrix (V, H): its own, or the token table's."""
-        return self.token_embedding.weight if self.head is None else self.head.weight
-
     def new_cache(self, capacity: int | None = None) -> LSTMState:
-        """The state before the first token. It has one size for any number of tokens, so `capacity` limits nothing; the
-        argument is there because every decoder has it."""
+        """The state before the first token. It has one size for any number of tokens: `capacity` limits nothing."""
         return LSTMState(self.config.n_layers)

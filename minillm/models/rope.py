@@ -75,8 +75,7 @@ def dynamic_base(length: int, head_dim: int, base: float, factor: float, origina
 
 def llama3_frequencies(frequencies: Array, scaling: dict[str, Any]) -> Array:
     """Llama 3.1 (2024, arXiv 2407.21783): pairs that make fewer than `low_freq_factor` turns within the original length
-    are slowed by `factor`, those that make more than `high_freq_factor` are left alone, and those between get a
-    mixture."""
+    are slowed by `factor`, those that make more than `high_freq_factor` left alone, those between a mixture."""
     turns = scaling["original_max_position_embeddings"] * frequencies / (2 * math.pi)
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
     keep = np.clip((turns - low) / (high - low), 0, 1)  # 1 for fast pairs, 0 for slow ones
@@ -102,8 +101,7 @@ def yarn_frequencies(frequencies: Array, head_dim: int, base: float, scaling: di
 
 
 def yarn_amplitude(scaling: dict[str, Any]) -> float:
-    """YaRN, section 3.3: a longer context spreads attention thinner; queries and keys grow by this to sharpen it
-    again."""
+    """YaRN, section 3.3: a longer context spreads attention thinner; queries and keys grow by this to sharpen it."""
     if scaling.get("attention_factor") is not None:
         return float(scaling["attention_factor"])
 
@@ -124,10 +122,8 @@ def check_rope_scaling(scaling: dict[str, Any], head_dim: int, base: float) -> N
     for name in sorted(required - set(scaling)):
         raise ValueError(f"rope_scaling: {kind!r} needs {name!r}, which is missing from {scaling}.")
     for name in sorted(set(scaling) - required - optional - {"rope_type"}):
-        raise ValueError(
-            f"rope_scaling: {kind!r} has no setting {name!r}. Known: "
-            f"{', '.join(sorted(required | optional)) or 'none'}."
-        )
+        known = ", ".join(sorted(required | optional)) or "none"
+        raise ValueError(f"rope_scaling: {kind!r} has no setting {name!r}. Known: {known}.")
     for name in sorted((required | optional) & set(scaling) - {"truncate"}):
         value = scaling[name]
         if value is None and name in optional:
@@ -135,18 +131,12 @@ def check_rope_scaling(scaling: dict[str, Any], head_dim: int, base: float) -> N
         if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
             raise ValueError(f"rope_scaling: {name} = {value!r} must be a number above 0.")
     if kind != "default" and scaling["factor"] < 1:
-        raise ValueError(
-            f"rope_scaling: factor = {scaling['factor']} must be at least 1: how many times longer texts may get."
-        )
+        raise ValueError(f"rope_scaling: factor = {scaling['factor']} must be at least 1: texts get that much longer.")
     if kind == "llama3" and scaling["low_freq_factor"] >= scaling["high_freq_factor"]:
-        raise ValueError(
-            f"rope_scaling: low_freq_factor = {scaling['low_freq_factor']} must be below high_freq_factor = "
-            f"{scaling['high_freq_factor']}."
-        )
+        low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+        raise ValueError(f"rope_scaling: low_freq_factor = {low} must be below high_freq_factor = {high}.")
     if kind == "dynamic" and head_dim == 2:
-        raise ValueError(
-            "rope_scaling: 'dynamic' needs heads of more than 2 features: its exponent is head_dim/(head_dim − 2)."
-        )
+        raise ValueError("rope_scaling: 'dynamic' needs heads of more than 2 features: it divides by head_dim − 2.")
     try:
         with np.errstate(all="raise"):
             rope_frequencies(1, min(head_dim, 1024), base, scaling)

@@ -11,11 +11,11 @@ from ..tensor_functions import logistic
 
 
 def relu(x: Tensor) -> Tensor:
-    return Tensor.from_op(np.maximum(x.data, x.dtype.type(0)), (x,), relu_backward, (x.data > 0,))
+    return Tensor.from_op(np.maximum(x.data, x.dtype.type(0)), (x,), relu_backward, (x.data <= 0,))
 
 
-def relu_backward(grad: Array, needs: tuple, positive: Array) -> tuple:
-    return (grad * positive,)
+def relu_backward(grad: Array, needs: tuple, off: Array) -> tuple:
+    return (grad * ~off,)  # where x is NaN the gradient goes through, as in torch
 
 
 # SiLU(x) = x σ(x) (also called swish):  d/dx = σ(x) + x σ(x)(1 − σ(x)) = σ (1 + x (1 − σ))

@@ -19,7 +19,7 @@ def cross_entropy(logits: Tensor, targets: Array, ignore_index: int, reduction: 
     targets, kept = class_ids("cross_entropy", targets, vocab_size, ignore_index)
     losses, dlogits = softmax_cross_entropy(logits.data.reshape(-1, vocab_size).copy(), targets, kept, label_smoothing)
     scale = reduction_scale(reduction, kept.sum())
-    loss = np.asarray(losses.sum() * losses.dtype.type(scale))
+    loss = np.asarray(losses.sum(dtype=np.float64) * scale, dtype=losses.dtype)
     return Tensor.from_op(loss, (logits,), cross_entropy_backward, (dlogits, np.nan_to_num(scale), logits.shape))
 
 
@@ -65,7 +65,7 @@ def linear_cross_entropy(
     weight = h.like(weight, "linear_cross_entropy")
     vocab_size, d_model = weight.shape
     targets, kept = class_ids("linear_cross_entropy", targets, vocab_size, ignore_index)
-    h2 = h.data.reshape(-1, d_model)  # (N, D)
+    h2 = h.data.reshape(targets.size, d_model)  # (N, D)
     dh = np.empty_like(h2) if records_graph(h) else None
     dweight = np.zeros_like(weight.data) if records_graph(weight) else None
     total = 0.0

@@ -21,11 +21,12 @@ SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 def gelu(x: Tensor, approximate: str) -> Tensor:
     if approximate == "none":
         return gelu_exact(x)
-    u = np.asarray(x.data * x.data)  # NumPy makes a product of 0-d arrays a scalar, which out= does not take
-    u *= 0.044715
-    u += 1
-    u *= x.data
-    u *= SQRT_2_OVER_PI
+    with np.errstate(over="ignore"):  # tanh ∞ is 1, as it should be
+        u = np.asarray(x.data * x.data)  # NumPy makes a product of 0-d arrays a scalar, which out= does not take
+        u *= 0.044715
+        u += 1
+        u *= x.data
+        u *= SQRT_2_OVER_PI
     t = np.tanh(u, out=u)
     y = t + 1
     y *= x.data
@@ -35,6 +36,7 @@ def gelu(x: Tensor, approximate: str) -> Tensor:
 
 def gelu_tanh_backward(grad: Array, needs: tuple, x: Array, t: Array) -> tuple:
     # with the factor ½ taken out: dx = ½ grad · [(1 + t) + x (1 − t²) u'] = ½ grad (1 + t) [1 + x (1 − t) u']
+    x = np.clip(x, -100, 100)  # from ±10 on, t is ±1 and nothing changes any more, but x³ would overflow: ∞ · 0
     dx = x * x
     dx *= 3 * 0.044715
     dx += 1

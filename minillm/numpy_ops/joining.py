@@ -30,7 +30,12 @@ def stack_backward(grad: Array, needs: tuple, dim: int) -> tuple:
     return tuple(np.moveaxis(grad, dim, 0))
 
 
-def where(condition: Array, a: Tensor, b: Tensor) -> Tensor:
+def where(condition: Array, a: Tensor | float, b: Tensor | float) -> Tensor:
+    condition = np.asarray(condition)
+    if condition.dtype != bool:
+        raise TypeError(f"where: condition must be boolean, not {condition.dtype}: write what is asked, such as x > 0.")
+    a = a if isinstance(a, Tensor) else b.like(a, "where")  # type: ignore[union-attr]
+    b = a.like(b, "where")
     return Tensor.from_op(np.where(condition, a.data, b.data), (a, b), where_backward, (condition, a.shape, b.shape))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..tensor import Array, Tensor
@@ -15,7 +17,7 @@ from ..tensor import Array, Tensor
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     weight = x.like(weight, "linear")
-    x2 = x.data.reshape(-1, weight.shape[1])  # (N, in)
+    x2 = x.data.reshape(math.prod(x.shape[:-1]), weight.shape[1])  # (N, in); −1 could not be told for 0 features
     y = x2 @ weight.data.T  # (N, out)
     if bias is not None:
         y += bias.data
@@ -25,7 +27,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def linear_backward(grad: Array, needs: tuple, x2: Array, weight: Array, x_shape: tuple) -> tuple:
-    grad2 = grad.reshape(-1, weight.shape[0])  # (N, out)
+    grad2 = grad.reshape(len(x2), weight.shape[0])  # (N, out)
     dx = (grad2 @ weight).reshape(x_shape) if needs[0] else None
     dweight = grad2.T @ x2 if needs[1] else None  # (out, in)
     if len(needs) == 2:
@@ -52,7 +54,7 @@ def embedding(ids: Array, weight: Tensor) -> Tensor:
 
 def embedding_backward(grad: Array, needs: tuple, ids: Array, shape: tuple) -> tuple:
     dweight = np.zeros(shape, dtype=grad.dtype)
-    rows = grad.reshape(-1, shape[1])
+    rows = grad.reshape(ids.size, shape[1])
     # A loop: `dweight[ids] += rows` would drop repeated ids, and np.add.at is several times slower than this.
     for i, row in zip(ids.ravel().tolist(), rows):
         dweight[i] += row

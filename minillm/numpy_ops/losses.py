@@ -25,19 +25,23 @@ def mse_loss_backward(grad: Array, needs: tuple, difference: Array, scale: float
 
 
 # Binary cross-entropy on logits, p = σ(x), target t in [0, 1]:
-#   ℓ = −t ln p − (1 − t) ln(1 − p) = max(x, 0) − x t + ln(1 + e^(−|x|)),   dℓ/dx = σ(x) − t
+#   ℓ = −t ln p − (1 − t) ln(1 − p) = |x| w + ln(1 + e^(−|x|)),  w = 1 − t where x > 0, else t: what x's sign got wrong
+#   dℓ/dx = σ(x) − t,  dℓ/dt = −x
 # (the middle form overflows or takes ln 0 for large |x|; the right one is the same function)
 
 
-def binary_cross_entropy_with_logits(x: Tensor, target: Array, reduction: str) -> Tensor:
-    target = np.asarray(target, dtype=x.dtype)
-    tail = np.log1p(np.exp(-np.abs(x.data)))
-    losses = np.maximum(x.data, 0) - x.data * target + tail
+def binary_cross_entropy_with_logits(x: Tensor, target: Tensor | Array, reduction: str) -> Tensor:
+    if not isinstance(target, Tensor):
+        target = Tensor(np.asarray(target, dtype=x.dtype))
+    size = np.abs(x.data)
+    wrong = np.where(x.data > 0, 1 - target.data, target.data)
+    losses = np.log1p(np.exp(-size))
+    losses += np.multiply(size, wrong, out=np.zeros_like(size), where=wrong != 0)  # nothing wrong: 0, also of ∞
     scale = reduction_scale(reduction, losses.size)
-    return Tensor.from_op(
-        np.asarray(losses.sum() * losses.dtype.type(scale)), (x,), bce_backward, (x.data, target, scale)
-    )
+    loss = np.asarray(losses.sum() * losses.dtype.type(scale))
+    return Tensor.from_op(loss, (x, target), bce_backward, (x.data, target.data, scale))
 
 
 def bce_backward(grad: Array, needs: tuple, x: Array, target: Array, scale: float) -> tuple:
-    return ((logistic(x) - target) * (grad * grad.dtype.type(scale)),)
+    grad = grad * grad.dtype.type(scale)
+    return (logistic(x) - target) * grad if needs[0] else None, -x * grad if needs[1] else None

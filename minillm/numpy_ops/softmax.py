@@ -11,7 +11,7 @@ from ..tensor import Array, Tensor
 
 
 def softmax(x: Tensor, dim: int) -> Tensor:
-    y = np.exp(x.data - x.data.max(axis=dim, keepdims=True))
+    y = np.exp(x.data - x.data.max(axis=dim, keepdims=True, initial=-np.inf))  # initial: of an empty axis, nothing
     y /= y.sum(axis=dim, keepdims=True)
     return Tensor.from_op(y, (x,), softmax_backward, (y, dim))
 
@@ -26,8 +26,8 @@ def softmax_backward(grad: Array, needs: tuple, y: Array, dim: int) -> tuple:
 
 
 def log_softmax(x: Tensor, dim: int) -> Tensor:
-    shifted = x.data - x.data.max(axis=dim, keepdims=True)
-    z = shifted - np.log(np.exp(shifted).sum(axis=dim, keepdims=True))
+    shifted = x.data - x.data.max(axis=dim, keepdims=True, initial=-np.inf)
+    z = shifted - np.log(np.exp(shifted).sum(axis=dim, keepdims=True)) if x.data.size else shifted
     return Tensor.from_op(z, (x,), log_softmax_backward, (z, dim))
 
 

@@ -126,10 +126,8 @@ def attention_grid(
     """
     weights = np.asarray(weights, dtype=np.float64)
     if weights.ndim not in (2, 3, 4) or weights.shape[-1] != weights.shape[-2]:
-        raise ValueError(
-            f"attention_grid: weights {weights.shape} must be (layers, heads, T, T): choose one sequence of the batch "
-            "first, weights[:, 0]."
-        )
+        shape = weights.shape
+        raise ValueError(f"attention_grid: weights {shape} must be (layers, heads, T, T): choose one sequence, [:, 0].")
     weights = weights.reshape((1,) * (4 - weights.ndim) + weights.shape)
     layers, heads, T, _ = weights.shape
     if tokens is not None and len(tokens) != T:
@@ -138,15 +136,9 @@ def attention_grid(
         weights = np.where(np.tri(T, dtype=bool), weights, np.nan)  # causal: the future stays white
 
     side = min((WIDTH - 0.9) / heads, 4.2)  # inches that one picture gets
-    figure, axes = subplots(
-        layers,
-        heads,
-        height=layers * (side + 0.25) + 0.5,
-        width=min(WIDTH, heads * side + 1.9),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-    )
+    height, width = layers * (side + 0.25) + 0.5, min(WIDTH, heads * side + 1.9)
+    shared: dict[str, Any] = {"sharex": True, "sharey": True, "squeeze": False}
+    figure, axes = subplots(layers, heads, height=height, width=width, title=title, **shared)
     labels = None if tokens is None else [readable(token, longest=8) for token in tokens]
     font = 72 * 0.8 * side / T if labels else 0  # points between neighbours, a little less
     size = min(10, 5 + 3 * side)
@@ -170,6 +162,4 @@ def attention_grid(
     (axes[0, 0].set_xlabel if one else figure.supxlabel)("looks at", fontsize=10)
     (axes[0, 0].set_ylabel if one else figure.supylabel)("position that looks", fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, label="weight")
-    if title:
-        figure.suptitle(drawable(title), fontsize=11, fontweight="bold")
     return figure

@@ -68,7 +68,7 @@ def graph(root: Any, names: Mapping[str, Any] | None = None) -> Drawing:
     """
     labels = {id(tensor): name for name, tensor in (names or {}).items()}
     boxes, edges = collect(root, labels)
-    assign_columns(boxes, edges)
+    assign_columns(boxes)
     columns = add_bends(boxes, edges)
     order_columns(columns)
     place(columns)
@@ -90,9 +90,7 @@ def collect(root: Any, labels: Mapping[int, str]) -> tuple[list[Box], list[list[
             boxes[id(tensor)] = box
             edges += [[boxes[id(parent)], box] for parent in parents]
             if len(boxes) > LARGEST:
-                raise ValueError(
-                    f"graph: more than {LARGEST} tensors. Draw a smaller part: fewer layers, or an op on its own."
-                )
+                raise ValueError(f"graph: more than {LARGEST} tensors. Draw a smaller part, such as one layer.")
         else:
             stack.append((tensor, True))
             stack += [(parent, False) for parent in reversed(parents)]
@@ -124,7 +122,7 @@ def kind_of(tensor: Any) -> str:
     return "leaf" if getattr(tensor, "requires_grad", True) else "constant"
 
 
-def assign_columns(boxes: list[Box], edges: list[list[Box]]) -> None:
+def assign_columns(boxes: list[Box]) -> None:
     """Each result one column right of its last parent (boxes come parents first); a leaf just left of its first use."""
     for box in boxes:
         box.column = max((parent.column + 1 for parent in box.before), default=0)
@@ -180,10 +178,10 @@ def place(columns: list[list[Box]]) -> None:
                 neighbours = box.before + box.after
                 wanted.append(sum(n.y for n in neighbours) / len(neighbours) if neighbours else box.y)
             spread(column, wanted)
-    top = min(box.y - box.height / 2 for column in columns for box in column)
-    for column in columns:
-        for box in column:
-            box.y -= top
+    boxes = [box for column in columns for box in column]
+    top = min(box.y - box.height / 2 for box in boxes)
+    for box in boxes:
+        box.y -= top
 
 
 def spread(column: list[Box], wanted: list[float]) -> None:
@@ -234,29 +232,24 @@ def to_svg(columns: list[list[Box]], edges: list[list[Box]]) -> str:
         f'<rect width="{width:.0f}" height="{height:.0f}" fill="#ffffff"/>',
     ]
     middle = [(a + b - GAP_X) / 2 for a, b in itertools.pairwise(left)]
-    for way in edges:
+    stroke = 'fill="none" stroke="#555555" stroke-width="1.3" marker-end="url(#tip)"'
+    parts += [f'<path d="{curve(way, middle, left)}" {stroke}/>' for way in edges]
+    for box in itertools.chain.from_iterable(columns):
+        if not box.lines:
+            continue
+        x, y = middle[box.column] - box.width / 2, 10 + box.y - box.height / 2
+        fill, edge = COLORS[box.kind]
         parts.append(
-            f'<path d="{curve(way, middle, left)}" fill="none" stroke="#555555" stroke-width="1.3" '
-            'marker-end="url(#tip)"/>'
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}" rx="5" '
+            f'fill="{fill}" stroke="{edge}" stroke-width="1.4"/>'
         )
-    for column in columns:
-        for box in column:
-            if not box.lines:
-                continue
-            x, y = middle[box.column] - box.width / 2, 10 + box.y - box.height / 2
-            fill, edge = COLORS[box.kind]
+        for i, line in enumerate(box.lines):
+            weight = "bold" if i == 0 else "normal"
+            color = "#B34700" if line.startswith("grad ") else "#111111"
             parts.append(
-                f'<rect x="{x:.1f}" y="{y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}" rx="5" '
-                f'fill="{fill}" stroke="{edge}" stroke-width="1.4"/>'
+                f'<text x="{middle[box.column]:.1f}" y="{y + 5 + LINE * i + 11:.1f}" text-anchor="middle" '
+                f'font-family="{FONT}" font-size="12" font-weight="{weight}" fill="{color}">{html.escape(line)}</text>'
             )
-            for i, line in enumerate(box.lines):
-                weight = "bold" if i == 0 else "normal"
-                color = "#B34700" if line.startswith("grad ") else "#111111"
-                parts.append(
-                    f'<text x="{middle[box.column]:.1f}" y="{y + 5 + LINE * i + 11:.1f}" text-anchor="middle" '
-                    f'font-family="{FONT}" font-size="12" font-weight="{weight}" fill="{color}">'
-                    f"{html.escape(line)}</text>"
-                )
     return "\n".join([*parts, "</svg>"])
 
 

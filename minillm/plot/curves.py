@@ -99,9 +99,7 @@ class LiveCurve:
         ax.set_ylabel(drawable(self.ylabel))
         ax.set_title(drawable(self.title), loc="left", fontweight="bold", fontsize=11)
         if ax.get_legend_handles_labels()[0]:
-            ax.legend(
-                fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False
-            )  # beside, not over, the lines
+            ax.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)  # beside the lines
         return figure
 
     def finish(self) -> Figure:
@@ -164,21 +162,12 @@ def norms_per_layer(
     """
     from matplotlib.ticker import NullFormatter
 
-    panels = [
-        (values, label, color)
-        for values, label, color in (
-            (activations, "activations: root mean square", GREEN),
-            (gradients, "gradients: L2 norm", BLUE),
-        )
-        if values
-    ]
+    possible = (activations, "activations: root mean square", GREEN), (gradients, "gradients: L2 norm", BLUE)
+    panels = [(values, label, color) for values, label, color in possible if values]
     if not panels:
-        raise ValueError(
-            "norms_per_layer: give gradients=, activations= or both. After backward(), gradient_norms(model) makes "
-            "the first."
-        )
+        raise ValueError("norms_per_layer: give activations=, or gradients=gradient_norms(model), or both.")
     longest = max(len(values) for values, _, _ in panels)
-    figure, axes = subplots(1, len(panels), height=0.8 + 0.24 * longest, squeeze=False)
+    figure, axes = subplots(1, len(panels), height=0.8 + 0.24 * longest, title=title, squeeze=False)
     for ax, (values, label, color) in zip(axes[0], panels):
         names = list(values)
         ax.barh(range(len(names)), [values[name] for name in names], color=color, height=0.7)
@@ -189,6 +178,4 @@ def norms_per_layer(
         ax.xaxis.set_minor_formatter(NullFormatter())  # labels at whole powers of ten only
         ax.grid(axis="y", visible=False)
         ax.set_xlabel(label)
-    if title:
-        figure.suptitle(drawable(title), fontsize=11, fontweight="bold")
     return figure

@@ -31,27 +31,20 @@ def sampling_bars(
     """
     logits = np.asarray(logits)
     if logits.ndim != 1 or len(labels) != len(logits):
-        raise ValueError(
-            f"sampling_bars: logits {logits.shape} and {len(labels)} labels: give the logits (V,) of one position and "
-            "a label for each of its V tokens."
-        )
+        given = f"{logits.shape} and {len(labels)} labels"
+        raise ValueError(f"sampling_bars: logits {given} must be (V,), of one position, and a label for each token.")
     order = np.argsort(-logits, kind="stable")[:top]
-    figure, axes = subplots(1, len(settings), height=0.9 + 0.23 * len(order), sharey=True, squeeze=False)
-    panels = {
-        name: 100 * s.probabilities(logits, np.asarray(previous, dtype=np.int64))[order] for name, s in settings.items()
-    }
+    height = 0.9 + 0.23 * len(order)
+    figure, axes = subplots(1, len(settings), height=height, title=title, sharey=True, squeeze=False)
+    ids = np.asarray(previous, dtype=np.int64)
+    panels = {name: 100 * sampling.probabilities(logits, ids)[order] for name, sampling in settings.items()}
     widest = max(float(p.max()) for p in panels.values())
     for ax, (name, percent) in zip(axes[0], panels.items()):
         ax.barh(range(len(order)), percent, color=BLUE, height=0.75)
         for row, value in enumerate(percent):
-            ax.text(
-                value + 0.02 * widest,
-                row,
-                f"{value:.0f}" if value >= 0.5 else "<1" if value > 0 else "×",
-                va="center",
-                fontsize=8,
-                color="black" if value > 0 else "#777777",
-            )
+            text = f"{value:.0f}" if value >= 0.5 else "<1" if value > 0 else "×"
+            color = "black" if value > 0 else "#777777"
+            ax.text(value + 0.02 * widest, row, text, va="center", fontsize=8, color=color)
         ax.set_xlim(0, 1.18 * widest)
         ax.set_title(drawable(name), fontsize=9, fontweight="normal")
         ax.grid(axis="y", visible=False)
@@ -59,6 +52,4 @@ def sampling_bars(
     axes[0, 0].set_yticks(range(len(order)), [readable(labels[i]) for i in order])
     axes[0, 0].invert_yaxis()
     figure.supxlabel("probability of the next token (%)", fontsize=10)
-    if title:
-        figure.suptitle(drawable(title), fontsize=11, fontweight="bold")
     return figure

@@ -23,18 +23,10 @@ WIDTH = 7.0  # inches; at 120 dots per inch a figure fills a notebook's column a
 DPI = 120
 
 STYLE = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.labelsize": 10,
-    "grid.color": "#E3E3E3",
-    "grid.linewidth": 0.8,
-    "font.size": 10,
-    "lines.linewidth": 1.8,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-}
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+    "axes.labelsize": 10, "grid.color": "#E3E3E3", "grid.linewidth": 0.8, "font.size": 10, "lines.linewidth": 1.8,
+    "xtick.labelsize": 9, "ytick.labelsize": 9,
+}  # fmt: skip
 
 LATIN = "DejaVu Sans"  # comes with matplotlib
 
@@ -50,9 +42,9 @@ VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 
 
 def subplots(
-    rows: int = 1, columns: int = 1, *, height: float = 3.0, width: float = WIDTH, **options: Any
+    rows: int = 1, columns: int = 1, *, height: float = 3.0, width: float = WIDTH, title: str = "", **options: Any
 ) -> tuple[Figure, Any]:
-    """A figure and its axes in the style of this package, as from `matplotlib.pyplot.subplots`.
+    """A figure and its axes in the style of this package, as from `matplotlib.pyplot.subplots`, under a `title`.
 
     `height` and `width` in inches; `options` go to `Figure.subplots` (sharey=, gridspec_kw=, ...). Returns (figure,
     axes), axes being one Axes or an array of them.
@@ -63,6 +55,8 @@ def subplots(
     style: dict[Any, Any] = {**STYLE, "axes.prop_cycle": cycler(color=CYCLE), "font.family": LATIN}
     with matplotlib.rc_context(style):
         figure = figure_class()(figsize=(width, height), dpi=DPI, layout="constrained")
+        if title:
+            figure.suptitle(drawable(title), fontsize=11, fontweight="bold")
         return figure, figure.subplots(rows, columns, **options)
 
 

@@ -20,6 +20,7 @@ WHITE_SPACE = frozenset(
     "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 END = -1  # closes a stream, as an id would
 _WORD = regex.compile(r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]")  # \w of UTS #18, annex C
 
@@ -42,27 +43,14 @@ class AddedToken:
     rstrip: bool = False
     normalized: bool = False
 
-    def by_id(self) -> int:
-        """For sorting."""
-        return self.id
-
     def to_json(self) -> dict[str, Any]:
         """The token as an entry of `added_tokens` in tokenizer.json."""
-        return {
-            "id": self.id,
-            "content": self.text,
-            "single_word": self.single_word,
-            "lstrip": self.lstrip,
-            "rstrip": self.rstrip,
-            "normalized": self.normalized,
-            "special": self.special,
-        }
+        return {"id": self.id, "content": self.text, **{flag: getattr(self, flag) for flag in FLAGS}}
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> AddedToken:
         """The token that an entry of `added_tokens` stands for. Raises KeyError if it has no content or id."""
-        flags = {name: bool(entry.get(name)) for name in ("special", "single_word", "lstrip", "rstrip", "normalized")}
-        return cls(entry["content"], entry["id"], **flags)
+        return cls(entry["content"], entry["id"], **{flag: bool(entry.get(flag)) for flag in FLAGS})
 
 
 @lru_cache(maxsize=32)

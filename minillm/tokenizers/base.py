@@ -1,7 +1,7 @@
 """What every tokenizer can do, whatever its tokens are: special tokens, streaming, decoding.
 
 A tokenizer is a list `tokens`, where tokens[id] is the bytes that the id stands for, and a rule that turns text into
-ids. A subclass brings the rule (`_encode_ordinary`) and its file format (`save`, `load`); the rest is here.
+ids. A subclass brings the rule (`_encode_ordinary`) and its file format (`to_json`, `load`); the rest is here.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from ..disk import write_json
 from .added import END, AddedToken, find_added_tokens
 from .checks import check_text, check_texts, surrogate_error
+from .json_parts import tokenizer_json_path
 from .template import PLAIN, Template
 
 END_OF_TEXT = "<|endoftext|>"
+Special = Literal["all"] | Collection[str]  # texts of special tokens
 MIN_ARRAY = 1 << 12  # ids that `encode_file` gathers before it yields an array
 
 
@@ -69,9 +72,13 @@ class Tokenizer:
         """All that decides which ids a text gets, but for the added tokens, ready for JSON."""
         raise NotImplementedError(f"{type(self).__name__} must say what decides its ids.")
 
+    def to_json(self) -> dict[str, Any]:
+        """The contents of tokenizer.json."""
+        raise NotImplementedError(f"{type(self).__name__} must say how it is saved.")
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `path` (or `path`/tokenizer.json, unless the name ends in .json), whole or not at all."""
-        raise NotImplementedError(f"{type(self).__name__} must say how it is saved.")
+        write_json(tokenizer_json_path(path), self.to_json())
 
     # ---- properties
 
@@ -108,13 +115,7 @@ class Tokenizer:
 
     # ---- text -> ids
 
-    def encode(
-        self,
-        text: str,
-        *,
-        allowed_special: Literal["all"] | Collection[str] = (),
-        disallowed_special: Literal["all"] | Collection[str] = "all",
-    ) -> list[int]:
+    def encode(self, text: str, *, allowed_special: Special = (), disallowed_special: Special = "all") -> list[int]:
         """The ids of `text` alone, without the template that `encode_pair` puts around it.
 
         A document that happens to hold the text "<|endoftext|>" must not end early. So, by the rule of tiktoken, the
@@ -125,11 +126,7 @@ class Tokenizer:
         return self.encode_batch([text], allowed_special=allowed_special, disallowed_special=disallowed_special)[0]
 
     def encode_batch(
-        self,
-        texts: Iterable[str],
-        *,
-        allowed_special: Literal["all"] | Collection[str] = (),
-        disallowed_special: Literal["all"] | Collection[str] = "all",
+        self, texts: Iterable[str], *, allowed_special: Special = (), disallowed_special: Special = "all"
     ) -> list[list[int]]:
         """`encode` for each of several texts."""
         check_texts(texts)
@@ -144,12 +141,7 @@ class Tokenizer:
         return encoded
 
     def encode_pair(
-        self,
-        text: str,
-        pair: str | None = None,
-        *,
-        allowed_special: Literal["all"] | Collection[str] = (),
-        disallowed_special: Literal["all"] | Collection[str] = "all",
+        self, text: str, pair: str | None = None, *, allowed_special: Special = (), disallowed_special: Special = "all"
     ) -> tuple[list[int], list[int]]:
         """(ids, token type ids) of one text, or of two, as the model wants to see them: [CLS] A [SEP] B [SEP].
 
@@ -164,8 +156,8 @@ class Tokenizer:
         path: str | os.PathLike[str],
         *,
         chunk_bytes: int = 1 << 20,
-        allowed_special: Literal["all"] | Collection[str] = (),
-        disallowed_special: Literal["all"] | Collection[str] = "all",
+        allowed_special: Special = (),
+        disallowed_special: Special = "all",
         progress: bool = False,
     ) -> Iterator[np.ndarray]:
         """Encode a UTF-8 file of any size, yielding its ids in arrays of uint16 (uint32 above 65,536 tokens).
@@ -192,9 +184,7 @@ class Tokenizer:
         if ids:
             yield np.array(ids, dtype)
 
-    def _special_rule(
-        self, allowed: Literal["all"] | Collection[str], disallowed: Literal["all"] | Collection[str]
-    ) -> tuple[list[AddedToken], dict[str, int]]:
+    def _special_rule(self, allowed: Special, disallowed: Special) -> tuple[list[AddedToken], dict[str, int]]:
         """The two arguments as the tokens to look for, and those to refuse: text -> id."""
         chosen: list[set[str]] = []
         for name, tokens in [("allowed_special", allowed), ("disallowed_special", disallowed)]:
@@ -264,9 +254,8 @@ class Tokenizer:
                 raise TypeError(f"ids must be integers, but ids[{place}] is {token_id!r}; decode a batch row by row.")
             if not 0 <= token_id < self.vocab_size or self.tokens[token_id] is None:
                 raise ValueError(
-                    f"ids[{place}] is {token_id}, and this tokenizer has no such token: its ids are "
-                    f"0..{self.vocab_size - 1}. Do the ids come from another tokenizer, or from a model whose "
-                    f"vocabulary is padded?."
+                    f"ids[{place}] is {token_id}, and this tokenizer has no such token: its ids are 0.."
+                    f"{self.vocab_size - 1}. Are they another tokenizer's, or a model's whose vocabulary is padded?"
                 )
         raise AssertionError("unreachable: some id must have been wrong.")
 

@@ -16,6 +16,7 @@ together of two (U+11938 is the first), which come apart here and stay whole the
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .added import WHITE_SPACE
@@ -27,23 +28,19 @@ _LATER_THAN_UNICODE_8 = (
     "A9BD-A9BD 10D24-10F89 11070-11074 110C2-110CD 111CF-111CF 1123E-11241 1133B-1133B 113BB-1145E 11660-1166C "
     "116B9-116B9 1182F-11FFF 12FF1-1612F 16D6D-16F4F 16FE2-16FE4 1CF00-1D128 1D25B-1D25C 1E000-1E6F5 1E944-1E95F"
 )
-_LATER = tuple(
-    range(int(first, 16), int(last, 16) + 1)
-    for first, last in (ends.split("-") for ends in _LATER_THAN_UNICODE_8.split())
-)
 _CATEGORY_IN_UNICODE_8 = {0x166D: "Po", 0x1734: "Mn", 0x111C9: "Po", 0x1171E: "Mn"}  # those that changed since
 
-# The blocks of Chinese characters that BERT names: written without spaces, so each becomes a word.
-_CHINESE = (
-    range(0x4E00, 0xA000),
-    range(0x3400, 0x4DC0),
-    range(0x20000, 0x2A6E0),
-    range(0x2A700, 0x2B740),
-    range(0x2B740, 0x2B820),
-    range(0x2B920, 0x2CEB0),  # BERT's own code begins at 2B820; the library's slip is kept, for equal ids
-    range(0xF900, 0xFB00),
-    range(0x2F800, 0x2FA20),
-)
+# The blocks of Chinese characters that BERT names: written without spaces, so each becomes a word. (At 2B920 BERT's
+# own code has 2B820; the library's slip is kept, for equal ids.)
+_CHINESE_BLOCKS = "4E00-9FFF 3400-4DBF 20000-2A6DF 2A700-2B73F 2B740-2B81F 2B920-2CEAF F900-FAFF 2F800-2FA1F"
+
+
+def blocks(ends: str) -> tuple[range, ...]:
+    """The code points from each first to its last, "5C8-5C9 61D-61D"."""
+    return tuple(range(int(first, 16), int(last, 16) + 1) for first, last in (end.split("-") for end in ends.split()))
+
+
+_LATER, _CHINESE = blocks(_LATER_THAN_UNICODE_8), blocks(_CHINESE_BLOCKS)
 
 
 def category(code: int) -> str:
@@ -53,54 +50,48 @@ def category(code: int) -> str:
     return "Cn" if any(code in block for block in _LATER) else unicodedata.category(chr(code))
 
 
+def cleaned(code: int) -> str:
+    """Control characters go away, white space becomes a space."""
+    if chr(code) in "\t\n\r":
+        return " "
+    if code in (0, 0xFFFD) or category(code) in ("Cc", "Cf", "Co", "Cs"):
+        return ""
+    return " " if chr(code) in WHITE_SPACE else chr(code)
+
+
+def chinese_apart(code: int) -> str:
+    """Chinese characters get spaces around them."""
+    return f" {chr(code)} " if any(code in block for block in _CHINESE) else chr(code)
+
+
+def without_marks(code: int) -> str:
+    """Marks that take no space (Mn) go away: what is left of é after NFD is e."""
+    return "" if category(code) == "Mn" else chr(code)
+
+
+def words_apart(code: int) -> str:
+    """White space becomes a space, and punctuation gets spaces around it."""
+    character = chr(code)
+    if character in WHITE_SPACE:
+        return " "
+    ascii_sign = 33 <= code < 127 and not character.isalnum()  # "$" and "^" too, which Unicode calls symbols
+    return f" {character} " if ascii_sign or category(code)[0] == "P" else character
+
+
 class _Table(dict[int, str]):
     """code point -> what stands in its place, for `str.translate`; worked out when a character first comes up."""
+
+    def __init__(self, replace: Callable[[int], str]):
+        super().__init__()
+        self.replace = replace
 
     def __missing__(self, code: int) -> str:
         self[code] = text = self.replace(code)
         return text
 
-    def replace(self, code: int) -> str:
-        raise NotImplementedError
 
-
-class _Cleaned(_Table):
-    """Control characters go away, white space becomes a space."""
-
-    def replace(self, code: int) -> str:
-        if chr(code) in "\t\n\r":
-            return " "
-        if code in (0, 0xFFFD) or category(code) in ("Cc", "Cf", "Co", "Cs"):
-            return ""
-        return " " if chr(code) in WHITE_SPACE else chr(code)
-
-
-class _ChineseApart(_Table):
-    """Chinese characters get spaces around them."""
-
-    def replace(self, code: int) -> str:
-        return f" {chr(code)} " if any(code in block for block in _CHINESE) else chr(code)
-
-
-class _WithoutMarks(_Table):
-    """Marks that take no space (Mn) go away: what is left of é after NFD is e."""
-
-    def replace(self, code: int) -> str:
-        return "" if category(code) == "Mn" else chr(code)
-
-
-class _WordsApart(_Table):
-    """White space becomes a space, and punctuation gets spaces around it."""
-
-    def replace(self, code: int) -> str:
-        character = chr(code)
-        if character in WHITE_SPACE:
-            return " "
-        ascii_sign = 33 <= code < 127 and not character.isalnum()  # "$" and "^" too, which Unicode calls symbols
-        return f" {character} " if ascii_sign or category(code)[0] == "P" else character
-
-
-_CLEANED, _CHINESE_APART, _WITHOUT_MARKS, _WORDS_APART = _Cleaned(), _ChineseApart(), _WithoutMarks(), _WordsApart()
+_CLEANED, _CHINESE_APART = _Table(cleaned), _Table(chinese_apart)
+_WITHOUT_MARKS, _WORDS_APART = _Table(without_marks), _Table(words_apart)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from .base import END_OF_TEXT, Tokenizer
 from .bpe_fast import Pair, PairCounts, merge_long_word
 from .byte_spelling import BYTE_OF_ID, ID_OF_BYTE
 from .checks import check_special_tokens
-from .formats import check_special_spellings, read_tokenizer_json, save_tokenizer_json
+from .formats import check_special_spellings, read_tokenizer_json, tokenizer_json
 from .json_parts import tokenizer_json_path
 from .pieces import PieceCache, count_pieces
 from .split import check_pattern_name, split_windows
@@ -191,15 +191,12 @@ class BPETokenizer(Tokenizer):
     def _rule(self) -> dict[str, Any]:
         in_order = sorted((rank, pair) for pair, rank in self.ranks.items())
         merges = [(*pair, self.merged[rank]) for rank, pair in in_order]
-        normalization = "NFC" if self.nfc else None
-        return {
-            "pattern": self.pattern, "normalization": normalization, "bytes": self.id_of_byte, "merges": merges,
-            "whole": self._not_built,
-        }  # fmt: skip
+        how = {"pattern": self.pattern, "normalization": "NFC" if self.nfc else None}
+        return {**how, "bytes": self.id_of_byte, "merges": merges, "whole": self._not_built}
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `path` (`path`/tokenizer.json, unless it ends in .json), which the `tokenizers` library reads too."""
-        save_tokenizer_json(self, path)
+    def to_json(self) -> dict[str, Any]:
+        """The contents of tokenizer.json, which the `tokenizers` library reads too."""
+        return tokenizer_json(self)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> BPETokenizer:
@@ -209,12 +206,7 @@ class BPETokenizer(Tokenizer):
 
 
 def count_words(
-    texts: Iterable[str],
-    pattern: str,
-    special_tokens: Sequence[str] = (),
-    *,
-    nfc: bool = False,
-    progress: bool = False,
+    texts: Iterable[str], pattern: str, special_tokens: Sequence[str] = (), *, nfc: bool = False, progress: bool = False
 ) -> dict[str, int]:
     """How often each pre-token occurs in `texts`, its bytes written as `learn_merges` reads them: chr(id of the byte).
 

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from ..disk import about, read_json, write_json
+from ..disk import about, read_json
 from ..disk.records import fits
 from .base import END_OF_TEXT, Tokenizer
 from .checks import check_special_tokens, check_text, check_texts, surrogate_error
@@ -91,17 +91,10 @@ class CharTokenizer(Tokenizer):
         unknown = None if self.unk_token is None else self.special_tokens[self.unk_token]
         return {"characters": self.characters, "unknown": unknown}
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `path` (or `path`/tokenizer.json, unless the name ends in .json), in a format of our own."""
-        write_json(
-            tokenizer_json_path(path),
-            {
-                "format": FORMAT,
-                "characters": self.characters,
-                "special_tokens": list(self.special_tokens),
-                "unk_token": self.unk_token,
-            },
-        )
+    def to_json(self) -> dict[str, Any]:
+        """The contents of tokenizer.json, in a format of our own."""
+        specials = list(self.special_tokens)
+        return dict(format=FORMAT, characters=self.characters, special_tokens=specials, unk_token=self.unk_token)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CharTokenizer:

@@ -11,15 +11,14 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..disk import read_json, write_json
-from .added import AddedToken
+from ..disk import read_json
 from .byte_spelling import BYTE_OF_CHARACTER, CHARACTER_OF_BYTE, spell, unspell
 from .json_parts import check_ids, is_kind, read_added_tokens, refuse, steps_of, tokenizer_json_path
 from .split import UNICODE_PATTERNS
-from .template import PLAIN, Template, read_template
+from .template import Framed, framed, read_template
 
 
-class BPEParts(Protocol):
+class BPEParts(Framed, Protocol):
     """What the files hold of a `BPETokenizer`, which says what each part is."""
 
     tokens: list[bytes | None]
@@ -28,8 +27,6 @@ class BPEParts(Protocol):
     pattern: str
     whole_pieces: bool
     nfc: bool
-    added_tokens: list[AddedToken]
-    template: Template
 
 
 # Only the exact patterns are known. tiktoken's newer spelling of gpt4 differs in white space at the end of a text
@@ -45,40 +42,23 @@ def tokenizer_json(tokenizer: BPEParts) -> dict[str, Any]:
     if tokenizer.pattern == "gpt2":
         pre_tokenizer = byte_level(use_regex=True)  # it has GPT-2's pattern built in
     else:
-        split = {
-            "type": "Split",
-            "pattern": {"Regex": UNICODE_PATTERNS[tokenizer.pattern]},
-            "behavior": "Isolated",
-            "invert": False,
-        }
+        regex = {"Regex": UNICODE_PATTERNS[tokenizer.pattern]}
+        split = {"type": "Split", "pattern": regex, "behavior": "Isolated", "invert": False}
         pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, byte_level(use_regex=False)]}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [token.to_json() for token in sorted(tokenizer.added_tokens, key=AddedToken.by_id)],
-        "normalizer": {"type": "NFC"} if tokenizer.nfc else None,
-        "pre_tokenizer": pre_tokenizer,
-        "post_processor": None if tokenizer.template == PLAIN else tokenizer.template.to_json(),
-        "decoder": byte_level(use_regex=True),
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": tokenizer.whole_pieces,
-            "vocab": vocabulary_of(tokenizer),
-            "merges": spelled_merges(tokenizer),
-        },
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": tokenizer.whole_pieces,
+        "vocab": vocabulary_of(tokenizer),
+        "merges": spelled_merges(tokenizer),
     }
-
-
-def save_tokenizer_json(tokenizer: BPEParts, path: str | os.PathLike[str]) -> None:
-    """Write tokenizer.json, whole or not at all."""
-    write_json(tokenizer_json_path(path), tokenizer_json(tokenizer))
+    normalizer = {"type": "NFC"} if tokenizer.nfc else None
+    return framed(tokenizer, normalizer, pre_tokenizer, byte_level(use_regex=True), model)
 
 
 def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -165,16 +145,10 @@ def pattern_of(pre_tokenizer: Any, path: Path) -> str:
     if len(steps) == 2 and is_kind(steps[0], "Split") and not use_regex:
         split = steps[0]
         if not isinstance(split.get("pattern"), dict) or not isinstance(split.get("behavior"), str):
-            raise ValueError(
-                f"{path}: the pre_tokenizer has a Split without a 'pattern' object or a 'behavior': {split}."
-            )
+            raise ValueError(f"{path}: the pre_tokenizer's Split has no 'pattern' object or no 'behavior': {split}.")
         regex_text = split["pattern"].get("Regex")
         # The patterns match every character, so it is the same to keep what matches or to throw away what does not.
-        keeps_all = (split["behavior"], bool(split.get("invert"))) in [
-            ("Isolated", False),
-            ("Isolated", True),
-            ("Removed", True),
-        ]
+        keeps_all = split["behavior"] == "Isolated" or (split["behavior"] == "Removed" and split.get("invert"))
         if regex_text in _PATTERN_NAMES and keeps_all:
             return _PATTERN_NAMES[regex_text]
         raise ValueError(
@@ -214,9 +188,8 @@ def tokens_and_merges(
     """tokens (id -> bytes) and merges (pairs of ids) from their spellings, with everything checked that must hold."""
     ids = {**vocab, **added}
     if moved := [token for token, token_id in added.items() if vocab.get(token, token_id) != token_id]:
-        raise ValueError(
-            f"{path}: the added token {moved[0]!r} has id {ids[moved[0]]}, but {vocab[moved[0]]} in the model."
-        )
+        both = f"{ids[moved[0]]}, but {vocab[moved[0]]} in the model"
+        raise ValueError(f"{path}: the added token {moved[0]!r} has id {both}.")
     check_ids(ids, path)
     made = {left + right for left, right in (merge for merge in merges if len(merge) == 2)} | set(BYTE_OF_CHARACTER)
     ordinary = {

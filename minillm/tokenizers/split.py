@@ -50,8 +50,7 @@ def ascii_pattern(name: str, *, possessive: bool = sys.version_info >= (3, 11)) 
     Three things differ from `UNICODE_PATTERNS`. The classes are spelled out, because `\s` in `re` also takes
     U+001C to U+001F, which Unicode does not call white space. The commonest alternative, a word after an optional
     space, comes first; that changes nothing, as no earlier alternative can begin with a letter or a space and a letter.
-    Quantifiers are possessive (`++`: never give back) from Python 3.11 on, where `re` has them: backtracking could
-    not find anything there.
+    Quantifiers are possessive (`++`: never give back) from Python 3.11 on: backtracking could not find anything there.
     """
     p = "+" if possessive else ""
     if name == "gpt2":
@@ -77,10 +76,7 @@ def check_pattern_name(name: str) -> None:
 
 
 def split_text(text: str, pattern: str) -> list[str]:
-    """All pre-tokens of `text`, in order; joined, they are `text` again.
-
-    pattern: "gpt2", "gpt4" or "qwen2".
-    """
+    """All pre-tokens of `text`, in order, by the pattern "gpt2", "gpt4" or "qwen2"; joined, they are `text` again."""
     check_pattern_name(pattern)
     return [piece for pieces, _ in split_windows(text, pattern) for piece in pieces]
 
@@ -114,8 +110,7 @@ def drop_unsettled(pieces: list[str]) -> int:
     Matching runs left to right and never looks back, so a piece changes only if its match looked at characters beyond
     the text at hand. A run of letters, digits or punctuation looks at most `_LOOKAHEAD` characters past its end; a run
     of white space looks at the whole run. So everything before a boundary is settled once `_LOOKAHEAD` characters
-    follow the boundary and no white space ends at it. (`isspace` takes U+001C to U+001F too, which only errs on the
-    careful side.)
+    follow the boundary and no white space ends at it. (`isspace` takes U+001C to U+001F too: too careful there.)
     """
     dropped, settled = 0, len(pieces)
     while settled and (dropped < _LOOKAHEAD or pieces[settled - 1][-1].isspace()):

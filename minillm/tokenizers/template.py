@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from .json_parts import steps_of
+from .added import AddedToken
+from .json_parts import refuse, steps_of
 
 Parts = tuple[tuple[str, int], ...]
 
@@ -46,17 +48,34 @@ class Template:
 
     def to_json(self) -> dict[str, Any]:
         """The template as `post_processor` of tokenizer.json."""
-        return {
-            "type": "TemplateProcessing",
-            "single": [part_to_json(part) for part in self.single],
-            "pair": [part_to_json(part) for part in self.pair],
-            "special_tokens": {
-                text: {"id": text, "ids": list(ids), "tokens": [text]} for text, ids in sorted(self.ids.items())
-            },
-        }
+        single, pair = [part_to_json(part) for part in self.single], [part_to_json(part) for part in self.pair]
+        named = {text: {"id": text, "ids": list(ids), "tokens": [text]} for text, ids in sorted(self.ids.items())}
+        return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": named}
 
 
 PLAIN = Template(single=(("$A", 0),), pair=(("$A", 0), ("$B", 1)), ids={})
+
+
+class Framed(Protocol):
+    """What every tokenizer.json holds of its tokenizer, whatever the kind."""
+
+    added_tokens: list[AddedToken]
+    template: Template
+
+
+def framed(tokenizer: Framed, normalizer: Any, pre_tokenizer: Any, decoder: Any, model: Any) -> dict[str, Any]:
+    """The contents of tokenizer.json: what only one kind of tokenizer has, and around it what all have."""
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [token.to_json() for token in sorted(tokenizer.added_tokens, key=attrgetter("id"))],
+        "normalizer": normalizer,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": None if tokenizer.template == PLAIN else tokenizer.template.to_json(),
+        "decoder": decoder,
+        "model": model,
+    }
 
 
 def bert_template(cls_token: str, cls_id: int, sep_token: str, sep_id: int) -> Template:
@@ -93,10 +112,8 @@ def template_of(post_processor: Any, path: Path) -> Template:
         one = ((cls, 0), ("$A", 0), (sep, 0))  # RoBERTa: two ends of text between the two, and one type only
         return Template(one, (*one, (sep, 0), ("$B", 0), (sep, 0)), {cls: (cls_id,), sep: (sep_id,)})
     if step["type"] != "TemplateProcessing":
-        raise ValueError(
-            f"{path}: the post_processor is {kind}, which is not supported, and ids would differ without it. "
-            f"Known: TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel."
-        )
+        known = "TemplateProcessing, BertProcessing, RobertaProcessing or ByteLevel can be read"
+        raise refuse(path, "the post_processor", {"type": kind}, known)
     ids = ids_from_json(step.get("special_tokens") or {}, path)
     single, pair = parts_from_json(step, "single", path), parts_from_json(step, "pair", path)
     if unknown := [text for text, _ in single + pair if text not in ids and text not in ("$A", "$B")]:
@@ -139,9 +156,7 @@ def parts_from_json(step: Mapping[str, Any], name: str, path: Path) -> Parts:
         text = entry.get("id") if isinstance(entry, dict) else None
         type_id = entry.get("type_id", 0) if isinstance(entry, dict) else None
         if not isinstance(text, str) or not isinstance(type_id, int):
-            raise ValueError(
-                f"{path}: the post_processor's {name!r} must be a list of objects such as "
-                f'{{"Sequence": {{"id": "A", "type_id": 0}}}}, but it holds {part!r}.'
-            )
+            example = '{"Sequence": {"id": "A", "type_id": 0}}'
+            raise ValueError(f"{path}: the post_processor's {name!r} must list objects like {example}, not {part!r}.")
         found.append((("$" if "Sequence" in part else "") + text, type_id))
     return tuple(found)

@@ -11,17 +11,18 @@ Unlike byte-level BPE (bpe.py), a word with a character that the vocabulary lack
 and white space, case and accents are lost, so `decode` gives readable text, not the text.
 
 Learning is by the same merges as BPE. Encoding is not: it takes the longest piece that fits, then the longest that
-fits the rest, and knows nothing of the order in which merges were learned. Read `WordPieceTokenizer.encode_word` first,
-then `train`.
+fits the rest, and knows nothing of the order of merges. Read `WordPieceTokenizer.encode_word` first, then `train`.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from .bpe import learn_merges
 from .checks import check_special_tokens
 from .json_parts import tokenizer_json_path
 from .pieces import PieceCache, count_pieces
-from .template import PLAIN, Template, bert_template
+from .template import PLAIN, Template, bert_template, framed
 
 BERT_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -117,7 +118,7 @@ class WordPieceTokenizer(Tokenizer):
         ValueError for a vocab_size that cannot hold the alphabet, or texts without a word.
         """
         specials = check_special_tokens(special_tokens)
-        words = count_words(texts, normalizer, specials, progress=progress)
+        words = count_pieces(texts, partial(words_of, normalizer=normalizer), specials, progress=progress)
         alphabet = commonest_characters(words, limit_alphabet)
         inside = sorted({character for word in words for character in word[1:]} & set(alphabet))
         tokens = [*specials, *(c for c in alphabet if c not in specials), *("##" + c for c in inside)]
@@ -132,8 +133,7 @@ class WordPieceTokenizer(Tokenizer):
         for word, n in words.items():
             pieces = [character if i == 0 else "##" + character for i, character in enumerate(word)]
             symbols["".join(chr(ids[piece]) for piece in pieces if piece in ids)] += n
-        steps = tqdm(total=n_merges, desc="merge", unit="merge", disable=not progress)
-        with steps:
+        with tqdm(total=n_merges, desc="merge", unit="merge", disable=not progress) as steps:
             for (left, right), n in learn_merges(symbols, n_merges, len(tokens)):
                 if n < min_frequency:
                     break
@@ -179,18 +179,14 @@ class WordPieceTokenizer(Tokenizer):
 
     def _rule(self) -> dict[str, Any]:
         steps = self.normalizer
+        strip_accents = steps.lowercase if steps.strip_accents is None else steps.strip_accents
         pieces = [piece for piece in self.vocab if self._is_findable(piece)]
         return {
             "prefix": self.prefix,
             "pieces": sorted((piece, self.vocab[piece]) for piece in pieces),
             "unknown": self.vocab[self.unk_token],
             "max_word_chars": self.max_word_chars,
-            "normalization": [
-                steps.clean_text,
-                steps.handle_chinese_chars,
-                steps.lowercase if steps.strip_accents is None else steps.strip_accents,
-                steps.lowercase,
-            ],
+            "normalization": [steps.clean_text, steps.handle_chinese_chars, strip_accents, steps.lowercase],
         }
 
     def _is_findable(self, piece: str) -> bool:
@@ -220,9 +216,18 @@ class WordPieceTokenizer(Tokenizer):
 
     # ---- files (wordpiece_formats.py)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `path` (`path`/tokenizer.json, unless it ends in .json), which the `tokenizers` library reads too."""
-        wordpiece_formats.save_tokenizer_json(self, path)
+    def to_json(self) -> dict[str, Any]:
+        """The contents of tokenizer.json, which the `tokenizers` library reads too."""
+        model = {
+            "type": "WordPiece",
+            "unk_token": self.unk_token,
+            "continuing_subword_prefix": self.prefix,
+            "max_input_chars_per_word": self.max_word_chars,
+            "vocab": dict(sorted(self.vocab.items(), key=itemgetter(1))),
+        }
+        normalizer = {"type": "BertNormalizer", **asdict(self.normalizer)}  # its fields have the file's names
+        decoder = {"type": "WordPiece", "prefix": self.prefix, "cleanup": self.cleanup}
+        return framed(self, normalizer, {"type": "BertPreTokenizer"}, decoder, model)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> WordPieceTokenizer:
@@ -232,7 +237,7 @@ class WordPieceTokenizer(Tokenizer):
 
     def save_vocab(self, folder: str | os.PathLike[str]) -> None:
         """Write BERT's own vocab.txt, a token per line. It does not say how text is normalised."""
-        wordpiece_formats.save_vocab_txt(self, folder)
+        wordpiece_formats.save_vocab_txt(self.tokens, folder)
 
     @classmethod
     def load_vocab(cls, path: str | os.PathLike[str], *, normalizer: BertNormalizer = UNCASED) -> WordPieceTokenizer:
@@ -241,13 +246,6 @@ class WordPieceTokenizer(Tokenizer):
         specials = {token: vocab[token] for token in BERT_SPECIAL_TOKENS if token in vocab}
         with about(wordpiece_formats.vocab_txt_path(path)):
             return cls(vocab, specials, normalizer=normalizer, template=default_template(specials))
-
-
-def count_words(
-    texts: Iterable[str], normalizer: BertNormalizer, special_tokens: Sequence[str] = (), *, progress: bool = False
-) -> Counter[str]:
-    """How often each word occurs in `texts`, special tokens left out. Raises ValueError if there is none."""
-    return count_pieces(texts, partial(words_of, normalizer=normalizer), special_tokens, progress=progress)
 
 
 def words_of(text: str, normalizer: BertNormalizer) -> list[str]:
@@ -261,8 +259,7 @@ def commonest_characters(words: Mapping[str, int], limit: int) -> list[str]:
     for word, n in words.items():
         for character in word:
             counts[character] += n
-    kept = sorted(counts, key=lambda character: (-counts[character], character))[:limit]
-    return sorted(kept)
+    return sorted(sorted(counts, key=lambda character: (-counts[character], character))[:limit])
 
 
 def default_template(special_tokens: Mapping[str, int]) -> Template:

@@ -3,64 +3,17 @@
 from __future__ import annotations
 
 import os
-from operator import itemgetter
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from ..disk import about, check_fields, read_json, write_json, write_text
-from .added import AddedToken
-from .bert_text import BertNormalizer
+from ..disk import about, check_fields, read_json, write_text
+from .bert_text import UNCASED, BertNormalizer
 from .json_parts import check_ids, is_kind, read_added_tokens, refuse, tokenizer_json_path
-from .template import PLAIN, Template, read_template
+from .template import read_template
 
 VOCAB_TXT = "vocab.txt"
-
-
-class WordPieceParts(Protocol):
-    """What the files hold of a `WordPieceTokenizer`, which says what each part is."""
-
-    tokens: list[bytes | None]
-    vocab: dict[str, int]
-    normalizer: BertNormalizer
-    unk_token: str
-    prefix: str
-    max_word_chars: int
-    cleanup: bool
-    added_tokens: list[AddedToken]
-    template: Template
-
-
-def tokenizer_json(tokenizer: WordPieceParts) -> dict[str, Any]:
-    """The contents of tokenizer.json, by which the `tokenizers` library gives the same ids."""
-    normalizer = tokenizer.normalizer
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [token.to_json() for token in sorted(tokenizer.added_tokens, key=AddedToken.by_id)],
-        "normalizer": {
-            "type": "BertNormalizer",
-            "clean_text": normalizer.clean_text,
-            "handle_chinese_chars": normalizer.handle_chinese_chars,
-            "strip_accents": normalizer.strip_accents,
-            "lowercase": normalizer.lowercase,
-        },
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": None if tokenizer.template == PLAIN else tokenizer.template.to_json(),
-        "decoder": {"type": "WordPiece", "prefix": tokenizer.prefix, "cleanup": tokenizer.cleanup},
-        "model": {
-            "type": "WordPiece",
-            "unk_token": tokenizer.unk_token,
-            "continuing_subword_prefix": tokenizer.prefix,
-            "max_input_chars_per_word": tokenizer.max_word_chars,
-            "vocab": dict(sorted(tokenizer.vocab.items(), key=itemgetter(1))),
-        },
-    }
-
-
-def save_tokenizer_json(tokenizer: WordPieceParts, path: str | os.PathLike[str]) -> None:
-    """Write tokenizer.json, whole or not at all."""
-    write_json(tokenizer_json_path(path), tokenizer_json(tokenizer))
 
 
 def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -88,12 +41,7 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     added = read_added_tokens(content, path)
     ids = {**vocab, **{token.text: token.id for token in added}}
     check_ids(ids, path)
-    made = BertNormalizer(
-        clean_text=normalizer.get("clean_text", True),
-        handle_chinese_chars=normalizer.get("handle_chinese_chars", True),
-        strip_accents=normalizer.get("strip_accents"),
-        lowercase=normalizer.get("lowercase", True),
-    )
+    made = BertNormalizer(**{name: normalizer[name] for name in asdict(UNCASED) if name in normalizer})
     check_fields(made)
     unk_token, max_word_chars = model.get("unk_token", "[UNK]"), model.get("max_input_chars_per_word", 100)
     if not isinstance(unk_token, str) or not isinstance(prefix, str) or type(max_word_chars) is not int:
@@ -117,10 +65,10 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 # ---- vocab.txt
 
 
-def save_vocab_txt(tokenizer: WordPieceParts, folder: str | os.PathLike[str]) -> None:
+def save_vocab_txt(tokens: Iterable[bytes | None], folder: str | os.PathLike[str]) -> None:
     """Write vocab.txt: line n is the token of id n. Raises ValueError if an id has no token or a token a line end."""
     lines = []
-    for token_id, token in enumerate(tokenizer.tokens):
+    for token_id, token in enumerate(tokens):
         if token is None or b"\n" in token:
             raise ValueError(f"id {token_id} is {token!r}, which vocab.txt cannot hold; use save(): tokenizer.json.")
         lines.append(token.decode() + "\n")

@@ -192,6 +192,7 @@ def pretrain(
         engine=engine,
         tokenizer=tokenizer,
         resume=resume,
+        verify=config.data.verify,
         before_first_step=partial(config.save, out_dir / CONFIG_FILE),
         progress=progress,
     )
@@ -235,7 +236,7 @@ def free_bytes(engine: EngineConfig) -> int | None:
 def initial_weights(config: PretrainConfig) -> np.random.Generator:
     """The generator to build the model with: the seed's; for a large model on torch a sketch (see port.py)."""
     if config.engine.name == "torch" and n_parameters(config.model) >= LARGE:
-        from ..port import sketch
+        from ..models.sketch import sketch
 
         return sketch(config.train.seed)
     return np.random.default_rng(config.train.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..data import TokenDataset
-from ..disk import check_fields
+from ..disk import check_fields, claim, holding
+from ..engines.choose import process_rank
 from ..engines.protocol import Batches, Engine
 from ..models import config_to_dict
 from ..settings import TrainConfig
@@ -27,6 +29,7 @@ from .checkpoint import (
     save_checkpoint,
 )
 
+RUN_FILES = ("last", "best", "metrics.jsonl", "config.toml")
 MAY_CHANGE = ("dropout", "attention")  # settings of a model that a resumed run may have otherwise than before
 
 
@@ -47,9 +50,15 @@ def new_run_folder(out_dir: Path) -> RunState:
     """The state of a new run. Raises FileExistsError where a run has been before, rather than overwrite it."""
     if run_in(out_dir) is not None:
         raise FileExistsError(f"{out_dir} already holds a run: resume it, or choose another folder.")
-    out_dir.mkdir(parents=True, exist_ok=True)
-    (out_dir / "metrics.jsonl").unlink(missing_ok=True)  # of a run that never came to a checkpoint
+    if process_rank() == 0:
+        claim(out_dir, "run", RUN_FILES)  # raises if one of them is there and somebody else's
+        (out_dir / "metrics.jsonl").unlink(missing_ok=True)  # of a run that never came to a checkpoint
     return RunState()
+
+
+def only_writer(out_dir: Path) -> AbstractContextManager[None]:
+    """Inside, no other process trains in the same folder: it is told who does."""
+    return holding(out_dir, "training") if process_rank() == 0 else nullcontext()
 
 
 def run_in(out_dir: Path) -> Path | None:
@@ -92,12 +101,19 @@ class TrainingDiverged(ArithmeticError):
     """The loss, the gradient or a weight became nan or infinite. The message says at which step, and where first."""
 
 
-def restore(out_dir: Path, run: Engine, batcher: Batches, config: TrainConfig, tokenizer: Tokenizer | None) -> RunState:
+def restore(
+    out_dir: Path,
+    run: Engine,
+    batcher: Batches,
+    config: TrainConfig,
+    tokenizer: Tokenizer | None,
+    verify: bool = True,
+) -> RunState:
     """Give the engine and the batcher the state in `out_dir/last`. Raises CheckpointError before changing anything.
 
     What else differs from the settings that the checkpoint was made with is named in a warning: it may be wanted.
     """
-    checkpoint = read_checkpoint(run_in(out_dir) or out_dir / "last")
+    checkpoint = read_checkpoint(run_in(out_dir) or out_dir / "last", verify=verify)
     model_config = config_to_dict(run.model.config)
     if tokenizer is not None:
         check_tokenizer(
@@ -132,7 +148,8 @@ def changed_settings(saved: Any, config: TrainConfig) -> list[str]:
     if not isinstance(saved, dict):
         return []
     now = asdict(config)
-    free = ("max_steps", "max_seconds")  # going on for longer is what a run is resumed for
+    # Going on for longer is what a run is resumed for; what a step holds is compared in `check_step_size`.
+    free = ("max_steps", "max_seconds", "batch_size", "grad_accumulation")
     names = [name for name in now if name not in free and name in saved and saved[name] != now[name]]
     return [f"{name} was {saved[name]!r}, is {now[name]!r}" for name in names]
 

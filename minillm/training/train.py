@@ -18,7 +18,7 @@ from .diagnose import diverged
 from .evaluate import Evaluation, evaluate
 from .interrupt import StopRequest
 from .objectives import NextToken, Objective, ObjectiveBatcher
-from .run_folder import RunState, check_data, check_step_size, new_run_folder, restore, save
+from .run_folder import RunState, check_data, check_step_size, new_run_folder, only_writer, restore, save
 from .run_log import RunLog, evaluation_row
 from .schedules import lr_factor
 
@@ -44,6 +44,7 @@ def train(
     engine: Callable[[Model, TrainConfig], Engine] = NumpyEngine,
     tokenizer: Tokenizer | None = None,
     resume: bool = False,
+    verify: bool = True,
     before_first_step: Callable[[], None] | None = None,
     progress: bool = True,
 ) -> TrainResult:
@@ -53,79 +54,82 @@ def train(
     `engine` makes the engine, from the model and the config. `tokenizer` is saved with every checkpoint, and checked
     against the data and the model. With `resume` the run in `out_dir` goes on from `last/`: its losses are those of
     a run that was never interrupted, to the last bit (on the same machine; not under a time budget, where the
-    learning rate follows the clock). `before_first_step` is called by the first process when all has been checked.
-    Ctrl-C or SIGTERM finishes the step, saves `last/` and returns.
+    learning rate follows the clock); `verify` compares its files with their checksums first. `before_first_step` is
+    called by the first process when all has been checked. Ctrl-C or SIGTERM finishes the step, saves `last/` and
+    returns.
 
     Raises TrainingDiverged for a loss or a weight that is not finite, with `last/` as it was at the last save,
     CheckpointError for a run that cannot be resumed, with nothing written, and FileExistsError for a folder in which
     there is a run already, or a file of somebody else's that would have to give way, when `resume` is False.
     """
     out_dir = Path(out_dir)
-    new = None if resume else new_run_folder(out_dir)  # before the engine, where several processes wait for each other
-    run = engine(model, config)
-    context = model.config.context
-    windows = Batcher(
-        train_data, config.batch_size, context, seed=config.seed, rank=run.rank, world_size=run.world_size
-    )
-    check_data(train_data, val_data, tokenizer, model.config.vocab_size)
-    objective = objective or NextToken(train_data.vocab_size)
-    batcher = run.batches(ObjectiveBatcher(windows, objective))
-    n_tokens = run.world_size * config.grad_accumulation * config.batch_size * context  # of the text, in a step
-    state = new or restore(out_dir, run, batcher, config, tokenizer)
-    if run.rank == 0:
-        check_step_size(state, n_tokens)
-        if before_first_step is not None:
-            before_first_step()
-    evaluation = None
-    reason = "finished"
-    began = time.perf_counter() - state.seconds
-    total_steps = expected_steps(config, state)
+    with only_writer(out_dir):
+        # A new folder comes before the engine, where several processes wait for each other.
+        new = None if resume else new_run_folder(out_dir)
+        run = engine(model, config)
+        context = model.config.context
+        windows = Batcher(
+            train_data, config.batch_size, context, seed=config.seed, rank=run.rank, world_size=run.world_size
+        )
+        check_data(train_data, val_data, tokenizer, model.config.vocab_size)
+        objective = objective or NextToken(train_data.vocab_size)
+        batcher = run.batches(ObjectiveBatcher(windows, objective))
+        n_tokens = run.world_size * config.grad_accumulation * config.batch_size * context  # of the text, in a step
+        state = new or restore(out_dir, run, batcher, config, tokenizer, verify)
+        if run.rank == 0:
+            check_step_size(state, n_tokens)
+            if before_first_step is not None:
+                before_first_step()
+        evaluation = None
+        reason = "finished"
+        began = time.perf_counter() - state.seconds
+        total_steps = expected_steps(config, state)
 
-    log = RunLog(out_dir / "metrics.jsonl", state.step, active=run.rank == 0, progress=progress)
-    with StopRequest() as stop, log:
-        while state.step < total_steps:
-            step_began = time.perf_counter()
-            lr = config.lr * schedule_factor(config, state.step, total_steps)
-            micro_batches = [batcher.next() for _ in range(config.grad_accumulation)]
+        log = RunLog(out_dir / "metrics.jsonl", state.step, active=run.rank == 0, progress=progress)
+        with StopRequest() as stop, log:
+            while state.step < total_steps:
+                step_began = time.perf_counter()
+                lr = config.lr * schedule_factor(config, state.step, total_steps)
+                micro_batches = [batcher.next() for _ in range(config.grad_accumulation)]
 
-            loss = run.forward_backward(micro_batches)
-            grad_norm = run.clip_gradients(config.grad_clip)
-            run.step(lr)
-            loss, grad_norm = run.read(loss, grad_norm)
-            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-                raise diverged(run, micro_batches, state, loss, grad_norm, lr, out_dir)
+                loss = run.forward_backward(micro_batches)
+                grad_norm = run.clip_gradients(config.grad_clip)
+                run.step(lr)
+                loss, grad_norm = run.read(loss, grad_norm)
+                if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+                    raise diverged(run, micro_batches, state, loss, grad_norm, lr, out_dir)
 
-            now = time.perf_counter()
-            state.step += 1
-            state.tokens += n_tokens
-            state.step_tokens = n_tokens
-            state.seconds = run.agree(now - began)
-            total_steps = expected_steps(config, state)
-            row = {"step": state.step, "loss": loss, "lr": lr, "grad_norm": grad_norm, "tokens": state.tokens}
-            speed = n_tokens / (now - step_began)
-            row |= {"tokens_per_second": speed, "seconds": state.seconds, **run.gauges(speed)}
-            log.step(row, total_steps)
+                now = time.perf_counter()
+                state.step += 1
+                state.tokens += n_tokens
+                state.step_tokens = n_tokens
+                state.seconds = run.agree(now - began)
+                total_steps = expected_steps(config, state)
+                row = {"step": state.step, "loss": loss, "lr": lr, "grad_norm": grad_norm, "tokens": state.tokens}
+                speed = n_tokens / (now - step_began)
+                row |= {"tokens_per_second": speed, "seconds": state.seconds, **run.gauges(speed)}
+                log.step(row, total_steps)
 
-            if state.step % config.eval_every == 0 or state.step >= total_steps:
-                evaluation = evaluate(
-                    run.batch_loss,
-                    val_data,
-                    batch_size=config.batch_size,
-                    context=context,
-                    objective=objective,
-                    max_tokens=config.eval_tokens,
-                )
-                is_best = note_evaluation(state, evaluation)
-                log.evaluation(evaluation_row(state, evaluation, is_best))
-                if is_best:
-                    save(out_dir / "best", run, batcher, state, config, tokenizer)
-                if 0 < config.patience <= state.evals_since_best:
-                    reason, total_steps = "early stopping", state.step
+                if state.step % config.eval_every == 0 or state.step >= total_steps:
+                    evaluation = evaluate(
+                        run.batch_loss,
+                        val_data,
+                        batch_size=config.batch_size,
+                        context=context,
+                        objective=objective,
+                        max_tokens=config.eval_tokens,
+                    )
+                    is_best = note_evaluation(state, evaluation)
+                    log.evaluation(evaluation_row(state, evaluation, is_best))
+                    if is_best:
+                        save(out_dir / "best", run, batcher, state, config, tokenizer)
+                    if 0 < config.patience <= state.evals_since_best:
+                        reason, total_steps = "early stopping", state.step
 
-            if run.agree(stop.requested):
-                reason, total_steps = "interrupted", state.step
-            if state.step % config.save_every == 0 or state.step >= total_steps:
-                save(out_dir / "last", run, batcher, state, config, tokenizer)
+                if run.agree(stop.requested):
+                    reason, total_steps = "interrupted", state.step
+                if state.step % config.save_every == 0 or state.step >= total_steps:
+                    save(out_dir / "last", run, batcher, state, config, tokenizer)
 
     return TrainResult(reason, state, evaluation, stop.signal)
 

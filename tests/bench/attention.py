@@ -48,9 +48,9 @@ def attention(name: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, caus
         with sdpa_kernel(PEERS[name]):
             return scaled_dot_product_attention(q, k, v, is_causal=causal)
     if name == "reference":
-        from minillm.kernels.reference import reference_attention
+        from minillm import ops
 
-        return reference_attention(q, k, v, causal=causal)
+        return ops.attention(q, k, v, causal=causal, impl="reference")
     from minillm.kernels import flash_attention
 
     return flash_attention(q, k, v, causal=causal, impl=name)

@@ -19,7 +19,7 @@ from minillm.data import Batcher  # noqa: E402
 from minillm.engines.read_ahead import ReadAhead  # noqa: E402
 from minillm.engines.torch_engine import TorchEngine  # noqa: E402
 from minillm.models import GPT, GPTConfig  # noqa: E402
-from minillm.port import sketch  # noqa: E402
+from minillm.models.sketch import sketch  # noqa: E402
 from minillm.settings import EngineConfig  # noqa: E402
 
 BENCH = Path(__file__).parent

@@ -43,7 +43,7 @@ from minillm.data import Batcher, TokenDataset
 from minillm.engines.torch_engine import TorchEngine
 from minillm.engines.torch_machine import choose_device, choose_precision, peak_flops
 from minillm.models import GPT, GPTConfig
-from minillm.port import sketch
+from minillm.models.sketch import sketch
 from minillm.settings import EngineConfig, TrainConfig
 
 Batch = tuple[np.ndarray, np.ndarray]

@@ -24,7 +24,9 @@ from minillm.training.run_log import read_metrics
 
 def test_the_road_leaves_its_files(made):
     assert {"train.jsonl", "val.jsonl", "report.json", "dropped.jsonl"} <= {p.name for p in (made / "corpus").iterdir()}
-    assert {p.name for p in (made / "run").iterdir()} == {"best", "last", "config.toml", "metrics.jsonl"}
+    assert {p.name for p in (made / "run").iterdir()} == {
+        ".minillm.json", "best", "last", "config.toml", "metrics.jsonl"
+    }  # fmt: skip
     echoed = read_toml(made / "run" / "config.toml", SECTIONS)
     assert echoed["train"]["max_steps"] == 6 and echoed["train"]["lr"] == TrainConfig().lr
     assert echoed["model"]["d_model"] == 32 and 260 < echoed["model"]["vocab_size"] <= 300
@@ -75,7 +77,7 @@ def test_a_corpus_that_changed_is_packed_anew(made, tmp_path, capfd):
     minillm("pretrain", *data, "--out", tmp_path / "run")
     assert "packing anew" in capfd.readouterr().err
     sidecars = (tmp_path / "corpus").glob("tokens-*/train.json")  # other tests have packed with other tokenizers
-    (sidecar,) = (path for path in sidecars if json.loads(path.read_text())["n_documents"] == 3)
+    (_,) = (path for path in sidecars if json.loads(path.read_text())["n_documents"] == 3)
     asked = cli.make_parser(["pretrain"]).parse_args(["pretrain", *map(str, data), "--no-verify", "--tokens", "t"])
     assert sections_of(asked)["data"].items() >= {"verify": False, "tokens": str(Path("t").resolve())}.items()
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -143,3 +145,56 @@ def test_a_run_says_how_long_it_will_take(data, tmp_path, capsys):
     out = minillm("pretrain", *data, *TINY, "--out", tmp_path / "run", capsys=capsys)
     assert "6 steps, about" in out and "at the speed that this machine has now" in out
     assert json.loads((tmp_path / "run/last/state.json").read_text())["run"]["step"] == 6
+
+
+def test_files_that_were_there_before_are_not_overwritten(data, tmp_path, capsys):
+    for name in ("config.toml", "metrics.jsonl"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        (folder / "thesis.tex").write_text("also mine")
+        error = minillm("pretrain", *data, *TINY, "--out", folder, status=2, capsys=capsys)
+        assert f"{folder / name} was not made by minillm" in error
+        assert contents(folder)[name] == b"mine"
+        (folder / name).unlink()
+        minillm("pretrain", *data, *TINY, "--out", folder)  # beside other files of the user's there may be a run
+        assert (folder / "thesis.tex").read_text() == "also mine"
+        minillm("pretrain", "--resume", "--out", folder, "--set", "train.max_steps=7")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "config.json", "tokenizer.json"])
+def test_one_flipped_bit_is_noticed(run, name, capsys):
+    path = run / "last" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    resume = ["pretrain", "--resume", "--out", run, "--set", "train.max_steps=7"]
+    error = minillm(*resume, status=2, capsys=capsys)
+    assert f"{path} is damaged" in error
+    if name == "optimizer.safetensors":
+        minillm(*resume, "--no-verify")  # for the hurried, who then see to it themselves
+
+
+def test_a_flipped_bit_in_weights_is_noticed_where_they_are_used(run, capsys):
+    for command in (["generate", run / "last", "--max-new-tokens", "2"], ["evaluate", run / "last"]):
+        minillm(*command)
+    path = run / "last" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    for command in (["generate", run / "last", "--max-new-tokens", "2"], ["evaluate", run / "last"]):
+        assert f"{path} is damaged" in minillm(*command, status=2, capsys=capsys)
+        minillm(*command, "--no-verify")
+
+
+def test_two_runs_in_one_folder_at_once_are_one_run(data, tmp_path, capfd):
+    """The second is told who trains there; the first one's run is whole."""
+    arguments = ["pretrain", *data, *TINY, "--set", "train.max_steps=40", "--out", tmp_path / "run"]
+    command = [sys.executable, "-m", "minillm", *map(str, arguments)]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) for _ in range(2)]
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    statuses = sorted(process.returncode for process in both)
+    assert statuses == [0, 2], errors
+    refused = next(error for process, error in zip(both, errors) if process.returncode == 2)
+    assert ("is in use by process" in refused or "already holds a run" in refused) and "Traceback" not in refused
+    assert [row["step"] for row in read_metrics(tmp_path / "run/metrics.jsonl") if "loss" in row] == list(range(1, 41))

@@ -134,9 +134,10 @@ def test_wrong_states_and_arguments() -> None:
         batcher.load_state_dict({"windows_used": 3})
     with pytest.raises(ValueError, match="rank must be from 0 to world_size - 1 = 1, not 2"):
         Batcher(data, 2, 8, seed=0, rank=2, world_size=2)
-    with pytest.raises(ValueError, match="batch_size and context must be at least 1, not 0"):
-        Batcher(data, 0, 8, seed=0)
-    with pytest.raises(ValueError, match="batch_size and context must be at least 1, not 0"):
+    for wrong in ((0, 8), (2.5, 8), (2, 8.0), (2, "8"), (2, 0)):
+        with pytest.raises(ValueError, match="batch_size and context must be whole numbers, at least 1, not"):
+            Batcher(data, *wrong, seed=0)
+    with pytest.raises(ValueError, match="batch_size and context must be whole numbers, at least 1, not 0"):
         next(iter_eval_batches(data, 0, 8))
     with pytest.raises(ValueError, match="no token to predict"):
         next(iter_eval_batches(Ring(1), 1, 8))

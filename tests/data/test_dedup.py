@@ -187,3 +187,13 @@ def test_repeated_paragraphs() -> None:
     assert kept == [a, Document("Beta begins here.\n\nBeta ends.\n", "b")]
     assert [(d.source, d.duplicate_of) for d in dropped] == [("b", "a"), ("c", "a"), ("c", "a"), ("c", "a")]
     assert dropped[-1].reason == "no paragraph left"
+
+
+def test_a_copy_exactly_at_the_threshold_is_one() -> None:
+    for threshold, other in ((0.75, "1 2 3 4 5 6 7 8 9 20 21 22"), (1.0, "1 2 3 4 5 6 7 8 9 10 11 12")):
+        near = NearDuplicates(threshold, FixedSignatures())
+        assert near.check_and_add(Document("1 2 3 4 5 6 7 8 9 10 11 12", "a")) is None
+        assert near.check_and_add(Document(other, "b")) == ("a", threshold)
+    near = NearDuplicates(0.76, FixedSignatures())
+    assert near.check_and_add(Document("1 2 3 4 5 6 7 8 9 10 11 12", "a")) is None
+    assert near.check_and_add(Document("1 2 3 4 5 6 7 8 9 20 21 22", "b")) is None

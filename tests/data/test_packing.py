@@ -156,6 +156,11 @@ def test_with_our_own_tokenizer(tmp_path: Path) -> None:
     assert data.info.tokenizer == tokenizer.fingerprint()
 
 
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(65_535, np.uint16), (65_536, np.uint16), (65_537, np.uint32)])
+def test_the_last_id_of_a_vocabulary_fits_its_type(tmp_path: Path, vocab_size: int, dtype: type) -> None:
+    data = pack([Document("x", "s")], Bytes(vocab_size, None, shift=vocab_size - 1 - ord("x")), tmp_path / "t.bin")
+    assert data.tokens.dtype == dtype and data.tokens.tolist() == [vocab_size - 1]
+    assert data.info.dtype == np.dtype(dtype).name
 # ---- damage, staleness
 
 

@@ -78,3 +78,12 @@ def test_help_topics_leak_until_their_paragraphs_are_deduplicated() -> None:
     topics = list(stdlib_documents("topics"))
     assert worst(topics) > 0.5
     assert worst(list(deduplicate(topics, paragraphs=True))) < 0.3
+
+
+def test_a_share_exactly_at_the_limit_is_to_be_dropped() -> None:
+    check = Contamination(2)
+    check.add_held_out("a b c")
+    assert check.train_overlap("a b x", limit=0.5) == 0.5  # of its runs "a b" and "b x" one
+    assert check.held_out_overlap("a b c") == 0.0
+    assert check.train_overlap("a b x", limit=0.51) == 0.5
+    assert check.held_out_overlap("a b c") == 0.5

@@ -1,6 +1,14 @@
 """Threads that share a batch: the same results as one, the same results every time, and BLAS left as it was."""
 
+import contextlib
 import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -9,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.data import Document, pack
-from minillm.debug import debug_mode
+from minillm.debug import debug_mode, debugging
 from minillm.engines.blas import blas_threads, limit_blas_threads
 from minillm.engines.choose import engine_class
 from minillm.engines.numpy_engine import NumpyEngine
 from minillm.engines.threads import Replicas, ThreadedNumpyEngine, replica
+from minillm.generate import generate
 from minillm.models import GPT, GPTConfig
 from minillm.settings import IGNORE, EngineConfig, TrainConfig
 from minillm.tensor import Tensor, no_grad, records_graph
@@ -160,10 +169,10 @@ def test_no_grad_and_debug_mode_reach_the_threads():
     replicas = Replicas(make_model(), 3)
     batch = make_batches(1, 6)[0]
 
-    def builds_a_graph(model, rows):
+    def builds_a_graph(model, *rows):
         return float(model(*rows).node is not None)
 
-    def freezes(model, rows):
+    def freezes(model, *rows):
         return float(model(*rows).node.frozen is not None)
 
     assert replicas.on_rows(builds_a_graph, batch) == 3 and replicas.on_rows(freezes, batch) == 0
@@ -202,3 +211,102 @@ def test_limits_that_overlap_in_two_threads_leave_blas_as_it_was():
     assert blas_threads() == 1
     second.__exit__(None, None, None)
     assert blas_threads() == before
+
+
+def train_a_little(seed, debug):
+    model = make_model(dropout=0.1, seed=seed)
+    engine = ThreadedNumpyEngine(model, TrainConfig(batch_size=4, warmup_steps=1), threads=2)
+    losses = []
+    with debug_mode() if debug else contextlib.nullcontext():
+        for batch in make_batches(12, 4, seed):
+            losses.append(engine.forward_backward([batch]))
+            assert debugging.get() == debug
+            engine.clip_gradients(1.0)
+            engine.step(1e-2)
+            losses.append(engine.batch_loss(*batch))
+    return losses
+
+
+def test_two_threaded_trainings_and_a_generation_at_once_give_the_same_as_alone():
+    """One of them in debug mode, which freezes the arrays of its own graphs only; BLAS is left as it was."""
+    write = partial(generate, make_model(seed=9), [[1, 2]], max_new_tokens=30, seed=3)
+    work = [partial(train_a_little, 0, True), partial(train_a_little, 1, False), write]
+    before = blas_threads()
+    alone = [task() for task in work]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            assert [task.result() for task in [pool.submit(task) for task in work]] == alone
+    finally:
+        sys.setswitchinterval(interval)
+    assert blas_threads() == before and not debugging.get()
+
+
+STUCK = """
+import os, signal, time
+import numpy as np
+from minillm.engines.threads import Replicas
+from minillm.models import GPT, GPTConfig
+from minillm.training.interrupt import StopRequest
+
+def step(model, *rows):
+    os.write(1, b"computing\\n")
+    time.sleep(60)
+    return 0.0
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, it would be ignored
+replicas = Replicas(GPT(GPTConfig(vocab_size=5, context=4, n_layers=1, n_heads=1, d_model=4)), 2)
+with StopRequest():
+    replicas.on_rows(step, (np.zeros((2, 4), dtype=int),))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_a_second_ctrl_c_ends_the_process_at_once_though_threads_compute():
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", STUCK], text=True, **pipes) as process:
+        try:
+            assert process.stdout.readline() == process.stdout.readline() == "computing\n"
+            process.send_signal(signal.SIGINT)
+            while "stopping: finishing this step" not in process.stderr.readline():
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=20) != 0
+            assert "KeyboardInterrupt" in process.stderr.read()
+        finally:
+            process.kill()
+
+
+def test_threads_end_with_their_replicas():
+    before = threading.active_count()
+    replicas = Replicas(make_model(), 3)
+    assert threading.active_count() == before + 3
+    del replicas
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+def test_where_one_thread_fails_the_others_have_ended_before_the_error_is_raised():
+    replicas, ended = Replicas(make_model(), 3), []
+
+    def step(model, *rows):
+        if model is replicas.models[0]:
+            raise ArithmeticError("mine")
+        time.sleep(0.1)
+        ended.append(model)
+        return 0.0
+
+    with pytest.raises(ArithmeticError, match="mine"):
+        replicas.on_rows(step, make_batches(1, 6)[0])
+    assert len(ended) == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_step_without_a_target_says_so(threads):
+    ids = np.zeros((2, 8), dtype=int)
+    engine = engine_class(EngineConfig(threads=threads))(make_model(), TrainConfig())
+    with pytest.raises(ValueError, match="no target of this step counts: all are -100"):
+        engine.forward_backward([(ids, np.full_like(ids, IGNORE))])

@@ -19,7 +19,8 @@ from minillm.engines.read_ahead import ReadAhead  # noqa: E402
 from minillm.engines.torch_engine import TorchEngine  # noqa: E402
 from minillm.hub.checkpoint import open_checkpoint  # noqa: E402
 from minillm.models import GPT, GPTConfig, config_from_dict  # noqa: E402
-from minillm.port import Sketcher, sketch, to_torch  # noqa: E402
+from minillm.models.sketch import Sketcher, sketch  # noqa: E402
+from minillm.port import to_torch  # noqa: E402
 from minillm.settings import EngineConfig, TrainConfig  # noqa: E402
 from minillm.training import pretrain  # noqa: E402
 from minillm.training.checkpoint import CheckpointError, read_checkpoint  # noqa: E402

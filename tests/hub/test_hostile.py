@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 from safetensors import SafetensorError, safe_open
 
-from minillm.hub import AutoModelForCausalLM, AutoModelForSequenceClassification, NotFound, PretrainedModel, WeightsError
+from minillm.hub import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    NotFound,
+    PretrainedModel,
+    WeightsError,
+)
 from minillm.hub.chat import render_chat
 from minillm.hub.checkpoint import open_checkpoint
 from minillm.hub.places import find_folder

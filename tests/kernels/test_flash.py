@@ -27,7 +27,7 @@ def run(function, tensors, do, **options):
 
 def check(impl, tensors, do=None, dropout_mask=None, **options):
     """Hold the output and the gradients of `flash_attention` to the rule."""
-    from minillm.kernels.reference import reference_attention
+    from attention_reference import reference_attention
 
     dtype = tensors[0].dtype
     if do is None:
@@ -119,7 +119,7 @@ def test_packed_sequences_of_other_lengths_for_keys(device, impl):
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("options", [{}, {"causal": True}], ids=str)
 def test_dropout_replays_one_mask(device, impl, options):
-    from minillm.kernels.reference import dropout_mask_of
+    from attention_reference import dropout_mask_of
 
     p, seed = 0.3, 2**40 + 7
     tensors = draw(device, F16, batch=2, tq=40, tk=70, size=16, heads=2, kv_heads=1)
@@ -213,7 +213,7 @@ def test_random_problems(device, seed):
     """Everything at once: sizes, groups, strides, masks, windows and dropout drawn at random."""
     import random
 
-    from minillm.kernels.reference import dropout_mask_of
+    from attention_reference import dropout_mask_of
 
     draws = random.Random(seed)
     kv_heads = draws.choice([1, 2, 3])
@@ -255,7 +255,7 @@ def test_on_the_gpu_long_sequences(device, tokens, options):
 
 @pytest.mark.gpu
 def test_on_the_gpu_dropout_at_real_length(device):
-    from minillm.kernels.reference import dropout_mask_of
+    from attention_reference import dropout_mask_of
 
     mask = dropout_mask_of(11, 0.2, (1, 2, 2048, 2048), device)
     for impl in IMPLS:

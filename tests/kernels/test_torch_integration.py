@@ -8,8 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
+from attention_reference import reference_attention  # noqa: E402
 from minillm.kernels import flash_attention, flash_unavailable_reason  # noqa: E402
-from minillm.kernels.reference import reference_attention  # noqa: E402
 
 
 def draw(device, dtype=torch.float32, batch=2, heads=2, kv_heads=1, tokens=20, size=16):

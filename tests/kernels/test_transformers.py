@@ -133,7 +133,7 @@ def test_a_prompt_in_two_pieces(device):
 
 def test_a_dense_mask_has_the_last_word(device):
     """A mask of every pair, such as a prefix that sees itself both ways, is not cut by causality again."""
-    from minillm.kernels.reference import reference_attention
+    from attention_reference import reference_attention
     from minillm.kernels.transformers_attention import attention_forward
 
     q, k, v = (torch.randn(1, 2, 6, 16, device=device) for _ in range(3))

@@ -279,7 +279,7 @@ def test_dropout_only_while_training():
 
 def test_size_of_bert_base():
     pytest.importorskip("torch")
-    from minillm.port import sketch
+    from minillm.models.sketch import sketch
 
     model = Bert(BertConfig(head="none", pooler=True), rng=sketch())
     assert sum(p.data.size for p in model.parameters()) == 109_482_240  # bert-base-uncased

@@ -239,7 +239,7 @@ def test_shared_embeddings_are_one_parameter():
 
 def test_size_of_the_base_model():
     pytest.importorskip("torch")
-    from minillm.port import sketch
+    from minillm.models.sketch import sketch
 
     model = EncoderDecoder(EncoderDecoderConfig(), rng=sketch())
     blocks = 6 * (4 * (512 * 512 + 512) + 2 * 512 * 2048 + 2048 + 512 + 2 * 2 * 512)
@@ -311,7 +311,7 @@ def test_config_survives_a_dictionary():
         ({"dropout": 1.5}, "dropout = 1.5"),
         ({"norm_eps": 0.0}, "norm_eps = 0.0 must be above 0"),
         ({"source_vocab_size": 12}, "shared_embeddings need one vocabulary"),
-        ({"pad_id": 30}, "pad_id = 30 is outside the source's vocabulary of 30"),
+        ({"pad_id": 30}, "pad_id = 30 is outside the vocabulary of 30"),
     ],
 )
 def test_impossible_configs_are_refused(changes, message):

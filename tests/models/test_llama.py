@@ -350,7 +350,7 @@ def test_config_survives_a_dictionary():
         ({"d_ff": 2.5}, "d_ff = 2.5 must be a whole number"),
         ({"n_kv_heads": 3}, "n_heads = 4 must be divisible by n_kv_heads = 3"),
         ({"d_model": 18, "head_dim": 0}, "d_model = 18 must be divisible by n_heads = 4, or head_dim"),
-        ({"head_dim": 5}, "heads have 5 features"),
+        ({"head_dim": 5}, "head_dim = 5 must be even"),
         ({"dropout": 1.0}, "dropout = 1.0"),
         ({"norm_eps": 0.0}, "norm_eps = 0.0 must be above 0"),
         ({"rope_theta": -1.0}, "rope_theta = -1.0 must be above 0"),

@@ -25,8 +25,9 @@ from minillm.models import (  # noqa: E402
     LSTMConfig,
     model_from_config,
 )
+from minillm.models.sketch import sketch  # noqa: E402
 from minillm.optim import AdamW, param_groups  # noqa: E402
-from minillm.port import sketch, to_numpy, to_torch  # noqa: E402
+from minillm.port import to_numpy, to_torch  # noqa: E402
 
 SHAPE = {"vocab_size": 31, "context": 16, "n_layers": 2, "d_model": 16}
 HEADS = {**SHAPE, "n_heads": 4, "d_ff": 24, "dropout": 0.0}

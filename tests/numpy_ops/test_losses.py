@@ -213,3 +213,14 @@ def test_gradient_accumulation_in_tokens_equals_one_batch():
     for i in range(2):
         (ops.cross_entropy(means[i], targets[i]) * 0.5).backward()
     assert np.abs(means.grad - whole.grad).max() > 0.01
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("rows", [3, 1025])
+def test_losses_are_added_up_in_float64(name, rows):
+    """Each is 2e38, and their sum more than a float32 can hold; the mean is not."""
+    logits = np.zeros((rows, 2), np.float32)
+    logits[:, 1] = 2e38
+    loss, grad = loss_and_gradient(name, logits, np.zeros(rows, int))
+    assert loss == pytest.approx(2e38, rel=1e-6)
+    np.testing.assert_allclose(grad, np.tile([-1 / rows, 1 / rows], (rows, 1)), rtol=1e-6)

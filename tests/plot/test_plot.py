@@ -305,7 +305,7 @@ def test_graph_is_valid_svg_with_every_tensor():
 
 def test_boxes_of_a_graph_do_not_overlap(model, ids):
     boxes, edges = graph_module.collect(model(ids, targets=ids), {})
-    graph_module.assign_columns(boxes, edges)
+    graph_module.assign_columns(boxes)
     for left, right in edges:
         assert left.column < right.column
     columns = graph_module.add_bends(boxes, edges)

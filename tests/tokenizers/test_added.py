@@ -12,7 +12,6 @@ from minillm.tokenizers import BPETokenizer, WordPieceTokenizer
 from minillm.tokenizers.added import AddedToken, find_added_tokens
 from minillm.tokenizers.formats import tokenizer_json
 from minillm.tokenizers.wordpiece import WordPieceTokenizer as WordPiece
-from minillm.tokenizers.wordpiece_formats import tokenizer_json as wordpiece_json
 
 TEXTS = ["<a>", "<a><b>", "a>", "ab", "Ab", "É", "e", "<A>", "中", " x", "x "]
 flags = st.lists(st.booleans(), min_size=5, max_size=5)
@@ -57,7 +56,7 @@ def with_tokens(base: Any, drawn: list[tuple[str, list[bool]]]) -> tuple[Any, An
         free += text not in known
     if base is PIECES:
         ours: Any = WordPiece(PIECES.vocab, PIECES.special_tokens, added_tokens=added, template=PIECES.template)
-        return ours, Tokenizer.from_str(json.dumps(wordpiece_json(ours)))
+        return ours, Tokenizer.from_str(json.dumps(ours.to_json()))
     ours = BPETokenizer(base.tokens + [t.text.encode() for t in added], base.merges, base.pattern, {}, nfc=base.nfc,
                         added_tokens=added)  # fmt: skip
     return ours, Tokenizer.from_str(json.dumps(tokenizer_json(ours)))

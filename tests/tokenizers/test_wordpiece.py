@@ -1,6 +1,6 @@
 import json
 from collections import Counter
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +14,8 @@ from tokenizer_samples import SAMPLES, any_text, unicode_text
 
 from minillm.tokenizers import BertNormalizer, WordPieceTokenizer, load_tokenizer
 from minillm.tokenizers.bert_text import CASED, UNCASED
-from minillm.tokenizers.wordpiece import BERT_SPECIAL_TOKENS, count_words
-from minillm.tokenizers.wordpiece_formats import tokenizer_json
+from minillm.tokenizers.pieces import count_pieces
+from minillm.tokenizers.wordpiece import BERT_SPECIAL_TOKENS, words_of
 
 ACCENTS = (
     "Ça va, naïve façade? ÉCOLE e\u0301\u0323 Ångström İstanbul ΣΑΣ ὈΔΥΣΣΕΎΣ straße ﬁn 한글 ｱ ｶﾞ ㋀ 豈 \ufeff\u200d"
@@ -34,7 +34,7 @@ def trained(normalizer: BertNormalizer = UNCASED) -> WordPieceTokenizer:
 def peer_of(tok: WordPieceTokenizer) -> Any:
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_str(json.dumps(tokenizer_json(tok)))
+    return Tokenizer.from_str(json.dumps(tok.to_json()))
 
 
 def same(a: WordPieceTokenizer, b: WordPieceTokenizer) -> bool:
@@ -165,7 +165,7 @@ def learn_naively(words: Counter[str], ids: dict[str, int], n_merges: int) -> li
 
 @pytest.mark.parametrize("n_merges", [0, 1, 150])
 def test_learning_equals_counting_all_pairs_each_time(n_merges: int) -> None:
-    words = count_words(TEXTS, UNCASED)
+    words = count_pieces(TEXTS, partial(words_of, normalizer=UNCASED))
     n_first = WordPieceTokenizer.train(TEXTS, 5000, min_frequency=10**9).vocab_size
     tok = WordPieceTokenizer.train(TEXTS, n_first + n_merges)
     first = dict([*tok.vocab.items()][:n_first])
@@ -326,7 +326,7 @@ def test_the_tokenizers_library_reads_ours_and_writes_the_same(tmp_path: Path) -
 
 
 def test_the_old_post_processor_of_bert(tmp_path: Path) -> None:
-    content = tokenizer_json(trained())
+    content = trained().to_json()
     content["post_processor"] = {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     assert WordPieceTokenizer.load(tmp_path).template == trained().template
@@ -347,7 +347,7 @@ def test_the_old_post_processor_of_bert(tmp_path: Path) -> None:
     ],
 )
 def test_unsupported_parts_are_named(tmp_path: Path, part: str, value: Any, message: str) -> None:
-    content = tokenizer_json(trained()) | {part: value}
+    content = trained().to_json() | {part: value}
     if part == "model":
         content |= {"added_tokens": [], "post_processor": None}
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")

@@ -245,7 +245,7 @@ def test_missing_and_foreign_checkpoints_say_what_they_lack(tmp_path):
         shutil.copytree(tmp_path / "last", folder)
         (folder / file).write_text(json.dumps(content))
         with pytest.raises(ValueError, match=message):
-            read_checkpoint(folder)
+            read_checkpoint(folder, verify=False)  # the checksums would find it first
             open_checkpoint(folder)
 
 
@@ -260,3 +260,11 @@ def test_a_tokenizer_that_does_not_match_the_model_is_refused(tmp_path):
     (tmp_path / "last" / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"has no tokenizer.json"):
         load_model_and_tokenizer(tmp_path / "last")
+
+
+def test_a_tokenizer_may_have_as_many_ids_as_the_model_and_no_more():
+    tokenizer = make_tokenizer()
+    checkpoint.check_tokenizer(tokenizer, tokenizer.vocab_size, None, "here")
+    checkpoint.check_tokenizer(tokenizer, tokenizer.vocab_size + 1, None, "here")
+    with pytest.raises(CheckpointError, match="the model in here only"):
+        checkpoint.check_tokenizer(tokenizer, tokenizer.vocab_size - 1, None, "here")

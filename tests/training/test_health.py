@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from minillm.cli import main
 from minillm.data import Document, pack
+from minillm.disk import checksum
 from minillm.models import GPT, GPTConfig
 from minillm.settings import TrainConfig
 from minillm.tokenizers import CharTokenizer
@@ -78,6 +79,9 @@ def changed(healthy, folder, weights=None, optimizer=None, rows=None):
             arrays = {name: array.copy() for name, array in load_file(path).items()}
             change(arrays)
             save_file(arrays, path)
+            state = json.loads((folder / "last" / "state.json").read_text())
+            state["crc32"][path.name] = checksum(path)
+            (folder / "last" / "state.json").write_text(json.dumps(state))
     if rows is not None:
         path = folder / "metrics.jsonl"
         lines = [json.loads(line) for line in path.read_text().splitlines()]

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from minillm.data import Batcher, Document, pack
 from minillm.engines.numpy_engine import NumpyEngine, batch_loss
 from minillm.models import GPT, GPTConfig
-from minillm.settings import IGNORE, TrainConfig
+from minillm.settings import IGNORE, EngineConfig, TrainConfig
 from minillm.training.checkpoint import CheckpointError, find_checkpoint, read_checkpoint
 from minillm.training.diagnose import first_non_finite
-from minillm.training.evaluate import evaluate, perplexity
+from minillm.training.evaluate import Evaluation, evaluate, perplexity
 from minillm.training.interrupt import StopRequest
 from minillm.training.run_folder import RunState, TrainingDiverged
 from minillm.training.run_log import RunLog, read_metrics
-from minillm.training.train import expected_steps, schedule_factor, train
+from minillm.training.train import expected_steps, note_evaluation, schedule_factor, train
 
 
 class Bytes:
@@ -92,7 +92,9 @@ def test_training_lowers_the_loss_and_leaves_a_run_folder(data, tmp_path):
     assert [r["step"] for r in rows if "val_loss" in r] == [20, 40, 60]
     assert {"loss", "lr", "grad_norm", "tokens_per_second", "memory_gb", "seconds"} <= set(rows[0])
     assert rows[0]["lr"] == pytest.approx(1e-3) and rows[-2]["lr"] == pytest.approx(3e-4)
-    names = {"config.json", "model.safetensors", "optimizer.safetensors", "state.json", "tokenizer.json"}
+    names = {
+        "config.json", "model.safetensors", "optimizer.safetensors", "state.json", "tokenizer.json", ".minillm.json"
+    }  # fmt: skip
     assert {p.name for p in (tmp_path / "last").iterdir()} == {p.name for p in (tmp_path / "best").iterdir()} == names
 
 
@@ -400,6 +402,14 @@ def test_the_diagnosis_names_broken_weights_and_operations_between_layers():
     [
         ({"max_steps": 0}, "training has no end"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"batch_size": 2.5}, r"batch_size must be a whole number, not 2\.5"),
+        ({"seed": True}, "seed must be a whole number, not True"),
+        ({"max_steps": "10"}, "max_steps must be a whole number, not '10'"),
+        ({"lr": "0.1"}, "lr must be a finite number, not '0.1'"),
+        ({"lr": math.inf}, "lr must be a finite number, not inf"),
+        ({"max_seconds": math.inf}, "max_seconds must be a finite number"),
+        ({"nesterov": 1}, "nesterov must be True or False, not 1"),
+        ({"schedule": "cosin"}, "schedule must be one of 'cosine', 'linear', 'wsd', 'constant', not 'cosin'"),
         ({"lr": -1.0}, "lr must be 0 or more"),
         ({"lr": math.nan}, "lr must be 0 or more, not nan"),
         ({"beta1": 1.0}, "beta1 must be at least 0 and below 1"),
@@ -409,6 +419,18 @@ def test_the_diagnosis_names_broken_weights_and_operations_between_layers():
 def test_impossible_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**changes)
+
+
+def test_numbers_of_numpy_are_numbers_too_and_engines_settings_are_checked_alike():
+    assert TrainConfig(batch_size=np.int64(2), lr=np.float32(0.5), weight_decay=1).batch_size == 2
+    for changes, message in (
+        ({"threads": 1.5}, "threads must be a whole number"),
+        ({"recompute": 0}, "recompute must be True or False"),
+        ({"device": None}, "device must be a text"),
+        ({"name": "jax"}, "name must be one of 'numpy', 'torch'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            EngineConfig(**changes)
 
 
 def test_data_that_does_not_belong_together_is_refused(data, tmp_path):
@@ -438,3 +460,16 @@ def test_the_bar_and_the_lines_for_people(tmp_path, capsys):
 
 def test_the_config_is_immutable_and_plain():
     assert json.loads(json.dumps(dataclasses.asdict(TrainConfig()))) == dataclasses.asdict(TrainConfig())
+
+
+def test_only_a_lower_loss_is_a_new_best():
+    def evaluated(loss):
+        return note_evaluation(state, Evaluation(loss, 0.0, 0.0, 1))
+
+    state = RunState(step=1)
+    assert evaluated(2.0) and (state.best_loss, state.best_step, state.evals_since_best) == (2.0, 1, 0)
+    state.step = 2
+    assert not evaluated(2.0) and not evaluated(math.nan) and not evaluated(2.5)
+    assert (state.best_loss, state.best_step, state.evals_since_best) == (2.0, 1, 3)
+    assert evaluated(1.9) and (state.best_loss, state.best_step, state.evals_since_best) == (1.9, 2, 0)
+    assert not note_evaluation(RunState(), Evaluation(math.inf, math.inf, 0.0, 1))

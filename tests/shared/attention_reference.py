@@ -10,9 +10,8 @@ import math
 import torch
 import triton
 import triton.language as tl
+from minillm.kernels.tiles import dropout_keep
 from torch import Tensor
-
-from .tiles import dropout_keep
 
 
 def reference_attention(

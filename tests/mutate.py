@@ -1,0 +1,164 @@
+"""Mutation testing: change one operator or number of a module at a time, and see whether its tests notice.
+
+    .venv-dev/bin/python tests/mutate.py minillm/optim.py -- tests/test_optim.py tests/test_edge_values.py
+
+Each mutant is tried in a copy of the repository; what has been tried is kept in `--results` (JSON lines), so that a
+run can be stopped and taken up again: where the module has not changed, only the rest is tried. Printed are the
+survivors: a test is missing, or the change makes no difference and tests/README.md says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PRELOAD = ["torch.testing._internal.common_methods_invocations", "torch.testing._internal.common_optimizers",
+           "hypothesis.extra.numpy"]  # fmt: skip
+SWAPS: dict[type, type] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Div, ast.Mod: ast.Mult,
+}  # fmt: skip
+
+
+def variants(node: ast.AST) -> Iterator[ast.AST]:
+    """Each other node that may stand in this one's place."""
+    if isinstance(node, ast.Compare):
+        for i, op in enumerate(node.ops):
+            if type(op) in SWAPS:
+                other = copy.deepcopy(node)
+                other.ops[i] = SWAPS[type(op)]()
+                yield other
+    elif isinstance(node, (ast.BinOp, ast.BoolOp, ast.AugAssign)) and type(node.op) in SWAPS:
+        other = copy.deepcopy(node)
+        other.op = SWAPS[type(node.op)]()
+        yield other
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
+        yield copy.deepcopy(node.operand)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        yield ast.Constant(not node.value)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+        yield ast.Constant(node.value + 1)
+        yield ast.Constant(node.value - 1)
+
+
+def places(node: ast.AST, path: tuple = ()) -> Iterator[tuple[tuple, ast.AST]]:
+    """(how to get there, node) of every node whose change could be seen: no annotations, docstrings or error texts."""
+    for field, value in ast.iter_fields(node):
+        if field in ("annotation", "returns", "decorator_list", "type_params") or (
+            isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
+        ):
+            continue
+        for i, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
+            if isinstance(child, ast.AST) and not isinstance(child, (ast.JoinedStr, ast.Raise)):
+                here = (*path, (field, i))
+                yield here, child
+                yield from places(child, here)
+
+
+def mutants(source: str) -> Iterator[tuple[str, str]]:
+    """(what was changed, the module's text) for each mutant."""
+    tree = ast.parse(source)
+    for path, node in list(places(tree)):
+        for other in variants(node):
+            mutant = copy.deepcopy(tree)
+            parent = mutant
+            for field, i in path[:-1]:
+                parent = getattr(parent, field) if i is None else getattr(parent, field)[i]
+            field, i = path[-1]
+            other = ast.copy_location(other, node)
+            if i is None:
+                setattr(parent, field, other)
+            else:
+                getattr(parent, field)[i] = other
+            line = f"{node.lineno}:{node.col_offset}"
+            yield f"{line} {ast.unparse(node)} -> {ast.unparse(other)}", ast.unparse(ast.fix_missing_locations(mutant))
+
+
+def run(tests: list[str], root: Path, timeout: float) -> str:
+    """What becomes of a mutant: a fork of this process, which has imported the slow packages, runs the tests."""
+    child = os.fork()
+    if child == 0:
+        for stream in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        os.chdir(root)
+        sys.path.insert(0, str(root))
+        imported = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # before pytest could rewrite its assertions
+        os._exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *imported, *tests]))
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return "survived" if status == 0 else "killed"
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return "killed by time"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Mutation testing of one module.")
+    parser.add_argument("module", type=Path)
+    parser.add_argument("tests", nargs="+", help="the focused tests, after --")
+    parser.add_argument("--results", type=Path, default=Path(tempfile.gettempdir()) / "mutants.jsonl")
+    parser.add_argument("--preload", nargs="*", default=PRELOAD, help="slow packages")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no mutant after this time")
+    arguments = parser.parse_args()
+
+    os.environ.update(CI="1", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    sys.dont_write_bytecode = True  # Python would take the old one for a file of the same size and second
+    for name in arguments.preload:
+        importlib.import_module(name)
+    source = (ROOT / arguments.module).read_text(encoding="utf-8")
+    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
+    known = {}
+    if arguments.results.exists():
+        rows = [json.loads(line) for line in arguments.results.read_text(encoding="utf-8").splitlines()]
+        known = {row["change"]: row["outcome"] for row in rows if row["source"] == digest}
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for name in ("minillm", "kernels", "tests", "pyproject.toml"):
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, root / name)
+        start = time.monotonic()
+        assert run(arguments.tests, root, 600) == "survived", "the tests must pass before anything is changed"
+        timeout = 10 + 4 * (time.monotonic() - start)
+        counts: Counter[str] = Counter()
+        for change, text in mutants(source):
+            if change not in known or known[change] == "survived":
+                if time.monotonic() - began > arguments.seconds:
+                    print("time is up: the rest at the next call")
+                    break
+                (root / arguments.module).write_text(text, encoding="utf-8")
+                known[change] = run(arguments.tests, root, timeout)
+                with arguments.results.open("a", encoding="utf-8") as stream:
+                    row = {"module": str(arguments.module), "source": digest, "change": change}
+                    row["outcome"] = known[change]
+                    stream.write(json.dumps(row) + "\n")
+            counts[known[change]] += 1
+            if known[change] == "survived":
+                print(f"survived: {arguments.module}:{change}", flush=True)
+    print(f"{arguments.module}: {counts.total()} mutants: {dict(counts)}")
+
+
+if __name__ == "__main__":
+    main()
