@@ -125,6 +125,11 @@ def tuned_file(device: torch.device) -> Path:
 def read_tuned(path: Path) -> dict[str, Config]:
     """What the tuner wrote: {key: [block_m, block_n, num_warps, num_stages]}; raises ValueError where it is broken."""
     try:
-        return {key: Config(*(int(n) for n in four)) for key, four in json.loads(path.read_text()).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} holds no tuned configurations ({error}); delete it or tune again.") from None
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for key, four in found.items():
+            if not isinstance(four, list) or not all(type(n) is int and 0 < n <= 1024 for n in four):
+                raise ValueError(f"{key!r:.50} has {four!r:.50}, not four numbers from 1 to 1024.")
+        return {key: Config(*four) for key, four in found.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        why = str(error).rstrip(".")
+        raise ValueError(f"{path} holds no tuned configurations ({why}); delete it or tune again.") from None

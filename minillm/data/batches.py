@@ -106,7 +106,9 @@ class Batcher:
                     f"cannot resume the data where it stopped: {key} was {state[key]!r} and is {mine[key]!r} now. "
                     "Resume with the same data and settings, or start a new run from the saved weights."
                 )
-        self.windows_used = int(state["windows_used"])
+        if type(state["windows_used"]) is not int or not 0 <= state["windows_used"] < 2**63:
+            raise ValueError(f"windows_used must be a whole number from 0 up, not {state['windows_used']!r:.50}.")
+        self.windows_used = state["windows_used"]
 
 
 def check_window(batch_size: int, context: int) -> None:

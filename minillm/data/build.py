@@ -57,9 +57,7 @@ def build_corpus(
     with holding(out_dir, "building a corpus"):
         out = find_whole_folder(out_dir)
         if out is not None and not overwrite and (read_marker(out) or ("", ()))[0] == "corpus":
-            raise FileExistsError(
-                f"{str(out)!r} holds a corpus already: choose another, or give --overwrite (overwrite=True)."
-            )
+            raise FileExistsError(f"{str(out)!r} holds a corpus already: choose another, or give --overwrite.")
         with whole_folder(out_dir, kind="corpus", replace=overwrite) as work:
             return build_in(documents, work, config, skipped if skipped is not None else [], progress)
 

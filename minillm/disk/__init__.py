@@ -39,7 +39,7 @@ is), locks.py (one writer at a time), whole.py (files and folders that are there
 from .locks import holding
 from .markers import foreign_files, read_marker
 from .names import MARKER
-from .records import check_fields, checksum, read_json
+from .records import about, check_fields, check_values, checksum, read_json
 from .whole import (
     claim,
     find_whole_folder,
@@ -54,7 +54,9 @@ from .whole import (
 
 __all__ = [
     "MARKER",
+    "about",
     "check_fields",
+    "check_values",
     "checksum",
     "claim",
     "find_whole_folder",

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
+
+from ..disk.records import fits
 
 Values = dict[str, Any]  # the entries of a config.json
 
@@ -60,4 +62,12 @@ def translate(values: Values, architecture: Architecture) -> Values:
         if name in values and values[name] not in allowed:
             known = " or ".join(map(repr, allowed))
             raise ConfigurationError(f"config.json: {name} = {values[name]!r} must be {known}: minillm has no other.")
-    return {ours: values.get(theirs, default) for theirs, (ours, default) in architecture.settings.items()}
+    hints, found = get_type_hints(architecture.config_class), {}
+    for theirs, (ours, default) in architecture.settings.items():
+        value = values.get(theirs, default)
+        value = 0 if value is None and default == 0 else value  # null, where 0 says to follow from the others
+        if not fits(value, hint := hints[ours]):
+            kinds = f"{hint.__name__}, not {type(value).__name__} ({value!r:.50})"
+            raise ConfigurationError(f"config.json: {theirs} must be of type {kinds}.")
+        found[ours] = value
+    return found

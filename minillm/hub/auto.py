@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
-from ..disk import read_json
 from .checkpoint import check_engine, open_checkpoint
-from .configs import read_config
+from .configs import read_config, read_generation_config
 from .places import HUB_OPTIONS, find_folder
 from .pretrained import ConfigView, PretrainedModel
 
@@ -64,8 +63,7 @@ class AutoModel:
             attention="reference" if attn_implementation == "eager" else attn_implementation or "auto",
             seed=seed,
         )
-        file = checkpoint.folder / "generation_config.json"
-        generation = read_json(file) if file.exists() else None
+        generation = read_generation_config(checkpoint.folder)
         return PretrainedModel(model, cls.head, config=checkpoint.original, generation_config=generation)
 
 

@@ -13,32 +13,38 @@ from functools import partial
 from typing import Any
 
 
-def render_chat(template: str, variables: Mapping[str, Any]) -> str:
+def render_chat(template: str, variables: Mapping[str, Any], where: str = "the chat template") -> str:
     """The text that a template makes of `variables` (messages, tools, add_generation_prompt, bos_token, ...).
 
     The surroundings are those of transformers: blocks leave no empty lines, `break` and `continue` work, `tojson`
     writes real characters, and there are `raise_exception(message)` and `strftime_now(format)`. Raises ImportError
-    without jinja2, ValueError with the template's own message if it refuses the conversation or is not valid.
+    without jinja2, ValueError, which begins with `where` (the template's file), with the template's own message if it
+    refuses the conversation, and for one that is not valid, fails, or goes beyond a limit (see sandbox.py).
     """
     try:
         import jinja2
-        import jinja2.ext
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        from .sandbox import LimitedEnvironment, TemplateLimit
     except ImportError:
         raise ImportError("chat templates need the package jinja2: install it.") from None
 
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
 
-    extensions = [jinja2.ext.loopcontrols]
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-    environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
+    environment = LimitedEnvironment()
+    environment.filters["tojson"] = environment.limited("tojson", partial(json.dumps, ensure_ascii=False))
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = datetime.datetime.now().strftime
     try:
         return environment.from_string(template).render(**variables)
-    except jinja2.TemplateError as error:
-        raise ValueError(f"the chat template refused the conversation, or is not valid: {error}") from None
+    except TemplateLimit as error:
+        raise ValueError(f"{where} goes beyond what a template may do: {error}.") from None
+    except RecursionError:
+        raise ValueError(f"{where} calls itself, or is nested, too deeply.") from None
+    except MemoryError:
+        raise ValueError(f"{where} makes more than there is memory for.") from None
+    except Exception as error:  # a template is a program: it can fail in any way
+        raise ValueError(f"{where} refused the conversation, or is not valid: {error}") from None
 
 
 def is_batch(conversation: Sequence[Any]) -> bool:
@@ -65,16 +71,20 @@ END_MARK = "CONTINUE_FINAL_MESSAGE_TAG "  # what no message holds; the space sho
 
 
 def render_conversation(
-    template: str, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any], open_ended: bool
+    template: str,
+    messages: Sequence[Mapping[str, Any]],
+    variables: Mapping[str, Any],
+    open_ended: bool,
+    where: str = "the chat template",
 ) -> str:
     """One conversation as a text; open_ended: only up to the end of the last message's content."""
     if not open_ended:
-        return render_chat(template, {"messages": list(messages), **variables})
+        return render_chat(template, {"messages": list(messages), **variables}, where)
     content = messages[-1].get("content")
     if not isinstance(content, str):
         raise ValueError(f"continue_final_message: the last content must be a text to go on with: {content!r}.")
     marked = [*messages[:-1], {**messages[-1], "content": content + END_MARK}]
-    text = render_chat(template, {"messages": marked, **variables})
+    text = render_chat(template, {"messages": marked, **variables}, where)
     at = text.rfind(END_MARK.strip())
     if at < 0 or content.strip() not in text:
         raise ValueError(f"continue_final_message: the template does not show the last message as it is, in {text!r}.")

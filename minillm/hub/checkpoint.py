@@ -23,6 +23,7 @@ from .dtypes import dtype_name
 from .loading import Plan, load_numpy, load_torch, make_plan, report_plan
 from .names import canonical_names
 from .places import find_folder
+from .sizes import check_sizes
 from .tokenizer_files import read_tokenizer_folder
 from .weights import Stored, WeightsError, common_dtype, read_folder, shorten
 
@@ -59,7 +60,7 @@ class Checkpoint:
         """Its config.json in transformers' words; {} for a model that was made here."""
         if not self.native:
             return self.values
-        return read_json(self.folder / ORIGINAL) if (self.folder / ORIGINAL).exists() else {}
+        return read_config(self.folder, ORIGINAL) if (self.folder / ORIGINAL).exists() else {}
 
     def model(
         self,
@@ -139,11 +140,14 @@ def open_checkpoint(
         architecture = architecture_of(config)
         assert architecture is not None
         config = architecture.as_stored(config, set(canonical_names(stored, architecture).values()), asked)
+    check_sizes(config, stored, folder)
     plan = make_plan(config, stored, architecture, head, folder)
     if plan.fresh and not asked:
         raise WeightsError(f"{folder} has no weights for {shorten(plan.fresh)}, which its config.json promises.")
     if plan.unused and not asked:
-        raise WeightsError(f"{folder}: a {head!r} model has no place for {shorten(plan.unused)}, which would be lost.")
+        raise WeightsError(
+            f"{folder}: a {head!r} model has no place for {shorten(plan.unused)}, which would be lost: see config.json."
+        )
     return Checkpoint(folder, values, native, config, head, stored, plan)
 
 

@@ -5,11 +5,11 @@ A setting that only they know must have the value that our model computes with; 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..disk import read_json
+from ..disk import about, check_values, read_json
 from ..models import MODELS, ClassifierConfig, ModelConfig
 from .architecture import Architecture, ConfigurationError, Values, translate
 from .bert import BERT
@@ -18,6 +18,7 @@ from .llama import LLAMA, QWEN2, QWEN3
 
 ARCHITECTURES = {a.model_type: a for a in (GPT2, LLAMA, QWEN2, QWEN3, BERT)}
 GENERAL = ("num_labels", "id2label", "label2id", "problem_type", "bos_token_id", "eos_token_id", "pad_token_id")
+MAX_LABELS = 1 << 20  # names are made up for labels that have none
 
 
 def architecture_of(config: ModelConfig) -> Architecture | None:
@@ -34,15 +35,21 @@ def architecture_of(config: ModelConfig) -> Architecture | None:
     return None
 
 
-def read_config(folder: Path) -> Values:
+def read_config(folder: Path, name: str = "config.json") -> Values:
     """config.json of a folder."""
-    if not (folder / "config.json").exists():
+    path = folder / name
+    if not path.exists():
         raise FileNotFoundError(
             f"no checkpoint in {folder}: it has no config.json, nor a folder best or last with one; it holds "
             f"{sorted(path.name for path in folder.iterdir())[:20]}. A run that has just begun writes its first at "
             "train.eval_every or train.save_every steps."
         )
-    return read_object(folder / "config.json")
+    values = read_object(path)
+    if not isinstance(values.get("model_type", ""), str):
+        raise ConfigurationError(f"{path}: model_type must be a text, not {values['model_type']!r:.50}.")
+    with about(path):
+        check_values(GenerationSettings, {"eos_token_id": values.get("eos_token_id")})
+    return values
 
 
 def read_object(path: Path) -> Values:
@@ -51,6 +58,31 @@ def read_object(path: Path) -> Values:
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path} must hold an object, not a {type(content).__name__}.")
     return content
+
+
+@dataclass
+class GenerationSettings:
+    """The entries of generation_config.json that are read here, by their types; `generate` checks what they say."""
+
+    eos_token_id: int | list[int] | None
+    max_new_tokens: int | None
+    max_length: int | None
+    do_sample: bool | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    repetition_penalty: float | None
+
+
+def read_generation_config(folder: Path) -> Values | None:
+    """generation_config.json of a folder, None if it has none. Raises ValueError for what is no such file."""
+    path = folder / "generation_config.json"
+    if not path.exists():
+        return None
+    values = read_object(path)
+    with about(path):
+        check_values(GenerationSettings, values)
+    return values
 
 
 def is_native(values: Values) -> bool:
@@ -113,9 +145,9 @@ def head_in(values: Values) -> str:
 def n_labels(values: Values) -> int:
     """Number of classes: that of `id2label`, or `num_labels`, or 2 as everywhere in transformers."""
     labels, number = values.get("id2label") or {}, values.get("num_labels", 2)
-    if not isinstance(labels, dict) or not isinstance(number, int) or number < 1:
-        found = f"id2label = {labels!r} must be an object of number -> name, num_labels = {number!r} a number"
-        raise ConfigurationError(f"config.json: {found}.")
+    if not isinstance(labels, dict) or type(number) is not int or not 1 <= number <= MAX_LABELS:
+        found = f"id2label = {labels!r} must be an object of number -> name, num_labels = {number!r} a whole number"
+        raise ConfigurationError(f"config.json: {found} up to {MAX_LABELS:,}.")
     return len(labels) or number
 
 
@@ -123,7 +155,7 @@ def with_settings(values: Values, settings: Values) -> Values:
     """config.json with some entries changed; another num_labels takes away labels that do not fit it."""
     changed = {**values, **settings}
     renamed = "num_labels" in settings and "id2label" not in settings
-    if renamed and (labels := labels_for(changed["num_labels"], values)):
+    if renamed and (labels := labels_for(n_labels({"num_labels": changed["num_labels"]}), values)):
         del changed["num_labels"]
         changed |= labels
     return changed

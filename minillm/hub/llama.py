@@ -66,9 +66,11 @@ def stretched(context: int, scaling: dict[str, Any] | None) -> int:
     """How long texts may be: in config.json, `context` may be the length before or after stretching."""
     if scaling is None or not isinstance(scaling.get("factor"), (int, float)):
         return context
-    if scaling["rope_type"] in ("linear", "dynamic"):
-        return int(context * scaling["factor"])
-    return max(context, int(scaling.get("original_max_position_embeddings", 0) * scaling["factor"]))
+    linear = scaling["rope_type"] in ("linear", "dynamic")
+    original = context if linear else scaling.get("original_max_position_embeddings", 0)
+    if not isinstance(original, (int, float)) or not original * scaling["factor"] < 2**62:
+        raise ConfigurationError(f"config.json: rope_scaling = {scaling!r} makes no length out of {context}.")
+    return int(original * scaling["factor"]) if linear else max(context, int(original * scaling["factor"]))
 
 
 # --- and back ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from typing import Any
 from ..training.checkpoint import checkpoint_in, find_checkpoint
 
 FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "merges.txt", "vocab.txt"]
+NETWORK = ("httpx", "httpcore", "requests", "urllib")  # packages, whose names may end in a number
+TOKEN_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # of environment variables
 NEEDED = "config.json, model.safetensors (or its shards with model.safetensors.index.json), and the tokenizer's files"
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")  # huggingface_hub's, for a name on the hub
 
@@ -56,19 +58,32 @@ def download(name: str, options: dict[str, Any]) -> Path:
     except HFValidationError as error:
         raise NotFound(f"{name!r} is neither a folder here nor a name on the hub: {error}") from None
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise unreachable(name, error) from error
+        raise unreachable(name, error, options["token"]) from None  # whose text may hold the token
     except Exception as error:  # httpx or requests, whichever huggingface_hub is built on: no network, a broken one
-        if type(error).__module__.partition(".")[0] not in ("httpx", "httpcore", "requests", "urllib3"):
+        network = type(error).__module__.partition(".")[0].rstrip("0123456789") in NETWORK
+        if not network and without_token(str(error), options["token"]) == str(error):
             raise
-        raise unreachable(name, error) from error
+        raise unreachable(name, error, options["token"]) from None
 
 
-def unreachable(name: str, error: Exception) -> NotFound:
+def without_token(text: str, token: str | bool | None) -> str:
+    """An error's text without the access token, given or kept by huggingface_hub: "Illegal header value b'Bearer ...'"
+    would show it to whoever reads the log."""
+    import huggingface_hub
+
+    given = [token, huggingface_hub.get_token(), *(os.environ.get(name) for name in TOKEN_NAMES)]
+    for secret in [secret for secret in given if isinstance(secret, str)]:
+        for part in (secret, repr(secret)[1:-1], *secret.split()):
+            text = text.replace(part, "<token>") if len(part) > 3 else text
+    return text
+
+
+def unreachable(name: str, error: Exception, token: str | bool | None) -> NotFound:
     """What to say of a download that failed."""
     import huggingface_hub
 
     endpoint = huggingface_hub.constants.ENDPOINT
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = (without_token(str(error), token).strip() or type(error).__name__).splitlines()[0]
     hint = by_hand(name, endpoint)
     return NotFound(f"{name!r} is no folder here and could not be downloaded from {endpoint}: {reason}\n{hint}")
 

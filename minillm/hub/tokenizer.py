@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..disk import write_json, write_text
+from ..disk import about, write_json, write_text
 from ..tokenizers import Tokenizer, WordPieceTokenizer
 from ..tokenizers.json_parts import TOKENIZER_JSON
 from . import tokenizer_files as files
@@ -54,12 +54,18 @@ class AutoTokenizer:
         folder = find_folder(name_or_folder, **hub)
         core, config, content, size = files.read_tokenizer_folder(folder, settings)
         file = folder / TEMPLATE_FILE
-        template = file.read_text(encoding="utf-8") if file.exists() and "chat_template" not in settings else None
-        return PretrainedTokenizer(core, config, chat_template=template, tokenizer_json=content, vocab_size=size)
+        from_file = file.exists() and "chat_template" not in settings
+        with about(file):
+            template = file.read_text(encoding="utf-8") if from_file else None
+        made = PretrainedTokenizer(core, config, chat_template=template, tokenizer_json=content, vocab_size=size)
+        made.template_name = f"the chat template in {file if from_file else folder / files.CONFIG_FILE}"
+        return made
 
 
 class PretrainedTokenizer(NamedTokens):
     """A tokenizer of minillm.tokenizers, `core`, called as transformers' are called."""
+
+    template_name = "the chat template"  # in messages
 
     def __init__(
         self,
@@ -224,8 +230,11 @@ class PretrainedTokenizer(NamedTokens):
         check_chat_options(variables, add_generation_prompt, continue_final_message)
         shared = {"tools": tools, "documents": documents, "add_generation_prompt": add_generation_prompt}
         several = is_batch(conversation)
+        where = "the chat template" if chat_template else self.template_name
         texts = [
-            render_conversation(template, messages, {**shared, **self.tokens, **variables}, continue_final_message)
+            render_conversation(
+                template, messages, {**shared, **self.tokens, **variables}, continue_final_message, where
+            )
             for messages in (conversation if several else [conversation])
         ]
         if not tokenize:
@@ -263,5 +272,5 @@ def template_in(config: Mapping[str, Any]) -> str | None:
     """The chat template inside tokenizer_config.json, where it was before 2025; of several, the one named default."""
     value = config.get("chat_template")
     if isinstance(value, list):
-        return {entry["name"]: entry["template"] for entry in value}.get("default")
+        return {entry.get("name"): entry.get("template") for entry in value}.get("default")
     return value

@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from ..disk import read_json
+from ..disk import about, check_values, read_json
 from ..tokenizers import BPETokenizer, CharTokenizer, Tokenizer, WordPieceTokenizer, load_tokenizer
 from ..tokenizers.added import AddedToken
 from ..tokenizers.base import END_OF_TEXT
 from ..tokenizers.bert_text import BertNormalizer
-from ..tokenizers.gpt2_files import load_gpt2
+from ..tokenizers.gpt2_files import load_gpt2, read_vocab_json
 from ..tokenizers.json_parts import TOKENIZER_JSON
 from ..tokenizers.template import bert_template
 from ..tokenizers.wordpiece_formats import VOCAB_TXT, read_vocab_txt
@@ -40,6 +40,33 @@ CLASS_TOKENS = {"BertTokenizer": BERT_TOKENS, "GPT2Tokenizer": GPT2_TOKENS, "Qwe
 SPLITS = {"GPT2Tokenizer": ("gpt2", False), "Qwen2Tokenizer": ("qwen2", True)}  # class -> pattern, NFC
 
 
+@dataclass
+class TokenizerSettings:
+    """The entries of tokenizer_config.json that are read here, by their types. See also `Declared`."""
+
+    tokenizer_class: str | None
+    model_max_length: float | None
+    padding_side: Literal["left", "right"]
+    truncation_side: Literal["left", "right"]
+    model_input_names: list[str] | None
+    pad_token_type_id: int
+    do_lower_case: bool | None
+    tokenize_chinese_chars: bool | None
+    strip_accents: bool | None
+    add_prefix_space: bool | None
+    split_special_tokens: bool | None
+    chat_template: str | list[dict[str, str]] | None
+    additional_special_tokens: list[Any] | None
+    extra_special_tokens: list[Any] | dict[str, Any] | None
+    bos_token: str | dict[str, Any] | None
+    eos_token: str | dict[str, Any] | None
+    unk_token: str | dict[str, Any] | None
+    sep_token: str | dict[str, Any] | None
+    pad_token: str | dict[str, Any] | None
+    cls_token: str | dict[str, Any] | None
+    mask_token: str | dict[str, Any] | None
+
+
 class TokenizerFolder(NamedTuple):
     """What a folder holds: the tokenizer, tokenizer_config.json, tokenizer.json if it alone makes the tokenizer, and
     how many tokens the file's model has without those added."""
@@ -53,6 +80,13 @@ class TokenizerFolder(NamedTuple):
 def read_tokenizer_folder(folder: Path, settings: Mapping[str, Any]) -> TokenizerFolder:
     """Read a folder; `settings` replace entries of its tokenizer_config.json. Raises FileNotFoundError, ValueError."""
     config = {**read_tokenizer_config(folder), **settings}
+    with about(folder / CONFIG_FILE):
+        for role in ROLES:
+            if not isinstance(token_text(config.get(role)), str | None):
+                raise ValueError(
+                    f"{role} must be a text or an object with a text 'content', not {config[role]!r:.100}."
+                )
+        check_values(TokenizerSettings, config)
     class_name = class_of(config)
     file = folder / TOKENIZER_JSON
     content = read_json(file) if file.exists() else None
@@ -77,11 +111,12 @@ def read_tokenizer_folder(folder: Path, settings: Mapping[str, Any]) -> Tokenize
     if isinstance(core, CharTokenizer):  # which transformers has not, whatever class a config implies
         return TokenizerFolder(core, config, content, size)
     read = core
-    if class_name == "BertTokenizer" or (content is None and isinstance(core, WordPieceTokenizer)):
-        core = bert_tokenizer(core, config, folder, content is None)
-    elif class_name in SPLITS:
-        check_split(core, class_name, config, folder, content is None)
-    core = with_tokens(core, tokens_to_add(core, config, folder), folder)
+    with about(folder / CONFIG_FILE):
+        if class_name == "BertTokenizer" or (content is None and isinstance(core, WordPieceTokenizer)):
+            core = bert_tokenizer(core, config, folder, content is None)
+        elif class_name in SPLITS:
+            check_split(core, class_name, config, folder, content is None)
+        core = with_tokens(core, tokens_to_add(core, config, folder), folder)
     if not any((folder / name).exists() for name in (CONFIG_FILE, MAP_FILE)) and not class_name:
         config = {**tokens_made_here(core), **config}
     return TokenizerFolder(core, config, content if core is read else None, size)
@@ -159,7 +194,7 @@ def read_gpt2_files(folder: Path, config: Mapping[str, Any]) -> BPETokenizer:
             f"{folder} has only vocab.json and merges.txt, which {name} splits and surrounds in its own way; only "
             f"{' and '.join(SPLITS)} are known. In transformers, load and save it once: {TOKENIZER_JSON} says it all."
         )
-    vocab = read_json(folder / "vocab.json")
+    vocab = read_vocab_json(folder / "vocab.json")
     texts = [item.text for item in tokens_listed(config, folder) + named_tokens(config)] + [END_OF_TEXT]
     core = load_gpt2(folder, special_tokens=[text for text in dict.fromkeys(texts) if text in vocab])
     pattern, nfc = SPLITS.get(name, ("gpt2", False))

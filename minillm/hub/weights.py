@@ -16,13 +16,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..disk import read_json, whole_file, write_json
-from .dtypes import CODES, NAMES, STORED, decode, encode
+from ..disk.records import fits
+from .dtypes import BITS, CODES, NAMES, STORED, decode, encode
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -53,6 +55,7 @@ class Stored:
         n_rows = self.shape[0] if self.shape else 1
         row = self.size // n_rows if n_rows else 0
         step = max(1, BLOCK // max(row, 1))
+        n_rows = n_rows if row else 0
         stored = STORED[self.code]
         for start in range(0, n_rows, step):
             n = min(step, n_rows - start)
@@ -112,7 +115,8 @@ def read_shards(folder: Path) -> dict[str, Stored]:
             rule = "A shard must be a .safetensors file beside the index, no path."  # a stranger's reaches no further
             raise WeightsError(f"{path} sends tensors to {name!r}. {rule}")
     if absent := [name for name in files if not (folder / name).exists()]:
-        raise WeightsError(f"{folder} lacks {len(absent)} of {len(files)} shards: {', '.join(absent)}. Download them.")
+        what = f"{folder} lacks {len(absent)} of {len(files)} shards: {', '.join(absent)}."
+        raise WeightsError(f"{what} Download them; {INDEX} lists them.")
     tensors: dict[str, Stored] = {}
     for file in files:
         for name, stored in read_header(folder / file).items():
@@ -136,31 +140,64 @@ def read_header(path: Path) -> dict[str, Stored]:
         if size < 8 or length > min(size - 8, MAX_HEADER):
             raise WeightsError(f"{path} is cut off, or no safetensors file: {size:,} bytes, a header of {length:,}.")
         try:
-            header = json.loads(file.read(length))
+            text = file.read(length).decode()
+            header = json.loads(text, object_pairs_hook=without_twins, parse_constant=float_refused)
+            json.dumps(header, ensure_ascii=False).encode()  # a lone surrogate is no text
         except (ValueError, RecursionError) as error:
-            raise WeightsError(f"{path} is damaged: its header is not JSON ({error}).") from None
-    if not isinstance(header, dict):
+            raise WeightsError(f"{path} is damaged: its header is not JSON: {str(error).rstrip('.')}.") from None
+    if not isinstance(header, dict) or not text.startswith("{"):
         raise WeightsError(f"{path} is damaged: its header is a {type(header).__name__}, not an object.")
-    header.pop("__metadata__", None)
+    notes = header.pop("__metadata__", None)
+    if notes is not None and not fits(notes, dict[str, str]):
+        raise WeightsError(f"{path} is damaged: its __metadata__ must be an object of texts, not {notes!r:.100}.")
     tensors = {name: stored_tensor(path, name, entry, 8 + length) for name, entry in header.items()}
-    ends = [t.offset + t.size * STORED[t.code].itemsize for t in tensors.values() if t.code in STORED]
-    end = max([8 + length, *ends])
-    if end > size:
-        raise WeightsError(f"{path} is cut off: it has {size:,} bytes and must have {end:,}. Copy it again.")
+    check_layout(path, {name: entry["data_offsets"] for name, entry in header.items()}, size - 8 - length)
     return tensors
+
+
+def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Of a name that stands twice, readers differ in which they take."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in content if names.count(name) > 1)!r:.100} stands twice in it.")
+    return content
+
+
+def float_refused(text: str) -> float:
+    raise ValueError(f"{text} is no number.")
+
+
+def check_layout(path: Path, places: Mapping[str, list[int]], size: int) -> None:
+    """Raise WeightsError unless the tensors lie one behind the other and fill the `size` bytes behind the header: what
+    two of them share, or none has, can hide anything."""
+    end = max((last for _, last in places.values()), default=0)
+    if end > size:
+        raise WeightsError(f"{path} is cut off: it lacks {end - size:,} bytes of {end:,}. Copy it again.")
+    place = 0
+    for name, (first, last) in sorted(places.items(), key=itemgetter(1)):
+        if first != place:
+            what = "overlaps the one before" if first < place else f"leaves a hole of {first - place:,} bytes"
+            raise WeightsError(f"{path} is damaged: {name!r} begins at byte {first:,} and {what}.")
+        place = last
+    if place < size:
+        raise WeightsError(f"{path} is damaged: {size - place:,} bytes at its end belong to no tensor.")
 
 
 def stored_tensor(path: Path, name: str, entry: Any, start: int) -> Stored:
     """One entry of a header, checked: a shape of whole numbers, and as many bytes as shape and dtype make."""
     try:
         code, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        good = all(isinstance(n, int) and n >= 0 for n in (*shape, first, last)) and isinstance(code, str)
+        whole = isinstance(entry["shape"], list) and isinstance(entry["data_offsets"], list)
+        good = whole and all(type(n) is int and 0 <= n < 2**63 for n in (*shape, first, last)) and isinstance(code, str)
     except (KeyError, TypeError, ValueError):
         good = False
-    if not good:
-        raise WeightsError(f"{path} is damaged: its header says {entry!r} about {name!r}.")
+    if not good or math.prod(max(n, 1) for n in shape) >= 2**63:
+        raise WeightsError(f"{path} is damaged: its header says {entry!r:.200} about {name!r:.100}.")
+    if code not in BITS:
+        raise WeightsError(f"{path}: {name!r:.100} has the dtype {code!r:.50}, which safetensors does not know.")
     stored = Stored(path, code, shape, start + first)
-    if code in STORED and last - first != stored.size * STORED[code].itemsize:
+    if 8 * (last - first) != stored.size * BITS[code]:
         raise WeightsError(f"{path} is damaged: {name!r}, {code} {shape}, has {last - first:,} bytes.")
     return stored
 

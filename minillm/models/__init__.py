@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
+from ..disk import check_values
 from .bert import Bert, BertConfig
 from .classifier import Classifier, ClassifierConfig
 from .decoders import DECODERS
@@ -93,6 +94,7 @@ def config_from_dict(values: dict[str, Any]) -> ModelConfig:
             raise ValueError(f"{cls.__name__} has no setting {key!r}. {hint}")
         is_config = isinstance(value, dict) and "model_type" in value  # a classifier's decoder
         settings[key] = config_from_dict(value) if is_config else value
+    check_values(cls, settings)
     return cls(**settings)
 
 

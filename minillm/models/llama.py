@@ -24,6 +24,8 @@ from .causal import CausalLM
 from .checks import check_choice, check_dropout, check_ids, check_positive, check_whole
 from .rope import check_rope_scaling, rope_tables
 
+MAX_POSITIONS, MAX_TABLE = 1 << 17, 1 << 25  # whose cosines and sines are kept, and how many numbers these may be
+
 
 @dataclass(frozen=True)
 class LlamaConfig:
@@ -71,7 +73,7 @@ class LlamaConfig:
                 "key/value head serves an equal group."
             )
         if self.rope_scaling is not None:
-            check_rope_scaling(self.rope_scaling, self.head_dim)
+            check_rope_scaling(self.rope_scaling, self.head_dim, self.rope_theta)
 
 
 class MLP(nn.Module):
@@ -141,30 +143,31 @@ class Llama(CausalLM):
         return self.norm(x)
 
     def make_rope(self, dtype: Any) -> None:
-        """Fill the tables of cosines and sines (context, head_dim/2), computed in float64 and kept in `dtype`."""
+        """Fill the tables of cosines and sines (positions, head_dim/2), computed in float64 and kept in `dtype`."""
         config = self.config
-        length, theta, scaling = original_length(config), config.rope_theta, config.rope_scaling
+        length, theta, scaling = table_length(config), config.rope_theta, config.rope_scaling
         self.cos, self.sin = rope_tables(length, config.head_dim, theta, scaling, dtype)
 
     def rope(self, start: int, end: int) -> tuple[Any, Any]:
         """Cosines and sines (end − start, head_dim/2) for the last positions of a sequence of `end`.
 
-        Dynamic scaling has other angles for each length beyond the original one, so those tables are made here. What a
-        cache holds was computed with the angles of its time, so that beyond the original length cached decoding is not
-        the same as uncached (in transformers neither).
+        Those beyond the table are made here. Dynamic scaling has other angles for each length beyond the original one.
+        What a cache holds was computed with the angles of its time, so that beyond the original length cached decoding
+        is not the same as uncached (in transformers neither).
         """
         if end <= len(self.cos):
             return self.cos[start:end], self.sin[start:end]
-        cos, sin = rope_tables(end, self.config.head_dim, self.config.rope_theta, self.config.rope_scaling)
-        cos, sin = cos[start:], sin[start:]
+        config = self.config
+        cos, sin = rope_tables(end, config.head_dim, config.rope_theta, config.rope_scaling, first=start)
         if isinstance(self.cos, np.ndarray):
             return cos.astype(self.cos.dtype), sin.astype(self.sin.dtype)
         return self.cos.new_tensor(cos), self.sin.new_tensor(sin)
 
 
-def original_length(config: LlamaConfig) -> int:
-    """How many positions share one set of angles: the context, or the length before dynamic scaling begins."""
-    scaling = config.rope_scaling
+def table_length(config: LlamaConfig) -> int:
+    """How many positions have their angles in a table: the context, or the length before dynamic scaling begins, up to
+    MAX_POSITIONS. A context may be any number, and most of a long one is never used."""
+    length, scaling = min(config.context, MAX_POSITIONS, MAX_TABLE // config.head_dim), config.rope_scaling
     if scaling is not None and scaling["rope_type"] == "dynamic":
-        return min(config.context, scaling["original_max_position_embeddings"])
-    return config.context
+        return min(length, int(scaling["original_max_position_embeddings"]))
+    return length

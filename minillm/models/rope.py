@@ -30,14 +30,21 @@ ROPE_TYPES: dict[str, tuple[set[str], set[str]]] = {
 
 
 def rope_tables(
-    length: int, head_dim: int, base: float, scaling: dict[str, Any] | None = None, dtype: Any = np.float64
+    length: int,
+    head_dim: int,
+    base: float,
+    scaling: dict[str, Any] | None = None,
+    dtype: Any = np.float64,
+    first: int = 0,
 ) -> tuple[Array, Array]:
-    """cos and sin (length, head_dim/2) of every position's angles, computed in float64 and kept in `dtype`; `scaling`
-    as in config.json, or None."""
+    """cos and sin (length − first, head_dim/2) of the angles of a text's positions from `first` on, computed in float64
+    and kept in `dtype`; `scaling` as in config.json, or None."""
     frequencies, amplitude = rope_frequencies(length, head_dim, base, scaling or {"rope_type": "default"})
-    cos, sin = (np.empty((length, len(frequencies)), dtype) for _ in range(2))
-    for start in range(0, length, BLOCK):  # the tables of a long context are large: no second copy of them in float64
-        rows = slice(start, start + BLOCK)
+    cos, sin = (np.empty((length - first, len(frequencies)), dtype) for _ in range(2))
+    for start in range(
+        first, length, BLOCK
+    ):  # the tables of a long context are large: no second copy of them in float64
+        rows = slice(start - first, start - first + BLOCK)
         angles = np.arange(start, min(start + BLOCK, length))[:, None] * frequencies  # (rows, head_dim/2)
         cos[rows], sin[rows] = np.cos(angles) * amplitude, np.sin(angles) * amplitude
     return cos, sin
@@ -106,8 +113,8 @@ def yarn_amplitude(scaling: dict[str, Any]) -> float:
     return growth(1)
 
 
-def check_rope_scaling(scaling: dict[str, Any], head_dim: int) -> None:
-    """Raise ValueError, with the reason, if `scaling` is not one of ROPE_TYPES with its settings."""
+def check_rope_scaling(scaling: dict[str, Any], head_dim: int, base: float) -> None:
+    """Raise ValueError, with the reason, if `scaling` is not one of ROPE_TYPES with settings that give angles."""
     kind = scaling.get("rope_type")
     if kind not in ROPE_TYPES:
         raise ValueError(f"rope_scaling: rope_type = {kind!r} is not supported. Known: {', '.join(ROPE_TYPES)}.")
@@ -130,3 +137,8 @@ def check_rope_scaling(scaling: dict[str, Any], head_dim: int) -> None:
         raise ValueError(f"rope_scaling: low_freq_factor = {low} must be below high_freq_factor = {high}.")
     if kind == "dynamic" and head_dim == 2:
         raise ValueError("rope_scaling: 'dynamic' needs heads of more than 2 features: it divides by head_dim − 2.")
+    try:
+        with np.errstate(all="raise"):
+            rope_frequencies(1, min(head_dim, 1024), base, scaling)
+    except (ValueError, ArithmeticError) as error:
+        raise ValueError(f"rope_scaling: {scaling} with the base {base:g} gives no angles: {error}.") from None

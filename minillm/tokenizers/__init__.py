@@ -18,7 +18,7 @@ from .base import END_OF_TEXT, Tokenizer
 from .bert_text import BertNormalizer
 from .bpe import BPETokenizer
 from .char import FORMAT, CharTokenizer
-from .gpt2_files import load_gpt2
+from .gpt2_files import load_gpt2, read_vocab_json
 from .json_parts import is_kind, tokenizer_json_path
 from .template import Template
 from .wordpiece import WordPieceTokenizer
@@ -38,7 +38,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> BPETokenizer | CharTokenizer
     """
     file = tokenizer_json_path(path)
     if not file.exists() and (Path(path) / "vocab.json").is_file() and (Path(path) / "merges.txt").is_file():
-        specials = [END_OF_TEXT] if END_OF_TEXT in read_json(Path(path) / "vocab.json") else []
+        specials = [END_OF_TEXT] if END_OF_TEXT in read_vocab_json(Path(path) / "vocab.json") else []
         return load_gpt2(path, special_tokens=specials)
     if not file.exists() and (Path(path) / VOCAB_TXT).is_file():
         return WordPieceTokenizer.load_vocab(path)

@@ -29,12 +29,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..disk import about
 from .added import AddedToken
 from .base import END_OF_TEXT, Tokenizer
 from .bpe_fast import Pair, PairCounts, merge_long_word
 from .byte_spelling import BYTE_OF_ID, ID_OF_BYTE
 from .checks import check_special_tokens
 from .formats import check_special_spellings, read_tokenizer_json, tokenizer_json
+from .json_parts import tokenizer_json_path
 from .pieces import PieceCache, count_pieces
 from .split import check_pattern_name, split_windows
 from .template import PLAIN, Template
@@ -199,7 +201,8 @@ class BPETokenizer(Tokenizer):
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> BPETokenizer:
         """Read a tokenizer.json, of ours or of anyone else's byte-level BPE with a pattern that split.py knows."""
-        return cls(**read_tokenizer_json(path))
+        with about(tokenizer_json_path(path)):
+            return cls(**read_tokenizer_json(path))
 
 
 def count_words(

@@ -16,7 +16,8 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from ..disk import read_json
+from ..disk import about, read_json
+from ..disk.records import fits
 from .base import END_OF_TEXT, Tokenizer
 from .checks import check_special_tokens, check_text, check_texts, surrogate_error
 from .json_parts import tokenizer_json_path
@@ -105,4 +106,8 @@ class CharTokenizer(Tokenizer):
         expected = {"characters", "special_tokens", "unk_token"}
         if set(content) != expected:
             raise ValueError(f"{path} must hold {sorted(expected)}, but holds {sorted(content)}.")
-        return cls(**content)
+        with about(path):
+            kinds = {"characters": str, "special_tokens": list[str], "unk_token": str | None}
+            if not all(fits(content[name], kind) for name, kind in kinds.items()):
+                raise ValueError("characters and unk_token must be texts, special_tokens a list of them.")
+            return cls(**content)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from ..disk import read_json, write_json, write_text
+from ..disk import about, read_json, write_json, write_text
 from .base import END_OF_TEXT
 from .bpe import BPETokenizer
 from .checks import check_special_tokens
@@ -31,21 +32,30 @@ def save_gpt2(tokenizer: BPETokenizer, folder: str | os.PathLike[str]) -> None:
 def load_gpt2(folder: str | os.PathLike[str], *, special_tokens: Iterable[str] = (END_OF_TEXT,)) -> BPETokenizer:
     """Read GPT-2's vocab.json and merges.txt. special_tokens: which of the vocabulary's entries are special."""
     path = Path(folder) / "vocab.json"
-    vocab = read_json(path)
-    if not isinstance(vocab, dict):
-        raise ValueError(f"{path} must hold an object of token -> id.")
+    vocab = read_vocab_json(path)
     special_tokens = check_special_tokens(special_tokens)
     if missing := [token for token in special_tokens if token not in vocab]:
         raise ValueError(
             f"{path} does not hold the special token {missing[0]!r}: pass special_tokens= with those it holds, or ()."
         )
     merges_path = Path(folder) / "merges.txt"
-    lines = merges_path.read_text(encoding="utf-8").split("\n")
+    with about(merges_path):
+        lines = merges_path.read_text(encoding="utf-8").split("\n")
     pairs = [line.rstrip("\r") for line in lines[lines[0].startswith("#version") :]]
     merges = [tuple(pair.split(" ")) for pair in pairs if pair]
     specials = {token: vocab[token] for token in special_tokens}
-    parts = tokens_and_merges(vocab, merges, specials, merges_path)
-    return BPETokenizer(**parts, pattern="gpt2", special_tokens=specials)
+    with about(path):
+        parts = tokens_and_merges(vocab, merges, specials, merges_path)
+    with about(path):
+        return BPETokenizer(**parts, pattern="gpt2", special_tokens=specials)
+
+
+def read_vocab_json(path: Path) -> dict[str, Any]:
+    """token -> id. Raises ValueError for what is no object; the ids are checked with the merges."""
+    vocab = read_json(path)
+    if not isinstance(vocab, dict):
+        raise ValueError(f"{path} must hold an object of token -> id.")
+    return vocab
 
 
 def mergeable_ranks(tokenizer: BPETokenizer) -> dict[bytes, int]:

@@ -28,12 +28,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ..disk import about
 from . import wordpiece_formats
 from .added import AddedToken
 from .base import Tokenizer
 from .bert_text import UNCASED, BertNormalizer, split_words
 from .bpe import learn_merges
 from .checks import check_special_tokens
+from .json_parts import tokenizer_json_path
 from .pieces import PieceCache, count_pieces
 from .template import PLAIN, Template, bert_template, framed
 
@@ -230,7 +232,8 @@ class WordPieceTokenizer(Tokenizer):
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> WordPieceTokenizer:
         """Read a tokenizer.json of WordPiece with BERT's normaliser and pre-tokeniser, ours or anyone else's."""
-        return cls(**wordpiece_formats.read_tokenizer_json(path))
+        with about(tokenizer_json_path(path)):
+            return cls(**wordpiece_formats.read_tokenizer_json(path))
 
     def save_vocab(self, folder: str | os.PathLike[str]) -> None:
         """Write BERT's own vocab.txt, a token per line. It does not say how text is normalised."""
@@ -241,7 +244,8 @@ class WordPieceTokenizer(Tokenizer):
         """Read BERT's vocab.txt, from a folder or by its name. normalizer: lowercase=False for a cased vocabulary."""
         vocab = wordpiece_formats.read_vocab_txt(path)
         specials = {token: vocab[token] for token in BERT_SPECIAL_TOKENS if token in vocab}
-        return cls(vocab, specials, normalizer=normalizer, template=default_template(specials))
+        with about(wordpiece_formats.vocab_txt_path(path)):
+            return cls(vocab, specials, normalizer=normalizer, template=default_template(specials))
 
 
 def words_of(text: str, normalizer: BertNormalizer) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..disk import read_json, write_text
+from ..disk import about, check_fields, read_json, write_text
 from .bert_text import UNCASED, BertNormalizer
 from .json_parts import check_ids, is_kind, read_added_tokens, refuse, tokenizer_json_path
 from .template import read_template
@@ -41,14 +41,22 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     added = read_added_tokens(content, path)
     ids = {**vocab, **{token.text: token.id for token in added}}
     check_ids(ids, path)
+    made = BertNormalizer(**{name: normalizer[name] for name in asdict(UNCASED) if name in normalizer})
+    check_fields(made)
+    unk_token, max_word_chars = model.get("unk_token", "[UNK]"), model.get("max_input_chars_per_word", 100)
+    if not isinstance(unk_token, str) or not isinstance(prefix, str) or type(max_word_chars) is not int:
+        raise ValueError(
+            f"{path}: the model's unk_token {unk_token!r:.50} and continuing_subword_prefix {prefix!r:.50} must be "
+            f"texts, max_input_chars_per_word {max_word_chars!r:.50} a whole number."
+        )
     return {
         "vocab": vocab,
         "special_tokens": {},
         "added_tokens": added,
-        "normalizer": BertNormalizer(**{name: normalizer[name] for name in asdict(UNCASED) if name in normalizer}),
-        "unk_token": model.get("unk_token", "[UNK]"),
+        "normalizer": made,
+        "unk_token": unk_token,
         "prefix": prefix,
-        "max_word_chars": model.get("max_input_chars_per_word", 100),
+        "max_word_chars": max_word_chars,
         "cleanup": decoder.get("cleanup", True),
         "template": read_template(content.get("post_processor"), set(ids.values()), path),
     }
@@ -67,9 +75,15 @@ def save_vocab_txt(tokens: Iterable[bytes | None], folder: str | os.PathLike[str
     write_text(Path(folder) / VOCAB_TXT, "".join(lines))
 
 
+def vocab_txt_path(path: str | os.PathLike[str]) -> Path:
+    """The file that `path` means: itself if its name ends in .txt, otherwise vocab.txt in that folder."""
+    path = Path(path)
+    return path if path.suffix == ".txt" else path / VOCAB_TXT
+
+
 def read_vocab_txt(path: str | os.PathLike[str]) -> dict[str, int]:
     """token -> id from vocab.txt, or from the folder that holds it. Of equal lines the last counts."""
-    path = Path(path)
-    path = path if path.suffix == ".txt" else path / VOCAB_TXT
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    path = vocab_txt_path(path)
+    with about(path):
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     return {line.rstrip("\r"): token_id for token_id, line in enumerate(lines)}

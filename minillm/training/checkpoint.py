@@ -111,9 +111,12 @@ def read_checkpoint(folder: str | Path, *, verify: bool = True) -> ResumePoint:
     path = existing(folder)
     state = read_object(path / STATE_FILE)
     if state.get("format") != FORMAT:
-        raise CheckpointError(f"{path / STATE_FILE} was not written by minillm: its format is {state.get('format')!r}.")
+        raise CheckpointError(
+            f"{path / STATE_FILE} was not written by minillm: its format is {state.get('format')!r:.50}."
+        )
     if state.get("version") != VERSION:
-        raise CheckpointError(f"{path} has checkpoint version {state.get('version')!r}; this minillm reads {VERSION}.")
+        version = f"{state.get('version')!r:.50}"
+        raise CheckpointError(f"{path / STATE_FILE} has checkpoint version {version}; this minillm reads {VERSION}.")
     if verify:
         check_undamaged(path, state)
     config = read_object(path / CONFIG_FILE)
@@ -172,7 +175,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise CheckpointError(f"{path.parent} is not a complete minillm checkpoint: it has no {path.name}.")
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged (truncated or not safetensors): {error}.") from error
 
 

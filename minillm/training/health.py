@@ -9,12 +9,14 @@ unit whose incoming weights never had a gradient has never been active: it is de
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..disk import check_values
+from ..settings import TrainConfig
 from .checkpoint import CheckpointError, read_checkpoint
 from .run_folder import run_in
 from .run_log import read_metrics
@@ -70,9 +72,15 @@ def examine(out_dir: str | Path) -> Health:
         raise CheckpointError(f"{folder} does not say how it was trained: its state.json has no train_config.")
     log = Path(out_dir) / "metrics.jsonl"
     rows = read_metrics(log) if log.exists() else []
-    health = Health(layers_of(checkpoint.model, checkpoint.optimizer, settings, rows))
+    settings = {**asdict(TrainConfig()), **settings}
+    try:
+        check_values(TrainConfig, settings)
+        health = Health(layers_of(checkpoint.model, checkpoint.optimizer, settings, rows))
+        settled = checkpoint.state["run"]["step"] >= 2 * WINDOW
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: its state.json or optimizer.safetensors is damaged: {error}.") from error
     look_at_losses(health, rows, settings)
-    if checkpoint.state["run"]["step"] >= 2 * WINDOW:  # before, nothing has settled
+    if settled:
         look_at_layers(health)
     return health
 
@@ -81,7 +89,7 @@ def layers_of(
     model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], settings: dict[str, Any], rows: list[dict[str, Any]]
 ) -> list[Layer]:
     """The matrices with AdamW's state; none of a run with SGD, which keeps no second moment."""
-    lr = next((row["lr"] for row in reversed(rows) if "lr" in row), settings["lr"])
+    lr = next((row["lr"] for row in reversed(rows) if isinstance(row.get("lr"), float)), settings["lr"])
     found = []
     for name, weight in model.items():
         if weight.ndim != 2 or f"{name}.exp_avg_sq" not in optimizer:

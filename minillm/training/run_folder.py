@@ -11,13 +11,23 @@ from typing import Any
 import numpy as np
 
 from ..data import TokenDataset
-from ..disk import claim, holding
+from ..disk import check_fields, claim, holding
 from ..engines.choose import process_rank
 from ..engines.protocol import Batches, Engine
 from ..models import config_to_dict
 from ..settings import TrainConfig
 from ..tokenizers import Tokenizer
-from .checkpoint import CheckpointError, check_tokenizer, find_checkpoint, read_checkpoint, save_checkpoint
+from .checkpoint import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    OPTIMIZER_FILE,
+    STATE_FILE,
+    CheckpointError,
+    check_tokenizer,
+    find_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 
 RUN_FILES = ("last", "best", "metrics.jsonl", "config.toml")
 MAY_CHANGE = ("dropout", "attention")  # settings of a model that a resumed run may have otherwise than before
@@ -119,17 +129,22 @@ def restore(
     for key, value in model_config.items():
         if key not in MAY_CHANGE and checkpoint.config.get(key) != value:
             raise CheckpointError(
-                f"{checkpoint.folder} holds a model with {key} = {checkpoint.config.get(key)!r}, not {value!r}: "
+                f"{checkpoint.folder / CONFIG_FILE}: the run holds a model with {key} = "
+                f"{checkpoint.config.get(key)!r:.100}, not {value!r}: "
                 "resume with the model that the run began with, or start a new run in another folder."
             )
     try:
         state = RunState(**checkpoint.state["run"])
+        check_fields(state)
         batcher.load_state_dict(checkpoint.state["data"])
         # Another engine has other generators: it starts its own afresh, and the runs part at the next dropout.
         random = checkpoint.state["random"] if checkpoint.state["engine"] == run.name else None
         run.load(checkpoint.model, checkpoint.optimizer, random)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint.folder} cannot be resumed with these settings: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise CheckpointError(
+            f"{checkpoint.folder} cannot be resumed with these settings, by its {STATE_FILE}, {MODEL_FILE} and "
+            f"{OPTIMIZER_FILE}: {error}"
+        ) from error
     if run.rank == 0 and (changes := changed_settings(checkpoint.state.get("train_config"), config)):
         warnings.warn(f"the run goes on with other settings than it had: {'; '.join(changes)}.", stacklevel=3)
     return state

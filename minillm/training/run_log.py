@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..disk import write_text
+from ..disk.records import fits
 from .evaluate import Evaluation
 from .run_folder import RunState
 
@@ -23,7 +24,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
+        if fits(row, dict[str, float | bool | None]) and fits(row.get("step"), int):
             rows.append(row)
     return rows
 

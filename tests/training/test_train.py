@@ -250,7 +250,7 @@ def test_what_cannot_be_resumed_says_why_and_changes_nothing(data, tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         run(data, tmp_path / "none", resume=True)
     run(data, tmp_path, max_steps=2)
-    with pytest.raises(FileExistsError, match="already holds a run: resume it, or choose another folder"):
+    with pytest.raises(FileExistsError, match="already holds a run: go on with it"):
         run(data, tmp_path)
     for options, message in [
         ({"model": make_model(d_model=32)}, "holds a model with d_model = 16, not 32"),
