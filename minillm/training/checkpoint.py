@@ -96,8 +96,11 @@ def check_undamaged(folder: Path, state: Mapping[str, Any], *names: str) -> None
     for name, wanted in sums.items():
         if names and name not in names:
             continue
+        if Path(name).name != name:
+            raise CheckpointError(f"{folder / STATE_FILE} is damaged: {name!r:.50} is no file of a checkpoint.")
         if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} is not a complete minillm checkpoint: it has no {name}.")
+            what = f"it has no {name:.50}, which its {STATE_FILE} names"
+            raise CheckpointError(f"{folder} is not a complete minillm checkpoint: {what}.")
         if checksum(folder / name) != wanted:
             raise CheckpointError(
                 f"{folder / name} is damaged: its checksum is not the one that {STATE_FILE} has for it. Take another "
