@@ -38,7 +38,7 @@ def wrong_version() -> str | None:
     version = first_two(triton.__version__)
     if version < OLDEST_TRITON:
         needed = f"{'.'.join(map(str, OLDEST_TRITON))} or later, which comes with torch 2.8"
-        return f"triton is {triton.__version__} and the kernels need {needed}; update torch, or use impl='sdpa'"
+        return f"triton {triton.__version__} is installed and the kernels need {needed}; update torch, or use 'sdpa'"
     if interpreted() and version < (3, 7) and first_two(numpy.__version__) >= (2, 4):
         return (
             f"the interpreter of triton {triton.__version__} does not work with NumPy {numpy.__version__}; update "

@@ -58,12 +58,12 @@ def download(name: str, options: dict[str, Any]) -> Path:
     except HFValidationError as error:
         raise NotFound(f"{name!r} is neither a folder here nor a name on the hub: {error}") from None
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise unreachable(name, error, options["token"]) from None  # whose text may hold the token
+        raise unreachable(name, error, options.get("token")) from None  # whose text may hold the token
     except Exception as error:  # httpx or requests, whichever huggingface_hub is built on: no network, a broken one
         network = type(error).__module__.partition(".")[0].rstrip("0123456789") in NETWORK
-        if not network and without_token(str(error), options["token"]) == str(error):
+        if not network and without_token(str(error), options.get("token")) == str(error):
             raise
-        raise unreachable(name, error, options["token"]) from None
+        raise unreachable(name, error, options.get("token")) from None
 
 
 def without_token(text: str, token: str | bool | None) -> str:

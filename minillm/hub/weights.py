@@ -114,7 +114,8 @@ def read_shards(folder: Path) -> dict[str, Stored]:
         if name in ("", ".", "..") or "/" in name or "\\" in name or not name.endswith(".safetensors"):
             rule = "A shard must be a .safetensors file beside the index, no path."  # a stranger's reaches no further
             raise WeightsError(f"{path} sends tensors to {name!r}. {rule}")
-    if absent := [name for name in files if not (folder / name).exists()]:
+    beside = {path.name for path in folder.iterdir()}
+    if absent := [name for name in files if name not in beside]:
         what = f"{folder} lacks {len(absent)} of {len(files)} shards: {', '.join(absent)}."
         raise WeightsError(f"{what} Download them; {INDEX} lists them.")
     tensors: dict[str, Stored] = {}

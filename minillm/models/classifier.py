@@ -109,7 +109,7 @@ class Classifier(nn.Module):
         elif B == 1:
             return h[:, T - 1]
         else:
-            raise ValueError(f"Classifier: what of {B} texts is padding? Give a mask, or build the model with pad_id.")
+            raise ValueError(f"Classifier: which tokens of {B} texts are padding? Give a mask, or set pad_id.")
         seen = kept.cumsum(1)  # (B, T): how many tokens up to here
         last = kept & (seen == seen[:, -1:])  # (B, T): one True in each row; none, and features of 0, for no token
         return (h * last.reshape(B, T, 1)).sum(1)

@@ -93,11 +93,13 @@ def check_undamaged(folder: Path, state: Mapping[str, Any], *names: str) -> None
     sums = state.get("crc32")
     if not isinstance(sums, dict):
         raise CheckpointError(f"{folder / STATE_FILE} is damaged: it has no checksums of the other files (crc32).")
+    beside = os.listdir(folder)
     for name, wanted in sums.items():
         if names and name not in names:
             continue
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} is not a complete minillm checkpoint: it has no {name}.")
+        if name not in beside:  # so that no path, nor a name too long to be one, is looked up
+            what = f"it has no {name:.50}, which its {STATE_FILE} names"
+            raise CheckpointError(f"{folder} is not a complete minillm checkpoint: {what}.")
         if checksum(folder / name) != wanted:
             raise CheckpointError(
                 f"{folder / name} is damaged: its checksum is not the one that {STATE_FILE} has for it. Take another "

@@ -54,7 +54,7 @@ def test_one_frame_per_module_layer_and_op(op, expected):
 
 MET = ["nn: __call__", "nn: forward", "ops: linear", "linear: linear", "tensor: from_op"]
 ASIDE = {f"ops: {name}" for name in ("check_features", "backend")}
-ASIDE |= {f"tensor: {name}" for name in ("like", "shape", "dtype", "records_graph")}
+ASIDE |= {f"tensor: {name}" for name in ("like", "ndim", "shape", "dtype", "records_graph")}
 
 
 def test_stepping_into_everything_meets_what_the_readme_says():
