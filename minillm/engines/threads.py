@@ -54,8 +54,8 @@ class Replicas:
                     # The context carries no_grad, debug mode and NumPy's settings for warnings over to the thread.
                     run = partial(contextvars.copy_context().run, function, model, *rows, **options)
                     queue.put((tasks[-1], run))
-            # For all, also where one raises: nothing may go on computing. By and by, since a signal that the system gives
-            # to another thread does not wake this one, whose handler it is: Ctrl-C would wait for the end of the step.
+            # For all, also where one raises: nothing may go on computing. By and by: a signal that the system gives to
+            # another thread does not wake this one, which has the handler, and Ctrl-C would wait for the step's end.
             while wait(tasks, timeout=0.1).not_done:
                 pass
             return sum([task.result() for task in tasks])
