@@ -26,13 +26,21 @@ def engine_class(config: EngineConfig) -> Any:
         from .threads import ThreadedNumpyEngine
 
         return partial(ThreadedNumpyEngine, threads=config.threads)
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"engine 'torch' needs PyTorch, which cannot be imported here: {error}.") from error
+    require_torch()
     from .torch_engine import TorchEngine
 
     return partial(TorchEngine, settings=config)
+
+
+def require_torch() -> None:
+    """Raise ImportError, saying how to get it, where PyTorch cannot be imported."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"engine 'torch' needs PyTorch, which cannot be imported here: {error}. Install "
+            "minillm-from-scratch[torch] (in a checkout: pip install -e '.[torch]'), or leave --engine out for NumPy."
+        ) from error
 
 
 def check_plain(config: EngineConfig) -> None:

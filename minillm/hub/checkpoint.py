@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..disk import read_json
+from ..engines.choose import require_torch
 from ..models import ModelConfig, config_from_dict, with_attention
 from ..settings import ATTENTION, NEEDS_TORCH
 from ..tokenizers import Tokenizer
@@ -185,6 +186,8 @@ def check_engine(engine: str, device: Any) -> None:
         raise ValueError(f"engine = {engine!r} must be 'numpy' or 'torch'.")
     if engine == "numpy" and device not in (None, "cpu"):
         raise ValueError(f"device = {device!r}: the NumPy engine runs on the CPU only. Use engine='torch'.")
+    if engine == "torch":
+        require_torch()
 
 
 def check_attention(config: ModelConfig, attention: str, engine: str) -> None:
