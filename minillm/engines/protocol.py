@@ -22,6 +22,10 @@ class ProcessLost(RuntimeError):
 class Batches(Protocol):
     """Training batches for ever, from a position that can be saved: a Batcher, or one around another."""
 
+    @property
+    def row_tokens(self) -> float:
+        """Tokens of a row, on average."""
+
     def next(self) -> Batch: ...
 
     def state_dict(self) -> dict[str, Any]: ...

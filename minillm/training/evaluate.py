@@ -28,6 +28,15 @@ class Evaluation:
     bits_per_byte: float
     n_tokens: int
 
+    @property
+    def score(self) -> float:
+        """What decides which checkpoint is the best, and when to stop: the lower, the better."""
+        return self.loss
+
+    def figures(self) -> dict[str, float]:
+        """What metrics.jsonl keeps, as val_loss and so on."""
+        return {"loss": self.loss, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
+
     def __str__(self) -> str:
         bits = "" if math.isnan(self.bits_per_byte) else f", {self.bits_per_byte:.4f} bits per byte"
         return f"loss {self.loss:.4f} nats/token, perplexity {self.perplexity:.2f}{bits} ({self.n_tokens:,} tokens)"

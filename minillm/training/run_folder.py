@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ..data import TokenDataset
 from ..disk import check_fields, claim, holding
 from ..engines.choose import process_rank
 from ..engines.protocol import Batches, Engine
@@ -41,7 +40,7 @@ class RunState:
     tokens: int = 0  # tokens trained on, by all processes
     step_tokens: int = 0  # of them in the last step
     seconds: float = 0.0  # spent in the loop, interruptions not counted
-    best_loss: float | None = None  # lowest validation loss, nats per token
+    best_score: float | None = None  # lowest `Evaluation.score`: for a language model, the loss in nats per token
     best_step: int = 0
     evals_since_best: int = 0
 
@@ -168,21 +167,4 @@ def check_step_size(state: RunState, n_tokens: int) -> None:
             f"the run that goes on here took {state.step_tokens:,} tokens in a step, with these settings and processes "
             f"it takes {n_tokens:,}. To keep it, change train.batch_size or train.grad_accumulation.",
             stacklevel=3,
-        )
-
-
-def check_data(train_data: TokenDataset, val_data: TokenDataset, tokenizer: Tokenizer | None, vocab_size: int) -> None:
-    """Raise ValueError unless data, tokenizer and model speak of the same token ids."""
-    for name, data in (("training", train_data), ("validation", val_data)):
-        if data.vocab_size > vocab_size:
-            raise ValueError(
-                f"the {name} data has token ids up to {data.vocab_size - 1}, the model's vocab_size is {vocab_size}: "
-                f"set the model's vocab_size to {data.vocab_size}."
-            )
-        if tokenizer is not None:
-            data.check_tokenizer(tokenizer)
-    if train_data.info.tokenizer != val_data.info.tokenizer:
-        raise ValueError(
-            f"the training data was packed with tokenizer {train_data.info.tokenizer}, the validation data with "
-            f"{val_data.info.tokenizer}: pack both with the same one."
         )
