@@ -132,7 +132,9 @@ _KEY_MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], dtype=np.uint64)
 
 
 def count_targets(targets: np.ndarray) -> int:
-    """How many positions count, that is, are not IGNORE."""
+    """How many positions count, that is, are not IGNORE; of numbers to predict (regression), all."""
+    if targets.dtype.kind == "f":
+        return targets.size
     return int(np.count_nonzero(targets != IGNORE))
 
 

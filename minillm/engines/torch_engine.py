@@ -197,16 +197,17 @@ class TorchEngine:
 
     @torch.no_grad()
     def batch_loss(self, *batch: np.ndarray) -> float:
-        mine = share_of_rank(len(batch[0]), self.rank, self.world_size)
-        rows = share_of_rank(len(batch[0]), 0, self.world_size).stop  # the last ranks' are filled up with padding
-        *inputs, targets = (array[mine] for array in batch)
-        missing = ((0, rows - len(targets)), (0, 0))
-        my_batch = *(np.pad(array, missing) for array in inputs), np.pad(targets, missing, constant_values=IGNORE)
+        # Numbers to predict have no IGNORE to fill up with: every rank takes all rows then.
+        n_rows, n_ranks = len(batch[0]), 1 if batch[-1].dtype.kind == "f" else self.world_size
+        mine = share_of_rank(n_rows, self.rank, n_ranks) if n_ranks > 1 else slice(None)
+        missing = share_of_rank(n_rows, 0, n_ranks).stop - len(batch[0][mine])  # the last ranks' are filled up
+        filled = [np.pad(a[mine], [(0, missing)] + [(0, 0)] * (a.ndim - 1)) for a in batch]
+        filled[-1][len(filled[-1]) - missing :] = IGNORE
         with evaluating(self.model), self.lost_peer():
-            loss = self.loss_sum(self.model, my_batch)
+            loss = self.loss_sum(self.model, tuple(filled))
         if self.sharded:
             self.model.reshard()  # after a forward without a backward, the outermost weights are still whole
-        return self.total_tensor(loss).item()
+        return loss.item() if n_ranks < self.world_size else self.total_tensor(loss).item()
 
     def rerun(self, micro_batches: list[Batch]) -> None:
         for batch in micro_batches:

@@ -119,7 +119,7 @@ def from_hf(values: Values, head: str) -> ModelConfig:
     if head == "classification":
         n = n_labels(values)
         loss = values.get("problem_type") or ("regression" if n == 1 else "single_label_classification")
-        labels = {"n_labels": n, "problem_type": loss}
+        labels = {"n_labels": n, "problem_type": loss, "labels": label_names(values, n)}
     try:
         if architecture.is_decoder and labels:
             decoder = architecture.config_class(**ours)
@@ -149,6 +149,14 @@ def n_labels(values: Values) -> int:
         found = f"id2label = {labels!r} must be an object of number -> name, num_labels = {number!r} a whole number"
         raise ConfigurationError(f"config.json: {found} up to {MAX_LABELS:,}.")
     return len(labels) or number
+
+
+def label_names(values: Values, n: int) -> tuple[str, ...]:
+    """The names of n classes by their numbers; () where config.json has none but LABEL_0 and so on."""
+    labels = values.get("id2label") or {}
+    names = tuple(str(labels[str(i)]) for i in range(n) if str(i) in labels)
+    default = tuple(f"LABEL_{i}" for i in range(n))
+    return names if names != default and len(set(names)) == n else ()
 
 
 def with_settings(values: Values, settings: Values) -> Values:
@@ -197,4 +205,7 @@ def to_hf(config: Any, original: Values, head: str) -> Values:
     if config.task == "classification":
         values["problem_type"] = original.get("problem_type") or config.problem_type
         values |= labels_for(config.n_labels, original)
+        if config.labels:
+            values["id2label"] = {str(i): label for i, label in enumerate(config.labels)}
+            values["label2id"] = {label: i for i, label in enumerate(config.labels)}
     return values
