@@ -105,3 +105,9 @@ def batch_loss(model: Model, *batch: np.ndarray) -> float:
     """The sum of a NumPy model's token losses over a batch in nats, dropout off, no gradients kept."""
     with evaluating(model), no_grad():
         return model(*batch, reduction="sum").item()
+
+
+def outputs(model: Model, *batch: np.ndarray) -> np.ndarray:
+    """What a NumPy model gives for a batch, dropout off, no gradients kept."""
+    with evaluating(model), no_grad():
+        return model(*batch).data

@@ -335,6 +335,14 @@ def batch_loss(model: Any, *batch: np.ndarray) -> float:
         return float(model(*(torch.from_numpy(array).to(device) for array in batch), reduction="sum"))
 
 
+@torch.no_grad()
+def outputs(model: Any, *batch: np.ndarray) -> np.ndarray:
+    """What a ported model gives for a batch as float32, dropout off, on the model's own device."""
+    device = next(model.parameters()).device
+    with evaluating(model):
+        return model(*(torch.from_numpy(array).to(device) for array in batch)).float().cpu().numpy()
+
+
 def blocks(model: Any) -> list[Any]:
     """A model's layers: the items of its outermost lists of modules, each sharded, compiled and recomputed as one."""
     found: list[Any] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,12 +75,20 @@ def run_in(out_dir: Path) -> Path | None:
 
 
 def save(
-    folder: Path, run: Engine, batcher: Batches, state: RunState, config: TrainConfig, tokenizer: Tokenizer | None
+    folder: Path,
+    run: Engine,
+    batcher: Batches,
+    state: RunState,
+    config: TrainConfig,
+    tokenizer: Tokenizer | None,
+    only: Collection[str] | None = None,
 ) -> None:
-    """Write a checkpoint. Every rank takes part, since each may hold a part of the arrays; rank 0 writes."""
+    """Write a checkpoint, of the weights those named in `only` if it is not None. Every rank takes part, since each may
+    hold a part of the arrays; rank 0 writes."""
     model_arrays, optimizer_arrays = run.model_arrays(), run.optimizer_arrays()
     if run.rank != 0:
         return
+    model_arrays = {name: array for name, array in model_arrays.items() if only is None or name in only}
     for name, array in {**model_arrays, **optimizer_arrays}.items():
         if not np.isfinite(array).all():
             raise TrainingDiverged(
@@ -114,6 +123,7 @@ def restore(
     config: TrainConfig,
     tokenizer: Tokenizer | None,
     verify: bool = True,
+    only: Collection[str] | None = None,
 ) -> RunState:
     """Give the engine and the batcher the state in `out_dir/last`. Raises CheckpointError before changing anything.
 
@@ -138,7 +148,7 @@ def restore(
         batcher.load_state_dict(checkpoint.state["data"])
         # Another engine has other generators: it starts its own afresh, and the runs part at the next dropout.
         random = checkpoint.state["random"] if checkpoint.state["engine"] == run.name else None
-        run.load(checkpoint.model, checkpoint.optimizer, random)
+        run.load({**run.model_arrays(), **checkpoint.model} if only else checkpoint.model, checkpoint.optimizer, random)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(
             f"{checkpoint.folder} cannot be resumed with these settings, by its {STATE_FILE}, {MODEL_FILE} and "

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,6 +43,7 @@ class TrainResult:
 
     reason: str
     state: RunState
+    engine: Engine  # with the model as it is after the last step
     evaluation: Evaluation | None  # the last one; None if the run was interrupted before it came to one
     signal: int | None = None
 
@@ -58,7 +59,9 @@ def train(
     resume: bool = False,
     verify: bool = True,
     before_first_step: Callable[[], None] | None = None,
+    before_step: Callable[[int, Model], Any] | None = None,
     on_best: Callable[[Engine], None] | None = None,
+    only: Collection[str] | None = None,
     progress: bool = True,
 ) -> TrainResult:
     """Train `model` in place; leave `last/`, `best/` and `metrics.jsonl` in the folder `out_dir`.
@@ -68,8 +71,9 @@ def train(
     model. With `resume` the run in `out_dir` goes on from `last/`: its losses are those of a run that was never
     interrupted, to the last bit (on the same machine; not under a time budget, where the learning rate follows the
     clock); `verify` compares its files with their checksums first. `before_first_step` is called by the first process
-    when all has been checked, `on_best` when it has written `best/`. Ctrl-C or SIGTERM finishes the step, saves `last/`
-    and returns.
+    when all has been checked, `on_best` when it has written `best/`; `before_step` by all, with the step's number and
+    the model, before each. `only`: the names of the weights to save, where the others never change. Ctrl-C or SIGTERM
+    finishes the step, saves `last/` and returns.
 
     Raises TrainingDiverged for a loss or a weight that is not finite, with `last/` as it was at the last save,
     CheckpointError for a run that cannot be resumed, with nothing written, and FileExistsError for a folder in which
@@ -86,7 +90,7 @@ def train(
         batcher = run.batches(batches)
         n_rows = run.world_size * config.grad_accumulation * config.batch_size  # in a step
         n_tokens = round(n_rows * batches.row_tokens)
-        state = new or restore(out_dir, run, batcher, config, tokenizer, verify)
+        state = new or restore(out_dir, run, batcher, config, tokenizer, verify, only)
         if run.rank == 0:
             check_step_size(state, n_tokens)
             if before_first_step is not None:
@@ -102,6 +106,8 @@ def train(
             while state.step < total_steps:
                 step_began = time.perf_counter()
                 lr = config.lr * schedule_factor(config, state.step, total_steps)
+                if before_step is not None:
+                    before_step(state.step, run.model)
                 micro_batches = [batcher.next() for _ in range(config.grad_accumulation)]
 
                 loss = run.forward_backward(micro_batches)
@@ -127,7 +133,7 @@ def train(
                     is_best = note_evaluation(state, evaluation)
                     log.evaluation(state, evaluation, is_best)
                     if is_best:
-                        save(out_dir / "best", run, batcher, state, config, tokenizer)
+                        save(out_dir / "best", run, batcher, state, config, tokenizer, only)
                         if on_best is not None and run.rank == 0:
                             on_best(run)
                     if 0 < config.patience <= state.evals_since_best:
@@ -136,9 +142,9 @@ def train(
                 if run.agree(stop.requested):
                     reason, total_steps = "interrupted", state.step
                 if state.step % config.save_every == 0 or state.step >= total_steps:
-                    save(out_dir / "last", run, batcher, state, config, tokenizer)
+                    save(out_dir / "last", run, batcher, state, config, tokenizer, only)
 
-    return TrainResult(reason, state, evaluation, stop.signal)
+    return TrainResult(reason, state, run, evaluation, stop.signal)
 
 
 def expected_steps(config: TrainConfig, state: RunState) -> float:
