@@ -29,6 +29,7 @@ FLOORS = (
     ("costs", "port", "optim", "generate"),
     ("plot", "engines"),
     ("training",),
+    ("finetune",),
     ("hub",),
     ("commands",),
     ("cli",),

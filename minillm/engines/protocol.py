@@ -7,11 +7,13 @@ implements the same calls on its own arrays, and may keep losses and norms on it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
 Model = Any  # a Module with `config` (a dataclass) and, on NumPy, `rng` (the generator of its dropout)
+Groups = Callable[[Any, float], list[dict[str, Any]]]  # model and weight decay -> the optimizer's: see param_groups
 Batch = tuple[np.ndarray, ...]  # what the model is called with, int64: its inputs (B, T), the targets last
 
 

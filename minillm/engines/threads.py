@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 
 from ..data import count_targets, require_targets
+from ..optim import param_groups
 from ..settings import TrainConfig
 from ..tensor import Parameter
 from .blas import blas_threads, limit_blas_threads
 from .numpy_engine import NumpyEngine, batch_loss
-from .protocol import Batch, Model
+from .protocol import Batch, Groups, Model
 
 
 class Replicas:
@@ -83,12 +84,15 @@ class ThreadedNumpyEngine(NumpyEngine):
     of threads they are the same every time.
     """
 
-    def __init__(self, model: Model, config: TrainConfig, threads: int = 0):
-        super().__init__(model, config)
+    def __init__(self, model: Model, config: TrainConfig, threads: int = 0, groups: Groups = param_groups):
+        super().__init__(model, config, groups)
         self.replicas = Replicas(model, min(threads or blas_threads() or 1, config.batch_size))
 
     def forward_backward(self, micro_batches: list[Batch]) -> float:
         models = self.replicas.models
+        for own, *others in zip(*(model.parameters() for model in models)):
+            for other in others:
+                other.requires_grad = own.requires_grad  # which may have been frozen, or not, since the last step
         for model in models:
             model.train()
             model.zero_grad()
@@ -120,6 +124,6 @@ def add_gradients(model: Model, *rows: np.ndarray, scale: float, label_smoothing
 
 def replica(model: Model) -> Model:
     """A copy of a model that shares its weights' arrays, with gradients and a random generator of its own."""
-    memo: dict[int, Any] = {id(p): Parameter(p.data) for p in model.parameters()}
+    memo: dict[int, Any] = {id(p): Parameter(p.data, p.requires_grad) for p in model.parameters()}
     memo[id(model.rng)] = np.random.default_rng()
     return copy.deepcopy(model, memo)
