@@ -304,7 +304,9 @@ class TorchEngine:
     def load(
         self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], random: dict[str, Any] | None
     ) -> None:
-        check_fits("the saved weights", shapes(dict(self.model.named_parameters())), shapes(model))
+        mine = dict(self.model.named_parameters())
+        frozen = {name: p for name, p in mine.items() if not p.requires_grad}
+        check_fits("the saved weights", shapes(mine), {**shapes(frozen), **shapes(model)})
         learned = {n: p for n, p in self.parameters.items() if p.requires_grad or f"{n}.step" in optimizer}
         expected = {f"{name}.{key}": tuple(p.shape) for name, p in learned.items() for key in self.state_names()}
         expected |= {f"{name}.step": () for name in learned}
@@ -317,7 +319,8 @@ class TorchEngine:
 
     def load_arrays(self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray]) -> None:
         for name, p in self.model.named_parameters():
-            assign(p, torch.from_numpy(model[name]))
+            if name in model:
+                assign(p, torch.from_numpy(model[name]))
         fused = self.optimizer.defaults["fused"]
         for name, p in self.parameters.items():
             if f"{name}.step" not in optimizer:  # frozen, and never learned

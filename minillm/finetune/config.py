@@ -42,6 +42,7 @@ class TaskConfig:
     separator: str = ","  # between several labels in a column
     prompt: str = "{source}\n"  # what a decoder is asked
     metric: str = "loss"  # that decides which checkpoint is the best, on the validation examples
+    epochs: float = 0.0  # passes over the training examples, each followed by an evaluation; 0: train.max_steps instead
     limit: int = 0  # train on this many examples only; 0: all
     skip_bad: bool = False  # leave out examples that cannot be read or do not fit, and count them
     cut: bool = False  # cut off the ends of texts that are too long to be classified
@@ -55,8 +56,8 @@ class TaskConfig:
         for name in ("drop_words", "swap_words"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1: a share of the words.")
-        if self.limit < 0 or self.seed < 0 or self.beams < 1:
-            raise ValueError("limit and seed must be 0 or more, beams at least 1.")
+        if self.limit < 0 or self.seed < 0 or self.epochs < 0 or self.beams < 1:
+            raise ValueError("epochs, limit and seed must be 0 or more, beams at least 1.")
         if (self.val or self.test) and not self.data:
             raise ValueError("val and test go with data, which is not set: the built-in task has its own.")
         if "{source}" not in self.prompt:
@@ -70,8 +71,8 @@ class StartConfig:
     model: str = (
         ""  # folder (a run, a checkpoint of either format, an adapter) or hub name; empty: a new one, as [model]
     )
-    tokenizer: Literal["char", "bpe"] = "char"  # of a new one, trained on the examples
-    vocab_size: int = 1000  # of a bpe tokenizer
+    tokenizer: Literal["char", "bpe", "wordpiece"] = "char"  # of a new one, trained on the examples
+    vocab_size: int = 1000  # of a bpe or wordpiece tokenizer
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from ..data import Labelled
+from ..data.augment import Augmentation
 from ..data.batches import count_targets
 from ..data.example_batches import ExampleBatcher, fingerprint
 from ..engines.protocol import Engine
@@ -16,10 +18,8 @@ from ..settings import TrainConfig
 from ..tokenizers import Tokenizer
 from .objectives import Classify, Row, TaskObjective
 from .predict import predict
-from .scores import LOWER_IS_BETTER
+from .scores import LOWER_IS_BETTER, Score
 
-Augment = Callable[[Any, int, int, int], Any]  # (example, seed, epoch, its number) -> an example
-Score = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]  # (examples, answers) -> figures by name
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class TaskData:
         *,
         score: Score | None = None,
         metric: str = "loss",
-        augment: Augment | None = None,
+        augment: Augmentation | None = None,
         answering: dict[str, Any] | None = None,
     ) -> None:
         if not train or not val:
@@ -109,13 +109,17 @@ class TaskData:
         """The batch of these examples, each changed by augmentation as this epoch wants it."""
         if self.augment is None:
             return self.objective.collate([self.rows[i] for i in places])
-        changed = [self.augment(self.train[i], 0, int(epoch), int(i)) for i, epoch in zip(places, epochs)]
-        return self.objective.collate([self.encoded(example, i) for example, i in zip(changed, places)])
+        return self.objective.collate([self.changed(int(i), int(epoch)) for i, epoch in zip(places, epochs)])
 
-    def encoded(self, changed: Any, place: int) -> Row:
-        """The row of a changed example; the unchanged one's, where the change made it too long."""
+    def changed(self, place: int, epoch: int) -> Row:
+        """The row of an example with its text, or its source, changed; the row as it was, where the change does not
+        fit."""
+        assert self.augment is not None
+        example = self.train[place]
+        part = "text" if isinstance(example, Labelled) else "source"
+        changed = self.augment(getattr(example, part), epoch, place)
         try:
-            return self.objective.encode(changed)
+            return self.objective.encode(replace(example, **{part: changed}))
         except ValueError:
             return self.rows[place]
 

@@ -123,7 +123,6 @@ def restore(
     config: TrainConfig,
     tokenizer: Tokenizer | None,
     verify: bool = True,
-    only: Collection[str] | None = None,
 ) -> RunState:
     """Give the engine and the batcher the state in `out_dir/last`. Raises CheckpointError before changing anything.
 
@@ -148,7 +147,7 @@ def restore(
         batcher.load_state_dict(checkpoint.state["data"])
         # Another engine has other generators: it starts its own afresh, and the runs part at the next dropout.
         random = checkpoint.state["random"] if checkpoint.state["engine"] == run.name else None
-        run.load({**run.model_arrays(), **checkpoint.model} if only else checkpoint.model, checkpoint.optimizer, random)
+        run.load(checkpoint.model, checkpoint.optimizer, random)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(
             f"{checkpoint.folder} cannot be resumed with these settings, by its {STATE_FILE}, {MODEL_FILE} and "

@@ -90,7 +90,7 @@ def train(
         batcher = run.batches(batches)
         n_rows = run.world_size * config.grad_accumulation * config.batch_size  # in a step
         n_tokens = round(n_rows * batches.row_tokens)
-        state = new or restore(out_dir, run, batcher, config, tokenizer, verify, only)
+        state = new or restore(out_dir, run, batcher, config, tokenizer, verify)
         if run.rank == 0:
             check_step_size(state, n_tokens)
             if before_first_step is not None:
