@@ -6,8 +6,8 @@ engine; torch_ops.py has PyTorch's), nn.py (layers), models/gpt.py (the model), 
 training/train.py, generate.py; then port.py (the same model on PyTorch) and debug.py. On the ground lie settings.py and
 disk/, on top cli.py.
 
-Folders are the workshop, each imported only by those after it: tokenizers, data, numpy_ops, models, costs, engines,
-plot, training, hub, commands. What each holds, and in what order to read it, its own __init__.py says.
+Folders are the workshop, each imported only by those after it: metrics, tokenizers, data, numpy_ops, models, costs,
+engines, plot, training, hub, commands. What each holds, and in what order to read it, its own __init__.py says.
 
 The Auto classes of hub/, which read Hugging Face checkpoints, can be imported from here: `from minillm import
 AutoModel`.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..data import TokenDataset, count_targets, iter_eval_batches
+from ..metrics import perplexity
 from .objectives import NextToken, Objective, prepare
 
 Window = tuple[np.ndarray, np.ndarray]  # ids and targets (B, T), the next tokens
@@ -82,11 +83,3 @@ def until(batches: Iterable[Window], max_tokens: int) -> Iterator[Window]:
         n_tokens += count_targets(targets)
         if 0 < max_tokens <= n_tokens:
             return
-
-
-def perplexity(loss: float) -> float:
-    """e^loss, infinity where that is too large for a float."""
-    try:
-        return math.exp(loss)
-    except OverflowError:
-        return math.inf
