@@ -118,8 +118,8 @@ class Optimizer:
         return arrays
 
     def check_state_dict(self, names: dict[int, str], arrays: dict[str, np.ndarray]) -> None:
-        """Raise ValueError, with all differences, unless `arrays` is a state of exactly these parameters; a frozen one's
-        may be there, which learned before, or not."""
+        """Raise ValueError, with all differences, unless `arrays` is a state of exactly these parameters. A frozen one
+        may have learned before, and have a state there, or not."""
         expected: dict[str, tuple[int, ...]] = {}
         for group in self.param_groups:
             for p in group["params"]:

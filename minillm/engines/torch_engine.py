@@ -338,7 +338,7 @@ class TorchEngine:
 def make_optimizer(
     model: Any, config: TrainConfig, device: torch.device, groups: Groups = param_groups
 ) -> torch.optim.Optimizer:
-    """torch's AdamW or SGD, over the groups that our own would get; frozen parameters have no state until they learn."""
+    """torch's AdamW or SGD, over the groups that our own would get. What is frozen has no state until it learns."""
     fused = device.type in ("cuda", "cpu")  # one kernel for all parameters
     members = groups(model, config.weight_decay)
     if config.optimizer == "sgd":

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..disk import write_json
+from ..finetune.lora import adapters
 from ..generate import Sampling, generate
 from ..models import config_to_dict
 from ..tensor import Tensor, no_grad
@@ -267,6 +268,11 @@ class PretrainedModel:
         `dtype`: of the numbers in the files, the model's by default. A model that transformers has no architecture for
         (LSTM, encoder–decoder) is written in minillm's own format. The tokenizer has a save_pretrained of its own.
         """
+        if adapters(self.model):
+            raise ValueError(
+                "save_pretrained: this model has LoRA adapters. hub.adapters.save_adapter(model, folder, base) writes "
+                "these; merge(model) and remove_lora(model) come first where the whole model is to be written."
+            )
         folder = Path(folder)
         named = dict(self.model.named_parameters())
         written = dtype_name(next(iter(named.values())).dtype if dtype is None else dtype)
