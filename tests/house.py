@@ -27,7 +27,7 @@ FLOORS = (
     ("nn",),
     ("models",),
     ("costs", "port", "optim", "generate"),
-    ("plot", "engines"),
+    ("plot", "engines", "beam"),
     ("training",),
     ("hub",),
     ("commands",),
