@@ -28,7 +28,7 @@ FLOORS = (
     ("nn",),
     ("models",),
     ("costs", "port", "optim", "generate"),
-    ("plot", "engines"),
+    ("plot", "engines", "beam"),
     ("training",),
     ("finetune",),
     ("hub",),
