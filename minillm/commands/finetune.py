@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     introduction = "The configuration is read from --config, then changed by the options. Sections, keys and defaults:"
     parser.epilog = f"{introduction}\n\n{all_keys()}"
     parser.add_argument("kind", choices=KINDS, metavar="KIND", nargs="?", help=f"the task: {', '.join(KINDS)}")
-    parser.add_argument("--model", metavar="MODEL", help="folder of a run or checkpoint, or hub name; default: a new one")
+    parser.add_argument(
+        "--model", metavar="MODEL", help="folder of a run or checkpoint, or hub name; default: a new one"
+    )
     parser.add_argument("--data", metavar="FILE", help=".csv, .tsv, .jsonl or .json; default: the built-in task")
     parser.add_argument("--val", metavar="FILE", help="validation examples; default: a tenth of the data")
     parser.add_argument("--test", metavar="FILE", help="test examples; default: a tenth of the data")

@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="FILE", required=True, help=".csv, .tsv, .jsonl or .json with a row for each")
     parser.add_argument("--out", metavar="FILE", required=True, help=f"to write, one of {' '.join(OUTPUTS)}")
     parser.add_argument("--text", metavar="COLUMN", help="column to read, if it has an unusual name")
-    parser.add_argument("--skip-bad", action="store_true", help="leave the prediction of bad rows empty, and count them")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave the prediction of bad rows empty, and count them"
+    )
     add_option(parser, predict, "batch_size", "rows at a time")
     add_option(parser, open_finetuned, "engine", "what computes", choices=choices(EngineConfig, "name"))
     add_option(parser, open_finetuned, "device", "PyTorch's: cpu, cuda, mps")
@@ -47,7 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
     column = single_column(table, arguments.text or config.task.text or config.task.source or None, known, "text")
     examples, bad = readable(table, column, objective, arguments.skip_bad)
     answers = predict(
-        model, objective, list(examples.values()), batch_size=arguments.batch_size, n_beams=config.task.beams, progress=True
+        model,
+        objective,
+        list(examples.values()),
+        batch_size=arguments.batch_size,
+        n_beams=config.task.beams,
+        progress=True,
     )
     by_line = dict(zip(examples, answers))
     rows = [

@@ -69,8 +69,8 @@ def batch_loss_of(model: Any) -> Callable[..., float]:
 
 
 def outputs_of(model: Any) -> Callable[..., np.ndarray]:
-    """How to ask a model of either engine: a function that gives what `model(*batch)` does as an array, with dropout off
-    and without gradients."""
+    """How to ask a model of either engine: a function that gives what `model(*batch)` does as an array, with dropout
+    off and without gradients."""
     if isinstance(next(iter(model.parameters())), Tensor):
         from .numpy_engine import outputs
 

@@ -106,7 +106,7 @@ SECTIONS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """All sections. `model` is a dictionary still: what it leaves out depends on the kind of model and its tokenizer."""
+    """All sections. `model` is a dictionary still: what it leaves out depends on the kind of model and tokenizer."""
 
     task: TaskConfig
     start: StartConfig
@@ -131,7 +131,9 @@ def build_config(sections: Sections) -> FinetuneConfig:
     made = {name: build(cls, sections.get(name, {}), f"[{name}]") for name, cls in SECTIONS.items() if name != "model"}
     config = FinetuneConfig(**made, model=dict(sections.get("model", {})))
     task = config.task
-    paths = {n: str(Path(getattr(task, n)).resolve()) for n in ("data", "val", "test", "synonyms") if getattr(task, n)}
+    paths: dict[str, Any] = {
+        n: str(Path(getattr(task, n)).resolve()) for n in ("data", "val", "test", "synonyms") if getattr(task, n)
+    }
     start = config.start
     if start.model and Path(start.model).exists():
         start = replace(start, model=str(Path(start.model).resolve()))

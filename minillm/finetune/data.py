@@ -21,7 +21,6 @@ from .predict import predict
 from .scores import LOWER_IS_BETTER, Score
 
 
-
 @dataclass(frozen=True)
 class TaskEvaluation:
     """One evaluation on a task. `loss` is nats per target (per token for texts, an example for classes; the squared

@@ -1,12 +1,12 @@
 """What a task asks of a model: how an example becomes numbers, a batch, and an answer again.
 
-| objective  | example                | model                        | batch: the model's arguments, targets last         |
-| ---------- | ---------------------- | ---------------------------- | -------------------------------------------------- |
-| `Classify` | `Labelled` text, label | any with a head for classes  | ids (B, T), classes (B,) or numbers (B, n_labels)  |
-| `Write`    | `Pair` source, target  | encoder–decoder              | source (B, S), ids (B, T), targets (B, T)          |
-| `Continue` | `Pair` source, target  | decoder (GPT, Llama, LSTM)   | ids (B, T), targets (B, T), −100 over the source   |
+| objective  | example                | model                      | batch: the model's arguments, targets last        |
+| ---------- | ---------------------- | -------------------------- | ------------------------------------------------- |
+| `Classify` | `Labelled` text, label | with a head for classes    | ids (B, T), classes (B,) or numbers (B, n_labels) |
+| `Write`    | `Pair` source, target  | encoder–decoder            | source (B, S), ids (B, T), targets (B, T)         |
+| `Continue` | `Pair` source, target  | decoder (GPT, Llama, LSTM) | ids (B, T), targets (B, T), −100 over the source  |
 
-All three train by maximum likelihood of the answer given the text, and never ask for the text itself: `Write` since the
+All train by maximum likelihood of the answer given the text, and never ask for the text itself: `Write` since the
 source goes into the encoder ("teacher forcing": while it learns, the decoder reads the true answer so far, not its
 own), `Continue` since the loss is masked there. Padding stands on the right and counts for nothing.
 """
@@ -74,8 +74,8 @@ class Classify:
             if len(whole) > self.context:
                 if not self.cut:
                     raise ValueError(
-                        f"{len(whole):,} tokens do not fit into the model's {self.context:,}. Shorten the text, cut the "
-                        "ends of long ones (--cut), or leave such examples out (--skip-bad)."
+                        f"{len(whole):,} tokens do not fit into the model's {self.context:,}. Shorten the text, cut "
+                        "the ends of long ones (--cut), or leave such examples out (--skip-bad)."
                     )
                 whole, _ = self.tokenizer.template.apply(ids[: len(ids) - (len(whole) - self.context)])
             return (np.array(whole, dtype=np.int64),)
@@ -164,8 +164,8 @@ class Continue:
     prompt: str = "{source}\n"
 
     def encode(self, example: Pair) -> Row:
-        """(ids (T,), targets (T,)): the next token of each, −100 where that belongs to the prompt. The prompt is encoded
-        for itself, as it will be when the answer is to be found."""
+        """(ids (T,), targets (T,)): the next token of each, −100 where that belongs to the prompt. The prompt is
+        encoded for itself, as it will be when the answer is to be found."""
         with about(example):
             prompt = self.inputs(example)[0]
             answer = np.array([*tokens(self.tokenizer, example.target), self.end_id], dtype=np.int64)

@@ -52,7 +52,7 @@ def predict(
     def written(batch: list[Row]) -> list[list[int]]:
         prompts, writer = starts(model, objective, batch)
         room = context - max(len(prompt) for prompt in prompts) + 1
-        options = {"stop_ids": (objective.end_id,), "allowed": known_ids(tokenizer)}
+        options: dict[str, Any] = {"stop_ids": (objective.end_id,), "allowed": known_ids(tokenizer)}
         options["max_new_tokens"] = min(max_new_tokens or room, room)
         if n_beams > 1:
             return [hypothesis[0].ids for hypothesis in beam_search(writer, prompts, n_beams=n_beams, **options)]

@@ -6,7 +6,7 @@ The answers on the test splits are asked for once, after training, from the weig
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class Report:
 
 
 def make_report(
-    splits: Splits, answers: dict[str, Sequence[Answer]], *, baselines: bool = True, run: str | Path | None = None
+    splits: Splits, answers: Mapping[str, Sequence[Answer]], *, baselines: bool = True, run: str | Path | None = None
 ) -> Report:
     """The report on the model's `answers` by split; `run`: the folder whose learning curve is looked at."""
     score = score_for(splits.kind, splits.labels, splits.passes)
@@ -65,7 +65,9 @@ def make_report(
     for split, given in answers.items():
         examples = splits.examples[split]
         scores[split] = {MODEL: score(examples, given)}
-        scores[split] |= {who: score(examples, by_split[split]) for who, by_split in simple.items() if split in by_split}
+        scores[split] |= {
+            who: score(examples, by_split[split]) for who, by_split in simple.items() if split in by_split
+        }
         found = interval(splits.kind, score, examples, given)
         if found is not None:
             intervals[split] = [found.low, found.high]
@@ -84,7 +86,9 @@ def learning_curve(run: str | Path) -> str:
     tail = steps[-max(len(steps) // 10, 1) :]
     train_loss = sum(row["loss"] for row in tail) / len(tail)
     end, best = values[-1], min(values, key=lambda row: row["val_loss"])
-    seen = f"training loss {train_loss:.3f} at the end, validation {end['val_loss']:.3f}, best {best['val_loss']:.3f} at "
+    seen = (
+        f"training loss {train_loss:.3f} at the end, validation {end['val_loss']:.3f}, best {best['val_loss']:.3f} at "
+    )
     seen += f"step {best['step']:,} of {end['step']:,}"
     if end["val_loss"] > 1.05 * best["val_loss"] and train_loss < best["val_loss"]:
         return (

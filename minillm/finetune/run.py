@@ -83,7 +83,7 @@ def texts_of(example: Any) -> tuple[str, ...]:
 
 
 def prepare(config: FinetuneConfig, labels: tuple[str, ...], start: Start) -> tuple[Any, TaskObjective]:
-    """The model with the head that the task needs, and the objective. Raises ValueError where they don't go together."""
+    """The model with the head that the task needs, and the objective. Raises ValueError if they don't go together."""
     model, tokenizer, task = start.model, start.tokenizer, config.task
     rng = np.random.default_rng([config.train.seed, 1])  # of new heads and adapters
     if task.kind in ("classify", "regress"):
@@ -246,7 +246,9 @@ def steps_for(config: FinetuneConfig, n_examples: int) -> TrainConfig:
     each = n_examples / (t.batch_size * t.grad_accumulation * world)
     steps = max(1, math.ceil(config.task.epochs * each))
     every = max(1, min(math.ceil(each), steps, t.eval_every))
-    return replace(t, max_steps=steps, eval_every=every, save_every=every, warmup_steps=min(t.warmup_steps, steps // 10))
+    return replace(
+        t, max_steps=steps, eval_every=every, save_every=every, warmup_steps=min(t.warmup_steps, steps // 10)
+    )
 
 
 def load_best(model: Any, arrays: dict[str, np.ndarray]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import metrics
 from ..data import Labelled, Pair
+from ..metrics.intervals import Interval
 from .predict import Answer
 
 LOWER_IS_BETTER = ("loss", "mse", "mae", "calibration_error")
@@ -103,7 +104,7 @@ def text_scores(
     return found
 
 
-def interval(kind: str, score: Score, examples: Sequence[Any], answers: Sequence[Answer]) -> metrics.Interval | None:
+def interval(kind: str, score: Score, examples: Sequence[Any], answers: Sequence[Answer]) -> Interval | None:
     """The 95% bootstrap interval of the task's main metric where that is a mean over examples, else None."""
     name = MAIN[kind]
     if name not in ("accuracy", "exact_match", "rougeL", "pass@1"):

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data import Labelled, Pair, check_labels, count_labels, label_names, read_labelled, read_pairs
+from ..data import Labelled, Pair, check_labels, label_names, read_labelled, read_pairs
 from ..data.example_split import check_leak, split_examples
+from ..data.labels import count_labels
 from ..data.tasks import TASKS
 from ..data.tasks.baselines import NaiveBayes, most_frequent, nearest
 from .config import TaskConfig
@@ -102,7 +103,9 @@ def own_splits(task: TaskConfig, kind: str) -> Splits:
         fractions = (0.8, 0.1, 0.1) if not given else (0.9, 0.1)
         parts = split_examples(list(examples), fractions, seed=task.seed)
         notes += parts.notes
-        found = dict(parts) if not given else {"train": parts["train"], "val": parts["val"], "test": given.get("test", [])}
+        found = (
+            dict(parts) if not given else {"train": parts["train"], "val": parts["val"], "test": given.get("test", [])}
+        )
         if "val" in given:
             found = {"train": parts["train"], "val": given["val"], "test": parts["val"]}
     check_leak(found)
@@ -120,7 +123,9 @@ def built_in_splits(task: TaskConfig, kind: str) -> Splits:
     name = task.builtin or BUILT_IN.get(task.kind)
     if name is None or name not in TASKS:
         known = ", ".join(TASKS)
-        raise ValueError(f"there is no built-in task for {task.builtin or task.kind!r}: give --data FILE (built in: {known}).")
+        raise ValueError(
+            f"there is no built-in task for {task.builtin or task.kind!r}: give --data FILE (built in: {known})."
+        )
     module = TASKS[name]
     options = {"language": task.language} if name == "sentiment" else {}
     examples = module.make(task.seed, **options)

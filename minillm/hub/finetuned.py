@@ -39,7 +39,9 @@ def open_finetuned(
         raise CheckpointError(f"{run} is no run of minillm finetune: it has no {CONFIG_FILE}.")
     config = build_config(read_toml(run / CONFIG_FILE, SECTIONS))
     if not (run / "best").exists():
-        raise CheckpointError(f"{run} has no best checkpoint yet: go on with it (minillm finetune --resume --out {run}).")
+        raise CheckpointError(
+            f"{run} has no best checkpoint yet: go on with it (minillm finetune --resume --out {run})."
+        )
     best = read_checkpoint(run / "best", verify=verify)
     labels = tuple(best.config.get("labels") or ())
     if config.method.name not in ("lora", "qlora"):
@@ -52,7 +54,9 @@ def open_finetuned(
     load_best(model, best.model)
     if engine == "numpy":
         if config.method.name == "qlora":
-            raise CheckpointError(f"{run} was trained on weights of few bits, which are PyTorch's: give --engine torch.")
+            raise CheckpointError(
+                f"{run} was trained on weights of few bits, which are PyTorch's: give --engine torch."
+            )
         return model.eval(), objective, config
     from ..port import to_torch
 

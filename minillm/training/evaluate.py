@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +14,21 @@ from ..metrics import perplexity
 from .objectives import NextToken, Objective, prepare
 
 Window = tuple[np.ndarray, np.ndarray]  # ids and targets (B, T), the next tokens
+
+
+class Measured(Protocol):
+    """An evaluation, of whatever: what the training loop asks of it."""
+
+    @property
+    def loss(self) -> float:
+        """Nats per target."""
+
+    @property
+    def score(self) -> float:
+        """What decides which checkpoint is the best, and when to stop: the lower, the better."""
+
+    def figures(self) -> dict[str, float]:
+        """What metrics.jsonl keeps, as val_loss and so on."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +47,9 @@ class Evaluation:
 
     @property
     def score(self) -> float:
-        """What decides which checkpoint is the best, and when to stop: the lower, the better."""
         return self.loss
 
     def figures(self) -> dict[str, float]:
-        """What metrics.jsonl keeps, as val_loss and so on."""
         return {"loss": self.loss, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
 
     def __str__(self) -> str:

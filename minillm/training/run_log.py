@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..disk import write_text
 from ..disk.records import fits
-from .evaluate import Evaluation
+from .evaluate import Measured
 from .run_folder import RunState
 
 
@@ -70,7 +70,7 @@ class RunLog:
         )
         self._bar.update()
 
-    def evaluation(self, state: RunState, evaluation: Evaluation, is_best: bool) -> None:
+    def evaluation(self, state: RunState, evaluation: Measured, is_best: bool) -> None:
         """Log one evaluation and print it as a line, so that a log file shows it, too."""
         figures = evaluation.figures()
         row = {"step": state.step, **{f"val_{name}": value for name, value in figures.items()}}

@@ -17,7 +17,7 @@ from ..engines.protocol import Batches, Engine, Model
 from ..settings import TrainConfig
 from ..tokenizers import Tokenizer
 from .diagnose import diverged
-from .evaluate import Evaluation
+from .evaluate import Measured
 from .interrupt import StopRequest
 from .run_folder import RunState, check_step_size, new_run_folder, only_writer, restore, save
 from .run_log import RunLog
@@ -33,7 +33,7 @@ class TrainingData(Protocol):
     def batches(self, config: TrainConfig, context: int, rank: int, world_size: int) -> Batches:
         """The training batches of one process, for ever."""
 
-    def evaluate(self, run: Engine, config: TrainConfig, context: int) -> Evaluation:
+    def evaluate(self, run: Engine, config: TrainConfig, context: int) -> Measured:
         """How well the model does on what it is not trained on."""
 
 
@@ -44,7 +44,7 @@ class TrainResult:
     reason: str
     state: RunState
     engine: Engine  # with the model as it is after the last step
-    evaluation: Evaluation | None  # the last one; None if the run was interrupted before it came to one
+    evaluation: Measured | None  # the last one; None if the run was interrupted before it came to one
     signal: int | None = None
 
 
@@ -163,7 +163,7 @@ def schedule_factor(config: TrainConfig, step: int, total_steps: float) -> float
     return lr_factor(config.schedule, step, total_steps, warmup, config.final_lr)
 
 
-def note_evaluation(state: RunState, evaluation: Evaluation) -> bool:
+def note_evaluation(state: RunState, evaluation: Measured) -> bool:
     """Count the evaluation; True if it is the best so far."""
     if evaluation.score < (math.inf if state.best_score is None else state.best_score):  # which nan never is
         state.best_score, state.best_step, state.evals_since_best = evaluation.score, state.step, 0

@@ -81,7 +81,9 @@ def fill(count: int, draw_one: Callable[[], tuple[str, T] | None], taken: set[st
         if drawn is None or key in taken:
             misses += 1
             if misses > 200 * count + 20_000:
-                raise RuntimeError(f"the grammar gives {len(found)} texts of this kind, fewer than the {count} asked for.")
+                raise RuntimeError(
+                    f"the grammar gives {len(found)} texts of this kind, fewer than the {count} asked for."
+                )
             continue
         taken.add(key)
         found.append(drawn[1])

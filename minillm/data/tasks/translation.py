@@ -22,12 +22,9 @@ from ..examples import Pair
 from .baselines import Nearest, test_splits
 from .draw import Draw, fill
 
-ONES = dict(enumerate("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-                      "sixteen seventeen eighteen nineteen".split()))  # fmt: skip
-TENS = dict(enumerate("_ _ twenty thirty forty fifty sixty seventy eighty ninety".split()))
-ORDINALS = ("first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
-            "fifteenth sixteenth seventeenth eighteenth nineteenth twentieth twenty-first twenty-second twenty-third "
-            "twenty-fourth twenty-fifth twenty-sixth twenty-seventh twenty-eighth").split()  # fmt: skip
+ONES = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]))  # fmt: skip
+TENS = dict(enumerate(["_", "_", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]))
+ORDINALS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth", "thirteenth", "fourteenth", "fifteenth", "sixteenth", "seventeenth", "eighteenth", "nineteenth", "twentieth", "twenty-first", "twenty-second", "twenty-third", "twenty-fourth", "twenty-fifth", "twenty-sixth", "twenty-seventh", "twenty-eighth"]  # fmt: skip
 DIGITS = "零一二三四五六七八九"
 
 PEOPLE = {
@@ -58,8 +55,21 @@ PLACES = {  # English: (where something is done, where something is)
 }  # fmt: skip
 PAST = {"yesterday": "昨天", "last night": "昨晚", "last week": "上周", "last month": "上个月", "last year": "去年"}
 FUTURE = {"tomorrow": "明天", "tonight": "今晚", "next week": "下周", "next month": "下个月", "next year": "明年"}
-WEEKDAYS = dict(zip("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split(), "一二三四五六日"))
-MONTHS = ("January February March April May June July August September October November December").split()
+WEEKDAYS = dict(zip(["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"], "一二三四五六日"))
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 DAYTIMES = {" in the morning": "早上", " in the afternoon": "下午", " in the evening": "晚上", "": ""}
 CLOCKS = {"at": "", "at half past": "半", "at a quarter past": "一刻"}  # what follows 点
 TIMES = [*PAST, *FUTURE, *WEEKDAYS, *MONTHS, *(f"{ONES[h]} o'clock" for h in range(1, 13))]
@@ -146,7 +156,11 @@ def draw_sentence(draw: Draw, longer: bool = False) -> tuple[Pair, set[tuple[str
     if kind == "costs":
         which, zh_which = draw.choice([("this", "这"), ("that", "那"), ("each", "每")])
         yuan = "yuan"  # the same for one and for several
-        text, zh, time = f"{which} {one} costs {english(number)} {yuan}", f"{zh_which}{measure}{noun}要{chinese(number)}元", ""
+        text, zh, time = (
+            f"{which} {one} costs {english(number)} {yuan}",
+            f"{zh_which}{measure}{noun}要{chinese(number)}元",
+            "",
+        )
     elif kind == "is":
         be = "will be" if time in FUTURE else "was" if number == 1 else "were"
         will = "会" if time in FUTURE else ""
@@ -168,7 +182,9 @@ def draw_sentence(draw: Draw, longer: bool = False) -> tuple[Pair, set[tuple[str
 def make(seed: int = 0, train: int = 16_000) -> dict[str, list[Pair]]:
     """{"train", "val", "test", "compositional", "longer"}: pairs whose `where` names the atoms."""
     draw = Draw(seed, "translation")
-    apart = draw.held_out(10, NOUNS, TIMES) | draw.held_out(10, NOUNS, MAGNITUDES) | draw.held_out(10, TIMES, MAGNITUDES)
+    apart = (
+        draw.held_out(10, NOUNS, TIMES) | draw.held_out(10, NOUNS, MAGNITUDES) | draw.held_out(10, TIMES, MAGNITUDES)
+    )
     taken: set[str] = set()
 
     def sentence(held_out: bool = False, longer: bool = False) -> tuple[str, Pair] | None:
