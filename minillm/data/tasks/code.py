@@ -23,7 +23,7 @@ from .baselines import Nearest, most_frequent, test_splits
 from .draw import Draw, fill, fill_more
 from .execution import evaluate
 
-# Each part: how a request may say it, and its code. {k} is a number, {c} a letter, {of} and {xs} what is inside.
+# Each part: how a request may say it, and its code. {k} and {m} are numbers, {c} a letter, {of} and {xs} what is inside.
 # {bare} is the same as {of} without its "the".
 FILTERS = {
     "all": ("", ""),
@@ -59,8 +59,8 @@ WORD_FILTERS = {
     "starting": ("that start with {c}|beginning with {c}", "w.startswith('{c}')"),
     "ending": ("that end with {c}|ending in {c}", "w.endswith('{c}')"),
     "containing": ("that contain {c}|with {c} in them", "'{c}' in w"),
-    "longer": ("longer than {k} letters|of more than {k} letters", "len(w) > {k}"),
-    "shorter": ("shorter than {k} letters|of fewer than {k} letters", "len(w) < {k}"),
+    "longer": ("longer than {m} letters|of more than {m} letters", "len(w) > {m}"),
+    "shorter": ("shorter than {m} letters|of fewer than {m} letters", "len(w) < {m}"),
 }
 WORD_MAPS = {
     "same": ("", "w"),
@@ -89,7 +89,7 @@ def write(draw: Draw, kind: str, parts: tuple[str, ...], where: str) -> Pair:
     """A request for a (filter, map, reduction), in words drawn for each, and the expression that answers it."""
     filters, maps, reductions, things, x, lists = KINDS[kind]
     kept, mapped, reduced = filters[parts[0]], maps[parts[1]], reductions[parts[2]]
-    fields = {"k": str(draw.between(2, 9)), "c": draw.choice(LETTERS)}
+    fields = {"k": str(draw.between(2, 9)), "m": str(draw.between(3, 6)), "c": draw.choice(LETTERS)}
     quality, name = draw.choice(kept[0].split("|")), draw.choice(lists)
     before = quality in ("even", "odd", "positive", "negative")  # the even numbers, but the numbers above 3
     noun = f"{quality} {things} in {name}" if before else f"{things} in {name} {quality}".rstrip()
@@ -127,20 +127,23 @@ def make(seed: int = 0, train: int = 8000) -> dict[str, list[Pair]]:
 def tests_of(pair: Pair, count: int = 5) -> list[tuple[dict[str, Any], Any]]:
     """(variables, what the reference gives) for `count` drawings of all lists, the same for a request every time.
 
-    Every list has other values, so that the right operation on the wrong list is noticed, and not all answers are equal.
-    Lists for which the reference has no answer (the largest of none) are drawn again.
+    Every list has other values, so that the right operation on the wrong list is noticed, and the last answer differs
+    from the first if it can. Lists for which the reference has no answer (the largest of none) are drawn again.
+    Raises ValueError where it never has one.
     """
     draw, tests = Draw(0, pair.source), list[tuple[dict[str, Any], Any]]()
-    while True:
+    for drawn in range(1000):
         variables: dict[str, Any] = {name: [draw.between(-20, 20) for _ in range(8)] for name in KINDS["numbers"][-1]}
         variables |= {name: [draw.choice(VOCABULARY) for _ in range(8)] for name in KINDS["words"][-1]}
         try:
-            tests.append((variables, evaluate(pair.target, variables)))
+            expected = evaluate(pair.target, variables)
         except ValueError:
             continue
-        if len(tests) == count and any(expected != tests[0][1] for _, expected in tests):
+        if len(tests) < count - 1 or expected != tests[0][1] or drawn > 100:
+            tests.append((variables, expected))
+        if len(tests) == count:
             return tests
-        del tests[count - 1 :]
+    raise ValueError(f"{pair.target!r} has no value for any of 1,000 drawings of {', '.join(variables)}.")
 
 
 def passes(expression: str, tests: list[tuple[dict[str, Any], Any]]) -> bool:

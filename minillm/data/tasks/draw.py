@@ -52,6 +52,13 @@ class Draw:
             mixed[last], mixed[other] = mixed[other], mixed[last]
         return mixed
 
+    def some(self, items: Sequence[T], count: int) -> list[T]:
+        """`count` different ones of the items, in any order."""
+        places: dict[int, None] = {}
+        while len(places) < count:
+            places[self.below(len(items))] = None
+        return [items[place] for place in places]
+
     def held_out(self, percent: int, *parts: Iterable[str]) -> set[tuple[str, ...]]:
         """A share of all combinations, one of each of the `parts`: those that must not stand together in training."""
         every = self.shuffled(product(*parts))
