@@ -52,6 +52,13 @@ class Draw:
             mixed[last], mixed[other] = mixed[other], mixed[last]
         return mixed
 
+    def some(self, items: Sequence[T], count: int) -> list[T]:
+        """`count` different ones of the items, in any order."""
+        places: dict[int, None] = {}
+        while len(places) < count:
+            places[self.below(len(items))] = None
+        return [items[place] for place in places]
+
     def held_out(self, percent: int, *parts: Iterable[str]) -> set[tuple[str, ...]]:
         """A share of all combinations, one of each of the `parts`: those that must not stand together in training."""
         every = self.shuffled(product(*parts))
@@ -67,17 +74,22 @@ def near_copy_key(text: str) -> str:
     return " ".join(re.sub(r"[\W\d_]+", " ", text.lower()).split())
 
 
-def fill(count: int, draw_one: Callable[[], tuple[str, T] | None], taken: set[str]) -> list[T]:
+def fill(
+    count: int,
+    draw_one: Callable[[], tuple[str, T] | None],
+    taken: set[str],
+    key_of: Callable[[str], str] = near_copy_key,
+) -> list[T]:
     """`count` examples of `draw_one`, which gives (text, example), or None for a drawing that does not fit.
 
-    A text whose near copy is among the `taken` is drawn again; those kept are added to them, so that splits that are
+    A text whose near copy (the same by `key_of`) is among the `taken` is drawn again; those kept are added to them, so that splits that are
     filled one after the other share nothing. Raises RuntimeError where the grammar has no more texts to give.
     """
     found: list[T] = []
     misses = 0
     while len(found) < count:
         drawn = draw_one()
-        key = near_copy_key(drawn[0]) if drawn else ""
+        key = key_of(drawn[0]) if drawn else ""
         if drawn is None or key in taken:
             misses += 1
             if misses > 200 * count + 20_000:
@@ -88,3 +100,15 @@ def fill(count: int, draw_one: Callable[[], tuple[str, T] | None], taken: set[st
         taken.add(key)
         found.append(drawn[1])
     return found
+
+
+def fill_more(count: int, draw_one: Callable[[], tuple[str, T] | None], held_out: set[str]) -> list[T]:
+    """As `fill`, for a training split whose texts may differ in a number only: no near copy of the `held_out`, no text
+    twice."""
+    seen: set[str] = set()
+
+    def fresh() -> tuple[str, T] | None:
+        drawn = draw_one()
+        return None if drawn is None or near_copy_key(drawn[0]) in held_out else drawn
+
+    return fill(count, fresh, seen, key_of=str)
