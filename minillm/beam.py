@@ -61,7 +61,8 @@ def beam_search(
     Their ids are the new ones, without the stop id unless `keep_stop_id`. `allowed` is as for `generate`: probabilities
     are those among the ids that it allows. So is the window: a text longer than the model's context is continued from
     its last part, and so are all its beams. An encoder-decoder comes as `model.given(source)`, a prompt for each row of
-    its source. Prompts may differ in length; each is searched as if it were alone.
+    its source. Prompts may differ in length; each is searched as if it were alone. Raises ValueError for what cannot be
+    searched, FloatingPointError for logits that are NaN or infinite.
     """
     check_continues(model)
     check_search(model, prompts, max_new_tokens, n_beams, length_penalty, early_stopping, n_return)
@@ -101,12 +102,10 @@ def beam_search(
             if cache is not None and before != list(range(len(owners))):
                 cache.reorder(before)  # a beam goes on with the keys and values of the one that it continues
             was, owners = owners, [owners[row] for row in before]
-            if isinstance(model, Decoder) and owners != was:
-                given = model.select(owners)
+            given = model.select(owners) if isinstance(model, Decoder) and owners != was else given
+    cut = () if keep_stop_id else stops
     found = [search.finished[:n_return] for search in searches]
-    if keep_stop_id:
-        return found
-    return [[Hypothesis(new[:-1] if new[-1] in stops else new, score) for new, score in row] for row in found]
+    return [[Hypothesis(new[:-1] if new[-1] in cut else new, score) for new, score in row] for row in found]
 
 
 class Beam(NamedTuple):

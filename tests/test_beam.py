@@ -415,7 +415,7 @@ def test_the_source_is_encoded_once(monkeypatch):
     assert chosen.source.tolist() == SOURCE[[2, 2, 0]].tolist() and chosen.memory is None
 
 
-@given(st.lists(st.sampled_from([0.0, -1.0, -2.5, -np.inf]), min_size=1, max_size=12), st.integers(1, 14))
+@given(st.lists(st.sampled_from([0.0, -1.0, -2.5, -np.inf]), min_size=1, max_size=60), st.integers(1, 62))
 def test_best_is_a_stable_sort_without_what_cannot_be(numbers, n):
     places = sorted((i for i, x in enumerate(numbers) if x > -np.inf), key=lambda i: -numbers[i])
     assert best(np.array([numbers]), n) == places[:n]

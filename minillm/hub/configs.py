@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..disk import about, check_values, read_json
 from ..models import MODELS, ClassifierConfig, ModelConfig
@@ -72,6 +72,10 @@ class GenerationSettings:
     top_k: int | None
     top_p: float | None
     repetition_penalty: float | None
+    num_beams: int | None
+    length_penalty: float | None
+    early_stopping: bool | Literal["never"] | None
+    num_return_sequences: int | None
 
 
 def read_generation_config(folder: Path) -> Values | None:

@@ -280,7 +280,8 @@ def test_beams_are_those_of_transformers(engine, tmp_path):
         made = ours.generate(prompts, max_new_tokens=9, **options)
         assert len(made) == len(expected)
         for row, padded in zip(made, expected):
-            assert row == padded[: len(row)] and set(padded[len(row) :]) <= {0, 7}  # 7: a pad of 0 is none to their beams
+            assert row == padded[: len(row)]
+            assert set(padded[len(row) :]) <= {0, 7}  # to their beam search a pad_token_id of 0 is none
     refused = {
         "do_sample must be False and repetition_penalty 1, not True and 1.0": {"do_sample": True},
         "not False and 1.5": {"repetition_penalty": 1.5},
