@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..beam import beam_search
+from ..engines.blas import limit_blas_threads
 from ..engines.choose import ids_for, outputs_of
 from ..generate import Sampling, generate, known_ids
 from .objectives import Array, Classify, Continue, Row, TaskObjective, Write
@@ -54,9 +55,10 @@ def predict(
         room = context - max(len(prompt) for prompt in prompts) + 1
         options: dict[str, Any] = {"stop_ids": (objective.end_id,), "allowed": known_ids(tokenizer)}
         options["max_new_tokens"] = min(max_new_tokens or room, room)
-        if n_beams > 1:
-            return [hypothesis[0].ids for hypothesis in beam_search(writer, prompts, n_beams=n_beams, **options)]
-        return generate(writer, prompts, sampling=Sampling(temperature=0), **options)
+        with limit_blas_threads(1):  # a step's products are so small that more threads would wait for each other
+            if n_beams > 1:
+                return [found[0].ids for found in beam_search(writer, prompts, n_beams=n_beams, **options)]
+            return generate(writer, prompts, sampling=Sampling(temperature=0), **options)
 
     answers = in_batches(rows, batch_size, written, progress)
     return [Answer(tokenizer.decode(ids, skip_special_tokens=True)) for ids in answers]

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from ..costs.sizes import n_parameters
-from ..data.augment import Augmentation, our_synonyms, read_synonyms
+from ..data.augment import Augmentation
+from ..data.synonyms import our_synonyms, read_synonyms
 from ..engines.choose import engine_class, process_rank
 from ..models import model_from_config
 from ..optim import param_groups

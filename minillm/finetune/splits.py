@@ -13,8 +13,8 @@ import numpy as np
 from ..data import Labelled, Pair, check_labels, label_names, read_labelled, read_pairs
 from ..data.example_split import check_leak, split_examples
 from ..data.labels import count_labels
-from ..data.tasks import TASKS
-from ..data.tasks.baselines import NaiveBayes, most_frequent, nearest
+from ..data.tasks import TASKS, code
+from ..data.tasks.baselines import NaiveBayes, Nearest, most_frequent
 from .config import TaskConfig
 from .predict import Answer
 from .scores import Passes
@@ -134,7 +134,12 @@ def built_in_splits(task: TaskConfig, kind: str) -> Splits:
         found = module.baselines(examples)
         return {who: {split: [Answer(a) for a in given] for split, given in by.items()} for who, by in found.items()}
 
-    return Splits(examples, kind, passes=getattr(module, "passes", None), baselines=answers)
+    return Splits(examples, kind, passes=passes if module is code else None, baselines=answers)
+
+
+def passes(pair: Pair, answer: str) -> bool:
+    """Whether an expression, executed, gives what the one in `pair` does."""
+    return code.passes(answer, code.tests_of(pair))
 
 
 def some_of(examples: list[Any], n: int, seed: int) -> list[Any]:
@@ -170,5 +175,5 @@ def simple_answers(examples: dict[str, list[Any]], kind: str) -> dict[str, dict[
 
 def nearest_targets(train: Sequence[Pair], asked: Sequence[Pair]) -> list[Answer]:
     """For each source the target of the training example that is most like it."""
-    places = nearest([e.source for e in train], [e.source for e in asked])
+    places = Nearest([e.source for e in train]).find([e.source for e in asked])
     return [Answer(train[i].target) for i in places]

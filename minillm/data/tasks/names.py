@@ -22,13 +22,13 @@ DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sun
 
 
 def draw_surname(draw: Draw) -> str:
-    """"Tarokeni", "Masodin": 2 or 3 syllables and an end."""
+    """ "Tarokeni", "Masodin": 2 or 3 syllables and an end."""
     middle = "".join(draw.choice(SYLLABLES) for _ in range(draw.between(1, 2)))
     return (draw.choice(SYLLABLES) + middle + draw.choice(SURNAME_ENDS)).capitalize()
 
 
 def draw_town(draw: Draw) -> str:
-    """"Kolemar", "Bazoport": 2 syllables and an end."""
+    """ "Kolemar", "Bazoport": 2 syllables and an end."""
     return (draw.choice(SYLLABLES) + draw.choice(SYLLABLES) + draw.choice(TOWN_ENDS)).capitalize()
 
 
