@@ -82,7 +82,7 @@ KINDS = {  # (filters, maps, reductions, the name of a thing, its variable, name
     "words": (WORD_FILTERS, WORD_MAPS, WORD_REDUCTIONS, "words", "w", ("words", "names", "tags", "cities")),
 }
 LETTERS, VOCABULARY = "aelnrst", ("apple", "tree", "rain", "lantern", "sea", "noon", "table", "east", "letter", "salt",
-                                  "nest", "river", "art", "error", "ear", "silent", "run", "lake", "state", "on")  # fmt: skip
+                                  "nest", "river", "atlas", "error", "ear", "silent", "run", "lake", "sail", "on")  # fmt: skip
 
 
 def write(draw: Draw, kind: str, parts: tuple[str, ...], where: str) -> Pair:

@@ -74,6 +74,11 @@ def near_copy_key(text: str) -> str:
     return " ".join(re.sub(r"[\W\d_]+", " ", text.lower()).split())
 
 
+def same_words_key(text: str) -> str:
+    """As `near_copy_key`, for tasks in which a digit is a word like others."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
 def fill(
     count: int,
     draw_one: Callable[[], tuple[str, T] | None],

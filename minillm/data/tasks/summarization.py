@@ -30,6 +30,7 @@ EVENTS = {
         {
             "who": ("The winner was {who}.", "Nobody was faster than {who}.", "In the end {who} came in first."),
             "where": ("The runners met in {where}.", "The streets of {where} were full of runners."),
+            "where and when": ("The runners met in {where} on {when}.",),
             "when": ("The race was held on {when}.", "It began early on {when}."),
             "n": ("The course was {n} km long.", "All of them had {n} km to run."),
         },
@@ -39,6 +40,7 @@ EVENTS = {
         {
             "who": ("{who} cut the ribbon.", "The doors were opened by {who}.", "{who} gave the first speech."),
             "where": ("{where} has a new library.", "The new library stands in {where}."),
+            "where and when": ("Readers in {where} had their first day on {when}.",),
             "when": ("It was opened on {when}.", "The first readers came on {when}."),
             "n": ("Its shelves hold {n} books.", "Readers can choose among {n} books."),
         },
@@ -48,6 +50,7 @@ EVENTS = {
         {
             "who": ("{who} went out with a boat.", "The boat was steered by {who}.", "{who} did not wait for help."),
             "where": ("The river rose in {where}.", "Water ran through the streets of {where}."),
+            "where and when": ("The river rose in {where} on {when}.",),
             "when": ("The flood came on {when}.", "It had rained until {when}."),
             "n": ("In all {n} people were saved.", "{n} people are safe now."),
         },
@@ -57,6 +60,7 @@ EVENTS = {
         {
             "who": ("{who} was digging in a garden.", "The lucky finder is {who}.", "{who} saw something shine."),
             "where": ("The garden lies in {where}.", "It is the largest find ever made in {where}."),
+            "where and when": ("It happened in a garden in {where} on {when}.",),
             "when": ("The coins came to light on {when}.", "The find was made on {when}."),
             "n": ("There were {n} coins in the pot.", "Experts counted {n} coins."),
         },
@@ -66,6 +70,7 @@ EVENTS = {
         {
             "who": ("{who} sat down at the piano.", "The pianist was {who}.", "People had come to hear {who}."),
             "where": ("The concert hall of {where} was lit.", "The concert was given in {where}."),
+            "where and when": ("The hall of {where} was open on {when}.",),
             "when": ("It took place on {when}.", "Doors opened on {when} at eight."),
             "n": ("{n} listeners had a ticket.", "All {n} seats were taken."),
         },
@@ -97,7 +102,8 @@ def draw_report(draw: Draw, names: tuple[list[str], list[str], list[str]]) -> tu
     ]
     kind = draw.choice(list(EVENTS))
     summary, ways = EVENTS[kind]
-    told = [draw.choice(ways[fact]) for fact in FACTS]
+    parts = ("who", "where and when", "n") if draw.chance(50) else FACTS
+    told = [draw.choice(ways[part]) for part in parts]
     aside = draw.some(NOISE, 2) + draw.some(EARLIER, 1)
     sentences = [s.format(**event) for s in told] + [s.format(**other) for s in aside[-draw.between(1, 3) :]]
     text = " ".join(draw.shuffled(sentences))
@@ -123,6 +129,12 @@ def facts(pair: Pair) -> tuple[str, ...]:
         if match := pattern.fullmatch(pair.target):
             return tuple(match[fact] for fact in FACTS)
     raise ValueError(f"{pair.target!r} is no summary of an event: facts are known of the pairs of make() only.")
+
+
+def fact_accuracy(prediction: str, pair: Pair) -> float:
+    """The share of the facts that the prediction says, as whole words (9 is not in 92)."""
+    found = [re.search(rf"(?<!\w){re.escape(fact)}(?!\w)", prediction) is not None for fact in facts(pair)]
+    return sum(found) / len(found)
 
 
 def docstrings(seed: int = 0) -> dict[str, list[Pair]]:
