@@ -22,8 +22,8 @@ from .draw import Draw, fill, same_words_key
 from .names import DAYS, name_pools
 
 THINGS = ("table", "room", "taxi", "boat", "court", "tour")
-PEOPLE = ("two", "three", "four", "five", "six", "seven", "eight")
-HOURS = ("six", "seven", "eight", "nine", "ten", "noon")
+PEOPLE = ("two", "three", "four", "five", "six")
+HOURS = ("seven", "eight", "nine", "ten", "eleven", "noon")  # none of PEOPLE: "make it six" is clear
 NUMBERS = [str(n) for n in range(1, 21)]
 ASKING = {"people": "For how many people?", "day": "On which day?", "hour": "At what time?"}
 GREETINGS = ("", "", "Hello. ", "Good morning. ", "Hi! ")
