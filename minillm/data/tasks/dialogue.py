@@ -92,7 +92,7 @@ def arithmetic(draw: Draw, names: tuple[list[str], list[str], list[str]]) -> tup
     a, b = (max(a, b), min(a, b)) if sign == "minus" else (a, b)
     value = a + b if sign == "plus" else a - b
     talk = [draw.choice(GREETINGS) + draw.choice(SUMS).format(a=a, b=b, sign=sign), f"{a} {sign} {b} is {value}."]
-    together = {(str(a), sign, str(b))}
+    together: set[tuple[str, ...]] = {(str(a), sign, str(b))}
     if value in range(1, 21) and draw.chance(50):
         c = draw.between(1, 9)
         talk += [draw.choice(("And plus {c}?", "Now add {c}.", "Plus {c} more?")).format(c=c)]
@@ -143,7 +143,9 @@ def slots(chat: Chat) -> dict[str, str]:
     """
     match = REPLIES[chat.where].fullmatch(chat.messages[-1]["content"]) if chat.where in REPLIES else None
     if match is None:
-        raise ValueError(f"{chat.messages[-1]['content']!r} is no last reply of this task: slots are known of make() only.")
+        raise ValueError(
+            f"{chat.messages[-1]['content']!r} is no last reply of this task: slots are known of make() only."
+        )
     return {slot: value for slot, value in match.groupdict().items() if value is not None}
 
 

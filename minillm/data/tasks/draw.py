@@ -87,8 +87,9 @@ def fill(
 ) -> list[T]:
     """`count` examples of `draw_one`, which gives (text, example), or None for a drawing that does not fit.
 
-    A text whose near copy (the same by `key_of`) is among the `taken` is drawn again; those kept are added to them, so that splits that are
-    filled one after the other share nothing. Raises RuntimeError where the grammar has no more texts to give.
+    A text whose near copy (the same by `key_of`) is among the `taken` is drawn again; those kept are added to them, so
+    that splits that are filled one after the other share nothing. Raises RuntimeError where the grammar has no more
+    texts to give.
     """
     found: list[T] = []
     misses = 0
@@ -98,7 +99,9 @@ def fill(
         if drawn is None or key in taken:
             misses += 1
             if misses > 200 * count + 20_000:
-                raise RuntimeError(f"the grammar gives {len(found)} texts of this kind, fewer than the {count} asked for.")
+                raise RuntimeError(
+                    f"the grammar gives {len(found)} texts of this kind, fewer than the {count} asked for."
+                )
             continue
         taken.add(key)
         found.append(drawn[1])

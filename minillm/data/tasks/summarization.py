@@ -78,9 +78,9 @@ EVENTS = {
 }  # fmt: skip
 FACTS = ("who", "where", "when", "n")
 NOISE = (
-    "The weather was fine.", "Many people had waited for this.", "It will not be the last time.", "Children waved flags.",
-    "Some neighbours had their doubts.", "There was tea for everybody.", "A band played in the square.",
-    "Reporters asked many questions.", "The mayor was pleased.", "The evening ended with a song.",
+    "The weather was fine.", "Many people had waited for this.", "It will not be the last time.",
+    "Children waved flags.", "Some neighbours had their doubts.", "There was tea for everybody.",
+    "A band played in the square.", "Reporters asked many questions.", "The mayor was pleased.", "The evening ended with a song.",
 )  # fmt: skip
 EARLIER = (
     "Last year the same had been done by {who} in {where}.", "{who} from {where} could not come.",
@@ -124,7 +124,10 @@ def make(seed: int = 0, train: int = 6000) -> dict[str, list[Pair]]:
 
 
 def facts(pair: Pair) -> tuple[str, ...]:
-    """What a summary of this report must say: who, where, when, how many. Raises ValueError for another kind of pair."""
+    """What a summary of this report must say: who, where, when, how many.
+
+    Raises ValueError for another kind of pair.
+    """
     for pattern in PATTERNS:
         if match := pattern.fullmatch(pair.target):
             return tuple(match[fact] for fact in FACTS)

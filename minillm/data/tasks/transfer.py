@@ -1,7 +1,7 @@
 """Transfer: sentiment from few labels, where the test speaks in words that the labels never showed.
 
-    train    The soup was delicious, and the waiter was friendly.             positive
-    test     The stew tasted heavenly. The cook was warm and attentive.       positive
+    train    The soup was delicious, and the bread was fresh.      positive
+    test     The stew turned out superb.                           positive
 
 Each topic has two vocabularies that mean much the same. Training draws from the first, "test" from the second: no
 word of praise or blame and no thing spoken of is in both. What the test asks must come from pretraining. "seen" has
@@ -25,14 +25,14 @@ LABELS = ("negative", "positive")
 TOPICS = {
     "food": (
         (
-            "soup pizza bread waiter menu",
-            "was cold|tasted bad|was awful|made me sick|was too salty|was disappointing",
-            "was delicious|tasted great|was lovely|made us happy|was fresh|was very good",
+            "soup pizza bread salad rice",
+            "was cold|was bad|was awful|made me sick|was too salty|was disappointing",
+            "was delicious|was great|was lovely|made us happy|was fresh|was very good",
         ),
         (
-            "stew pasta cake chef dessert",
-            "seemed burnt and bitter|turned out inedible|smelled rotten|left everyone queasy|felt stale and greasy",
-            "seemed tasty and tender|turned out superb|smelled wonderful|left everyone delighted|felt crisp and juicy",
+            "stew pasta cake curry dessert",
+            "seemed burnt and bitter|turned out inedible|smelled rotten|left everyone queasy|tasted stale and greasy",
+            "seemed tasty and tender|turned out superb|smelled divine|left everyone delighted|tasted rich and juicy",
         ),
     ),
     "travel": (
@@ -43,20 +43,20 @@ TOPICS = {
         ),
         (
             "hostel cabin journey island cruise",
-            "looked filthy and shabby|proved a nightmare|felt dangerous|turned into a disaster|seemed gloomy and cramped",
+            "looked filthy and shabby|proved a nightmare|felt dangerous|turned into a disaster|seemed gloomy and bare",
             "looked spotless and cosy|proved a delight|felt peaceful|turned into a dream|seemed charming and bright",
         ),
     ),
     "film": (
         (
-            "film story actor music ending",
+            "film story show music ending",
             "was boring|was stupid|was a waste of time|was bad|made no sense|was too long",
             "was exciting|was clever|was worth every minute|was great|made me smile|was funny",
         ),
         (
-            "movie plot heroine soundtrack scene",
+            "movie plot novel soundtrack scene",
             "felt dull and tedious|looked ridiculous|seemed pointless|came across as clumsy|left me yawning",
-            "felt gripping and fresh|looked stunning|seemed brilliant|came across as witty|left me enchanted",
+            "felt gripping and vivid|looked stunning|seemed brilliant|came across as witty|left me enchanted",
         ),
     ),
     "home": (
@@ -68,7 +68,7 @@ TOPICS = {
         (
             "laptop sofa heater fridge blender",
             "fell apart at once|feels flimsy|keeps failing|looks hideous|proved worthless|gives me headaches",
-            "held up perfectly|feels sturdy|keeps going strong|looks elegant|proved invaluable|gives me joy",
+            "held up perfectly|feels sturdy|keeps running smoothly|looks elegant|proved invaluable|gives me joy",
         ),
     ),
     "people": (
@@ -79,7 +79,7 @@ TOPICS = {
         ),
         (
             "coach nurse landlord colleague clerk",
-            "acted hostile and arrogant|insulted everybody|ignored our questions|behaved cruelly|seemed lazy and selfish",
+            "acted hostile and arrogant|insulted everybody|ignored our questions|behaved cruelly|seemed lazy and vain",
             "acted kind and polite|thanked everybody|answered our questions|behaved generously|seemed warm and patient",
         ),
     ),
@@ -96,8 +96,8 @@ TOPICS = {
         ),
     ),
 }
-FORMS = ("{the} {t} {p}.", "Our {t} {p}.", "This {t} {p}.", "{the} {t} {p}, and {the} {t2} {p2}.", "{the} {t} {p} and {p2}.",
-         "Honestly, {the} {t} {p}.", "My friends say that {the} {t} {p}.", "Last month our {t} {p}.")  # fmt: skip
+FORMS = ("the {t} {p}.", "Our {t} {p}.", "This {t} {p}.", "the {t} {p}, and the {t2} {p2}.", "the {t} {p} and {p2}.",
+         "Honestly, the {t} {p}.", "My friends say that the {t} {p}.", "the {t} {p}, if you ask me.")  # fmt: skip
 
 
 def draw_text(draw: Draw, which: int, label: str) -> tuple[str, Labelled]:
@@ -106,7 +106,7 @@ def draw_text(draw: Draw, which: int, label: str) -> tuple[str, Labelled]:
     things, *said = TOPICS[topic][which]
     t, t2 = draw.some(things.split(), 2)
     p, p2 = draw.some(said[LABELS.index(label)].split("|"), 2)
-    text = draw.choice(FORMS).format(t=t, t2=t2, p=p, p2=p2, the="the")
+    text = draw.choice(FORMS).format(t=t, t2=t2, p=p, p2=p2)
     text = text[0].upper() + text[1:]
     return text, Labelled(text, label, topic)
 
