@@ -77,10 +77,6 @@ WORD_REDUCTIONS = {
     "first": ("the first of {of} in order|find the smallest of {of}", "min({xs})"),
     "last": ("the last of {of} in order|find the largest of {of}", "max({xs})"),
 }
-KINDS = {  # (filters, maps, reductions, the name of a thing, its variable, names of lists)
-    "numbers": (FILTERS, MAPS, REDUCTIONS, "numbers", "x", ("xs", "ys", "ages", "scores")),
-    "words": (WORD_FILTERS, WORD_MAPS, WORD_REDUCTIONS, "words", "w", ("words", "names", "tags", "cities")),
-}
 LETTERS = "aelnrst"  # each of them begins some of these words, and ends some
 VOCABULARY = (
     "apple", "tree", "rain", "lantern", "sea", "noon", "table", "east", "letter", "salt", "nest", "river", "atlas",
@@ -90,8 +86,6 @@ KINDS = {  # (filters, maps, reductions, the name of a thing, its variable, name
     "numbers": (FILTERS, MAPS, REDUCTIONS, "numbers", "x", ("xs", "ys", "ages", "scores")),
     "words": (WORD_FILTERS, WORD_MAPS, WORD_REDUCTIONS, "words", "w", ("words", "names", "tags", "cities")),
 }
-LETTERS, VOCABULARY = "aelnrst", ("apple", "tree", "rain", "lantern", "sea", "noon", "table", "east", "letter", "salt",
-                                  "nest", "river", "atlas", "error", "ear", "silent", "run", "lake", "sail", "on")  # fmt: skip
 
 
 def write(draw: Draw, kind: str, parts: tuple[str, ...], where: str) -> Pair:

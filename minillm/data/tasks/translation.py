@@ -4,8 +4,8 @@
     安娜五月三日在市场买了两千零五本书。
 
 What has to be learned: English counts by thousands and Chinese by ten thousands (万), with 零 over a gap and 两 for
-some twos; a noun decides its measure word (本 for books); time and place stand before the verb. Each of these is a table or
-a function below. There are three kinds of atoms: measure words, times and magnitudes (how many digits a number has).
+some twos; a noun decides its measure word (本 for books); time and place stand before the verb. Each of these is a
+table or a function below. There are three kinds of atoms: measure words, times and magnitudes (how many digits a number has).
 Some pairs of atoms are kept out of training, though each atom is there:
 
     train, val, test   sentences without such a pair, no sentence twice
@@ -65,7 +65,8 @@ PLACES = {  # English: (where something is done, where something is)
 PAST = {"yesterday": "昨天", "last night": "昨晚", "last week": "上周", "last month": "上个月", "last year": "去年"}
 FUTURE = {"tomorrow": "明天", "tonight": "今晚", "next week": "下周", "next month": "下个月", "next year": "明年"}
 WEEKDAYS = {
-    "Monday": "一", "Tuesday": "二", "Wednesday": "三", "Thursday": "四", "Friday": "五", "Saturday": "六", "Sunday": "日",
+    "Monday": "一", "Tuesday": "二", "Wednesday": "三", "Thursday": "四", "Friday": "五",
+    "Saturday": "六", "Sunday": "日",
 }  # fmt: skip
 DAYTIMES = {" in the morning": "早上", " in the afternoon": "下午", " in the evening": "晚上", "": ""}
 CLOCKS = {"at": "", "at half past": "半", "at a quarter past": "一刻"}  # what follows 点
