@@ -79,7 +79,7 @@ class Nearest:
 class NaiveBayes:
     """Multinomial naive Bayes over a bag of words, counts smoothed by 1 (Manning, Raghavan and Schütze 2008, ch. 13).
 
-    The class with the largest  log P(class) + Σ_words log P(word | class). Words that were not trained on count nothing.
+    The class with the largest  log P(class) + Σ_words log P(word | class). New words count nothing.
     """
 
     def __init__(self, texts: Sequence[str], labels: Sequence[str]) -> None:

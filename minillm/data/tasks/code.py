@@ -4,8 +4,8 @@
     take the words in tags that end in e and count them        len([w for w in tags if w.endswith('e')])
 
 A request names a filter, a map and a reduction over a list of numbers or of words. Many expressions answer it, so a
-prediction is right when it gives what the reference gives on all tests of `tests_of`, however it is written. Combinations
-are held out, each of whose parts is in training:
+prediction is right when it gives what the reference gives on all tests of `tests_of`, however it is written.
+Combinations are held out, each of whose parts is in training:
 
     train, val, test    combinations that are trained on, in requests that are not
     compositional       (filter, map, reduction) that never stood together in training, each two of the three may have
@@ -23,8 +23,8 @@ from .baselines import Nearest, most_frequent, test_splits
 from .draw import Draw, fill, fill_more
 from .execution import evaluate
 
-# Each part: how a request may say it, and its code. {k} and {m} are numbers, {c} a letter, {of} and {xs} what is inside.
-# {bare} is the same as {of} without its "the".
+# Each part: how a request may say it, and its code. {k} and {m} are numbers, {c} a letter, {of} and {xs} what is
+# inside; {bare} is {of} without its "the".
 FILTERS = {
     "all": ("", ""),
     "even": ("even", "x % 2 == 0"),
@@ -77,12 +77,15 @@ WORD_REDUCTIONS = {
     "first": ("the first of {of} in order|find the smallest of {of}", "min({xs})"),
     "last": ("the last of {of} in order|find the largest of {of}", "max({xs})"),
 }
+LETTERS = "aelnrst"  # each of them begins some of these words, and ends some
+VOCABULARY = (
+    "apple", "tree", "rain", "lantern", "sea", "noon", "table", "east", "letter", "salt", "nest", "river", "atlas",
+    "error", "ear", "silent", "run", "lake", "sail", "on",
+)  # fmt: skip
 KINDS = {  # (filters, maps, reductions, the name of a thing, its variable, names of lists)
     "numbers": (FILTERS, MAPS, REDUCTIONS, "numbers", "x", ("xs", "ys", "ages", "scores")),
     "words": (WORD_FILTERS, WORD_MAPS, WORD_REDUCTIONS, "words", "w", ("words", "names", "tags", "cities")),
 }
-LETTERS, VOCABULARY = "aelnrst", ("apple", "tree", "rain", "lantern", "sea", "noon", "table", "east", "letter", "salt",
-                                  "nest", "river", "art", "error", "ear", "silent", "run", "lake", "state", "on")  # fmt: skip
 
 
 def write(draw: Draw, kind: str, parts: tuple[str, ...], where: str) -> Pair:

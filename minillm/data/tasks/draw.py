@@ -74,6 +74,11 @@ def near_copy_key(text: str) -> str:
     return " ".join(re.sub(r"[\W\d_]+", " ", text.lower()).split())
 
 
+def same_words_key(text: str) -> str:
+    """As `near_copy_key`, for tasks in which a digit is a word like others."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
 def fill(
     count: int,
     draw_one: Callable[[], tuple[str, T] | None],
@@ -82,8 +87,9 @@ def fill(
 ) -> list[T]:
     """`count` examples of `draw_one`, which gives (text, example), or None for a drawing that does not fit.
 
-    A text whose near copy (the same by `key_of`) is among the `taken` is drawn again; those kept are added to them, so that splits that are
-    filled one after the other share nothing. Raises RuntimeError where the grammar has no more texts to give.
+    A text whose near copy (the same by `key_of`) is among the `taken` is drawn again; those kept are added to them, so
+    that splits that are filled one after the other share nothing. Raises RuntimeError where the grammar has no more
+    texts to give.
     """
     found: list[T] = []
     misses = 0

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from .draw import Draw
 
-GIVEN = (
-    "Aisha Amara Anna Ayo Bruno Carmen Chidi Chloe Dalia Daniel Diego Elif Emil Esra Farid Fatima Felix Freya Gita Hana "
-    "Hugo Ines Ivan Jamal Jin Jonas Kaito Kofi Lars Leila Lena Liang Lucia Malik Marta Mei Mina Nadia Naomi Nikhil Noor "
-    "Olga Omar Oscar Pedro Priya Quinn Rafael Rania Rosa Ravi Samir Sara Sofia Tariq Tomas Uma Viktor Wanjiru Wei Yara "
-    "Yuki Zainab Zoe"
-).split()
-SYLLABLES = "ba be bo da de do fa fe ga go ha ka ke ko la le lo ma me mo na ne no pa pe ra re ro sa se so ta te to va ve za zo".split()
+GIVEN_NAMES = """
+Aisha Amara Anna Ayo Bruno Carmen Chidi Chloe Dalia Daniel Diego Elif Emil Esra Farid Fatima Felix Freya Gita Hana Hugo
+Ines Ivan Jamal Jin Jonas Kaito Kofi Lars Leila Lena Liang Lucia Malik Marta Mei Mina Nadia Naomi Nikhil Noor Olga Omar
+Oscar Pedro Priya Quinn Rafael Rania Rosa Ravi Samir Sara Sofia Tariq Tomas Uma Viktor Wanjiru Wei Yara Yuki Zainab Zoe
+"""
+SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeo"]
 SURNAME_ENDS = ("n", "r", "l", "ni", "ri", "li", "s", "vi", "ku", "din")
 TOWN_ENDS = ("ville", "ton", "burg", "mar", "port", "dale", "stad", "wick")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -34,7 +33,7 @@ def draw_town(draw: Draw) -> str:
 
 def name_pools(draw: Draw) -> dict[str, tuple[list[str], list[str], list[str]]]:
     """{"seen", "unseen"}: given names, surnames and towns for training, and others that training never has."""
-    given = draw.shuffled(GIVEN)
+    given = draw.shuffled(GIVEN_NAMES.split())
     surnames = list(dict.fromkeys(draw_surname(draw) for _ in range(3000)))
     towns = list(dict.fromkeys(draw_town(draw) for _ in range(2500)))
     return {

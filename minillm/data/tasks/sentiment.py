@@ -27,7 +27,7 @@ LABELS = ("negative", "positive")
 
 @dataclass(frozen=True)
 class Words:
-    """What a language says things with. {n} is a noun, {i} an intensifier, {a} an adjective, {0} and {1} the clauses."""
+    """What a language says things with: {n} is a noun, {i} an intensifier, {a} an adjective, {0} and {1} clauses."""
 
     nouns: tuple[str, ...]
     positive: tuple[str, ...]

@@ -3,9 +3,9 @@
     Anna bought two thousand five books at the market on the third of May.
     安娜五月三日在市场买了两千零五本书。
 
-What has to be learned: English counts by thousands and Chinese by ten thousands (万), with 零 over a gap and 两 for some
-twos; a noun decides its measure word (本 for books); time and place stand before the verb. Each of these is a table or
-a function below. There are three kinds of atoms: measure words, times and magnitudes (how many digits a number has).
+What has to be learned: English counts by thousands and Chinese by ten thousands (万), with 零 over a gap and 两 for
+some twos; a noun decides its measure word (本 for books); time and place stand before the verb. Each of these is a
+table or a function below. There are three kinds of atoms: measure words, times and magnitudes (how many digits a number has).
 Some pairs of atoms are kept out of training, though each atom is there:
 
     train, val, test   sentences without such a pair, no sentence twice
@@ -22,15 +22,24 @@ from ..examples import Pair
 from .baselines import Nearest, test_splits
 from .draw import Draw, fill
 
-ONES = dict(enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]))  # fmt: skip
-TENS = dict(enumerate(["_", "_", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]))
-ORDINALS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth", "thirteenth", "fourteenth", "fifteenth", "sixteenth", "seventeenth", "eighteenth", "nineteenth", "twentieth", "twenty-first", "twenty-second", "twenty-third", "twenty-fourth", "twenty-fifth", "twenty-sixth", "twenty-seventh", "twenty-eighth"]  # fmt: skip
+ONES_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+TENS_WORDS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety"
+ORDINALS_WORDS = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
+    "sixteenth seventeenth eighteenth nineteenth twentieth twenty-first twenty-second twenty-third twenty-fourth "
+    "twenty-fifth twenty-sixth twenty-seventh twenty-eighth"
+)
+MONTHS_WORDS = "January February March April May June July August September October November December"
+ONES, TENS, ORDINALS, MONTHS = (words.split() for words in (ONES_WORDS, TENS_WORDS, ORDINALS_WORDS, MONTHS_WORDS))
 DIGITS = "零一二三四五六七八九"
 
 PEOPLE = {
     "Anna": "安娜", "Omar": "奥马尔", "Mei": "小梅", "Kofi": "科菲", "Priya": "普里娅", "Diego": "迭戈", "Yuki": "由纪",
-    "Leila": "莱拉", "Ivan": "伊万", "Amara": "阿玛拉", "the teacher": "老师", "the doctor": "医生", "my friend": "我朋友",
-    "our neighbour": "我们的邻居", "she": "她", "he": "他", "we": "我们", "they": "他们",
+    "Leila": "莱拉", "Ivan": "伊万", "Amara": "阿玛拉", "the teacher": "老师", "the doctor": "医生",
+    "my friend": "我朋友", "our neighbour": "我们的邻居", "she": "她", "he": "他", "we": "我们", "they": "他们",
 }  # fmt: skip
 NOUNS = {  # measure word: (one, several, Chinese)
     "个": [("apple", "apples", "苹果"), ("watermelon", "watermelons", "西瓜"), ("egg", "eggs", "鸡蛋")],
@@ -55,21 +64,10 @@ PLACES = {  # English: (where something is done, where something is)
 }  # fmt: skip
 PAST = {"yesterday": "昨天", "last night": "昨晚", "last week": "上周", "last month": "上个月", "last year": "去年"}
 FUTURE = {"tomorrow": "明天", "tonight": "今晚", "next week": "下周", "next month": "下个月", "next year": "明年"}
-WEEKDAYS = dict(zip(["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"], "一二三四五六日"))
-MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
+WEEKDAYS = {
+    "Monday": "一", "Tuesday": "二", "Wednesday": "三", "Thursday": "四", "Friday": "五",
+    "Saturday": "六", "Sunday": "日",
+}  # fmt: skip
 DAYTIMES = {" in the morning": "早上", " in the afternoon": "下午", " in the evening": "晚上", "": ""}
 CLOCKS = {"at": "", "at half past": "半", "at a quarter past": "一刻"}  # what follows 点
 TIMES = [*PAST, *FUTURE, *WEEKDAYS, *MONTHS, *(f"{ONES[h]} o'clock" for h in range(1, 13))]
@@ -202,10 +200,13 @@ def make(seed: int = 0, train: int = 16_000) -> dict[str, list[Pair]]:
 
 def dictionary() -> dict[str, str]:
     """English word -> Chinese, from the tables above: what a dictionary knows, without order and without rules."""
-    words = {"hundred": "百", "thousand": "千", "will": "要", "there": "", "this": "这", "that": "那", "each": "每",
-             "costs": "要", "yuan": "元", "o'clock": "点", "half": "半", "quarter": "刻", "morning": "早上", "afternoon": "下午", "evening": "晚上",
-             "were": "有", "was": "有"}  # fmt: skip
-    words |= {ONES[n]: chinese(n) for n in ONES} | {TENS[n]: chinese(10 * n) for n in TENS if n > 1}
+    words = {
+        "hundred": "百", "thousand": "千", "will": "要", "this": "这", "that": "那", "each": "每", "costs": "要",
+        "yuan": "元", "half": "半", "quarter": "刻", "were": "有", "was": "有", "morning": "早上", "afternoon": "下午",
+        "evening": "晚上",
+    }  # fmt: skip
+    words |= {word: chinese(n) for n, word in enumerate(ONES)}
+    words |= {word: chinese(10 * n) for n, word in enumerate(TENS) if n > 1}
     words |= {ordinal: f"{chinese(day)}日" for day, ordinal in enumerate(ORDINALS, 1)}
     words |= {month: f"{chinese(n)}月" for n, month in enumerate(MONTHS, 1)}
     words |= {day: f"星期{zh}" for day, zh in WEEKDAYS.items()}
