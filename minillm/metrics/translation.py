@@ -73,7 +73,9 @@ def tokens_char(text: str) -> list[str]:
 
 
 Tokenizer = Callable[[str], list[str]]
-TOKENIZERS: dict[str, Tokenizer] = {"13a": tokens_13a, "zh": tokens_zh, "intl": tokens_intl, "char": tokens_char, "none": str.split}  # fmt: skip
+TOKENIZERS: dict[str, Tokenizer] = {
+    "13a": tokens_13a, "zh": tokens_zh, "intl": tokens_intl, "char": tokens_char, "none": str.split,
+}  # fmt: skip
 
 
 def paired(hypotheses: Sequence[str], references: References) -> list[tuple[str, list[str]]]:
