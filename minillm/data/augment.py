@@ -121,18 +121,19 @@ def cut_words(text: str, pattern: regex.Pattern[str]) -> tuple[list[str], list[s
 
 
 def join_words(gaps: Sequence[str], words: Sequence[str], left_out: np.ndarray) -> str:
-    """The text without the words that are left out, and without one of the spaces around each, or the comma behind the first."""
+    """The text without the words that are left out: without one of the spaces around each, and without a comma behind
+    what was the first."""
     kept = gaps[0]
     for word, gap, out in zip(words, gaps[1:], left_out):
         if not out:
             kept += word + gap
         elif not kept.strip():
             kept += gap.lstrip(" ,;:，；：、")
-        elif gap[:1].isspace() or not gap:
-            kept = (kept if gap else kept.rstrip()) + gap.lstrip()
-        else:
+        elif gap[:1].isspace():
+            kept += gap.lstrip()
+        elif gap:
             kept = kept.rstrip() + gap
-    return kept
+    return kept.rstrip() if left_out[-1] and not gaps[-1] else kept
 
 
 def back_translate(

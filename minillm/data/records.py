@@ -186,7 +186,7 @@ def jsonl_records(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | 
         if not line.strip():
             continue
         try:
-            yield number, json_object(json_value(line))
+            yield number, json_object(json_value(line.strip()))  # so that a fault at its end has a column
         except BadRecord as bad:
             yield number, bad
         except Unreadable as error:

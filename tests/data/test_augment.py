@@ -71,6 +71,8 @@ def test_dropout_keeps_the_spaces_right():
     seen = {Augmentation(dropout=0.5, protected=frozenset())("a bad, old film", epoch, 0) for epoch in range(200)}
     assert {"bad, old film", "a bad, film", "a bad, old", "old", "film"} <= seen
     assert not any("  " in text or text != text.strip() for text in seen)
+    seen = {Augmentation(dropout=0.5)("I 中文", epoch, 0) for epoch in range(99)}
+    assert seen == {"I 中文", "I 中", "I 文", "I", "中文", "中", "文"}
 
 
 @pytest.mark.parametrize("text", [EN, ZH])
