@@ -168,8 +168,10 @@ def simple_answers(examples: dict[str, list[Any]], kind: str) -> dict[str, dict[
         most, bag = most_frequent(e.label for e in train), NaiveBayes([e.text for e in train], [e.label for e in train])
         return {
             "majority": {name: [Answer(most)] * len(rows) for name, rows in tests.items()},
-            "bag of words": {name: [Answer(a) for a in bag.predict([e.text for e in rows])] for name, rows in tests.items()},
-        }  # fmt: skip
+            "bag of words": {
+                name: [Answer(a) for a in bag.predict([e.text for e in rows])] for name, rows in tests.items()
+            },
+        }
     return {"nearest example": {name: nearest_targets(train, rows) for name, rows in tests.items()}}
 
 
