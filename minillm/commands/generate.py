@@ -8,8 +8,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..beam import beam_search
+from ..data import Labelled, Pair
+from ..finetune.objectives import Classify
+from ..finetune.predict import predict
 from ..generate import Sampling, check_continues, known_ids, prompt_ids, stream_text
 from ..hub.checkpoint import load_model_and_tokenizer
+from ..hub.finetuned import is_finetuned, open_finetuned
 from ..settings import EngineConfig
 from .options import add_option, choices, keywords
 
@@ -35,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if is_finetuned(arguments.model):
+        return answer(arguments)
     drawing = {name: value for name, value in keywords(Sampling, arguments).items() if value is not None}
     sampling = Sampling(**{"temperature": TEMPERATURE, **drawing})
     model, tokenizer = load_model_and_tokenizer(arguments.model, **keywords(load_model_and_tokenizer, arguments))
@@ -62,6 +68,26 @@ def run(arguments: argparse.Namespace) -> int:
         for piece in stream_text(model, tokenizer, prompt, seed=seed, sampling=sampling, **options):
             print(piece, end="", flush=True)
         print("\n" + "-" * 40 if sample + 1 < arguments.samples else "")
+    return 0
+
+
+def answer(arguments: argparse.Namespace) -> int:
+    """What a fine-tuned run answers to the prompt: greedily, or as the options say."""
+    drawing = {name: value for name, value in keywords(Sampling, arguments).items() if value is not None}
+    model, objective, config = open_finetuned(arguments.model, **keywords(load_model_and_tokenizer, arguments))
+    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    if isinstance(objective, Classify):
+        (found,) = predict(model, objective, [Labelled(prompt, "", "--prompt")])
+        print(found.value)
+        return 0
+    if arguments.beams is not None:
+        check_beams(arguments, drawing)
+    sampling = Sampling(**{"temperature": TEMPERATURE, **drawing}) if drawing or arguments.seed is not None else None
+    for sample in range(arguments.samples):
+        seed = None if arguments.seed is None else arguments.seed + sample
+        options = {"max_new_tokens": arguments.max_new_tokens, "n_beams": arguments.beams or config.task.beams}
+        (found,) = predict(model, objective, [Pair(prompt, "", "--prompt")], sampling=sampling, seed=seed, **options)
+        print(found.value)
     return 0
 
 

@@ -36,12 +36,14 @@ def predict(
     batch_size: int = 32,
     max_new_tokens: int = 0,
     n_beams: int = 1,
+    sampling: Sampling | None = None,
+    seed: int | None = None,
     progress: bool = False,
 ) -> list[Answer]:
     """An answer for each example; of its fields only the text or the source is used.
 
-    Texts are written greedily, or with `n_beams` (see beam.py), up to an end or `max_new_tokens` (0: as many as the
-    context lets). Raises `Misfit` for an example that does not fit into the model.
+    Texts are written greedily, with `n_beams` (see beam.py), or drawn as `sampling` says, up to an end or
+    `max_new_tokens` (0: as many as the context lets). Raises `Misfit` for an example that does not fit into the model.
     """
     rows = [objective.inputs(example) for example in examples]
     if isinstance(objective, Classify):
@@ -58,7 +60,7 @@ def predict(
         with limit_blas_threads(1):  # a step's products are so small that more threads would wait for each other
             if n_beams > 1:
                 return [found[0].ids for found in beam_search(writer, prompts, n_beams=n_beams, **options)]
-            return generate(writer, prompts, sampling=Sampling(temperature=0), **options)
+            return generate(writer, prompts, sampling=sampling or Sampling(temperature=0), seed=seed, **options)
 
     answers = in_batches(rows, batch_size, written, progress)
     return [Answer(tokenizer.decode(ids, skip_special_tokens=True)) for ids in answers]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,11 @@ class Splits:
     def tests(self) -> dict[str, list[Any]]:
         """The splits that a result is measured on."""
         return {name: examples for name, examples in self.examples.items() if name not in ("train", "val")}
+
+    def measured_on(self, tests: dict[str, list[Any]]) -> Splits:
+        """The same training examples with other tests, and what is simple to learn from them as baselines."""
+        examples = {"train": self.examples["train"], "val": self.examples["val"], **tests}
+        return replace(self, examples=examples, baselines=partial(simple_answers, examples, self.kind), passes=None)
 
     def __str__(self) -> str:
         """What is to be printed before a run."""
