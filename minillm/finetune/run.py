@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,6 +44,8 @@ from .splits import Splits, kind_of
 
 CONTEXT = 128  # tokens, of a new model whose [model] does not say
 PAD = "<pad>"
+# Each Chinese character is learned for itself: a token that joined two would hide what they have in common with others.
+PIECES = re.compile("[\u3400-\u9fff]|[^\u3400-\u9fff]+")
 
 
 @dataclass
@@ -61,7 +64,7 @@ def fresh(config: FinetuneConfig, splits: Splits) -> Start:
     if config.start.tokenizer == "char":
         made = CharTokenizer.train(texts, unk_token="<unk>")
     elif config.start.tokenizer == "bpe":
-        made = BPETokenizer.train(texts, config.start.vocab_size)
+        made = BPETokenizer.train((piece for text in texts for piece in PIECES.findall(text)), config.start.vocab_size)
     else:
         made = WordPieceTokenizer.train(texts, config.start.vocab_size)
     classes = config.task.kind in ("classify", "regress")
