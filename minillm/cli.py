@@ -23,6 +23,8 @@ COMMANDS = {  # the name of a file in commands/ -> what it does
     "corpus": "clean, deduplicate and split text into a corpus folder",
     "tokenizer": "train a tokenizer, encode with it, look at it",
     "pretrain": "train a model on a corpus",
+    "finetune": "train a model for a task: classify, translate, summarize, ...",
+    "predict": "the answers of a fine-tuned model to the rows of a file",
     "check": "say whether a run is healthy, and if not, why",
     "evaluate": "measure a model on text: loss and bits per byte",
     "generate": "continue a text",

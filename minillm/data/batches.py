@@ -137,7 +137,9 @@ def epoch_key(seed: int, epoch: int) -> int:
 
 
 def count_targets(targets: np.ndarray) -> int:
-    """How many positions count, that is, are not IGNORE."""
+    """How many positions count, that is, are not IGNORE; of numbers to predict (regression), all."""
+    if targets.dtype.kind == "f":
+        return targets.size
     return int(np.count_nonzero(targets != IGNORE))
 
 

@@ -81,6 +81,11 @@ class ExampleBatcher:
         return self.examples_used + share_of_rank(self.world_size * self.batch_size, self.rank, self.world_size).start
 
     @property
+    def row_tokens(self) -> float:
+        """Tokens of a row, on average over the examples; 1 without lengths."""
+        return 1.0 if self.lengths is None else float(self.lengths.mean())
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches in which every example has been met once (the last one may reach into the next epoch)."""
         return -(-self.n_examples // (self.world_size * self.batch_size))
