@@ -84,20 +84,20 @@ def split_examples(
         )
     groups = group_copies(examples, near)
     strata = stratum_of(examples) if stratify else [""] * len(examples)
+    sizes = Counter(strata)
     ranked = []
     for members in groups:
         stratum = Counter(strata[i] for i in members)
         commonest = min(stratum, key=lambda name: (-stratum[name], name))
         text = min(same_text(compared_text(examples[i])) for i in members)
         digest = hashlib.sha256(seed.to_bytes(16, "little", signed=True) + text.encode("utf-8", "surrogatepass"))
-        ranked.append((commonest, digest.digest(), members))
+        ranked.append((sizes[commonest], commonest, digest.digest(), members))
     ranked.sort()
-    # One line of all groups, class by class. Each goes to the split that is the furthest behind its share of the line
-    # so far, so that shares are right for the whole and, within one group, for each class.
+    # One line of all groups, class by class, rare classes first. Each goes to the split that is the furthest behind its
+    # share of the line so far, so that shares are right for the whole and, within one group, for each class.
     counts, chosen, before = np.zeros(len(names)), {}, None
-    for stratum_name, _, members in ranked:
+    for _, stratum_name, _, members in ranked:
         behind = np.asarray(fractions) * (counts.sum() + len(members)) - counts
-        behind[np.asarray(fractions) == 0] = -np.inf
         place = 0 if stratum_name != before else int(np.argmax(behind))
         before = stratum_name
         counts[place] += len(members)

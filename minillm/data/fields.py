@@ -42,7 +42,7 @@ def single_column(table: Table, wanted: str | None, known: Sequence[str], what: 
     first. Raises ValueError, with the file's columns, where there is none."""
     if wanted is not None:
         return table.column(wanted, what)
-    found = [name for name in table.columns if plain(name) in known and name != taken]
+    found = [name for name in table.columns if plain(name) in known and (taken is None or plain(name) != plain(taken))]
     if not found:
         require_records(table)
         raise ValueError(

@@ -96,7 +96,8 @@ def test_synonyms_come_from_the_table_and_keep_capitals():
 
 def test_a_synonym_that_is_protected_is_never_put_in():
     augment = Augmentation(synonyms=0.99, table=table_of([["rarely", "never", "seldom"]]))
-    assert {augment("I rarely go", e, 0) for e in range(50)} <= {"I rarely go", "I seldom go"}
+    counts = Counter(augment("I rarely go", e, 0) for e in range(50))
+    assert set(counts) <= {"I rarely go", "I seldom go"} and counts["I seldom go"] > 40
     assert {augment("I never go", e, 0) for e in range(50)} == {"I never go"}
 
 

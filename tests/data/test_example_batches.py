@@ -97,6 +97,22 @@ def test_buckets_save_padding_and_are_shuffled():
     assert not meet[0] & meet[1]  # other rows meet in the next epoch
 
 
+def test_buckets_are_cut_where_the_batches_are_in_every_epoch():
+    """Epochs of 1,003 end in the middle of a batch of 16: in the later ones, too, a batch's rows are alike."""
+    lengths = np.random.default_rng(0).permutation(1003)
+    batches = ExampleBatcher(1003, 16, rows_and_epochs, seed=1, lengths=lengths, bucket=1000)
+    spreads = []
+    for _ in range(5 * 1003 // 16):
+        rows, epochs = batches.next()
+        if epochs[0] == epochs[-1]:
+            spreads.append(np.ptp(lengths[rows]))
+    assert max(spreads) < 40
+    batches = ExampleBatcher(1600, 1, rows_and_epochs, seed=1, lengths=np.arange(1600) % 16, bucket=16)
+    longest = np.array([batches.next()[0][0] % 16 for _ in range(1600)]).reshape(100, 16)
+    places = longest.argmax(axis=1)
+    assert len(set(places.tolist())) > 5  # each stretch is shuffled in its own way
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

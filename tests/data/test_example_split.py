@@ -128,9 +128,11 @@ def test_stratified_and_exact():
 
 
 def test_a_class_of_one_is_trained_on():
-    for seed in range(20):
-        examples = [*labelled(50, seed), Labelled(sentence(random.Random(seed)), "alone")]
-        assert any(e.label == "alone" for e in split_examples(examples, seed=seed)["train"])
+    for seed in range(5):
+        rng = random.Random(1000 + seed)
+        examples = labelled(150, seed) + [Labelled(sentence(rng), f"alone {i}") for i in range(20)]
+        split = split_examples(examples, seed=seed)
+        assert len({e.label for e in split["train"]}) == 23 and len(split["train"]) == 136
 
 
 def test_sets_of_labels_are_split_by_their_rarest():
@@ -207,3 +209,4 @@ def test_wrong_fractions_and_too_few_examples_are_refused():
     with pytest.raises(ValueError, match="near must be a similarity"):
         split_examples(labelled(9), seed=0, near=1.5)
     assert split_examples(labelled(9), (1.0, 0.0), seed=0)["val"] == []
+    assert [len(part) for part in split_examples(labelled(50), (0.8, 0.2, 0.0), seed=0).values()] == [40, 10, 0]
