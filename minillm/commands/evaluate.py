@@ -71,7 +71,7 @@ def evaluate_task(arguments: argparse.Namespace) -> int:
     """Measure a fine-tuned run on its test examples, or on those of a file, with the baselines beside it."""
     opening = keywords(load_model_and_tokenizer, arguments)
     model, objective, config = open_finetuned(arguments.model, **{k: v for k, v in opening.items() if k != "dtype"})
-    splits = read_splits(config.task)
+    splits = read_splits(config.task, config.train.seed)
     if len(arguments.data) > 1:
         raise ConfigError(f"a fine-tuned run is measured on one file of examples, not on {len(arguments.data)}.")
     if arguments.data:

@@ -18,15 +18,18 @@ from ..finetune.config import (
     recipe_names,
 )
 from ..finetune.predict import predict
-from ..finetune.report import REPORT_FILE, make_report
+from ..finetune.report import REPORT_FILE, Report, make_report
 from ..finetune.run import Start, finetune, fresh
 from ..finetune.splits import read_splits
 from ..hub.adapters import save_adapter
+from ..hub.configs import is_native, read_config
 from ..hub.finetuned import open_start
+from ..hub.places import find_folder
 from ..settings import EngineConfig
 from ..training.checkpoint import CheckpointError
 from ..training.config_file import ConfigError, Sections, describe, override, read_toml
 from ..training.run_folder import check_no_run
+from ..training.train import TrainResult
 from .options import choices
 
 SHORT = {  # options that set one key of the configuration -> its section and name
@@ -71,36 +74,48 @@ def run(arguments: argparse.Namespace) -> int:
         check_no_run(out)  # before anything takes time
     config = build_config(sections_of(arguments))
     speaks = process_rank() == 0  # under torchrun the first process speaks for all
-    splits = read_splits(config.task)
-    if speaks:
-        print(splits)
-    start = open_start(config.start.model) if config.start.model else fresh(config, splits)
-    result, objective = finetune(
-        config, splits, start, out, resume=arguments.resume, on_best=partial(export, config, out, start)
-    )
+    result, report = run_once(config, out, resume=arguments.resume, progress=speaks)
     if not speaks:
         return 0
     print(f"{result.reason} at step {result.state.step:,} after {result.state.seconds:,.0f} s")
-    if result.signal is not None:
+    if report is None:
         print(f"to go on: minillm finetune --resume --out {out}")
-        return 128 + result.signal
-    answers = {
-        split: predict(result.engine.model, objective, examples, n_beams=config.task.beams, progress=True)
-        for split, examples in splits.tests.items()
-    }
-    report = make_report(splits, answers, run=out)
-    report.save(out / REPORT_FILE)
-    print(f"\n{report}\n")
-    adapter = ", adapter" if config.method.name in ("lora", "qlora") else ""
-    print(f"wrote {out}: best, last{adapter}, {CONFIG_FILE}, {REPORT_FILE}, metrics.jsonl")
+        return 128 + (result.signal or 0)
+    adapter = ", adapter" if (out / "adapter").exists() else ""
+    print(f"\n{report}\n\nwrote {out}: best, last{adapter}, {CONFIG_FILE}, {REPORT_FILE}, metrics.jsonl")
     print(f"to use it: minillm predict {out} --data FILE --out FILE")
     return 0
 
 
+def run_once(
+    config: FinetuneConfig, out: Path, *, resume: bool = False, progress: bool = True
+) -> tuple[TrainResult, Report | None]:
+    """One run, from the examples to its report, which is written beside it; no report if it was interrupted."""
+    splits = read_splits(config.task, config.train.seed)
+    if progress:
+        print(splits)
+    start = open_start(config.start.model) if config.start.model else fresh(config, splits)
+    result, objective = finetune(
+        config, splits, start, out, resume=resume, on_best=partial(export, config, out, start), progress=progress
+    )
+    if result.signal is not None or process_rank() > 0:
+        return result, None
+    answers = {
+        split: predict(result.engine.model, objective, examples, n_beams=config.task.beams, progress=progress)
+        for split, examples in splits.tests.items()
+    }
+    report = make_report(splits, answers, run=out)
+    report.save(out / REPORT_FILE)
+    return result, report
+
+
 def export(config: FinetuneConfig, out: Path, start: Start, engine: Any) -> None:
-    """The adapter in PEFT's format, beside the new best checkpoint."""
+    """The adapter in PEFT's format, beside the new best checkpoint; none where the model got another head than the one
+    it began with, and is in minillm's own format, in which PEFT could not open it."""
     if config.method.name in ("lora", "qlora"):
-        save_adapter(out / "adapter", engine.model, start.name)
+        own = is_native(read_config(find_folder(start.name)))
+        if not own or engine.model.config.task == start.model.config.task:
+            save_adapter(engine.model, out / "adapter", start.name, tokenizer=start.tokenizer)
 
 
 def sections_of(arguments: argparse.Namespace) -> Sections:

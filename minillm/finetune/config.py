@@ -43,6 +43,7 @@ class TaskConfig:
     prompt: str = "{source}\n"  # what a decoder is asked
     metric: str = "loss"  # that decides which checkpoint is the best, on the validation examples
     epochs: float = 0.0  # passes over the training examples, each followed by an evaluation; 0: train.max_steps instead
+    keep: Literal["best", "last"] = "best"  # the weights that a run ends with: of the best evaluation, or the last step
     limit: int = 0  # train on this many examples only; 0: all
     skip_bad: bool = False  # leave out examples that cannot be read or do not fit, and count them
     cut: bool = False  # cut off the ends of texts that are too long to be classified
@@ -88,10 +89,13 @@ class MethodConfig:
     targets: str = ""  # of lora: layers to adapt, by name or pattern, with commas, or all-linear; empty: attention's
     rslora: bool = False  # lora's scale alpha / √rank in place of alpha / rank
     quantize: Literal["nf4", "int8"] = "nf4"  # of qlora: the frozen weights
+    model_dropout: float = -1.0  # dropout in the model; -1: as it was made
     layer_decay: float = 1.0  # learning rate of each layer as a part of that above; 1: all alike
     unfreeze_every: int = 0  # steps after which one more layer learns, from the head down; 0: all from the start
 
     def __post_init__(self) -> None:
+        if self.model_dropout != -1 and not 0 <= self.model_dropout < 1:
+            raise ValueError(f"model_dropout = {self.model_dropout} must be -1, or at least 0 and below 1.")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay = {self.layer_decay} must be above 0 and at most 1.")
         if self.unfreeze_every < 0:

@@ -54,5 +54,18 @@ def classifier_config(
     return ClassifierConfig(replace(config, **untied), **head, pad_id=pad_id)
 
 
+def with_dropout(model: Any, dropout: float) -> Any:
+    """A NumPy model like `model`, with the same weights and another dropout."""
+    config = model.config
+    if isinstance(config, ClassifierConfig):
+        config = replace(config, decoder=replace(config.decoder, dropout=dropout))
+    else:
+        config = replace(config, dropout=dropout)
+    new = model_from_config(config, np.random.default_rng(0))
+    new.rng.bit_generator.state = model.rng.bit_generator.state
+    new.load_state_dict(model.state_dict())
+    return new
+
+
 def is_classifier(config: ModelConfig) -> bool:
     return isinstance(config, ClassifierConfig)

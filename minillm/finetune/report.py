@@ -14,7 +14,7 @@ from typing import Any
 from ..disk import write_json
 from ..training.run_log import read_metrics
 from .predict import Answer
-from .scores import LOWER_IS_BETTER, MAIN, interval, score_for
+from .scores import MAIN, interval, score_for
 from .splits import Splits
 
 REPORT_FILE = "report.json"
@@ -101,17 +101,3 @@ def learning_curve(run: str | Path) -> str:
     if math.isfinite(train_loss) and train_loss > 0.95 * steps[0]["loss"]:
         return f"It hardly learned ({seen}): a higher learning rate, more epochs or more layers that learn may help."
     return f"It neither over- nor underfits by its losses ({seen})."
-
-
-def better(metric: str, a: float, b: float) -> bool:
-    """Whether a is better than b."""
-    return a < b if metric in LOWER_IS_BETTER else a > b
-
-
-def table_of(rows: list[dict[str, Any]]) -> str:
-    """Rows of the same keys as a table of text."""
-    names = list(rows[0])
-    cells = [[f"{row[n]:.3f}" if isinstance(row[n], float) else str(row[n]) for n in names] for row in rows]
-    widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths)).rstrip() for line in [names, *cells]]
-    return "\n".join(lines)

@@ -36,7 +36,7 @@ from ..training.train import TrainResult, train
 from .config import CONFIG_FILE, FinetuneConfig
 from .data import TaskData
 from .freeze import GradualUnfreezing, count_line, freeze, layer_wise_groups, trainable_parameters, unfreeze
-from .heads import with_classifier
+from .heads import with_classifier, with_dropout
 from .lora import HEADS, LoraConfig, add_lora
 from .objectives import Classify, Continue, Misfit, TaskObjective, Write
 from .scores import score_for
@@ -89,6 +89,8 @@ def texts_of(example: Any) -> tuple[str, ...]:
 def prepare(config: FinetuneConfig, labels: tuple[str, ...], start: Start) -> tuple[Any, TaskObjective]:
     """The model with the head that the task needs, and the objective. Raises ValueError if they don't go together."""
     model, tokenizer, task = start.model, start.tokenizer, config.task
+    if config.method.model_dropout >= 0:
+        model = with_dropout(model, config.method.model_dropout)
     rng = np.random.default_rng([config.train.seed, 1])  # of new heads and adapters
     if task.kind in ("classify", "regress"):
         pad_id = padding(model, tokenizer)
@@ -236,7 +238,7 @@ def finetune(
         only=only,
         progress=progress,
     )
-    if result.reason != "interrupted" and (out_dir / "best").exists():
+    if result.reason != "interrupted" and config.task.keep == "best" and (out_dir / "best").exists():
         best = read_checkpoint(out_dir / "best")
         result.engine.load(best.model, best.optimizer, None)
     return result, objective

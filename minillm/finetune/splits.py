@@ -59,15 +59,15 @@ class Splits:
         return "\n".join([*lines, *(f"note       {note}" for note in self.notes)])
 
 
-def read_splits(task: TaskConfig) -> Splits:
-    """The examples that [task] names. Raises FileNotFoundError, or ValueError that names file, line and remedy."""
+def read_splits(task: TaskConfig, draw: int = 0) -> Splits:
+    """The examples that [task] names; `draw`: the seed of the choice, where only some are trained on. Raises FileNotFoundError, or ValueError that names file, line and remedy."""
     kind = kind_of(task)
     if task.data:
         splits = own_splits(task, kind)
     else:
         splits = built_in_splits(task, kind)
     if task.limit:
-        splits.examples["train"] = some_of(splits.examples["train"], task.limit, task.seed)
+        splits.examples["train"] = some_of(splits.examples["train"], task.limit, draw)
     if kind.endswith("classification"):
         splits.labels = tuple(label_names(splits.examples["train"]))
         others = {name: examples for name, examples in splits.examples.items() if name != "train"}
