@@ -3,7 +3,8 @@
 Read in this order: documents.py and folders.py (what a document is, reading files), stdlib.py (the corpus that every
 machine has), clean.py and stopwords.py (what is changed in a text), shingles.py and dedup.py (copies and near copies),
 split.py (train and validation, and leaks between them), corpus.py and build.py (the whole pipeline), packing.py (token
-files), batches.py (what training and evaluation are fed).
+files), batches.py (what training and evaluation are fed). examples.py says what a task's data consists of, and
+tasks/ makes tasks.
 """
 
 from .batches import Batcher, count_targets, iter_eval_batches, require_targets
