@@ -30,12 +30,12 @@ def sample_files() -> dict[str, str]:
     }
     files = {name: table(("text", "label"), [(e.text, e.label) for e in made["train"][:ROWS]], ",")
              for name, made in labelled.items()}  # fmt: skip
-    pairs = translation.make()["train"][:ROWS]
+    pairs = translation.make(train=ROWS)["train"]  # the same as the first of more
     files["translation.sample.tsv"] = table(("source", "target"), [(p.source, p.target) for p in pairs], "\t")
-    requests, reports = code.make()["train"][:ROWS], summarization.make()["train"][:ROWS]
+    requests, reports = code.make(train=ROWS)["train"], summarization.make(train=ROWS)["train"]
     files["code.sample.jsonl"] = lines({"instruction": p.source, "response": p.target} for p in requests)
     files["summarization.sample.jsonl"] = lines({"document": p.source, "summary": p.target} for p in reports)
-    files["dialogue.sample.jsonl"] = lines({"messages": c.messages} for c in dialogue.make()["train"][:ROWS])
+    files["dialogue.sample.jsonl"] = lines({"messages": c.messages} for c in dialogue.make(train=ROWS)["train"])
     return files
 
 

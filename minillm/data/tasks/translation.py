@@ -5,8 +5,8 @@
 
 What has to be learned: English counts by thousands and Chinese by ten thousands (万), with 零 over a gap and 两 for
 some twos; a noun decides its measure word (本 for books); time and place stand before the verb. Each of these is a
-table or a function below. There are three kinds of atoms: measure words, times and magnitudes (how many digits a number has).
-Some pairs of atoms are kept out of training, though each atom is there:
+table or a function below. There are three kinds of atoms: measure words, times and magnitudes (how many digits a
+number has). Some pairs of atoms are kept out of training, though each atom is there:
 
     train, val, test   sentences without such a pair, no sentence twice
     compositional      at least one such pair
