@@ -263,11 +263,12 @@ def window_start(length: int, context: int) -> int:
     return -(-(length - context) // jump) * jump
 
 
-def next_logits(model: Any, ids: Array, cache: Any) -> Array:
-    """Logits (B, V) for the token after the last of ids (B, T), as an ndarray, from a model of either engine."""
+def next_logits(model: Any, ids: Array, cache: Any, at: int | slice = -1) -> Array:
+    """Logits (B, V) for the token after the last of ids (B, T), or after those `at` other places (B, n, V), as an
+    ndarray, from a model of either engine."""
     if not isinstance(next(iter(model.parameters())), Tensor):
         from .torch_ops import next_logits
 
-        return next_logits(model, ids, cache)
+        return next_logits(model, ids, cache, at)
     with no_grad():
-        return model.logits(model.hidden(ids, cache)[:, -1]).data
+        return model.logits(model.hidden(ids, cache)[:, at]).data
