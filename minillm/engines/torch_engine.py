@@ -197,6 +197,9 @@ class TorchEngine:
             return
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
+        for p in self.parameters.values() if "momentum_buffer" in self.state_names() else ():
+            if p.grad is not None and not self.optimizer.state[p]:  # torch's fused step wants all or none of a group
+                self.optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
         self.optimizer.step()
         self.steps += 1
 

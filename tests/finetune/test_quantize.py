@@ -13,8 +13,16 @@ from minillm.engines.torch_engine import TorchEngine  # noqa: E402
 from minillm.finetune.freeze import count, freeze, trainable_parameters  # noqa: E402
 from minillm.finetune.lora import LoraConfig, add_lora, merge  # noqa: E402
 from minillm.finetune.quantize import (  # noqa: E402
-    KINDS, NF4, dequantize_int8, dequantize_nf4, memory_bytes, quantize_base, quantize_int8, quantize_nf4,
-    scale_values, unpack,
+    KINDS,
+    NF4,
+    dequantize_int8,
+    dequantize_nf4,
+    memory_bytes,
+    quantize_base,
+    quantize_int8,
+    quantize_nf4,
+    scale_values,
+    unpack,
 )  # fmt: skip
 from minillm.hub.adapters import save_adapter  # noqa: E402
 from minillm.hub.checkpoint import open_checkpoint  # noqa: E402
