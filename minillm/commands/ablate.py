@@ -73,7 +73,7 @@ def finished(base: Sections, changes: list[str], folder: Path, n_runs: int) -> d
         for change in changes:
             override(sections, change, SECTIONS)
         print(f"{folder} (one of {n_runs} runs)")
-        result, report = run_once(build_config(sections), folder, resume=run_in(folder) is not None)
+        _, report = run_once(build_config(sections), folder, resume=run_in(folder) is not None)
         if report is None:
             raise KeyboardInterrupt
     report = read_json(folder / REPORT_FILE)
@@ -92,7 +92,9 @@ def combinations(options: list[str]) -> dict[str, list[str]]:
     for option in options:
         key, equals, values = option.partition("=")
         if not equals or not values:
-            raise ConfigError(f"--vary must be section.key=value,value, as in --vary train.lr=1e-3,3e-4, not {option!r}.")
+            raise ConfigError(
+                f"--vary must be section.key=value,value, as in --vary train.lr=1e-3,3e-4, not {option!r}."
+            )
         choices.append([f"{key}={value.strip()}" for value in values.split(",")])
     return {", ".join(c.partition("=")[2] for c in picked): list(picked) for picked in itertools.product(*choices)}
 
@@ -111,7 +113,9 @@ def print_table(found: dict[str, list[dict[str, Any]]]) -> None:
         rows.append([name, str(len(reports)), *cells])
     for who in first["scores"][splits[0]]:
         if who != MODEL:
-            cells = [spread([r["scores"][s][who].get(main, math.nan) for r in next(iter(found.values()))]) for s in splits]
+            cells = [
+                spread([r["scores"][s][who].get(main, math.nan) for r in next(iter(found.values()))]) for s in splits
+            ]
             rows.append([f"({who})", "", *cells])
     columns = ["runs", *splits]
     print("\n" + table(f"{main}, mean ± standard deviation over seeds", rows, columns) + "\n")

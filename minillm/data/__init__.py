@@ -3,17 +3,11 @@
 Read in this order: documents.py and folders.py (what a document is, reading files), stdlib.py (the corpus that every
 machine has), clean.py and stopwords.py (what is changed in a text), shingles.py and dedup.py (copies and near copies),
 split.py (train and validation, and leaks between them), corpus.py and build.py (the whole pipeline), packing.py (token
-<<<<<<< HEAD
 files), batches.py (what training and evaluation are fed).
 
 For fine-tuning on the user's own files: records.py and fields.py (rows, columns, values), examples.py (labelled texts,
-pairs, chats, preferences), labels.py (classes), copies.py
-and example_split.py (splits that don't leak), synonyms.py and augment.py (texts changed a little),
-example_batches.py (what fine-tuning is fed).
-=======
-files), batches.py (what training and evaluation are fed). examples.py says what a task's data consists of, and
-tasks/ makes tasks.
->>>>>>> tasks
+pairs, chats, preferences), labels.py (classes), copies.py and example_split.py (splits that don't leak), synonyms.py
+and augment.py (texts changed a little), example_batches.py (what fine-tuning is fed). tasks/ makes tasks.
 """
 
 from .augment import Augmentation, back_translate

@@ -60,7 +60,8 @@ class Splits:
 
 
 def read_splits(task: TaskConfig, draw: int = 0) -> Splits:
-    """The examples that [task] names; `draw`: the seed of the choice, where only some are trained on. Raises FileNotFoundError, or ValueError that names file, line and remedy."""
+    """The examples that [task] names; `draw`: the seed of the choice, where only some are trained on. Raises
+    FileNotFoundError, or ValueError that names file, line and remedy."""
     kind = kind_of(task)
     if task.data:
         splits = own_splits(task, kind)

@@ -166,7 +166,7 @@ def fit(
         if layer == theirs:
             expected[theirs], found[theirs] = shape[::-1] if turned else shape, (ours, turned)
         elif module in linears:
-            out, into, r = *shape, adapter.lora.rank
+            (out, into), r = shape, adapter.lora.rank
             expected |= {layer + A: (r, into), layer + B: (out, r)}
             found |= {layer + A: (f"{module}.lora_A", False), layer + B: (f"{module}.lora_B", False)}
     given = {theirs: adapter.stored[name] for name, theirs in today.items()}
@@ -195,8 +195,8 @@ def merged_reader(plan: Plan, name: str, lora: LoraConfig | None) -> Any:
     module = name.removesuffix(".weight")
     if lora is None or f"{module}.lora_A" not in plan.tensors:
         return stored.read
-    pair = [plan.tensors[f"{module}.lora_{letter}"][0] for letter in "AB"]
-    return partial(read_merged, stored, turned, *pair, lora.scale)
+    a, b = (plan.tensors[f"{module}.lora_{letter}"][0] for letter in "AB")
+    return partial(read_merged, stored, turned, a, b, lora.scale)
 
 
 def read_merged(stored: Stored, turned: bool, a: Stored, b: Stored, scale: float) -> Any:
