@@ -168,10 +168,13 @@ class PretrainedModel:
             if decoder_ids is None:
                 raise ValueError("an encoder-decoder needs decoder_input_ids (B, T), the target so far.")
             return self.model.hidden(ids, decoder_ids)  # (B, T, D)
-        if self.architecture is not None and not self.architecture.is_decoder:
-            return self.model.hidden(ids, token_types=types, mask=mask)  # (B, T, D)
-        if mask is not None:
+        is_decoder = self.architecture is None or self.architecture.is_decoder
+        if mask is not None and self.head == "classification":  # no position is looked for: padding may move
+            ids, mask, types = padded_right(ids, mask, types)
+        if mask is not None and is_decoder:
             check_right_padding(mask)
+        if not is_decoder:
+            return self.model.hidden(ids, token_types=types, mask=mask)  # (B, T, D)
         if self.head == "classification":
             return self.model.hidden(ids, mask=mask)  # (B, D)
         return self.model.hidden(ids)  # (B, T, D)
@@ -333,6 +336,18 @@ def numbers(parameter: Any) -> np.ndarray:
     from ..port import array_of
 
     return array_of(parameter)
+
+
+def padded_right(ids: Any, mask: Any, types: Any) -> tuple[Any, Any, Any]:
+    """ids, mask and token types (None: none), (B, T) each, with the padding of every row moved behind its tokens."""
+    T = mask.shape[1]
+    places = (mask == 0) * T + np.arange(T) if isinstance(mask, np.ndarray) else (mask == 0) * T + mask.new_ones(
+        mask.shape
+    ).cumsum(1)  # (B, T): tokens by their positions, padding after all of them
+    order = places.argsort(1)  # (B, T)
+    moved = [a if a is None else np.take_along_axis(a, order, 1) if isinstance(a, np.ndarray) else a.gather(1, order)
+             for a in (ids, mask, types)]  # fmt: skip
+    return moved[0], moved[1], moved[2]
 
 
 def check_right_padding(mask: Any) -> None:
