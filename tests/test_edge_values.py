@@ -147,6 +147,9 @@ def test_a_target_may_be_a_tensor_and_gets_its_gradient():
     dx, dt = gradient(lambda x, t: ops.binary_cross_entropy_with_logits(x, t, reduction="sum"), x, t)
     np.testing.assert_allclose(dx, 1 / (1 + np.exp(-x)) - t)
     np.testing.assert_array_equal(dt, -x)
+    alone = Tensor(t, requires_grad=True)  # a third of it, as the mean is asked for, times the gradient that comes in
+    (ops.binary_cross_entropy_with_logits(Tensor(x), alone) * 6.0).backward()
+    np.testing.assert_allclose(alone.grad, -2 * x)
     loss = ops.binary_cross_entropy_with_logits(Tensor([1.0, 2.0]), Tensor([0.0, 1.0]))
     assert loss.item() == pytest.approx(0.7201, abs=1e-4)
 
