@@ -30,7 +30,7 @@ class Optimizer:
     `params` is an iterable of Parameters, or of groups `{"params": [...], "lr": ..., "weight_decay": ...}`, in which
     what a group leaves out takes its default. Schedules write `group["lr"]` before each step.
     Raises ValueError for no parameters at all, for one that appears twice, for an unknown key in a group and for a
-    setting that cannot be, TypeError for what is no list of Parameters.
+    setting that cannot be, TypeError for what is no list of Parameters or of groups.
     """
 
     def __init__(self, params: Iterable[Parameter] | Iterable[dict[str, Any]], defaults: dict[str, Any]):
@@ -41,6 +41,8 @@ class Optimizer:
         groups: list[dict[str, Any]] = given if given and isinstance(given[0], dict) else [{"params": given}]
         self.param_groups: list[dict[str, Any]] = []
         for group in groups:
+            if not isinstance(group, dict) or "params" not in group:
+                raise TypeError(f'each parameter group must be a dictionary with "params", not {group!r:.80}.')
             unknown = set(group) - set(defaults) - {"params"}
             if unknown:
                 known = ", ".join(defaults)
