@@ -85,12 +85,30 @@ def test_a_cache_changes_nothing_even_beyond_the_context(model, sampling):
     assert [len(new) for new in with_cache] == [40] * len(PROMPTS)
 
 
+@pytest.mark.parametrize("context", [1, 2, 3])
+def test_a_cache_changes_nothing_where_the_window_moves_by_one(context):
+    """From the first step on, since the prompt is one id longer than what the model sees."""
+    small = GPT(GPTConfig(vocab_size=61, context=context, n_layers=1, n_heads=1, d_model=8), np.random.default_rng(3))
+    for parameter in small.parameters():
+        parameter.data *= 6
+    with_cache, without = (
+        generate(small, [list(range(context + 1))], max_new_tokens=9, seed=1, use_cache=use) for use in (True, False)
+    )
+    assert with_cache == without
+
+
 def test_greedy_equals_argmax_of_the_whole_sequence(model):
     new = generate(model, [[1, 2, 3]], max_new_tokens=10, sampling=Sampling(temperature=0))[0]
     ids = [1, 2, 3]
     for token in new:
         assert token == model(np.array([ids])).data[0, -1].argmax()
         ids.append(token)
+
+
+def test_one_token_may_be_asked_for(model):
+    likeliest = [model(np.array([prompt])).data[0, -1].argmax() for prompt in ([1, 2, 3], [4])]
+    new = generate(model, [[1, 2, 3], [4]], max_new_tokens=1, sampling=Sampling(temperature=0))
+    assert new == [[token] for token in likeliest]
 
 
 def test_a_row_does_not_depend_on_its_batch(model):
