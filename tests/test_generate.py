@@ -68,6 +68,14 @@ def test_filters_mean_what_they_say(logits):
     assert greedy.max() == 1
 
 
+@pytest.mark.parametrize("top_k", [1, 2, 50, 998, 999, 1000])
+def test_top_k_of_a_large_vocabulary(top_k):
+    """NumPy sorts few numbers whole, whatever is asked of its partition; it does not sort a thousand."""
+    logits = np.random.default_rng(0).standard_normal(1000)
+    kept = np.flatnonzero(Sampling(top_k=top_k).probabilities(logits, np.array([0])))
+    np.testing.assert_array_equal(kept, np.sort(np.argsort(logits)[-top_k:]))
+
+
 def test_choose_draws_from_the_distribution():
     sampling, logits = Sampling(), np.log([0.5, 0.3, 0.15, 0.05])
     rng = np.random.default_rng(0)
@@ -75,6 +83,22 @@ def test_choose_draws_from_the_distribution():
     # each count within 4 standard deviations of a binomial
     expected = 4000 * np.exp(logits)
     assert (np.abs(counts - expected) < 4 * np.sqrt(expected)).all()
+
+
+def test_choose_gives_a_possible_id_for_the_least_and_the_greatest_random_number():
+    """The running sum of ten tenths is a little less than 1, and 1 − 2⁻⁵³ is drawn, once in 2⁵³ times."""
+
+    class Drawn:
+        def __init__(self, number):
+            self.random = lambda: number
+
+    least, greatest = Drawn(0.0), Drawn(np.nextafter(1.0, 0.0))
+    even = np.zeros(10)
+    assert Sampling().choose(even, np.array([0]), least) == 0
+    assert Sampling().choose(even, np.array([0]), greatest) == 9
+    allowed = np.arange(10) % 9 != 0  # neither the first nor the last
+    assert Sampling().choose(even, np.array([0]), least, allowed) == 1
+    assert Sampling().choose(even, np.array([0]), greatest, allowed) == 8
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0), Sampling(1.3, 0.8, 20, 0.9, 0.02)])
