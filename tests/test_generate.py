@@ -109,6 +109,17 @@ def test_a_cache_changes_nothing_even_beyond_the_context(model, sampling):
     assert [len(new) for new in with_cache] == [40] * len(PROMPTS)
 
 
+def test_a_cache_spares_what_was_seen(model, monkeypatch):
+    """One id at a time, until the window moves: then half of the context, and the new id, once."""
+    seen, original = [], GPT.hidden
+    monkeypatch.setattr(GPT, "hidden", lambda self, ids, cache: seen.append(ids.shape[1]) or original(self, ids, cache))
+    generate(model, [[1, 2, 3]], max_new_tokens=17, seed=0)
+    assert seen == [3, *[1] * 13, 9, 1, 1]
+    seen.clear()
+    generate(model, [[1, 2, 3]], max_new_tokens=17, seed=0, use_cache=False)
+    assert seen == [*range(3, 17), 9, 10, 11]
+
+
 @pytest.mark.parametrize("context", [1, 2, 3])
 def test_a_cache_changes_nothing_where_the_window_moves_by_one(context):
     """From the first step on, since the prompt is one id longer than what the model sees."""
@@ -230,6 +241,11 @@ def test_the_window_never_exceeds_the_context_and_never_moves_back(length, conte
     assert 0 < length - start <= context
     assert start <= window_start(length + 1, context)
     assert length - start >= min(length, context - max(context // 2, 1) + 1)
+
+
+def test_the_window_jumps_by_half_of_the_context():
+    assert [window_start(length, 16) for length in (1, 16, 17, 24, 25, 32, 33)] == [0, 0, 8, 8, 16, 16, 24]
+    assert [window_start(length, 1) for length in (1, 2, 3)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
