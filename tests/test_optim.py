@@ -73,6 +73,15 @@ def test_sgd_is_torchs(options, skip_gradient):
     assert gap < 1e-12
 
 
+@pytest.mark.parametrize("cls", [AdamW, SGD])
+def test_defaults_are_torchs(cls):
+    torch = pytest.importorskip("torch")
+    theirs = getattr(torch.optim, cls.__name__)([torch.nn.Parameter(torch.ones(2))]).param_groups[0]
+    (ours,) = cls([Parameter(np.ones(2))]).param_groups
+    del ours["params"]
+    assert ours == {name: theirs[name] for name in ours}
+
+
 def test_groups_have_their_own_settings():
     torch = pytest.importorskip("torch")
     gap = run_beside_torch(
