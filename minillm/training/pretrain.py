@@ -24,7 +24,7 @@ from ..tokenizers.extend import with_special_tokens
 from .checkpoint import CheckpointError
 from .config_file import ConfigError, Sections, build, nearest, read_toml, to_toml
 from .objectives import Objective, objective_for
-from .run_folder import check_no_run
+from .run_folder import check_no_run, check_saves
 from .train import TrainResult, train
 
 CONFIG_FILE = "config.toml"
@@ -178,8 +178,7 @@ def pretrain(
     """
     out_dir = Path(out_dir)
     progress = progress and process_rank() == 0
-    if not resume:
-        check_no_run(out_dir)  # before anything takes time
+    (check_saves if resume else check_no_run)(out_dir)  # before anything takes time
     config, tokenizer = build_config(sections)
     if engine is None:
         engine = engine_class(config.engine)

@@ -115,6 +115,7 @@ def run_process(*arguments, **options):
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_exits_and_the_run_goes_on(made, tmp_path, number, status):
@@ -125,7 +126,10 @@ def test_a_signal_saves_and_exits_and_the_run_goes_on(made, tmp_path, number, st
     while not (metrics.exists() and metrics.stat().st_size > 1000) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    try:
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == status, output
     assert "finishing this step and saving" in output and "to go on: minillm pretrain --resume" in output
     state = json.loads((tmp_path / "run" / "last" / "state.json").read_text())["run"]
