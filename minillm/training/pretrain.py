@@ -155,10 +155,16 @@ def packed(data: DataConfig, split: str, tokenizer: Tokenizer, *, progress: bool
     it at once: one packs, the others wait. Raises FileNotFoundError for no corpus there, ValueError for a split that
     it doesn't have, and as `pack_split` does.
     """
+    folder = token_file(data, split, tokenizer).parent
+    return pack_split(split_file(data.corpus, split), tokenizer, folder, verify=data.verify, progress=progress)
+
+
+def token_file(data: DataConfig, split: str, tokenizer: Tokenizer) -> Path:
+    """Where `packed` keeps the tokens of a split. Raises FileNotFoundError where there is no corpus."""
     report, corpus = load_report(data.corpus), corpus_folder(data.corpus)
     name = f"tokens-{tokenizer.fingerprint()}"
     folder = Path(data.tokens, f"{name}-{report.fingerprint}") if data.tokens else corpus / name
-    return pack_split(split_file(data.corpus, split), tokenizer, folder, verify=data.verify, progress=progress)
+    return folder / f"{split_file(data.corpus, split).stem}.bin"
 
 
 def pretrain(

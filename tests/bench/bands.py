@@ -12,26 +12,27 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import statistics
 from pathlib import Path
 
 from minillm.data import build_corpus, corpus_documents, stdlib_documents
 from minillm.disk import read_json, write_json
 from minillm.engines.numpy_engine import NumpyEngine
+from minillm.settings import TrainConfig
 from minillm.tokenizers import BPETokenizer
-from minillm.training.bands import MEASURES, band, measures_at
+from minillm.training.bands import BANDS, WORDS, band, measures_at, update_at_peak
 from minillm.training.health import examine
-from minillm.training.pretrain import PRESETS, pretrain, read_config
+from minillm.training.pretrain import pretrain, read_config
 from minillm.training.run_log import read_metrics
 
 SHORT = {"max_seconds": 0.0, "max_steps": 300, "warmup_steps": 30}  # quickstart on a slow machine
 LONG = {"max_seconds": 0.0, "max_steps": 2500}  # on a fast one
 # preset -> steps at which to look, and runs: text, vocabulary, changes to [train], seeds
 PLAN = {
-    "debug": ([25, 50], [("source", 2048, {}, 4), ("source", 4096, {}, 4), ("docstrings", 4096, {}, 4)]),
+    "debug": ([25, 50], [(kind, vocab, {}, 3) for kind in ("source", "docstrings") for vocab in (512, 2048, 8192)]),
     "laptop": (
         [100, 200, 300],
-        [("source", 2048, {}, 4), ("docstrings", 4096, {}, 2), ("source", 4096, {"max_steps": 300}, 1)],
+        [("source", 2048, {}, 4), ("docstrings", 4096, {}, 2), ("source", 4096, {"max_steps": 300}, 1),
+         ("source", 512, {}, 1), ("docstrings", 8192, {}, 1)],
     ),
     "quickstart": ([100, 200, 300], [("source", 2048, LONG, 3), ("source", 2048, SHORT, 2)]),
 }
@@ -80,8 +81,9 @@ def measured(folder: Path, preset: str, points: list[int], kind: str, vocab: int
         at = step
         health = examine(folder / name)
         ratios = [layer.update_ratio for layer in health.layers if "embedding" not in layer.name]
-        found[str(step)] = measures_at(step, read_metrics(folder / name / "metrics.jsonl"), vocab)
-        found[str(step)]["update_ratio"] = statistics.median(ratios)
+        rows = read_metrics(folder / name / "metrics.jsonl")
+        peak = update_at_peak(ratios, rows, sections["train"].get("lr", TrainConfig().lr))
+        found[str(step)] = {**measures_at(step, rows, vocab), **peak}
         print(name, step, {key: round(value, 4) for key, value in found[str(step)].items()}, flush=True)
     write_json(kept, found)
     return found
@@ -94,8 +96,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write presets/bands.json")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    path = PRESETS / "bands.json"
-    bands = read_json(path) if path.exists() else {}
+    bands = read_json(BANDS) if BANDS.exists() else {}
     for preset in arguments.preset or PLAN:
         points, plan = PLAN[preset]
         groups = [
@@ -104,17 +105,18 @@ def main() -> None:
         ]
         bands[preset] = {
             "runs": sum(map(len, groups)),
+            "vocab_size": [min(vocab for _, vocab, *_ in plan), max(vocab for _, vocab, *_ in plan)],
             "at": {
                 str(step): {
                     name: [round(end, 4) for end in band([[run[str(step)][name] for run in group] for group in groups])]
-                    for name in MEASURES
+                    for name in WORDS
                 }
                 for step in points
             },
         }
     print(json.dumps(bands, indent=2))
     if arguments.write:
-        write_json(path, bands)
+        write_json(BANDS, bands)
 
 
 if __name__ == "__main__":
