@@ -78,9 +78,12 @@ def compare_with_bands(
     bands = read_json(BANDS)
     differing = {name: differences(size, size_of(name)) for name in preset_names()}
     same = [name for name, others in differing.items() if not others]
+    alike = [name for name in differing if size_of(name)["model_type"] == size["model_type"]]
+    if not alike:
+        return f"none: there is no preset of a {size['model_type']!r} model", []
     if not same:
-        nearest = min(differing, key=lambda name: len(differing[name]))
-        return f"none of this size: nearest is preset {nearest}, with {', '.join(differing[nearest])}", []
+        nearest = min(alike, key=lambda name: len(differing[name]))
+        return f"none of this size: nearest is preset {nearest}, with {', '.join(differing[nearest][:4])}", []
     preset = min(same, key=lambda name: len(changed(settings, name, ())))
     if preset not in bands:
         return f"none: preset {preset} takes a GPU, and no healthy runs of it have been measured", []

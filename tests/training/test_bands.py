@@ -80,6 +80,7 @@ def test_a_run_of_another_size_has_no_band(text, tmp_path):
         ("debug", {}, 24, "none before step 25, from where on preset debug was measured"),
         ("debug", {"dropout": 0.1}, 50, "none of this size: nearest is preset debug, with dropout = 0.0 (here 0.1)"),
         ("debug", {"step_tokens": 64}, 50, "none of this size: nearest is preset debug, with step_tokens = 128 (here 64)"),
+        ("debug", {"model_type": "lstm"}, 50, "none: there is no preset of a 'lstm' model"),
         ("debug", {"attention": "sdpa"}, 24, "none before step 25, from where on preset debug was measured"),
     ],
 )  # fmt: skip
