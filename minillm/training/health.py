@@ -28,7 +28,7 @@ UPDATE_BAND = (1e-6, 1e-1)  # of update to weight, root mean squares: outside, a
 GRADIENT_SPREAD = 1e4  # between the layers with the largest and the smallest gradients
 SPIKE = 1.25  # times the median of the WINDOW losses before it
 WINDOW = 20
-DEAD_SHARE = 0.5  # of a network's units may give nothing: with ReLU and a plain text a third does in healthy runs, too
+DEAD_SHARE = 0.5  # of a network's units may give nothing: with ReLU and plain text a third does in healthy runs
 CLIPPED = 20.0  # times grad_clip, the median norm of the gradients: then grad_clip sets the size of the steps
 
 
