@@ -98,7 +98,9 @@ def training_memory(config: ModelConfig, batch_size: int, length: int, activatio
 
 
 # What a step takes on NumPy beyond what the backward pass needs, as measured by tests/bench/memory.py:
-NUMPY_ACTIVATIONS = 1.7  # gradients on their way, GELU's tanh, a dropout's mask, and gaps between arrays that were freed
+NUMPY_ACTIVATIONS = (
+    1.7  # gradients on their way, GELU's tanh, a dropout's mask, and gaps between arrays that were freed
+)
 NUMPY_LOGITS = 512  # rows of logits that the fused loss has at a time
 NUMPY_PROCESS = 25_000_000  # what matrix products set aside, and Python's own objects
 

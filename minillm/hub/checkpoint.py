@@ -104,7 +104,6 @@ class Checkpoint:
         check_tokenizer(tokenizer, self.config.vocab_size, trained_with, str(self.folder))
         return tokenizer
 
-
     def model_and_tokenizer(self, **how: Any) -> tuple[Any, Tokenizer]:
         """Both, `how` as for `model`. Raises what the two raise, and ValueError for a model without a head."""
         if self.head == "base":

@@ -1,9 +1,9 @@
 """Units of the feed-forward networks that are never active: the last checkpoint run on a piece of the validation text.
 
-A unit of a ReLU network that is 0 for every token gets no gradient any more: it is dead, and stays so (Maas et al. 2013,
-"Rectifier Nonlinearities Improve Neural Network Acoustic Models", section 2). GELU's and SwiGLU's are never exactly 0:
-there a unit counts that stays as good as 0. What a unit gives is what goes into the network's output matrix, so a
-`Watching` is put before each of these.
+A unit of a ReLU network that is 0 for every token gets no gradient any more: it is dead, and stays so (Maas et al.
+2013, "Rectifier Nonlinearities Improve Neural Network Acoustic Models", section 2). GELU's and SwiGLU's are never
+exactly 0: there a unit counts that stays as good as 0. What a unit gives is what goes into the network's output
+matrix, so a `Watching` is put before each of these.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """What healthy runs of the presets had: reference bands of loss, gradient norm and size of updates, by step.
 
-The bands (presets/bands.json) were measured by tests/bench/bands.py: runs of each preset that a CPU can train, of several
-seeds, texts and vocabularies. A loss is compared as a share of ln V, the loss of a model that knows nothing about V
-tokens: texts and vocabularies differ less in that than in nats. A band goes from the lowest of the runs to the highest,
-and on both sides further by `MARGIN` standard deviations, of the seeds' values about the mean of their text, and of the
-texts' means.
+The bands (presets/bands.json) were measured by tests/bench/bands.py: runs of each preset that a CPU can train, of
+several seeds, texts and vocabularies. A loss is compared as a share of ln V, the loss of a model that knows nothing
+about V tokens: texts and vocabularies differ less in that than in nats. A band goes from the lowest of the runs to the
+highest, and on both sides further by `MARGIN` standard deviations of the seeds about the mean of their text, and by
+one of these means: other texts differ, too.
 
-A band belongs to a size: another model, step or vocabulary has other losses, and for these there is none. How a run was
-trained (learning rate, warmup, optimizer) is what a band judges: where that differs from the preset, the finding says in
-what.
+A band belongs to a size: another model, step or vocabulary has other losses, and for these there is none. How a run
+was trained (learning rate, warmup, optimizer) is what a band judges: where that differs from the preset, the finding
+says in what.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def band(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
     means = [statistics.mean(group) for group in groups]
     values = [value for group in groups for value in group]
     errors = [value - mean for group, mean in zip(groups, means) for value in group]
-    seeds = sum(e * e for e in errors) / max(1, len(values) - len(groups))
-    margin = MARGIN * math.sqrt(seeds + (statistics.variance(means) if len(means) > 1 else 0.0))
+    seeds = sum(e * e for e in errors) / max(1, len(values) - len(groups))  # the variance within groups
+    margin = MARGIN * math.sqrt(seeds) + (statistics.stdev(means) if len(means) > 1 else 0.0)
     return max(0.0, min(values) - margin), max(values) + margin
 
 
@@ -92,7 +92,10 @@ def compare_with_bands(
         return f"none: preset {preset} was measured with vocabularies of {low:,} to {high:,}", []
     points = [int(point) for point in bands[preset]["at"] if int(point) <= step]
     if not points:
-        return f"none before step {min(map(int, bands[preset]['at'])):,}, from where on preset {preset} was measured", []
+        return (
+            f"none before step {min(map(int, bands[preset]['at'])):,}, from where on preset {preset} was measured",
+            [],
+        )
     found = outside(bands[preset]["at"][str(points[-1])], points[-1], size["vocab_size"], settings, rows, step, ratios)
     recipe = changed(settings, preset, NOT_RECIPE)
     hint = f"Other than there: {', '.join(recipe)}." if recipe else f"They were trained on {TEXTS}."

@@ -17,25 +17,26 @@ from pathlib import Path
 
 import numpy as np
 
+from minillm.costs.sizes import numpy_training_bytes
 from minillm.engines.numpy_engine import NumpyEngine
 from minillm.engines.threads import ThreadedNumpyEngine
 from minillm.models import BertConfig, EncoderDecoderConfig, GPTConfig, LlamaConfig, LSTMConfig, model_from_config
 from minillm.settings import IGNORE, TrainConfig
-from minillm.costs.sizes import numpy_training_bytes
 
+MIDDLE = {"vocab_size": 4096, "context": 128, "n_heads": 4, "d_model": 256}
+LAPTOP = GPTConfig(vocab_size=2048, context=128, n_layers=4, n_heads=4, d_model=128)
 SHAPES = {  # name -> config, batch size, threads
-    "gpt laptop": (GPTConfig(vocab_size=2048, context=128, n_layers=4, n_heads=4, d_model=128), 8, 1),
-    "gpt laptop, 2 threads": (GPTConfig(vocab_size=2048, context=128, n_layers=4, n_heads=4, d_model=128), 8, 2),
+    "gpt laptop": (LAPTOP, 8, 1),
+    "gpt laptop, 2 threads": (LAPTOP, 8, 2),
     "gpt wide": (GPTConfig(vocab_size=8192, context=128, n_layers=2, n_heads=8, d_model=768), 2, 1),
     "gpt long": (GPTConfig(vocab_size=512, context=1024, n_layers=2, n_heads=4, d_model=64), 2, 1),
     "gpt large batch": (GPTConfig(vocab_size=1024, context=64, n_layers=4, n_heads=4, d_model=128), 64, 1),
     "gpt large vocabulary": (GPTConfig(vocab_size=50257, context=128, n_layers=1, n_heads=4, d_model=128), 8, 1),
-    "llama": (LlamaConfig(vocab_size=4096, context=256, n_layers=4, n_heads=4, n_kv_heads=2, d_model=256, d_ff=704), 8, 1),
-    "bert": (BertConfig(vocab_size=4096, context=128, n_layers=4, n_heads=4, d_model=256, d_ff=1024), 16, 1),
-    "encoder-decoder": (EncoderDecoderConfig(vocab_size=4096, context=128, n_layers=2, n_heads=4, d_model=256, d_ff=1024),
-                        16, 1),
+    "llama": (LlamaConfig(**{**MIDDLE, "context": 256}, n_layers=4, n_kv_heads=2, d_ff=704), 8, 1),
+    "bert": (BertConfig(**MIDDLE, n_layers=4, d_ff=1024), 16, 1),
+    "encoder-decoder": (EncoderDecoderConfig(**MIDDLE, n_layers=2, d_ff=1024), 16, 1),
     "lstm": (LSTMConfig(vocab_size=4096, context=128, n_layers=2, d_model=256), 16, 1),
-}  # fmt: skip
+}
 
 
 def peak_bytes():

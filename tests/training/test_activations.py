@@ -27,7 +27,7 @@ KINDS = {
 def run(tmp_path_factory):
     """A function that trains a model of a kind for a few steps: -> its run folder."""
     folder, draw = tmp_path_factory.mktemp("text"), np.random.default_rng(0)
-    words = "the cat sees a dog and the bird hears it while a child follows them".split()
+    words = ["the", "cat", "sees", "a", "dog", "and", "bird", "hears", "it", "while", "child", "follows", "them"]
     (folder / "in").mkdir()
     for i in range(60):
         (folder / "in" / f"{i}.txt").write_text(" ".join(draw.choice(words, 80)))

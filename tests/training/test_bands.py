@@ -79,7 +79,8 @@ def test_a_run_of_another_size_has_no_band(text, tmp_path):
         ("debug", {"vocab_size": 97}, 50, "none: preset debug was measured with vocabularies of 512 to 8,192"),
         ("debug", {}, 24, "none before step 25, from where on preset debug was measured"),
         ("debug", {"dropout": 0.1}, 50, "none of this size: nearest is preset debug, with dropout = 0.0 (here 0.1)"),
-        ("debug", {"step_tokens": 64}, 50, "none of this size: nearest is preset debug, with step_tokens = 128 (here 64)"),
+        ("debug", {"step_tokens": 64}, 50,
+         "none of this size: nearest is preset debug, with step_tokens = 128 (here 64)"),
         ("debug", {"model_type": "lstm"}, 50, "none: there is no preset of a 'lstm' model"),
         ("debug", {"attention": "sdpa"}, 24, "none before step 25, from where on preset debug was measured"),
     ],
@@ -108,7 +109,7 @@ def test_each_preset_is_measured_or_said_to_take_a_gpu():
             assert all(0 <= low < high for low, high in at.values()) and at["loss"][1] < 1, f"{preset} learns"
 
 
-def test_a_band_has_a_margin_of_three_deviations_of_seeds_and_texts():
+def test_a_band_has_a_margin_of_three_deviations_of_seeds_and_one_of_texts():
     assert band([[1.0, 3.0]]) == pytest.approx((0.0, 3 + 3 * 2**0.5))  # a seed's variance is 2; nothing is below 0
     assert band([[11.0, 13.0], [11.0, 13.0]]) == pytest.approx((11 - 3 * 2**0.5, 13 + 3 * 2**0.5))
-    assert band([[10.0], [14.0]]) == pytest.approx((10 - 3 * 8**0.5, 14 + 3 * 8**0.5))  # the texts' is 8
+    assert band([[10.0], [14.0]]) == pytest.approx((10 - 8**0.5, 14 + 8**0.5))  # the variance of the texts is 8
