@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..costs.sizes import forward_flops
+from ..costs.sizes import forward_flops, n_parameters
 from ..data import TokenDataset, iter_eval_batches
 from ..engines.numpy_engine import batch_loss
 from ..models import ModelConfig, config_from_dict, model_from_config
@@ -71,6 +71,8 @@ def quiet_units(out_dir: Path, folder: Path, weights: dict[str, np.ndarray], val
     """
     config = config_from_dict(values)
     n, length = tokens_to_run(config)
+    if n_parameters(config) != sum(array.size for array in weights.values()):  # before a model of any size is made
+        raise ValueError(f"{folder}: its config.json is not that of its weights.")
     model = model_from_config(config)
     model.load_state_dict(weights)
     watched = watch(model)

@@ -89,7 +89,7 @@ def examine(out_dir: str | Path) -> Health:
         ratios = [layer.update_ratio for layer in health.layers if "embedding" not in layer.name]
         health.facts["band"], outside = compare_with_bands(size, settings, rows, step, ratios)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder}: its state.json or optimizer.safetensors is damaged: {error}.") from error
+        raise CheckpointError(f"{folder}: its state.json, config.json or optimizer.safetensors is damaged: {error}.") from error
     look_at_losses(health, rows, settings)
     health.findings += outside
     if step >= 2 * WINDOW:
@@ -147,7 +147,7 @@ def look_at_layers(health: Health) -> None:
 def look_at_activations(health: Health, out_dir: Path, checkpoint: ResumePoint) -> None:
     try:
         n, units = quiet_units(out_dir, checkpoint.folder, checkpoint.model, checkpoint.config)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         health.facts["active units"] = f"not looked at: {error}"
         return
     if units:

@@ -61,6 +61,13 @@ def change_weights(folder, change):
     write_json(folder / "state.json", state)
 
 
+def change_config(folder, config):
+    write_json(folder / "config.json", config)
+    state = read_json(folder / "state.json")
+    state["crc32"]["config.json"] = checksum(folder / "config.json")
+    write_json(folder / "state.json", state)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_units_that_give_nothing_are_counted(run, kind, tmp_path):
     network, bias = KINDS[kind]
@@ -68,7 +75,7 @@ def test_units_that_give_nothing_are_counted(run, kind, tmp_path):
     n = 4 if kind == "encoder-decoder" else 2  # networks of 64 units
     active = int(before.facts["active units"].split()[0])
     assert active == 64 * n if kind != "encoder-decoder" else 64 * n > active > 32 * n, before
-    assert f" of {64 * n}, on 736 tokens of the validation text" in before.facts["active units"]
+    assert f" of {64 * n}, on 768 tokens of the validation text" in before.facts["active units"]
     assert not any("gave nothing" in finding for finding in before.findings)
     copy = shutil.copytree(run(kind), tmp_path / "run")
 
@@ -98,6 +105,16 @@ def test_what_cannot_be_looked_at_is_said(run, tmp_path, monkeypatch):
         "not looked at: the model is too large to be run here in a few seconds."
     )
     monkeypatch.undo()
+    config = read_json(copy / "last" / "config.json")
+    for changes, said in [
+        ({"context": 31}, "its config.json is not that of its weights."),
+        ({"n_layers": 10**9}, "too large"),
+        ({"d_model": "16"}, "d_model"),
+        ({"dropout": None}, "dropout"),
+    ]:
+        change_config(copy / "last", {**config, **changes})
+        assert said in examine(copy).facts["active units"]
+    change_config(copy / "last", config)
     (copy / "config.toml").unlink()
     assert "not looked at: there is no run to resume in" in examine(copy).facts["active units"]
 
