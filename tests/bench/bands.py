@@ -1,6 +1,6 @@
 """What healthy runs of the presets had: measures the reference bands that `minillm check` compares runs with.
 
-    python tests/bench/bands.py FOLDER                         # all, half an hour of one core; resumes where it stopped
+    python tests/bench/bands.py FOLDER                         # all, half an hour of one core; runs that are done are kept
     python tests/bench/bands.py FOLDER --preset debug --write  # and writes minillm/training/presets/bands.json
 
 Each run is the preset as it is (its schedule too), on one text and vocabulary, stopped after a few hundred steps. What
@@ -10,7 +10,6 @@ is measured, and what a band is, stands in minillm/training/bands.py.
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 from pathlib import Path
 
@@ -60,11 +59,18 @@ def text(folder: Path, kind: str, vocab_size: int) -> dict[str, str]:
     return {"corpus": str(corpus.resolve()), "tokenizer": str(tokenizer.resolve())}
 
 
+def shown(name: str, measures: dict) -> str:
+    """A line for a run: loss / ln V, gradient norm and update / weight at each step."""
+    columns = [f"{step:>5} {m['loss']:.4f} {m['grad_norm']:.3f} {m['update']:.4f}" for step, m in measures.items()]
+    return f"{name:38s}{''.join(columns)}"
+
+
 def measured(folder: Path, preset: str, points: list[int], kind: str, vocab: int, changes: dict, seed: int) -> dict:
     """The measures of one run by step; they are kept in the folder."""
     name = "-".join([preset, kind, str(vocab), *map(str, changes.values()), str(seed)])
     kept = folder / f"{name}.json"
     if kept.exists():
+        print(shown(name, read_json(kept)), flush=True)
         return read_json(kept)
     sections = read_config(preset)
     sections["data"] = text(folder, kind, vocab)
@@ -84,7 +90,7 @@ def measured(folder: Path, preset: str, points: list[int], kind: str, vocab: int
         rows = read_metrics(folder / name / "metrics.jsonl")
         peak = update_at_peak(ratios, rows, sections["train"].get("lr", TrainConfig().lr))
         found[str(step)] = {**measures_at(step, rows, vocab), **peak}
-        print(name, step, {key: round(value, 4) for key, value in found[str(step)].items()}, flush=True)
+    print(shown(name, found), flush=True)
     write_json(kept, found)
     return found
 
@@ -114,7 +120,8 @@ def main() -> None:
                 for step in points
             },
         }
-    print(json.dumps(bands, indent=2))
+        for step, found in bands[preset]["at"].items():
+            print(f"band {step:>5}   " + "   ".join(f"{name} {low} to {high}" for name, (low, high) in found.items()))
     if arguments.write:
         write_json(BANDS, bands)
 

@@ -65,6 +65,18 @@ def test_a_learning_rate_far_off_is_outside(text, tmp_path, factor, said):
         )
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(("factor", "outside"), [(1, False), (30, True), (1 / 100, True)])
+def test_the_laptops_band_tells_a_healthy_run_from_a_sick_one(text, tmp_path, factor, outside):
+    sections = read_config("laptop")
+    recipe = TrainConfig(**{**sections["train"], "max_steps": 110, "seed": 103, "lr": factor * sections["train"]["lr"]})
+    model = GPT(GPTConfig(vocab_size=text[0].vocab_size, **sections["model"]), np.random.default_rng(103))
+    train(model, *text, recipe, tmp_path, progress=False)
+    health = examine(tmp_path)
+    verdict = "outside" if outside else "within"
+    assert health.facts["band"].startswith(f"{verdict} that of 9 healthy runs of preset laptop at step 100"), health
+
+
 def test_a_run_of_another_size_has_no_band(text, tmp_path):
     health = health_of(text, tmp_path, {"d_model": 64, "n_layers": 3})
     assert health.facts["band"] == (
