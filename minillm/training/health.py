@@ -89,7 +89,9 @@ def examine(out_dir: str | Path) -> Health:
         ratios = [layer.update_ratio for layer in health.layers if "embedding" not in layer.name]
         health.facts["band"], outside = compare_with_bands(size, settings, rows, step, ratios)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder}: its state.json, config.json or optimizer.safetensors is damaged: {error}.") from error
+        raise CheckpointError(
+            f"{folder}: state.json, config.json or optimizer.safetensors is damaged: {error}."
+        ) from error
     look_at_losses(health, rows, settings)
     health.findings += outside
     if step >= 2 * WINDOW:

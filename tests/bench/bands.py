@@ -1,6 +1,6 @@
 """What healthy runs of the presets had: measures the reference bands that `minillm check` compares runs with.
 
-    python tests/bench/bands.py FOLDER                         # all, half an hour of one core; runs that are done are kept
+    python tests/bench/bands.py FOLDER                         # all, half an hour of one core; what is done is kept
     python tests/bench/bands.py FOLDER --preset debug --write  # and writes minillm/training/presets/bands.json
 
 Each run is the preset as it is (its schedule too), on one text and vocabulary, stopped after a few hundred steps. What
