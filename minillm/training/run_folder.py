@@ -29,7 +29,7 @@ from .checkpoint import (
     save_checkpoint,
 )
 
-CHECKPOINTS = ("last", "best")
+CHECKPOINTS = ("best", "last")
 RUN_FILES = (*CHECKPOINTS, "metrics.jsonl", "config.toml")
 MAY_CHANGE = ("dropout", "attention")  # settings of a model that a resumed run may have otherwise than before
 

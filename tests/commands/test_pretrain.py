@@ -16,6 +16,7 @@ from command_line import TINY, minillm
 
 from minillm import cli
 from minillm.commands.pretrain import sections_of
+from minillm.engines.numpy_engine import NumpyEngine
 from minillm.settings import TrainConfig
 from minillm.training.config_file import read_toml
 from minillm.training.pretrain import SECTIONS, build_config, preset_names, read_config, sections_for
@@ -113,6 +114,23 @@ def run_process(*arguments, **options):
         [sys.executable, "-m", "minillm", *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, **options,
     )  # fmt: skip
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_what_is_said_to_be_written_is_there(made, tmp_path, monkeypatch, capsys):
+    """A run that ends before its first evaluation has no best."""
+    step = NumpyEngine.step
+
+    def stopping(engine, lr):
+        step(engine, lr)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(NumpyEngine, "step", stopping)
+    data = ["--corpus", made / "corpus", "--tokenizer", made / "tokenizer.json"]
+    one = ["--set", "engine.threads=1"]
+    assert cli.main(["pretrain", *map(str, data), *TINY, *one, "--out", str(tmp_path / "run")]) == 143
+    assert "run: last, metrics.jsonl, config.toml (health:" in capsys.readouterr().out
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"last", "metrics.jsonl", "config.toml", ".minillm.json"}
 
 
 @pytest.mark.usefixtures("ctrl_c")
