@@ -17,6 +17,7 @@ from minillm.training import pretrain, run_folder
 from minillm.training.checkpoint import read_checkpoint
 from minillm.training.pretrain import DataConfig, packed
 from minillm.training.run_log import read_metrics
+from minillm.training.text import TextData
 from minillm.training.train import train
 
 
@@ -69,7 +70,7 @@ def test_a_file_of_the_users_in_a_checkpoint_is_named_before_training(made, run,
     tokens = [packed(DataConfig(str(made / "corpus")), split, tokenizer) for split in ("train", "val")]
     model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, context=32, n_layers=2, n_heads=2, d_model=32))
     with pytest.raises(FileExistsError, match=r"thesis\.tex"):  # by the library's own door, too
-        train(model, *tokens, TrainConfig(max_steps=9), run, resume=True, progress=False)
+        train(model, TextData(*tokens), TrainConfig(max_steps=9), run, resume=True, progress=False)
     assert contents(run) == before
     (run / name / "thesis.tex").unlink()
     minillm("pretrain", "--resume", "--out", run, "--set", "train.max_steps=9")

@@ -14,6 +14,7 @@ from minillm.training.bands import BANDS, band, compare_with_bands, differences,
 from minillm.training.health import examine
 from minillm.training.pretrain import preset_names, read_config
 from minillm.training.run_log import read_metrics
+from minillm.training.text import TextData
 from minillm.training.train import train
 
 DEBUG = read_config("debug")
@@ -37,7 +38,7 @@ def health_of(text, folder, shape=(), **settings):
         GPTConfig(vocab_size=text[0].vocab_size, **{**DEBUG["model"], **dict(shape)}),
         np.random.default_rng(config.seed),
     )
-    train(model, *text, config, folder, progress=False)
+    train(model, TextData(*text), config, folder, progress=False)
     return examine(folder)
 
 
@@ -71,7 +72,7 @@ def test_the_laptops_band_tells_a_healthy_run_from_a_sick_one(text, tmp_path, fa
     sections = read_config("laptop")
     recipe = TrainConfig(**{**sections["train"], "max_steps": 110, "seed": 103, "lr": factor * sections["train"]["lr"]})
     model = GPT(GPTConfig(vocab_size=text[0].vocab_size, **sections["model"]), np.random.default_rng(103))
-    train(model, *text, recipe, tmp_path, progress=False)
+    train(model, TextData(*text), recipe, tmp_path, progress=False)
     health = examine(tmp_path)
     verdict = "outside" if outside else "within"
     assert health.facts["band"].startswith(f"{verdict} that of 9 healthy runs of preset laptop at step 100"), health
