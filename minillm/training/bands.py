@@ -26,6 +26,7 @@ from .pretrain import PRESETS, model_config_class, preset_names, read_config
 
 BANDS = PRESETS / "bands.json"
 MARGIN = 3.0
+SCRATCH = 0.8  # of ln V, which new weights begin with
 POINT = 20  # steps up to a point, over which loss (mean) and gradient norm (median) are taken
 NOT_SIZE = ("vocab_size", "attention", "format", "version")  # keys of a model's config
 NOT_RECIPE = ("seed", "max_steps", "max_seconds", "batch_size", "grad_accumulation", "eval_every", "eval_tokens",
@@ -90,6 +91,9 @@ def compare_with_bands(
     low, high = bands[preset]["vocab_size"]
     if not low <= size["vocab_size"] <= high:
         return f"none: preset {preset} was measured with vocabularies of {low:,} to {high:,}", []
+    first = next((row["loss"] for row in rows if isinstance(row.get("loss"), float)), math.inf)
+    if first < SCRATCH * math.log(size["vocab_size"]):
+        return f"none: with a first loss of {first:.2f} it began from trained weights, and bands are of new ones", []
     points = [int(point) for point in bands[preset]["at"] if int(point) <= step]
     if not points:
         return (

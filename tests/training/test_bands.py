@@ -104,6 +104,14 @@ def test_what_there_is_no_band_for_is_said(preset, changes, step, said):
     assert compare_with_bands(size, settings, [], step, []) == (said, [])
 
 
+def test_a_run_that_began_from_trained_weights_has_no_band():
+    size = {**size_of("debug"), "vocab_size": 1000}
+    settings = {**vars(TrainConfig()), **read_config("debug")["train"]}
+    for loss, said in [(3.0, "none: with a first loss of 3.00 it began from trained weights"), (6.9, "within that of")]:
+        found, findings = compare_with_bands(size, settings, [{"step": 1, "loss": loss}], 50, [])
+        assert found.startswith(said) and findings == []
+
+
 def test_of_two_presets_of_one_size_it_is_the_one_with_these_settings():
     assert not differences(size_of("laptop"), size_of("quickstart"))
     for preset in ("laptop", "quickstart"):
