@@ -55,8 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if "--traceback" in words:
             raise
-        print(f"minillm: {error}", file=sys.stderr)
+        print(f"minillm: {in_words(error)}", file=sys.stderr)
         return 2
+
+
+def in_words(error: Exception) -> str:
+    """What an error says; the system's own as "FILE: No such file or directory.", without its number."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return f"{' and '.join(names)}: {error.strerror.rstrip('.')}."
+    return str(error)
 
 
 def make_parser(words: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:

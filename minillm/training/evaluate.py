@@ -73,8 +73,10 @@ def evaluate(
     > 0 it stops after the batch that reaches that many tokens of text; bits per byte then assumes that the part has as
     many bytes per token as the whole. The first tokens of each window see little text before them, so that the figures
     are a little worse than with a sliding window. Raises ValueError for a dataset of fewer than two tokens, or without
-    a token to predict.
+    a token to predict, and for max_tokens below 0.
     """
+    if max_tokens < 0:
+        raise ValueError(f"max_tokens = {max_tokens} must be 0 (all) or more.")
     objective = objective or NextToken(dataset.vocab_size)
     windows = until(iter_eval_batches(dataset, batch_size, context), max_tokens)
     total, n_tokens = 0.0, 0

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..disk import check_fields, claim, holding
+from ..disk import check_fields, check_free, claim, holding, read_marker
 from ..engines.choose import process_rank
 from ..engines.protocol import Batches, Engine
 from ..models import config_to_dict
@@ -29,7 +29,8 @@ from .checkpoint import (
     save_checkpoint,
 )
 
-RUN_FILES = ("last", "best", "metrics.jsonl", "config.toml")
+CHECKPOINTS = ("best", "last")
+RUN_FILES = (*CHECKPOINTS, "metrics.jsonl", "config.toml")
 MAY_CHANGE = ("dropout", "attention")  # settings of a model that a resumed run may have otherwise than before
 
 
@@ -61,11 +62,22 @@ def only_writer(out_dir: Path) -> AbstractContextManager[None]:
 
 
 def check_no_run(out_dir: Path) -> None:
-    """Raise FileExistsError where a run has been before."""
-    if run_in(out_dir) is not None:
+    """Raise FileExistsError where a run has been before, or the user has a folder of a name that a run needs."""
+    found = run_in(out_dir)
+    if found is not None and read_marker(found) is None:
+        raise FileExistsError(
+            f"{found} was not made by minillm, and is not overwritten: move it elsewhere, or choose another folder."
+        )
+    if found is not None:
         raise FileExistsError(
             f"{out_dir} already holds a run: go on with it (--resume --out {out_dir}), or choose another folder."
         )
+
+
+def check_saves(out_dir: Path) -> None:
+    """Raise FileExistsError where a save of the run would be refused, hours later: for a file of the user's in it."""
+    for name in CHECKPOINTS:
+        check_free(find_checkpoint(out_dir / name) or out_dir / name, "checkpoint")
 
 
 def run_in(out_dir: Path) -> Path | None:
@@ -124,10 +136,12 @@ def restore(
     tokenizer: Tokenizer | None,
     verify: bool = True,
 ) -> RunState:
-    """Give the engine and the batcher the state in `out_dir/last`. Raises CheckpointError before changing anything.
+    """Give the engine and the batcher the state in `out_dir/last`. Raises CheckpointError, or as `check_saves`
+    does, before changing anything.
 
     What else differs from the settings that the checkpoint was made with is named in a warning: it may be wanted.
     """
+    check_saves(out_dir)
     checkpoint = read_checkpoint(run_in(out_dir) or out_dir / "last", verify=verify)
     model_config = config_to_dict(run.model.config)
     if tokenizer is not None:

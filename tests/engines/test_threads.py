@@ -260,13 +260,13 @@ def step(model, *rows):
     time.sleep(60)
     return 0.0
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, it would be ignored
 replicas = Replicas(GPT(GPTConfig(vocab_size=5, context=4, n_layers=1, n_heads=1, d_model=4)), 2)
 with StopRequest():
     replicas.on_rows(step, (np.zeros((2, 4), dtype=int),))
 """
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_a_second_ctrl_c_ends_the_process_at_once_though_threads_compute():
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

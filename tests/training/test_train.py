@@ -180,6 +180,7 @@ def test_evaluation_counts_each_token_once_and_bits_per_byte_are_of_the_text(dat
 # --- resume -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("stopped_by", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_and_resumed_run_is_bit_for_bit_the_whole_run(data, tmp_path, optimizer, stopped_by):
@@ -317,6 +318,7 @@ def test_the_expected_number_of_steps():
     assert schedule_factor(by_time, 2, 30.0) == 1.0  # 3 steps of warmup, not 100
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_signal_stops_at_once_and_handlers_come_back():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
