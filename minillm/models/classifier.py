@@ -16,6 +16,7 @@ import numpy as np
 
 from .. import nn, ops
 from ..ops import AnyTensor
+from ..tensor import Tensor
 from .checks import check_choice, check_labels, check_whole
 from .decoders import DECODERS
 
@@ -30,6 +31,10 @@ def classification_loss(
     cross-entropy with (B, n_labels) of 0 and 1, or mean squared error with (B, n_labels), (B,) if n_labels is 1."""
     if problem_type == "single_label_classification":
         return ops.cross_entropy(logits, targets, reduction=reduction, label_smoothing=label_smoothing)
+    if isinstance(targets, np.ndarray):  # numbers, in the precision of the logits
+        targets = targets.astype(logits.dtype)
+    elif not isinstance(targets, Tensor):
+        targets = targets.to(logits.dtype)
     if problem_type == "multi_label_classification":
         return ops.binary_cross_entropy_with_logits(logits, targets, reduction=reduction)
     return ops.mse_loss(logits, targets.reshape(logits.shape), reduction=reduction)
