@@ -16,6 +16,7 @@ import hashlib
 import importlib
 import json
 import os
+import random
 import shutil
 import signal
 import sys
@@ -118,6 +119,7 @@ def main() -> None:
     parser.add_argument("tests", nargs="+", help="the focused tests, after --")
     parser.add_argument("--results", type=Path, default=Path(tempfile.gettempdir()) / "mutants.jsonl")
     parser.add_argument("--preload", nargs="*", default=PRELOAD, help="slow packages")
+    parser.add_argument("--sample", type=int, help="only so many of the mutants, always the same (a larger one holds a smaller)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no mutant after this time")
     arguments = parser.parse_args()
 
@@ -143,7 +145,11 @@ def main() -> None:
         assert run(arguments.tests, root, 600) == "survived", "the tests must pass before anything is changed"
         timeout = 10 + 4 * (time.monotonic() - start)
         counts: Counter[str] = Counter()
-        for change, text in mutants(source):
+        chosen = list(mutants(source))
+        if arguments.sample is not None:
+            drawn = random.Random(0).sample(range(len(chosen)), len(chosen))[: arguments.sample]
+            chosen = [chosen[i] for i in sorted(drawn)]
+        for change, text in chosen:
             if change not in known or known[change] == "survived":
                 if time.monotonic() - began > arguments.seconds:
                     print("time is up: the rest at the next call")
