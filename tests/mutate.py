@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("tests", nargs="+", help="the focused tests, after --")
     parser.add_argument("--results", type=Path, default=Path(tempfile.gettempdir()) / "mutants.jsonl")
     parser.add_argument("--preload", nargs="*", default=PRELOAD, help="slow packages")
-    parser.add_argument("--sample", type=int, help="only so many of the mutants, always the same (a larger one holds a smaller)")
+    parser.add_argument("--sample", type=int, help="only so many mutants, a larger sample holding the smaller")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no mutant after this time")
     arguments = parser.parse_args()
 
