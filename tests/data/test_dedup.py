@@ -80,6 +80,21 @@ def test_estimate_is_unbiased_over_seeds() -> None:
     assert abs(np.mean(estimates) - jaccard(a, b)) < 4 * np.sqrt(0.25 / (30 * 128))
 
 
+def test_a_signature_is_the_smallest_number_of_each_permutation() -> None:
+    rng = np.random.default_rng(1)
+    factors = [int(a) | 1 for a in rng.integers(0, 2**64, 128, dtype=np.uint64)]
+    summands = rng.integers(0, 2**64, 128, dtype=np.uint64).tolist()
+    text = "one two three four five six seven eight nine"
+    runs = shingles(text).tolist()
+    expected = [min((a * x + b) % 2**64 for x in runs) >> 32 for a, b in zip(factors, summands)]
+    signature = MinHash().signature(text)
+    assert signature is not None and signature.dtype == np.uint32 and signature.tolist() == expected
+    with pytest.raises(ValueError, match="n_permutations must be at least 1, not 0"):
+        MinHash(0)
+    one = MinHash(1).signature(text)
+    assert one is not None and one.shape == (1,)
+
+
 def test_a_signature_does_not_depend_on_the_piece_size(monkeypatch: pytest.MonkeyPatch) -> None:
     text = " ".join(text_of(np.random.default_rng(3), 2000))
     whole = MinHash().signature(text)

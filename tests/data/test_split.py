@@ -25,9 +25,17 @@ def test_fractions_are_met_and_checked() -> None:
     assert abs(names.count("val") / 5000 - 0.2) < 0.03 and abs(names.count("test") / 5000 - 0.1) < 0.03
     assert names != [split_of(f"document {i}", 0.2, 0.1, seed=1) for i in range(5000)]
     assert {split_of(str(i), 0.0, 0.0) for i in range(100)} == {"train"}
+    assert {split_of(str(i), 0.5) for i in range(100)} == {"train", "val"}
+    assert 50 < [split_of(f"document {i}") for i in range(2000)].count("val") < 150  # one in twenty
     for val, test in ((1.0, 0.0), (-0.1, 0.0), (0.6, 0.4), (0.0, 1.0), (0.1, -0.1), (float("nan"), 0.0)):
         with pytest.raises(ValueError, match="leave something to train on"):
             split_of("x", val, test)
+
+
+@pytest.mark.parametrize(("place", "name"), [(0.0, "val"), (0.25, "train"), (0.5, "train"), (0.75, "test")])
+def test_each_stretch_of_the_line_holds_its_beginning(place: float, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minillm.data.split.split_place", lambda text, seed: place)
+    assert split_of("x", 0.25, 0.25) == name
 
 
 def test_what_was_held_out_once_is_held_out_for_ever() -> None:
