@@ -104,7 +104,7 @@ class Contamination:
 
     def _look_up(self, runs: Hashes) -> tuple[np.ndarray, np.ndarray]:
         """(where each run would stand among the held-out runs, whether it is there)."""
-        place = np.minimum(np.searchsorted(self._runs, runs), max(len(self._runs) - 1, 0))
+        place = np.minimum(np.searchsorted(self._runs, runs), len(self._runs) - 1)
         return place, self._runs[place] == runs if len(self._runs) else np.zeros(len(runs), dtype=bool)
 
 
