@@ -54,6 +54,12 @@ def test_the_order_is_the_same_in_every_version() -> None:
     first_epochs = [51, 43, 27, 35, 19, 6, 36, 20, 52, 28, 44, 7, 32]  # of 6 windows each
     assert Batcher(Ring(53), 3, 8, seed=3).window_starts(np.arange(13)).tolist() == first_epochs
     assert Batcher(Ring(53), 3, 8, seed=-1).window_starts(np.arange(6)).tolist() == [28, 20, 36, 12, 44, 52]
+    large = Batcher(Ring(53), 3, 8, seed=2**64 - 1)  # seeds are taken modulo 2⁶⁴
+    assert large.window_starts(np.arange(6)).tolist() == [28, 20, 36, 12, 44, 52]
+    larger = Batcher(Ring(53), 3, 8, seed=2**64 + 3)
+    assert larger.window_starts(np.arange(13)).tolist() == first_epochs
+    shortest = Batcher(Ring(2), 1, 1, seed=0)
+    assert shortest.n_windows == 2 and sorted(shortest.window_starts(np.arange(2)).tolist()) == [0, 1]
 
 
 @given(**SHAPES)

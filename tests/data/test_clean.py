@@ -90,6 +90,10 @@ def test_licence_headers() -> None:
     assert clean_text(deep) == deep
     said = 'print("copyright")\n"""Licensed."""\n'  # not a comment
     assert clean_text(said) == said
+    assert RULES["licence"]('x = "licence"\n\n\n\n\ny') == (
+        'x = "licence"\n\n\n\n\ny',
+        0,
+    )  # what it has no part in stays
 
 
 def test_a_header_begins_within_the_first_80_lines_that_are_not_blank() -> None:

@@ -207,6 +207,23 @@ def test_parts_are_the_text_and_none_is_too_long(text: str, limit: int) -> None:
     assert len({p.source for p in parts}) == len(parts)
 
 
+def test_a_text_is_cut_where_it_is_longer_than_a_part() -> None:
+    import io
+
+    def parts(text: str, limit: int = 10) -> list[tuple[str, str]]:
+        return [(part.text, part.source) for part in read_parts(io.StringIO(text, newline=""), "s", limit)]
+
+    assert parts("a" * 10) == [("a" * 10, "s")]
+    assert parts("a" * 11) == [("a" * 10, "s#0"), ("a", "s#1")]
+    assert parts("a" * 21) == [("a" * 10, "s#0"), ("a" * 10, "s#1"), ("a", "s#2")]
+    # At a blank line rather than at a later line end, if all of it fits into the ten.
+    assert parts("ab\n\ncd\nefg\nhij") == [("ab\n\n", "s#0"), ("cd\nefg\nhij", "s#1")]
+    assert parts("abcdefgh\n\nk") == [("abcdefgh\n\n", "s#0"), ("k", "s#1")]
+    assert parts("abcdef\r\n\r\nk") == [("abcdef\r\n\r\n", "s#0"), ("k", "s#1")]
+    assert parts("abcdefg\r\n\r\nk") == [("abcdefg\r\n", "s#0"), ("\r\nk", "s#1")]
+    assert parts(" " * 10 + "a") == [("a", "s")]
+
+
 def test_long_prose_is_cut_at_blank_lines_and_code_is_not(tmp_path: Path) -> None:
     paragraphs = [f"Paragraph {i} " + "word " * 20 + "\n\n" for i in range(50)]
     (tmp_path / "book.txt").write_text("".join(paragraphs))
@@ -215,6 +232,9 @@ def test_long_prose_is_cut_at_blank_lines_and_code_is_not(tmp_path: Path) -> Non
     assert len(parts) > 3 and "".join(p.text for p in parts) == "".join(paragraphs)
     assert all(p.text.endswith("\n\n") and p.text.startswith("Paragraph") for p in parts)
     assert len(list(read_documents(tmp_path / "code.py", part_chars=1000))) == 1
+    for n, suffix, n_parts in ((20_000, "txt", 1), (20_001, "txt", 2), (1_000_000, "py", 1), (1_000_001, "py", 2)):
+        (tmp_path / f"a.{suffix}").write_text("a" * n)
+        assert [len(p.text) for p in read_documents(tmp_path / f"a.{suffix}")] == [n - (n_parts == 2), 1][:n_parts]
 
 
 def test_memory_stays_bounded_for_a_large_file(tmp_path: Path) -> None:
