@@ -66,7 +66,7 @@ class CharTokenizer(Tokenizer):
                 text = text.replace(special, "")
             seen.update(text)
         if not seen:
-            raise ValueError("the texts hold no character to learn from; were they a generator that is used up?.")
+            raise ValueError("the texts hold no character to learn from; a generator gives its texts only once.")
         characters = "".join(sorted(seen))
         try:
             return cls(characters, specials, unk_token)

@@ -49,6 +49,7 @@ def test_permutations_look_random() -> None:
 def test_the_order_is_the_same_in_every_version() -> None:
     """A run that is taken up again must go on where it stopped, so these numbers stay as they are."""
     assert permute(np.arange(10), 10, 7).tolist() == [0, 1, 6, 2, 3, 7, 4, 8, 9, 5]
+    assert permute(np.arange(1), 1, 3).tolist() == [0] and permute(np.arange(2), 2, 3).tolist() == [1, 0]
     last_key = [8, 2, 11, 16, 12, 13, 9, 6, 14, 3, 0, 4, 1, 10, 7, 5, 15]
     assert permute(np.arange(17), 17, 2**64 - 1).tolist() == last_key
     first_epochs = [51, 43, 27, 35, 19, 6, 36, 20, 52, 28, 44, 7, 32]  # of 6 windows each
