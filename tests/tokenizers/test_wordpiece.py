@@ -199,6 +199,9 @@ def test_rare_characters_and_rare_pairs_are_left_out() -> None:
     assert tok.encode("q") == [0] and tok.encode("aaa") == [tok.vocab["aaa"]] and "bbb" not in tok.vocab
     often = WordPieceTokenizer.train(["aaa bbb aaa bab"], 100, min_frequency=1)
     assert "bbb" in often.vocab and "bab" in often.vocab
+    assert "ab" in WordPieceTokenizer.train(["ab ab"], 100).vocab  # twice is often enough
+    assert "ab" not in WordPieceTokenizer.train(["ab"], 100).vocab
+    assert "ab" not in WordPieceTokenizer.train(["ab ab"], 100, min_frequency=3).vocab
 
 
 def test_learning_refuses_what_cannot_be() -> None:
@@ -235,6 +238,22 @@ def test_a_word_is_unknown_as_a_whole_and_if_it_is_too_long() -> None:
     tok = WordPieceTokenizer({"[UNK]": 0, "a": 1, "##a": 2, "##aa": 3, "b": 4}, {"[UNK]": 0})
     assert tok.encode("aaaa ab a") == [1, 3, 2, 0, 1]
     assert len(tok.encode("a" * 100)) == 51 and tok.encode("a" * 101) == [0]
+
+
+def test_what_berts_tokenizer_of_transformers_stands_for() -> None:
+    vocab = {token: i for i, token in enumerate([*BERT_SPECIAL_TOKENS, "a", "other"])}
+    specials = {token: vocab[token] for token in BERT_SPECIAL_TOKENS}
+    assert WordPieceTokenizer(vocab, specials).is_bert
+    assert WordPieceTokenizer(vocab, {}).is_bert  # named in the vocabulary
+    assert WordPieceTokenizer(vocab, specials, normalizer=CASED).is_bert
+    unclean = BertNormalizer(clean_text=False)
+    options = [{"prefix": "@@"}, {"max_word_chars": 99}, {"unk_token": "other"}, {"cleanup": False}]
+    for option in [*options, {"normalizer": unclean}]:
+        assert not WordPieceTokenizer(vocab, specials, **option).is_bert  # type: ignore[arg-type]
+    for absent in BERT_SPECIAL_TOKENS:
+        if absent != "[UNK]":
+            fewer = {token: token_id for token, token_id in vocab.items() if token != absent}
+            assert not WordPieceTokenizer(fewer, {}).is_bert
 
 
 @settings(max_examples=200)
