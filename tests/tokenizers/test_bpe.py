@@ -220,6 +220,11 @@ def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     text = " ".join(f"w{i} {'x' * i}" for i in range(100))
     assert tok.decode(tok.encode(text)) == text
     assert len(tok._cache) <= 10 and max(map(len, tok._cache)) <= PieceCache.MAX_LENGTH
+    cache = PieceCache(lambda piece: [len(piece)])
+    for length in range(55, 67):
+        assert cache["x" * length] == (length,)
+    assert sorted(map(len, cache)) == [*range(55, 65)]  # ten, of which none is longer than 64
+    assert cache["y"] == (1,) and list(cache) == ["y"]
 
 
 def test_encode_batch() -> None:
