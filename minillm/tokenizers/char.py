@@ -73,7 +73,7 @@ class CharTokenizer(Tokenizer):
         except UnicodeEncodeError:
             raise surrogate_error(characters) from None
 
-    def _encode_ordinary(self, text: str, final: bool = True) -> tuple[list[int], int]:
+    def _encode_ordinary(self, text: str, final: bool) -> tuple[list[int], int]:
         try:
             return [self._ids[character] for character in text], len(text)
         except KeyError as error:

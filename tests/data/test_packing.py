@@ -44,6 +44,10 @@ class Fixed(Bytes):
         return self.ids
 
 
+def some_documents() -> list[Document]:
+    return [Document(f"document {i} of this small corpus is not document {i + 40}\n", str(i)) for i in range(40)]
+
+
 DOCUMENTS = [Document("ab", "1"), Document("é", "2"), Document("", "3")]
 
 
@@ -71,13 +75,20 @@ def test_without_a_separator_and_with_a_large_vocabulary(tmp_path: Path) -> None
 
 
 def test_from_a_corpus_file(tmp_path: Path) -> None:
-    documents = [Document(f"document {i} of this small corpus is not document {i + 40}\n", str(i)) for i in range(40)]
-    build_corpus(documents, tmp_path / "c")
+    build_corpus(some_documents(), tmp_path / "c")
     data = pack(tmp_path / "c" / "train.jsonl", Bytes(), tmp_path / "train.bin")
     texts = [d.text for d in corpus_documents(tmp_path / "c")]
     assert data.info.n_documents == len(texts)
     assert data.info.source_bytes == (tmp_path / "c" / "train.jsonl").stat().st_size and data.info.source
     assert bytes(t for t in data.tokens.tolist() if t != 256).decode() == "".join(texts)
+
+
+def test_progress_is_shown_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        build_corpus(some_documents(), tmp_path / name, progress=name == "b")
+        pack(tmp_path / name / "train.jsonl", Bytes(), tmp_path / f"{name}.bin", progress=name == "b")
+        shown = capsys.readouterr().err
+        assert [what in shown for what in ("clean", "deduplicate", "contamination", "pack")] == [name == "b"] * 4
 
 
 def test_bad_input(tmp_path: Path) -> None:
@@ -203,8 +214,7 @@ def test_the_hurried_compare_no_checksum(tmp_path: Path) -> None:
 
 
 def small_corpus(folder: Path) -> Path:
-    documents = [Document(f"document {i} of this small corpus is not document {i + 40}\n", str(i)) for i in range(40)]
-    build_corpus(documents, folder, overwrite=True)
+    build_corpus(some_documents(), folder, overwrite=True)
     return folder / "train.jsonl"
 
 

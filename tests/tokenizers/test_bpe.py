@@ -116,6 +116,11 @@ def test_ids_are_bytes_then_merges_then_special_tokens() -> None:
     assert tok.tokens[:256] == [bytes([byte]) for byte in BYTE_OF_ID] and sorted(BYTE_OF_ID) == list(range(256))
     assert tok.tokens[256:] == [b"aa", b"aaa", b"<|a|>", b"<|b|>"]
     assert tok.special_tokens == {"<|a|>": 258, "<|b|>": 259}
+    assert (tok.whole_pieces, tok.nfc) == (False, False)
+    bare = BPETokenizer(tok.tokens, tok.merges, "gpt4", tok.special_tokens)
+    assert (bare.whole_pieces, bare.nfc, bare.fingerprint()) == (False, False, tok.fingerprint())
+    least = BPETokenizer.train(["aa"], 257)  # no merge
+    assert least.merges == [] and least.tokens[256:] == [b"<|endoftext|>"]
 
 
 def test_learning_stops_when_nothing_is_left_to_merge() -> None:
@@ -132,7 +137,9 @@ def test_texts_are_read_once_and_not_joined_and_special_tokens_skipped() -> None
     assert BPETokenizer.train(texts(), 999).merges == [(87, 88)]
 
 
-def test_progress_shows_bars(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_shows_bars_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    BPETokenizer.train(["some text some text"], 260)
+    assert capsys.readouterr().err == ""
     BPETokenizer.train(["some text some text"], 260, progress=True)
     shown = capsys.readouterr().err
     assert "count" in shown and "merge" in shown

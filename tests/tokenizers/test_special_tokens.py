@@ -178,5 +178,7 @@ def test_a_file_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
 
 def test_progress_shows_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_text("some text")
+    list(trained("gpt4").encode_file(tmp_path / "a.txt"))
+    assert capsys.readouterr().err == ""
     list(trained("gpt4").encode_file(tmp_path / "a.txt", progress=True))
     assert "9.00/9.00" in capsys.readouterr().err

@@ -204,6 +204,14 @@ def test_rare_characters_and_rare_pairs_are_left_out() -> None:
     assert "ab" not in WordPieceTokenizer.train(["ab ab"], 100, min_frequency=3).vocab
 
 
+def test_progress_shows_bars_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    WordPieceTokenizer.train(["ab ab"], 20)
+    assert capsys.readouterr().err == ""
+    WordPieceTokenizer.train(["ab ab"], 20, progress=True)
+    shown = capsys.readouterr().err
+    assert "count" in shown and "merge" in shown
+
+
 def test_learning_refuses_what_cannot_be() -> None:
     with pytest.raises(ValueError, match=r"vocab_size=8 is too small: 5 special tokens, 3 characters and 1 of them"):
         WordPieceTokenizer.train(["ab cb"], 8)
@@ -318,6 +326,10 @@ def test_save_and_load(tmp_path: Path, normalizer: BertNormalizer) -> None:
     assert same(WordPieceTokenizer.load(tmp_path), tok)
     assert same(load_tokenizer(tmp_path), tok)  # type: ignore[arg-type]
     assert trained(CASED).fingerprint() != trained(UNCASED).fingerprint()
+    ids = [*json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"].values()]
+    assert ids == [*range(tok.vocab_size)]
+    unordered = WordPieceTokenizer({"b": 2, "a": 1, "[UNK]": 0}, {"[UNK]": 0})
+    assert [*unordered.to_json()["model"]["vocab"]] == ["[UNK]", "a", "b"]
 
 
 def test_vocab_txt(tmp_path: Path) -> None:
