@@ -46,6 +46,13 @@ def test_tokenizers_that_give_other_ids_have_other_fingerprints() -> None:
     assert [tok.fingerprint() for tok in some_tokenizers()] == found
 
 
+def test_they_are_the_same_in_every_version() -> None:
+    """Token files and runs name their tokenizer by it, so another one would make them all strangers."""
+    assert BPETokenizer.train(WORDS, 262).fingerprint() == "b9bf7fa27cb38b7c"
+    assert WordPieceTokenizer.train(WORDS, 60).fingerprint() == "1bab7ece536e2bb3"
+    assert CharTokenizer.train(WORDS, unk_token="<unk>").fingerprint() == "dc55c2526f0e314e"
+
+
 # ---- what does not count
 
 
