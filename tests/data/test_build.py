@@ -11,6 +11,7 @@ import pytest
 
 from minillm.data import (
     CorpusConfig,
+    CorpusReport,
     Document,
     Dropped,
     build_corpus,
@@ -22,6 +23,7 @@ from minillm.data import (
     split_of,
     stdlib_documents,
 )
+from minillm.data.corpus import check_splits
 
 
 def some_documents(n: int = 60, seed: int = 0) -> list[Document]:
@@ -283,15 +285,78 @@ def test_stop_words_and_paragraphs_on_request(tmp_path: Path) -> None:
     assert report.dropped == {"paragraph": 1} and text.count("long paragraph") == 1
 
 
+def test_the_shortest_document_that_is_kept(tmp_path: Path) -> None:
+    words = [*(d.text for d in some_documents(30)), "x" * 19, "y" * 20, "  " + "z" * 20]
+    build_corpus([Document(text, text[:9]) for text in words], tmp_path / "c", CorpusConfig(val_fraction=0.5))
+    kept = corpus_text(tmp_path / "c") + corpus_text(tmp_path / "c", "val")
+    assert "xxx" not in kept and "y" * 20 in kept and "z" * 20 in kept
+    (line,) = (tmp_path / "c" / "dropped.jsonl").read_text().splitlines()
+    assert json.loads(line)["reason"] == "19 characters after cleaning, fewer than 20"
+
+
+def test_the_first_characters_of_a_split(tmp_path: Path) -> None:
+    build_corpus(some_documents(30), tmp_path / "c")
+    texts = [d.text for d in corpus_documents(tmp_path / "c")]
+    for n in (0, 1, len(texts[0]), len(texts[0]) + 1):
+        assert corpus_text(tmp_path / "c", "train", n) == "".join(texts)[:n]
+    assert corpus_text(tmp_path / "c") == "".join(texts)
+
+
+def test_a_summary_says_all_that_was_done() -> None:
+    splits = {"train": {"documents": 1500, "bytes": 2_500_000}, "val": {"documents": 3, "bytes": 400}}
+    report = CorpusReport(CorpusConfig(), "3.11.2", "0123456789abcdef", 2000, 3_000_000, {"unicode": 12}, {"near": 7})
+    report = replace(report, splits=splits, overlap={"mean": 0.0125, "max": 0.25}, notes=["a note"])
+    assert report.summary().splitlines() == [
+        "read       2,000 documents      3.000 MB",
+        "  rule    unicode                 12 times",
+        "  dropped near                     7",
+        "train      1,500 documents      2.500 MB",
+        "val            3 documents      0.000 MB",
+        "held-out 13-word runs found in train: mean 1.2%, max 25.0%",
+        "note: a note",
+        "fingerprint 0123456789abcdef (Python 3.11.2)",
+    ]
+    assert "held-out" not in replace(report, overlap={}).summary()
+
+
+def test_reports_of_no_corpus_are_refused() -> None:
+    counts = {"documents": 0, "bytes": 0}
+    check_splits({"train": counts})
+    check_splits({"train": counts, "val": counts, "test": counts})
+    for splits in ({}, {"val": counts}, {"train": counts, "other": counts}):
+        with pytest.raises(ValueError, match="not of train, val, test"):
+            check_splits(splits)
+    for wrong in ({}, {"documents": 0}, {"documents": -1, "bytes": 0}, counts | {"more": 1}):
+        with pytest.raises(ValueError, match="the split val has no counts"):
+            check_splits({"train": counts, "val": wrong})
+
+
+def test_the_edges_of_configs_are_legal() -> None:
+    edges = {"near_threshold": (0, 1), "contamination_limit": (1, 1e-9), "min_chars": (1,), "val_fraction": (0, 0.99)}
+    for name, values in edges.items():
+        for value in values:
+            assert getattr(CorpusConfig(**{name: value}), name) == value  # type: ignore[arg-type]
+    default = CorpusConfig()
+    assert (default.min_chars, default.near_threshold, default.val_fraction, default.test_fraction) == (
+        20,
+        0.8,
+        0.05,
+        0,
+    )
+    assert (default.seed, default.contamination_limit, default.paragraphs, default.licences) == (0, 0.2, False, True)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         {"normalization": "nfc"},
         {"stop_words": ("fr",)},
         {"min_chars": 0},
-        {"near_threshold": 1.5},
+        {"near_threshold": 1.1},
+        {"near_threshold": -0.1},
         {"contamination": "ignore"},
         {"contamination_limit": 0},
+        {"contamination_limit": 1.1},
         {"val_fraction": 1.0},
     ],
 )

@@ -21,6 +21,7 @@ from minillm.data.documents import (
     read_parts,
     write_jsonl,
 )
+from minillm.data.folders import extension_of, kinds_skipped
 
 
 def test_folder_is_read_in_sorted_order_with_reasons_for_what_is_not(tmp_path: Path) -> None:
@@ -185,6 +186,25 @@ def test_a_folder_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytes
     assert len(list(read_documents(tmp_path, skipped=skipped))) == 1
     assert [(Path(s.source).name, s.reason) for s in skipped] == [
         ("closed", "a folder that cannot be read (Permission denied)")
+    ]
+
+
+def test_kinds_of_what_was_skipped() -> None:
+    def skipped(n_kinds: int) -> list[str]:
+        return kinds_skipped((f"a.{i:02}", "why (this one)") for i in range(n_kinds) for _ in range(n_kinds - i))
+
+    assert skipped(10) == [f"{10 - i} .{i:02} skipped: why" for i in range(10)]
+    assert skipped(12)[10:] == ["3 of 2 other kinds skipped: see dropped.jsonl"]
+    assert kinds_skipped([("a.txt#3", "x"), ("b.txt.gz", "cannot read 'b': x: y"), ("c#d.txt", "x; z")]) == [
+        "3 .txt skipped: x"
+    ]
+    assert kinds_skipped([("README", "x")] * 1234) == ["1,234 without extension skipped: x"]
+    assert [extension_of(name) for name in ("a.TXT", "a.txt.GZ", "a.gz", "a", "a.b.py")] == [
+        ".txt",
+        ".txt",
+        "",
+        "",
+        ".py",
     ]
 
 

@@ -6,8 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from minillm.data.documents import Dropped
-from minillm.data.stdlib import docstrings, documents_fingerprint, environment_documents, stdlib_documents
+from minillm.data.documents import Document, Dropped
+from minillm.data.stdlib import (
+    choose_sample,
+    docstrings,
+    documents_fingerprint,
+    environment_documents,
+    name_hash,
+    python_files,
+    sample_of,
+    stdlib_documents,
+)
 
 
 def test_a_sample_of_the_sources() -> None:
@@ -60,6 +69,31 @@ def test_sources_of_another_folder(tmp_path: Path) -> None:
         ("topics/as", "As."),
         ("topics/for", "The for statement."),
     ]
+
+
+def test_a_sample_is_as_large_as_fits() -> None:
+    first, second, third = sorted("abc", key=name_hash)
+    sizes = {first: 5, second: 3, third: 2}
+    found = {n: set(choose_sample(sizes, n)) for n in (1, 4, 5, 7, 8, 9, 10, 11)}
+    assert found[1] == found[4] == found[5] == found[7] == {first}  # one at least
+    assert found[8] == found[9] == {first, second} and found[10] == found[11] == set("abc")
+    assert choose_sample(sizes, 10) == sorted(sizes) and choose_sample(sizes, None) == list(sizes)
+    documents = [Document("é" * n, name) for name, n in sizes.items()]  # of two bytes each
+    assert [d.source for d in sample_of(documents, 19)] == sorted([first, second])
+    assert [d.source for d in sample_of(documents, 20)] == sorted(sizes)
+    assert list(sample_of(documents, None)) == documents
+
+
+def test_what_is_source_of_python(tmp_path: Path) -> None:
+    wanted = ["a.py", "package/b.py", "testing.py"]
+    others = ["c.txt", "_sysconfigdata_x.py", "sitecustomize.py", ".hidden/d.py", "config-3/e.py", "site-packages/f.py"]
+    tests = ["package/tests/g.py", "test/h.py"]
+    for name in [*wanted, *others, *tests, "pydoc_data/topics.py"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / "empty.py").touch()
+    assert list(python_files(tmp_path, include_tests=False)) == wanted
+    assert list(python_files(tmp_path, include_tests=True)) == sorted(wanted + tests)
 
 
 def test_missing_sources_are_explained(tmp_path: Path) -> None:
