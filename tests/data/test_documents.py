@@ -104,6 +104,14 @@ def test_a_file_named_by_the_user_that_cannot_be_read_is_an_error(
     assert name in str(error.value)
 
 
+def test_the_coding_line_is_looked_for_in_whole_lines(tmp_path: Path) -> None:
+    for content in ("# x\né = 1", "é = 1", "# coding: utf-8\né = 1", "# x\n\né"):
+        (tmp_path / "a.py").write_text(content, encoding="utf-8")
+        assert [d.text for d in read_documents(tmp_path / "a.py")] == [content]
+    (tmp_path / "a.py").write_bytes("# x\n# coding: latin-1\né".encode("latin-1"))
+    assert [d.text for d in read_documents(tmp_path / "a.py")] == ["# x\n# coding: latin-1\né"]
+
+
 def test_wrong_arguments(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         list(read_documents(tmp_path / "nowhere"))
