@@ -1,5 +1,6 @@
 """The pipeline: what ends up in the folder, the report, and that nothing half-made ever loads."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -36,6 +37,12 @@ def test_the_standard_library_becomes_a_corpus(tmp_path: Path) -> None:
     assert report.splits["train"]["documents"] > report.splits["val"]["documents"] > 0
     assert load_report(tmp_path / "c") == report
     assert report.fingerprint in report.summary() and "Python" in report.summary()
+    digest = hashlib.sha256()
+    for name in report.splits:
+        for document in corpus_documents(tmp_path / "c", name):
+            digest.update(len(document.text.encode()).to_bytes(8, "little") + document.text.encode())
+        digest.update(name.encode())
+    assert report.fingerprint == digest.hexdigest()[:16]
     train, val = list(corpus_documents(tmp_path / "c")), list(corpus_documents(tmp_path / "c", "val"))
     assert {split_of(d.text, 0.2) for d in train} == {"train"} and {split_of(d.text, 0.2) for d in val} == {"val"}
     assert max(contamination(train, val).values()) == pytest.approx(report.overlap["max"])
@@ -110,6 +117,8 @@ def test_contaminated_documents(tmp_path: Path, mode: str, loser: str | None) ->
     assert (held_out.source in sources["val"]) == (loser != "val")
     assert report.dropped == ({} if loser is None else {"contamination": 1})
     assert report.overlap["max"] == (1.0 if loser is None else 0.0)
+    n_held_out = report.splits["val"]["documents"]
+    assert report.overlap["mean"] == pytest.approx(1 / n_held_out if loser is None else 0.0)
 
 
 def test_an_empty_validation_split_takes_the_next_in_line(tmp_path: Path) -> None:
@@ -244,6 +253,18 @@ def test_the_only_document_is_cut_into_parts(tmp_path: Path) -> None:
     assert "".join(d.text for d in both).split() == text.split()
     whole = build_corpus(read_documents(tmp_path / "book.txt"), tmp_path / "all", CorpusConfig(val_fraction=0))
     assert whole.splits["train"]["documents"] == 1
+
+
+def test_how_the_only_document_is_cut(tmp_path: Path) -> None:
+    text = "".join(f"line {i:03} of the one.\n" for i in range(17))  # 20 characters each and the line end
+    config = CorpusConfig(near_threshold=0, repeated_lines=False, val_fraction=0.01, contamination="report")
+    for n, n_parts in ((4, 2), (5, 2), (8, 3), (17, 6)):  # of at most 4 × 20 characters: three lines
+        report = build_corpus([Document(text[: n * 21], "s")], tmp_path / str(n), config)
+        assert sum(split["documents"] for split in report.splits.values()) == n_parts and report.dropped == {}
+    report = build_corpus([Document(text[: 7 * 21 - 2], "s")], tmp_path / "short", config)
+    assert report.dropped == {"clean": 1} and report.splits["train"]["documents"] == 1  # the last has 19 characters
+    with pytest.raises(ValueError, match="no document is left for 'val'"):
+        build_corpus([Document(text[: 3 * 21], "s")], tmp_path / "whole", config)
 
 
 def test_what_was_skipped_is_counted_by_kind(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ def test_folder_is_read_in_sorted_order_with_reasons_for_what_is_not(tmp_path: P
     (tmp_path / "b").mkdir()
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "x.txt").write_text("hidden")
+    (tmp_path / "b" / "__pycache__").mkdir()
+    (tmp_path / "b" / "__pycache__" / "y.py").write_text("compiled")
+    (tmp_path / ".z.txt").write_text("hidden")
     (tmp_path / "b" / "code.py").write_text("print('二')\n", encoding="utf-8")
     (tmp_path / "a.txt").write_text("first\r\n", newline="")
     (tmp_path / "c.md").write_bytes("\ufeffmark".encode())
@@ -66,6 +69,7 @@ def test_folder_is_read_in_sorted_order_with_reasons_for_what_is_not(tmp_path: P
         "Makefile",
         "gone.txt",
         "cut.txt.gz",
+        ".z.txt",
     }
     assert "binary" in reasons["picture.txt"] and "0xff" in reasons["bad.txt"] and "empty" in reasons["empty.txt"]
     assert "cut-off" in reasons["cut.txt.gz"] and ".png" in reasons["image.png"]

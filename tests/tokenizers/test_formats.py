@@ -370,6 +370,21 @@ def test_an_added_token_may_be_an_ordinary_one_too(tmp_path: Path) -> None:
     assert same(BPETokenizer.load(tmp_path), tok)
 
 
+@pytest.mark.parametrize("pattern", ["gpt4", "qwen2"])
+def test_to_keep_the_matches_or_to_remove_what_is_between_them(pattern: str, tmp_path: Path) -> None:
+    content = tokenizer_json(trained(pattern))
+    split = content["pre_tokenizer"]["pretokenizers"][0]
+    cases = [("Isolated", False, True), ("Isolated", True, True), ("Removed", True, True), ("Removed", False, False)]
+    for behavior, invert, same_pieces in [*cases, ("MergedWithNext", True, False)]:
+        split |= {"behavior": behavior, "invert": invert}
+        (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+        if same_pieces:
+            assert same(BPETokenizer.load(tmp_path), trained(pattern))
+        else:
+            with pytest.raises(ValueError, match=rf"splits by .* \({behavior}\), which is not supported"):
+                BPETokenizer.load(tmp_path)
+
+
 # ---- files that cannot be read, and why
 
 

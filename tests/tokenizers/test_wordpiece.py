@@ -332,6 +332,30 @@ def test_save_and_load(tmp_path: Path, normalizer: BertNormalizer) -> None:
     assert [*unordered.to_json()["model"]["vocab"]] == ["[UNK]", "a", "b"]
 
 
+def test_what_a_file_leaves_out_is_as_in_bert(tmp_path: Path) -> None:
+    content = trained().to_json()
+    for name in ("unk_token", "continuing_subword_prefix", "max_input_chars_per_word"):
+        del content["model"][name]
+    del content["decoder"]["prefix"], content["decoder"]["cleanup"]
+    for name in ("clean_text", "handle_chinese_chars", "strip_accents", "lowercase"):
+        del content["normalizer"][name]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    tok = WordPieceTokenizer.load(tmp_path)
+    assert same(tok, trained()) and (tok.max_word_chars, tok.cleanup, tok.normalizer) == (100, True, UNCASED)
+
+
+@pytest.mark.parametrize("name", ["unk_token", "continuing_subword_prefix", "max_input_chars_per_word"])
+def test_values_of_another_type_are_refused(tmp_path: Path, name: str) -> None:
+    for value in (None, True, 1.5, ["x"]):
+        content = trained().to_json()
+        content["model"][name] = value
+        if name == "continuing_subword_prefix":
+            content["decoder"]["prefix"] = value
+        (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(ValueError, match=rf"tokenizer\.json: .*{name} "):
+            WordPieceTokenizer.load(tmp_path)
+
+
 def test_vocab_txt(tmp_path: Path) -> None:
     tok = trained()
     tok.save_vocab(tmp_path)
