@@ -1,6 +1,7 @@
 """The standard library as a corpus: read as text, the same order every time, a clear message where it is missing."""
 
 import codecs
+import hashlib
 import sys
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def test_a_sample_of_the_sources() -> None:
     assert documents_fingerprint(documents) != documents_fingerprint(documents[::-1])
 
 
+def test_a_fingerprint_is_of_the_lengths_and_texts() -> None:
+    """Lengths too: what stands in two documents is not the same in one."""
+    data = b"\x01" + 7 * b"\0" + b"a" + b"\x02" + 7 * b"\0" + "é".encode()
+    documents = [Document("a", "x"), Document("é", "y")]
+    assert documents_fingerprint(documents) == hashlib.sha256(data).hexdigest()[:16]
+    assert documents_fingerprint([Document("aé", "x")]) != documents_fingerprint(documents)
+
+
 def test_topics_are_english_text() -> None:
     topics = {d.source: d.text for d in stdlib_documents("topics")}
     assert len(topics) > 50 and "topics/assert" in topics
@@ -52,7 +61,9 @@ def test_sources_of_another_folder(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def (:\n")
     (tmp_path / "binary.py").write_bytes(b"\0\0\0\0")
     (tmp_path / "test" / "t.py").write_text("assert 1\n")
-    (tmp_path / "pydoc_data" / "topics.py").write_text("topics = {'for': 'The for statement.', 'as': r'''As.'''}\n")
+    (tmp_path / "pydoc_data" / "topics.py").write_text(
+        "# made\nx = 1\ntopics = {'for': 'The for statement.', 'as': r'''As.'''}\nx: int = 2\n"
+    )
     skipped: list[Dropped] = []
     assert [d.source for d in stdlib_documents(root=tmp_path, skipped=skipped)] == [
         "stdlib/a.py",
@@ -100,6 +111,8 @@ def test_missing_sources_are_explained(tmp_path: Path) -> None:
     for kind in ("source", "docstrings", "topics"):
         with pytest.raises(FileNotFoundError, match="installed without"):
             list(stdlib_documents(kind, root=tmp_path))
+    (tmp_path / "one.py").write_text("x = 1\n")  # is enough in a folder of one's own
+    assert [d.source for d in stdlib_documents(root=tmp_path)] == ["stdlib/one.py"]
     with pytest.raises(ValueError, match="not 'novels'"):
         list(stdlib_documents("novels"))
     with pytest.raises(ValueError, match="max_bytes must be at least 1"):
