@@ -426,6 +426,11 @@ SPLIT = {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated", 
         ("pre_tokenizer", None, "the pre_tokenizer is none"),
         ("pre_tokenizer", {"type": "Metaspace"}, "the pre_tokenizer is Metaspace"),
         ("pre_tokenizer", BYTE_LEVEL | {"add_prefix_space": True}, "add_prefix_space=true"),
+        (
+            "pre_tokenizer",
+            {"type": "Sequence", "pretokenizers": [SPLIT, BYTE_LEVEL | {"add_prefix_space": True}]},
+            "add_prefix_space=true",
+        ),
         ("pre_tokenizer", BYTE_LEVEL | {"use_regex": False}, "ByteLevel with use_regex=False"),
         (
             "pre_tokenizer",
