@@ -125,6 +125,23 @@ def test_the_environment_holds_installed_packages_too() -> None:
     assert sources == sorted(sources)
 
 
+def test_packages_are_read_where_they_would_be_imported_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [tmp_path / name for name in ("lib", "first/site-packages", "second/dist-packages", "elsewhere")]
+    for number, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        (folder / "same.py").write_text(f"x = {number}\n")
+        (folder / f"only{number}.py").write_text("x = 9\n")
+    monkeypatch.setattr("minillm.data.stdlib.sysconfig.get_paths", lambda: {"stdlib": str(folders[0])})
+    monkeypatch.setattr(sys, "path", [str(folder) for folder in [*folders, tmp_path / "none" / "site-packages"]])
+    assert {d.source: d.text[4] for d in environment_documents()} == {
+        "site-packages/only1.py": "9",
+        "site-packages/only2.py": "9",
+        "site-packages/same.py": "1",
+        "stdlib/only0.py": "9",
+        "stdlib/same.py": "0",
+    }
+
+
 def test_docstrings_in_the_order_of_the_text() -> None:
     code = 'async def g():\n    "G \\d."\nclass A:\n    def f(self):\n        "F."\n    class B:\n        "B."\n'
     assert list(docstrings(code, "m")) == [("m.g", "G \\d."), ("m.A.f", "F."), ("m.A.B", "B.")]

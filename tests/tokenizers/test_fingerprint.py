@@ -134,6 +134,13 @@ def test_whole_pieces_count_where_they_make_a_difference() -> None:
     assert plain.encode("ow") != whole.encode("ow") and plain.fingerprint() != whole.fingerprint()
     plain, whole = (BPETokenizer(tokens[:-1], merges, "gpt4", {}, whole_pieces=whole) for whole in (False, True))
     assert plain.fingerprint() == whole.fingerprint()
+    for whole_pieces in (True, False):  # of a token that no merges build, the text counts where whole pieces are taken
+        first, second = (
+            BPETokenizer([*tokens[:-1], token], merges, "gpt4", {}, whole_pieces=whole_pieces)
+            for token in (b"ow", b"wo")
+        )
+        assert (first.encode("ow wo") != second.encode("ow wo")) == whole_pieces
+        assert (first.fingerprint() != second.fingerprint()) == whole_pieces
 
 
 # ---- what counts
