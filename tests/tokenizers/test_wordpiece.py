@@ -344,6 +344,13 @@ def test_what_a_file_leaves_out_is_as_in_bert(tmp_path: Path) -> None:
     assert same(tok, trained()) and (tok.max_word_chars, tok.cleanup, tok.normalizer) == (100, True, UNCASED)
 
 
+@pytest.mark.parametrize("content", [[], {}, {"model": None}, {"model": {"type": "BPE"}}])
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: Any) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"tokenizer\.json is no tokenizer\.json of a WordPiece model"):
+        WordPieceTokenizer.load(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["unk_token", "continuing_subword_prefix", "max_input_chars_per_word"])
 def test_values_of_another_type_are_refused(tmp_path: Path, name: str) -> None:
     for value in (None, True, 1.5, ["x"]):
