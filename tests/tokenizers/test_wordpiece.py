@@ -380,6 +380,13 @@ def test_vocab_txt(tmp_path: Path) -> None:
     assert load_tokenizer(tmp_path).encode("a b") == [3, 2]
 
 
+def test_vocab_txt_cannot_hold_every_vocabulary(tmp_path: Path) -> None:
+    for vocab, message in (({"[UNK]": 0, "a\nb": 1}, r"id 1 is b'a\\nb'"), ({"[UNK]": 0, "a": 2}, "id 1 is None")):
+        with pytest.raises(ValueError, match=rf"{message}, which vocab\.txt cannot hold"):
+            WordPieceTokenizer(vocab, {"[UNK]": 0}).save_vocab(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_tokenizers_library_reads_ours_and_writes_the_same(tmp_path: Path) -> None:
     pytest.importorskip("tokenizers.models")
     peer = peer_of(trained())
