@@ -296,6 +296,18 @@ def test_training_refuses_what_cannot_be() -> None:
         BPETokenizer.train(["text"], 300, special_tokens=["t"])
 
 
+def test_halves_of_characters_are_refused_from_the_first_to_the_last() -> None:
+    for half in ("\ud800", "\udbff", "\udc00", "\udfff"):
+        message = rf"a lone surrogate, U\+{ord(half):04X} at character 1 "
+        with pytest.raises(ValueError, match=message):
+            BPETokenizer.train(["text"], 300, special_tokens=["<" + half])
+        with pytest.raises(ValueError, match=message):
+            trained("gpt4").encode("x" + half)
+    for neighbour in ("\ud7ff", "\ue000"):
+        tok = BPETokenizer.train(["text"], 300, special_tokens=["<" + neighbour])
+        assert tok.decode(tok.encode(neighbour)) == neighbour
+
+
 def test_encoding_refuses_what_cannot_be() -> None:
     tok = trained("gpt4")
     with pytest.raises(TypeError, match="must be a str, not bytes; decode it first"):
