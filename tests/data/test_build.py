@@ -316,7 +316,8 @@ def test_the_shortest_document_that_is_kept(tmp_path: Path) -> None:
 
 
 def test_the_first_characters_of_a_split(tmp_path: Path) -> None:
-    build_corpus(some_documents(30), tmp_path / "c")
+    report = build_corpus(some_documents(30), tmp_path / "c")
+    assert (report.documents_in, report.bytes_in) == (30, sum(len(d.text.encode()) for d in some_documents(30)))
     texts = [d.text for d in corpus_documents(tmp_path / "c")]
     for n in (0, 1, len(texts[0]), len(texts[0]) + 1):
         assert corpus_text(tmp_path / "c", "train", n) == "".join(texts)[:n]
