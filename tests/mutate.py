@@ -18,6 +18,7 @@ import hashlib
 import importlib
 import json
 import os
+import random
 import shlex
 import shutil
 import signal
@@ -198,10 +199,11 @@ def main() -> None:
     parser.add_argument("--then", type=shlex.split, help="slower tests, in quotes, for what survives those")
     parser.add_argument("--results", type=Path, default=Path(tempfile.gettempdir()) / "mutants.jsonl")
     parser.add_argument("--preload", nargs="*", default=PRELOAD, help="slow packages")
+    parser.add_argument("--sample", type=int, help="only so many mutants, a larger sample holding the smaller")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no mutant after this time")
     arguments = parser.parse_args()
 
-    os.environ.update(CI="1", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    os.environ.update(CI="1", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     sys.dont_write_bytecode = True  # Python would take the old one for a file of the same size and second
     for name in arguments.preload:
         importlib.import_module(name)
@@ -239,7 +241,11 @@ def main() -> None:
             assert run(tests, root, 600) == "survived", "the tests must pass before anything is changed"
             rounds.append((tests, 10 + 4 * (time.monotonic() - start)))
         counts: Counter[str] = Counter()
-        for change, text in mutants(source):
+        chosen = list(mutants(source))
+        if arguments.sample is not None:
+            drawn = random.Random(0).sample(range(len(chosen)), len(chosen))[: arguments.sample]
+            chosen = [chosen[i] for i in sorted(drawn)]
+        for change, text in chosen:
             if change not in known or known[change] == "survived":
                 if time.monotonic() > end:
                     print("time is up: the rest at the next call")

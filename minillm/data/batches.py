@@ -155,7 +155,7 @@ def require_targets(n_targets: float) -> float:
 
 def permute(indices: Ids, n: int, key: int) -> Ids:
     """Send each of `indices` (0 … n−1) to its place in a permutation of 0 … n−1 that `key` (64 bits) picks."""
-    half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))  # bits of each half
+    half = np.uint64(((n - 1).bit_length() + 1) // 2)  # bits of each half
     mask = (np.uint64(1) << half) - np.uint64(1)
     keys = mix(np.uint64(key) + np.arange(1, _ROUNDS + 1, dtype=np.uint64) * _KEY_MIX[0])
     x = indices.astype(np.uint64)

@@ -77,7 +77,7 @@ def choose_bands(n_permutations: int, threshold: float) -> tuple[int, int]:
     >>> choose_bands(128, 0.8)
     (21, 6)
     """
-    for rows in range(n_permutations, 0, -1):
+    for rows in range(n_permutations, 1, -1):
         bands = n_permutations // rows
         if 1 - (1 - threshold**rows) ** bands >= 0.99:
             return bands, rows
@@ -213,7 +213,7 @@ def deduplicate(
             document, repeated = paragraph.remove(document)
             for first in repeated:
                 out.append(Dropped(document.source, "paragraph", "a paragraph seen before", first, 1.0))
-            if not document.text.strip():
+            if repeated and not document.text.strip():
                 out.append(Dropped(document.source, "paragraph", "no paragraph left", repeated[0]))
                 continue
         yield document
