@@ -133,6 +133,23 @@ def test_generation_ends_when_every_row_has_stopped(model, monkeypatch):
     assert len(steps) == 2
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_the_model_is_not_asked_again_when_every_row_has_stopped(model, monkeypatch, use_cache):
+    """Rows of different length that stop at different steps: the last to stop decides."""
+    calls = []
+    hidden = GPT.hidden
+    monkeypatch.setattr(GPT, "hidden", lambda self, ids, cache=None: calls.append(1) or hidden(self, ids, cache))
+    options = {"max_new_tokens": 30, "seed": 0, "use_cache": use_cache}
+    free = generate(model, PROMPTS, **options)
+    stops = {row[3 + i] for i, row in enumerate(free)}
+    last = max(
+        len(prompt) + next(i for i, token in enumerate(row) if token in stops) for prompt, row in zip(PROMPTS, free)
+    )
+    calls.clear()
+    generate(model, PROMPTS, **options, stop_ids=stops)
+    assert len(calls) == last - min(len(prompt) for prompt in PROMPTS) + 1
+
+
 def test_stream_yields_what_generate_returns(model):
     for stop_ids in ((), (generate(model, [[1, 2]], max_new_tokens=15, seed=4)[0][7],)):
         whole = generate(model, [[1, 2]], max_new_tokens=15, seed=4, stop_ids=stop_ids)[0]

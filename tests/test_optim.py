@@ -211,9 +211,7 @@ def test_every_schedule_climbs_to_one_and_falls_to_final(schedule, total, warmup
     assert all(a >= b - 1e-12 for a, b in itertools.pairwise(falling))
     if schedule is not schedules.constant and total - warmup > 1:
         assert factors[-1] == pytest.approx(final)
-    assert schedule(total + 10, total, warmup, final) == pytest.approx(
-        1.0 if schedule is schedules.constant else final
-    )
+    assert schedule(total + 10, total, warmup, final) == pytest.approx(1.0 if schedule is schedules.constant else final)
 
 
 def test_values_of_the_schedules_by_hand():

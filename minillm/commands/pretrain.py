@@ -45,8 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     if process_rank() > 0:  # under torchrun the first process speaks for all
         return 0
     print(f"{result.reason} at step {result.state.step:,} after {result.state.seconds:,.0f} s")
-    if result.state.best_loss is not None:
-        print(f"best validation loss {result.state.best_loss:.4f} nats/token, step {result.state.best_step:,}")
+    if result.state.best_score is not None:
+        print(f"best validation loss {result.state.best_score:.4f} nats/token, step {result.state.best_step:,}")
     for finding in examine(arguments.out).findings:
         print(f"look at this: {finding}")
     print(f"wrote {arguments.out}: best, last, metrics.jsonl, config.toml (health: minillm check {arguments.out})")

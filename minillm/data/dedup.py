@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .documents import Document, Dropped
-from .shingles import shingles
+from .shingles import Hashes, shingles
 
 Signature = npt.NDArray[np.uint32]
 
@@ -52,8 +52,10 @@ class MinHash:
     def signature(self, text: str) -> Signature | None:
         """The signature of `text`, or None where it has no words."""
         x = shingles(text)  # (m,)
-        if len(x) == 0:
-            return None
+        return self.of_shingles(x) if len(x) else None
+
+    def of_shingles(self, x: Hashes) -> Signature:
+        """The signature of a set of shingles (m,), at least one."""
         smallest = np.full(self.n_permutations, 2**64 - 1, dtype=np.uint64)
         for start in range(0, len(x), _CHUNK):
             permuted = np.multiply.outer(self._a, x[start : start + _CHUNK])  # (K, chunk), wraps around at 2⁶⁴

@@ -9,11 +9,13 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from ..beam import beam_search
 from ..disk import write_json
+from ..finetune.lora import adapters
 from ..generate import Sampling, generate
 from ..models import config_to_dict
 from ..tensor import Tensor, no_grad
@@ -203,6 +205,10 @@ class PretrainedModel:
         eos_token_id: int | list[int] | None = None,
         decoder_start_token_id: int | None = None,
         seed: int | None = None,
+        num_beams: int | None = None,
+        length_penalty: float | None = None,
+        early_stopping: bool | Literal["never"] | None = None,
+        num_return_sequences: int | None = None,
     ) -> list[list[int]]:
         """Each prompt's ids and then up to `max_new_tokens` new ones (20), ended by an end-of-text id if that came.
 
@@ -212,6 +218,9 @@ class PretrainedModel:
         (`top_k`; 0 keeps all), as in transformers. `eos_token_id` is then config.json's; [] never stops. An
         encoder–decoder takes the source as an array (B, S), padded with the model's pad_id, and gives the target, which
         begins with `decoder_start_token_id`.
+
+        `num_beams` above 1 is beam search (minillm/beam.py), which draws nothing and knows no repetition_penalty. Each
+        prompt then gives `num_return_sequences` rows (1), best first, fewer only where there are no more texts.
         """
         if self.head not in ("causal", "seq2seq"):
             raise ValueError(f"generate: a {type(self.model).__name__} for {self.head!r} does not continue texts.")
@@ -240,6 +249,29 @@ class PretrainedModel:
                 raise ValueError(f"max_length = {max_length} counts the prompt in, and the longest has {longest} ids.")
         stops = setting("eos_token_id", eos_token_id, [])
         sampled = setting("do_sample", do_sample, False)
+        stop_ids = [stops] if isinstance(stops, int) else list(stops)
+        n_beams, n_return = setting("num_beams", num_beams, 1), setting("num_return_sequences", num_return_sequences, 1)
+        if n_beams != 1:
+            penalty = setting("repetition_penalty", repetition_penalty, 1.0)
+            if sampled or penalty != 1:
+                raise ValueError(
+                    f"generate: with num_beams = {n_beams}, do_sample must be False and repetition_penalty 1, not "
+                    f"{sampled} and {penalty}. What is not given comes from generation_config.json."
+                )
+            found = beam_search(
+                model,
+                rows,
+                max_new_tokens=max_new_tokens,
+                n_beams=n_beams,
+                length_penalty=setting("length_penalty", length_penalty, 1.0),
+                early_stopping=setting("early_stopping", early_stopping, False),
+                n_return=n_return,
+                stop_ids=stop_ids,
+                keep_stop_id=True,
+            )
+            return [row + new.ids for row, best in zip(rows, found) for new in best]
+        if n_return != 1:
+            raise ValueError(f"generate: num_return_sequences = {n_return} needs num_beams of as many; or repeat rows.")
         new = generate(
             model,
             rows,
@@ -250,7 +282,7 @@ class PretrainedModel:
                 top_p=setting("top_p", top_p) if sampled else None,
                 repetition_penalty=setting("repetition_penalty", repetition_penalty, 1.0),
             ),
-            stop_ids=[stops] if isinstance(stops, int) else list(stops),
+            stop_ids=stop_ids,
             keep_stop_id=True,
             seed=seed,
         )
@@ -267,6 +299,11 @@ class PretrainedModel:
         `dtype`: of the numbers in the files, the model's by default. A model that transformers has no architecture for
         (LSTM, encoder–decoder) is written in minillm's own format. The tokenizer has a save_pretrained of its own.
         """
+        if adapters(self.model):
+            raise ValueError(
+                "save_pretrained: this model has LoRA adapters. hub.adapters.save_adapter(model, folder, base) writes "
+                "these; merge(model) and remove_lora(model) come first where the whole model is to be written."
+            )
         folder = Path(folder)
         named = dict(self.model.named_parameters())
         written = dtype_name(next(iter(named.values())).dtype if dtype is None else dtype)

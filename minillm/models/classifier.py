@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import nn, ops
 from ..ops import AnyTensor
-from .checks import check_choice, check_whole
+from .checks import check_choice, check_labels, check_whole
 from .decoders import DECODERS
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
@@ -44,6 +44,7 @@ class ClassifierConfig:
 
     decoder: Any  # the config of one of DECODERS
     n_labels: int = 2
+    labels: tuple[str, ...] | list[str] = ()  # the classes' names; (): they have none
     problem_type: str = "single_label_classification"  # or "multi_label_classification", "regression": chooses the loss
     pad_id: int | None = None  # what stands behind shorter texts; None: a mask says it, or all are equally long
 
@@ -54,6 +55,7 @@ class ClassifierConfig:
         if not getattr(self.decoder, "tie_embeddings", True):
             raise ValueError("ClassifierConfig: decoder.tie_embeddings must be True: no tokens are predicted.")
         check_whole(self, "n_labels")
+        check_labels(self)
         check_choice(self, "problem_type", PROBLEM_TYPES)
         if self.pad_id is not None and (not isinstance(self.pad_id, int) or isinstance(self.pad_id, bool)):
             raise ValueError(f"ClassifierConfig: pad_id = {self.pad_id!r} must be a whole number or None.")

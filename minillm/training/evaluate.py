@@ -5,13 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from ..data import TokenDataset, count_targets, iter_eval_batches
+from ..metrics import perplexity
 from .objectives import NextToken, Objective, prepare
 
 Window = tuple[np.ndarray, np.ndarray]  # ids and targets (B, T), the next tokens
+
+
+class Measured(Protocol):
+    """An evaluation, of whatever: what the training loop asks of it."""
+
+    @property
+    def loss(self) -> float:
+        """Nats per target."""
+
+    @property
+    def score(self) -> float:
+        """What decides which checkpoint is the best, and when to stop: the lower, the better."""
+
+    def figures(self) -> dict[str, float]:
+        """What metrics.jsonl keeps, as val_loss and so on."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,13 @@ class Evaluation:
     perplexity: float
     bits_per_byte: float
     n_tokens: int
+
+    @property
+    def score(self) -> float:
+        return self.loss
+
+    def figures(self) -> dict[str, float]:
+        return {"loss": self.loss, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
 
     def __str__(self) -> str:
         bits = "" if math.isnan(self.bits_per_byte) else f", {self.bits_per_byte:.4f} bits per byte"
@@ -73,11 +97,3 @@ def until(batches: Iterable[Window], max_tokens: int) -> Iterator[Window]:
         n_tokens += count_targets(targets)
         if 0 < max_tokens <= n_tokens:
             return
-
-
-def perplexity(loss: float) -> float:
-    """e^loss, infinity where that is too large for a float."""
-    try:
-        return math.exp(loss)
-    except OverflowError:
-        return math.inf

@@ -25,6 +25,7 @@ from .checkpoint import CheckpointError
 from .config_file import ConfigError, Sections, build, nearest, read_toml, to_toml
 from .objectives import Objective, objective_for
 from .run_folder import check_no_run
+from .text import TextData
 from .train import TrainResult, train
 
 CONFIG_FILE = "config.toml"
@@ -193,11 +194,9 @@ def pretrain(
         print(summary(config, train_data, val_data))
     return train(
         model,
-        train_data,
-        val_data,
+        TextData(train_data, val_data, model_objective(config.model, tokenizer)),
         config.train,
         out_dir,
-        objective=model_objective(config.model, tokenizer),
         engine=engine,
         tokenizer=tokenizer,
         resume=resume,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ..data import TokenDataset
 from ..disk import check_fields, claim, holding
 from ..engines.choose import process_rank
 from ..engines.protocol import Batches, Engine
@@ -41,7 +41,7 @@ class RunState:
     tokens: int = 0  # tokens trained on, by all processes
     step_tokens: int = 0  # of them in the last step
     seconds: float = 0.0  # spent in the loop, interruptions not counted
-    best_loss: float | None = None  # lowest validation loss, nats per token
+    best_score: float | None = None  # lowest `Evaluation.score`: for a language model, the loss in nats per token
     best_step: int = 0
     evals_since_best: int = 0
 
@@ -75,12 +75,20 @@ def run_in(out_dir: Path) -> Path | None:
 
 
 def save(
-    folder: Path, run: Engine, batcher: Batches, state: RunState, config: TrainConfig, tokenizer: Tokenizer | None
+    folder: Path,
+    run: Engine,
+    batcher: Batches,
+    state: RunState,
+    config: TrainConfig,
+    tokenizer: Tokenizer | None,
+    only: Collection[str] | None = None,
 ) -> None:
-    """Write a checkpoint. Every rank takes part, since each may hold a part of the arrays; rank 0 writes."""
+    """Write a checkpoint, of the weights those named in `only` if it is not None. Every rank takes part, since each may
+    hold a part of the arrays; rank 0 writes."""
     model_arrays, optimizer_arrays = run.model_arrays(), run.optimizer_arrays()
     if run.rank != 0:
         return
+    model_arrays = {name: array for name, array in model_arrays.items() if only is None or name in only}
     for name, array in {**model_arrays, **optimizer_arrays}.items():
         if not np.isfinite(array).all():
             raise TrainingDiverged(
@@ -168,21 +176,4 @@ def check_step_size(state: RunState, n_tokens: int) -> None:
             f"the run that goes on here took {state.step_tokens:,} tokens in a step, with these settings and processes "
             f"it takes {n_tokens:,}. To keep it, change train.batch_size or train.grad_accumulation.",
             stacklevel=3,
-        )
-
-
-def check_data(train_data: TokenDataset, val_data: TokenDataset, tokenizer: Tokenizer | None, vocab_size: int) -> None:
-    """Raise ValueError unless data, tokenizer and model speak of the same token ids."""
-    for name, data in (("training", train_data), ("validation", val_data)):
-        if data.vocab_size > vocab_size:
-            raise ValueError(
-                f"the {name} data has token ids up to {data.vocab_size - 1}, the model's vocab_size is {vocab_size}: "
-                f"set the model's vocab_size to {data.vocab_size}."
-            )
-        if tokenizer is not None:
-            data.check_tokenizer(tokenizer)
-    if train_data.info.tokenizer != val_data.info.tokenizer:
-        raise ValueError(
-            f"the training data was packed with tokenizer {train_data.info.tokenizer}, the validation data with "
-            f"{val_data.info.tokenizer}: pack both with the same one."
         )

@@ -161,6 +161,8 @@ def test_the_last_id_of_a_vocabulary_fits_its_type(tmp_path: Path, vocab_size: i
     data = pack([Document("x", "s")], Bytes(vocab_size, None, shift=vocab_size - 1 - ord("x")), tmp_path / "t.bin")
     assert data.tokens.dtype == dtype and data.tokens.tolist() == [vocab_size - 1]
     assert data.info.dtype == np.dtype(dtype).name
+
+
 # ---- damage, staleness
 
 
