@@ -24,6 +24,7 @@ from minillm.data.examples import Chat, Labelled, Pair
 from minillm.data.tasks import TASKS, code, dialogue, sentiment, summarization, transfer, translation
 from minillm.data.tasks.baselines import NaiveBayes, Nearest, most_frequent
 from minillm.data.tasks.draw import Draw, fill, near_copy_key
+from minillm.data.tasks.execution import passes
 from minillm.data.tasks.samples import sample_files, write_samples
 
 ROOT = Path(__file__).parents[2]
@@ -272,7 +273,7 @@ def test_the_tests_of_a_request_tell_other_answers_apart():
     assert all(len({tuple(v) for v in variables.values()}) == 8 for variables, _ in tests)  # no two lists alike
     right = [pair.target, "sum([y ** 2 for y in xs if not y % 2])", "-sum(-x * x for x in xs if x % 2 != 1)"]
     wrong = ["sum(x * x for x in ys if x % 2 == 0)", "sum(x for x in xs if x % 2 == 0)", "len(xs)", "xs", "sum("]
-    assert [code.passes(answer, tests) for answer in right + wrong] == [True] * len(right) + [False] * len(wrong)
+    assert [passes(answer, tests) for answer in right + wrong] == [True] * len(right) + [False] * len(wrong)
     with pytest.raises(ValueError, match="has no value for any of 1,000 drawings"):
         code.tests_of(Pair("x", "nothing"))
 
@@ -479,7 +480,7 @@ def test_combinations_of_talks_never_stood_together():
 
 def right(name, prediction, example):
     if name == "code":
-        return code.passes(prediction, code.tests_of(example))
+        return passes(prediction, code.tests_of(example))
     if name == "summarization":
         return summarization.fact_accuracy(prediction, example)
     if name == "dialogue":
