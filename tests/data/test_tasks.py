@@ -6,9 +6,6 @@ back to numbers, sentiment is derived from the text, requests for code are answe
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 import zlib
 from collections import Counter
@@ -20,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies
 
-from minillm.data.examples import Chat, Labelled, Pair
+from minillm.data.examples import Chat, Labelled, Pair, read_chats, read_labelled, read_pairs
 from minillm.data.tasks import TASKS, code, dialogue, sentiment, summarization, transfer, translation
 from minillm.data.tasks.baselines import NaiveBayes, Nearest, most_frequent
 from minillm.data.tasks.draw import Draw, fill, near_copy_key
@@ -556,11 +553,15 @@ def test_sample_files_are_what_the_generators_give(tmp_path):
     lying = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "data/tasks").iterdir()}
     assert lying == files, "run: python -m minillm.data.tasks.samples data/tasks"
     assert {path.name: path.read_bytes().decode() for path in write_samples(tmp_path)} == files
-    for name, text in files.items():
-        if name.endswith(".jsonl"):
-            keys = {tuple(json.loads(line)) for line in text.splitlines()}
-            assert keys <= {("messages",), ("instruction", "response"), ("document", "summary")} and len(keys) == 1
-        else:
-            rows = list(csv.reader(io.StringIO(text), delimiter="\t" if name.endswith(".tsv") else ","))
-            assert rows[0] in (["text", "label"], ["source", "target"]) and len(rows) == 101
-            assert all(len(row) == 2 and all(row) for row in rows)
+
+
+def test_sample_files_are_read_as_the_examples_that_they_are():
+    folder = ROOT / "data/tasks"
+    for name, file in (("sentiment", "sentiment"), ("sentiment zh", "sentiment.zh"), ("transfer", "transfer")):
+        read = [(e.text, e.label) for e in read_labelled(folder / f"{file}.sample.csv")]
+        assert read == [(e.text, e.label) for e in made(name)["train"][:100]]
+    for name, ending in (("translation", "tsv"), ("code", "jsonl"), ("summarization", "jsonl")):
+        read = [(e.source, e.target) for e in read_pairs(folder / f"{name}.sample.{ending}")]
+        assert read == [(e.source, e.target) for e in made(name)["train"][:100]]
+    read = [e.messages for e in read_chats(folder / "dialogue.sample.jsonl")]
+    assert read == [e.messages for e in made("dialogue")["train"][:100]]
