@@ -6,9 +6,6 @@ back to numbers, sentiment is derived from the text, requests for code are answe
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 import zlib
 from collections import Counter
@@ -20,10 +17,11 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies
 
-from minillm.data.examples import Chat, Labelled, Pair
+from minillm.data.examples import Chat, Labelled, Pair, read_chats, read_labelled, read_pairs
 from minillm.data.tasks import TASKS, code, dialogue, sentiment, summarization, transfer, translation
 from minillm.data.tasks.baselines import NaiveBayes, Nearest, most_frequent
 from minillm.data.tasks.draw import Draw, fill, near_copy_key
+from minillm.data.tasks.execution import passes
 from minillm.data.tasks.samples import sample_files, write_samples
 
 ROOT = Path(__file__).parents[2]
@@ -272,7 +270,7 @@ def test_the_tests_of_a_request_tell_other_answers_apart():
     assert all(len({tuple(v) for v in variables.values()}) == 8 for variables, _ in tests)  # no two lists alike
     right = [pair.target, "sum([y ** 2 for y in xs if not y % 2])", "-sum(-x * x for x in xs if x % 2 != 1)"]
     wrong = ["sum(x * x for x in ys if x % 2 == 0)", "sum(x for x in xs if x % 2 == 0)", "len(xs)", "xs", "sum("]
-    assert [code.passes(answer, tests) for answer in right + wrong] == [True] * len(right) + [False] * len(wrong)
+    assert [passes(answer, tests) for answer in right + wrong] == [True] * len(right) + [False] * len(wrong)
     with pytest.raises(ValueError, match="has no value for any of 1,000 drawings"):
         code.tests_of(Pair("x", "nothing"))
 
@@ -479,7 +477,7 @@ def test_combinations_of_talks_never_stood_together():
 
 def right(name, prediction, example):
     if name == "code":
-        return code.passes(prediction, code.tests_of(example))
+        return passes(prediction, code.tests_of(example))
     if name == "summarization":
         return summarization.fact_accuracy(prediction, example)
     if name == "dialogue":
@@ -555,11 +553,15 @@ def test_sample_files_are_what_the_generators_give(tmp_path):
     lying = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "data/tasks").iterdir()}
     assert lying == files, "run: python -m minillm.data.tasks.samples data/tasks"
     assert {path.name: path.read_bytes().decode() for path in write_samples(tmp_path)} == files
-    for name, text in files.items():
-        if name.endswith(".jsonl"):
-            keys = {tuple(json.loads(line)) for line in text.splitlines()}
-            assert keys <= {("messages",), ("instruction", "response"), ("document", "summary")} and len(keys) == 1
-        else:
-            rows = list(csv.reader(io.StringIO(text), delimiter="\t" if name.endswith(".tsv") else ","))
-            assert rows[0] in (["text", "label"], ["source", "target"]) and len(rows) == 101
-            assert all(len(row) == 2 and all(row) for row in rows)
+
+
+def test_sample_files_are_read_as_the_examples_that_they_are():
+    folder = ROOT / "data/tasks"
+    for name, file in (("sentiment", "sentiment"), ("sentiment zh", "sentiment.zh"), ("transfer", "transfer")):
+        read = [(e.text, e.label) for e in read_labelled(folder / f"{file}.sample.csv")]
+        assert read == [(e.text, e.label) for e in made(name)["train"][:100]]
+    for name, ending in (("translation", "tsv"), ("code", "jsonl"), ("summarization", "jsonl")):
+        read = [(e.source, e.target) for e in read_pairs(folder / f"{name}.sample.{ending}")]
+        assert read == [(e.source, e.target) for e in made(name)["train"][:100]]
+    read = [e.messages for e in read_chats(folder / "dialogue.sample.jsonl")]
+    assert read == [e.messages for e in made("dialogue")["train"][:100]]

@@ -4,7 +4,8 @@
     take the words in tags that end in e and count them        len([w for w in tags if w.endswith('e')])
 
 A request names a filter, a map and a reduction over a list of numbers or of words. Many expressions answer it, so a
-prediction is right when it gives what the reference gives on all tests of `tests_of`, however it is written.
+prediction is right when it gives what the reference gives on all tests of `tests_of`, however it is written
+(`passes(prediction, tests_of(pair))`).
 Combinations are held out, each of whose parts is in training:
 
     train, val, test    combinations that are trained on, in requests that are not
@@ -21,7 +22,9 @@ from typing import Any
 from ..examples import Pair
 from .baselines import Nearest, most_frequent, test_splits
 from .draw import Draw, fill, fill_more
-from .execution import evaluate
+from .execution import ExecutionError, evaluate, passes
+
+__all__ = ["baselines", "make", "passes", "tests_of"]
 
 # Each part: how a request may say it, and its code. {k} and {m} are numbers, {c} a letter, {of} and {xs} what is
 # inside; {bare} is {of} without its "the".
@@ -140,22 +143,13 @@ def tests_of(pair: Pair, count: int = 5) -> list[tuple[dict[str, Any], Any]]:
         variables |= {name: [draw.choice(VOCABULARY) for _ in range(8)] for name in KINDS["words"][-1]}
         try:
             expected = evaluate(pair.target, variables)
-        except ValueError:
+        except ExecutionError:
             continue
         if len(tests) < count - 1 or expected != tests[0][1] or drawn > 100:
             tests.append((variables, expected))
         if len(tests) == count:
             return tests
     raise ValueError(f"{pair.target!r} has no value for any of 1,000 drawings of {', '.join(variables)}.")
-
-
-def passes(expression: str, tests: list[tuple[dict[str, Any], Any]]) -> bool:
-    """Whether the expression gives what is expected in every test, by value and by kind (2 is 2.0, True is not 1)."""
-    try:
-        answers = [evaluate(expression, variables) for variables, _ in tests]
-    except ValueError:
-        return False
-    return all(isinstance(a, bool) == isinstance(b, bool) and a == b for a, (_, b) in zip(answers, tests))
 
 
 def baselines(splits: dict[str, list[Pair]]) -> dict[str, dict[str, list[str]]]:
