@@ -37,7 +37,8 @@ class TaskEvaluation:
         return value if self.metric in LOWER_IS_BETTER else -value
 
     def figures(self) -> dict[str, float]:
-        return {"loss": self.loss, **self.metrics}
+        first = {} if self.metric == "loss" else {self.metric: self.metrics[self.metric]}
+        return {"loss": self.loss, **first, **self.metrics}
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value:.4g}" for name, value in self.figures().items())

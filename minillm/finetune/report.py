@@ -95,7 +95,7 @@ def learning_curve(run: str | Path) -> str:
             "augmentation or more data may help: see minillm ablate."
         )
     falling = values[-2]["val_loss"] - end["val_loss"]
-    if best is end and len(values) > 2 and falling > 0.02 * end["val_loss"]:
+    if best is end and len(values) > 2 and falling > max(0.02 * end["val_loss"], 0.005):
         return f"It was still learning ({seen}): more epochs, or a higher learning rate, would help."
     if math.isfinite(train_loss) and train_loss > 0.95 * steps[0]["loss"]:
         return f"It hardly learned ({seen}): a higher learning rate, more epochs or more layers that learn may help."
