@@ -223,6 +223,8 @@ sum(["a" * 9000 for x in range(9)] and [(0,) * 9000, (0,) * 9000], ())
 set(range(9999))
 {x * (2 ** 61 - 1) for x in range(9999)}
 {1}.union(range(9999))
+set(range(900)) | set(range(900, 1800))
+dict(zip(range(900), range(900))) | dict(zip(range(900, 1800), range(900)))
 round(5, -10 ** 10)
 round(5, 10 ** 30)
 int("9" * 5000)
@@ -310,6 +312,17 @@ def test_what_is_no_expression(text):
 
 def test_long_texts_are_not_even_parsed():
     refused("1" + " " * limits.TEXT, ("size",))
+
+
+def test_many_elements_are_not_hashed_before_they_are_counted():
+    """Numbers can be chosen to have one hash: a set of n of them takes n² steps, which nothing interrupts."""
+
+    class NeverMade:
+        def __init__(self, items):
+            raise AssertionError("it was made")
+
+    with pytest.raises(ExecutionError, match="1001 elements"):
+        limits.Limits(60, 10**6, 10_000).hashed(NeverMade, range(limits.HASHED + 1))
 
 
 def test_values_stay_as_they_were():
