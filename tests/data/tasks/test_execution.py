@@ -331,7 +331,7 @@ def test_values_stay_as_they_were():
     assert variables == {"xs": [[1], [2]]}
 
 
-@pytest.mark.parametrize("value", [object(), np.int64(1), b"a", {"a": print}, [1j], 2**5000, "a" * 20_000, [0] * 10_001])
+@pytest.mark.parametrize("value", [object(), np.int64(1), b"a", {1: print}, [1j], 2**5000, "a" * 20_000, [0] * 20_000])
 def test_variables_that_cannot_be_used(value):
     with pytest.raises(ValueError, match=r"the variables cannot be used: .*\."):
         evaluate("1", {"x": value})
@@ -442,7 +442,8 @@ min({}, {})|sorted({})|abs({})|str({})|int({})|list({})|tuple({})|set({})|dict({
 pow({}, {})|list(range({}, {}))|list(zip({}, {}))|list(enumerate({}))|list(map(str, {}))|divmod({}, {})|repr({})
 [{} for x in {}]|[{} for x in {} if {}]|sum({} for x in {})|any({} for x in {})|all({} for x in {})|({} if {} else {})
 {}.split({})|{}.join({})|{}.replace({}, {})|{}.count({})|{}.index({})|{}.upper()|{}.startswith({})|{}.get({})|f'{{{}}}'
-list({}.items())|{}.union({})|(lambda x: {})({})|sorted({}, key=lambda x: {})|list(reversed({}))|max({}, key=lambda x: {})|[*{}, {}]
+list({}.items())|{}.union({})|(lambda x: {})({})|sorted({}, key=lambda x: {})
+list(reversed({}))|max({}, key=lambda x: {})|[*{}, {}]
 ({} < {} <= {})|({} ^ {})|({} & {})"""
 FORMS = FORMS.replace("\n", "|").split("|")
 
