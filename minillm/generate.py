@@ -165,8 +165,7 @@ def stream_text(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int,
 
     A token may hold only part of a character's bytes; the bytes wait until the character is complete.
     """
-    ids, _ = tokenizer.encode_pair(prompt)  # with the start token that Llama's texts have
-    ids = ids or ([] if tokenizer.eos_id is None else [tokenizer.eos_id])
+    ids = prompt_ids(tokenizer, prompt)
     stop_ids = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     options = {"stop_ids": stop_ids, "allowed": known_ids(tokenizer), **options}
@@ -177,6 +176,12 @@ def stream_text(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int,
     rest = decoder.decode(b"", final=True)
     if rest:
         yield rest
+
+
+def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
+    """A text as ids to continue; an empty one begins with the end of text before it."""
+    ids, _ = tokenizer.encode_pair(prompt)  # with the start token that Llama's texts have
+    return ids or ([] if tokenizer.eos_id is None else [tokenizer.eos_id])
 
 
 def known_ids(tokenizer: Any) -> Array:

@@ -28,9 +28,11 @@ class Optimizer:
     """What every optimizer does besides its formula: parameter groups, and a state that can be saved by name.
 
     `params` is an iterable of Parameters, or of groups `{"params": [...], "lr": ..., "weight_decay": ...}`, in which
-    what a group leaves out takes its default. Schedules write `group["lr"]` before each step.
+    what a group leaves out takes its default. Schedules write `group["lr"]` before each step; the engines make it
+    smaller by the group's "lr_scale", if it has one. A frozen parameter (`requires_grad` False) may be among them: it
+    has no state until it learns, and then begins as a new one.
     Raises ValueError for no parameters at all, for one that appears twice, for an unknown key in a group and for a
-    setting that cannot be, TypeError for what is no list of Parameters.
+    setting that cannot be, TypeError for what is no list of Parameters or of groups.
     """
 
     def __init__(self, params: Iterable[Parameter] | Iterable[dict[str, Any]], defaults: dict[str, Any]):
@@ -41,7 +43,9 @@ class Optimizer:
         groups: list[dict[str, Any]] = given if given and isinstance(given[0], dict) else [{"params": given}]
         self.param_groups: list[dict[str, Any]] = []
         for group in groups:
-            unknown = set(group) - set(defaults) - {"params"}
+            if not isinstance(group, dict) or "params" not in group:
+                raise TypeError(f'each parameter group must be a dictionary with "params", not {group!r:.80}.')
+            unknown = set(group) - set(defaults) - {"params", "lr_scale"}
             if unknown:
                 known = ", ".join(defaults)
                 raise ValueError(f"unknown key {min(unknown)!r} in a parameter group; known: params, {known}")
@@ -61,7 +65,8 @@ class Optimizer:
         self.state: dict[int, dict[str, np.ndarray]] = {id(p): {} for p in self.params}  # id(parameter) -> its arrays
         for group in self.param_groups:
             for p in group["params"]:
-                self.state_of(p, group)
+                if p.requires_grad:
+                    self.state_of(p, group)
 
     def check(self, settings: dict[str, Any]) -> None:
         """Raise ValueError for a setting that cannot be: of the defaults and of each group."""
@@ -88,10 +93,10 @@ class Optimizer:
             p.grad = None
 
     def step(self) -> None:
-        """Move every parameter that has a gradient by one update. `.grad` is read, never written."""
+        """Move every parameter that has a gradient and is not frozen by one update. `.grad` is read, never written."""
         for group in self.param_groups:
             for p in group["params"]:
-                if p.grad is not None:
+                if p.grad is not None and p.requires_grad:
                     self.steps[id(p)] += 1
                     for block in blocks(p.data, p.grad, *self.state_of(p, group)):
                         self._update(group, self.steps[id(p)], *block)
@@ -103,26 +108,39 @@ class Optimizer:
         """The state as `{"norm.weight.exp_avg": array, ..., "norm.weight.step": array}`, the live arrays, not copies.
 
         `names` maps id(parameter) to the parameter's name in the model, so that a checkpoint does not depend on the
-        order of the groups and another engine can read it.
+        order of the groups and another engine can read it. A frozen parameter that never learned is not in it.
         """
         arrays = {}
-        for p in self.params:
-            for key, array in self.state[id(p)].items():
-                arrays[f"{names[id(p)]}.{key}"] = array
-            arrays[f"{names[id(p)]}.step"] = np.array(self.steps[id(p)], dtype=np.int64)
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.requires_grad or self.steps[id(p)]:
+                    for key, array in zip(self.state_names(group), self.state_of(p, group)):
+                        arrays[f"{names[id(p)]}.{key}"] = array
+                    arrays[f"{names[id(p)]}.step"] = np.array(self.steps[id(p)], dtype=np.int64)
         return arrays
 
     def check_state_dict(self, names: dict[int, str], arrays: dict[str, np.ndarray]) -> None:
-        """Raise ValueError, with all differences, unless `arrays` is a state of exactly these parameters."""
-        check_fits(f"the arrays of this {type(self).__name__}", shapes(self.state_dict(names)), shapes(arrays))
+        """Raise ValueError, with all differences, unless `arrays` is a state of exactly these parameters. A frozen one
+        may have learned before, and have a state there, or not."""
+        expected: dict[str, tuple[int, ...]] = {}
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.requires_grad or f"{names[id(p)]}.step" in arrays:
+                    expected |= {f"{names[id(p)]}.{key}": p.shape for key in self.state_names(group)}
+                    expected[f"{names[id(p)]}.step"] = ()
+        check_fits(f"the arrays of this {type(self).__name__}", expected, shapes(arrays))
 
     def load_state_dict(self, names: dict[int, str], arrays: dict[str, np.ndarray]) -> None:
         """Take over what `state_dict` gave. Raises ValueError, changing nothing, if names or shapes differ."""
         self.check_state_dict(names, arrays)
-        for p in self.params:
-            for key, own in self.state[id(p)].items():
-                own[...] = arrays[f"{names[id(p)]}.{key}"]
-            self.steps[id(p)] = int(arrays[f"{names[id(p)]}.step"])
+        for group in self.param_groups:
+            for p in group["params"]:
+                if f"{names[id(p)]}.step" not in arrays:
+                    self.steps[id(p)], self.state[id(p)] = 0, {}
+                    continue
+                for key, own in zip(self.state_names(group), self.state_of(p, group)):
+                    own[...] = arrays[f"{names[id(p)]}.{key}"]
+                self.steps[id(p)] = int(arrays[f"{names[id(p)]}.step"])
 
 
 def blocks(*arrays: np.ndarray) -> Iterator[list[np.ndarray]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..optim import SGD, AdamW, Optimizer, clip_grad_norm_, param_groups
 from ..settings import TrainConfig
 from ..tensor import no_grad
 from .memory import keep_freed_memory, peak_memory_gb
-from .protocol import Batch, Batches, Model
+from .protocol import Batch, Batches, Groups, Model
 
 
 class NumpyEngine:
@@ -22,11 +21,11 @@ class NumpyEngine:
     rank = 0
     world_size = 1
 
-    def __init__(self, model: Model, config: TrainConfig):
+    def __init__(self, model: Model, config: TrainConfig, groups: Groups = param_groups):
         keep_freed_memory()
         self.model = model
         self.label_smoothing = config.label_smoothing
-        self.optimizer = make_optimizer(model, config)
+        self.optimizer = make_optimizer(model, config, groups)
         self._names = {id(p): name for name, p in model.named_parameters()}
 
     def forward_backward(self, micro_batches: list[Batch]) -> float:
@@ -50,7 +49,7 @@ class NumpyEngine:
         if not math.isfinite(self.grad_norm):
             return
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1.0)
         self.optimizer.step()
 
     def read(self, *scalars: float) -> tuple[float, ...]:
@@ -87,21 +86,28 @@ class NumpyEngine:
         if random is not None:
             np.random.default_rng().bit_generator.state = random  # on a generator to throw away: raises if it cannot be
         self.optimizer.check_state_dict(self._names, optimizer)
-        self.model.load_state_dict(model)  # checks for itself, before it changes anything
+        frozen = {name: p.data for name, p in self.model.named_parameters() if not p.requires_grad}
+        self.model.load_state_dict({**frozen, **model})  # checks for itself, before it changes anything
         self.optimizer.load_state_dict(self._names, optimizer)
         if random is not None:
             self.model.rng.bit_generator.state = random
 
 
-def make_optimizer(model: Module, config: TrainConfig) -> Optimizer:
-    """AdamW or SGD over the model's two parameter groups (with and without decay), as the config says."""
-    groups: Iterable[dict[str, Any]] = param_groups(model, config.weight_decay)
+def make_optimizer(model: Module, config: TrainConfig, groups: Groups = param_groups) -> Optimizer:
+    """AdamW or SGD, as the config says, over the model's parameter groups: those with and without decay."""
+    members = groups(model, config.weight_decay)
     if config.optimizer == "sgd":
-        return SGD(groups, config.lr, momentum=config.momentum, nesterov=config.nesterov)
-    return AdamW(groups, config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
+        return SGD(members, config.lr, momentum=config.momentum, nesterov=config.nesterov)
+    return AdamW(members, config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
 
 
 def batch_loss(model: Model, *batch: np.ndarray) -> float:
     """The sum of a NumPy model's token losses over a batch in nats, dropout off, no gradients kept."""
     with evaluating(model), no_grad():
         return model(*batch, reduction="sum").item()
+
+
+def outputs(model: Model, *batch: np.ndarray) -> np.ndarray:
+    """What a NumPy model gives for a batch, dropout off, no gradients kept."""
+    with evaluating(model), no_grad():
+        return model(*batch).data

@@ -7,11 +7,13 @@ implements the same calls on its own arrays, and may keep losses and norms on it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
 Model = Any  # a Module with `config` (a dataclass) and, on NumPy, `rng` (the generator of its dropout)
+Groups = Callable[[Any, float], list[dict[str, Any]]]  # model and weight decay -> the optimizer's: see param_groups
 Batch = tuple[np.ndarray, ...]  # what the model is called with, int64: its inputs (B, T), the targets last
 
 
@@ -21,6 +23,10 @@ class ProcessLost(RuntimeError):
 
 class Batches(Protocol):
     """Training batches for ever, from a position that can be saved: a Batcher, or one around another."""
+
+    @property
+    def row_tokens(self) -> float:
+        """Tokens of a row, on average."""
 
     def next(self) -> Batch: ...
 
@@ -77,5 +83,6 @@ class Engine(Protocol):
     def load(
         self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], random: dict[str, Any] | None
     ) -> None:
-        """Take over a checkpoint's state. Raises ValueError if anything does not fit, before anything is changed.
+        """Take over a checkpoint's state; weights that are frozen may be left out, and stay as they are. Raises
+        ValueError if anything does not fit, before anything is changed.
         `random` is None for a checkpoint that another engine wrote: its generators are not ours."""

@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 
 from ..data import count_targets, require_targets
+from ..optim import param_groups
 from ..settings import TrainConfig
 from ..tensor import Parameter
 from .blas import blas_threads, limit_blas_threads
-from .numpy_engine import NumpyEngine, batch_loss
-from .protocol import Batch, Model
+from .numpy_engine import NumpyEngine, batch_loss, outputs
+from .protocol import Batch, Groups, Model
 
 
 class Replicas:
@@ -43,8 +44,8 @@ class Replicas:
             threading.Thread(target=work, args=(queue,), name="rows", daemon=True).start()
             weakref.finalize(self, queue.put, None)
 
-    def on_rows(self, function: Callable[..., float], batch: Batch, **options: Any) -> float:
-        """The sum of `function(replica, *rows, **options)` over all threads, each with its share of the rows."""
+    def on_rows(self, function: Callable[..., Any], batch: Batch, **options: Any) -> list[Any]:
+        """`function(replica, *rows, **options)` of all threads, each with its share of the rows, in their order."""
         shares = zip(*(np.array_split(array, len(self.models)) for array in batch))
         with limit_blas_threads(1):
             tasks: list[Future] = []
@@ -58,11 +59,15 @@ class Replicas:
             # another thread does not wake this one, which has the handler, and Ctrl-C would wait for the step's end.
             while wait(tasks, timeout=0.1).not_done:
                 pass
-            return sum([task.result() for task in tasks])
+            return [task.result() for task in tasks]
 
     def batch_loss(self, *batch: np.ndarray) -> float:
         """The sum of a batch's token losses in nats; no gradient, no dropout."""
-        return self.on_rows(batch_loss, batch)
+        return sum(self.on_rows(batch_loss, batch))
+
+    def outputs(self, *batch: np.ndarray) -> np.ndarray:
+        """What the model gives for a batch, a row for each of its rows."""
+        return np.concatenate(self.on_rows(outputs, batch))
 
 
 def work(queue: Queue) -> None:
@@ -83,12 +88,15 @@ class ThreadedNumpyEngine(NumpyEngine):
     of threads they are the same every time.
     """
 
-    def __init__(self, model: Model, config: TrainConfig, threads: int = 0):
-        super().__init__(model, config)
+    def __init__(self, model: Model, config: TrainConfig, threads: int = 0, groups: Groups = param_groups):
+        super().__init__(model, config, groups)
         self.replicas = Replicas(model, min(threads or blas_threads() or 1, config.batch_size))
 
     def forward_backward(self, micro_batches: list[Batch]) -> float:
         models = self.replicas.models
+        for own, *others in zip(*(model.parameters() for model in models)):
+            for other in others:
+                other.requires_grad = own.requires_grad  # which may have been frozen, or not, since the last step
         for model in models:
             model.train()
             model.zero_grad()
@@ -100,7 +108,7 @@ class ThreadedNumpyEngine(NumpyEngine):
             for model, seed in zip(models[1:], self.model.rng.integers(2**63, size=len(models) - 1)):
                 model.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
             options = {"scale": 1 / n_tokens, "label_smoothing": self.label_smoothing}
-            total += self.replicas.on_rows(add_gradients, batch, **options)
+            total += sum(self.replicas.on_rows(add_gradients, batch, **options))
         for parameter, *others in zip(*(model.parameters() for model in models)):
             for other in others:
                 if other.grad is not None:
@@ -120,6 +128,6 @@ def add_gradients(model: Model, *rows: np.ndarray, scale: float, label_smoothing
 
 def replica(model: Model) -> Model:
     """A copy of a model that shares its weights' arrays, with gradients and a random generator of its own."""
-    memo: dict[int, Any] = {id(p): Parameter(p.data) for p in model.parameters()}
+    memo: dict[int, Any] = {id(p): Parameter(p.data, p.requires_grad) for p in model.parameters()}
     memo[id(model.rng)] = np.random.default_rng()
     return copy.deepcopy(model, memo)

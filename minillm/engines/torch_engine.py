@@ -31,7 +31,7 @@ from ..optim import param_groups
 from ..port import allocate, array_of, assign, fill, to_torch, whole
 from ..settings import IGNORE, EngineConfig, TrainConfig
 from .memory import peak_memory_gb
-from .protocol import Batch, Batches, Model, ProcessLost
+from .protocol import Batch, Batches, Groups, Model, ProcessLost
 from .read_ahead import ReadAhead
 from .torch_machine import LOW_PRECISION, choose_device, choose_precision, join_processes, peak_flops
 
@@ -50,7 +50,9 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, model: Model, config: TrainConfig, settings: EngineConfig | None = None):
+    def __init__(
+        self, model: Model, config: TrainConfig, settings: EngineConfig | None = None, groups: Groups = param_groups
+    ):
         settings = settings or EngineConfig()
         self.device = choose_device(settings.device)
         self.precision = choose_precision(settings.precision, self.device)
@@ -58,12 +60,13 @@ class TorchEngine:
         self.config = config
         self.sharded = settings.parallel == "fsdp" and self.world_size > 1
         self.model = self.place(model, settings)
-        self.names = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        self.optimizer = make_optimizer(self.model, config, self.device)
+        self.parameters = dict(self.model.named_parameters())
+        self.optimizer = make_optimizer(self.model, config, self.device, groups)
         self.loss_scale = FIRST_LOSS_SCALE if self.precision == "fp16" else 1.0
         self.steps = 0  # updates made
         self.steps_since_overflow = 0
         self.peak_flops = peak_flops(self.device, self.precision)
+        self.settings = settings
         self.module = self.wrap(settings)  # what a training step calls; evaluation calls the model itself
 
     def place(self, model: Model, settings: EngineConfig) -> Any:
@@ -99,6 +102,7 @@ class TorchEngine:
             return self.model
         module = torch.compile(self.model, fullgraph=True) if self.compiles(settings) else self.model
         if self.world_size > 1:
+            self.averaged = self.trainable()
             devices = [self.device] if self.device.type == "cuda" else None
             module = DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=True)
         return module
@@ -106,12 +110,18 @@ class TorchEngine:
     def compiles(self, settings: EngineConfig) -> bool:
         return settings.compile == "on" or (settings.compile == "auto" and self.device.type == "cuda")
 
+    def trainable(self) -> list[str]:
+        """The names of the parameters that learn: fine-tuning may freeze some, and change its mind between steps."""
+        return [name for name, p in self.parameters.items() if p.requires_grad]
+
     # --- a step -------------------------------------------------------------------------------------------------------
 
     def batches(self, batcher: Batches) -> ReadAhead:
         return ReadAhead(batcher, self.config.grad_accumulation, pin=self.device.type == "cuda")
 
     def forward_backward(self, micro_batches: list[Batch]) -> torch.Tensor:
+        if isinstance(self.module, DistributedDataParallel) and self.averaged != self.trainable():
+            self.module = self.wrap(self.settings)
         self.model.train()
         loss = self.accumulate(micro_batches)
         self.grad_norm = self.total_norm()
@@ -171,7 +181,7 @@ class TorchEngine:
             return whole(torch.nn.utils.get_total_norm(self.gradients())).item()
 
     def gradients(self) -> list[torch.Tensor]:
-        return [p.grad for p in self.names.values() if p.grad is not None]
+        return [p.grad for p in self.parameters.values() if p.grad is not None]
 
     def scale_gradients(self, factor: float) -> None:
         torch._foreach_mul_(self.gradients(), factor)
@@ -186,7 +196,10 @@ class TorchEngine:
         if not math.isfinite(self.grad_norm):
             return
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        for p in self.parameters.values() if "momentum_buffer" in self.state_names() else ():
+            if p.grad is not None and not self.optimizer.state[p]:  # torch's fused step wants all or none of a group
+                self.optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
         self.optimizer.step()
         self.steps += 1
 
@@ -197,16 +210,17 @@ class TorchEngine:
 
     @torch.no_grad()
     def batch_loss(self, *batch: np.ndarray) -> float:
-        mine = share_of_rank(len(batch[0]), self.rank, self.world_size)
-        rows = share_of_rank(len(batch[0]), 0, self.world_size).stop  # the last ranks' are filled up with padding
-        *inputs, targets = (array[mine] for array in batch)
-        missing = ((0, rows - len(targets)), (0, 0))
-        my_batch = *(np.pad(array, missing) for array in inputs), np.pad(targets, missing, constant_values=IGNORE)
+        # Numbers to predict have no IGNORE to fill up with: every rank takes all rows then.
+        n_rows, n_ranks = len(batch[0]), 1 if batch[-1].dtype.kind == "f" else self.world_size
+        mine = share_of_rank(n_rows, self.rank, n_ranks) if n_ranks > 1 else slice(None)
+        missing = share_of_rank(n_rows, 0, n_ranks).stop - len(batch[0][mine])  # the last ranks' are filled up
+        filled = [np.pad(a[mine], [(0, missing)] + [(0, 0)] * (a.ndim - 1)) for a in batch]
+        filled[-1][len(filled[-1]) - missing :] = IGNORE
         with evaluating(self.model), self.lost_peer():
-            loss = self.loss_sum(self.model, my_batch)
+            loss = self.loss_sum(self.model, tuple(filled))
         if self.sharded:
             self.model.reshard()  # after a forward without a backward, the outermost weights are still whole
-        return self.total_tensor(loss).item()
+        return loss.item() if n_ranks < self.world_size else self.total_tensor(loss).item()
 
     def rerun(self, micro_batches: list[Batch]) -> None:
         for batch in micro_batches:
@@ -270,12 +284,15 @@ class TorchEngine:
         if self.rank != 0 and not self.sharded:
             return {}
         arrays = {}
-        for name, p in self.names.items():
+        for name, p in self.parameters.items():
             state = self.optimizer.state.get(p, {})
+            if not state and not p.requires_grad:
+                continue
             for key in self.state_names():
                 with self.lost_peer():
                     arrays[f"{name}.{key}"] = array_of(state.get(key, torch.zeros_like(p)))
-            arrays[f"{name}.step"] = np.array(int(state.get("step", self.steps)), dtype=np.int64)
+            steps = state.get("step", 0 if self.config.optimizer == "adamw" else self.steps)  # SGD counts none
+            arrays[f"{name}.step"] = np.array(int(steps), dtype=np.int64)
         return arrays
 
     def state_names(self) -> tuple[str, ...]:
@@ -290,9 +307,12 @@ class TorchEngine:
     def load(
         self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], random: dict[str, Any] | None
     ) -> None:
-        check_fits("the saved weights", shapes(dict(self.model.named_parameters())), shapes(model))
-        expected = {f"{name}.{key}": tuple(p.shape) for name, p in self.names.items() for key in self.state_names()}
-        expected |= {f"{name}.step": () for name in self.names}
+        mine = dict(self.model.named_parameters())
+        frozen = {name: p for name, p in mine.items() if not p.requires_grad}
+        check_fits("the saved weights", shapes(mine), {**shapes(frozen), **shapes(model)})
+        learned = {n: p for n, p in self.parameters.items() if p.requires_grad or f"{n}.step" in optimizer}
+        expected = {f"{name}.{key}": tuple(p.shape) for name, p in learned.items() for key in self.state_names()}
+        expected |= {f"{name}.step": () for name in learned}
         check_fits("the saved arrays of the optimizer", expected, shapes(optimizer))
         if random is not None:
             self.steps, self.loss_scale = int(random["steps"]), float(random["loss_scale"])
@@ -302,9 +322,13 @@ class TorchEngine:
 
     def load_arrays(self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray]) -> None:
         for name, p in self.model.named_parameters():
-            assign(p, torch.from_numpy(model[name]))
+            if name in model:
+                assign(p, torch.from_numpy(model[name]))
         fused = self.optimizer.defaults["fused"]
-        for name, p in self.names.items():
+        for name, p in self.parameters.items():
+            if f"{name}.step" not in optimizer:  # frozen, and never learned
+                self.optimizer.state.pop(p, None)
+                continue
             state = {key: torch.zeros_like(p) for key in self.state_names()}
             for key, tensor in state.items():
                 assign(tensor, torch.from_numpy(optimizer[f"{name}.{key}"]))
@@ -314,16 +338,16 @@ class TorchEngine:
             self.optimizer.state[p] = state
 
 
-def make_optimizer(model: Any, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
-    """torch's AdamW or SGD, over the groups that our own would get."""
+def make_optimizer(
+    model: Any, config: TrainConfig, device: torch.device, groups: Groups = param_groups
+) -> torch.optim.Optimizer:
+    """torch's AdamW or SGD, over the groups that our own would get. What is frozen has no state until it learns."""
     fused = device.type in ("cuda", "cpu")  # one kernel for all parameters
-    groups = param_groups(model, config.weight_decay)
-    for group in groups:
-        group["params"] = [p for p in group["params"] if p.requires_grad]
+    members = groups(model, config.weight_decay)
     if config.optimizer == "sgd":
         momentum, nesterov = config.momentum, config.nesterov
-        return torch.optim.SGD(groups, config.lr, momentum=momentum, nesterov=nesterov, fused=fused)
-    return torch.optim.AdamW(groups, config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=fused)
+        return torch.optim.SGD(members, config.lr, momentum=momentum, nesterov=nesterov, fused=fused)
+    return torch.optim.AdamW(members, config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=fused)
 
 
 @torch.no_grad()
@@ -332,6 +356,14 @@ def batch_loss(model: Any, *batch: np.ndarray) -> float:
     device = next(model.parameters()).device
     with evaluating(model):
         return float(model(*(torch.from_numpy(array).to(device) for array in batch), reduction="sum"))
+
+
+@torch.no_grad()
+def outputs(model: Any, *batch: np.ndarray) -> np.ndarray:
+    """What a ported model gives for a batch as float32, dropout off, on the model's own device."""
+    device = next(model.parameters()).device
+    with evaluating(model):
+        return model(*(torch.from_numpy(array).to(device) for array in batch)).float().cpu().numpy()
 
 
 def blocks(model: Any) -> list[Any]:

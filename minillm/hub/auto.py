@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, ClassVar
 
+from .adapters import is_adapter, read_adapter
 from .checkpoint import check_engine, open_checkpoint
 from .configs import read_config, read_generation_config
 from .places import HUB_OPTIONS, find_folder
@@ -17,7 +18,11 @@ class AutoConfig:
     @classmethod
     def from_pretrained(cls, name_or_folder: str | os.PathLike[str], **hub: Any) -> ConfigView:
         """`hub`: revision, token, cache_dir, local_files_only, for a name on the hub (see places.py)."""
-        return ConfigView(read_config(find_folder(name_or_folder, **hub)))
+        folder = find_folder(name_or_folder, **hub)
+        if is_adapter(folder):
+            adapter = read_adapter(folder)
+            return ConfigView({**read_config(adapter.find_base(**hub)), **adapter.settings()})
+        return ConfigView(read_config(folder))
 
 
 class AutoModel:

@@ -7,17 +7,19 @@ either engine, its tokenizer and its config. (What a run needs to go on, trainin
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..disk import read_json
 from ..engines.choose import require_torch
+from ..finetune.lora import LoraConfig
 from ..models import ModelConfig, config_from_dict, with_attention
 from ..settings import ATTENTION, NEEDS_TORCH
 from ..tokenizers import Tokenizer
 from ..tokenizers.json_parts import TOKENIZER_JSON
 from ..training.checkpoint import MODEL_FILE, STATE_FILE, CheckpointError, check_tokenizer, check_undamaged
+from .adapters import Adapter, fit, is_adapter, read_adapter
 from .architecture import ConfigurationError, Values
 from .configs import architecture_of, from_hf, head_in, is_native, read_config, setting_names, with_settings
 from .dtypes import dtype_name
@@ -42,6 +44,8 @@ class Checkpoint:
     head: str  # what the model is for: "base" (features), "causal", "mlm", "classification" or "seq2seq"
     stored: dict[str, Stored]
     plan: Plan
+    adapter: Adapter | None = None  # that is applied to it, from a folder of its own
+    lora: LoraConfig | None = None  # which layers it adapts, and how
 
     @property
     def dtype(self) -> str:
@@ -82,27 +86,41 @@ class Checkpoint:
             check_undamaged(self.folder, self.state, MODEL_FILE)
         config = with_attention(self.config, attention)
         if engine == "torch":
-            model = load_torch(config, self.plan, dtype_name(dtype or self.dtype), device, seed)
+            model = load_torch(config, self.plan, dtype_name(dtype or self.dtype), device, seed, self.lora)
         else:
             default = "float64" if self.dtype == "float64" else "float32"
-            model = load_numpy(config, self.plan, dtype_name(dtype or default), seed)
+            model = load_numpy(config, self.plan, dtype_name(dtype or default), seed, self.lora)
         report_plan(self.plan, self.folder)
         return model.eval()
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer lies: beside the weights, or the adapter's own."""
+        own = self.adapter is not None and (self.adapter.folder / TOKENIZER_JSON).exists()
+        return self.adapter.folder if self.adapter is not None and own else self.folder
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer beside the weights. Raises CheckpointError if there is none, if it cannot be read, if it has
         ids that the model has not, or if the model was trained with another."""
+        folder = self.tokenizer_folder
         try:
-            read = read_tokenizer_folder(self.folder, {})
+            read = read_tokenizer_folder(folder, {})
         except FileNotFoundError as error:
-            raise CheckpointError(f"{self.folder} has no {TOKENIZER_JSON}: copy the training data's there.") from error
+            raise CheckpointError(f"{folder} has no {TOKENIZER_JSON}: copy the training data's there.") from error
         except ValueError as error:
-            raise CheckpointError(f"{self.folder / TOKENIZER_JSON} cannot be read: {error}") from error
+            raise CheckpointError(f"{folder / TOKENIZER_JSON} cannot be read: {error}") from error
         tokenizer, eos = read.core, read.config.get("eos_token")
         tokenizer.end_of_text = str(eos["content"] if isinstance(eos, dict) else eos or tokenizer.end_of_text)
         trained_with = self.state.get("tokenizer") if self.native else None
         check_tokenizer(tokenizer, self.config.vocab_size, trained_with, str(self.folder))
         return tokenizer
+
+    def model_and_tokenizer(self, **how: Any) -> tuple[Any, Tokenizer]:
+        """Both, `how` as for `model`. Raises what the two raise, and ValueError for a model without a head."""
+        if self.head == "base":
+            raise ValueError(f"{self.folder} is a model without a head: it gives features and predicts nothing.")
+        tokenizer = self.tokenizer()
+        return self.model(**how), tokenizer
 
 
 def open_checkpoint(
@@ -114,12 +132,15 @@ def open_checkpoint(
     """Read the headers of a checkpoint.
 
     `name_or_folder`: a folder in Hugging Face's or minillm's format, a run of `minillm pretrain` (its best checkpoint),
-    or a name on the hub, to which `hub` belongs (see places.py). `head`: what the model is to be for; None: what it was
+    or a name on the hub, to which `hub` belongs (see places.py); or a LoRA adapter (adapters.py), which is opened as
+    the model that it names with the adapter in it. `head`: what the model is to be for; None: what it was
     saved for. `settings`: entries of config.json to change. Raises NotFound, ConfigurationError or WeightsError, each
     saying what to do, and TypeError for a setting that config.json does not have; without a `head` WeightsError too for
     tensors that are missing or that the model has no place for.
     """
     folder = find_folder(name_or_folder, **hub)
+    if is_adapter(folder):
+        return open_adapter(folder, head, settings or {}, hub)
     values = read_config(folder)
     check_settings(settings or {}, values)
     values = with_settings(values, settings or {})
@@ -152,6 +173,20 @@ def open_checkpoint(
     return Checkpoint(folder, values, native, config, head, stored, plan)
 
 
+def open_adapter(folder: Path, head: str | None, settings: Values, hub: Values) -> Checkpoint:
+    """The base model of an adapter as `open_checkpoint` gives it, and what the adapter changes."""
+    adapter = read_adapter(folder)
+    base = adapter.find_base(**hub)
+    labels = {} if is_native(read_config(base)) else adapter.settings()
+    checkpoint = open_checkpoint(base, head or adapter.head, {**labels, **settings})
+    try:
+        architecture = architecture_of(checkpoint.config)
+    except ConfigurationError:
+        architecture = None
+    lora, plan = fit(adapter, checkpoint.plan, checkpoint.config, architecture)
+    return replace(checkpoint, plan=plan, adapter=adapter, lora=lora)
+
+
 def load_model_and_tokenizer(
     name_or_folder: str | os.PathLike[str],
     *,
@@ -164,10 +199,7 @@ def load_model_and_tokenizer(
     together. Raises what `open_checkpoint` and the two methods raise, and ValueError for a model without a head."""
     check_engine(engine, device)  # before anything is downloaded
     checkpoint = open_checkpoint(name_or_folder)
-    if checkpoint.head == "base":
-        raise ValueError(f"{checkpoint.folder} is a model without a head: it gives features and predicts nothing.")
-    tokenizer = checkpoint.tokenizer()
-    return checkpoint.model(engine=engine, dtype=dtype, device=device, verify=verify), tokenizer
+    return checkpoint.model_and_tokenizer(engine=engine, dtype=dtype, device=device, verify=verify)
 
 
 def check_settings(settings: Values, values: Values) -> None:

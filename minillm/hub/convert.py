@@ -17,6 +17,7 @@ from ..models import ModelConfig, config_to_dict, model_from_config
 from ..models.sketch import sketch
 from ..tokenizers import CharTokenizer, WordPieceTokenizer, load_tokenizer
 from ..tokenizers.json_parts import TOKENIZER_JSON
+from .adapters import merged_reader
 from .checkpoint import ORIGINAL, Checkpoint, open_checkpoint
 from .configs import architecture_of, to_hf
 from .dtypes import dtype_name
@@ -47,8 +48,9 @@ def convert(
     `to`: "hf", what transformers reads, or "minillm", what `minillm generate` and `evaluate` read (one file, float32 or
     float64). `dtype`: as stored by default. `tied`: True drops a head that equals the token table, False writes the
     table out a second time as the head (Llama, Qwen, LSTM). Tokenizer, chat template and generation settings come
-    along. The folder is there whole or not at all: everything is written beside it first. Raises ValueError for what
-    cannot be done and FileExistsError for a folder with something in it, with nothing written.
+    along. Of an adapter, the whole model is written, with the adapter merged into it. The folder is there whole or not
+    at all: everything is written beside it first. Raises ValueError for what cannot be done and FileExistsError for a
+    folder with something in it, with nothing written.
     """
     if to not in ("hf", "minillm"):
         raise ValueError(f"to = {to!r} must be 'hf' or 'minillm'.")
@@ -92,9 +94,11 @@ def target_sources(checkpoint: Checkpoint, config: ModelConfig, to: str) -> dict
     architecture = architecture_of(config) if to == "hf" else None
     sources = {}
     for name, parameter in model_from_config(config, sketch()).named_parameters():
-        stored, stands = checkpoint.plan.tensors[name if name in checkpoint.plan.tensors else TABLE]
+        name_there = name if name in checkpoint.plan.tensors else TABLE
+        _, stands = checkpoint.plan.tensors[name_there]
+        read = merged_reader(checkpoint.plan, name_there, checkpoint.lora)
         theirs, shape, turned = in_file(name, parameter.shape, architecture, checkpoint.head)
-        sources[theirs] = Source(shape, stored.read, turned=stands != turned)
+        sources[theirs] = Source(shape, read, turned=stands != turned)
     return sources
 
 
@@ -115,8 +119,10 @@ def retied(checkpoint: Checkpoint, tied: bool) -> ModelConfig:
 def copy_beside(checkpoint: Checkpoint, out: Path, to: str) -> None:
     """The files beside the weights: as they are, and for transformers with what a tokenizer made here needs."""
     for name in BESIDE:
-        if (checkpoint.folder / name).is_file():
-            shutil.copyfile(checkpoint.folder / name, out / name)
+        tokenizer_file = name != "generation_config.json"
+        beside = (checkpoint.tokenizer_folder if tokenizer_file else checkpoint.folder) / name
+        if beside.is_file():
+            shutil.copyfile(beside, out / name)
     made_here = (out / TOKENIZER_JSON).exists() and not (out / CONFIG_FILE).exists()
     if to != "hf" or not checkpoint.native or not made_here:
         return

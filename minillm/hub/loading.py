@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..finetune.lora import LoraConfig, add_lora
 from ..models import Model, ModelConfig, model_from_config
 from ..models.sketch import draw, sketch
 from ..nn import differences, shapes
@@ -93,11 +94,12 @@ def report_plan(plan: Plan, where: Path | str) -> None:
 # --- NumPy and PyTorch ------------------------------------------------------------------------------------------------
 
 
-def load_numpy(config: ModelConfig, plan: Plan, dtype: str, seed: int) -> Model:
-    """The model with its weights as float32 or float64; a new head is drawn with `seed`."""
+def load_numpy(config: ModelConfig, plan: Plan, dtype: str, seed: int, lora: LoraConfig | None = None) -> Model:
+    """The model with its weights as float32 or float64; a new head is drawn with `seed`. `lora`: with these adapters,
+    which the plan has, too."""
     if dtype not in ("float32", "float64"):
         raise ValueError(f"the NumPy engine computes in float32 or float64, not {dtype}: use engine='torch'.")
-    model = model_from_config(config, sketch())
+    model = sketched_model(config, lora)
     draw(model, np.random.default_rng(seed), but=plan.tensors)
     model.to(dtype)
     exact_rope(model, dtype)
@@ -107,14 +109,16 @@ def load_numpy(config: ModelConfig, plan: Plan, dtype: str, seed: int) -> Model:
     return model
 
 
-def load_torch(config: ModelConfig, plan: Plan, dtype: str, device: Any, seed: int) -> Any:
+def load_torch(
+    config: ModelConfig, plan: Plan, dtype: str, device: Any, seed: int, lora: LoraConfig | None = None
+) -> Any:
     """The model on PyTorch, its weights read straight to `device` in `dtype`; a new head is that of `load_numpy`."""
     import torch
 
     from ..engines.torch_machine import choose_device
     from ..port import allocate, fill, to_torch
 
-    model = model_from_config(config, sketch())
+    model = sketched_model(config, lora)
     draw(model, np.random.default_rng(seed), but=plan.tensors)
     exact_rope(model, dtype)
     ported = to_torch(model, device="meta", dtype=getattr(torch, dtype))
@@ -126,6 +130,14 @@ def load_torch(config: ModelConfig, plan: Plan, dtype: str, device: Any, seed: i
             if name in plan.tensors:
                 read_into(parameter, *plan.tensors[name])
     return ported
+
+
+def sketched_model(config: ModelConfig, lora: LoraConfig | None) -> Model:
+    """The model without weights, with adapters if it is to have some."""
+    model = model_from_config(config, sketch())
+    if lora is not None:
+        add_lora(model, lora, np.random.default_rng(0))  # to be read over
+    return model
 
 
 def exact_rope(model: Model, dtype: str) -> None:
