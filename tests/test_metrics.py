@@ -71,7 +71,7 @@ def sacrebleu():
 
 
 @pytest.mark.parametrize("tokenize", list(translation.TOKENIZERS))
-@cases(250, 20_000)
+@cases(250, 5_000)
 def test_bleu_is_sacrebleus(sacrebleu, tokenize, n):
     rng = np.random.default_rng(1)
     whole = sacrebleu.BLEU(tokenize=tokenize, force=True)
@@ -93,7 +93,7 @@ def test_bleu_is_sacrebleus(sacrebleu, tokenize, n):
 
 
 @pytest.mark.parametrize("tokenize", list(translation.TOKENIZERS))
-@cases(2_000, 200_000)
+@cases(2_000, 100_000)
 def test_tokens_are_sacrebleus(sacrebleu, tokenize, n):
     rng = np.random.default_rng(2)
     theirs = sacrebleu.BLEU(tokenize=tokenize).tokenizer
@@ -121,7 +121,7 @@ def test_bleu_and_chrf_of_any_text(pairs):
 
 @pytest.mark.parametrize("word_order", [0, 2])
 @pytest.mark.parametrize("eps", [False, True])
-@cases(300, 20_000)
+@cases(300, 5_000)
 def test_chrf_is_sacrebleus(sacrebleu, word_order, eps, n):
     rng = np.random.default_rng(3)
     theirs = sacrebleu.CHRF(word_order=word_order, eps_smoothing=eps)
@@ -177,7 +177,7 @@ class Split:
 
 
 @pytest.mark.parametrize("tokenize", ["rouge", "cjk"])
-@cases(300, 20_000)
+@cases(300, 10_000)
 def test_rouge_is_rouge_scores(tokenize, n):
     scorer_module = pytest.importorskip("rouge_score.rouge_scorer")
     scorer = scorer_module.RougeScorer(KINDS, tokenizer=Split() if tokenize == "cjk" else None)
@@ -194,7 +194,7 @@ def test_rouge_is_rouge_scores(tokenize, n):
             agree(ours[kind][i], theirs[kind])
 
 
-@cases(300, 20_000)
+@cases(300, 10_000)
 def test_rouge_of_texts_of_few_words(n):
     """Where many subsequences are equally long, it matters which is taken."""
     scorer_module = pytest.importorskip("rouge_score.rouge_scorer")
@@ -234,7 +234,7 @@ def sklearn():
 
 
 @pytest.mark.filterwarnings("ignore:A single label was found")
-@cases(150, 10_000)
+@cases(150, 3_000)
 def test_labels_are_scored_as_by_scikit_learn(sklearn, n):
     rng = np.random.default_rng(7)
     for _ in range(n):
@@ -262,7 +262,7 @@ def check_scores(sklearn, y, z, average, labels=None):
         agree(a, b)
 
 
-@cases(100, 10_000)
+@cases(100, 3_000)
 def test_several_labels_are_scored_as_by_scikit_learn(sklearn, n):
     rng = np.random.default_rng(8)
     for _ in range(n):
@@ -273,7 +273,7 @@ def test_several_labels_are_scored_as_by_scikit_learn(sklearn, n):
             check_scores(sklearn, y, z, average)
 
 
-@cases(100, 10_000)
+@cases(100, 3_000)
 def test_areas_are_those_of_scikit_learn(sklearn, n):
     rng = np.random.default_rng(9)
     for _ in range(n):
@@ -287,7 +287,7 @@ def test_areas_are_those_of_scikit_learn(sklearn, n):
         agree(metrics.roc_auc_macro(several, p), sklearn.roc_auc_score(several, p))
 
 
-@cases(150, 10_000)
+@cases(150, 5_000)
 def test_numbers_are_scored_as_by_scikit_learn(sklearn, n):
     rng = np.random.default_rng(10)
     for _ in range(n):
