@@ -13,6 +13,7 @@ HEAVY = ("torch", "triton", "matplotlib", "transformers", "tiktoken", "tokenizer
 # Modules that belong to PyTorch or Triton as a whole: imported only from inside the functions that need them.
 FOR_TORCH = (
     "minillm.kernels", "minillm.port", "minillm.torch_ops", "minillm.engines.torch_", "minillm.engines.read_ahead",
+    "minillm.finetune.quantize",
 )  # fmt: skip
 
 PROGRAM = f"""

@@ -2,6 +2,9 @@
 by layer; gradual unfreezing, resumed to the last bit."""
 
 import importlib
+import os
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -316,3 +319,22 @@ def test_a_state_that_lacks_what_learns_is_refused(engine):
     other = engine(small_gpt(), config)
     with pytest.raises(ValueError, match=r"missing: norm\.weight"):
         other.load(run.model_arrays(), run.optimizer_arrays(), None)
+
+
+def test_unfreezing_among_several_processes(tmp_path):
+    """Under DDP and FSDP: the losses, weights and optimizer's arrays of one process on NumPy."""
+    torch = pytest.importorskip("torch")
+    if not torch.distributed.is_available():
+        pytest.skip("this PyTorch is built without torch.distributed")
+    import freezing_worker
+
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command += [freezing_worker.__file__, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = freezing_worker.unfreezing_run(NumpyEngine)
+    for parallel in ("ddp", "fsdp"):
+        with np.load(tmp_path / f"{parallel}.npz") as found:
+            assert set(found) == set(expected)
+            assert all(np.abs(found[name] - expected[name]).max() < 1e-10 for name in expected), parallel
