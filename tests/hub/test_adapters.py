@@ -7,15 +7,19 @@ import numpy as np
 import pytest
 from hf_models import FAMILIES, IDS, build, reload, their_logits, torch
 
+from minillm.finetune.freeze import trainable_parameters
 from minillm.finetune.lora import LoraConfig, adapters, add_lora, merge, remove_lora, unmerge
 from minillm.hub import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 from minillm.hub.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, save_adapter
 from minillm.hub.architecture import ConfigurationError
 from minillm.hub.checkpoint import open_checkpoint
+from minillm.hub.configs import architecture_of
 from minillm.hub.convert import convert
+from minillm.hub.names import hf_name
 from minillm.hub.places import NotFound
 from minillm.hub.weights import WeightsError, read_header
 from minillm.models import EncoderDecoder, EncoderDecoderConfig, config_to_dict
+from minillm.optim import AdamW
 from minillm.training.checkpoint import save_checkpoint
 
 ARCHITECTURES = ["gpt2", "llama", "qwen2", "qwen3", "bert"]
@@ -109,6 +113,7 @@ def test_peft_reads_ours_and_we_read_pefts(exact, family, head, tmp_path):
 
     tasks = {"causal": "CAUSAL_LM", "classification": "SEQ_CLS", "mlm": None}
     settings = {"r": 4, "lora_alpha": 6, "task_type": tasks[head], "target_modules": "all-linear"}
+    settings["fan_in_fan_out"] = family == "gpt2"
     base = reload(cls, tmp_path / "base")
     fresh = peft.get_peft_model(base, peft.LoraConfig(**settings), autocast_adapter_dtype=False).eval()
     torch.manual_seed(3)
@@ -123,34 +128,67 @@ def test_peft_reads_ours_and_we_read_pefts(exact, family, head, tmp_path):
         assert np.abs(logits - their_logits(fresh)).max() < 1e-9
 
 
-def test_ten_steps_are_pefts(exact, tmp_path):
-    peft = pytest.importorskip("peft")
-    _, theirs = saved_base("gpt2", tmp_path / "base", "causal")
-    model, _ = open_base("gpt2", tmp_path / "base", "causal")
-    add_lora(model, LoraConfig(4, alpha=8), np.random.default_rng(0))
+class BesideTheirs(torch.nn.Module):
+    """LoRA on a layer of transformers, written here after the paper's formula 3, as PEFT computes it."""
+
+    def __init__(self, layer, a, b, scale):
+        super().__init__()
+        self.layer, self.scale = layer, scale
+        self.lora_A, self.lora_B = torch.nn.Parameter(torch.tensor(a)), torch.nn.Parameter(torch.tensor(b))
+
+    def forward(self, x):
+        return self.layer(x) + self.scale * (x @ self.lora_A.T @ self.lora_B.T)
+
+
+def by_hand(theirs, folder, values):
+    """A transformers model with an adapter of the folder beside its layers, ready to train."""
+    theirs.requires_grad_(False)
+    tensors = {name: stored.read() for name, stored in read_header(folder / ADAPTER_WEIGHTS).items()}
+    for name in [name for name in tensors if "lora_A" in name]:
+        layer = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+        pair = [tensors[name.replace("lora_A", half)] for half in ("lora_A", "lora_B")]
+        beside = BesideTheirs(theirs.get_submodule(layer), *pair, values["lora_alpha"] / values["r"])
+        theirs.set_submodule(layer, beside)
+    return theirs
+
+
+def by_peft(theirs, folder, values):
+    peft = pytest.importorskip("peft", reason="PEFT is not installed: the by-hand form of this test stands beside")
+    return peft.PeftModel.from_pretrained(theirs, folder, is_trainable=True, autocast_adapter_dtype=False)
+
+
+@pytest.mark.parametrize("load", [by_hand, by_peft])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_gradients_and_ten_steps_are_theirs(exact, family, load, tmp_path):
+    _, theirs = saved_base(family, tmp_path / "base", "causal")
+    model, _ = open_base(family, tmp_path / "base", "causal")
+    add_lora(model, LoraConfig(4, alpha=8, targets="all-linear"), np.random.default_rng(0))
     shake(model)
     save_adapter(model, tmp_path / "ours", tmp_path / "base")
-    theirs = peft.PeftModel.from_pretrained(
-        theirs, tmp_path / "ours", is_trainable=True, autocast_adapter_dtype=False
-    ).eval()
-    from minillm.finetune.freeze import trainable_parameters
-    from minillm.optim import AdamW
-
+    values = json.loads((tmp_path / "ours" / ADAPTER_CONFIG).read_text())
+    theirs = load(theirs, tmp_path / "ours", values).eval()
+    learns = trainable_parameters(model)
     names = {name: p for name, p in theirs.named_parameters() if p.requires_grad}
-    ours, torchs = AdamW(list(trainable_parameters(model).values()), 0.01), torch.optim.AdamW(names.values(), 0.01)
+    assert len(names) == len(learns)
+    ours = AdamW(learns.values(), 1e-3, weight_decay=0.1)
+    torchs = torch.optim.AdamW(names.values(), 1e-3, weight_decay=0.1)
     inputs, targets = IDS[:, :-1], IDS[:, 1:]
     for _ in range(10):
-        model.zero_grad(), torchs.zero_grad()
+        model.zero_grad()
+        torchs.zero_grad()
         loss = model(inputs, targets)
         loss.backward()
         logits = theirs(torch.tensor(inputs)).logits
         their_loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.tensor(targets).flatten())
         their_loss.backward()
         assert abs(loss.item() - their_loss.item()) < 1e-10
-        grads = sorted(float((p.grad**2).sum()) for p in trainable_parameters(model).values())
-        assert np.allclose(grads, sorted(float((p.grad**2).sum()) for p in names.values()), rtol=1e-9)
-        ours.step(), torchs.step()
-    assert np.abs(their_logits(theirs) - model(IDS).data).max() < 1e-9
+        for name, p in learns.items():
+            layer, _, half = hf_name(name, architecture_of(model.config)).rpartition(".")
+            (grad,) = [q.grad.numpy() for theirs_, q in names.items() if f"{layer}.{half}" in theirs_]
+            assert np.abs(p.grad - grad).max() < 1e-10, name
+        ours.step()
+        torchs.step()
+    assert np.abs(their_logits(theirs) - model(IDS).data).max() < 1e-8
 
 
 # --- our own files ----------------------------------------------------------------------------------------------------
