@@ -96,8 +96,8 @@ class Adapter:
         what_to_do = f"Give its folder, or its name on the hub, as base_model_name_or_path in {place}."
         if not base:
             raise NotFound(f"{self.folder} is an adapter that does not name the model that it belongs to. {what_to_do}")
+        beside = Path(os.path.realpath(self.folder / base))
         try:
-            beside = self.folder / base
             found = find_folder(beside if beside.is_dir() else base, **{**hub, "revision": self.revision})
         except OSError as error:
             raise NotFound(
