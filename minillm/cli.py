@@ -23,6 +23,9 @@ COMMANDS = {  # the name of a file in commands/ -> what it does
     "corpus": "clean, deduplicate and split text into a corpus folder",
     "tokenizer": "train a tokenizer, encode with it, look at it",
     "pretrain": "train a model on a corpus",
+    "finetune": "train a model for a task: classify, translate, summarize, ...",
+    "ablate": "the same fine-tuning with one thing changed at a time, as a table",
+    "predict": "the answers of a fine-tuned model to the rows of a file",
     "check": "say whether a run is healthy, and if not, why",
     "evaluate": "measure a model on text: loss and bits per byte",
     "generate": "continue a text",
@@ -52,8 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if "--traceback" in words:
             raise
-        print(f"minillm: {error}", file=sys.stderr)
+        print(f"minillm: {in_words(error)}", file=sys.stderr)
         return 2
+
+
+def in_words(error: Exception) -> str:
+    """What an error says; the system's own as "FILE: No such file or directory.", without its number."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return f"{' and '.join(names)}: {error.strerror.rstrip('.')}."
+    return str(error)
 
 
 def make_parser(words: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:

@@ -165,8 +165,7 @@ def stream_text(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int,
 
     A token may hold only part of a character's bytes; the bytes wait until the character is complete.
     """
-    ids, _ = tokenizer.encode_pair(prompt)  # with the start token that Llama's texts have
-    ids = ids or ([] if tokenizer.eos_id is None else [tokenizer.eos_id])
+    ids = prompt_ids(tokenizer, prompt)
     stop_ids = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     options = {"stop_ids": stop_ids, "allowed": known_ids(tokenizer), **options}
@@ -177,6 +176,12 @@ def stream_text(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int,
     rest = decoder.decode(b"", final=True)
     if rest:
         yield rest
+
+
+def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
+    """A text as ids to continue; an empty one begins with the end of text before it."""
+    ids, _ = tokenizer.encode_pair(prompt)  # with the start token that Llama's texts have
+    return ids or ([] if tokenizer.eos_id is None else [tokenizer.eos_id])
 
 
 def known_ids(tokenizer: Any) -> Array:
@@ -258,11 +263,12 @@ def window_start(length: int, context: int) -> int:
     return -(-(length - context) // jump) * jump
 
 
-def next_logits(model: Any, ids: Array, cache: Any) -> Array:
-    """Logits (B, V) for the token after the last of ids (B, T), as an ndarray, from a model of either engine."""
+def next_logits(model: Any, ids: Array, cache: Any, at: int | slice = -1) -> Array:
+    """Logits (B, V) for the token after the last of ids (B, T), or after those `at` other places (B, n, V), as an
+    ndarray, from a model of either engine."""
     if not isinstance(next(iter(model.parameters())), Tensor):
         from .torch_ops import next_logits
 
-        return next_logits(model, ids, cache)
+        return next_logits(model, ids, cache, at)
     with no_grad():
-        return model.logits(model.hidden(ids, cache)[:, -1]).data
+        return model.logits(model.hidden(ids, cache)[:, at]).data

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -223,3 +223,13 @@ class KVCache:
         if isinstance(k, Tensor):
             return Tensor(keys[:, :, :end]), Tensor(values[:, :, :end])
         return keys[:, :, :end], values[:, :, :end]
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Make row i of the batch what row rows[i] was. A row may be taken twice or left out: see beam.py."""
+        for buffers in (self.keys, self.values):
+            for layer, old in enumerate(buffers):
+                if old is not None:
+                    shape = (len(rows), *old.shape[1:])
+                    new = np.empty(shape, old.dtype) if isinstance(old, np.ndarray) else old.new_empty(shape)
+                    new[:, :, : self.length] = old[:, :, : self.length][rows]  # what lies beyond is not yet written
+                    buffers[layer] = new

@@ -32,7 +32,7 @@ class Optimizer:
     smaller by the group's "lr_scale", if it has one. A frozen parameter (`requires_grad` False) may be among them: it
     has no state until it learns, and then begins as a new one.
     Raises ValueError for no parameters at all, for one that appears twice, for an unknown key in a group and for a
-    setting that cannot be, TypeError for what is no list of Parameters.
+    setting that cannot be, TypeError for what is no list of Parameters or of groups.
     """
 
     def __init__(self, params: Iterable[Parameter] | Iterable[dict[str, Any]], defaults: dict[str, Any]):
@@ -43,6 +43,8 @@ class Optimizer:
         groups: list[dict[str, Any]] = given if given and isinstance(given[0], dict) else [{"params": given}]
         self.param_groups: list[dict[str, Any]] = []
         for group in groups:
+            if not isinstance(group, dict) or "params" not in group:
+                raise TypeError(f'each parameter group must be a dictionary with "params", not {group!r:.80}.')
             unknown = set(group) - set(defaults) - {"params", "lr_scale"}
             if unknown:
                 known = ", ".join(defaults)

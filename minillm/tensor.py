@@ -243,7 +243,8 @@ class Tensor:
     transpose, permute = methods.transpose, methods.permute
     exp, log, sqrt = functions.exp, functions.log, functions.sqrt
     tanh, sigmoid = functions.tanh, functions.sigmoid
-    abs, clip = functions.abs, functions.clip
+    abs = __abs__ = functions.abs
+    clip = functions.clip
     max, min, var = functions.max, functions.min, functions.var
     to = functions.to
     __eq__, __ne__ = functions.eq, functions.ne

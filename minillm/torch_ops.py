@@ -220,7 +220,9 @@ def binary_cross_entropy_with_logits(x: Tensor, target: Tensor, reduction: str) 
 
 
 @torch.no_grad()
-def next_logits(model: Any, ids: np.ndarray, cache: Any) -> np.ndarray:
-    """Logits (B, V) for the token after the last of ids (B, T), computed where the model lives, as an ndarray."""
+def next_logits(model: Any, ids: np.ndarray, cache: Any, at: int | slice = -1) -> np.ndarray:
+    """Logits (B, V) for the token after the last of ids (B, T), or after those `at` other places (B, n, V), computed
+    where the model lives, as an ndarray."""
     device = next(model.parameters()).device
-    return model.logits(model.hidden(torch.as_tensor(ids, device=device), cache)[:, -1]).double().cpu().numpy()
+    h = model.hidden(torch.as_tensor(ids, device=device), cache)[:, at]
+    return model.logits(h).double().cpu().numpy()

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Lowest first. A room imports from lower floors only; rooms that stand side by side don't import each other.
 FLOORS = (
     ("__init__", "settings", "disk", "debug"),  # the ground; Python runs __init__ before any other file
+    ("metrics",),
     ("tensor_methods", "tokenizers", "data", "kernels"),
     ("tensor_functions",),
     ("tensor",),
@@ -27,7 +28,7 @@ FLOORS = (
     ("nn",),
     ("models",),
     ("costs", "port", "optim", "generate"),
-    ("plot", "engines"),
+    ("plot", "engines", "beam"),
     ("training",),
     ("finetune",),
     ("hub",),

@@ -2,9 +2,11 @@
 
     .venv-dev/bin/python tests/mutate.py minillm/optim.py -- tests/test_optim.py tests/test_edge_values.py
 
-Each mutant is tried in a copy of the repository; what has been tried is kept in `--results` (JSON lines), so that a
-run can be stopped and taken up again: where the module has not changed, only the rest is tried. Printed are the
-survivors: a test is missing, or the change makes no difference and tests/README.md says why.
+Each mutant is tried twice. First inside a process that has imported everything and collected the tests: a fork of it
+takes over the mutant's functions and runs them, which is many times faster than to begin anew. What survives is tried
+in a copy of the repository. What has been tried is kept in `--results` (JSON lines), so that a run can be stopped and
+taken up again: where the module has not changed, only the rest is tried. Printed are the survivors: a test is missing,
+or the change makes no difference and tests/README.md says why.
 """
 
 from __future__ import annotations
@@ -16,16 +18,21 @@ import hashlib
 import importlib
 import json
 import os
+import random
+import shlex
 import shutil
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FunctionType, ModuleType
 
+import hypothesis
 import pytest
+from _pytest.main import pytest_runtestloop
 
 ROOT = Path(__file__).parents[1]
 PRELOAD = ["torch.testing._internal.common_methods_invocations", "torch.testing._internal.common_optimizers",
@@ -91,16 +98,16 @@ def mutants(source: str) -> Iterator[tuple[str, str]]:
             yield f"{line} {ast.unparse(node)} -> {ast.unparse(other)}", ast.unparse(ast.fix_missing_locations(mutant))
 
 
-def run(tests: list[str], root: Path, timeout: float) -> str:
-    """What becomes of a mutant: a fork of this process, which has imported the slow packages, runs the tests."""
+def in_a_fork(do: Callable[[], int], timeout: float) -> str:
+    """What becomes of a mutant: a fork of this process does something, quietly, that gives 0 where it survives."""
     child = os.fork()
     if child == 0:
         for stream in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-        os.chdir(root)
-        sys.path.insert(0, str(root))
-        imported = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # before pytest could rewrite its assertions
-        os._exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *imported, *tests]))
+        try:
+            os._exit(int(do() != 0))
+        except BaseException:
+            os._exit(1)
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         pid, status = os.waitpid(child, os.WNOHANG)
@@ -112,26 +119,114 @@ def run(tests: list[str], root: Path, timeout: float) -> str:
     return "killed by time"
 
 
+def run(tests: list[str], root: Path, timeout: float) -> str:
+    """The tests of a copy of the repository, begun anew but for the slow packages."""
+
+    def begin() -> int:
+        os.chdir(root)
+        sys.path.insert(0, str(root))
+        return pytest.main(tests_and_options(tests))
+
+    return in_a_fork(begin, timeout)
+
+
+def tests_and_options(tests: list[str]) -> list[str]:
+    imported = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # before pytest could rewrite its assertions
+    return ["-q", "-x", "-p", "no:cacheprovider", *imported, *tests]
+
+
+class Inside:
+    """A plugin of pytest's that runs the collected tests once for each mutant, in a fork, and keeps who was killed."""
+
+    def __init__(self, path: Path, texts: Iterator[tuple[str, str]], keep: Callable[[str, str], None], end: float):
+        self.path, self.texts, self.keep, self.end = path, texts, keep, end
+
+    def pytest_sessionstart(self) -> None:
+        drawn = hypothesis.settings.get_current_profile_name()
+        phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]  # a smaller example is not asked for
+        hypothesis.settings.register_profile("mutants", hypothesis.settings.get_profile(drawn), phases=phases)
+        hypothesis.settings.load_profile("mutants")
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        module = importlib.import_module(".".join(self.path.with_suffix("").parts))
+
+        def tried(text: str) -> int:
+            take_over(module, text)
+            pytest_runtestloop(session)
+            return session.testsfailed
+
+        pytest_runtestloop(session)  # imports what the tests import within; raises where one fails
+        start = time.monotonic()
+        unchanged = (ROOT / self.path).read_text(encoding="utf-8")
+        assert in_a_fork(lambda: tried(unchanged), 600) == "survived", "taking over the same functions must not matter"
+        timeout = 10 + 4 * (time.monotonic() - start)
+        for change, text in self.texts:
+            if time.monotonic() > self.end:
+                break
+            outcome = in_a_fork(lambda text=text: tried(text), timeout)
+            if outcome != "survived":
+                self.keep(change, outcome)
+        return True
+
+
+def take_over(module: ModuleType, text: str) -> None:
+    """Give an imported module what another text of it defines. Its functions and classes stay the same objects, which
+    others may have imported."""
+    fresh = dict(vars(module))
+    exec(compile(text, str(module.__file__), "exec"), fresh)
+    for name, new in fresh.items():
+        old = vars(module).get(name)
+        if isinstance(new, FunctionType) and new.__module__ == module.__name__:
+            take_code(old, new)
+        elif isinstance(new, type) and new.__module__ == module.__name__:
+            for key, value in vars(new).items():
+                if isinstance(value, FunctionType):
+                    take_code(vars(old)[key], value)
+                elif not key.startswith("__"):
+                    setattr(old, key, value)
+        elif not name.startswith("__"):
+            setattr(module, name, new)
+
+
+def take_code(old: FunctionType, new: FunctionType) -> None:
+    old.__code__, old.__defaults__, old.__kwdefaults__ = new.__code__, new.__defaults__, new.__kwdefaults__
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Mutation testing of one module.")
     parser.add_argument("module", type=Path)
     parser.add_argument("tests", nargs="+", help="the focused tests, after --")
+    parser.add_argument("--then", type=shlex.split, help="slower tests, in quotes, for what survives those")
     parser.add_argument("--results", type=Path, default=Path(tempfile.gettempdir()) / "mutants.jsonl")
     parser.add_argument("--preload", nargs="*", default=PRELOAD, help="slow packages")
+    parser.add_argument("--sample", type=int, help="only so many mutants, a larger sample holding the smaller")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no mutant after this time")
     arguments = parser.parse_args()
 
-    os.environ.update(CI="1", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    os.environ.update(CI="1", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     sys.dont_write_bytecode = True  # Python would take the old one for a file of the same size and second
     for name in arguments.preload:
         importlib.import_module(name)
     source = (ROOT / arguments.module).read_text(encoding="utf-8")
     digest = hashlib.sha256(source.encode()).hexdigest()[:16]
-    known = {}
-    if arguments.results.exists():
-        rows = [json.loads(line) for line in arguments.results.read_text(encoding="utf-8").splitlines()]
-        known = {row["change"]: row["outcome"] for row in rows if row["source"] == digest}
-    began = time.monotonic()
+    known: dict[str, str] = {}
+
+    def look_up() -> None:
+        if arguments.results.exists():
+            rows = [json.loads(line) for line in arguments.results.read_text(encoding="utf-8").splitlines()]
+            known.update({row["change"]: row["outcome"] for row in rows if row["source"] == digest})
+
+    def keep(change: str, outcome: str) -> None:
+        with arguments.results.open("a", encoding="utf-8") as stream:
+            row = {"module": str(arguments.module), "source": digest, "change": change, "outcome": outcome}
+            stream.write(json.dumps(row) + "\n")
+
+    end = time.monotonic() + arguments.seconds
+    look_up()
+    rest = ((change, text) for change, text in mutants(source) if known.get(change, "survived") == "survived")
+    inside = Inside(arguments.module, rest, keep, end)
+    in_a_fork(lambda: pytest.main(tests_and_options(arguments.tests), plugins=[inside]), arguments.seconds + 600)
+    look_up()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for name in ("minillm", "kernels", "tests", "pyproject.toml"):
@@ -139,21 +234,28 @@ def main() -> None:
                 shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(ROOT / name, root / name)
-        start = time.monotonic()
-        assert run(arguments.tests, root, 600) == "survived", "the tests must pass before anything is changed"
-        timeout = 10 + 4 * (time.monotonic() - start)
+        rounds = []  # (tests, seconds they may take)
+        all_killed = all(known.get(change, "survived") != "survived" for change, _ in mutants(source))
+        for tests in filter(None, () if all_killed else (arguments.tests, arguments.then)):
+            start = time.monotonic()
+            assert run(tests, root, 600) == "survived", "the tests must pass before anything is changed"
+            rounds.append((tests, 10 + 4 * (time.monotonic() - start)))
         counts: Counter[str] = Counter()
-        for change, text in mutants(source):
+        chosen = list(mutants(source))
+        if arguments.sample is not None:
+            drawn = random.Random(0).sample(range(len(chosen)), len(chosen))[: arguments.sample]
+            chosen = [chosen[i] for i in sorted(drawn)]
+        for change, text in chosen:
             if change not in known or known[change] == "survived":
-                if time.monotonic() - began > arguments.seconds:
+                if time.monotonic() > end:
                     print("time is up: the rest at the next call")
                     break
                 (root / arguments.module).write_text(text, encoding="utf-8")
-                known[change] = run(arguments.tests, root, timeout)
-                with arguments.results.open("a", encoding="utf-8") as stream:
-                    row = {"module": str(arguments.module), "source": digest, "change": change}
-                    row["outcome"] = known[change]
-                    stream.write(json.dumps(row) + "\n")
+                for tests, timeout in rounds:
+                    known[change] = run(tests, root, timeout)
+                    if known[change] != "survived":
+                        break
+                keep(change, known[change])
             counts[known[change]] += 1
             if known[change] == "survived":
                 print(f"survived: {arguments.module}:{change}", flush=True)

@@ -147,6 +147,9 @@ def test_a_target_may_be_a_tensor_and_gets_its_gradient():
     dx, dt = gradient(lambda x, t: ops.binary_cross_entropy_with_logits(x, t, reduction="sum"), x, t)
     np.testing.assert_allclose(dx, 1 / (1 + np.exp(-x)) - t)
     np.testing.assert_array_equal(dt, -x)
+    alone = Tensor(t, requires_grad=True)  # a third of it, as the mean is asked for, times the gradient that comes in
+    (ops.binary_cross_entropy_with_logits(Tensor(x), alone) * 6.0).backward()
+    np.testing.assert_allclose(alone.grad, -2 * x)
     loss = ops.binary_cross_entropy_with_logits(Tensor([1.0, 2.0]), Tensor([0.0, 1.0]))
     assert loss.item() == pytest.approx(0.7201, abs=1e-4)
 
@@ -235,6 +238,7 @@ def test_momentum_that_comes_later_begins_with_the_gradient():
         (AdamW, {"eps": -1e-8}, "eps must be 0 or more"),
         (AdamW, {"weight_decay": -0.1}, "weight_decay must be 0 or more"),
         (AdamW, {"betas": (1.0, 0.9)}, r"betas must be at least 0 and below 1, two of them, not \(1.0, 0.9\)"),
+        (AdamW, {"betas": (-0.1, 0.9)}, r"two of them, not \(-0.1, 0.9\)"),
         (AdamW, {"betas": (0.9,)}, "two of them"),
         (SGD, {"momentum": -0.5}, "momentum must be 0 or more"),
         (SGD, {"weight_decay": float("nan")}, "weight_decay must be 0 or more"),
@@ -260,6 +264,9 @@ def test_parameters_come_in_a_list(cls):
     for wrong in ([np.ones(3)], [("name", p)], [p * 2]):
         with pytest.raises(TypeError, match="params must be Parameters"):
             cls(wrong)
+    for wrong in ([{"params": [p]}, Parameter(np.ones(3))], [{"lr": 0.1}]):
+        with pytest.raises(TypeError, match='each parameter group must be a dictionary with "params", not '):
+            cls(wrong)
 
 
 def test_the_gradient_of_one_parameter_is_clipped_too():
@@ -267,6 +274,7 @@ def test_the_gradient_of_one_parameter_is_clipped_too():
     p.grad = np.full(3, 100.0)
     assert clip_grad_norm_(p, 1.0) == pytest.approx(100 * np.sqrt(3))
     np.testing.assert_allclose(p.grad, 1 / np.sqrt(3))
+    assert clip_grad_norm_(p, 0.0) == pytest.approx(1.0) and not p.grad.any()
     for wrong in (-1.0, float("nan")):
         with pytest.raises(ValueError, match="max_norm must be 0 or more"):
             clip_grad_norm_([p], wrong)
@@ -277,6 +285,14 @@ def test_adamw_without_a_first_moment_follows_the_gradient_however_small():
     optimizer = AdamW([p], lr=1.0, betas=(0.0, 0.0), weight_decay=0.0)
     assert stepped(optimizer, p, [100.0], [1e-6]) == pytest.approx(-1.990, abs=1e-3)
     assert optimizer.state[id(p)]["exp_avg"] == np.float32(1e-6)
+
+
+def test_adamw_with_a_long_first_moment_keeps_its_digits_beside_a_gradient_however_large():
+    p = Parameter(np.zeros(1, np.float32))
+    optimizer = AdamW([p], betas=(0.9999, 0.999))
+    optimizer.state[id(p)]["exp_avg"][:] = 1.0
+    stepped(optimizer, p, [1e8])  # g − β₁(g − m) would be wrong by an ulp of 1e8, which is 8
+    assert optimizer.state[id(p)]["exp_avg"] == pytest.approx(10000.9999, rel=1e-6)
 
 
 @pytest.mark.parametrize("make", [AdamW, lambda ps: SGD(ps, momentum=0.9)])

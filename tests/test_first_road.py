@@ -19,6 +19,7 @@ from minillm.generate import Sampling, generate, stream_text
 from minillm.models import GPT, GPTConfig
 from minillm.settings import TrainConfig
 from minillm.tokenizers import BPETokenizer
+from minillm.training.text import TextData
 from minillm.training.train import train
 
 PACKAGE = Path(minillm.__file__).parent
@@ -77,7 +78,7 @@ def first_run(folder: Path) -> str:
         config = TrainConfig(max_steps=steps, batch_size=2, warmup_steps=1, eval_every=2, save_every=2, eval_tokens=100)
         model = GPT(gpt_config, np.random.default_rng(0))
         options = {"tokenizer": tokenizer, "resume": resume, "progress": False}
-        train(model, train_data, val_data, config, folder / "run", **options)
+        train(model, TextData(train_data, val_data), config, folder / "run", **options)
     sampling = Sampling(temperature=0.8, top_k=20, top_p=0.9)
     generate(model, [tokenizer.encode("7 times")], max_new_tokens=4, sampling=sampling, seed=0)
     return "".join(stream_text(model, tokenizer, "7 times", max_new_tokens=20, sampling=sampling, seed=0))

@@ -68,6 +68,14 @@ def test_filters_mean_what_they_say(logits):
     assert greedy.max() == 1
 
 
+@pytest.mark.parametrize("top_k", [1, 2, 50, 998, 999, 1000])
+def test_top_k_of_a_large_vocabulary(top_k):
+    """NumPy sorts few numbers whole, whatever is asked of its partition; it does not sort a thousand."""
+    logits = np.random.default_rng(0).standard_normal(1000)
+    kept = np.flatnonzero(Sampling(top_k=top_k).probabilities(logits, np.array([0])))
+    np.testing.assert_array_equal(kept, np.sort(np.argsort(logits)[-top_k:]))
+
+
 def test_choose_draws_from_the_distribution():
     sampling, logits = Sampling(), np.log([0.5, 0.3, 0.15, 0.05])
     rng = np.random.default_rng(0)
@@ -75,6 +83,22 @@ def test_choose_draws_from_the_distribution():
     # each count within 4 standard deviations of a binomial
     expected = 4000 * np.exp(logits)
     assert (np.abs(counts - expected) < 4 * np.sqrt(expected)).all()
+
+
+def test_choose_gives_a_possible_id_for_the_least_and_the_greatest_random_number():
+    """The running sum of ten tenths is a little less than 1, and 1 − 2⁻⁵³ is drawn, once in 2⁵³ times."""
+
+    class Drawn:
+        def __init__(self, number):
+            self.random = lambda: number
+
+    least, greatest = Drawn(0.0), Drawn(np.nextafter(1.0, 0.0))
+    even = np.zeros(10)
+    assert Sampling().choose(even, np.array([0]), least) == 0
+    assert Sampling().choose(even, np.array([0]), greatest) == 9
+    allowed = np.arange(10) % 9 != 0  # neither the first nor the last
+    assert Sampling().choose(even, np.array([0]), least, allowed) == 1
+    assert Sampling().choose(even, np.array([0]), greatest, allowed) == 8
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0), Sampling(1.3, 0.8, 20, 0.9, 0.02)])
@@ -85,12 +109,42 @@ def test_a_cache_changes_nothing_even_beyond_the_context(model, sampling):
     assert [len(new) for new in with_cache] == [40] * len(PROMPTS)
 
 
+def test_a_cache_spares_what_was_seen(model, monkeypatch):
+    """One id at a time, until the window moves: then half of the context, and the new id, once."""
+    seen, original = [], GPT.hidden
+    monkeypatch.setattr(GPT, "hidden", lambda self, ids, cache: seen.append(ids.shape[1]) or original(self, ids, cache))
+    generate(model, [[1, 2, 3]], max_new_tokens=17, seed=0)
+    list(stream(model, [1, 2, 3], max_new_tokens=17, seed=0))
+    assert seen == 2 * [3, *[1] * 13, 9, 1, 1]
+    seen.clear()
+    generate(model, [[1, 2, 3]], max_new_tokens=17, seed=0, use_cache=False)
+    assert seen == [*range(3, 17), 9, 10, 11]
+
+
+@pytest.mark.parametrize("context", [1, 2, 3])
+def test_a_cache_changes_nothing_where_the_window_moves_by_one(context):
+    """From the first step on, since the prompt is one id longer than what the model sees."""
+    small = GPT(GPTConfig(vocab_size=61, context=context, n_layers=1, n_heads=1, d_model=8), np.random.default_rng(3))
+    for parameter in small.parameters():
+        parameter.data *= 6
+    with_cache, without = (
+        generate(small, [list(range(context + 1))], max_new_tokens=9, seed=1, use_cache=use) for use in (True, False)
+    )
+    assert with_cache == without
+
+
 def test_greedy_equals_argmax_of_the_whole_sequence(model):
     new = generate(model, [[1, 2, 3]], max_new_tokens=10, sampling=Sampling(temperature=0))[0]
     ids = [1, 2, 3]
     for token in new:
         assert token == model(np.array([ids])).data[0, -1].argmax()
         ids.append(token)
+
+
+def test_one_token_may_be_asked_for(model):
+    likeliest = [model(np.array([prompt])).data[0, -1].argmax() for prompt in ([1, 2, 3], [4])]
+    new = generate(model, [[1, 2, 3], [4]], max_new_tokens=1, sampling=Sampling(temperature=0))
+    assert new == [[token] for token in likeliest]
 
 
 def test_a_row_does_not_depend_on_its_batch(model):
@@ -131,6 +185,23 @@ def test_generation_ends_when_every_row_has_stopped(model, monkeypatch):
     everything = list(range(61))
     assert generate(model, [[1], [2]], max_new_tokens=30, seed=0, stop_ids=everything) == [[], []]
     assert len(steps) == 2
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_the_model_is_not_asked_again_when_every_row_has_stopped(model, monkeypatch, use_cache):
+    """Rows of different length that stop at different steps: the last to stop decides."""
+    calls = []
+    hidden = GPT.hidden
+    monkeypatch.setattr(GPT, "hidden", lambda self, ids, cache=None: calls.append(1) or hidden(self, ids, cache))
+    options = {"max_new_tokens": 30, "seed": 0, "use_cache": use_cache}
+    free = generate(model, PROMPTS, **options)
+    stops = {row[3 + i] for i, row in enumerate(free)}
+    last = max(
+        len(prompt) + next(i for i, token in enumerate(row) if token in stops) for prompt, row in zip(PROMPTS, free)
+    )
+    calls.clear()
+    generate(model, PROMPTS, **options, stop_ids=stops)
+    assert len(calls) == last - min(len(prompt) for prompt in PROMPTS) + 1
 
 
 def test_stream_yields_what_generate_returns(model):
@@ -188,6 +259,11 @@ def test_the_window_never_exceeds_the_context_and_never_moves_back(length, conte
     assert 0 < length - start <= context
     assert start <= window_start(length + 1, context)
     assert length - start >= min(length, context - max(context // 2, 1) + 1)
+
+
+def test_the_window_jumps_by_half_of_the_context():
+    assert [window_start(length, 16) for length in (1, 16, 17, 24, 25, 32, 33)] == [0, 0, 8, 8, 16, 16, 24]
+    assert [window_start(length, 1) for length in (1, 2, 3)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ import pytest
 
 HEAVY = ("torch", "triton", "matplotlib", "transformers", "tiktoken", "tokenizers", "IPython", "scipy", "pandas")
 
-# Modules that belong to PyTorch or Triton as a whole: imported only from inside the functions that need them.
+# Modules that belong to PyTorch or Triton as a whole: imported only from inside the functions that need them; and the
+# one that belongs to the lm-eval harness.
 FOR_TORCH = (
     "minillm.kernels", "minillm.port", "minillm.torch_ops", "minillm.engines.torch_", "minillm.engines.read_ahead",
     "minillm.finetune.quantize",
+    "minillm.hub.lm_eval",
 )  # fmt: skip
 
 PROGRAM = f"""

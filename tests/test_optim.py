@@ -73,6 +73,15 @@ def test_sgd_is_torchs(options, skip_gradient):
     assert gap < 1e-12
 
 
+@pytest.mark.parametrize("cls", [AdamW, SGD])
+def test_defaults_are_torchs(cls):
+    torch = pytest.importorskip("torch")
+    theirs = getattr(torch.optim, cls.__name__)([torch.nn.Parameter(torch.ones(2))]).param_groups[0]
+    (ours,) = cls([Parameter(np.ones(2))]).param_groups
+    del ours["params"]
+    assert ours == {name: theirs[name] for name in ours}
+
+
 def test_groups_have_their_own_settings():
     torch = pytest.importorskip("torch")
     gap = run_beside_torch(
@@ -211,9 +220,7 @@ def test_every_schedule_climbs_to_one_and_falls_to_final(schedule, total, warmup
     assert all(a >= b - 1e-12 for a, b in itertools.pairwise(falling))
     if schedule is not schedules.constant and total - warmup > 1:
         assert factors[-1] == pytest.approx(final)
-    assert schedule(total + 10, total, warmup, final) == pytest.approx(
-        1.0 if schedule is schedules.constant else final
-    )
+    assert schedule(total + 10, total, warmup, final) == pytest.approx(1.0 if schedule is schedules.constant else final)
 
 
 def test_values_of_the_schedules_by_hand():

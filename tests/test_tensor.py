@@ -167,7 +167,7 @@ def test_the_corners_of_abs_clip_and_relu_as_in_torch():
     from minillm import ops
 
     array = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
-    for function in (lambda x: x.abs(), lambda x: x.clip(-0.5, 0.5), lambda x: x.clip(0.5, -0.5), ops.relu):
+    for function in (lambda x: x.abs(), abs, lambda x: x.clip(-0.5, 0.5), lambda x: x.clip(0.5, -0.5), ops.relu):
         ours, theirs = Tensor(array, requires_grad=True), torch.tensor(array, requires_grad=True)
         function(ours).sum().backward()
         function(theirs).sum().backward()

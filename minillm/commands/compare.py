@@ -17,9 +17,8 @@ from ..costs.sizes import forward_flops, in_bytes, n_parameters
 from ..data import Document, pack, read_documents, stdlib_documents
 from ..engines.choose import batch_loss_of
 from ..generate import generate
-from ..hub.checkpoint import load_model_and_tokenizer, open_checkpoint
+from ..hub.checkpoint import Checkpoint, open_checkpoint
 from ..settings import EngineConfig
-from ..tokenizers import Tokenizer
 from ..training.evaluate import evaluate
 from .options import add_option, choices, keywords
 from .table import table
@@ -59,9 +58,13 @@ def compare(
     model was trained on it. Raises ValueError for a model that does not predict the next token, and what reading one
     raises.
     """
-    loaded = [load(name, engine) for name in models]
-    length = min(context, *(model.config.context for model, _ in loaded))
-    columns = [sizes(name, model, length) for name, (model, _) in zip(models, loaded)]
+    if max_bytes < 1:
+        raise ValueError(f"max_bytes = {max_bytes} must be at least 1: it is how much text to measure on.")
+    checkpoints = [open_decoder(name) for name in models]
+    length = min(context, *(checkpoint.config.context for checkpoint in checkpoints))
+    dtype = "float32" if engine == "torch" else None  # what is stored in less is no faster to compare in it
+    loaded = [checkpoint.model_and_tokenizer(engine=engine, dtype=dtype) for checkpoint in checkpoints]
+    columns = [sizes(checkpoint, model, length) for checkpoint, (model, _) in zip(checkpoints, loaded)]
     for column, (model, tokenizer) in zip(columns, loaded):
         column["bits per byte"] = f"{bits_per_byte(model, tokenizer, data, batch_size, length, max_bytes):.4f}"
     reading, writing = [], []
@@ -81,17 +84,18 @@ def compare(
     return table(note, rows, short if len({*short, ""}) > len(models) else list(models))  # run/best, other/best
 
 
-def load(name: str, engine: str) -> tuple[Any, Tokenizer]:
-    """A decoder and its tokenizer, in float32: what is stored in less is no faster to compare in it."""
-    config = open_checkpoint(name).config
-    if config.task != "causal":
-        raise ValueError(f"{name} is a {config.model_type!r} model: compare is for models that predict the next token.")
-    return load_model_and_tokenizer(name, engine=engine, dtype="float32" if engine == "torch" else None)
+def open_decoder(name: str) -> Checkpoint:
+    """The checkpoint of a model that predicts the next token."""
+    checkpoint = open_checkpoint(name)
+    if checkpoint.config.task != "causal":
+        what = f"{name} is a {checkpoint.config.model_type!r} model"
+        raise ValueError(f"{what}: compare is for models that predict the next token.")
+    return checkpoint
 
 
-def sizes(name: str, model: Any, length: int) -> dict[str, str]:
-    config = model.config
-    files = {tensor.file for tensor in open_checkpoint(name).stored.values()}
+def sizes(checkpoint: Checkpoint, model: Any, length: int) -> dict[str, str]:
+    config = checkpoint.config
+    files = {tensor.file for tensor in checkpoint.stored.values()}
     return {
         "architecture": type(model).__name__,
         "parameters": f"{n_parameters(config):,}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from ..hub.convert import convert
 from .options import add_option, keywords
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    files = convert(**keywords(convert, arguments))
-    print(f"wrote {arguments.out}: {', '.join(path.name for path in files)}, config.json")
+    weights = [path.name for path in convert(**keywords(convert, arguments))]
+    others = sorted(path.name for path in Path(arguments.out).iterdir() if path.name not in weights)  # it was empty
+    print(f"wrote {arguments.out}: {', '.join([*weights, *others])}")
     return 0

@@ -48,7 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     overwrite, progress = arguments.overwrite, sys.stderr.isatty()
     report = build_corpus(documents, arguments.out, config, skipped=skipped, overwrite=overwrite, progress=progress)
     print(report.summary())
-    print(f"wrote {arguments.out}: train.jsonl, val.jsonl, report.json, dropped.jsonl")
+    files = [f"{split}.jsonl" for split in report.splits] + ["report.json", "dropped.jsonl"]
+    print(f"wrote {arguments.out}: {', '.join(files)}")
     return 0
 
 

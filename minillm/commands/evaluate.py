@@ -1,4 +1,4 @@
-"""`minillm evaluate`: measure a model on text, its run's corpus or any other."""
+"""`minillm evaluate`: measure a model on text, its run's corpus or any other; a fine-tuned one on its task."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..data import Dropped, kinds_skipped, pack, read_documents
 from ..engines.choose import batch_loss_of
+from ..finetune.predict import predict
+from ..finetune.report import MODEL, make_report
+from ..finetune.splits import Splits, read_examples, read_splits
+from ..generate import Sampling
 from ..hub.checkpoint import load_model_and_tokenizer
+from ..hub.finetuned import is_finetuned, open_finetuned
+from ..metrics import pass_at_k
 from ..settings import EngineConfig
 from ..training.checkpoint import checkpoint_in
 from ..training.config_file import ConfigError, build
@@ -17,12 +26,16 @@ from ..training.evaluate import evaluate
 from ..training.pretrain import CONFIG_FILE, DataConfig, model_objective, packed, resumed_sections
 from .options import add_option, choices, keywords
 
+TEMPERATURE = 0.8  # of answers that are drawn for pass@k
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder, of either format, or a hub name")
     text = "text files or folders; default: the corpus of the run"
     parser.add_argument("--data", nargs="+", default=[], metavar="FILE", help=text)
     parser.add_argument("--split", default="val", help="split of the run's corpus")
+    parser.add_argument("--json", metavar="FILE", help="write the scores of a fine-tuned run there, too")
+    parser.add_argument("--samples", type=int, default=0, help="of a fine-tuned code model: draw so many, for pass@k")
     add_option(parser, evaluate, "batch_size", "sequences at a time", default=16)
     add_option(parser, evaluate, "context", "tokens per sequence; 0: the model's", default=0)
     add_option(parser, evaluate, "max_tokens", "stop after this many; 0: all")
@@ -32,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if is_finetuned(arguments.model):
+        return evaluate_task(arguments)
     opening = keywords(load_model_and_tokenizer, arguments)
     if arguments.engine == "torch":
         opening["dtype"] = "float32"  # what is measured on NumPy, too, whatever the files hold
@@ -50,6 +65,49 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{checkpoint_in(arguments.model)} on {' '.join(arguments.data) or arguments.split}: {result}")
         del data  # unmap the file before its folder goes (Windows)
     return 0
+
+
+def evaluate_task(arguments: argparse.Namespace) -> int:
+    """Measure a fine-tuned run on its test examples, or on those of a file, with the baselines beside it."""
+    opening = keywords(load_model_and_tokenizer, arguments)
+    model, objective, config = open_finetuned(arguments.model, **{k: v for k, v in opening.items() if k != "dtype"})
+    splits = read_splits(config.task, config.train.seed)
+    if len(arguments.data) > 1:
+        raise ConfigError(f"a fine-tuned run is measured on one file of examples, not on {len(arguments.data)}.")
+    if arguments.data:
+        examples = read_examples(config.task, arguments.data[0])
+        print(examples)
+        splits = splits.measured_on({Path(arguments.data[0]).name: list(examples)})
+    options: dict[str, Any] = {"batch_size": arguments.batch_size, "progress": True}
+    answers = {
+        name: predict(model, objective, examples, n_beams=config.task.beams, **options)
+        for name, examples in splits.tests.items()
+    }
+    report = make_report(splits, answers)
+    print(report)
+    if arguments.samples:
+        for name, examples in splits.tests.items():
+            for k, share in pass_at(model, objective, splits, examples, arguments.samples, **options).items():
+                print(f"{name}: pass@{k} {share:.3f} of {arguments.samples} samples at temperature {TEMPERATURE}")
+                report.scores[name][MODEL][f"pass@{k}_sampled"] = share
+    if arguments.json:
+        report.save(arguments.json)
+        print(f"wrote {arguments.json}")
+    return 0
+
+
+def pass_at(
+    model: Any, objective: Any, splits: Splits, examples: list[Any], samples: int, **options: Any
+) -> dict[int, float]:
+    """k -> pass@k over the examples, from answers drawn `samples` times, for k = 1, 10, 100 and `samples`."""
+    if splits.passes is None:
+        raise ConfigError("--samples measures pass@k, for which the built-in code task has tests to execute.")
+    passed = np.zeros(len(examples), dtype=int)
+    for seed in range(samples):
+        drawn = predict(model, objective, examples, sampling=Sampling(temperature=TEMPERATURE), seed=seed, **options)
+        passed += [splits.passes(example, found.value) for example, found in zip(examples, drawn)]
+    ks = sorted({k for k in (1, 10, 100, samples) if k <= samples})
+    return {k: float(np.mean(pass_at_k(samples, passed, k))) for k in ks}
 
 
 def data_of(run: str) -> DataConfig:

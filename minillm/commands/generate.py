@@ -1,26 +1,36 @@
-"""`minillm generate`: continue a text, printing each piece as soon as it is chosen."""
+"""`minillm generate`: continue a text, printing each piece as soon as it is chosen, or the best that beams find."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
+from typing import Any
 
-from ..generate import Sampling, check_continues, stream_text
+from ..beam import beam_search
+from ..data import Labelled, Pair
+from ..finetune.objectives import Classify
+from ..finetune.predict import predict
+from ..generate import Sampling, check_continues, known_ids, prompt_ids, stream_text
 from ..hub.checkpoint import load_model_and_tokenizer
+from ..hub.finetuned import is_finetuned, open_finetuned
 from ..settings import EngineConfig
 from .options import add_option, choices, keywords
+
+TEMPERATURE = 0.8  # when none is given
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder, of either format, or a hub name")
     parser.add_argument("--prompt", default="", help="text to continue; -: read it from standard input")
     add_option(parser, stream_text, "max_new_tokens", "length of the continuation", default=200)
-    add_option(parser, Sampling, "temperature", "0: always the likeliest token", default=0.8)
+    add_option(parser, Sampling, "temperature", f"0: always the likeliest token (default: {TEMPERATURE})", default=None)
     add_option(parser, Sampling, "top_k", "choose among the k likeliest tokens")
     add_option(parser, Sampling, "top_p", "choose among the likeliest tokens that together reach probability p")
     add_option(parser, Sampling, "min_p", "leave out tokens less likely than min_p times the likeliest")
-    add_option(parser, Sampling, "repetition_penalty", "above 1: repeat less")
-    parser.add_argument("--samples", type=int, default=1, help="how many continuations")
+    add_option(parser, Sampling, "repetition_penalty", "above 1: repeat less", default=None)
+    parser.add_argument("--beams", type=int, help="search for the likeliest text with this many beams; draw nothing")
+    parser.add_argument("--samples", type=int, default=1, help="how many continuations; of beams the best ones")
     parser.add_argument("--seed", type=int, help="of the first continuation; without it each run differs")
     parser.add_argument("--no-cache", action="store_true", help="compute every step from scratch: slower, same result")
     add_option(parser, load_model_and_tokenizer, "engine", "what computes", choices=choices(EngineConfig, "name"))
@@ -29,22 +39,71 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    options = {
-        "max_new_tokens": arguments.max_new_tokens,
-        "sampling": Sampling(**keywords(Sampling, arguments)),
-        "use_cache": not arguments.no_cache,
-    }
+    if is_finetuned(arguments.model):
+        return answer(arguments)
+    drawing = {name: value for name, value in keywords(Sampling, arguments).items() if value is not None}
+    sampling = Sampling(**{"temperature": TEMPERATURE, **drawing})
     model, tokenizer = load_model_and_tokenizer(arguments.model, **keywords(load_model_and_tokenizer, arguments))
     check_continues(model)
-    for name, least in (("max_new_tokens", 1), ("samples", 1), ("seed", 0)):  # before the prompt is printed
+    for name, least in (
+        ("max_new_tokens", 1),
+        ("samples", 1),
+        ("seed", 0),
+        ("beams", 1),
+    ):  # before the prompt is printed
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise ValueError(f"{name} = {value} must be at least {least}.")
+    if arguments.beams is not None:
+        check_beams(arguments, drawing)
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    options = {"max_new_tokens": arguments.max_new_tokens, "use_cache": not arguments.no_cache}
+    if arguments.beams is not None:
+        texts = likeliest(model, tokenizer, prompt, n_beams=arguments.beams, n_return=arguments.samples, **options)
+        print(("\n" + "-" * 40 + "\n").join(prompt + text for text in texts))
+        return 0
     for sample in range(arguments.samples):
         seed = None if arguments.seed is None else arguments.seed + sample
         print(prompt, end="", flush=True)
-        for piece in stream_text(model, tokenizer, prompt, seed=seed, **options):
+        for piece in stream_text(model, tokenizer, prompt, seed=seed, sampling=sampling, **options):
             print(piece, end="", flush=True)
         print("\n" + "-" * 40 if sample + 1 < arguments.samples else "")
     return 0
+
+
+def answer(arguments: argparse.Namespace) -> int:
+    """What a fine-tuned run answers to the prompt: greedily, or as the options say."""
+    drawing = {name: value for name, value in keywords(Sampling, arguments).items() if value is not None}
+    model, objective, config = open_finetuned(arguments.model, **keywords(load_model_and_tokenizer, arguments))
+    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    if isinstance(objective, Classify):
+        (found,) = predict(model, objective, [Labelled(prompt, "", "--prompt")])
+        print(found.value)
+        return 0
+    if arguments.beams is not None:
+        check_beams(arguments, drawing)
+    sampling = Sampling(**{"temperature": TEMPERATURE, **drawing}) if drawing or arguments.seed is not None else None
+    for sample in range(arguments.samples):
+        seed = None if arguments.seed is None else arguments.seed + sample
+        options = {"max_new_tokens": arguments.max_new_tokens, "n_beams": arguments.beams or config.task.beams}
+        (found,) = predict(model, objective, [Pair(prompt, "", "--prompt")], sampling=sampling, seed=seed, **options)
+        print(found.value)
+    return 0
+
+
+def check_beams(arguments: argparse.Namespace, drawing: Iterable[str]) -> None:
+    """Raise ValueError for options that beam search has no use for, by name, and for more texts than it finds."""
+    unused = [*drawing, *(["seed"] if arguments.seed is not None else [])]
+    if unused:
+        names = ", ".join("--" + name.replace("_", "-") for name in unused)
+        raise ValueError(f"--beams looks for the likeliest text and draws nothing: leave out {names}.")
+    if arguments.samples > arguments.beams:
+        raise ValueError(f"samples = {arguments.samples} must be at most beams = {arguments.beams}, which find them.")
+
+
+def likeliest(model: Any, tokenizer: Any, prompt: str, **options: Any) -> list[str]:
+    """The best continuations of a text that beam search finds, best first."""
+    stops = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
+    ids = prompt_ids(tokenizer, prompt)
+    found = beam_search(model, [ids], stop_ids=stops, allowed=known_ids(tokenizer), **options)
+    return [tokenizer.decode(new) for new, _ in found[0]]

@@ -10,6 +10,7 @@ from ..settings import ATTENTION, EngineConfig
 from ..training.config_file import ConfigError, Sections, describe, override
 from ..training.health import examine
 from ..training.pretrain import SECTIONS, preset_names, pretrain, resumed_sections, sections_for
+from ..training.run_folder import RUN_FILES
 from .options import choices
 
 SHORT = {  # options that set one key of the configuration -> its section and name
@@ -45,11 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
     if process_rank() > 0:  # under torchrun the first process speaks for all
         return 0
     print(f"{result.reason} at step {result.state.step:,} after {result.state.seconds:,.0f} s")
-    if result.state.best_loss is not None:
-        print(f"best validation loss {result.state.best_loss:.4f} nats/token, step {result.state.best_step:,}")
+    if result.state.best_score is not None:
+        print(f"best validation loss {result.state.best_score:.4f} nats/token, step {result.state.best_step:,}")
     for finding in examine(arguments.out).findings:
         print(f"look at this: {finding}")
-    print(f"wrote {arguments.out}: best, last, metrics.jsonl, config.toml (health: minillm check {arguments.out})")
+    files = ", ".join(name for name in RUN_FILES if Path(arguments.out, name).exists())
+    print(f"wrote {arguments.out}: {files} (health: minillm check {arguments.out})")
     if result.signal is not None:
         print(f"to go on: minillm pretrain --resume --out {arguments.out}")
         return 128 + result.signal

@@ -21,7 +21,7 @@ GIVEN = argparse.SUPPRESS  # an option that is not given leaves no trace: which 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=TextBehindOptions)
     for add, step, summary in (
         (add_train_arguments, run_train, "learn a tokenizer from text"),
         (add_encode_arguments, run_encode, "print the ids of a text or a file"),
@@ -35,6 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     return arguments.step(arguments)
+
+
+class TextBehindOptions(argparse.ArgumentParser):
+    """Takes `show TOKENIZER --steps TEXT` as `show TOKENIZER TEXT --steps`. Before Python 3.13 argparse thinks at the
+    first option that TEXT was left out, and has no place for it when it comes."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        if len(rest) == 1 and not rest[0].startswith("-") and getattr(found, "text", "") is None:
+            found.text = rest.pop()
+        return found, rest
 
 
 # --- train ------------------------------------------------------------------------------------------------------------
@@ -109,9 +120,9 @@ def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_encode(arguments: argparse.Namespace) -> int:
+    if (arguments.text is None) == (not arguments.file):
+        raise ConfigError("give either a text or --file FILE behind the tokenizer.")
     tokenizer = load_tokenizer(arguments.tokenizer)
-    if (arguments.text is None) == (arguments.file is None):
-        raise ConfigError("give either a text or --file FILE.")
     if arguments.text is not None:
         allowed = "all" if arguments.special else ()
         print(*tokenizer.encode(arguments.text, allowed_special=allowed, disallowed_special=()))
@@ -139,13 +150,20 @@ def run_show(arguments: argparse.Namespace) -> int:
     if (arguments.steps or "merges" in arguments) and not isinstance(tokenizer, BPETokenizer):
         option = "--steps" if arguments.steps else "--merges"
         raise ConfigError(f"{option} is for byte-level BPE, and this is a {type(tokenizer).__name__}: leave it out.")
+    merges = vars(arguments).get("merges", 50)
+    if arguments.steps and arguments.text is None:
+        raise ConfigError("--steps replays how a text was encoded: give TEXT, too.")
+    if "merges" in arguments and arguments.text is not None:
+        raise ConfigError("--merges is for what was learned, not for a TEXT: leave one of the two out.")
+    if merges < 1:
+        raise ConfigError(f"--merges {merges} must be 1 or more.")
     print(tokenizer)
     if arguments.text is not None:
         print(show(tokenizer, arguments.text))
     if not isinstance(tokenizer, BPETokenizer):
         return 0
     if arguments.text is None:
-        print(show_merges(tokenizer, 0, vars(arguments).get("merges", 50)))
+        print(show_merges(tokenizer, 0, merges))
     elif arguments.steps:
         print(replay_encoding(tokenizer, arguments.text))
     return 0

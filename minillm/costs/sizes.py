@@ -97,6 +97,24 @@ def training_memory(config: ModelConfig, batch_size: int, length: int, activatio
     return Memory(weights=4 * n, gradients=4 * n, optimizer=8 * n, activations=activations, attention_weights=scores)
 
 
+# What a step takes on NumPy beyond what the backward pass needs, as measured by tests/bench/memory.py:
+NUMPY_ACTIVATIONS = (
+    1.7  # gradients on their way, GELU's tanh, a dropout's mask, and gaps between arrays that were freed
+)
+NUMPY_LOGITS = 512  # rows of logits that the fused loss has at a time
+NUMPY_PROCESS = 25_000_000  # what matrix products set aside, and Python's own objects
+
+
+def numpy_training_bytes(config: ModelConfig, batch_size: int, length: int, threads: int = 1) -> int:
+    """About the most memory that training on NumPy takes, beside what the process had before: from 0.8 to 1.6 times
+    what was measured (tests/bench/RESULTS.md). Each thread has gradients of its own."""
+    need = training_memory(config, batch_size, length)
+    logits = 4 * min(batch_size * length, NUMPY_LOGITS) * config.vocab_size
+    tables = 2 * 4 * sum(part.matrix for part in costs_of(config).parts if part.name == "head")  # gradients, added up
+    kept = need.weights + threads * need.gradients + need.optimizer + need.attention_weights
+    return kept + round(NUMPY_ACTIVATIONS * need.activations) + logits + tables + NUMPY_PROCESS
+
+
 def cache_bytes(config: ModelConfig, batch_size: int, length: int, bytes_per_value: int = 4) -> int:
     """Memory that decoding keeps between steps: keys and values of `length` tokens, an LSTM's state, or nothing."""
     costs = costs_of(config)

@@ -80,7 +80,7 @@ class Batcher:
         starts = np.empty_like(positions)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            key = int(mix(np.array([self.seed % 2**64, int(epoch)], dtype=np.uint64) + np.uint64(1)) @ _KEY_MIX)
+            key = epoch_key(self.seed, int(epoch))
             offset = key % len(self.dataset)
             starts[here] = (offset + permute(indices[here], self.n_windows, key) * self.context) % len(self.dataset)
         return starts
@@ -131,8 +131,15 @@ def share_of_rank(n: int, rank: int, world_size: int) -> slice:
 _KEY_MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], dtype=np.uint64)
 
 
+def epoch_key(seed: int, epoch: int) -> int:
+    """64 bits, made of the seed and an epoch, that everything random of the epoch follows from."""
+    return int(mix(np.array([seed % 2**64, epoch], dtype=np.uint64) + np.uint64(1)) @ _KEY_MIX)
+
+
 def count_targets(targets: np.ndarray) -> int:
-    """How many positions count, that is, are not IGNORE."""
+    """How many positions count, that is, are not IGNORE; of numbers to predict (regression), all."""
+    if targets.dtype.kind == "f":
+        return targets.size
     return int(np.count_nonzero(targets != IGNORE))
 
 
@@ -148,7 +155,7 @@ def require_targets(n_targets: float) -> float:
 
 def permute(indices: Ids, n: int, key: int) -> Ids:
     """Send each of `indices` (0 … n−1) to its place in a permutation of 0 … n−1 that `key` (64 bits) picks."""
-    half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))  # bits of each half
+    half = np.uint64(((n - 1).bit_length() + 1) // 2)  # bits of each half
     mask = (np.uint64(1) << half) - np.uint64(1)
     keys = mix(np.uint64(key) + np.arange(1, _ROUNDS + 1, dtype=np.uint64) * _KEY_MIX[0])
     x = indices.astype(np.uint64)

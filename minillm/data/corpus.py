@@ -22,7 +22,7 @@ REPORT = "report.json"  # in a corpus folder; a folder that has none is no corpu
 class CorpusConfig:
     """How `build_corpus` works. Refuses impossible values with ValueError."""
 
-    normalization: Normalization = "NFC"  # or NFKC, none: see clean_text
+    normalization: Normalization = "NFC"  # NFC: accents join their letters; NFKC: look-alikes become one, too; none
     licences: bool = True  # strip licence headers
     repeated_lines: bool = True  # strip sentences that stand in many documents (2% of them, at least 10)
     stop_words: tuple[str, ...] = ()  # languages whose stop words are removed: en, zh

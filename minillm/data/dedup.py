@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .documents import Document, Dropped
-from .shingles import shingles
+from .shingles import Hashes, shingles
 
 Signature = npt.NDArray[np.uint32]
 
@@ -52,8 +52,10 @@ class MinHash:
     def signature(self, text: str) -> Signature | None:
         """The signature of `text`, or None where it has no words."""
         x = shingles(text)  # (m,)
-        if len(x) == 0:
-            return None
+        return self.of_shingles(x) if len(x) else None
+
+    def of_shingles(self, x: Hashes) -> Signature:
+        """The signature of a set of shingles (m,), at least one."""
         smallest = np.full(self.n_permutations, 2**64 - 1, dtype=np.uint64)
         for start in range(0, len(x), _CHUNK):
             permuted = np.multiply.outer(self._a, x[start : start + _CHUNK])  # (K, chunk), wraps around at 2⁶⁴
@@ -75,7 +77,7 @@ def choose_bands(n_permutations: int, threshold: float) -> tuple[int, int]:
     >>> choose_bands(128, 0.8)
     (21, 6)
     """
-    for rows in range(n_permutations, 0, -1):
+    for rows in range(n_permutations, 1, -1):
         bands = n_permutations // rows
         if 1 - (1 - threshold**rows) ** bands >= 0.99:
             return bands, rows
@@ -211,7 +213,7 @@ def deduplicate(
             document, repeated = paragraph.remove(document)
             for first in repeated:
                 out.append(Dropped(document.source, "paragraph", "a paragraph seen before", first, 1.0))
-            if not document.text.strip():
+            if repeated and not document.text.strip():
                 out.append(Dropped(document.source, "paragraph", "no paragraph left", repeated[0]))
                 continue
         yield document

@@ -30,7 +30,7 @@ COMPRESSED: dict[str, Callable[[str], IO[bytes]]] = {
 
 MAX_DOCUMENT_CHARS = 1_000_000  # no single document is longer than this, so that memory stays bounded
 MAX_JSONL_LINE_CHARS = 64_000_000
-_DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
 
 @dataclass(frozen=True)
@@ -135,21 +135,25 @@ def read_file(
                     yield part
                 if empty:
                     raise Unreadable("it is empty (no character other than white space)")
-    except (ValueError, OSError, *_DAMAGED) as error:
-        if isinstance(error, UnicodeDecodeError):
-            half = b"\xed\xa0" <= error.object[error.start : error.start + 2] <= b"\xed\xbf"
-            what = "half of a surrogate pair" if half and error.encoding == "utf-8" else error.reason
-            reason = (
-                f"not {error.encoding} text: {line_of_fault(file, error.encoding)}byte "
-                f"0x{error.object[error.start]:02x} ({what}); convert the file (iconv -t utf-8), or name its encoding"
-            )
-        elif isinstance(error, (*_DAMAGED,)):
-            reason = f"damaged or cut-off compressed data ({error})"
-        else:
-            reason = str(error)
+    except (ValueError, OSError, *DAMAGED) as error:
+        reason = why_unreadable(file, error)
         if skipped is None:
             raise ValueError(f"cannot read {source!r}: {reason}.") from error
         skipped.append(Dropped(source, "read", reason))
+
+
+def why_unreadable(file: str, error: Exception) -> str:
+    """What was wrong with a file that gave this error, as part of a sentence, and what to do where that is known."""
+    if isinstance(error, UnicodeDecodeError):
+        half = b"\xed\xa0" <= error.object[error.start : error.start + 2] <= b"\xed\xbf"
+        what = "half of a surrogate pair" if half and error.encoding == "utf-8" else error.reason
+        return (
+            f"not {error.encoding} text: {line_of_fault(file, error.encoding)}byte "
+            f"0x{error.object[error.start]:02x} ({what}); convert the file (iconv -t utf-8), or name its encoding"
+        )
+    if isinstance(error, DAMAGED):
+        return f"damaged or cut-off compressed data ({error})"
+    return str(error)
 
 
 def open_text(file: str, encoding: str) -> io.TextIOWrapper:
@@ -282,15 +286,19 @@ def jsonl_text(line: str, text_key: str, where: str) -> tuple[str, str]:
     """(text, source) of one JSONL line; a "source" inside the object wins over the line's own place."""
     if len(line) >= MAX_JSONL_LINE_CHARS:
         raise Unreadable(f"the line is longer than {MAX_JSONL_LINE_CHARS:,} characters")
+    return record_text(json_value(line), text_key, where)
+
+
+def json_value(line: str) -> Any:
+    """The value of one line of JSON. Raises Unreadable, with the column."""
     try:
-        record = json.loads(line)
+        return json.loads(line)
     except json.JSONDecodeError as error:
         raise Unreadable(f"not JSON ({error.msg} at column {error.colno})") from None
     except RecursionError:
         raise Unreadable("not usable JSON (nested too deeply)") from None
     except ValueError as error:  # a number of thousands of digits
         raise Unreadable(f"not usable JSON ({error})") from None
-    return record_text(record, text_key, where)
 
 
 def record_text(record: Any, text_key: str, where: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ COMPRESSIONS = frozenset({".gz", ".bz2", ".xz"})
 KINDS_NAMED = 10  # in a report
 
 
-def files_below(folder: str, follow_links: bool = False) -> Iterator[tuple[str, str | None]]:
+def files_below(folder: str, follow_links: bool) -> Iterator[tuple[str, str | None]]:
     """Yield (file, reason to skip it or None) for everything below `folder`, sorted; hidden folders and `__pycache__`
     are not looked into. With `follow_links`, links to folders are, each folder once, and files outside are read."""
     known = PROSE_EXTENSIONS | CODE_EXTENSIONS | JSONL_EXTENSIONS

@@ -29,8 +29,6 @@ def word_hashes(text: str) -> Hashes:
     again, so that two such monsters may share one).
     """
     points = np.frombuffer(text.lower().encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    if len(points) == 0:
-        return np.empty(0, dtype=np.uint64)
     classes = char_classes()
     kind = np.where(points < _TABLE_SIZE, classes[np.minimum(points, _TABLE_SIZE - 1)], _OWN_WORD)  # (n_chars,)
     starts = kind != _SEPARATOR

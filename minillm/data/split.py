@@ -29,7 +29,7 @@ def split_of(text: str, val_fraction: float = 0.05, test_fraction: float = 0.0, 
     The fractions are of documents, met on average. Growing `val_fraction` only moves documents from train (the hash
     line is cut as val | train | test). Another `seed` gives another split.
     """
-    if not (0 <= val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1):
+    if not (val_fraction >= 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):
         raise ValueError(
             "val_fraction and test_fraction must be shares from 0 to 1 that leave something to train on, not "
             f"{val_fraction} and {test_fraction}."
@@ -61,10 +61,11 @@ class Contamination:
         self._pending: list[Hashes] = []
         self._runs: Hashes = np.empty(0, dtype=np.uint64)  # sorted, distinct
         self._seen = np.empty(0, dtype=bool)  # which of them stood in the training text
+        self._training_begun = False
 
     def add_held_out(self, text: str) -> None:
-        """Remember the runs of one held-out document."""
-        if len(self._seen) and self._seen.any():
+        """Remember the runs of one held-out document. Raises RuntimeError after the first training document."""
+        if self._training_begun:
             raise RuntimeError("add every held-out document before the first training document.")
         self._pending.append(np.unique(ngram_hashes(word_hashes(text), self.n)))
 
@@ -73,9 +74,10 @@ class Contamination:
 
         At or above `limit` nothing is marked: the caller is going to drop that document from the training text.
         """
+        self._training_begun = True
         self._gather()
         runs = ngram_hashes(word_hashes(text), self.n)
-        if len(runs) == 0 or len(self._runs) == 0:
+        if len(runs) == 0:
             return 0.0
         place, found = self._look_up(runs)
         share = float(found.mean())
@@ -102,7 +104,7 @@ class Contamination:
 
     def _look_up(self, runs: Hashes) -> tuple[np.ndarray, np.ndarray]:
         """(where each run would stand among the held-out runs, whether it is there)."""
-        place = np.minimum(np.searchsorted(self._runs, runs), max(len(self._runs) - 1, 0))
+        place = np.minimum(np.searchsorted(self._runs, runs), len(self._runs) - 1)
         return place, self._runs[place] == runs if len(self._runs) else np.zeros(len(runs), dtype=bool)
 
 

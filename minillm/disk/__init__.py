@@ -41,6 +41,7 @@ from .markers import foreign_files, read_marker
 from .names import MARKER
 from .records import about, check_fields, check_values, checksum, read_json
 from .whole import (
+    check_free,
     claim,
     find_whole_folder,
     flush_to_disk,
@@ -56,6 +57,7 @@ __all__ = [
     "MARKER",
     "about",
     "check_fields",
+    "check_free",
     "check_values",
     "checksum",
     "claim",

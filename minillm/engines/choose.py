@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from ..settings import EngineConfig
 from ..tensor import Tensor
 
@@ -64,6 +66,28 @@ def batch_loss_of(model: Any) -> Callable[..., float]:
     from .torch_engine import batch_loss
 
     return partial(batch_loss, model)
+
+
+def outputs_of(model: Any) -> Callable[..., np.ndarray]:
+    """How to ask a model of either engine: a function that gives what `model(*batch)` does as an array, with dropout
+    off and without gradients."""
+    if isinstance(next(iter(model.parameters())), Tensor):
+        from .threads import Replicas
+
+        return Replicas(model).outputs
+    from .torch_engine import outputs as torch_outputs
+
+    return partial(torch_outputs, model)
+
+
+def ids_for(model: Any, ids: np.ndarray) -> Any:
+    """Token ids as the model's engine takes them: the array itself, or a tensor on the model's device."""
+    parameter = next(iter(model.parameters()))
+    if isinstance(parameter, Tensor):
+        return ids
+    import torch
+
+    return torch.from_numpy(ids).to(parameter.device)
 
 
 def process_rank() -> int:

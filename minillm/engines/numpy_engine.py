@@ -86,7 +86,8 @@ class NumpyEngine:
         if random is not None:
             np.random.default_rng().bit_generator.state = random  # on a generator to throw away: raises if it cannot be
         self.optimizer.check_state_dict(self._names, optimizer)
-        self.model.load_state_dict(model)  # checks for itself, before it changes anything
+        frozen = {name: p.data for name, p in self.model.named_parameters() if not p.requires_grad}
+        self.model.load_state_dict({**frozen, **model})  # checks for itself, before it changes anything
         self.optimizer.load_state_dict(self._names, optimizer)
         if random is not None:
             self.model.rng.bit_generator.state = random
@@ -104,3 +105,9 @@ def batch_loss(model: Model, *batch: np.ndarray) -> float:
     """The sum of a NumPy model's token losses over a batch in nats, dropout off, no gradients kept."""
     with evaluating(model), no_grad():
         return model(*batch, reduction="sum").item()
+
+
+def outputs(model: Model, *batch: np.ndarray) -> np.ndarray:
+    """What a NumPy model gives for a batch, dropout off, no gradients kept."""
+    with evaluating(model), no_grad():
+        return model(*batch).data

@@ -24,6 +24,10 @@ class ProcessLost(RuntimeError):
 class Batches(Protocol):
     """Training batches for ever, from a position that can be saved: a Batcher, or one around another."""
 
+    @property
+    def row_tokens(self) -> float:
+        """Tokens of a row, on average."""
+
     def next(self) -> Batch: ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -79,5 +83,6 @@ class Engine(Protocol):
     def load(
         self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], random: dict[str, Any] | None
     ) -> None:
-        """Take over a checkpoint's state. Raises ValueError if anything does not fit, before anything is changed.
+        """Take over a checkpoint's state; weights that are frozen may be left out, and stay as they are. Raises
+        ValueError if anything does not fit, before anything is changed.
         `random` is None for a checkpoint that another engine wrote: its generators are not ours."""

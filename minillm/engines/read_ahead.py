@@ -26,6 +26,10 @@ class ReadAhead:
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
         self.waiting: deque[Future[tuple[Batch, dict[str, Any]]]] = deque()
 
+    @property
+    def row_tokens(self) -> float:
+        return self.batcher.row_tokens
+
     def next(self) -> Batch:
         while len(self.waiting) <= self.depth:
             self.waiting.append(self.thread.submit(self.draw))

@@ -26,7 +26,7 @@ from ..optim import param_groups
 from ..settings import TrainConfig
 from ..tensor import Parameter
 from .blas import blas_threads, limit_blas_threads
-from .numpy_engine import NumpyEngine, batch_loss
+from .numpy_engine import NumpyEngine, batch_loss, outputs
 from .protocol import Batch, Groups, Model
 
 
@@ -44,8 +44,8 @@ class Replicas:
             threading.Thread(target=work, args=(queue,), name="rows", daemon=True).start()
             weakref.finalize(self, queue.put, None)
 
-    def on_rows(self, function: Callable[..., float], batch: Batch, **options: Any) -> float:
-        """The sum of `function(replica, *rows, **options)` over all threads, each with its share of the rows."""
+    def on_rows(self, function: Callable[..., Any], batch: Batch, **options: Any) -> list[Any]:
+        """`function(replica, *rows, **options)` of all threads, each with its share of the rows, in their order."""
         shares = zip(*(np.array_split(array, len(self.models)) for array in batch))
         with limit_blas_threads(1):
             tasks: list[Future] = []
@@ -59,11 +59,15 @@ class Replicas:
             # another thread does not wake this one, which has the handler, and Ctrl-C would wait for the step's end.
             while wait(tasks, timeout=0.1).not_done:
                 pass
-            return sum([task.result() for task in tasks])
+            return [task.result() for task in tasks]
 
     def batch_loss(self, *batch: np.ndarray) -> float:
         """The sum of a batch's token losses in nats; no gradient, no dropout."""
-        return self.on_rows(batch_loss, batch)
+        return sum(self.on_rows(batch_loss, batch))
+
+    def outputs(self, *batch: np.ndarray) -> np.ndarray:
+        """What the model gives for a batch, a row for each of its rows."""
+        return np.concatenate(self.on_rows(outputs, batch))
 
 
 def work(queue: Queue) -> None:
@@ -104,7 +108,7 @@ class ThreadedNumpyEngine(NumpyEngine):
             for model, seed in zip(models[1:], self.model.rng.integers(2**63, size=len(models) - 1)):
                 model.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
             options = {"scale": 1 / n_tokens, "label_smoothing": self.label_smoothing}
-            total += self.replicas.on_rows(add_gradients, batch, **options)
+            total += sum(self.replicas.on_rows(add_gradients, batch, **options))
         for parameter, *others in zip(*(model.parameters() for model in models)):
             for other in others:
                 if other.grad is not None:

@@ -206,16 +206,17 @@ class TorchEngine:
 
     @torch.no_grad()
     def batch_loss(self, *batch: np.ndarray) -> float:
-        mine = share_of_rank(len(batch[0]), self.rank, self.world_size)
-        rows = share_of_rank(len(batch[0]), 0, self.world_size).stop  # the last ranks' are filled up with padding
-        *inputs, targets = (array[mine] for array in batch)
-        missing = ((0, rows - len(targets)), (0, 0))
-        my_batch = *(np.pad(array, missing) for array in inputs), np.pad(targets, missing, constant_values=IGNORE)
+        # Numbers to predict have no IGNORE to fill up with: every rank takes all rows then.
+        n_rows, n_ranks = len(batch[0]), 1 if batch[-1].dtype.kind == "f" else self.world_size
+        mine = share_of_rank(n_rows, self.rank, n_ranks) if n_ranks > 1 else slice(None)
+        missing = share_of_rank(n_rows, 0, n_ranks).stop - len(batch[0][mine])  # the last ranks' are filled up
+        filled = [np.pad(a[mine], [(0, missing)] + [(0, 0)] * (a.ndim - 1)) for a in batch]
+        filled[-1][len(filled[-1]) - missing :] = IGNORE
         with evaluating(self.model), self.lost_peer():
-            loss = self.loss_sum(self.model, my_batch)
+            loss = self.loss_sum(self.model, tuple(filled))
         if self.sharded:
             self.model.reshard()  # after a forward without a backward, the outermost weights are still whole
-        return self.total_tensor(loss).item()
+        return loss.item() if n_ranks < self.world_size else self.total_tensor(loss).item()
 
     def rerun(self, micro_batches: list[Batch]) -> None:
         for batch in micro_batches:
@@ -302,7 +303,9 @@ class TorchEngine:
     def load(
         self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], random: dict[str, Any] | None
     ) -> None:
-        check_fits("the saved weights", shapes(dict(self.model.named_parameters())), shapes(model))
+        mine = dict(self.model.named_parameters())
+        frozen = {name: p for name, p in mine.items() if not p.requires_grad}
+        check_fits("the saved weights", shapes(mine), {**shapes(frozen), **shapes(model)})
         learned = {n: p for n, p in self.parameters.items() if p.requires_grad or f"{n}.step" in optimizer}
         expected = {f"{name}.{key}": tuple(p.shape) for name, p in learned.items() for key in self.state_names()}
         expected |= {f"{name}.step": () for name in learned}
@@ -317,7 +320,8 @@ class TorchEngine:
         self.optimizer.state.clear()
         fused = self.optimizer.defaults["fused"]
         for name, p in self.parameters.items():
-            assign(p, torch.from_numpy(model[name]))
+            if name in model:
+                assign(p, torch.from_numpy(model[name]))
             if f"{name}.step" not in optimizer:  # frozen, and never learned
                 continue
             state = {key: torch.zeros_like(p) for key in self.state_names()}
@@ -345,6 +349,14 @@ def batch_loss(model: Any, *batch: np.ndarray) -> float:
     device = next(model.parameters()).device
     with evaluating(model):
         return float(model(*(torch.from_numpy(array).to(device) for array in batch), reduction="sum"))
+
+
+@torch.no_grad()
+def outputs(model: Any, *batch: np.ndarray) -> np.ndarray:
+    """What a ported model gives for a batch as float32, dropout off, on the model's own device."""
+    device = next(model.parameters()).device
+    with evaluating(model):
+        return model(*(torch.from_numpy(array).to(device) for array in batch)).float().cpu().numpy()
 
 
 def blocks(model: Any) -> list[Any]:

@@ -115,6 +115,13 @@ class Checkpoint:
         check_tokenizer(tokenizer, self.config.vocab_size, trained_with, str(self.folder))
         return tokenizer
 
+    def model_and_tokenizer(self, **how: Any) -> tuple[Any, Tokenizer]:
+        """Both, `how` as for `model`. Raises what the two raise, and ValueError for a model without a head."""
+        if self.head == "base":
+            raise ValueError(f"{self.folder} is a model without a head: it gives features and predicts nothing.")
+        tokenizer = self.tokenizer()
+        return self.model(**how), tokenizer
+
 
 def open_checkpoint(
     name_or_folder: str | os.PathLike[str],
@@ -192,10 +199,7 @@ def load_model_and_tokenizer(
     together. Raises what `open_checkpoint` and the two methods raise, and ValueError for a model without a head."""
     check_engine(engine, device)  # before anything is downloaded
     checkpoint = open_checkpoint(name_or_folder)
-    if checkpoint.head == "base":
-        raise ValueError(f"{checkpoint.folder} is a model without a head: it gives features and predicts nothing.")
-    tokenizer = checkpoint.tokenizer()
-    return checkpoint.model(engine=engine, dtype=dtype, device=device, verify=verify), tokenizer
+    return checkpoint.model_and_tokenizer(engine=engine, dtype=dtype, device=device, verify=verify)
 
 
 def check_settings(settings: Values, values: Values) -> None:

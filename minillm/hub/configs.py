@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..disk import about, check_values, read_json
 from ..models import MODELS, ClassifierConfig, ModelConfig
@@ -72,6 +72,10 @@ class GenerationSettings:
     top_k: int | None
     top_p: float | None
     repetition_penalty: float | None
+    num_beams: int | None
+    length_penalty: float | None
+    early_stopping: bool | Literal["never"] | None
+    num_return_sequences: int | None
 
 
 def read_generation_config(folder: Path) -> Values | None:
@@ -119,7 +123,7 @@ def from_hf(values: Values, head: str) -> ModelConfig:
     if head == "classification":
         n = n_labels(values)
         loss = values.get("problem_type") or ("regression" if n == 1 else "single_label_classification")
-        labels = {"n_labels": n, "problem_type": loss}
+        labels = {"n_labels": n, "problem_type": loss, "labels": label_names(values, n)}
     try:
         if architecture.is_decoder and labels:
             decoder = architecture.config_class(**ours)
@@ -149,6 +153,14 @@ def n_labels(values: Values) -> int:
         found = f"id2label = {labels!r} must be an object of number -> name, num_labels = {number!r} a whole number"
         raise ConfigurationError(f"config.json: {found} up to {MAX_LABELS:,}.")
     return len(labels) or number
+
+
+def label_names(values: Values, n: int) -> tuple[str, ...]:
+    """The names of n classes by their numbers; () where config.json has none but LABEL_0 and so on."""
+    labels = values.get("id2label") or {}
+    names = tuple(str(labels[str(i)]) for i in range(n) if str(i) in labels)
+    default = tuple(f"LABEL_{i}" for i in range(n))
+    return names if names != default and len(set(names)) == n else ()
 
 
 def with_settings(values: Values, settings: Values) -> Values:
@@ -197,4 +209,7 @@ def to_hf(config: Any, original: Values, head: str) -> Values:
     if config.task == "classification":
         values["problem_type"] = original.get("problem_type") or config.problem_type
         values |= labels_for(config.n_labels, original)
+        if config.labels:
+            values["id2label"] = {str(i): label for i, label in enumerate(config.labels)}
+            values["label2id"] = {label: i for i, label in enumerate(config.labels)}
     return values

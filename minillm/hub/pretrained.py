@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from ..beam import beam_search
 from ..disk import write_json
 from ..finetune.lora import adapters
 from ..generate import Sampling, generate
@@ -167,10 +168,13 @@ class PretrainedModel:
             if decoder_ids is None:
                 raise ValueError("an encoder-decoder needs decoder_input_ids (B, T), the target so far.")
             return self.model.hidden(ids, decoder_ids)  # (B, T, D)
-        if self.architecture is not None and not self.architecture.is_decoder:
-            return self.model.hidden(ids, token_types=types, mask=mask)  # (B, T, D)
-        if mask is not None:
+        is_decoder = self.architecture is None or self.architecture.is_decoder
+        if mask is not None and self.head == "classification":  # no position is looked for: padding may move
+            ids, mask, types = padded_right(ids, mask, types)
+        if mask is not None and is_decoder:
             check_right_padding(mask)
+        if not is_decoder:
+            return self.model.hidden(ids, token_types=types, mask=mask)  # (B, T, D)
         if self.head == "classification":
             return self.model.hidden(ids, mask=mask)  # (B, D)
         return self.model.hidden(ids)  # (B, T, D)
@@ -204,6 +208,10 @@ class PretrainedModel:
         eos_token_id: int | list[int] | None = None,
         decoder_start_token_id: int | None = None,
         seed: int | None = None,
+        num_beams: int | None = None,
+        length_penalty: float | None = None,
+        early_stopping: bool | Literal["never"] | None = None,
+        num_return_sequences: int | None = None,
     ) -> list[list[int]]:
         """Each prompt's ids and then up to `max_new_tokens` new ones (20), ended by an end-of-text id if that came.
 
@@ -213,6 +221,9 @@ class PretrainedModel:
         (`top_k`; 0 keeps all), as in transformers. `eos_token_id` is then config.json's; [] never stops. An
         encoder–decoder takes the source as an array (B, S), padded with the model's pad_id, and gives the target, which
         begins with `decoder_start_token_id`.
+
+        `num_beams` above 1 is beam search (minillm/beam.py), which draws nothing and knows no repetition_penalty. Each
+        prompt then gives `num_return_sequences` rows (1), best first, fewer only where there are no more texts.
         """
         if self.head not in ("causal", "seq2seq"):
             raise ValueError(f"generate: a {type(self.model).__name__} for {self.head!r} does not continue texts.")
@@ -241,6 +252,29 @@ class PretrainedModel:
                 raise ValueError(f"max_length = {max_length} counts the prompt in, and the longest has {longest} ids.")
         stops = setting("eos_token_id", eos_token_id, [])
         sampled = setting("do_sample", do_sample, False)
+        stop_ids = [stops] if isinstance(stops, int) else list(stops)
+        n_beams, n_return = setting("num_beams", num_beams, 1), setting("num_return_sequences", num_return_sequences, 1)
+        if n_beams != 1:
+            penalty = setting("repetition_penalty", repetition_penalty, 1.0)
+            if sampled or penalty != 1:
+                raise ValueError(
+                    f"generate: with num_beams = {n_beams}, do_sample must be False and repetition_penalty 1, not "
+                    f"{sampled} and {penalty}. What is not given comes from generation_config.json."
+                )
+            found = beam_search(
+                model,
+                rows,
+                max_new_tokens=max_new_tokens,
+                n_beams=n_beams,
+                length_penalty=setting("length_penalty", length_penalty, 1.0),
+                early_stopping=setting("early_stopping", early_stopping, False),
+                n_return=n_return,
+                stop_ids=stop_ids,
+                keep_stop_id=True,
+            )
+            return [row + new.ids for row, best in zip(rows, found) for new in best]
+        if n_return != 1:
+            raise ValueError(f"generate: num_return_sequences = {n_return} needs num_beams of as many; or repeat rows.")
         new = generate(
             model,
             rows,
@@ -251,7 +285,7 @@ class PretrainedModel:
                 top_p=setting("top_p", top_p) if sampled else None,
                 repetition_penalty=setting("repetition_penalty", repetition_penalty, 1.0),
             ),
-            stop_ids=[stops] if isinstance(stops, int) else list(stops),
+            stop_ids=stop_ids,
             keep_stop_id=True,
             seed=seed,
         )
@@ -302,6 +336,20 @@ def numbers(parameter: Any) -> np.ndarray:
     from ..port import array_of
 
     return array_of(parameter)
+
+
+def padded_right(ids: Any, mask: Any, types: Any) -> tuple[Any, Any, Any]:
+    """ids, mask and token types (None: none), (B, T) each, with the padding of every row moved behind its tokens."""
+    T = mask.shape[1]
+    places = (
+        (mask == 0) * T + np.arange(T)
+        if isinstance(mask, np.ndarray)
+        else (mask == 0) * T + mask.new_ones(mask.shape).cumsum(1)
+    )  # (B, T): tokens by their positions, padding after all of them
+    order = places.argsort(1)  # (B, T)
+    moved = [a if a is None else np.take_along_axis(a, order, 1) if isinstance(a, np.ndarray) else a.gather(1, order)
+             for a in (ids, mask, types)]  # fmt: skip
+    return moved[0], moved[1], moved[2]
 
 
 def check_right_padding(mask: Any) -> None:

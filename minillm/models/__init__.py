@@ -101,6 +101,7 @@ def config_from_dict(values: dict[str, Any]) -> ModelConfig:
 def config_to_dict(config: ModelConfig) -> dict[str, Any]:
     """The dictionary that `config_from_dict` makes the config of again: its `model_type` and its settings."""
     values = {"model_type": config.model_type, **asdict(config)}
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}  # as in JSON
     for name, inner in inner_configs(config).items():
         values[name] = config_to_dict(inner)
     return values

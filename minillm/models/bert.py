@@ -19,7 +19,16 @@ from ..ops import AnyTensor
 from ..settings import ATTENTION, IGNORE
 from ..tensor import Parameter
 from .attention import MultiHeadAttention
-from .checks import check_choice, check_dropout, check_heads, check_ids, check_pad_id, check_positive, check_whole
+from .checks import (
+    check_choice,
+    check_dropout,
+    check_heads,
+    check_ids,
+    check_labels,
+    check_pad_id,
+    check_positive,
+    check_whole,
+)
 from .classifier import PROBLEM_TYPES, classification_loss
 
 HEADS = ("none", "mlm", "classification")
@@ -44,6 +53,7 @@ class BertConfig:
     pooler: bool = False  # a layer on the first position's features; classification and next_sentence bring it along
     next_sentence: bool = False  # with "mlm": also tell whether the second text followed the first
     n_labels: int = 2  # of "classification"
+    labels: tuple[str, ...] | list[str] = ()  # the classes' names; (): they have none
     problem_type: str = "single_label_classification"  # or "multi_label_classification", "regression": chooses the loss
     pad_id: int | None = None  # positions with this id are hidden when no mask is given; None: none are
     attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
@@ -57,6 +67,7 @@ class BertConfig:
         check_choice(self, "problem_type", PROBLEM_TYPES)
         check_choice(self, "attention", ATTENTION)
         check_pad_id(self, self.vocab_size)
+        check_labels(self)
         if self.next_sentence and self.head != "mlm":
             raise ValueError(f"BertConfig: next_sentence is learned together with head = 'mlm', not {self.head!r}.")
 

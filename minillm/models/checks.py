@@ -36,6 +36,18 @@ def check_choice(config: Any, name: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{type(config).__name__}: {name} = {value!r} must be one of {', '.join(choices)}.")
 
 
+def check_labels(config: Any) -> None:
+    """`labels` must name each class, all differently, or be empty; a list, as JSON has it, becomes a tuple."""
+    labels, name = config.labels, type(config).__name__
+    if not isinstance(labels, (list, tuple)) or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"{name}: labels = {labels!r:.80} must be a list of names.")
+    if labels and len(labels) != config.n_labels:
+        raise ValueError(f"{name}: labels = {labels!r:.80} are {len(labels)} names, and n_labels = {config.n_labels}.")
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"{name}: labels = {labels!r:.80} must differ from each other.")
+    object.__setattr__(config, "labels", tuple(labels))  # a frozen dataclass lets nothing else change it
+
+
 def check_pad_id(config: Any, vocab_size: int) -> None:
     """`pad_id` must be an id, or None."""
     if config.pad_id is not None and not 0 <= config.pad_id < vocab_size:

@@ -16,7 +16,8 @@ import numpy as np
 
 from .. import nn, ops
 from ..ops import AnyTensor
-from .checks import check_choice, check_whole
+from ..tensor import Tensor
+from .checks import check_choice, check_labels, check_whole
 from .decoders import DECODERS
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
@@ -30,6 +31,10 @@ def classification_loss(
     cross-entropy with (B, n_labels) of 0 and 1, or mean squared error with (B, n_labels), (B,) if n_labels is 1."""
     if problem_type == "single_label_classification":
         return ops.cross_entropy(logits, targets, reduction=reduction, label_smoothing=label_smoothing)
+    if isinstance(targets, np.ndarray):  # numbers, in the precision of the logits
+        targets = targets.astype(logits.dtype)
+    elif not isinstance(targets, Tensor):
+        targets = targets.to(logits.dtype)
     if problem_type == "multi_label_classification":
         return ops.binary_cross_entropy_with_logits(logits, targets, reduction=reduction)
     return ops.mse_loss(logits, targets.reshape(logits.shape), reduction=reduction)
@@ -44,6 +49,7 @@ class ClassifierConfig:
 
     decoder: Any  # the config of one of DECODERS
     n_labels: int = 2
+    labels: tuple[str, ...] | list[str] = ()  # the classes' names; (): they have none
     problem_type: str = "single_label_classification"  # or "multi_label_classification", "regression": chooses the loss
     pad_id: int | None = None  # what stands behind shorter texts; None: a mask says it, or all are equally long
 
@@ -54,6 +60,7 @@ class ClassifierConfig:
         if not getattr(self.decoder, "tie_embeddings", True):
             raise ValueError("ClassifierConfig: decoder.tie_embeddings must be True: no tokens are predicted.")
         check_whole(self, "n_labels")
+        check_labels(self)
         check_choice(self, "problem_type", PROBLEM_TYPES)
         if self.pad_id is not None and (not isinstance(self.pad_id, int) or isinstance(self.pad_id, bool)):
             raise ValueError(f"ClassifierConfig: pad_id = {self.pad_id!r} must be a whole number or None.")

@@ -11,6 +11,7 @@ in each of its blocks, between self-attention and the feed-forward network, it l
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -79,6 +80,11 @@ class DecoderCache:
     def length(self) -> int:
         """Target positions stored so far."""
         return self.target.length
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Make row i of the batch what row rows[i] was, its source included."""
+        self.target.reorder(rows)
+        self.source = [None if kv is None else (kv[0][rows], kv[1][rows]) for kv in self.source]
 
 
 class Residual(nn.Module):
@@ -275,6 +281,13 @@ class Decoder:
         if self.memory is None:
             self.memory = self.model.encode(self.source)
         return self.model.decode(ids, self.memory, self.model.source_mask(self.source), cache)
+
+    def select(self, rows: Sequence[int]) -> Decoder:
+        """The same for other targets: the source of target i is what that of target rows[i] was. It isn't encoded again
+        if it has been already."""
+        selected = Decoder(self.model, self.source[rows])
+        selected.memory = None if self.memory is None else self.memory[rows]
+        return selected
 
     def logits(self, h: AnyTensor) -> AnyTensor:
         return self.model.logits(h)

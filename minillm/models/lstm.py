@@ -10,6 +10,7 @@ the text. It is exact, not a cache, and can be carried from one stretch of text 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -55,6 +56,10 @@ class LSTMState:
     def __init__(self, n_layers: int) -> None:
         self.length = 0  # tokens seen
         self.layers: list[tuple[AnyTensor, AnyTensor] | None] = [None] * n_layers
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Make row i of the batch what row rows[i] was. A row may be taken twice or left out: see beam.py."""
+        self.layers = [None if state is None else (state[0][rows], state[1][rows]) for state in self.layers]
 
 
 class Layer(nn.Module):

@@ -119,8 +119,6 @@ def hidden_keys(q_shape: tuple, t_k: int, causal: bool, mask: Array | None, dtyp
     if mask is not None:  # its head axis (1 or H) in the grouped layout
         head_axes = (1, 1) if mask.shape[1] == 1 else (kv_heads, group)
         allowed = mask.reshape(mask.shape[0], *head_axes, *mask.shape[2:])
-        if allowed.shape[-1] == 1:
-            allowed = np.broadcast_to(allowed, (*allowed.shape[:-1], t_k))
     if causal and t_q > 1:
         triangle = np.tri(t_q, t_k, t_k - t_q, dtype=bool)
         allowed = triangle if allowed is None else allowed & triangle

@@ -42,6 +42,8 @@ def load_tokenizer(path: str | os.PathLike[str]) -> BPETokenizer | CharTokenizer
         return load_gpt2(path, special_tokens=specials)
     if not file.exists() and (Path(path) / VOCAB_TXT).is_file():
         return WordPieceTokenizer.load_vocab(path)
+    if not file.exists() and Path(path).is_file():
+        raise FileNotFoundError(f"{path} is not a tokenizer's file: give a tokenizer.json, or a folder with one.")
     content = read_json(file)
     if isinstance(content, dict) and content.get("format") == FORMAT:
         return CharTokenizer.load(path)

@@ -61,7 +61,7 @@ class Tokenizer:
         """`text` in the form that the vocabulary was made for. A cut before an ASCII character must change nothing."""
         return text
 
-    def _encode_ordinary(self, text: str, final: bool = True) -> tuple[list[int], int]:
+    def _encode_ordinary(self, text: str, final: bool) -> tuple[list[int], int]:
         """(ids, how many characters of `text` they cover), special tokens not regarded.
 
         final=True: all of `text`. final=False: more text follows, so only what it cannot change any more.

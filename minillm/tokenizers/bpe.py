@@ -165,7 +165,7 @@ class BPETokenizer(Tokenizer):
     def _normalize(self, text: str) -> str:
         return unicodedata.normalize("NFC", text) if self.nfc else text
 
-    def _encode_ordinary(self, text: str, final: bool = True) -> tuple[list[int], int]:
+    def _encode_ordinary(self, text: str, final: bool) -> tuple[list[int], int]:
         ids: list[int] = []
         used = 0
         for pieces, n_chars in split_windows(text, self.pattern, final=final):

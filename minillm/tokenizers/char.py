@@ -66,14 +66,14 @@ class CharTokenizer(Tokenizer):
                 text = text.replace(special, "")
             seen.update(text)
         if not seen:
-            raise ValueError("the texts hold no character to learn from; were they a generator that is used up?.")
+            raise ValueError("the texts hold no character to learn from; a generator gives its texts only once.")
         characters = "".join(sorted(seen))
         try:
             return cls(characters, specials, unk_token)
         except UnicodeEncodeError:
             raise surrogate_error(characters) from None
 
-    def _encode_ordinary(self, text: str, final: bool = True) -> tuple[list[int], int]:
+    def _encode_ordinary(self, text: str, final: bool) -> tuple[list[int], int]:
         try:
             return [self._ids[character] for character in text], len(text)
         except KeyError as error:

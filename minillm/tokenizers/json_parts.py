@@ -68,7 +68,7 @@ def read_added_tokens(content: Mapping[str, Any], path: Path) -> list[AddedToken
 
 def check_ids(ids: Mapping[str, Any], path: Path) -> None:
     """Raise ValueError unless each token has an id of its own from 0 up, without a hole that must be a mistake."""
-    if bad := [token for token, token_id in ids.items() if not isinstance(token_id, int) or token_id < 0]:
+    if bad := [token for token, token_id in ids.items() if type(token_id) is not int or token_id < 0]:
         raise ValueError(f"{path}: the id of {bad[0]!r} must be a whole number from 0 up, not {ids[bad[0]]!r}.")
     if max(ids.values(), default=0) > 4 * len(ids) + 1000:
         raise ValueError(f"{path}: {len(ids)} tokens have ids up to {max(ids.values())}, so the file must be wrong.")

@@ -35,7 +35,7 @@ def count_pieces(
         for part in parts:
             counts.update(pieces_of(part))
     if not counts:
-        raise ValueError("the texts hold nothing to learn from; were they a generator that is used up?.")
+        raise ValueError("the texts hold nothing to learn from; a generator gives its texts only once.")
     return counts
 
 

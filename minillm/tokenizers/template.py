@@ -134,7 +134,7 @@ def ids_from_json(entries: Any, path: Path) -> dict[str, tuple[int, ...]]:
     ids = {}
     for text, entry in entries.items() if isinstance(entries, dict) else [("special_tokens", entries)]:
         values = entry.get("ids") if isinstance(entry, dict) else None
-        if not isinstance(values, list) or not all(isinstance(token_id, int) for token_id in values):
+        if not isinstance(values, list) or not all(type(token_id) is int for token_id in values):
             raise ValueError(f"{path}: post_processor.special_tokens must hold lists 'ids', but {text!r} has none.")
         ids[text] = tuple(values)
     return ids
@@ -155,7 +155,7 @@ def parts_from_json(step: Mapping[str, Any], name: str, path: Path) -> Parts:
         entry = next(iter(part.values())) if isinstance(part, dict) and len(part) == 1 else None
         text = entry.get("id") if isinstance(entry, dict) else None
         type_id = entry.get("type_id", 0) if isinstance(entry, dict) else None
-        if not isinstance(text, str) or not isinstance(type_id, int):
+        if not isinstance(text, str) or type(type_id) is not int:
             example = '{"Sequence": {"id": "A", "type_id": 0}}'
             raise ValueError(f"{path}: the post_processor's {name!r} must list objects like {example}, not {part!r}.")
         found.append((("$" if "Sequence" in part else "") + text, type_id))

@@ -172,7 +172,7 @@ class WordPieceTokenizer(Tokenizer):
         text.encode()  # raises UnicodeEncodeError for a lone surrogate, which `encode` explains
         return self.normalizer.normalize(text)
 
-    def _encode_ordinary(self, text: str, final: bool = True) -> tuple[list[int], int]:
+    def _encode_ordinary(self, text: str, final: bool) -> tuple[list[int], int]:
         used = len(text) if final else text.rfind(" ") + 1
         words = split_words(text[:used])
         return list(chain.from_iterable(map(self._cache.__getitem__, words))), used

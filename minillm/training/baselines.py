@@ -103,11 +103,10 @@ class NGramModel:
 
     def bits_per_byte(self, text: str, order: int | None = None) -> float:
         """Bits needed for each UTF-8 byte of `text` by the model of this order (None: the highest)."""
-        return self._per(text, order, len(text.encode()))
-
-    def bits_per_symbol(self, text: str, order: int | None = None) -> float:
-        """Bits for each symbol (byte or character): log₂ of the perplexity."""
-        return self._per(text, order, len(text.encode()) if self.unit == "byte" else len(text))
+        order = self._check_order(order)
+        if text == "":
+            raise ValueError("cannot score an empty text: bits per byte needs at least one byte.")
+        return float(self.total_bits(text)[order - 1]) / len(text.encode())
 
     def distribution(self, history: str, order: int | None = None) -> npt.NDArray[np.float64]:
         """p(w | history) for every w of `alphabet`: (V,). What is missing from a sum of 1 is for symbols never seen."""
@@ -137,12 +136,6 @@ class NGramModel:
             p = self._distribution(recent, order)
             symbols.append(int(rng.choice(self.alphabet, p=p / p.sum())))
         return self._text(symbols)
-
-    def _per(self, text: str, order: int | None, n: int) -> float:
-        order = self._check_order(order)
-        if n == 0:
-            raise ValueError("cannot score an empty text: bits per byte needs at least one byte.")
-        return float(self.total_bits(text)[order - 1]) / n
 
     def _check_order(self, order: int | None) -> int:
         if order is not None and not 1 <= order <= self.order:

@@ -5,13 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from ..data import TokenDataset, count_targets, iter_eval_batches
+from ..metrics import perplexity
 from .objectives import NextToken, Objective, prepare
 
 Window = tuple[np.ndarray, np.ndarray]  # ids and targets (B, T), the next tokens
+
+
+class Measured(Protocol):
+    """An evaluation, of whatever: what the training loop asks of it."""
+
+    @property
+    def loss(self) -> float:
+        """Nats per target."""
+
+    @property
+    def score(self) -> float:
+        """What decides which checkpoint is the best, and when to stop: the lower, the better."""
+
+    def figures(self) -> dict[str, float]:
+        """What metrics.jsonl keeps, as val_loss and so on."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,13 @@ class Evaluation:
     perplexity: float
     bits_per_byte: float
     n_tokens: int
+
+    @property
+    def score(self) -> float:
+        return self.loss
+
+    def figures(self) -> dict[str, float]:
+        return {"loss": self.loss, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
 
     def __str__(self) -> str:
         bits = "" if math.isnan(self.bits_per_byte) else f", {self.bits_per_byte:.4f} bits per byte"
@@ -49,8 +73,10 @@ def evaluate(
     > 0 it stops after the batch that reaches that many tokens of text; bits per byte then assumes that the part has as
     many bytes per token as the whole. The first tokens of each window see little text before them, so that the figures
     are a little worse than with a sliding window. Raises ValueError for a dataset of fewer than two tokens, or without
-    a token to predict.
+    a token to predict, and for max_tokens below 0.
     """
+    if max_tokens < 0:
+        raise ValueError(f"max_tokens = {max_tokens} must be 0 (all) or more.")
     objective = objective or NextToken(dataset.vocab_size)
     windows = until(iter_eval_batches(dataset, batch_size, context), max_tokens)
     total, n_tokens = 0.0, 0
@@ -73,11 +99,3 @@ def until(batches: Iterable[Window], max_tokens: int) -> Iterator[Window]:
         n_tokens += count_targets(targets)
         if 0 < max_tokens <= n_tokens:
             return
-
-
-def perplexity(loss: float) -> float:
-    """e^loss, infinity where that is too large for a float."""
-    try:
-        return math.exp(loss)
-    except OverflowError:
-        return math.inf

@@ -1,4 +1,5 @@
-"""Is a run healthy? What its log and its last checkpoint say, without running the model again.
+"""Is a run healthy? What its log and its last checkpoint say, beside the reference bands of the presets (bands.py),
+and what the units of its feed-forward networks do on a piece of the validation text (activations.py).
 
 AdamW's second moment v is a running mean of the squared gradient, so √v tells how large the gradients of each layer
 are, and lr·m̂/(√v̂ + ε) what the last update was: healthy runs change a weight by about a thousandth of its size in a
@@ -17,14 +18,17 @@ import numpy as np
 
 from ..disk import check_values
 from ..settings import TrainConfig
-from .checkpoint import CheckpointError, read_checkpoint
-from .run_folder import run_in
+from .activations import quiet_units
+from .bands import compare_with_bands
+from .checkpoint import CheckpointError, ResumePoint, read_checkpoint
+from .run_folder import CHECKPOINTS, run_in
 from .run_log import read_metrics
 
 UPDATE_BAND = (1e-6, 1e-1)  # of update to weight, root mean squares: outside, a layer stands still or is thrown about
 GRADIENT_SPREAD = 1e4  # between the layers with the largest and the smallest gradients
 SPIKE = 1.25  # times the median of the WINDOW losses before it
 WINDOW = 20
+DEAD_SHARE = 0.5  # of a network's units may give nothing: with ReLU and plain text a third does in healthy runs
 CLIPPED = 20.0  # times grad_clip, the median norm of the gradients: then grad_clip sets the size of the steps
 
 
@@ -62,26 +66,37 @@ class Health:
 
 
 def examine(out_dir: str | Path) -> Health:
-    """The health of the run in a folder. Raises CheckpointError where there is none, or it is damaged."""
-    folder = run_in(Path(out_dir))
+    """The health of the run in a folder, which may be given as its last or best. Raises CheckpointError where there is
+    none, or it is damaged."""
+    out_dir = Path(out_dir)
+    if out_dir.name in CHECKPOINTS and run_in(out_dir) is None:
+        out_dir = out_dir.parent
+    folder = run_in(out_dir)
     if folder is None:
         raise CheckpointError(f"there is no run in {out_dir}: it has neither a folder last nor best.")
     checkpoint = read_checkpoint(folder)
     settings = checkpoint.state.get("train_config")
     if not isinstance(settings, dict):
         raise CheckpointError(f"{folder} does not say how it was trained: its state.json has no train_config.")
-    log = Path(out_dir) / "metrics.jsonl"
+    log = out_dir / "metrics.jsonl"
     rows = read_metrics(log) if log.exists() else []
     settings = {**asdict(TrainConfig()), **settings}
     try:
         check_values(TrainConfig, settings)
         health = Health(layers_of(checkpoint.model, checkpoint.optimizer, settings, rows))
-        settled = checkpoint.state["run"]["step"] >= 2 * WINDOW
+        step, step_tokens = (int(checkpoint.state["run"][name]) for name in ("step", "step_tokens"))
+        size = {**checkpoint.config, "step_tokens": step_tokens}
+        ratios = [layer.update_ratio for layer in health.layers if "embedding" not in layer.name]
+        health.facts["band"], outside = compare_with_bands(size, settings, rows, step, ratios)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder}: its state.json or optimizer.safetensors is damaged: {error}.") from error
+        raise CheckpointError(
+            f"{folder}: state.json, config.json or optimizer.safetensors is damaged: {error}."
+        ) from error
     look_at_losses(health, rows, settings)
-    if settled:
+    health.findings += outside
+    if step >= 2 * WINDOW:
         look_at_layers(health)
+        look_at_activations(health, out_dir, checkpoint)
     return health
 
 
@@ -129,6 +144,23 @@ def look_at_layers(health: Health) -> None:
             f"gradients differ {gradients[large] / gradients[small]:,.0f}-fold between {large} and {small}: they "
             "vanish or explode on their way. Look at the initialisation and at the norms."
         )
+
+
+def look_at_activations(health: Health, out_dir: Path, checkpoint: ResumePoint) -> None:
+    try:
+        n, units = quiet_units(out_dir, checkpoint.folder, checkpoint.model, checkpoint.config)
+    except (OSError, ValueError, TypeError) as error:
+        health.facts["active units"] = f"not looked at: {error}"
+        return
+    if units:
+        quiet, total = (sum(numbers) for numbers in zip(*units.values()))
+        health.facts["active units"] = f"{total - quiet:,} of {total:,}, on {n:,} tokens of the validation text"
+    for name, (quiet, total) in units.items():
+        if quiet > DEAD_SHARE * total:
+            health.findings.append(
+                f"{name}: {quiet} of {total} units gave nothing for any of {n:,} tokens of the validation text. Try a "
+                "lower learning rate, or a longer warmup."
+            )
 
 
 def look_at_losses(health: Health, rows: list[dict[str, Any]], settings: dict[str, Any]) -> None:

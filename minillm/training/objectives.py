@@ -57,6 +57,10 @@ class ObjectiveBatcher:
         ids, targets = self.batcher.next()
         return self.objective(ids, targets, first)
 
+    @property
+    def row_tokens(self) -> int:
+        return self.batcher.context
+
     def state_dict(self) -> dict[str, Any]:
         return self.batcher.state_dict()
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..costs.sizes import duration, in_bytes, n_parameters, training_flops, training_memory
+from ..costs.sizes import duration, in_bytes, n_parameters, numpy_training_bytes, training_flops, training_memory
 from ..data import TokenDataset, corpus_folder, load_report, pack_split, split_file
 from ..disk import write_text
+from ..engines.blas import blas_threads
 from ..engines.choose import engine_class, process_rank
 from ..engines.limits import free_memory, products_per_second
 from ..engines.protocol import Engine, Model
@@ -24,7 +25,8 @@ from ..tokenizers.extend import with_special_tokens
 from .checkpoint import CheckpointError
 from .config_file import ConfigError, Sections, build, nearest, read_toml, to_toml
 from .objectives import Objective, objective_for
-from .run_folder import check_no_run
+from .run_folder import check_no_run, check_saves
+from .text import TextData
 from .train import TrainResult, train
 
 CONFIG_FILE = "config.toml"
@@ -155,10 +157,16 @@ def packed(data: DataConfig, split: str, tokenizer: Tokenizer, *, progress: bool
     it at once: one packs, the others wait. Raises FileNotFoundError for no corpus there, ValueError for a split that
     it doesn't have, and as `pack_split` does.
     """
+    folder = token_file(data, split, tokenizer).parent
+    return pack_split(split_file(data.corpus, split), tokenizer, folder, verify=data.verify, progress=progress)
+
+
+def token_file(data: DataConfig, split: str, tokenizer: Tokenizer) -> Path:
+    """Where `packed` keeps the tokens of a split. Raises FileNotFoundError where there is no corpus."""
     report, corpus = load_report(data.corpus), corpus_folder(data.corpus)
     name = f"tokens-{tokenizer.fingerprint()}"
     folder = Path(data.tokens, f"{name}-{report.fingerprint}") if data.tokens else corpus / name
-    return pack_split(split_file(data.corpus, split), tokenizer, folder, verify=data.verify, progress=progress)
+    return folder / f"{split_file(data.corpus, split).stem}.bin"
 
 
 def pretrain(
@@ -178,8 +186,7 @@ def pretrain(
     """
     out_dir = Path(out_dir)
     progress = progress and process_rank() == 0
-    if not resume:
-        check_no_run(out_dir)  # before anything takes time
+    (check_saves if resume else check_no_run)(out_dir)  # before anything takes time
     config, tokenizer = build_config(sections)
     if engine is None:
         engine = engine_class(config.engine)
@@ -193,11 +200,9 @@ def pretrain(
         print(summary(config, train_data, val_data))
     return train(
         model,
-        train_data,
-        val_data,
+        TextData(train_data, val_data, model_objective(config.model, tokenizer)),
         config.train,
         out_dir,
-        objective=model_objective(config.model, tokenizer),
         engine=engine,
         tokenizer=tokenizer,
         resume=resume,
@@ -222,14 +227,17 @@ def check_attention(config: PretrainConfig) -> None:
 
 def check_memory(config: PretrainConfig) -> None:
     """Raise ConfigError, with numbers, for a training run that this machine has no memory for."""
-    t, free = config.train, free_bytes(config.engine)
-    need = training_memory(config.model, t.batch_size, config.model.context)
-    total = need.total + (need.attention_weights if config.engine.name == "numpy" else 0)
+    t, free, context = config.train, free_bytes(config.engine), config.model.context
+    need = training_memory(config.model, t.batch_size, context)
+    total, standing = need.total, need.total - need.activations
+    if config.engine.name == "numpy":
+        threads = min(config.engine.threads or blas_threads() or 1, t.batch_size)
+        total = numpy_training_bytes(config.model, t.batch_size, context, threads)
     if free is not None and total > free:
         raise ConfigError(
             f"training needs about {in_bytes(total)}, and {in_bytes(free)} are free: weights, gradients and optimizer "
-            f"{in_bytes(total - need.activations)}, activations {in_bytes(need.activations)} for {t.batch_size} × "
-            f"{config.model.context} tokens. Make the model or train.batch_size smaller, or give --force."
+            f"{in_bytes(standing)}, activations and the like {in_bytes(total - standing)} for {t.batch_size} × "
+            f"{context} tokens. Make the model or train.batch_size smaller, or give --force."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import TokenDataset
-from ..disk import check_fields, claim, holding
+from ..disk import check_fields, check_free, claim, holding, read_marker
 from ..engines.choose import process_rank
 from ..engines.protocol import Batches, Engine
 from ..models import config_to_dict
@@ -29,7 +29,8 @@ from .checkpoint import (
     save_checkpoint,
 )
 
-RUN_FILES = ("last", "best", "metrics.jsonl", "config.toml")
+CHECKPOINTS = ("best", "last")
+RUN_FILES = (*CHECKPOINTS, "metrics.jsonl", "config.toml")
 MAY_CHANGE = ("dropout", "attention")  # settings of a model that a resumed run may have otherwise than before
 
 
@@ -41,7 +42,7 @@ class RunState:
     tokens: int = 0  # tokens trained on, by all processes
     step_tokens: int = 0  # of them in the last step
     seconds: float = 0.0  # spent in the loop, interruptions not counted
-    best_loss: float | None = None  # lowest validation loss, nats per token
+    best_score: float | None = None  # lowest `Evaluation.score`: for a language model, the loss in nats per token
     best_step: int = 0
     evals_since_best: int = 0
 
@@ -61,11 +62,22 @@ def only_writer(out_dir: Path) -> AbstractContextManager[None]:
 
 
 def check_no_run(out_dir: Path) -> None:
-    """Raise FileExistsError where a run has been before."""
-    if run_in(out_dir) is not None:
+    """Raise FileExistsError where a run has been before, or the user has a folder of a name that a run needs."""
+    found = run_in(out_dir)
+    if found is not None and read_marker(found) is None:
+        raise FileExistsError(
+            f"{found} was not made by minillm, and is not overwritten: move it elsewhere, or choose another folder."
+        )
+    if found is not None:
         raise FileExistsError(
             f"{out_dir} already holds a run: go on with it (--resume --out {out_dir}), or choose another folder."
         )
+
+
+def check_saves(out_dir: Path) -> None:
+    """Raise FileExistsError where a save of the run would be refused, hours later: for a file of the user's in it."""
+    for name in CHECKPOINTS:
+        check_free(find_checkpoint(out_dir / name) or out_dir / name, "checkpoint")
 
 
 def run_in(out_dir: Path) -> Path | None:
@@ -75,12 +87,20 @@ def run_in(out_dir: Path) -> Path | None:
 
 
 def save(
-    folder: Path, run: Engine, batcher: Batches, state: RunState, config: TrainConfig, tokenizer: Tokenizer | None
+    folder: Path,
+    run: Engine,
+    batcher: Batches,
+    state: RunState,
+    config: TrainConfig,
+    tokenizer: Tokenizer | None,
+    only: Collection[str] | None = None,
 ) -> None:
-    """Write a checkpoint. Every rank takes part, since each may hold a part of the arrays; rank 0 writes."""
+    """Write a checkpoint, of the weights those named in `only` if it is not None. Every rank takes part, since each may
+    hold a part of the arrays; rank 0 writes."""
     model_arrays, optimizer_arrays = run.model_arrays(), run.optimizer_arrays()
     if run.rank != 0:
         return
+    model_arrays = {name: array for name, array in model_arrays.items() if only is None or name in only}
     for name, array in {**model_arrays, **optimizer_arrays}.items():
         if not np.isfinite(array).all():
             raise TrainingDiverged(
@@ -116,10 +136,12 @@ def restore(
     tokenizer: Tokenizer | None,
     verify: bool = True,
 ) -> RunState:
-    """Give the engine and the batcher the state in `out_dir/last`. Raises CheckpointError before changing anything.
+    """Give the engine and the batcher the state in `out_dir/last`. Raises CheckpointError, or as `check_saves`
+    does, before changing anything.
 
     What else differs from the settings that the checkpoint was made with is named in a warning: it may be wanted.
     """
+    check_saves(out_dir)
     checkpoint = read_checkpoint(run_in(out_dir) or out_dir / "last", verify=verify)
     model_config = config_to_dict(run.model.config)
     if tokenizer is not None:
@@ -168,21 +190,4 @@ def check_step_size(state: RunState, n_tokens: int) -> None:
             f"the run that goes on here took {state.step_tokens:,} tokens in a step, with these settings and processes "
             f"it takes {n_tokens:,}. To keep it, change train.batch_size or train.grad_accumulation.",
             stacklevel=3,
-        )
-
-
-def check_data(train_data: TokenDataset, val_data: TokenDataset, tokenizer: Tokenizer | None, vocab_size: int) -> None:
-    """Raise ValueError unless data, tokenizer and model speak of the same token ids."""
-    for name, data in (("training", train_data), ("validation", val_data)):
-        if data.vocab_size > vocab_size:
-            raise ValueError(
-                f"the {name} data has token ids up to {data.vocab_size - 1}, the model's vocab_size is {vocab_size}: "
-                f"set the model's vocab_size to {data.vocab_size}."
-            )
-        if tokenizer is not None:
-            data.check_tokenizer(tokenizer)
-    if train_data.info.tokenizer != val_data.info.tokenizer:
-        raise ValueError(
-            f"the training data was packed with tokenizer {train_data.info.tokenizer}, the validation data with "
-            f"{val_data.info.tokenizer}: pack both with the same one."
         )

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..disk import write_text
 from ..disk.records import fits
-from .evaluate import Evaluation
+from .evaluate import Measured
 from .run_folder import RunState
 
 
@@ -70,18 +70,18 @@ class RunLog:
         )
         self._bar.update()
 
-    def evaluation(self, row: dict[str, Any]) -> None:
+    def evaluation(self, state: RunState, evaluation: Measured, is_best: bool) -> None:
         """Log one evaluation and print it as a line, so that a log file shows it, too."""
-        self._write(row)
+        figures = evaluation.figures()
+        row = {"step": state.step, **{f"val_{name}": value for name, value in figures.items()}}
+        self._write({**row, "tokens": state.tokens, "seconds": state.seconds, "best": is_best})
         if not self.show:
             return
-        self.note = f", val {row['val_loss']:.3f}"
-        bits = row["val_bits_per_byte"]
+        self.note = f", val {evaluation.loss:.3f}"
+        words = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items() if not math.isnan(value)]
         self._bar.write(
-            f"step {row['step']:>6}  train loss {self.smooth_loss:.4f}  val loss {row['val_loss']:.4f}  "
-            f"perplexity {row['val_perplexity'] or math.inf:.1f}"
-            f"{'' if math.isnan(bits) else f'  bits per byte {bits:.3f}'}"
-            f"{'  (best so far)' if row['best'] else ''}"
+            f"step {state.step:>6}  train loss {self.smooth_loss:.4f}  val {'  '.join(words)}"
+            f"{'  (best so far)' if is_best else ''}"
         )
 
     def say(self, text: str) -> None:
@@ -102,16 +102,3 @@ def json_line(row: dict[str, Any]) -> str:
     """One row of strict JSON, which knows no infinity: null stands for it."""
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
     return json.dumps(finite) + "\n"
-
-
-def evaluation_row(state: RunState, evaluation: Evaluation, is_best: bool) -> dict[str, Any]:
-    """An evaluation as it stands in metrics.jsonl."""
-    return {
-        "step": state.step,
-        "val_loss": evaluation.loss,
-        "val_perplexity": evaluation.perplexity,
-        "val_bits_per_byte": evaluation.bits_per_byte,
-        "tokens": state.tokens,
-        "seconds": state.seconds,
-        "best": is_best,
-    }

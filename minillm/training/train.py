@@ -5,24 +5,36 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
-from ..data import Batcher, TokenDataset
 from ..engines.numpy_engine import NumpyEngine
-from ..engines.protocol import Engine, Model
+from ..engines.protocol import Batches, Engine, Model
 from ..settings import TrainConfig
 from ..tokenizers import Tokenizer
 from .diagnose import diverged
-from .evaluate import Evaluation, evaluate
+from .evaluate import Measured
 from .interrupt import StopRequest
-from .objectives import NextToken, Objective, ObjectiveBatcher
-from .run_folder import RunState, check_data, check_step_size, new_run_folder, only_writer, restore, save
-from .run_log import RunLog, evaluation_row
+from .run_folder import RunState, check_step_size, new_run_folder, only_writer, restore, save
+from .run_log import RunLog
 from .schedules import lr_factor
+
+
+class TrainingData(Protocol):
+    """What there is to learn, and how it is measured: `TextData` (text.py), or the examples of a task (finetune/)."""
+
+    def check(self, model_config: Any, tokenizer: Tokenizer | None) -> None:
+        """Raise ValueError unless the data, the model and the tokenizer belong together."""
+
+    def batches(self, config: TrainConfig, context: int, rank: int, world_size: int) -> Batches:
+        """The training batches of one process, for ever."""
+
+    def evaluate(self, run: Engine, config: TrainConfig, context: int) -> Measured:
+        """How well the model does on what it is not trained on."""
 
 
 @dataclass(frozen=True)
@@ -31,34 +43,37 @@ class TrainResult:
 
     reason: str
     state: RunState
-    evaluation: Evaluation | None  # the last one; None if the run was interrupted before it came to one
+    engine: Engine  # with the model as it is after the last step
+    evaluation: Measured | None  # the last one; None if the run was interrupted before it came to one
     signal: int | None = None
 
 
 def train(
     model: Model,
-    train_data: TokenDataset,
-    val_data: TokenDataset,
+    data: TrainingData,
     config: TrainConfig,
     out_dir: str | Path,
     *,
-    objective: Objective | None = None,
     engine: Callable[[Model, TrainConfig], Engine] = NumpyEngine,
     tokenizer: Tokenizer | None = None,
     resume: bool = False,
     verify: bool = True,
     before_first_step: Callable[[], None] | None = None,
+    before_step: Callable[[int, Model], Any] | None = None,
+    on_best: Callable[[Engine], None] | None = None,
+    only: Collection[str] | None = None,
     progress: bool = True,
 ) -> TrainResult:
     """Train `model` in place; leave `last/`, `best/` and `metrics.jsonl` in the folder `out_dir`.
 
-    `objective` makes batches into what the model is asked to do (objectives.py): to predict the next token if None.
-    `engine` makes the engine, from the model and the config. `tokenizer` is saved with every checkpoint, and checked
-    against the data and the model. With `resume` the run in `out_dir` goes on from `last/`: its losses are those of
-    a run that was never interrupted, to the last bit (on the same machine; not under a time budget, where the
-    learning rate follows the clock); `verify` compares its files with their checksums first. `before_first_step` is
-    called by the first process when all has been checked. Ctrl-C or SIGTERM finishes the step, saves `last/` and
-    returns.
+    `data` is what there is to learn: `TextData(train_data, val_data)` for a language model. `engine` makes the engine,
+    from the model and the config. `tokenizer` is saved with every checkpoint, and checked against the data and the
+    model. With `resume` the run in `out_dir` goes on from `last/`: its losses are those of a run that was never
+    interrupted, to the last bit (on the same machine; not under a time budget, where the learning rate follows the
+    clock); `verify` compares its files with their checksums first. `before_first_step` is called by the first process
+    when all has been checked, `on_best` when it has written `best/`; `before_step` by all, with the step's number and
+    the model, before each. `only`: the names of the weights to save, where the others never change. Ctrl-C or SIGTERM
+    finishes the step, saves `last/` and returns.
 
     Raises TrainingDiverged for a loss or a weight that is not finite, with `last/` as it was at the last save,
     CheckpointError for a run that cannot be resumed, with nothing written, and FileExistsError for a folder in which
@@ -70,13 +85,11 @@ def train(
         new = None if resume else new_run_folder(out_dir)
         run = engine(model, config)
         context = model.config.context
-        windows = Batcher(
-            train_data, config.batch_size, context, seed=config.seed, rank=run.rank, world_size=run.world_size
-        )
-        check_data(train_data, val_data, tokenizer, model.config.vocab_size)
-        objective = objective or NextToken(train_data.vocab_size)
-        batcher = run.batches(ObjectiveBatcher(windows, objective))
-        n_tokens = run.world_size * config.grad_accumulation * config.batch_size * context  # of the text, in a step
+        batches = data.batches(config, context, run.rank, run.world_size)
+        data.check(model.config, tokenizer)
+        batcher = run.batches(batches)
+        n_rows = run.world_size * config.grad_accumulation * config.batch_size  # in a step
+        n_tokens = round(n_rows * batches.row_tokens)
         state = new or restore(out_dir, run, batcher, config, tokenizer, verify)
         if run.rank == 0:
             check_step_size(state, n_tokens)
@@ -93,6 +106,8 @@ def train(
             while state.step < total_steps:
                 step_began = time.perf_counter()
                 lr = config.lr * schedule_factor(config, state.step, total_steps)
+                if before_step is not None:
+                    before_step(state.step, run.model)
                 micro_batches = [batcher.next() for _ in range(config.grad_accumulation)]
 
                 loss = run.forward_backward(micro_batches)
@@ -114,27 +129,22 @@ def train(
                 log.step(row, total_steps)
 
                 if state.step % config.eval_every == 0 or state.step >= total_steps:
-                    evaluation = evaluate(
-                        run.batch_loss,
-                        val_data,
-                        batch_size=config.batch_size,
-                        context=context,
-                        objective=objective,
-                        max_tokens=config.eval_tokens,
-                    )
+                    evaluation = data.evaluate(run, config, context)
                     is_best = note_evaluation(state, evaluation)
-                    log.evaluation(evaluation_row(state, evaluation, is_best))
+                    log.evaluation(state, evaluation, is_best)
                     if is_best:
-                        save(out_dir / "best", run, batcher, state, config, tokenizer)
+                        save(out_dir / "best", run, batcher, state, config, tokenizer, only)
+                        if on_best is not None and run.rank == 0:
+                            on_best(run)
                     if 0 < config.patience <= state.evals_since_best:
                         reason, total_steps = "early stopping", state.step
 
                 if run.agree(stop.requested):
                     reason, total_steps = "interrupted", state.step
                 if state.step % config.save_every == 0 or state.step >= total_steps:
-                    save(out_dir / "last", run, batcher, state, config, tokenizer)
+                    save(out_dir / "last", run, batcher, state, config, tokenizer, only)
 
-    return TrainResult(reason, state, evaluation, stop.signal)
+    return TrainResult(reason, state, run, evaluation, stop.signal)
 
 
 def expected_steps(config: TrainConfig, state: RunState) -> float:
@@ -153,10 +163,10 @@ def schedule_factor(config: TrainConfig, step: int, total_steps: float) -> float
     return lr_factor(config.schedule, step, total_steps, warmup, config.final_lr)
 
 
-def note_evaluation(state: RunState, evaluation: Evaluation) -> bool:
+def note_evaluation(state: RunState, evaluation: Measured) -> bool:
     """Count the evaluation; True if it is the best so far."""
-    if evaluation.loss < (math.inf if state.best_loss is None else state.best_loss):  # which nan never is
-        state.best_loss, state.best_step, state.evals_since_best = evaluation.loss, state.step, 0
+    if evaluation.score < (math.inf if state.best_score is None else state.best_score):  # which nan never is
+        state.best_score, state.best_step, state.evals_since_best = evaluation.score, state.step, 0
         return True
     state.evals_since_best += 1
     return False

@@ -200,6 +200,7 @@ def test_a_cell_that_fails_is_reported_and_the_notebook_stays(tmp_path, capsys, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["99_new.html", "99_new.ipynb", "99_new.py"]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent another way there")
 def test_an_interrupted_build_says_so(tmp_path):
     """Ctrl-C while a cell runs: one line, status 130, no kernel left behind, nothing written."""
@@ -212,7 +213,7 @@ def test_an_interrupted_build_says_so(tmp_path):
     program = f"import sys, pathlib; sys.path.insert(0, {str(CHAPTERS)!r}); import build\n"
     program += f"build.sources = lambda: [pathlib.Path({str(source)!r})]\nsys.exit(build.main(['99_new']))"
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", program], preexec_fn=default_sigint, **options) as run:
+    with subprocess.Popen([sys.executable, "-c", program], **options) as run:
         for _ in range(600):
             if begun.exists() or run.poll() is not None:
                 break
@@ -222,10 +223,6 @@ def test_an_interrupted_build_says_so(tmp_path):
     assert run.returncode == 130, printed
     assert "99_new: interrupted; its notebook is as it was" in printed and "Traceback" not in printed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["99_new.py", "begun"]
-
-
-def default_sigint():
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_a_kernel_that_dies_is_reported(tmp_path, capsys, monkeypatch):

@@ -11,6 +11,7 @@ from minillm.cli import main
 from minillm.commands.compare import compare, first_bytes, take_turns
 from minillm.data import Document
 from minillm.hub import PretrainedModel, PretrainedTokenizer
+from minillm.hub.checkpoint import open_checkpoint
 from minillm.models import GPT, LSTM, Bert, BertConfig, GPTConfig, Llama, LlamaConfig, LSTMConfig
 from minillm.tokenizers import BPETokenizer
 
@@ -53,6 +54,26 @@ def test_figures(folders, engine):
     assert row(text, "parameters")[1] == n
     for speed in ("tokens read per second", "tokens written per second"):
         assert all(value > 10 for value in row(text, speed))
+
+
+def test_each_checkpoint_is_opened_once(folders, monkeypatch):
+    names, data = folders
+    opened = []
+
+    def counting(name):
+        opened.append(name)
+        return open_checkpoint(name)
+
+    monkeypatch.setattr("minillm.commands.compare.open_checkpoint", counting)
+    monkeypatch.setattr("minillm.hub.checkpoint.open_checkpoint", counting)
+    compare(names, data=data, context=8, max_bytes=100)
+    assert opened == names
+
+
+@pytest.mark.parametrize("max_bytes", [0, -5])
+def test_no_text_to_measure_on_is_refused(folders, max_bytes):
+    with pytest.raises(ValueError, match=f"max_bytes = {max_bytes} must be at least 1"):
+        compare(folders[0], data=folders[1], max_bytes=max_bytes)
 
 
 def test_tasks_take_turns_and_the_first_round_does_not_count(monkeypatch):

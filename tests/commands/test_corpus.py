@@ -58,3 +58,12 @@ def test_a_folder_of_the_users_is_never_replaced(text_folder, tmp_path, capsys):
         ("report.json", "thesis.tex"), "precious"
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["proj", "proj.old", "proj.partial"]
+
+
+def test_every_file_that_was_written_is_named(text_folder, tmp_path, capsys):
+    source = ["--from", text_folder, "--near-threshold", "0", "--val-fraction", "0.2"]
+    for name, options in (("two", []), ("three", ["--test-fraction", "0.2"])):
+        out = minillm("corpus", tmp_path / name, *source, *options, capsys=capsys)
+        told = out.split(f"{name}: ")[-1].strip().split(", ")
+        there = sorted(p.name for p in (tmp_path / name).iterdir() if not p.name.startswith("."))
+        assert sorted(told) == there

@@ -17,5 +17,7 @@ def test_evaluate_prints_the_figures_of_the_corpus_and_of_any_text(made, text_fo
     shutil.copytree(made / "run" / "last", tmp_path / "moved")
     error = minillm("evaluate", tmp_path / "moved", status=2, capsys=capsys)
     assert "moved does not say what it was trained on" in error
+    error = minillm("evaluate", made / "run", "--max-tokens", "-1", status=2, capsys=capsys)
+    assert "max_tokens = -1 must be 0 (all) or more." in error
     error = minillm("evaluate", made / "run", "--split", "test", status=2, capsys=capsys)
     assert "has no split 'test'; its report.json has train, val." in error

@@ -16,6 +16,7 @@ from command_line import TINY, minillm
 
 from minillm import cli
 from minillm.commands.pretrain import sections_of
+from minillm.engines.numpy_engine import NumpyEngine
 from minillm.settings import TrainConfig
 from minillm.training.config_file import read_toml
 from minillm.training.pretrain import SECTIONS, build_config, preset_names, read_config, sections_for
@@ -116,6 +117,24 @@ def run_process(*arguments, **options):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_what_is_said_to_be_written_is_there(made, tmp_path, monkeypatch, capsys):
+    """A run that ends before its first evaluation has no best."""
+    step = NumpyEngine.step
+
+    def stopping(engine, lr):
+        step(engine, lr)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(NumpyEngine, "step", stopping)
+    data = ["--corpus", made / "corpus", "--tokenizer", made / "tokenizer.json"]
+    one = ["--set", "engine.threads=1"]
+    assert cli.main(["pretrain", *map(str, data), *TINY, *one, "--out", str(tmp_path / "run")]) == 143
+    assert "run: last, metrics.jsonl, config.toml (health:" in capsys.readouterr().out
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"last", "metrics.jsonl", "config.toml", ".minillm.json"}
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_exits_and_the_run_goes_on(made, tmp_path, number, status):
     data = ["--corpus", made / "corpus", "--tokenizer", made / "tokenizer.json"]
@@ -125,7 +144,10 @@ def test_a_signal_saves_and_exits_and_the_run_goes_on(made, tmp_path, number, st
     while not (metrics.exists() and metrics.stat().st_size > 1000) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    try:
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == status, output
     assert "finishing this step and saving" in output and "to go on: minillm pretrain --resume" in output
     state = json.loads((tmp_path / "run" / "last" / "state.json").read_text())["run"]

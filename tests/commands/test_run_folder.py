@@ -10,10 +10,15 @@ import pytest
 from command_line import TINY, minillm
 
 from minillm.costs.sizes import training_memory
-from minillm.settings import EngineConfig
+from minillm.models import GPT, GPTConfig
+from minillm.settings import EngineConfig, TrainConfig
+from minillm.tokenizers import load_tokenizer
 from minillm.training import pretrain, run_folder
 from minillm.training.checkpoint import read_checkpoint
+from minillm.training.pretrain import DataConfig, packed
 from minillm.training.run_log import read_metrics
+from minillm.training.text import TextData
+from minillm.training.train import train
 
 
 def contents(folder):
@@ -53,6 +58,31 @@ def test_a_refused_resume_leaves_the_run_as_it_was(made, run, options, message, 
     assert contents(run) == before
     minillm("pretrain", "--resume", "--out", run, "--set", "train.max_steps=7")  # and it can still go on
     assert read_checkpoint(run / "last").state["run"]["step"] == 7
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_a_file_of_the_users_in_a_checkpoint_is_named_before_training(made, run, data, name, tmp_path, capsys):
+    (run / name / "thesis.tex").write_text("mine")
+    before = contents(run)
+    error = minillm("pretrain", "--resume", "--out", run, "--set", "train.max_steps=9", status=2, capsys=capsys)
+    assert f"{name} holds what minillm did not put there (thesis.tex)" in error and "move that elsewhere" in error
+    tokenizer = load_tokenizer(made / "tokenizer.json")
+    tokens = [packed(DataConfig(str(made / "corpus")), split, tokenizer) for split in ("train", "val")]
+    model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, context=32, n_layers=2, n_heads=2, d_model=32))
+    with pytest.raises(FileExistsError, match=r"thesis\.tex"):  # by the library's own door, too
+        train(model, TextData(*tokens), TrainConfig(max_steps=9), run, resume=True, progress=False)
+    assert contents(run) == before
+    (run / name / "thesis.tex").unlink()
+    minillm("pretrain", "--resume", "--out", run, "--set", "train.max_steps=9")
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_a_folder_of_the_users_is_not_taken_for_a_run(data, name, tmp_path, capsys):
+    (tmp_path / "run" / name).mkdir(parents=True)
+    (tmp_path / "run" / name / "thesis.tex").write_text("mine")
+    error = minillm("pretrain", *data, *TINY, "--out", tmp_path / "run", status=2, capsys=capsys)
+    assert f"{name} was not made by minillm, and is not overwritten" in error
+    assert [p.name for p in tmp_path.rglob("*")] == ["run", name, "thesis.tex"]
 
 
 def test_a_run_killed_between_its_first_best_and_its_first_last_goes_on(run):
@@ -124,10 +154,9 @@ def test_what_an_engine_cannot_honour_is_refused_before_the_run(data, tmp_path, 
 def test_what_does_not_fit_is_refused_with_numbers(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrain, "free_memory", lambda: 10**6)
     error = minillm("pretrain", *data, *TINY, "--out", tmp_path / "run", status=2, capsys=capsys)
-    assert "training needs about 1.2" in error and "1.000 MB are free" in error and "--force" in error
+    assert "training needs about 26" in error and "1.000 MB are free" in error and "--force" in error
     assert not (tmp_path / "run").exists()
     minillm("pretrain", *data, *TINY, "--out", tmp_path / "run", "--force")
-    assert training_memory.__module__ == "minillm.costs.sizes"
 
 
 @pytest.mark.parametrize("kind", ["gpt", "llama", "bert", "lstm", "encoder-decoder"])

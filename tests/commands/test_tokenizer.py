@@ -1,5 +1,8 @@
 """minillm tokenizer: every kind trained, encoded with and shown."""
 
+import shutil
+
+import pytest
 from command_line import minillm
 
 from minillm.tokenizers import load_tokenizer
@@ -14,6 +17,38 @@ def test_tokenizer_encode_and_show(made, tmp_path, capsys):
     shown = minillm("tokenizer", "show", made, "the cat 你好", "--steps", capsys=capsys)
     assert "你好" in shown and "' cat'" in shown
     assert len(minillm("tokenizer", "show", made, "--merges", 5, capsys=capsys).splitlines()) == 6
+
+
+def test_a_text_may_stand_behind_the_options(made, capsys):
+    for command, option in [("show", ["--steps"]), ("encode", ["--special"])]:
+        first = minillm("tokenizer", command, made, "the cat", *option, capsys=capsys)
+        assert first == minillm("tokenizer", command, made, *option, "the cat", capsys=capsys) != ""
+        assert first == minillm("tokenizer", command, *option, made, "the cat", capsys=capsys)
+    with pytest.raises(SystemExit):
+        minillm("tokenizer", "show", made, "the", "--steps", "cat")
+    assert "unrecognized arguments: cat" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["encode", "t.txt"], "give either a text or --file FILE behind the tokenizer"),
+        (["encode", "t.txt", "hello"], "t.txt is not a tokenizer's file: give a tokenizer.json, or a folder with one."),
+        (["show", "t.txt"], "t.txt is not a tokenizer's file"),
+        (["encode", "tokenizer.json", "--file", "nofile"], "minillm: nofile: No such file or directory."),
+        (["encode", "tokenizer.json", "--file", ""], "give either a text or --file FILE"),
+        (["show", "tokenizer.json", "--steps"], "--steps replays how a text was encoded: give TEXT, too."),
+        (["show", "tokenizer.json", "the", "--merges", "3"], "--merges is for what was learned, not for a TEXT"),
+        (["show", "tokenizer.json", "--merges", "-1"], "--merges -1 must be 1 or more."),
+        (["show", "tokenizer.json", "--merges", "0"], "--merges 0 must be 1 or more."),
+        (["encode", "nofile", "hello"], "there is no file nofile/tokenizer.json, nor its folder."),
+    ],
+)
+def test_what_is_no_tokenizer_or_file_is_said(made, words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.txt").write_text("hello")
+    shutil.copy(made / "tokenizer.json", tmp_path)
+    assert message in minillm("tokenizer", *words, status=2, capsys=capsys)
 
 
 def test_a_wordpiece_tokenizer(made, tmp_path, capsys):

@@ -1,6 +1,11 @@
 """Counts from a config against the model itself: parameters and matrix products exactly, activations closely."""
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +16,7 @@ from minillm.costs.sizes import (
     forward_flops,
     in_bytes,
     n_parameters,
+    numpy_training_bytes,
     parameters_by_part,
     training_flops,
     training_memory,
@@ -27,6 +33,7 @@ from minillm.models import (
 from minillm.nn import KVCache
 from minillm.tensor import topological_order
 
+BENCH = Path(__file__).parents[1] / "bench"
 SHAPE = {"vocab_size": 61, "context": 32, "n_layers": 3, "d_model": 48}
 HEADS = {**SHAPE, "n_heads": 4}
 DEEP = {**HEADS, "d_ff": 100, "dropout": 0.0}
@@ -225,6 +232,31 @@ def test_training_memory():
     assert "optimizer                0.996 GB" in str(memory)
     assert [in_bytes(n) for n in (2_345, 12_345_678, 1.5e12)] == ["2.345 kB", "12.346 MB", "1,500.000 GB"]
     assert training_memory(CONFIGS["lstm"], 2, 10).attention_weights == 0
+
+
+MEASURED = ["gpt laptop", "gpt large vocabulary"]
+MORE = ["gpt laptop, 2 threads", "gpt wide", "gpt long", "gpt large batch", "llama", "bert", "encoder-decoder", "lstm"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("name", [*MEASURED, *(pytest.param(name, marks=pytest.mark.long) for name in MORE)])
+def test_memory_reckoned_on_numpy_is_about_what_a_step_takes(name):
+    """Too little by a third would let a run begin that doesn't fit; twice too much would refuse one that does."""
+    command = [sys.executable, BENCH / "memory.py", "one", name]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    measured, reckoned = json.loads(done.stdout)
+    assert 1 / 1.5 < reckoned / measured < 2, f"{name}: {in_bytes(reckoned)} reckoned, {in_bytes(measured)} measured"
+
+
+def test_memory_on_numpy_grows_with_each_thread_and_token():
+    config = CONFIGS["gpt"]
+    n = n_parameters(config)
+    one = numpy_training_bytes(config, 4, 32)
+    assert numpy_training_bytes(config, 4, 32, threads=3) - one == 2 * 4 * n
+    more = training_memory(config, 8, 32).activations - training_memory(config, 4, 32).activations
+    scores = training_memory(config, 4, 32).attention_weights
+    assert numpy_training_bytes(config, 8, 32) - one == round(1.7 * more) + scores + 4 * 128 * config.vocab_size
 
 
 @pytest.mark.parametrize("name", ["gpt", "llama", "qwen3", "encoder-decoder", "lstm"])

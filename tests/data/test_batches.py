@@ -46,6 +46,23 @@ def test_permutations_look_random() -> None:
     assert np.mean(np.abs(np.diff(many[0])) == 1) < 0.02  # neighbours do not stay neighbours
 
 
+def test_the_order_is_the_same_in_every_version() -> None:
+    """A run that is taken up again must go on where it stopped, so these numbers stay as they are."""
+    assert permute(np.arange(10), 10, 7).tolist() == [0, 1, 6, 2, 3, 7, 4, 8, 9, 5]
+    assert permute(np.arange(1), 1, 3).tolist() == [0] and permute(np.arange(2), 2, 3).tolist() == [1, 0]
+    last_key = [8, 2, 11, 16, 12, 13, 9, 6, 14, 3, 0, 4, 1, 10, 7, 5, 15]
+    assert permute(np.arange(17), 17, 2**64 - 1).tolist() == last_key
+    first_epochs = [51, 43, 27, 35, 19, 6, 36, 20, 52, 28, 44, 7, 32]  # of 6 windows each
+    assert Batcher(Ring(53), 3, 8, seed=3).window_starts(np.arange(13)).tolist() == first_epochs
+    assert Batcher(Ring(53), 3, 8, seed=-1).window_starts(np.arange(6)).tolist() == [28, 20, 36, 12, 44, 52]
+    large = Batcher(Ring(53), 3, 8, seed=2**64 - 1)  # seeds are taken modulo 2⁶⁴
+    assert large.window_starts(np.arange(6)).tolist() == [28, 20, 36, 12, 44, 52]
+    larger = Batcher(Ring(53), 3, 8, seed=2**64 + 3)
+    assert larger.window_starts(np.arange(13)).tolist() == first_epochs
+    shortest = Batcher(Ring(2), 1, 1, seed=0)
+    assert shortest.n_windows == 2 and sorted(shortest.window_starts(np.arange(2)).tolist()) == [0, 1]
+
+
 @given(**SHAPES)
 def test_each_window_once_an_epoch(n: int, context: int, batch: int, seed: int) -> None:
     if n < context + 1:
@@ -123,6 +140,14 @@ def test_the_shares_of_all_processes_are_the_whole_in_order(n: int, world_size: 
 def test_wrong_states_and_arguments() -> None:
     data = Ring(100)
     batcher = Batcher(data, 2, 8, seed=0)
+    for wrong in (-1, 2**63, 1.0, True, "1"):
+        with pytest.raises(ValueError, match=f"windows_used must be a whole number from 0 up, not {wrong!r}"):
+            batcher.load_state_dict(batcher.state_dict() | {"windows_used": wrong})
+    for used in (0, 2**63 - 1):
+        batcher.load_state_dict(batcher.state_dict() | {"windows_used": used})
+        assert batcher.windows_used == used
+    with pytest.raises(ValueError, match="rank must be from 0 to world_size - 1 = 1, not -1"):
+        Batcher(data, 2, 8, seed=0, rank=-1, world_size=2)
     for other, what in (
         (Batcher(data, 2, 8, seed=1), "seed was 1 and is 0"),
         (Batcher(data, 2, 4, seed=0), "context was 4 and is 8"),

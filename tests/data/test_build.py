@@ -1,5 +1,6 @@
 """The pipeline: what ends up in the folder, the report, and that nothing half-made ever loads."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from minillm.data import (
     CorpusConfig,
+    CorpusReport,
     Document,
     Dropped,
     build_corpus,
@@ -22,6 +24,7 @@ from minillm.data import (
     split_of,
     stdlib_documents,
 )
+from minillm.data.corpus import check_splits
 
 
 def some_documents(n: int = 60, seed: int = 0) -> list[Document]:
@@ -34,6 +37,12 @@ def test_the_standard_library_becomes_a_corpus(tmp_path: Path) -> None:
     assert report.splits["train"]["documents"] > report.splits["val"]["documents"] > 0
     assert load_report(tmp_path / "c") == report
     assert report.fingerprint in report.summary() and "Python" in report.summary()
+    digest = hashlib.sha256()
+    for name in report.splits:
+        for document in corpus_documents(tmp_path / "c", name):
+            digest.update(len(document.text.encode()).to_bytes(8, "little") + document.text.encode())
+        digest.update(name.encode())
+    assert report.fingerprint == digest.hexdigest()[:16]
     train, val = list(corpus_documents(tmp_path / "c")), list(corpus_documents(tmp_path / "c", "val"))
     assert {split_of(d.text, 0.2) for d in train} == {"train"} and {split_of(d.text, 0.2) for d in val} == {"val"}
     assert max(contamination(train, val).values()) == pytest.approx(report.overlap["max"])
@@ -108,6 +117,8 @@ def test_contaminated_documents(tmp_path: Path, mode: str, loser: str | None) ->
     assert (held_out.source in sources["val"]) == (loser != "val")
     assert report.dropped == ({} if loser is None else {"contamination": 1})
     assert report.overlap["max"] == (1.0 if loser is None else 0.0)
+    n_held_out = report.splits["val"]["documents"]
+    assert report.overlap["mean"] == pytest.approx(1 / n_held_out if loser is None else 0.0)
 
 
 def test_an_empty_validation_split_takes_the_next_in_line(tmp_path: Path) -> None:
@@ -244,6 +255,18 @@ def test_the_only_document_is_cut_into_parts(tmp_path: Path) -> None:
     assert whole.splits["train"]["documents"] == 1
 
 
+def test_how_the_only_document_is_cut(tmp_path: Path) -> None:
+    text = "".join(f"line {i:03} of the one.\n" for i in range(17))  # 20 characters each and the line end
+    config = CorpusConfig(near_threshold=0, repeated_lines=False, val_fraction=0.01, contamination="report")
+    for n, n_parts in ((4, 2), (5, 2), (8, 3), (17, 6)):  # of at most 4 × 20 characters: three lines
+        report = build_corpus([Document(text[: n * 21], "s")], tmp_path / str(n), config)
+        assert sum(split["documents"] for split in report.splits.values()) == n_parts and report.dropped == {}
+    report = build_corpus([Document(text[: 7 * 21 - 2], "s")], tmp_path / "short", config)
+    assert report.dropped == {"clean": 1} and report.splits["train"]["documents"] == 1  # the last has 19 characters
+    with pytest.raises(ValueError, match="no document is left for 'val'"):
+        build_corpus([Document(text[: 3 * 21], "s")], tmp_path / "whole", config)
+
+
 def test_what_was_skipped_is_counted_by_kind(tmp_path: Path) -> None:
     for i in range(30):
         (tmp_path / "in").mkdir(exist_ok=True)
@@ -283,15 +306,79 @@ def test_stop_words_and_paragraphs_on_request(tmp_path: Path) -> None:
     assert report.dropped == {"paragraph": 1} and text.count("long paragraph") == 1
 
 
+def test_the_shortest_document_that_is_kept(tmp_path: Path) -> None:
+    words = [*(d.text for d in some_documents(30)), "x" * 19, "y" * 20, "  " + "z" * 20]
+    build_corpus([Document(text, text[:9]) for text in words], tmp_path / "c", CorpusConfig(val_fraction=0.5))
+    kept = corpus_text(tmp_path / "c") + corpus_text(tmp_path / "c", "val")
+    assert "xxx" not in kept and "y" * 20 in kept and "z" * 20 in kept
+    (line,) = (tmp_path / "c" / "dropped.jsonl").read_text().splitlines()
+    assert json.loads(line)["reason"] == "19 characters after cleaning, fewer than 20"
+
+
+def test_the_first_characters_of_a_split(tmp_path: Path) -> None:
+    report = build_corpus(some_documents(30), tmp_path / "c")
+    assert (report.documents_in, report.bytes_in) == (30, sum(len(d.text.encode()) for d in some_documents(30)))
+    texts = [d.text for d in corpus_documents(tmp_path / "c")]
+    for n in (0, 1, len(texts[0]), len(texts[0]) + 1):
+        assert corpus_text(tmp_path / "c", "train", n) == "".join(texts)[:n]
+    assert corpus_text(tmp_path / "c") == "".join(texts)
+
+
+def test_a_summary_says_all_that_was_done() -> None:
+    splits = {"train": {"documents": 1500, "bytes": 2_500_000}, "val": {"documents": 3, "bytes": 400}}
+    report = CorpusReport(CorpusConfig(), "3.11.2", "0123456789abcdef", 2000, 3_000_000, {"unicode": 12}, {"near": 7})
+    report = replace(report, splits=splits, overlap={"mean": 0.0125, "max": 0.25}, notes=["a note"])
+    assert report.summary().splitlines() == [
+        "read       2,000 documents      3.000 MB",
+        "  rule    unicode                 12 times",
+        "  dropped near                     7",
+        "train      1,500 documents      2.500 MB",
+        "val            3 documents      0.000 MB",
+        "held-out 13-word runs found in train: mean 1.2%, max 25.0%",
+        "note: a note",
+        "fingerprint 0123456789abcdef (Python 3.11.2)",
+    ]
+    assert "held-out" not in replace(report, overlap={}).summary()
+
+
+def test_reports_of_no_corpus_are_refused() -> None:
+    counts = {"documents": 0, "bytes": 0}
+    check_splits({"train": counts})
+    check_splits({"train": counts, "val": counts, "test": counts})
+    for splits in ({}, {"val": counts}, {"train": counts, "other": counts}):
+        with pytest.raises(ValueError, match="not of train, val, test"):
+            check_splits(splits)
+    for wrong in ({}, {"documents": 0}, {"documents": -1, "bytes": 0}, counts | {"more": 1}):
+        with pytest.raises(ValueError, match="the split val has no counts"):
+            check_splits({"train": counts, "val": wrong})
+
+
+def test_the_edges_of_configs_are_legal() -> None:
+    edges = {"near_threshold": (0, 1), "contamination_limit": (1, 1e-9), "min_chars": (1,), "val_fraction": (0, 0.99)}
+    for name, values in edges.items():
+        for value in values:
+            assert getattr(CorpusConfig(**{name: value}), name) == value  # type: ignore[arg-type]
+    default = CorpusConfig()
+    assert (default.min_chars, default.near_threshold, default.val_fraction, default.test_fraction) == (
+        20,
+        0.8,
+        0.05,
+        0,
+    )
+    assert (default.seed, default.contamination_limit, default.paragraphs, default.licences) == (0, 0.2, False, True)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         {"normalization": "nfc"},
         {"stop_words": ("fr",)},
         {"min_chars": 0},
-        {"near_threshold": 1.5},
+        {"near_threshold": 1.1},
+        {"near_threshold": -0.1},
         {"contamination": "ignore"},
         {"contamination_limit": 0},
+        {"contamination_limit": 1.1},
         {"val_fraction": 1.0},
     ],
 )

@@ -5,10 +5,11 @@ import unicodedata
 from collections import Counter
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hypothesis import example, given
 
-from minillm.data.clean import RULES, RepeatedLines, clean_text
+from minillm.data.clean import RULES, RepeatedLines, clean_text, comment_block, is_wordy, two_places
 from minillm.data.stopwords import CHINESE, ENGLISH, remove_stop_words
 
 HEADER = "# Copyright 1999 Somebody.\n# Licensed under a licence.\n"
@@ -89,6 +90,30 @@ def test_licence_headers() -> None:
     assert clean_text(deep) == deep
     said = 'print("copyright")\n"""Licensed."""\n'  # not a comment
     assert clean_text(said) == said
+    assert RULES["licence"]('x = "licence"\n\n\n\n\ny') == (
+        'x = "licence"\n\n\n\n\ny',
+        0,
+    )  # what it has no part in stays
+
+
+def test_a_header_begins_within_the_first_80_lines_that_are_not_blank() -> None:
+    for n, is_header in ((79, True), (80, False)):
+        above = "x = 1\n\n" * n
+        assert clean_text(above + HEADER + "y\n") == above + ("y\n" if is_header else HEADER + "y\n")
+
+
+def test_where_a_comment_block_ends() -> None:
+    lines = ["# a", " # b", "x", "/* c", "", "d */ ", "/* e */ y", "#!/bin/sh", "// f", "/* without end", "z"]
+    blocks = [(2, True), (2, True), (3, False), (6, True), (5, False), (6, False), (7, False), (8, False)]
+    assert [comment_block(lines, i) for i in range(8)] == blocks
+    assert [comment_block(lines, i) for i in range(8, 11)] == [(9, True), (10, False), (11, False)]
+    counts: Counter[str] = Counter()
+    assert clean_text(HEADER + "x\n/* Copyright */\ny\n", counts=counts) == "x\ny\n" and counts == {"licence": 2}
+
+
+def test_thirty_marks_in_a_row_are_left_as_they_are() -> None:
+    assert clean_text("q" + "\u0323" * 30) == "q" + "\u0323" * 30 + "\n"
+    assert clean_text("q" + "\u0323" * 31) == "q" + "\u0323" * 30 + "\u034f\u0323\n"
 
 
 PIECES = st.lists(
@@ -160,6 +185,38 @@ def test_repeated_lines_are_removed_where_they_are_boilerplate() -> None:
     assert lines.remove(texts[3])[1] == 0
     with pytest.raises(ValueError, match="min_documents must be at least 2"):
         RepeatedLines(min_documents=1)
+
+
+def test_what_reads_like_a_sentence() -> None:
+    assert is_wordy("one two three, four five sixth.") and not is_wordy("one two three, four fifth.")
+    assert is_wordy("one two three four five sixth x=1 y=2")  # two of eight pieces are no words: one in four
+    assert not is_wordy("one two three four five sixth x=1 y=2 z=3")
+    assert is_wordy("one\ttwo\tthree\tfour\tfive\tsixth")
+    assert is_wordy("一二三四五六") and not is_wordy("一二三四五")
+
+
+def test_lines_are_boilerplate_from_both_limits_on() -> None:
+    notice = "This page was printed from the great library.\n"
+    for n_with, n_all, removed in ((3, 12, 1), (2, 4, 0), (3, 13, 0)):  # at least 3 documents, and a quarter of all
+        lines = RepeatedLines(min_documents=3, min_share=0.25)
+        for i in range(n_all):
+            lines.count(notice if i < n_with else "else")
+        assert lines.remove("a\n" + notice) == (("a\n", 1) if removed else ("a\n" + notice, 0))
+        assert lines.remove("a\n" + notice * 2 + "b")[1] == 2 * removed
+    for wrong in ((1, 0.5), (2, -0.1), (2, 1.1)):
+        with pytest.raises(ValueError, match="min_documents must be at least 2"):
+            RepeatedLines(*wrong)
+    assert RepeatedLines(2, 0.0).min_share == 0 and RepeatedLines(2, 1.0).min_share == 1
+    assert (RepeatedLines().min_documents, RepeatedLines().min_share) == (10, 0.02)
+
+
+def test_a_line_has_two_counters_that_have_nothing_in_common() -> None:
+    places = np.array([two_places(str(i)) for i in range(4000)])  # (n, 2)
+    assert places.min() >= 0 and places.max() < 2**20
+    assert all(abs(places[:, row].mean() / 2**20 - 0.5) < 0.03 for row in range(2))
+    assert abs(np.corrcoef(places.T)[0, 1]) < 0.06
+    for bit in range(20):  # each is drawn
+        assert np.all(np.abs(((places >> bit) & 1).mean(axis=0) - 0.5) < 0.05)
 
 
 def test_repeated_chinese_lines() -> None:

@@ -80,6 +80,21 @@ def test_estimate_is_unbiased_over_seeds() -> None:
     assert abs(np.mean(estimates) - jaccard(a, b)) < 4 * np.sqrt(0.25 / (30 * 128))
 
 
+def test_a_signature_is_the_smallest_number_of_each_permutation() -> None:
+    rng = np.random.default_rng(1)
+    factors = [int(a) | 1 for a in rng.integers(0, 2**64, 128, dtype=np.uint64)]
+    summands = rng.integers(0, 2**64, 128, dtype=np.uint64).tolist()
+    text = "one two three four five six seven eight nine"
+    runs = shingles(text).tolist()
+    expected = [min((a * x + b) % 2**64 for x in runs) >> 32 for a, b in zip(factors, summands)]
+    signature = MinHash().signature(text)
+    assert signature is not None and signature.dtype == np.uint32 and signature.tolist() == expected
+    with pytest.raises(ValueError, match="n_permutations must be at least 1, not 0"):
+        MinHash(0)
+    one = MinHash(1).signature(text)
+    assert one is not None and one.shape == (1,)
+
+
 def test_a_signature_does_not_depend_on_the_piece_size(monkeypatch: pytest.MonkeyPatch) -> None:
     text = " ".join(text_of(np.random.default_rng(3), 2000))
     whole = MinHash().signature(text)
@@ -94,6 +109,10 @@ def test_bands_follow_the_formula() -> None:
         bands, rows = choose_bands(128, threshold)
         assert bands * rows <= 128
         assert 1 - (1 - threshold**rows) ** bands >= 0.99 or rows == 1
+        more = rows + 1  # than would do
+        assert more > 128 or 1 - (1 - threshold**more) ** (128 // more) < 0.99
+    assert choose_bands(128, 0.3) == (64, 2) and choose_bands(128, 0.01) == (128, 1)
+    assert choose_bands(128, 1.0) == (1, 128)
 
 
 def text_of(rng: np.random.Generator, n: int = 300) -> list[str]:
@@ -171,6 +190,7 @@ def test_deduplicate_keeps_the_first_and_says_why() -> None:
         ("same but for white space", "exact", "first"),
         ("nearly", "near", "first"),
     ]
+    assert dropped[0].similarity == 1.0
     assert dropped[1].similarity is not None and dropped[1].similarity > 0.9
     assert len(list(deduplicate(documents, near_threshold=None))) == 4
     twice = Document("the very same object", "s")
@@ -187,6 +207,13 @@ def test_repeated_paragraphs() -> None:
     assert kept == [a, Document("Beta begins here.\n\nBeta ends.\n", "b")]
     assert [(d.source, d.duplicate_of) for d in dropped] == [("b", "a"), ("c", "a"), ("c", "a"), ("c", "a")]
     assert dropped[-1].reason == "no paragraph left"
+    assert list(deduplicate([a, b, c])) == [a, b, c]  # not asked for
+    blank = Document(" \n", "blank")
+    assert list(deduplicate([blank], paragraphs=True)) == list(deduplicate([blank])) == [blank]
+    short = Document("Seven words stand in this line here.\n\n" * 2, "d")
+    assert list(deduplicate([short], paragraphs=True)) == [short]
+    eight = Document("Now eight words stand in this line here.\n\n" * 2, "e")
+    assert list(deduplicate([eight], paragraphs=True)) == [Document(eight.text[:41], "e")]
 
 
 def test_a_copy_exactly_at_the_threshold_is_one() -> None:

@@ -21,12 +21,16 @@ from minillm.data.documents import (
     read_parts,
     write_jsonl,
 )
+from minillm.data.folders import extension_of, kinds_skipped
 
 
 def test_folder_is_read_in_sorted_order_with_reasons_for_what_is_not(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "x.txt").write_text("hidden")
+    (tmp_path / "b" / "__pycache__").mkdir()
+    (tmp_path / "b" / "__pycache__" / "y.py").write_text("compiled")
+    (tmp_path / ".z.txt").write_text("hidden")
     (tmp_path / "b" / "code.py").write_text("print('二')\n", encoding="utf-8")
     (tmp_path / "a.txt").write_text("first\r\n", newline="")
     (tmp_path / "c.md").write_bytes("\ufeffmark".encode())
@@ -65,6 +69,7 @@ def test_folder_is_read_in_sorted_order_with_reasons_for_what_is_not(tmp_path: P
         "Makefile",
         "gone.txt",
         "cut.txt.gz",
+        ".z.txt",
     }
     assert "binary" in reasons["picture.txt"] and "0xff" in reasons["bad.txt"] and "empty" in reasons["empty.txt"]
     assert "cut-off" in reasons["cut.txt.gz"] and ".png" in reasons["image.png"]
@@ -101,6 +106,14 @@ def test_a_file_named_by_the_user_that_cannot_be_read_is_an_error(
     with pytest.raises(ValueError, match=message) as error:
         list(read_documents(tmp_path / name))
     assert name in str(error.value)
+
+
+def test_the_coding_line_is_looked_for_in_whole_lines(tmp_path: Path) -> None:
+    for content in ("# x\né = 1", "é = 1", "# coding: utf-8\né = 1", "# x\n\né"):
+        (tmp_path / "a.py").write_text(content, encoding="utf-8")
+        assert [d.text for d in read_documents(tmp_path / "a.py")] == [content]
+    (tmp_path / "a.py").write_bytes("# x\n# coding: latin-1\né".encode("latin-1"))
+    assert [d.text for d in read_documents(tmp_path / "a.py")] == ["# x\n# coding: latin-1\né"]
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:
@@ -188,6 +201,25 @@ def test_a_folder_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytes
     ]
 
 
+def test_kinds_of_what_was_skipped() -> None:
+    def skipped(n_kinds: int) -> list[str]:
+        return kinds_skipped((f"a.{i:02}", "why (this one)") for i in range(n_kinds) for _ in range(n_kinds - i))
+
+    assert skipped(10) == [f"{10 - i} .{i:02} skipped: why" for i in range(10)]
+    assert skipped(12)[10:] == ["3 of 2 other kinds skipped: see dropped.jsonl"]
+    assert kinds_skipped([("a.txt#3", "x"), ("b.txt.gz", "cannot read 'b': x: y"), ("c#d.txt", "x; z")]) == [
+        "3 .txt skipped: x"
+    ]
+    assert kinds_skipped([("README", "x")] * 1234) == ["1,234 without extension skipped: x"]
+    assert [extension_of(name) for name in ("a.TXT", "a.txt.GZ", "a.gz", "a", "a.b.py")] == [
+        ".txt",
+        ".txt",
+        "",
+        "",
+        ".py",
+    ]
+
+
 def test_half_of_a_surrogate_pair_names_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n\n{"text": "half \\ud800 pair"}\n')
     fine, half = read_documents(tmp_path / "a.jsonl")
@@ -207,6 +239,23 @@ def test_parts_are_the_text_and_none_is_too_long(text: str, limit: int) -> None:
     assert len({p.source for p in parts}) == len(parts)
 
 
+def test_a_text_is_cut_where_it_is_longer_than_a_part() -> None:
+    import io
+
+    def parts(text: str, limit: int = 10) -> list[tuple[str, str]]:
+        return [(part.text, part.source) for part in read_parts(io.StringIO(text, newline=""), "s", limit)]
+
+    assert parts("a" * 10) == [("a" * 10, "s")]
+    assert parts("a" * 11) == [("a" * 10, "s#0"), ("a", "s#1")]
+    assert parts("a" * 21) == [("a" * 10, "s#0"), ("a" * 10, "s#1"), ("a", "s#2")]
+    # At a blank line rather than at a later line end, if all of it fits into the ten.
+    assert parts("ab\n\ncd\nefg\nhij") == [("ab\n\n", "s#0"), ("cd\nefg\nhij", "s#1")]
+    assert parts("abcdefgh\n\nk") == [("abcdefgh\n\n", "s#0"), ("k", "s#1")]
+    assert parts("abcdef\r\n\r\nk") == [("abcdef\r\n\r\n", "s#0"), ("k", "s#1")]
+    assert parts("abcdefg\r\n\r\nk") == [("abcdefg\r\n", "s#0"), ("\r\nk", "s#1")]
+    assert parts(" " * 10 + "a") == [("a", "s")]
+
+
 def test_long_prose_is_cut_at_blank_lines_and_code_is_not(tmp_path: Path) -> None:
     paragraphs = [f"Paragraph {i} " + "word " * 20 + "\n\n" for i in range(50)]
     (tmp_path / "book.txt").write_text("".join(paragraphs))
@@ -215,6 +264,9 @@ def test_long_prose_is_cut_at_blank_lines_and_code_is_not(tmp_path: Path) -> Non
     assert len(parts) > 3 and "".join(p.text for p in parts) == "".join(paragraphs)
     assert all(p.text.endswith("\n\n") and p.text.startswith("Paragraph") for p in parts)
     assert len(list(read_documents(tmp_path / "code.py", part_chars=1000))) == 1
+    for n, suffix, n_parts in ((20_000, "txt", 1), (20_001, "txt", 2), (1_000_000, "py", 1), (1_000_001, "py", 2)):
+        (tmp_path / f"a.{suffix}").write_text("a" * n)
+        assert [len(p.text) for p in read_documents(tmp_path / f"a.{suffix}")] == [n - (n_parts == 2), 1][:n_parts]
 
 
 def test_memory_stays_bounded_for_a_large_file(tmp_path: Path) -> None:

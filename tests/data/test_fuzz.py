@@ -28,8 +28,12 @@ from minillm.data import (
     load_report,
     pack,
     pack_split,
+    read_chats,
     read_documents,
     read_jsonl,
+    read_labelled,
+    read_pairs,
+    read_preferences,
 )
 from minillm.data.documents import Dropped
 from minillm.disk import claim, foreign_files
@@ -78,6 +82,47 @@ def corpus_files(folder: Path) -> dict[str, bytes]:
 def token_files(folder: Path) -> dict[str, bytes]:
     pack([Document(TEXT, "1"), Document("é", "2")], Bytes(), folder / "made.bin")
     return {f"t.{kind}": (folder / f"made.{kind}").read_bytes() for kind in ("bin", "json")}
+
+
+def labelled_files(folder: Path) -> dict[str, bytes]:
+    table = 'text,label\n"a ""b"",\nc",1\nd,2\n中文,3\n'
+    records = [{"text": f"t{i}", "label": i} for i in range(4)]
+    return {
+        "a.csv": table.encode(),
+        "b.csv": table.replace(",", ";").encode("utf-16"),
+        "c.tsv": b"text\tlabel\na\t1\n\"b \"\"c\"\"\"\t2\n",
+        "d.jsonl": "\n".join(map(json.dumps, records)).encode(),
+        "e.json": json.dumps(records, indent=1).encode(),
+        "f.csv.gz": gzip.compress(table.encode(), mtime=0),
+    }
+
+
+def example_files(folder: Path) -> dict[str, bytes]:
+    said = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    shared = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    asked, other = {"prompt": said[:2], "chosen": said[2:], "rejected": "c"}, [*said[:2], {**said[2], "content": "c"}]
+    return {
+        "pairs.tsv": b"a\tb\nc\td\n" * 5,
+        "pairs.jsonl": b'{"instruction": "a", "input": "b", "output": "c"}\n{"instruction": "d", "output": "e"}\n',
+        "chats.jsonl": "\n".join(map(json.dumps, [{"messages": said}, {"messages": said[1:]}])).encode(),
+        "chats.json": json.dumps([{"conversations": shared}] * 2, indent=1).encode(),
+        "preferences.jsonl": "\n".join(map(json.dumps, [asked, {"chosen": said, "rejected": other}])).encode(),
+    }
+
+
+def read_every_label(folder: Path) -> None:
+    for file in sorted(p for p in folder.iterdir() if p.is_file()):
+        for kind in ("classification", "regression", "multi-label"):
+            str(read_labelled(file, kind=kind, skip_bad=True))
+        read_labelled(file)
+
+
+def read_every_example(folder: Path) -> None:
+    readers = {"pairs": read_pairs, "chats": read_chats, "preferences": read_preferences}
+    for file in sorted(p for p in folder.iterdir() if p.is_file()):
+        for skip_bad in (True, False):
+            read = readers[file.name.split(".")[0]](file, skip_bad=skip_bad)
+            assert all(repr(example).encode() for example in read)  # no half of a surrogate pair
 
 
 def read_named(folder: Path) -> None:
@@ -133,6 +178,8 @@ READERS: dict[str, tuple[Callable[[Path], dict[str, bytes]], Callable[[Path], No
     "documents, in a folder": (text_files, read_found),
     "JSON and JSONL": (json_files, read_named),
     "JSON and JSONL, in a folder": (json_files, read_found),
+    "labelled texts": (labelled_files, read_every_label),
+    "pairs, chats, preferences": (example_files, read_every_example),
     "a corpus": (corpus_files, read_corpus),
     "a folder's marker": (corpus_files, read_marker),
     "token file and sidecar": (token_files, read_tokens),

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 from fuzz import folder_in_memory
 
 from minillm.data import Document, TokenDataset, build_corpus, corpus_documents, pack, pack_split
-from minillm.disk import holding
+from minillm.data.packing import own_checksum, read_sidecar
+from minillm.disk import holding, write_json
 
 
 class Bytes:
@@ -42,6 +44,10 @@ class Fixed(Bytes):
         return self.ids
 
 
+def some_documents() -> list[Document]:
+    return [Document(f"document {i} of this small corpus is not document {i + 40}\n", str(i)) for i in range(40)]
+
+
 DOCUMENTS = [Document("ab", "1"), Document("é", "2"), Document("", "3")]
 
 
@@ -50,6 +56,7 @@ def test_layout_and_sidecar(tmp_path: Path) -> None:
     assert data.tokens.tolist() == [256, 97, 98, 256, 195, 169, 256, 256]
     assert data.tokens.dtype == np.uint16 and isinstance(data.tokens, np.memmap)
     assert (len(data), data.n_bytes, data.vocab_size, data.info.n_documents) == (8, 4, 257, 3)
+    assert (data.info.source, data.info.source_bytes) == ("", 0)  # a stream, no file
     with pytest.raises(ValueError):
         data.tokens[0] = 1  # read-only
     data.check_tokenizer(Bytes())
@@ -68,12 +75,20 @@ def test_without_a_separator_and_with_a_large_vocabulary(tmp_path: Path) -> None
 
 
 def test_from_a_corpus_file(tmp_path: Path) -> None:
-    documents = [Document(f"document {i} of this small corpus is not document {i + 40}\n", str(i)) for i in range(40)]
-    build_corpus(documents, tmp_path / "c")
+    build_corpus(some_documents(), tmp_path / "c")
     data = pack(tmp_path / "c" / "train.jsonl", Bytes(), tmp_path / "train.bin")
     texts = [d.text for d in corpus_documents(tmp_path / "c")]
     assert data.info.n_documents == len(texts)
+    assert data.info.source_bytes == (tmp_path / "c" / "train.jsonl").stat().st_size and data.info.source
     assert bytes(t for t in data.tokens.tolist() if t != 256).decode() == "".join(texts)
+
+
+def test_progress_is_shown_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        build_corpus(some_documents(), tmp_path / name, progress=name == "b")
+        pack(tmp_path / name / "train.jsonl", Bytes(), tmp_path / f"{name}.bin", progress=name == "b")
+        shown = capsys.readouterr().err
+        assert [what in shown for what in ("clean", "deduplicate", "contamination", "pack")] == [name == "b"] * 4
 
 
 def test_bad_input(tmp_path: Path) -> None:
@@ -143,6 +158,17 @@ def test_incomplete_and_foreign_files_do_not_load(tmp_path: Path) -> None:
         TokenDataset(tmp_path / "t.bin")
 
 
+def test_a_file_of_no_tokens_does_not_load(tmp_path: Path) -> None:
+    """No packing writes one: the sidecar says so, and is whole."""
+    pack(DOCUMENTS, Bytes(), tmp_path / "t.bin")
+    info = replace(read_sidecar(tmp_path / "t.json"), n_tokens=0, crc32="00000000")
+    (tmp_path / "t.bin").write_bytes(b"")
+    write_json(tmp_path / "t.json", {**asdict(info), "checksum": own_checksum(info)})
+    for verify in (True, False):
+        with pytest.raises(ValueError, match=r"t\.bin' has 0 bytes"):
+            TokenDataset(tmp_path / "t.bin", verify=verify)
+
+
 def test_with_our_own_tokenizer(tmp_path: Path) -> None:
     tokenizers = pytest.importorskip("minillm.tokenizers")
     if not hasattr(tokenizers, "BPETokenizer"):
@@ -161,6 +187,8 @@ def test_the_last_id_of_a_vocabulary_fits_its_type(tmp_path: Path, vocab_size: i
     data = pack([Document("x", "s")], Bytes(vocab_size, None, shift=vocab_size - 1 - ord("x")), tmp_path / "t.bin")
     assert data.tokens.dtype == dtype and data.tokens.tolist() == [vocab_size - 1]
     assert data.info.dtype == np.dtype(dtype).name
+
+
 # ---- damage, staleness
 
 
@@ -188,8 +216,7 @@ def test_the_hurried_compare_no_checksum(tmp_path: Path) -> None:
 
 
 def small_corpus(folder: Path) -> Path:
-    documents = [Document(f"document {i} of this small corpus is not document {i + 40}\n", str(i)) for i in range(40)]
-    build_corpus(documents, folder, overwrite=True)
+    build_corpus(some_documents(), folder, overwrite=True)
     return folder / "train.jsonl"
 
 

@@ -25,6 +25,7 @@ from minillm.hub.checkpoint import open_checkpoint  # noqa: E402
 from minillm.settings import EngineConfig  # noqa: E402
 from minillm.training.checkpoint import read_checkpoint  # noqa: E402
 from minillm.training.run_log import read_metrics  # noqa: E402
+from minillm.training.text import TextData  # noqa: E402
 from minillm.training.train import train  # noqa: E402
 
 CLOSE = 1e-10
@@ -65,9 +66,9 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("distributed")
     data = worker.make_data(folder)
     config = worker.make_config(1)
-    train(worker.make_model(), *data, config, folder / "one", progress=False)
+    train(worker.make_model(), TextData(*data), config, folder / "one", progress=False)
     with pytest.raises(Stopped):
-        train(worker.make_model(), *data, config, folder / "resumed-ddp", engine=Stopping, progress=False)
+        train(worker.make_model(), TextData(*data), config, folder / "resumed-ddp", engine=Stopping, progress=False)
     shutil.copytree(folder / "resumed-ddp", folder / "resumed-fsdp")
     done = torchrun(folder, "train")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -126,7 +127,13 @@ def test_one_process_resumes_what_two_began(runs, parallel, tmp_path):
     for name, engine in (("numpy", NumpyEngine), ("torch", partial(TorchEngine, settings=EngineConfig(device="cpu")))):
         shutil.copytree(runs / f"new-{parallel}", tmp_path / name)
         result = train(
-            worker.make_model(), *worker.data(runs), config, tmp_path / name, engine=engine, resume=True, progress=False
+            worker.make_model(),
+            TextData(*worker.data(runs)),
+            config,
+            tmp_path / name,
+            engine=engine,
+            resume=True,
+            progress=False,
         )
         assert result.state.step == 12
         ended[name] = losses(tmp_path / name)
@@ -147,7 +154,7 @@ def test_a_killed_process_ends_the_job_and_leaves_a_checkpoint(runs, parallel):
     assert "exitcode: -9" in done.stderr  # what torchrun says of rank 1
     killed = runs / f"killed-{parallel}"
     assert read_checkpoint(killed / "last").state["run"]["step"] == 4
-    train(worker.make_model(), *worker.data(runs), worker.make_config(1), killed, resume=True, progress=False)
+    train(worker.make_model(), TextData(*worker.data(runs)), worker.make_config(1), killed, resume=True, progress=False)
     assert_same_run(killed, runs / "one")
 
 
@@ -190,6 +197,8 @@ def test_a_resumed_run_with_other_steps_warns(runs, tmp_path):
     shutil.copytree(runs / "new-ddp", tmp_path / "run")
     config = worker.make_config(2, max_steps=10)  # half the batch, as if there were two processes
     with pytest.warns(UserWarning, match="took 128 tokens in a step, with these settings and processes it takes 64"):
-        train(worker.make_model(), *worker.data(runs), config, tmp_path / "run", resume=True, progress=False)
+        train(worker.make_model(), TextData(*worker.data(runs)), config, tmp_path / "run", resume=True, progress=False)
     config = worker.make_config(2, max_steps=12)
-    train(worker.make_model(), *worker.data(runs), config, tmp_path / "run", resume=True, progress=False)  # said once
+    train(
+        worker.make_model(), TextData(*worker.data(runs)), config, tmp_path / "run", resume=True, progress=False
+    )  # said once

@@ -27,6 +27,7 @@ from minillm.training.checkpoint import CheckpointError, read_checkpoint  # noqa
 from minillm.training.config_file import build  # noqa: E402
 from minillm.training.run_folder import TrainingDiverged  # noqa: E402
 from minillm.training.run_log import read_metrics  # noqa: E402
+from minillm.training.text import TextData  # noqa: E402
 from minillm.training.train import train  # noqa: E402
 
 
@@ -42,7 +43,7 @@ def data(tmp_path_factory):
 def run(data, folder, engine, *, model=None, resume=False, **changes):
     """Train; returns the rows of metrics.jsonl."""
     model = make_model() if model is None else model
-    train(model, *data, make_config(1, **changes), folder, engine=engine, resume=resume, progress=False)
+    train(model, TextData(*data), make_config(1, **changes), folder, engine=engine, resume=resume, progress=False)
     return read_metrics(folder / "metrics.jsonl")
 
 

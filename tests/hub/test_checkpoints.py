@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hf_models import FAMILIES, IDS, build, reload, tensor_names, their_logits, torch
 
+from minillm.beam import beam_search
 from minillm.generate import Sampling, generate
 from minillm.hub import (
     AutoConfig,
@@ -263,6 +264,36 @@ def test_generation_follows_generation_config(family, tmp_path):
         ours.generate([[9], [9, 8, 7, 6, 5]], max_length=4)
 
 
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+def test_beams_are_those_of_transformers(engine, tmp_path):
+    """By argument and by generation_config.json; scores are compared in tests/test_beam.py."""
+    theirs = build("gpt2")
+    theirs.generation_config.update(eos_token_id=[7, 5, 11, 40], pad_token_id=0, num_beams=3, length_penalty=0.5)
+    theirs.save_pretrained(tmp_path)
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path, engine=engine)
+    prompts = [[3, 4, 5], [9, 8, 17]]
+    cases = ({}, {"num_beams": 4, "length_penalty": 2.0, "early_stopping": "never"}, {"num_return_sequences": 3},
+             {"num_beams": 5, "num_return_sequences": 2, "early_stopping": True}, {"num_beams": 1})  # fmt: skip
+    for options in cases:
+        with torch.no_grad():
+            expected = theirs.generate(torch.tensor(prompts), max_new_tokens=9, **options).tolist()
+        made = ours.generate(prompts, max_new_tokens=9, **options)
+        assert len(made) == len(expected)
+        for row, padded in zip(made, expected):
+            assert row == padded[: len(row)]
+            assert set(padded[len(row) :]) <= {0, 7}  # to their beam search a pad_token_id of 0 is none
+    refused = {
+        "do_sample must be False and repetition_penalty 1, not True and 1.0": {"do_sample": True},
+        "not False and 1.5": {"repetition_penalty": 1.5},
+        "num_return_sequences = 2 needs num_beams": {"num_beams": 1, "num_return_sequences": 2},
+        "n_return = 4 must be at most n_beams = 3": {"num_return_sequences": 4},
+        "n_beams = 0 must be at least 1": {"num_beams": 0},
+    }
+    for message, options in refused.items():
+        with pytest.raises(ValueError, match=message):
+            ours.generate(prompts, **options)
+
+
 def test_sampling_keeps_the_50_likeliest_unless_told_otherwise(tmp_path):
     theirs = build("gpt2")
     assert theirs.generation_config._get_default_generation_params()["top_k"] == 50
@@ -444,6 +475,11 @@ def test_an_encoder_decoder_in_our_own_format(engine, tmp_path):
     new = generate(model.given(source), [[1], [1]], max_new_tokens=5, sampling=Sampling(temperature=0))
     made = again.generate(arrays[0], max_new_tokens=5, decoder_start_token_id=1)
     assert made == [[1, *row] for row in new]
+    found = beam_search(model.given(source), [[1], [1]], max_new_tokens=5, n_beams=3, n_return=2)
+    made = again.generate(
+        arrays[0], max_new_tokens=5, decoder_start_token_id=1, num_beams=3, num_return_sequences=2, length_penalty=1.0
+    )
+    assert made == [[1, *new.ids] for best in found for new in best]
     with pytest.raises(ValueError, match="needs decoder_input_ids"):
         again(arrays[0])
     with pytest.raises(ValueError, match="needs decoder_start_token_id"):

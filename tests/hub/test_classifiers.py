@@ -79,8 +79,12 @@ def test_a_text_alone_and_in_a_padded_batch(tmp_path):
     assert np.abs(model(PADDED, PADDED != 0).logits - batch).max() < 1e-5
     with pytest.raises(ValueError, match="which tokens of 2 texts are padding"):
         model(PADDED)
-    with pytest.raises(ValueError, match="Pad on the right"):
-        model(IDS, np.arange(11) >= np.array([[0], [4]]))
+    left = np.where(np.arange(11) >= np.array([[0], [5]]), 1, 0)  # the second row's six tokens behind padding
+    ids = np.where(left == 1, IDS, 0)
+    ids[1, 5:] = PADDED[1, :6]
+    assert np.abs(model(ids, left).logits - batch).max() < 1e-5
+    with pytest.raises(ValueError, match="Pad on the right"):  # where features are asked for, position by position
+        AutoModelForCausalLM.from_pretrained(tmp_path)(ids, left)
 
 
 def test_a_new_head_on_a_pretrained_decoder(tmp_path):

@@ -87,6 +87,10 @@ def test_a_classifier_there_and_back(decoder, tmp_path, capsys):
     PretrainedModel(model).save_pretrained(tmp_path / "hf", max_shard_size="4KB")
     assert main(["convert", str(tmp_path / "hf"), str(tmp_path / "native"), "--to", "minillm"]) == 0
     assert main(["convert", str(tmp_path / "native"), str(tmp_path / "back")]) == 0
+    said = capsys.readouterr().out
+    for name in ("native", "back"):
+        told = re.search(rf"{name}: (.*)", said)
+        assert told is not None and set(told[1].split(", ")) == {p.name for p in (tmp_path / name).iterdir()}
     for name in ("hf", "native", "back"):
         again = AutoModelForSequenceClassification.from_pretrained(tmp_path / name)
         assert again.model.config.pad_id == 1 and again.head == "classification"

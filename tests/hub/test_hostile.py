@@ -134,6 +134,8 @@ def test_positions_beyond_the_table_have_the_same_angles(scaling, monkeypatch):
     [
         ("generation_config.json", {"eos_token_id": "2"}, r"generation_config\.json: eos_token_id is '2'"),
         ("generation_config.json", {"top_k": 2.5}, r"generation_config\.json: top_k is '2\.5'"),
+        ("generation_config.json", {"num_beams": "4"}, r"generation_config\.json: num_beams is '4'"),
+        ("generation_config.json", {"early_stopping": "now"}, r"generation_config\.json: early_stopping is 'now'"),
         ("generation_config.json", {"temperature": math.nan}, r"generation_config\.json is not JSON.*NaN is no number"),
         ("generation_config.json", {"temperature": 1e999}, r"generation_config\.json is not JSON.*Infinity"),
         ("generation_config.json", {"max_length": 10**99}, r"generation_config\.json is not JSON.*100 digits"),

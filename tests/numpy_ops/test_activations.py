@@ -62,6 +62,12 @@ def test_sigmoid_and_silu_far_out(dtype):
     assert np.isfinite(y.data).all() and np.isfinite(far.grad).all()
 
 
+def test_relu_has_no_slope_at_its_corner_and_lets_a_nan_be_seen():
+    x = Tensor(np.array([-1.0, -0.0, 0.0, 2.0, np.nan]), requires_grad=True)
+    ops.relu(x).backward(np.full(5, 3.0))
+    np.testing.assert_array_equal(x.grad, [0, 0, 0, 3, 3])
+
+
 @pytest.mark.parametrize("op", [ops.softmax, ops.log_softmax])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_softmax_far_out(op, dtype):
@@ -114,6 +120,17 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
     np.testing.assert_array_equal(np.unique(y.data), np.float32([0, 1 / 0.7]))
     y.sum().backward()
     np.testing.assert_array_equal(x.grad, y.data)  # the same elements are kept, with the same factor
+
+
+def test_of_evenly_spread_draws_dropout_drops_exactly_its_share():
+    """Draws are at least 0 and below 1: the one that equals p is kept, or a little too much would be dropped."""
+
+    class Evenly:
+        def random(self, shape, dtype):
+            return np.arange(8, dtype=dtype).reshape(shape) / 8
+
+    y = ops.dropout(Tensor(np.ones((2, 4))), 0.25, rng=Evenly()).data
+    np.testing.assert_allclose(y, [[0, 0, 4 / 3, 4 / 3], [4 / 3] * 4])
 
 
 def test_dropout_comes_from_the_generator_alone():
@@ -197,6 +214,8 @@ def test_ids_outside_the_table_are_named():
     for bad in (7, -1):
         with pytest.raises(IndexError, match=f"embedding: id {bad} is outside the table of 7 rows"):
             ops.embedding(np.array([[0, 6], [bad, 1]]), zeros(7, 2))
+    with pytest.raises(IndexError, match="embedding: id 9 is outside"):  # the first of them
+        ops.embedding(np.array([[0, 9], [8, 1]]), zeros(7, 2))
     with pytest.raises(TypeError, match="float64"):
         ops.embedding(np.zeros(3), zeros(7, 2))
     assert ops.embedding(np.zeros((0, 4), dtype=int), zeros(7, 2)).shape == (0, 4, 2)

@@ -11,6 +11,7 @@ import pytest
 import twins
 
 from minillm import ops
+from minillm.numpy_ops.attention import BLOCK
 from minillm.tensor import Tensor
 
 B, H, D = 2, 4, 3
@@ -33,7 +34,7 @@ def attend_with_gradients(q, k, v, grad=None, **options) -> tuple[np.ndarray, li
     return out.data, [t.grad for t in tensors]
 
 
-@pytest.mark.parametrize(("t_q", "t_k"), [(4, 4), (3, 5), (5, 3), (1, 6), (6, 1), (1, 1)])
+@pytest.mark.parametrize(("t_q", "t_k"), [(4, 4), (3, 5), (5, 3), (1, 6), (6, 1), (1, 1), (2, 2), (2, 4)])
 def test_causal_is_aligned_bottom_right(t_q, t_k):
     """Query i sees key j exactly if j ≤ i + Tk − Tq: change one key and value, and see which outputs move."""
     q, k, v = random_qkv(t_q, t_k)
@@ -165,6 +166,15 @@ def test_at_the_borders_of_the_blocks(t_q, t_k, causal):
         np.testing.assert_allclose(out, expected.data, rtol=1e-12, atol=1e-13)
         for g, tensor in zip(grads, tensors):
             np.testing.assert_allclose(g, tensor.grad, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("t_q", "t_k"), [(300, 300), (300, 320), (300, 130)])
+def test_causal_attention_computes_no_keys_that_a_block_may_not_look_at(t_q, t_k):
+    """About half of the scores: each block of queries ends at the last key that its last query sees."""
+    q, k, v = (Tensor(a, requires_grad=True) for a in random_qkv(t_q, t_k))
+    _, _, _, blocks, _ = ops.attention(q, k, v, causal=True).node.saved
+    last = [min(start + BLOCK, t_q) - 1 for start in range(0, t_q, BLOCK)]
+    assert [p.shape[-1] for _, _, p, _ in blocks] == [max(i + t_k - t_q + 1, 0) for i in last]
 
 
 # --- dropout on the probabilities -----------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """What tests/engines/test_distributed.py starts under torchrun: trains the test's small model on every process.
 
-    torchrun --nproc-per-node 2 distributed_worker.py FOLDER train    # ddp and fsdp: new runs, and runs to resume
-    torchrun --nproc-per-node 2 distributed_worker.py FOLDER compile  # ddp and fsdp: compiled and recomputed
-    torchrun --nproc-per-node 2 distributed_worker.py FOLDER triton   # ddp and fsdp: our attention, interpreted
-    torchrun --nproc-per-node 2 distributed_worker.py FOLDER die-fsdp # or die-ddp: until rank 1 is killed
+torchrun --nproc-per-node 2 distributed_worker.py FOLDER train    # ddp and fsdp: new runs, and runs to resume
+torchrun --nproc-per-node 2 distributed_worker.py FOLDER compile  # ddp and fsdp: compiled and recomputed
+torchrun --nproc-per-node 2 distributed_worker.py FOLDER triton   # ddp and fsdp: our attention, interpreted
+torchrun --nproc-per-node 2 distributed_worker.py FOLDER die-fsdp # or die-ddp: until rank 1 is killed
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from minillm.data import Document, TokenDataset, pack
 from minillm.engines.torch_engine import TorchEngine
 from minillm.models import GPT, GPTConfig
 from minillm.settings import EngineConfig, TrainConfig
+from minillm.training.text import TextData
 from minillm.training.train import train
 
 TEXT = "".join(f"{i} times {i} is {i * i}. " for i in range(300))
@@ -77,7 +78,9 @@ class Dying(TorchEngine):
 def run(folder, out, parallel, engine=TorchEngine, resume=False, attention="auto", **settings) -> None:
     made = partial(engine, settings=EngineConfig(parallel=parallel, device="cpu", **settings))
     config = make_config(int(os.environ["WORLD_SIZE"]))
-    train(make_model(attention), *data(folder), config, folder / out, engine=made, resume=resume, progress=False)
+    train(
+        make_model(attention), TextData(*data(folder)), config, folder / out, engine=made, resume=resume, progress=False
+    )
 
 
 def main() -> None:

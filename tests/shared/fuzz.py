@@ -84,9 +84,7 @@ class Fault(Exception):
     """What must not be."""
 
 
-def outcome(
-    reader: Callable[[Path], Any], folder: Path, allowed: tuple[type[Exception], ...], names: list[str]
-) -> str:
+def outcome(reader: Callable[[Path], Any], folder: Path, allowed: tuple[type[Exception], ...], names: list[str]) -> str:
     def too_long(*_: object) -> None:
         raise TooLong
 

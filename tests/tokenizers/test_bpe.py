@@ -116,6 +116,11 @@ def test_ids_are_bytes_then_merges_then_special_tokens() -> None:
     assert tok.tokens[:256] == [bytes([byte]) for byte in BYTE_OF_ID] and sorted(BYTE_OF_ID) == list(range(256))
     assert tok.tokens[256:] == [b"aa", b"aaa", b"<|a|>", b"<|b|>"]
     assert tok.special_tokens == {"<|a|>": 258, "<|b|>": 259}
+    assert (tok.whole_pieces, tok.nfc) == (False, False)
+    bare = BPETokenizer(tok.tokens, tok.merges, "gpt4", tok.special_tokens)
+    assert (bare.whole_pieces, bare.nfc, bare.fingerprint()) == (False, False, tok.fingerprint())
+    least = BPETokenizer.train(["aa"], 257)  # no merge
+    assert least.merges == [] and least.tokens[256:] == [b"<|endoftext|>"]
 
 
 def test_learning_stops_when_nothing_is_left_to_merge() -> None:
@@ -132,7 +137,9 @@ def test_texts_are_read_once_and_not_joined_and_special_tokens_skipped() -> None
     assert BPETokenizer.train(texts(), 999).merges == [(87, 88)]
 
 
-def test_progress_shows_bars(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_shows_bars_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    BPETokenizer.train(["some text some text"], 260)
+    assert capsys.readouterr().err == ""
     BPETokenizer.train(["some text some text"], 260, progress=True)
     shown = capsys.readouterr().err
     assert "count" in shown and "merge" in shown
@@ -220,6 +227,11 @@ def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     text = " ".join(f"w{i} {'x' * i}" for i in range(100))
     assert tok.decode(tok.encode(text)) == text
     assert len(tok._cache) <= 10 and max(map(len, tok._cache)) <= PieceCache.MAX_LENGTH
+    cache = PieceCache(lambda piece: [len(piece)])
+    for length in range(55, 67):
+        assert cache["x" * length] == (length,)
+    assert sorted(map(len, cache)) == [*range(55, 65)]  # ten, of which none is longer than 64
+    assert cache["y"] == (1,) and list(cache) == ["y"]
 
 
 def test_encode_batch() -> None:
@@ -282,6 +294,18 @@ def test_training_refuses_what_cannot_be() -> None:
         BPETokenizer.train(["text"], 300, special_tokens=["<|x|>", "<|x|>"])
     with pytest.raises(ValueError, match=r"'t' is written like the ordinary token 83, .*'<\|t\|>'"):
         BPETokenizer.train(["text"], 300, special_tokens=["t"])
+
+
+def test_halves_of_characters_are_refused_from_the_first_to_the_last() -> None:
+    for half in ("\ud800", "\udbff", "\udc00", "\udfff"):
+        message = rf"a lone surrogate, U\+{ord(half):04X} at character 1 "
+        with pytest.raises(ValueError, match=message):
+            BPETokenizer.train(["text"], 300, special_tokens=["<" + half])
+        with pytest.raises(ValueError, match=message):
+            trained("gpt4").encode("x" + half)
+    for neighbour in ("\ud7ff", "\ue000"):
+        tok = BPETokenizer.train(["text"], 300, special_tokens=["<" + neighbour])
+        assert tok.decode(tok.encode(neighbour)) == neighbour
 
 
 def test_encoding_refuses_what_cannot_be() -> None:

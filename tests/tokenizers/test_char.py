@@ -58,6 +58,12 @@ def test_save_and_load(tmp_path: Path) -> None:
         load_tokenizer(tmp_path / "tok.json")
 
 
+def test_a_special_token_may_be_short_or_hold_characters() -> None:
+    tok = CharTokenizer("abc", ["abc", "x"])
+    assert tok.encode("abcx", allowed_special="all") == [3, 4]
+    assert tok.encode("abc", disallowed_special=()) == [0, 1, 2]
+
+
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="no character to learn from"):
         CharTokenizer.train([])

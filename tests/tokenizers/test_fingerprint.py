@@ -46,6 +46,13 @@ def test_tokenizers_that_give_other_ids_have_other_fingerprints() -> None:
     assert [tok.fingerprint() for tok in some_tokenizers()] == found
 
 
+def test_they_are_the_same_in_every_version() -> None:
+    """Token files and runs name their tokenizer by it, so another one would make them all strangers."""
+    assert BPETokenizer.train(WORDS, 262).fingerprint() == "b9bf7fa27cb38b7c"
+    assert WordPieceTokenizer.train(WORDS, 60).fingerprint() == "1bab7ece536e2bb3"
+    assert CharTokenizer.train(WORDS, unk_token="<unk>").fingerprint() == "dc55c2526f0e314e"
+
+
 # ---- what does not count
 
 
@@ -127,6 +134,13 @@ def test_whole_pieces_count_where_they_make_a_difference() -> None:
     assert plain.encode("ow") != whole.encode("ow") and plain.fingerprint() != whole.fingerprint()
     plain, whole = (BPETokenizer(tokens[:-1], merges, "gpt4", {}, whole_pieces=whole) for whole in (False, True))
     assert plain.fingerprint() == whole.fingerprint()
+    for whole_pieces in (True, False):  # of a token that no merges build, the text counts where whole pieces are taken
+        first, second = (
+            BPETokenizer([*tokens[:-1], token], merges, "gpt4", {}, whole_pieces=whole_pieces)
+            for token in (b"ow", b"wo")
+        )
+        assert (first.encode("ow wo") != second.encode("ow wo")) == whole_pieces
+        assert (first.fingerprint() != second.fingerprint()) == whole_pieces
 
 
 # ---- what counts

@@ -17,6 +17,7 @@ from minillm.tokenizers.bpe_plain import merge_steps
 from minillm.tokenizers.byte_spelling import BYTE_OF_ID, CHARACTER_OF_BYTE, spell, unspell
 from minillm.tokenizers.formats import tokenizer_json
 from minillm.tokenizers.gpt2_files import load_gpt2, save_gpt2
+from minillm.tokenizers.json_parts import check_ids, short
 from minillm.tokenizers.split import UNICODE_PATTERNS
 
 PATTERNS = sorted(UNICODE_PATTERNS)
@@ -369,6 +370,21 @@ def test_an_added_token_may_be_an_ordinary_one_too(tmp_path: Path) -> None:
     assert same(BPETokenizer.load(tmp_path), tok)
 
 
+@pytest.mark.parametrize("pattern", ["gpt4", "qwen2"])
+def test_to_keep_the_matches_or_to_remove_what_is_between_them(pattern: str, tmp_path: Path) -> None:
+    content = tokenizer_json(trained(pattern))
+    split = content["pre_tokenizer"]["pretokenizers"][0]
+    cases = [("Isolated", False, True), ("Isolated", True, True), ("Removed", True, True), ("Removed", False, False)]
+    for behavior, invert, same_pieces in [*cases, ("MergedWithNext", True, False)]:
+        split |= {"behavior": behavior, "invert": invert}
+        (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+        if same_pieces:
+            assert same(BPETokenizer.load(tmp_path), trained(pattern))
+        else:
+            with pytest.raises(ValueError, match=rf"splits by .* \({behavior}\), which is not supported"):
+                BPETokenizer.load(tmp_path)
+
+
 # ---- files that cannot be read, and why
 
 
@@ -410,6 +426,11 @@ SPLIT = {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated", 
         ("pre_tokenizer", None, "the pre_tokenizer is none"),
         ("pre_tokenizer", {"type": "Metaspace"}, "the pre_tokenizer is Metaspace"),
         ("pre_tokenizer", BYTE_LEVEL | {"add_prefix_space": True}, "add_prefix_space=true"),
+        (
+            "pre_tokenizer",
+            {"type": "Sequence", "pretokenizers": [SPLIT, BYTE_LEVEL | {"add_prefix_space": True}]},
+            "add_prefix_space=true",
+        ),
         ("pre_tokenizer", BYTE_LEVEL | {"use_regex": False}, "ByteLevel with use_regex=False"),
         (
             "pre_tokenizer",
@@ -448,6 +469,16 @@ SPLIT = {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated", 
         ("post_processor", BOS | {"single": 7}, "the post_processor's 'single' must list objects"),
         ("post_processor", BOS | {"special_tokens": [1]}, "post_processor.special_tokens must hold lists 'ids'"),
         ("post_processor", BOS | {"special_tokens": {"<s>": {}}}, "special_tokens must hold lists 'ids', but '<s>'"),
+        (
+            "post_processor",
+            BOS | {"special_tokens": {"<s>": {"ids": [True]}}},
+            "special_tokens must hold lists 'ids', but '<s>'",
+        ),
+        (
+            "post_processor",
+            BOS | {"single": [{"Sequence": {"id": "A", "type_id": False}}]},
+            "the post_processor's 'single' must list objects",
+        ),
         ("model.merges", [1, 2], "model.merges: merge 0 must be two tokens' texts, not 1"),
         ("model.merges", [[1, 2]], r"model.merges: merge 0 must be two tokens' texts, not .1, 2."),
         ("added_tokens", {"a": 1}, "added_tokens must be a list"),
@@ -501,6 +532,24 @@ def test_broken_vocabularies_are_refused(tmp_path: Path, changes: dict[str, Any]
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         load_tokenizer(tmp_path)
+
+
+def test_long_values_are_cut_short_in_errors() -> None:
+    assert short("x" * 78) == '"' + "x" * 78 + '"'
+    assert short("x" * 79) == '"' + "x" * 76 + "..."
+
+
+def test_which_ids_can_be() -> None:
+    path = Path("x.json")
+    for ids in ({"a": 1005}, {"a": 1009, "b": 0}):
+        with pytest.raises(ValueError, match=f"{len(ids)} tokens have ids up to {ids['a']}"):
+            check_ids(ids, path)
+    check_ids({"a": 1004}, path)
+    check_ids({"a": 1008, "b": 0}, path)
+    check_ids({}, path)
+    for wrong in (True, 1.0, None):
+        with pytest.raises(ValueError, match="the id of 'a' must be a whole number from 0 up, not"):
+            check_ids({"a": wrong, "b": 0}, path)
 
 
 def test_files_cut_off_missing_or_of_another_kind(tmp_path: Path) -> None:

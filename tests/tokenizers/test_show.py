@@ -11,7 +11,7 @@ from tokenizer_samples import SAMPLES, trained
 from minillm.tokenizers import CharTokenizer, WordPieceTokenizer
 from minillm.tokenizers.bpe import count_words
 from minillm.tokenizers.bpe_plain import train_naive
-from minillm.tokenizers.show import render, replay_encoding, replay_training, show, show_merges
+from minillm.tokenizers.show import note_on_parts, render, replay_encoding, replay_training, show, show_merges
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,22 @@ def test_real_characters_are_shown() -> None:
     assert render("中".encode()[1:]) == r"'\xb8\xad'"
     assert render("a中".encode()[:-1]) == r"'a\xe4\xb8'"
     assert render("\x85\u200b\x00".encode()) == r"'\u0085\u200b\x00'"
+
+
+def test_a_stray_byte_and_the_character_of_its_number_look_different() -> None:
+    for code, character in ((0x7F, r"\x7f"), (0x80, r"\u0080"), (0x9F, r"\u009f"), (0xA0, r"\u00a0"), (0xFF, "ÿ")):
+        assert render(chr(code).encode()) == f"'{character}'"
+        assert render(bytes([code])) == rf"'\x{code:02x}'"
+    assert render("\u0100\u0378".encode()) == r"'Ā\u0378'"
+
+
+def test_a_token_is_part_of_each_character_that_it_cuts() -> None:
+    whole = "é中é".encode()  # two bytes, three, two
+    parts = {"é": (0, 1), "é中": (1, 4), "中": (3, 4), "中é": (4, 7), "é中é": (1, 6)}
+    assert {text: note_on_parts(whole, *ends) for text, ends in parts.items()} == {
+        text: f"  part of {text!r}" for text in parts
+    }
+    assert [note_on_parts(whole, *ends) for ends in ((0, 2), (2, 5), (5, 7), (0, 7), (2, 7))] == [""] * 5
 
 
 @given(token=st.one_of(st.binary(max_size=6), st.text(max_size=4).map(str.encode)))
@@ -73,6 +89,7 @@ def test_replay_of_training_shows_each_merge_and_its_count() -> None:
     lines = replay_training(SAMPLES, 20, pattern="gpt2").splitlines()
     steps = list(train_naive(count_words(SAMPLES, "gpt2"), 20))
     assert [int(line.split()[-2]) for line in lines] == [count for _, count in steps]
+    assert [int(line.split()[0]) for line in lines] == [*range(256, 276)]
 
 
 def test_word_pieces_are_shown_as_the_vocabulary_has_them() -> None:

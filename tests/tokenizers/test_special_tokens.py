@@ -2,6 +2,7 @@
 
 import re
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizer_samples import SAMPLES, any_text, trained
 
-from minillm.tokenizers import BPETokenizer, CharTokenizer, Tokenizer
+from minillm.tokenizers import BPETokenizer, CharTokenizer, Tokenizer, WordPieceTokenizer
 from minillm.tokenizers.gpt2_files import mergeable_ranks
 from minillm.tokenizers.split import UNICODE_PATTERNS
 
@@ -144,6 +145,28 @@ def test_a_file_is_read_in_bounded_memory(tmp_path: Path) -> None:
     assert n_tokens * 1.05 > 7000 * len(tok.encode("".join(SAMPLES)))
 
 
+@pytest.mark.parametrize(
+    "tok",
+    [
+        BPETokenizer.train(SAMPLES, 300),
+        BPETokenizer.train(SAMPLES, 300, nfc=True),
+        WordPieceTokenizer.train(SAMPLES, 300),
+        CharTokenizer.train(["some words"]),
+    ],
+)
+def test_ids_come_as_soon_as_they_are_sure(tok: Tokenizer) -> None:
+    read = []
+
+    def texts() -> Iterator[str]:
+        for number in range(50):
+            read.append(number)
+            yield "some words "
+
+    stream = tok._encode_stream(texts(), [])
+    assert next(stream) and len(read) <= 3
+    assert sum(map(len, stream)) > 90
+
+
 def test_line_ends_are_kept_and_empty_files_are_empty(tmp_path: Path) -> None:
     tok = trained("gpt2")
     (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\rthree\n")
@@ -157,6 +180,11 @@ def test_ids_above_65535_need_four_bytes(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("\u0020\U00015fff".encode())
     (ids,) = tok.encode_file(tmp_path / "a.txt")
     assert ids.dtype == np.uint32 and ids.tolist() == [0, tok.vocab_size - 1]
+    for n, dtype in ((65_535, np.uint16), (65_536, np.uint16), (65_537, np.uint32)):
+        tok = CharTokenizer("".join(map(chr, [*range(0xD800), *range(0xE000, 0xE000 + n - 0xD800)])), [])
+        (tmp_path / "a.txt").write_bytes(tok.characters[-1].encode())
+        (ids,) = tok.encode_file(tmp_path / "a.txt")
+        assert tok.vocab_size == n and ids.dtype == dtype and ids.tolist() == [n - 1]
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 2, 1000])
@@ -178,5 +206,7 @@ def test_a_file_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
 
 def test_progress_shows_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_text("some text")
+    list(trained("gpt4").encode_file(tmp_path / "a.txt"))
+    assert capsys.readouterr().err == ""
     list(trained("gpt4").encode_file(tmp_path / "a.txt", progress=True))
     assert "9.00/9.00" in capsys.readouterr().err

@@ -199,6 +199,17 @@ def test_rare_characters_and_rare_pairs_are_left_out() -> None:
     assert tok.encode("q") == [0] and tok.encode("aaa") == [tok.vocab["aaa"]] and "bbb" not in tok.vocab
     often = WordPieceTokenizer.train(["aaa bbb aaa bab"], 100, min_frequency=1)
     assert "bbb" in often.vocab and "bab" in often.vocab
+    assert "ab" in WordPieceTokenizer.train(["ab ab"], 100).vocab  # twice is often enough
+    assert "ab" not in WordPieceTokenizer.train(["ab"], 100).vocab
+    assert "ab" not in WordPieceTokenizer.train(["ab ab"], 100, min_frequency=3).vocab
+
+
+def test_progress_shows_bars_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    WordPieceTokenizer.train(["ab ab"], 20)
+    assert capsys.readouterr().err == ""
+    WordPieceTokenizer.train(["ab ab"], 20, progress=True)
+    shown = capsys.readouterr().err
+    assert "count" in shown and "merge" in shown
 
 
 def test_learning_refuses_what_cannot_be() -> None:
@@ -235,6 +246,22 @@ def test_a_word_is_unknown_as_a_whole_and_if_it_is_too_long() -> None:
     tok = WordPieceTokenizer({"[UNK]": 0, "a": 1, "##a": 2, "##aa": 3, "b": 4}, {"[UNK]": 0})
     assert tok.encode("aaaa ab a") == [1, 3, 2, 0, 1]
     assert len(tok.encode("a" * 100)) == 51 and tok.encode("a" * 101) == [0]
+
+
+def test_what_berts_tokenizer_of_transformers_stands_for() -> None:
+    vocab = {token: i for i, token in enumerate([*BERT_SPECIAL_TOKENS, "a", "other"])}
+    specials = {token: vocab[token] for token in BERT_SPECIAL_TOKENS}
+    assert WordPieceTokenizer(vocab, specials).is_bert
+    assert WordPieceTokenizer(vocab, {}).is_bert  # named in the vocabulary
+    assert WordPieceTokenizer(vocab, specials, normalizer=CASED).is_bert
+    unclean = BertNormalizer(clean_text=False)
+    options = [{"prefix": "@@"}, {"max_word_chars": 99}, {"unk_token": "other"}, {"cleanup": False}]
+    for option in [*options, {"normalizer": unclean}]:
+        assert not WordPieceTokenizer(vocab, specials, **option).is_bert  # type: ignore[arg-type]
+    for absent in BERT_SPECIAL_TOKENS:
+        if absent != "[UNK]":
+            fewer = {token: token_id for token, token_id in vocab.items() if token != absent}
+            assert not WordPieceTokenizer(fewer, {}).is_bert
 
 
 @settings(max_examples=200)
@@ -299,6 +326,41 @@ def test_save_and_load(tmp_path: Path, normalizer: BertNormalizer) -> None:
     assert same(WordPieceTokenizer.load(tmp_path), tok)
     assert same(load_tokenizer(tmp_path), tok)  # type: ignore[arg-type]
     assert trained(CASED).fingerprint() != trained(UNCASED).fingerprint()
+    ids = [*json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"].values()]
+    assert ids == [*range(tok.vocab_size)]
+    unordered = WordPieceTokenizer({"b": 2, "a": 1, "[UNK]": 0}, {"[UNK]": 0})
+    assert [*unordered.to_json()["model"]["vocab"]] == ["[UNK]", "a", "b"]
+
+
+def test_what_a_file_leaves_out_is_as_in_bert(tmp_path: Path) -> None:
+    content = trained().to_json()
+    for name in ("unk_token", "continuing_subword_prefix", "max_input_chars_per_word"):
+        del content["model"][name]
+    del content["decoder"]["prefix"], content["decoder"]["cleanup"]
+    for name in ("clean_text", "handle_chinese_chars", "strip_accents", "lowercase"):
+        del content["normalizer"][name]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    tok = WordPieceTokenizer.load(tmp_path)
+    assert same(tok, trained()) and (tok.max_word_chars, tok.cleanup, tok.normalizer) == (100, True, UNCASED)
+
+
+@pytest.mark.parametrize("content", [[], {}, {"model": None}, {"model": {"type": "BPE"}}])
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: Any) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"tokenizer\.json is no tokenizer\.json of a WordPiece model"):
+        WordPieceTokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["unk_token", "continuing_subword_prefix", "max_input_chars_per_word"])
+def test_values_of_another_type_are_refused(tmp_path: Path, name: str) -> None:
+    for value in (None, True, 1.5, ["x"]):
+        content = trained().to_json()
+        content["model"][name] = value
+        if name == "continuing_subword_prefix":
+            content["decoder"]["prefix"] = value
+        (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(ValueError, match=rf"tokenizer\.json: .*{name} "):
+            WordPieceTokenizer.load(tmp_path)
 
 
 def test_vocab_txt(tmp_path: Path) -> None:
@@ -316,6 +378,13 @@ def test_vocab_txt(tmp_path: Path) -> None:
     assert (theirs.vocab, theirs.normalizer, theirs.template) == (tok.vocab, tok.normalizer, tok.template)
     (tmp_path / "vocab.txt").write_bytes(b"[UNK]\r\na\r\nb\r\na\r\n")
     assert load_tokenizer(tmp_path).encode("a b") == [3, 2]
+
+
+def test_vocab_txt_cannot_hold_every_vocabulary(tmp_path: Path) -> None:
+    for vocab, message in (({"[UNK]": 0, "a\nb": 1}, r"id 1 is b'a\\nb'"), ({"[UNK]": 0, "a": 2}, "id 1 is None")):
+        with pytest.raises(ValueError, match=rf"{message}, which vocab\.txt cannot hold"):
+            WordPieceTokenizer(vocab, {"[UNK]": 0}).save_vocab(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_tokenizers_library_reads_ours_and_writes_the_same(tmp_path: Path) -> None:

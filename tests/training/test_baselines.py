@@ -48,7 +48,7 @@ def test_bits_are_those_of_the_twin(text: str, held_out: str, order: int, unit: 
     ]
     assert np.allclose(bits, expected, rtol=1e-12)
     assert model.bits_per_byte(held_out) == pytest.approx(expected[-1] / len(held_out.encode()))
-    assert model.bits_per_symbol(held_out, 1) == pytest.approx(expected[0] / len(x))
+    assert model.bits_per_byte(held_out, 1) == pytest.approx(expected[0] / len(held_out.encode()))
 
 
 @given(TEXTS, st.text(alphabet="abcé世🙂新", max_size=8), st.integers(1, 6), UNITS)

@@ -20,6 +20,7 @@ from minillm.settings import TrainConfig
 from minillm.tokenizers import CharTokenizer
 from minillm.training.checkpoint import read_checkpoint
 from minillm.training.run_log import read_metrics
+from minillm.training.text import TextData
 from minillm.training.train import train
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL and resource limits")
@@ -33,6 +34,7 @@ from minillm.engines.choose import engine_class
 from minillm.models import GPT, GPTConfig
 from minillm.settings import EngineConfig, TrainConfig
 from minillm.training.run_folder import run_in
+from minillm.training.text import TextData
 from minillm.training.train import train
 
 folder, engine, steps = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -40,7 +42,7 @@ data = [TokenDataset(folder.parent / f"{name}.bin") for name in ("train", "val")
 shape = GPTConfig(vocab_size=data[0].vocab_size, context=8, n_layers=1, n_heads=1, d_model=8, dropout=0.1)
 config = TrainConfig(max_steps=steps, batch_size=2, warmup_steps=2, eval_every=7, save_every=1)
 make = engine_class(EngineConfig(name=engine, threads=1, device="cpu"))
-train(GPT(shape), *data, config, folder, engine=make, resume=run_in(folder) is not None, progress=False)
+train(GPT(shape), TextData(*data), config, folder, engine=make, resume=run_in(folder) is not None, progress=False)
 """
 
 
@@ -155,16 +157,14 @@ def one_more_training(folder, tmp_path):
 
     def watch(steps):
         config = TrainConfig(max_steps=steps, batch_size=2, warmup_steps=2, eval_every=10**6, save_every=10**6)
-        train(GPT(shape), train_data, val_data, config, tmp_path / f"{len(seen)}", progress=False)
+        train(GPT(shape), TextData(train_data, val_data), config, tmp_path / f"{len(seen)}", progress=False)
         seen.append(resident())
 
     return watch, seen
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
-@pytest.mark.parametrize(
-    ("steps", "generations"), [(300, 30), pytest.param(10_000, 1_000, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("steps", "generations"), [(300, 30), pytest.param(10_000, 1_000, marks=pytest.mark.long)])
 def test_memory_stays_flat(folder, tmp_path, steps, generations):
     watch, seen = one_more_training(folder, tmp_path)
     watch(max(steps // 10, 100))

@@ -15,6 +15,7 @@ from minillm.settings import TrainConfig
 from minillm.tokenizers import CharTokenizer
 from minillm.training.checkpoint import CheckpointError
 from minillm.training.health import examine
+from minillm.training.text import TextData
 from minillm.training.train import train
 
 TEXT = "the cat sees a dog and the bird hears it while a child follows them to the river at dawn"
@@ -35,7 +36,7 @@ def text(tmp_path_factory):
 def run(text, folder, **settings):
     config = {"max_steps": 120, "batch_size": 8, "warmup_steps": 10, "eval_every": 40, "save_every": 40, "lr": 3e-3}
     shape = GPTConfig(vocab_size=text[0].vocab_size, context=32, n_layers=2, n_heads=2, d_model=32)
-    train(GPT(shape), *text, TrainConfig(**{**config, **settings}), folder, progress=False)
+    train(GPT(shape), TextData(*text), TrainConfig(**{**config, **settings}), folder, progress=False)
     return examine(folder)
 
 

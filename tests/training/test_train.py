@@ -23,6 +23,7 @@ from minillm.training.evaluate import Evaluation, evaluate, perplexity
 from minillm.training.interrupt import StopRequest
 from minillm.training.run_folder import RunState, TrainingDiverged
 from minillm.training.run_log import RunLog, read_metrics
+from minillm.training.text import TextData
 from minillm.training.train import expected_steps, note_evaluation, schedule_factor, train
 
 
@@ -61,7 +62,9 @@ def make_model(dropout=0.0, seed=0, **changes):
 def run(data, folder, *, model=None, resume=False, engine=NumpyEngine, **changes):
     model = model or make_model(0.1)
     config = TrainConfig(**{**SHORT, **changes})
-    return train(model, *data, config, folder, engine=engine, tokenizer=Bytes(), resume=resume, progress=False), model
+    return train(
+        model, TextData(*data), config, folder, engine=engine, tokenizer=Bytes(), resume=resume, progress=False
+    ), model
 
 
 def losses(folder):
@@ -125,7 +128,7 @@ def test_the_loop_is_the_plain_loop_with_torch_in_float64(data, tmp_path):
     torch = pytest.importorskip("torch")
     config = TrainConfig(**{**SHORT, "max_steps": 8, "grad_accumulation": 2, "grad_clip": 0.5, "lr": 0.01})
     trained = make_model().to(np.float64)
-    train(trained, *data, config, tmp_path, progress=False)
+    train(trained, TextData(*data), config, tmp_path, progress=False)
 
     model = make_model().to(np.float64)
     named = dict(model.named_parameters())
@@ -177,6 +180,7 @@ def test_evaluation_counts_each_token_once_and_bits_per_byte_are_of_the_text(dat
 # --- resume -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("stopped_by", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_and_resumed_run_is_bit_for_bit_the_whole_run(data, tmp_path, optimizer, stopped_by):
@@ -199,7 +203,7 @@ def test_a_stopped_and_resumed_run_is_bit_for_bit_the_whole_run(data, tmp_path, 
     assert all((a.optimizer[name] == b.optimizer[name]).all() for name in a.optimizer)
     for key in ("data", "random", "train_config"):
         assert a.state[key] == b.state[key]
-    assert a.state["run"]["best_loss"] == b.state["run"]["best_loss"]
+    assert a.state["run"]["best_score"] == b.state["run"]["best_score"]
 
 
 class Killed(BaseException):
@@ -314,6 +318,7 @@ def test_the_expected_number_of_steps():
     assert schedule_factor(by_time, 2, 30.0) == 1.0  # 3 steps of warmup, not 100
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_signal_stops_at_once_and_handlers_come_back():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
@@ -443,19 +448,18 @@ def test_data_that_does_not_belong_together_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match="token ids up to 256, the model's vocab_size is 100"):
         run(data, tmp_path, model=make_model(vocab_size=100))
     with pytest.raises(ValueError, match="was packed with the tokenizer bytes"):
-        train(make_model(), *data, TrainConfig(), tmp_path, tokenizer=Other())
+        train(make_model(), TextData(*data), TrainConfig(), tmp_path, tokenizer=Other())
     other = pack([Document(TEXT, "a")], Other(), tmp_path / "other.bin")
     with pytest.raises(ValueError, match="pack both with the same one"):
-        train(make_model(), data[0], other, TrainConfig(), tmp_path)
+        train(make_model(), TextData(data[0], other), TrainConfig(), tmp_path)
 
 
 def test_the_bar_and_the_lines_for_people(tmp_path, capsys):
     with RunLog(tmp_path / "metrics.jsonl", 0) as log, warnings.catch_warnings():
         log.step({"step": 1, "loss": 2.0, "tokens_per_second": 1234.5}, math.inf)
         log.step({"step": 2, "loss": 2.0, "tokens_per_second": 1234.5}, 10.0)
-        row = {"step": 2, "val_loss": 800.0, "val_perplexity": math.inf, "val_bits_per_byte": 3.0, "best": True}
-        log.evaluation(row)
-    line = "step      2  train loss 2.0000  val loss 800.0000  perplexity inf  bits per byte 3.000  (best so far)"
+        log.evaluation(RunState(step=2), Evaluation(800.0, math.inf, 3.0, 9), True)
+    line = "step      2  train loss 2.0000  val loss 800  perplexity inf  bits per byte 3  (best so far)"
     assert line in capsys.readouterr().out
     assert read_metrics(tmp_path / "metrics.jsonl")[-1]["val_perplexity"] is None
 
@@ -469,9 +473,9 @@ def test_only_a_lower_loss_is_a_new_best():
         return note_evaluation(state, Evaluation(loss, 0.0, 0.0, 1))
 
     state = RunState(step=1)
-    assert evaluated(2.0) and (state.best_loss, state.best_step, state.evals_since_best) == (2.0, 1, 0)
+    assert evaluated(2.0) and (state.best_score, state.best_step, state.evals_since_best) == (2.0, 1, 0)
     state.step = 2
     assert not evaluated(2.0) and not evaluated(math.nan) and not evaluated(2.5)
-    assert (state.best_loss, state.best_step, state.evals_since_best) == (2.0, 1, 3)
-    assert evaluated(1.9) and (state.best_loss, state.best_step, state.evals_since_best) == (1.9, 2, 0)
+    assert (state.best_score, state.best_step, state.evals_since_best) == (2.0, 1, 3)
+    assert evaluated(1.9) and (state.best_score, state.best_step, state.evals_since_best) == (1.9, 2, 0)
     assert not note_evaluation(RunState(), Evaluation(math.inf, math.inf, 0.0, 1))

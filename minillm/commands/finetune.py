@@ -1,0 +1,159 @@
+"""`minillm finetune`: train a model for a task, from a pretrained one or a new one, and measure it."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..engines.choose import process_rank
+from ..finetune.config import (
+    CONFIG_FILE,
+    KINDS,
+    SECTIONS,
+    FinetuneConfig,
+    build_config,
+    read_recipe,
+    recipe_names,
+)
+from ..finetune.predict import predict
+from ..finetune.report import REPORT_FILE, Report, make_report
+from ..finetune.run import Start, finetune, fresh
+from ..finetune.splits import read_splits
+from ..hub.adapters import save_adapter
+from ..hub.configs import is_native, read_config
+from ..hub.finetuned import open_start
+from ..hub.places import find_folder
+from ..settings import EngineConfig
+from ..training.checkpoint import CheckpointError
+from ..training.config_file import ConfigError, Sections, describe, override, read_toml
+from ..training.run_folder import check_no_run
+from ..training.train import TrainResult
+from .options import choices
+
+SHORT = {  # options that set one key of the configuration -> its section and name
+    "model": ("start", "model"), "data": ("task", "data"), "val": ("task", "val"), "test": ("task", "test"),
+    "text": ("task", "text"), "label": ("task", "label"), "source": ("task", "source"), "target": ("task", "target"),
+    "metric": ("task", "metric"), "epochs": ("task", "epochs"), "method": ("method", "name"),
+    "engine": ("engine", "name"), "skip_bad": ("task", "skip_bad"), "cut": ("task", "cut"),
+    "multi_label": ("task", "multi_label"),
+}  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    introduction = "The configuration is read from --config, then changed by the options. Sections, keys and defaults:"
+    parser.epilog = f"{introduction}\n\n{all_keys()}"
+    parser.add_argument("kind", choices=KINDS, metavar="KIND", nargs="?", help=f"the task: {', '.join(KINDS)}")
+    parser.add_argument(
+        "--model", metavar="MODEL", help="folder of a run or checkpoint, or hub name; default: a new one"
+    )
+    parser.add_argument("--data", metavar="FILE", help=".csv, .tsv, .jsonl or .json; default: the built-in task")
+    parser.add_argument("--val", metavar="FILE", help="validation examples; default: a tenth of the data")
+    parser.add_argument("--test", metavar="FILE", help="test examples; default: a tenth of the data")
+    for name in ("text", "label", "source", "target"):
+        parser.add_argument(f"--{name}", metavar="COLUMN", help=f"column with the {name}, if it has an unusual name")
+    parser.add_argument("--multi-label", action="store_true", help="an example may have several labels")
+    parser.add_argument("--method", choices=choices(SECTIONS["method"], "name"), help="which weights learn")
+    parser.add_argument("--metric", help="that decides which checkpoint is the best: loss, accuracy, f1_macro, ...")
+    parser.add_argument("--epochs", type=float, help="passes over the training examples")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out bad examples, and count them")
+    parser.add_argument("--cut", action="store_true", help="cut the ends of texts that are too long to be classified")
+    parser.add_argument("--engine", choices=choices(EngineConfig, "name"), help="what computes")
+    recipes = ", ".join(recipe_names())
+    parser.add_argument("--config", metavar="FILE", help=f"TOML file, or a recipe that comes with minillm: {recipes}")
+    parser.add_argument("--out", default="runs/finetune", metavar="FOLDER", help="run folder to make, or to resume")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder, as it was configured")
+    key = "change one key; repeatable"
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help=key)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    out = Path(arguments.out)
+    if not arguments.resume:
+        check_no_run(out)  # before anything takes time
+    config = build_config(sections_of(arguments))
+    speaks = process_rank() == 0  # under torchrun the first process speaks for all
+    result, report = run_once(config, out, resume=arguments.resume, progress=speaks)
+    if not speaks:
+        return 0
+    print(f"{result.reason} at step {result.state.step:,} after {result.state.seconds:,.0f} s")
+    if report is None:
+        print(f"to go on: minillm finetune --resume --out {out}")
+        return 128 + (result.signal or 0)
+    adapter = ", adapter" if (out / "adapter").exists() else ""
+    print(f"\n{report}\n\nwrote {out}: best, last{adapter}, {CONFIG_FILE}, {REPORT_FILE}, metrics.jsonl")
+    print(f"to use it: minillm predict {out} --data FILE --out FILE")
+    return 0
+
+
+def run_once(
+    config: FinetuneConfig, out: Path, *, resume: bool = False, progress: bool = True
+) -> tuple[TrainResult, Report | None]:
+    """One run, from the examples to its report, which is written beside it; no report if it was interrupted."""
+    splits = read_splits(config.task, config.train.seed)
+    if progress:
+        print(splits)
+    start = open_start(config.start.model) if config.start.model else fresh(config, splits)
+    result, objective = finetune(
+        config, splits, start, out, resume=resume, on_best=partial(export, config, out, start), progress=progress
+    )
+    if result.signal is not None or process_rank() > 0:
+        return result, None
+    answers = {
+        split: predict(result.engine.model, objective, examples, n_beams=config.task.beams, progress=progress)
+        for split, examples in splits.tests.items()
+    }
+    report = make_report(splits, answers, run=out)
+    report.save(out / REPORT_FILE)
+    return result, report
+
+
+def export(config: FinetuneConfig, out: Path, start: Start, engine: Any) -> None:
+    """The adapter in PEFT's format, beside the new best checkpoint; none where the model got another head than the one
+    it began with, and is in minillm's own format, in which PEFT could not open it."""
+    if config.method.name in ("lora", "qlora"):
+        own = is_native(read_config(find_folder(start.name)))
+        if not own or engine.model.config.task == start.model.config.task:
+            save_adapter(engine.model, out / "adapter", start.name, tokenizer=start.tokenizer)
+
+
+def sections_of(arguments: argparse.Namespace) -> Sections:
+    """The configuration that the command line asks for: the run's own or a recipe's, changed by the options."""
+    if arguments.resume:
+        if arguments.config or arguments.kind or arguments.model or arguments.data:
+            raise ConfigError(
+                f"--resume goes on with the configuration of the run, {arguments.out}/{CONFIG_FILE}: leave the task, "
+                "--config, --model and --data out, or change single keys with --set."
+            )
+        path = Path(arguments.out) / CONFIG_FILE
+        if not path.exists():
+            raise CheckpointError(f"there is no run to resume in {arguments.out}: it has no {CONFIG_FILE}.")
+        sections = read_toml(path, SECTIONS)
+    else:
+        if not arguments.kind and not arguments.config:
+            raise ConfigError(f"which task? One of {', '.join(KINDS)}, as in: minillm finetune classify --data FILE.")
+        pretrained = "-pretrained" if arguments.model else ""
+        sections = read_recipe(arguments.config or f"{arguments.kind}{pretrained}")
+    asked: Sections = {"task": {"kind": arguments.kind}} if arguments.kind else {}
+    for option, (section, key) in SHORT.items():
+        value = getattr(arguments, option)
+        if value not in (None, False):
+            asked.setdefault(section, {})[key] = value
+    for option in arguments.set:
+        override(asked, option, SECTIONS)
+    if asked.get("start", {}).get("model"):
+        sections.pop("model", None)  # the shape of a new one, which is not needed
+    return {name: {**sections.get(name, {}), **asked.get(name, {})} for name in {**sections, **asked}}
+
+
+def all_keys() -> str:
+    """Every section and key of a fine-tuning configuration, with defaults and comments."""
+    lines = []
+    for section, cls in SECTIONS.items():
+        if section == "model":
+            lines.append("  [model]: the shape of a new model, as in `minillm pretrain --help`")
+            continue
+        for name, default, comment in describe(cls):
+            lines.append(f"  {f'{section}.{name} = {default!r}':38} {comment}".rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,127 @@
+"""`minillm predict`: a fine-tuned model's answer to every row of a file."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data import Labelled, Pair
+from ..data.fields import PAIR_NAMES, TEXT_NAMES, single_column, text_of
+from ..data.records import BadRecord, Table, read_table
+from ..disk import write_text
+from ..finetune.objectives import Classify, Misfit, TaskObjective
+from ..finetune.predict import Answer, predict
+from ..hub.finetuned import open_finetuned
+from ..settings import EngineConfig
+from .options import add_option, choices, keywords
+
+OUTPUTS = (".csv", ".tsv", ".jsonl")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="run folder of minillm finetune")
+    parser.add_argument("--data", metavar="FILE", required=True, help=".csv, .tsv, .jsonl or .json with a row for each")
+    parser.add_argument("--out", metavar="FILE", required=True, help=f"to write, one of {' '.join(OUTPUTS)}")
+    parser.add_argument("--text", metavar="COLUMN", help="column to read, if it has an unusual name")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave the prediction of bad rows empty, and count them"
+    )
+    add_option(parser, predict, "batch_size", "rows at a time")
+    add_option(parser, open_finetuned, "engine", "what computes", choices=choices(EngineConfig, "name"))
+    add_option(parser, open_finetuned, "device", "PyTorch's: cpu, cuda, mps")
+    add_option(parser, open_finetuned, "verify", "compare the run's weights with their checksum")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if Path(arguments.out).suffix not in OUTPUTS:
+        raise ValueError(f"--out {arguments.out}: the ending says what to write, one of {' '.join(OUTPUTS)}.")
+    model, objective, config = open_finetuned(**keywords(open_finetuned, arguments))
+    table = read_table(arguments.data)
+    classify = isinstance(objective, Classify)
+    known = TEXT_NAMES if classify else tuple(dict.fromkeys(source for source, _ in PAIR_NAMES))
+    column = single_column(table, arguments.text or config.task.text or config.task.source or None, known, "text")
+    examples, bad = readable(table, column, objective, arguments.skip_bad)
+    answers = predict(
+        model,
+        objective,
+        list(examples.values()),
+        batch_size=arguments.batch_size,
+        n_beams=config.task.beams,
+        progress=True,
+    )
+    by_line = dict(zip(examples, answers))
+    rows = [
+        {**(record if isinstance(record, dict) else {}), **columns_of(by_line.get(line), objective)}
+        for line, record in table.records
+    ]
+    write_rows(arguments.out, rows)
+    for reason in bad[:5]:
+        print(f"no prediction: {reason}", file=sys.stderr)
+    left = f", {len(bad):,} of them without a prediction" if bad else ""
+    print(f"wrote {arguments.out}: {len(rows):,} rows{left}, read from the column {column!r}")
+    return 0
+
+
+def readable(
+    table: Table, column: str, objective: TaskObjective, skip_bad: bool
+) -> tuple[dict[int, Labelled | Pair], list[str]]:
+    """Line -> the example in it, and what is wrong with the others. Raises ValueError for the first of them, unless
+    `skip_bad`."""
+    examples: dict[int, Labelled | Pair] = {}
+    bad = []
+    for line, record in table.records:
+        where = f"{table.path}, line {line}"
+        try:
+            if isinstance(record, BadRecord):
+                raise record
+            text = text_of(record, column)
+            example = Labelled(text, "", where) if isinstance(objective, Classify) else Pair(text, "", where)
+            objective.inputs(example)
+            examples[line] = example
+        except (BadRecord, Misfit) as error:
+            reason = str(error) if isinstance(error, Misfit) else f"{where}: {error}."
+            if not skip_bad:
+                raise ValueError(f"{reason} Or give --skip-bad.") from None
+            bad.append(reason)
+    if not examples:
+        raise ValueError(f"{table.path} holds no row that can be answered.")
+    return examples, bad
+
+
+def columns_of(answer: Answer | None, objective: TaskObjective) -> dict[str, Any]:
+    """The columns to add to a row: the prediction, and of classes how likely it, and each of them, is."""
+    labels = objective.labels if isinstance(objective, Classify) else ()
+    value = None if answer is None else list(answer.value) if isinstance(answer.value, tuple) else answer.value
+    columns: dict[str, Any] = {"prediction": value}
+    if labels:
+        p: Any = np.full(len(labels), np.nan) if answer is None else answer.probabilities
+        if not isinstance(value, list):
+            columns["probability"] = None if answer is None else round(float(p.max()), 6)
+        columns |= {f"p_{label}": None if answer is None else round(float(x), 6) for label, x in zip(labels, p)}
+    return columns
+
+
+def write_rows(path: str, rows: list[dict[str, Any]]) -> None:
+    """Write a .csv, .tsv or .jsonl, whole or not at all."""
+    if path.endswith(".jsonl"):
+        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        return
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, "excel-tab" if path.endswith(".tsv") else "excel", lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([[cell(row.get(name)) for name in names] for row in rows])
+    write_text(path, stream.getvalue())
+
+
+def cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return "" if value is None else str(value)

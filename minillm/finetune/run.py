@@ -1,0 +1,269 @@
+"""A fine-tuning run: examples, a model to begin with and a method become a folder with a model for the task.
+
+    splits = read_splits(TaskConfig("classify", data="reviews.csv"))
+    start = Start(model, tokenizer)            # any model of ours on NumPy, from hub.load_model_and_tokenizer
+    finetune(config, splits, start, "runs/reviews")
+
+The folder is a run's as pretraining leaves it (best/, last/, metrics.jsonl), with finetune.toml and report.json.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..costs.sizes import n_parameters
+from ..data.augment import Augmentation
+from ..data.synonyms import our_synonyms, read_synonyms
+from ..engines.choose import engine_class, process_rank
+from ..models import model_from_config
+from ..optim import param_groups
+from ..settings import TrainConfig
+from ..tokenizers import BPETokenizer, CharTokenizer, Tokenizer, WordPieceTokenizer
+from ..tokenizers.extend import with_special_tokens
+from ..training.checkpoint import read_checkpoint
+from ..training.config_file import build
+from ..training.pretrain import model_config_class
+from ..training.train import TrainResult, train
+from .config import CONFIG_FILE, FinetuneConfig
+from .data import TaskData
+from .freeze import GradualUnfreezing, count_line, freeze, layer_wise_groups, trainable_parameters, unfreeze
+from .heads import with_classifier, with_dropout
+from .lora import HEADS, LoraConfig, add_lora
+from .objectives import Classify, Continue, Misfit, TaskObjective, Write
+from .scores import score_for
+from .splits import Splits, kind_of
+
+CONTEXT = 128  # tokens, of a new model whose [model] does not say
+PAD = "<pad>"
+# Each Chinese character is learned for itself: a token that joined two would hide what they have in common with others.
+PIECES = re.compile("[\u3400-\u9fff]|[^\u3400-\u9fff]+")
+
+
+@dataclass
+class Start:
+    """A NumPy model and its tokenizer, as the task finds them. `name`: where they came from."""
+
+    model: Any
+    tokenizer: Tokenizer
+    name: str = ""
+
+
+def fresh(config: FinetuneConfig, splits: Splits) -> Start:
+    """A new model of the shape in [model] with a tokenizer made from the training examples. Raises ConfigError."""
+    texts = [text for e in splits.examples["train"] for text in texts_of(e)]
+    made: Tokenizer
+    if config.start.tokenizer == "char":
+        made = CharTokenizer.train(texts, unk_token="<unk>")
+    elif config.start.tokenizer == "bpe":
+        made = BPETokenizer.train((piece for text in texts for piece in PIECES.findall(text)), config.start.vocab_size)
+    else:
+        made = WordPieceTokenizer.train(texts, config.start.vocab_size)
+    classes = config.task.kind in ("classify", "regress")
+    section = {"context": CONTEXT, **config.model}
+    kind = section.pop("model_type", "bert" if classes else "encoder-decoder")
+    cls = model_config_class(kind)
+    if cls.task == "seq2seq":
+        made = Write.prepared(made)
+        section.setdefault("pad_id", made.special_tokens[PAD])
+    elif made.special_tokens.get("[PAD]") is None:
+        made = with_special_tokens(made, [PAD])
+    if cls.__name__ == "BertConfig":
+        section = {"head": "none", **section}
+    shape = build(cls, {"vocab_size": made.vocab_size, **section}, "[model]")
+    return Start(model_from_config(shape, np.random.default_rng(config.train.seed)), made)
+
+
+def texts_of(example: Any) -> tuple[str, ...]:
+    return (example.text,) if hasattr(example, "text") else (example.source, example.target)
+
+
+def prepare(config: FinetuneConfig, labels: tuple[str, ...], start: Start) -> tuple[Any, TaskObjective]:
+    """The model with the head that the task needs, and the objective. Raises ValueError if they don't go together."""
+    model, tokenizer, task = start.model, start.tokenizer, config.task
+    if config.method.model_dropout >= 0:
+        model = with_dropout(model, config.method.model_dropout)
+    rng = np.random.default_rng([config.train.seed, 1])  # of new heads and adapters
+    if task.kind in ("classify", "regress"):
+        pad_id = padding(model, tokenizer)
+        kind = kind_of(task)
+        model = with_classifier(model, kind, labels, pad_id, rng)
+        return model, Classify(tokenizer, kind, labels, pad_id, model.config.context, task.cut)
+    if model.config.task == "seq2seq":
+        return model, Write.for_tokenizer(Write.prepared(tokenizer), model.config.context)
+    if model.config.task != "causal":
+        raise ValueError(
+            f"{task.kind} needs a model that writes, and {start.name or 'this one'} is a {model.config.model_type} for "
+            f"{model.config.task!r}: take an encoder-decoder, or a gpt, llama or lstm."
+        )
+    if tokenizer.eos_id is None:
+        raise ValueError(f"{tokenizer!r} has no end-of-text token, by which an answer ends: take another model.")
+    return model, Continue(tokenizer, tokenizer.eos_id, model.config.context, task.prompt)
+
+
+def padding(model: Any, tokenizer: Tokenizer) -> int:
+    """The id that stands behind shorter texts: the model's own, the tokenizer's, or its end of text."""
+    own = getattr(model.config, "pad_id", None)
+    named = [tokenizer.special_tokens[name] for name in ("[PAD]", PAD) if name in tokenizer.special_tokens]
+    found = next((i for i in (own, *named, tokenizer.eos_id) if i is not None), None)
+    if found is None:
+        raise ValueError(f"{tokenizer!r} has no token to fill up shorter texts with, neither [PAD] nor an end of text.")
+    return found
+
+
+def apply_method(model: Any, config: FinetuneConfig) -> None:
+    """Freeze what the method freezes, and add what it adds, in place."""
+    method = config.method
+    if method.name == "head":
+        freeze(model)
+        names = [name for name, _ in model.named_modules() if name in (*HEADS, "pooler")]
+        unfreeze(model, *names)
+    elif method.name in ("lora", "qlora"):
+        add_lora(model, lora_config(config), np.random.default_rng([config.train.seed, 2]))
+
+
+def lora_config(config: FinetuneConfig) -> LoraConfig:
+    m = config.method
+    targets = tuple(name.strip() for name in m.targets.split(",") if name.strip())
+    return LoraConfig(m.rank, m.alpha, m.dropout, targets, m.rslora)
+
+
+def engine_for(config: FinetuneConfig) -> Callable[[Any, TrainConfig], Any]:
+    """What makes the engine: with learning rates by layer, and for qlora with the frozen weights in few bits."""
+    groups = param_groups if config.method.layer_decay == 1 else partial(
+        layer_wise_groups, factor=config.method.layer_decay
+    )  # fmt: skip
+    make = partial(engine_class(config.engine), groups=groups)
+    if config.method.name != "qlora":
+        return make
+    from ..port import to_torch
+    from .quantize import quantize_base
+
+    def quantized(model: Any, train_config: TrainConfig) -> Any:
+        ported = to_torch(model, seed=train_config.seed)
+        quantize_base(ported, config.method.quantize)
+        return make(ported, train_config)
+
+    return quantized
+
+
+def task_data(config: FinetuneConfig, splits: Splits, objective: TaskObjective) -> TaskData:
+    task = config.task
+    if task.skip_bad:
+        drop_misfits(splits, objective)
+    changes = task.drop_words or task.swap_words or task.synonyms
+    table = {} if not task.synonyms else our_synonyms() if task.synonyms == "ours" else read_synonyms(task.synonyms)
+    rate = SYNONYM_RATE if table else 0.0
+    augment = Augmentation(task.drop_words, task.swap_words, rate, table, seed=config.train.seed)
+    score = score_for(splits.kind, splits.labels, splits.passes)
+    answering = {} if isinstance(objective, Classify) else {"max_new_tokens": longest(objective, splits)}
+    return TaskData(
+        objective,
+        splits.examples["train"],
+        splits.examples["val"],
+        score=score,
+        metric=task.metric,
+        augment=augment if changes else None,
+        answering=answering,
+    )
+
+
+def drop_misfits(splits: Splits, objective: TaskObjective) -> None:
+    """Leave out the examples that do not fit into the model, with a note of how many and the first of them."""
+    for name, examples in splits.examples.items():
+        kept, first, n = [], "", 0
+        for example in examples:
+            try:
+                objective.encode(example)
+                kept.append(example)
+            except Misfit as error:
+                first, n = first or str(error), n + 1
+        if n:
+            splits.notes.append(f"{n:,} of {len(examples):,} examples in {name} are left out, the first: {first}")
+        splits.examples[name] = kept
+
+
+SYNONYM_RATE = 0.1  # of the words that the table has, replaced in each epoch
+
+
+def longest(objective: Any, splits: Splits) -> int:
+    """How long an answer may become: a half more than the longest to learn from, in tokens."""
+    lengths = [len(objective.tokenizer.encode(e.target, disallowed_special=())) for e in splits.examples["train"]]
+    return max(lengths) * 3 // 2 + 1
+
+
+def finetune(
+    config: FinetuneConfig,
+    splits: Splits,
+    start: Start,
+    out_dir: str | Path,
+    *,
+    resume: bool = False,
+    on_best: Callable[[Any], None] | None = None,
+    progress: bool = True,
+) -> tuple[TrainResult, TaskObjective]:
+    """Train the model that `start` holds on `splits`, in the run folder `out_dir`; afterwards `result.engine.model` has
+    the weights of the best evaluation, not those of the last step. Raises as `train` does, and ValueError for what
+    does not go together.
+    """
+    out_dir, progress = Path(out_dir), progress and process_rank() == 0
+    model, objective = prepare(config, splits.labels, start)
+    shape = start.model.config if not config.start.model else None
+    apply_method(model, config)
+    data = task_data(config, splits, objective)
+    settings = steps_for(config, len(data.train))
+    if progress:
+        print(f"model      {describe(model, start)}; {count_line(model)}")
+    thaw = GradualUnfreezing(model, config.method.unfreeze_every) if config.method.unfreeze_every else None
+    only = set(trainable_parameters(model)) if config.method.name in ("lora", "qlora") else None
+    result = train(
+        model,
+        data,
+        settings,
+        out_dir,
+        engine=engine_for(config),
+        tokenizer=objective.tokenizer,
+        resume=resume,
+        before_first_step=partial(config.save, out_dir / CONFIG_FILE, shape),
+        before_step=None if thaw is None else thaw.at_step,
+        on_best=on_best,
+        only=only,
+        progress=progress,
+    )
+    if result.reason != "interrupted" and config.task.keep == "best" and (out_dir / "best").exists():
+        best = read_checkpoint(out_dir / "best")
+        result.engine.load(best.model, best.optimizer, None)
+    return result, objective
+
+
+def steps_for(config: FinetuneConfig, n_examples: int) -> TrainConfig:
+    """[train] with the steps that task.epochs come to, if that is set."""
+    t, world = config.train, int(os.environ.get("WORLD_SIZE", 1))
+    if not config.task.epochs:
+        return t
+    each = n_examples / (t.batch_size * t.grad_accumulation * world)
+    steps = max(1, math.ceil(config.task.epochs * each))
+    every = max(1, min(math.ceil(each), steps, t.eval_every))
+    return replace(
+        t, max_steps=steps, eval_every=every, save_every=every, warmup_steps=min(t.warmup_steps, steps // 10)
+    )
+
+
+def load_best(model: Any, arrays: dict[str, np.ndarray]) -> None:
+    """Put a checkpoint's weights into a NumPy model; those that are frozen may be missing, and stay as they are."""
+    frozen = {name: p.data for name, p in model.named_parameters() if not p.requires_grad}
+    model.load_state_dict({**frozen, **arrays})
+
+
+def describe(model: Any, start: Start) -> str:
+    config = model.config
+    kind = f"{config.model_type} of {config.n_layers} layers, {n_parameters(config):,} parameters"
+    return f"{start.name} ({kind})" if start.name else f"a new {kind}"

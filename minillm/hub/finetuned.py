@@ -1,0 +1,68 @@
+"""A fine-tuned run, opened for use: its model on either engine, and the objective that asks it.
+
+A run whose method trained all weights, or a head, holds a whole model. One with adapters holds those alone: they are
+put on the model that it began with, which must still lie where it lay.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..finetune.config import CONFIG_FILE, SECTIONS, FinetuneConfig, build_config
+from ..finetune.objectives import TaskObjective
+from ..finetune.run import Start, apply_method, load_best, prepare
+from ..training.checkpoint import CheckpointError, read_checkpoint
+from ..training.config_file import read_toml
+from .checkpoint import check_engine, open_checkpoint
+
+
+def is_finetuned(run: str | Path) -> bool:
+    """Whether a folder is a run of `minillm finetune`."""
+    return (Path(run) / CONFIG_FILE).exists()
+
+
+def open_start(name_or_folder: str) -> Start:
+    """The model that a run begins with, on NumPy, with the head that it has, and its tokenizer."""
+    checkpoint = open_checkpoint(name_or_folder)
+    return Start(checkpoint.model(), checkpoint.tokenizer(), name_or_folder)
+
+
+def open_finetuned(
+    run: str | Path, *, engine: str = "numpy", device: Any = None, verify: bool = True
+) -> tuple[Any, TaskObjective, FinetuneConfig]:
+    """(model, objective, config) of a run, as at its best evaluation. Raises CheckpointError for a folder that is none
+    or has no `best` yet, and as `open_checkpoint` does."""
+    run = Path(run)
+    check_engine(engine, device)
+    if not is_finetuned(run):
+        raise CheckpointError(f"{run} is no run of minillm finetune: it has no {CONFIG_FILE}.")
+    config = build_config(read_toml(run / CONFIG_FILE, SECTIONS))
+    if not (run / "best").exists():
+        raise CheckpointError(
+            f"{run} has no best checkpoint yet: go on with it (minillm finetune --resume --out {run})."
+        )
+    best = read_checkpoint(run / "best", verify=verify)
+    labels = tuple(best.config.get("labels") or ())
+    if config.method.name not in ("lora", "qlora"):
+        checkpoint = open_checkpoint(run / "best")
+        model = checkpoint.model(engine=engine, device=device, dtype="float32", verify=False)
+        _, objective = prepare(config, labels, Start(model, checkpoint.tokenizer()))
+        return model, objective, config
+    model, objective = prepare(config, labels, open_start(config.start.model))
+    apply_method(model, config)
+    load_best(model, best.model)
+    if engine == "numpy":
+        if config.method.name == "qlora":
+            raise CheckpointError(
+                f"{run} was trained on weights of few bits, which are PyTorch's: give --engine torch."
+            )
+        return model.eval(), objective, config
+    from ..port import to_torch
+
+    ported = to_torch(model)
+    if config.method.name == "qlora":
+        from ..finetune.quantize import quantize_base
+
+        quantize_base(ported, config.method.quantize)
+    return ported.to(device or "cpu").eval(), objective, config

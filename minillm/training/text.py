@@ -1,0 +1,57 @@
+"""Text to train on: token files in windows of the model's context, and what the model is asked to do with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..data import Batcher, TokenDataset
+from ..engines.protocol import Engine
+from ..settings import TrainConfig
+from ..tokenizers import Tokenizer
+from .evaluate import Evaluation, evaluate
+from .objectives import NextToken, Objective, ObjectiveBatcher
+
+
+@dataclass(frozen=True)
+class TextData:
+    """What `train` takes for pretraining: two token files, and an objective that makes their windows into batches (see
+    objectives.py), to predict the next token if None."""
+
+    train: TokenDataset
+    val: TokenDataset
+    objective: Objective | None = None
+
+    @property
+    def asked(self) -> Objective:
+        return self.objective or NextToken(self.train.vocab_size)
+
+    def check(self, model_config: Any, tokenizer: Tokenizer | None) -> None:
+        """Raise ValueError unless text, tokenizer and model speak of the same token ids."""
+        for name, data in (("training", self.train), ("validation", self.val)):
+            if data.vocab_size > model_config.vocab_size:
+                raise ValueError(
+                    f"the {name} data has token ids up to {data.vocab_size - 1}, the model's vocab_size is "
+                    f"{model_config.vocab_size}: set the model's vocab_size to {data.vocab_size}."
+                )
+            if tokenizer is not None:
+                data.check_tokenizer(tokenizer)
+        if self.train.info.tokenizer != self.val.info.tokenizer:
+            raise ValueError(
+                f"the training data was packed with tokenizer {self.train.info.tokenizer}, the validation data with "
+                f"{self.val.info.tokenizer}: pack both with the same one."
+            )
+
+    def batches(self, config: TrainConfig, context: int, rank: int, world_size: int) -> ObjectiveBatcher:
+        windows = Batcher(self.train, config.batch_size, context, seed=config.seed, rank=rank, world_size=world_size)
+        return ObjectiveBatcher(windows, self.asked)
+
+    def evaluate(self, run: Engine, config: TrainConfig, context: int) -> Evaluation:
+        return evaluate(
+            run.batch_loss,
+            self.val,
+            batch_size=config.batch_size,
+            context=context,
+            objective=self.asked,
+            max_tokens=config.eval_tokens,
+        )
