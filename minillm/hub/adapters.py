@@ -196,12 +196,17 @@ def fit(
         shown = "\n  ".join(problems[:8]) or "it holds no lora_A"
         raise WeightsError(f"{adapter.folder / ADAPTER_WEIGHTS} does not fit a {type(model).__name__}:\n  {shown}")
     tensors = {**plan.tensors, **found}
+    if fresh := [name for name in plan.fresh if name not in tensors]:
+        raise WeightsError(
+            f"{adapter.folder}: neither the adapter nor its base model has weights for {shorten(fresh)}. Drawn at "
+            "random they would not be those that it was trained with: LoraConfig's train_also must name such modules."
+        )
     lora = replace(
         adapter.lora,
         targets=tuple(name for name in linears if name in layers),
         train_also=tuple(name for name in found if not name.endswith(LORA)),
     )
-    return lora, Plan(tensors, [name for name in plan.fresh if name not in tensors])
+    return lora, Plan(tensors)
 
 
 def merged_reader(plan: Plan, name: str, lora: LoraConfig | None) -> Any:

@@ -269,6 +269,21 @@ def test_a_classifiers_labels_come_along_although_its_base_model_has_none(tmp_pa
     assert open_checkpoint(tmp_path / "adapter").config.n_labels == 3
 
 
+def test_what_neither_file_has_is_refused(tmp_path):
+    """A BERT pretrained with its MLM head has no pooler: a new one must learn, and be saved, or nobody has it."""
+    saved_base("bert", tmp_path / "base", "causal")
+    for also in (None, ("classifier", "pooler")):
+        with pytest.warns(UserWarning, match="not used"), pytest.warns(UserWarning, match="no weights for pooler"):
+            ours = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=3)
+        add_lora(ours.model, LoraConfig(2, train_also=also), np.random.default_rng(0))
+        save_adapter(ours.model, tmp_path / "adapter", tmp_path / "base")
+        if also is None:
+            with pytest.raises(WeightsError, match=r"has weights for pooler\.weight, pooler\.bias\. Drawn at random"):
+                open_checkpoint(tmp_path / "adapter")
+    opened = AutoModelForSequenceClassification.from_pretrained(tmp_path / "adapter")
+    assert np.array_equal(opened(IDS).logits, ours(IDS).logits)
+
+
 def test_a_model_that_transformers_has_not(tmp_path):
     """The encoder-decoder, in our own names; its base a checkpoint of ours, with a tokenizer that the adapter lacks."""
     sizes = {"n_layers": 1, "n_heads": 2, "d_model": 8, "d_ff": 12}
