@@ -128,6 +128,6 @@ def add_gradients(model: Model, *rows: np.ndarray, scale: float, label_smoothing
 
 def replica(model: Model) -> Model:
     """A copy of a model that shares its weights' arrays, with gradients and a random generator of its own."""
-    memo: dict[int, Any] = {id(p): Parameter(p.data, p.requires_grad) for p in model.parameters()}
+    memo: dict[int, Any] = {id(p): Parameter(p.data) for p in model.parameters()}
     memo[id(model.rng)] = np.random.default_rng()
     return copy.deepcopy(model, memo)

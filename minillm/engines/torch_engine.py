@@ -53,7 +53,7 @@ class TorchEngine:
     def __init__(
         self, model: Model, config: TrainConfig, settings: EngineConfig | None = None, groups: Groups = param_groups
     ):
-        settings = settings or EngineConfig()
+        self.settings = settings = settings or EngineConfig()
         self.device = choose_device(settings.device)
         self.precision = choose_precision(settings.precision, self.device)
         self.rank, self.world_size = join_processes(self.device)
@@ -66,7 +66,6 @@ class TorchEngine:
         self.steps = 0  # updates made
         self.steps_since_overflow = 0
         self.peak_flops = peak_flops(self.device, self.precision)
-        self.settings = settings
         self.module = self.wrap(settings)  # what a training step calls; evaluation calls the model itself
 
     def place(self, model: Model, settings: EngineConfig) -> Any:
@@ -102,7 +101,7 @@ class TorchEngine:
             return self.model
         module = torch.compile(self.model, fullgraph=True) if self.compiles(settings) else self.model
         if self.world_size > 1:
-            self.averaged = self.trainable()
+            self.averaged = [p.requires_grad for p in self.parameters.values()]
             devices = [self.device] if self.device.type == "cuda" else None
             module = DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=True)
         return module
@@ -110,18 +109,15 @@ class TorchEngine:
     def compiles(self, settings: EngineConfig) -> bool:
         return settings.compile == "on" or (settings.compile == "auto" and self.device.type == "cuda")
 
-    def trainable(self) -> list[str]:
-        """The names of the parameters that learn: fine-tuning may freeze some, and change its mind between steps."""
-        return [name for name, p in self.parameters.items() if p.requires_grad]
-
     # --- a step -------------------------------------------------------------------------------------------------------
 
     def batches(self, batcher: Batches) -> ReadAhead:
         return ReadAhead(batcher, self.config.grad_accumulation, pin=self.device.type == "cuda")
 
     def forward_backward(self, micro_batches: list[Batch]) -> torch.Tensor:
-        if isinstance(self.module, DistributedDataParallel) and self.averaged != self.trainable():
-            self.module = self.wrap(self.settings)
+        learns = [p.requires_grad for p in self.parameters.values()]
+        if isinstance(self.module, DistributedDataParallel) and self.averaged != learns:
+            self.module = self.wrap(self.settings)  # somebody has frozen or unfrozen parameters since the last step
         self.model.train()
         loss = self.accumulate(micro_batches)
         self.grad_norm = self.total_norm()
@@ -321,13 +317,12 @@ class TorchEngine:
             self.load_arrays(model, optimizer)
 
     def load_arrays(self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray]) -> None:
-        for name, p in self.model.named_parameters():
-            if name in model:
-                assign(p, torch.from_numpy(model[name]))
+        self.optimizer.state.clear()
         fused = self.optimizer.defaults["fused"]
         for name, p in self.parameters.items():
+            if name in model:
+                assign(p, torch.from_numpy(model[name]))
             if f"{name}.step" not in optimizer:  # frozen, and never learned
-                self.optimizer.state.pop(p, None)
                 continue
             state = {key: torch.zeros_like(p) for key in self.state_names()}
             for key, tensor in state.items():
@@ -338,9 +333,7 @@ class TorchEngine:
             self.optimizer.state[p] = state
 
 
-def make_optimizer(
-    model: Any, config: TrainConfig, device: torch.device, groups: Groups = param_groups
-) -> torch.optim.Optimizer:
+def make_optimizer(model: Any, config: TrainConfig, device: torch.device, groups: Groups) -> torch.optim.Optimizer:
     """torch's AdamW or SGD, over the groups that our own would get. What is frozen has no state until it learns."""
     fused = device.type in ("cuda", "cpu")  # one kernel for all parameters
     members = groups(model, config.weight_decay)

@@ -181,19 +181,18 @@ def merge(model: Any) -> list[str]:
         if not hasattr(layer, "weight"):
             raise ValueError(f"merge: {name} is quantized, its weights known roughly only: merge into the float model.")
         if layer.original is None:
-            old, new = layer.weight.data, merged_weight(layer)
-            layer.original = old.copy() if isinstance(old, np.ndarray) else old.clone()
-            layer.weight.data[...] = new  # in place: a thread's replica of the model has the same array
+            # A new array, and the old one kept as it is: a thread's replica of the model has that, and is not merged.
+            layer.original, layer.weight.data = layer.weight.data, merged_weight(layer)
             merged.append(name)
     return merged
 
 
 def merged_weight(layer: Any) -> Any:
-    """W + s·BA as an array, or a tensor, of at least float32."""
+    """W + s·BA as an array, or a tensor, of W's dtype."""
     w, a, b = layer.weight.data, layer.lora_A.data, layer.lora_B.data
-    if not isinstance(w, np.ndarray) and w.element_size() < 4:
-        w, a, b = w.float(), a.float(), b.float()
-    return w + (b @ a) * layer.lora.scale
+    if isinstance(w, np.ndarray) or w.element_size() >= 4:
+        return w + (b @ a) * layer.lora.scale
+    return (w.float() + (b.float() @ a.float()) * layer.lora.scale).to(w.dtype)
 
 
 def unmerge(model: Any) -> list[str]:
@@ -203,8 +202,7 @@ def unmerge(model: Any) -> list[str]:
     if not merged:
         raise ValueError("unmerge: no layer of this model is merged.")
     for layer in merged.values():
-        layer.weight.data[...] = layer.original
-        layer.original = None
+        layer.weight.data, layer.original = layer.original, None
     return list(merged)
 
 

@@ -37,7 +37,8 @@ from .weights import Source, Stored, WeightsError, common_dtype, read_header, sh
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
-A, B = ".lora_A.weight", ".lora_B.weight"
+A, B = ".lora_A.weight", ".lora_B.weight"  # PEFT's
+LORA = (".lora_A", ".lora_B")  # ours
 TASKS = {"causal": "CAUSAL_LM", "classification": "SEQ_CLS", "seq2seq": "SEQ_2_SEQ_LM", "base": "FEATURE_EXTRACTION"}
 # Which layers have an adapter, and which modules learned whole, the tensors say; the rest has no part in what a trained
 # adapter computes.
@@ -95,8 +96,8 @@ class Adapter:
         what_to_do = f"Give its folder, or its name on the hub, as base_model_name_or_path in {place}."
         if not base:
             raise NotFound(f"{self.folder} is an adapter that does not name the model that it belongs to. {what_to_do}")
+        beside = Path(os.path.realpath(self.folder / base))
         try:
-            beside = self.folder / base
             found = find_folder(beside if beside.is_dir() else base, **{**hub, "revision": self.revision})
         except OSError as error:
             raise NotFound(
@@ -146,46 +147,66 @@ def read_adapter(folder: Path) -> Adapter:
 def fit(
     adapter: Adapter, plan: Plan, config: ModelConfig, architecture: Architecture | None
 ) -> tuple[LoraConfig, Plan]:
-    """The base model's plan with the adapter's tensors in it, and which layers they adapt. Raises WeightsError, with
-    the list, for tensors that have no place in the model or another shape."""
-    names = [*plan.tensors, *plan.fresh]
-    places = {name if architecture is None else hf_name(name, architecture): name for name in names}
-    today = {n: n for n in adapter.stored} if architecture is None else canonical_names(adapter.stored, architecture)
+    """Which layers an adapter changes, and the base model's plan with the adapter's tensors in it. Raises WeightsError,
+    with the list, for tensors that have no place in the model, another shape, or not their other half."""
     model = model_from_config(config, sketch())
-    linears = {n: m for n, m in model.named_modules() if isinstance(m, Linear) and n not in BARE}
-    parameters = dict(model.named_parameters())
-    expected: dict[str, tuple[int, ...]] = {}  # by their names, as `found`
-    found: dict[str, tuple[str, bool]] = {}  # -> ours, and whether it stands on its side there
-    for theirs in today.values():
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    linears = [n for n, module in model.named_modules() if isinstance(module, Linear) and n not in BARE]
+    transposed: tuple[str, ...] = ()
+    if architecture is None:
+        today, places = {name: name for name in adapter.stored}, {name: name for name in shapes}  # to ours
+    else:
+        today = canonical_names(adapter.stored, architecture)
+        places = {hf_name(name, architecture): name for name in shapes}
+        transposed = architecture.transposed
+
+    def place_of(theirs: str) -> tuple[str, tuple[int, ...], bool] | None:
+        """Our name for a tensor, the shape that it must have, and whether it stands on its side there."""
         layer = theirs.removesuffix(A).removesuffix(B)
         ours = places.get(theirs if layer == theirs else f"{layer}.weight")
         if ours is None:
-            continue
-        shape, turned = parameters[ours].shape, ours.endswith(architecture.transposed if architecture else ())
-        module = ours.removesuffix(".weight")
+            return None
+        shape, turned, rank = shapes[ours], ours.endswith(transposed), adapter.lora.rank
         if layer == theirs:
-            expected[theirs], found[theirs] = shape[::-1] if turned else shape, (ours, turned)
-        elif module in linears:
-            (out, into), r = shape, adapter.lora.rank
-            expected |= {layer + A: (r, into), layer + B: (out, r)}
-            found |= {layer + A: (f"{module}.lora_A", False), layer + B: (f"{module}.lora_B", False)}
-    given = {theirs: adapter.stored[name] for name, theirs in today.items()}
-    lost = [name for name in adapter.stored if name not in today]
-    problems = [f"no place for {name}" for name in [*lost, *(name for name in given if name not in expected)]]
-    problems += [f"missing: {name} {shape}" for name, shape in expected.items() if name not in given]
+            return ours, shape[::-1] if turned else shape, turned
+        name = ours.removesuffix(".weight")
+        if name not in linears:
+            return None
+        if theirs.endswith(A):
+            return f"{name}.lora_A", (rank, shape[1]), False
+        return f"{name}.lora_B", (shape[0], rank), False
+
+    found: dict[str, tuple[Stored, bool]] = {}
+    problems = []
+    for name, stored in adapter.stored.items():
+        place = place_of(today.get(name, name))
+        if place is None:
+            problems.append(f"no place for {name}")
+        elif stored.shape != place[1]:
+            problems.append(f"{name} is {stored.shape}, not {place[1]}")
+        else:
+            found[place[0]] = stored, place[2]
+    layers = {name.removesuffix(".lora_A").removesuffix(".lora_B") for name in found if name.endswith(LORA)}
     problems += [
-        f"{name} is {given[name].shape}, not {shape}"
-        for name, shape in expected.items()
-        if name in given and given[name].shape != shape
+        f"{layer} needs both lora_A and lora_B"
+        for layer in sorted(layers)
+        if {layer + kind for kind in LORA} - {*found}
     ]
-    targets = tuple(ours.removesuffix(".lora_A") for ours, _ in found.values() if ours.endswith(".lora_A"))
-    if problems or not targets:
+    if problems or not layers:
         shown = "\n  ".join(problems[:8]) or "it holds no lora_A"
         raise WeightsError(f"{adapter.folder / ADAPTER_WEIGHTS} does not fit a {type(model).__name__}:\n  {shown}")
-    whole = tuple(ours for theirs, (ours, _) in found.items() if not theirs.endswith((A, B)))
-    tensors = {**plan.tensors, **{ours: (given[theirs], turned) for theirs, (ours, turned) in found.items()}}
-    merged = Plan(tensors, [name for name in plan.fresh if name not in tensors])
-    return replace(adapter.lora, targets=targets, train_also=whole), merged
+    tensors = {**plan.tensors, **found}
+    if fresh := [name for name in plan.fresh if name not in tensors]:
+        raise WeightsError(
+            f"{adapter.folder}: neither the adapter nor its base model has weights for {shorten(fresh)}. Drawn at "
+            "random they would not be those that it was trained with: LoraConfig's train_also must name such modules."
+        )
+    lora = replace(
+        adapter.lora,
+        targets=tuple(name for name in linears if name in layers),
+        train_also=tuple(name for name in found if not name.endswith(LORA)),
+    )
+    return lora, Plan(tensors)
 
 
 def merged_reader(plan: Plan, name: str, lora: LoraConfig | None) -> Any:
@@ -195,7 +216,7 @@ def merged_reader(plan: Plan, name: str, lora: LoraConfig | None) -> Any:
     module = name.removesuffix(".weight")
     if lora is None or f"{module}.lora_A" not in plan.tensors:
         return stored.read
-    a, b = (plan.tensors[f"{module}.lora_{letter}"][0] for letter in "AB")
+    a, b = (plan.tensors[module + kind][0] for kind in LORA)
     return partial(read_merged, stored, turned, a, b, lora.scale)
 
 
@@ -263,6 +284,7 @@ def write_adapter(
     place = os.fspath(base)
     if os.path.isdir(place):
         place = os.path.relpath(os.path.realpath(place), os.path.realpath(folder))
+    own = {"base_model_class": type(model).__name__, "parent_library": "minillm"}
     values: Values = {
         "peft_type": "LORA",
         "task_type": TASKS.get(config.task),
@@ -273,14 +295,10 @@ def write_adapter(
         "use_rslora": lora.rslora,
         "target_modules": short_names(adapted, [theirs(f"{n}.weight")[0].removesuffix(".weight") for n in linears]),
         "modules_to_save": sorted({theirs(name)[0].rpartition(".")[0] for name in whole}) or None,
-        "fan_in_fan_out": any(f"{name}.weight".endswith(architecture.transposed) for name in layers)
-        if architecture
-        else False,
+        "fan_in_fan_out": any(theirs(f"{name}.weight")[1] for name in layers),
         "bias": "none",
         "inference_mode": True,
-        "auto_mapping": None
-        if architecture
-        else {"base_model_class": type(model).__name__, "parent_library": "minillm"},
+        "auto_mapping": None if architecture else own,
     }
     code = CODES[dtype_name(next(iter(layers.values())).lora_A.dtype)]
     write_file(new / ADAPTER_WEIGHTS, dict(sorted(sources.items())), code)

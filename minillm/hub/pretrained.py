@@ -341,9 +341,11 @@ def numbers(parameter: Any) -> np.ndarray:
 def padded_right(ids: Any, mask: Any, types: Any) -> tuple[Any, Any, Any]:
     """ids, mask and token types (None: none), (B, T) each, with the padding of every row moved behind its tokens."""
     T = mask.shape[1]
-    places = (mask == 0) * T + np.arange(T) if isinstance(mask, np.ndarray) else (mask == 0) * T + mask.new_ones(
-        mask.shape
-    ).cumsum(1)  # (B, T): tokens by their positions, padding after all of them
+    places = (
+        (mask == 0) * T + np.arange(T)
+        if isinstance(mask, np.ndarray)
+        else (mask == 0) * T + mask.new_ones(mask.shape).cumsum(1)
+    )  # (B, T): tokens by their positions, padding after all of them
     order = places.argsort(1)  # (B, T)
     moved = [a if a is None else np.take_along_axis(a, order, 1) if isinstance(a, np.ndarray) else a.gather(1, order)
              for a in (ids, mask, types)]  # fmt: skip

@@ -2,6 +2,9 @@
 by layer; gradual unfreezing, resumed to the last bit."""
 
 import importlib
+import os
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -296,15 +299,31 @@ def test_unfreezing_during_a_run_and_resuming_it(engine, settings):
     plan.at_step(7, run.model)
 
     other, plan_2 = begin()
-    go(other, plan_2, 0, 5)
+    go(other, plan_2, 0, 6)
+    plan_2.at_step(6, other.model)  # what begins to learn now has not made a step yet
     saved = [{k: np.array(v) for k, v in part.items()} for part in (other.model_arrays(), other.optimizer_arrays())]
     random = other.random_state()
     resumed, plan_3 = begin()
     resumed.load(*saved, random)
-    go(resumed, plan_3, 5, 8)
+    go(resumed, plan_3, 6, 8)
     ours, theirs = (({**arrays(r), **r.optimizer_arrays()}) for r in (run, resumed))
     assert set(ours) == set(theirs)
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_every_engine_unfreezes_alike(engine):
+    results = []
+    for make in (NumpyEngine, engine):
+        model = small_gpt().to(np.float64)
+        run = make(model, TrainConfig(**CONFIG))
+        plan = GradualUnfreezing(run.model, every=2)  # which the engine hears of when it has begun
+        losses = []
+        for n in range(10):
+            plan.at_step(n, run.model)
+            losses.append(step(run, 0.001))
+        results.append((losses, arrays(run)))
+    assert np.abs(np.subtract(results[0][0], results[1][0])).max() < 1e-10
+    assert max(np.abs(results[0][1][name] - results[1][1][name]).max() for name in results[0][1]) < 1e-10
 
 
 def test_a_state_that_lacks_what_learns_is_refused(engine):
@@ -316,3 +335,33 @@ def test_a_state_that_lacks_what_learns_is_refused(engine):
     other = engine(small_gpt(), config)
     with pytest.raises(ValueError, match=r"missing: norm\.weight"):
         other.load(run.model_arrays(), run.optimizer_arrays(), None)
+
+
+def test_unfreezing_among_several_processes(tmp_path):
+    """Under DDP and FSDP: the losses, weights and optimizer's arrays of one process on NumPy."""
+    torch = pytest.importorskip("torch")
+    if not torch.distributed.is_available():
+        pytest.skip("this PyTorch is built without torch.distributed")
+    import freezing_worker
+
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command += [freezing_worker.__file__, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = freezing_worker.unfreezing_run(NumpyEngine)
+    for parallel in ("ddp", "fsdp"):
+        with np.load(tmp_path / f"{parallel}.npz") as found:
+            assert set(found) == set(expected)
+            assert all(np.abs(found[name] - expected[name]).max() < 1e-10 for name in expected), parallel
+
+
+def test_freezing_between_backward_and_step(engine):
+    run = engine(small_gpt(), TrainConfig(**CONFIG))
+    before = arrays(run)
+    run.forward_backward([BATCH])
+    run.clip_gradients(0.0)
+    freeze(run.model, "norm")
+    run.step(0.01)
+    after = arrays(run)
+    assert {name for name in before if np.array_equal(before[name], after[name])} == {"norm.weight", "norm.bias"}

@@ -24,7 +24,9 @@ from fuzz import folder_in_memory, fuzz, report
 
 from minillm.data import Batcher, Document, TokenDataset, pack
 from minillm.engines.numpy_engine import NumpyEngine
+from minillm.finetune.lora import LoraConfig, add_lora
 from minillm.hub import AutoModelForCausalLM, AutoTokenizer, PretrainedModel
+from minillm.hub.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, save_adapter
 from minillm.hub.checkpoint import open_checkpoint
 from minillm.models import GPT, GPTConfig, LlamaConfig, LSTMConfig, config_to_dict, model_from_config
 from minillm.models.bert import BertConfig
@@ -79,6 +81,18 @@ def native_files(config: Any, folder: Path) -> Files:
 
 def read_model(folder: Path) -> None:
     open_checkpoint(folder).model()
+
+
+def adapter_files(name: str, folder: Path) -> Files:
+    model = GPT(GPT2, np.random.default_rng(1))
+    PretrainedModel(model).save_pretrained(folder / "base")
+    add_lora(model, LoraConfig(2), np.random.default_rng(1))
+    save_adapter(model, folder / "adapter", folder / "base")
+    return files_of(folder, f"adapter/{name}")
+
+
+def read_adapted(folder: Path) -> None:
+    open_checkpoint(folder / "adapter", local_files_only=True).model()
 
 
 def generation_files(folder: Path) -> Files:
@@ -248,6 +262,8 @@ READERS: dict[str, tuple[Callable[[Path], Files], Callable[[Path], None]]] = {
     "config.json, LSTM": (partial(checkpoint_files, LSTMConfig(31, 8, 2, 8), CONFIG), read_model),
     "model.safetensors": (partial(checkpoint_files, GPT2, ("model.safetensors",)), read_model),
     "shards and index": (partial(checkpoint_files, GPT2, (), shards=True), read_model),
+    "adapter_config.json": (partial(adapter_files, ADAPTER_CONFIG), read_adapted),
+    "adapter_model.safetensors": (partial(adapter_files, ADAPTER_WEIGHTS), read_adapted),
     "generation_config.json": (generation_files, read_generation),
     "tokenizer.json, BPE": (partial(tokenizer_files, bpe), read_core),
     "tokenizer.json, WordPiece": (partial(tokenizer_files, wordpiece), read_core),
