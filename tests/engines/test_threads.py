@@ -148,7 +148,7 @@ def test_a_layer_whose_output_is_not_finite_is_found_whichever_thread_met_it(dat
 
     with pytest.raises(TrainingDiverged, match=r"the loss is nan.*the output of blocks.1.mlp.fc \(Linear\)"):
         config = TrainConfig(batch_size=4, max_steps=3)
-        train(make_model(), *data, config, tmp_path, engine=partial(Overflow, threads=4), progress=False)
+        train(make_model(), TextData(*data), config, tmp_path, engine=partial(Overflow, threads=4), progress=False)
 
 
 def test_an_error_in_a_thread_reaches_the_caller_and_blas_is_as_before():
