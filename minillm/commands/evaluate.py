@@ -100,12 +100,13 @@ def pass_at(
     model: Any, objective: Any, splits: Splits, examples: list[Any], samples: int, **options: Any
 ) -> dict[int, float]:
     """k -> pass@k over the examples, from answers drawn `samples` times, for k = 1, 10, 100 and `samples`."""
-    if splits.passes is None:
+    passes = splits.measures.get("pass@1")
+    if passes is None:
         raise ConfigError("--samples measures pass@k, for which the built-in code task has tests to execute.")
     passed = np.zeros(len(examples), dtype=int)
     for seed in range(samples):
         drawn = predict(model, objective, examples, sampling=Sampling(temperature=TEMPERATURE), seed=seed, **options)
-        passed += [splits.passes(example, found.value) for example, found in zip(examples, drawn)]
+        passed += [bool(passes(example, found.value)) for example, found in zip(examples, drawn)]
     ks = sorted({k for k in (1, 10, 100, samples) if k <= samples})
     return {k: float(np.mean(pass_at_k(samples, passed, k))) for k in ks}
 

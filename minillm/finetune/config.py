@@ -32,7 +32,7 @@ class TaskConfig:
     data: str = ""  # file to train on: .csv, .tsv, .jsonl or .json; empty: the built-in task
     val: str = ""  # file to choose the checkpoint with; empty: a part of data
     test: str = ""  # file to measure the result on; empty: a part of data
-    builtin: str = ""  # which built-in task: sentiment, translation, code, summarization; empty: the kind's own
+    builtin: str = ""  # sentiment, transfer, translation, code, summarization or docstrings; empty: the kind's own
     language: str = "en"  # of built-in sentiment: en or zh
     text: str = ""  # column; empty: found by its usual names, as the three below
     label: str = ""  # column

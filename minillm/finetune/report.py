@@ -56,7 +56,7 @@ def make_report(
     splits: Splits, answers: Mapping[str, Sequence[Answer]], *, baselines: bool = True, run: str | Path | None = None
 ) -> Report:
     """The report on the model's `answers` by split; `run`: the folder whose learning curve is looked at."""
-    score = score_for(splits.kind, splits.labels, splits.passes)
+    score = score_for(splits.kind, splits.labels, splits.measures)
     simple = splits.baselines() if baselines else {}
     main = MAIN[splits.kind]
     scores: dict[str, dict[str, dict[str, float]]] = {}

@@ -39,7 +39,7 @@ from .freeze import GradualUnfreezing, count_line, freeze, layer_wise_groups, tr
 from .heads import with_classifier, with_dropout
 from .lora import HEADS, LoraConfig, add_lora
 from .objectives import Classify, Continue, Misfit, TaskObjective, Write
-from .scores import score_for
+from .scores import check_metric, score_for
 from .splits import Splits, kind_of
 
 CONTEXT = 128  # tokens, of a new model whose [model] does not say
@@ -127,13 +127,10 @@ def apply_method(model: Any, config: FinetuneConfig) -> None:
         names = [name for name, _ in model.named_modules() if name in (*HEADS, "pooler")]
         unfreeze(model, *names)
     elif method.name in ("lora", "qlora"):
-        add_lora(model, lora_config(config), np.random.default_rng([config.train.seed, 2]))
-
-
-def lora_config(config: FinetuneConfig) -> LoraConfig:
-    m = config.method
-    targets = tuple(name.strip() for name in m.targets.split(",") if name.strip())
-    return LoraConfig(m.rank, m.alpha, m.dropout, targets, m.rslora)
+        targets = tuple(name.strip() for name in method.targets.split(",") if name.strip())
+        new = tuple(name for name, _ in model.named_modules() if name in (*HEADS, "pooler"))  # a pooler may be new, too
+        lora = LoraConfig(method.rank, method.alpha, method.dropout, targets, method.rslora, new)
+        add_lora(model, lora, np.random.default_rng([config.train.seed, 2]))
 
 
 def engine_for(config: FinetuneConfig) -> Callable[[Any, TrainConfig], Any]:
@@ -163,7 +160,8 @@ def task_data(config: FinetuneConfig, splits: Splits, objective: TaskObjective) 
     table = {} if not task.synonyms else our_synonyms() if task.synonyms == "ours" else read_synonyms(task.synonyms)
     rate = SYNONYM_RATE if table else 0.0
     augment = Augmentation(task.drop_words, task.swap_words, rate, table, seed=config.train.seed)
-    score = score_for(splits.kind, splits.labels, splits.passes)
+    check_metric(task.metric, splits.kind, splits.measures)
+    score = score_for(splits.kind, splits.labels, splits.measures)
     answering = {} if isinstance(objective, Classify) else {"max_new_tokens": longest(objective, splits)}
     return TaskData(
         objective,
@@ -218,9 +216,12 @@ def finetune(
     model, objective = prepare(config, splits.labels, start)
     shape = start.model.config if not config.start.model else None
     apply_method(model, config)
+    n_notes = len(splits.notes)
     data = task_data(config, splits, objective)
     settings = steps_for(config, len(data.train))
     if progress:
+        for note in splits.notes[n_notes:]:
+            print(f"note       {note}")
         print(f"model      {describe(model, start)}; {count_line(model)}")
     thaw = GradualUnfreezing(model, config.method.unfreeze_every) if config.method.unfreeze_every else None
     only = set(trainable_parameters(model)) if config.method.name in ("lora", "qlora") else None

@@ -20,7 +20,7 @@ from .predict import Answer
 LOWER_IS_BETTER = ("loss", "mse", "mae", "calibration_error")
 CHINESE = re.compile("[\u3400-\u9fff]")
 Score = Callable[[Sequence[Any], Sequence[Answer]], dict[str, float]]
-Passes = Callable[[Pair, str], bool]  # whether an answer, executed, does what the example asks
+Measures = dict[str, Callable[[Pair, str], float]]  # further figures by name: the mean over (example, answer)
 
 # The metric that is the reason for a task, for which an interval is given.
 MAIN = {
@@ -33,14 +33,34 @@ MAIN = {
 }
 
 
-def score_for(kind: str, labels: Sequence[str] = (), passes: Passes | None = None) -> Score:
+# What can decide which checkpoint is the best, besides the loss and a task's own measures.
+METRICS = {
+    "single_label_classification": (
+        "accuracy", "precision_macro", "recall_macro", "f1_macro", "f1_weighted", "mcc", "calibration_error", "roc_auc",
+    ),
+    "multi_label_classification": ("f1_micro", "f1_macro", "precision_micro", "recall_micro", "accuracy"),
+    "regression": ("mse", "mae", "r2"),
+    "translate": ("exact_match", "chrf", "bleu"),
+    "summarize": ("exact_match", "rouge1", "rouge2", "rougeL"),
+    "code": ("exact_match",),
+}  # fmt: skip
+
+
+def check_metric(metric: str, kind: str, measures: Measures) -> None:
+    """Raise ValueError for a metric that this kind of task does not have, with those that it has."""
+    known = ("loss", *METRICS[kind], *measures)
+    if metric not in known:
+        raise ValueError(f"metric = {metric!r} is none of this task's: they are {', '.join(known)}.")
+
+
+def score_for(kind: str, labels: Sequence[str] = (), measures: Measures | None = None) -> Score:
     """The function that measures answers: `kind` is a classifier's problem_type, "translate", "summarize" or "code"."""
     if kind in ("single_label_classification", "multi_label_classification"):
         several = kind == "multi_label_classification"
         return partial(multi_label_scores if several else class_scores, labels=tuple(labels))
     if kind == "regression":
         return number_scores
-    return partial(text_scores, kind=kind, passes=passes)
+    return partial(text_scores, kind=kind, measures=measures or {})
 
 
 def class_scores(examples: Sequence[Labelled], answers: Sequence[Answer], labels: tuple[str, ...]) -> dict[str, float]:
@@ -85,11 +105,9 @@ def number_scores(examples: Sequence[Labelled], answers: Sequence[Answer]) -> di
     return {**found, "r2": metrics.r2(truth, guess)} if len(set(truth)) > 1 else found
 
 
-def text_scores(
-    examples: Sequence[Pair], answers: Sequence[Answer], kind: str, passes: Passes | None
-) -> dict[str, float]:
-    """Exact match, chrF and BLEU of translations; ROUGE of summaries; pass@1 of code, where it can be executed. Texts
-    in Chinese are cut into characters."""
+def text_scores(examples: Sequence[Pair], answers: Sequence[Answer], kind: str, measures: Measures) -> dict[str, float]:
+    """Exact match, chrF and BLEU of translations, ROUGE of summaries, and what the task brings itself: pass@1 of code
+    that can be executed. Texts in Chinese are cut into characters."""
     truth, written = [e.target for e in examples], [a.value for a in answers]
     chinese = any(CHINESE.search(text) for text in truth)
     found = {"exact_match": float(np.mean(metrics.exact_match(written, truth)))}
@@ -99,8 +117,8 @@ def text_scores(
     elif kind == "summarize":
         rouge = metrics.rouge(written, truth, tokenize="cjk" if chinese else "rouge")
         found |= {name: float(rows[:, 2].mean()) for name, rows in rouge.items()}  # (N, 3): the F1
-    elif kind == "code" and passes is not None:
-        found["pass@1"] = float(np.mean([passes(e, text) for e, text in zip(examples, written)]))
+    for name, measure in measures.items():
+        found[name] = float(np.mean([measure(example, text) for example, text in zip(examples, written)]))
     return found
 
 

@@ -13,12 +13,13 @@ import numpy as np
 from ..data import Labelled, Pair, check_labels, label_names, read_labelled, read_pairs
 from ..data.example_split import check_leak, split_examples
 from ..data.labels import count_labels
-from ..data.tasks import TASKS, code
+from ..data.tasks import TASKS, code, summarization
 from ..data.tasks.baselines import NaiveBayes, Nearest, most_frequent
 from .config import TaskConfig
 from .predict import Answer
-from .scores import Passes
+from .scores import Measures
 
+DOCSTRINGS = "docstrings"  # real summaries: the standard library's docstrings, and their first lines
 BUILT_IN = {"classify": "sentiment", "translate": "translation", "summarize": "summarization", "code": "code"}
 
 
@@ -27,14 +28,14 @@ class Splits:
     """Examples by split ("train", "val", "test", and of built-in tasks further ones), and what there is to say of them.
 
     `labels`: the classes in the order of their ids. `baselines`: name -> split -> the answers of something simple that
-    learned from "train". `passes`: whether an answer does what a `Pair` asks, for code that can be executed.
+    learned from "train". `measures`: what the task can measure itself, such as whether code does what is asked.
     """
 
     examples: dict[str, list[Any]]
     kind: str  # a classifier's problem_type, or "translate", "summarize", "code"
     labels: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
-    passes: Passes | None = None
+    measures: Measures = field(default_factory=dict)
     baselines: Callable[[], dict[str, dict[str, list[Answer]]]] = dict
 
     @property
@@ -45,7 +46,7 @@ class Splits:
     def measured_on(self, tests: dict[str, list[Any]]) -> Splits:
         """The same training examples with other tests, and what is simple to learn from them as baselines."""
         examples = {"train": self.examples["train"], "val": self.examples["val"], **tests}
-        return replace(self, examples=examples, baselines=partial(simple_answers, examples, self.kind), passes=None)
+        return replace(self, examples=examples, baselines=partial(simple_answers, examples, self.kind), measures={})
 
     def __str__(self) -> str:
         """What is to be printed before a run."""
@@ -127,25 +128,33 @@ def own_splits(task: TaskConfig, kind: str) -> Splits:
 def built_in_splits(task: TaskConfig, kind: str) -> Splits:
     """A task that comes with minillm."""
     name = task.builtin or BUILT_IN.get(task.kind)
+    name = "summarization" if name == DOCSTRINGS else name
     if name is None or name not in TASKS:
-        known = ", ".join(TASKS)
+        known = ", ".join((*TASKS, DOCSTRINGS))
         raise ValueError(
             f"there is no built-in task for {task.builtin or task.kind!r}: give --data FILE (built in: {known})."
         )
     module = TASKS[name]
     options = {"language": task.language} if name == "sentiment" else {}
-    examples = module.make(task.seed, **options)
+    examples = module.docstrings(task.seed) if task.builtin == DOCSTRINGS else module.make(task.seed, **options)
 
     def answers() -> dict[str, dict[str, list[Answer]]]:
         found = module.baselines(examples)
         return {who: {split: [Answer(a) for a in given] for split, given in by.items()} for who, by in found.items()}
 
-    return Splits(examples, kind, passes=passes if module is code else None, baselines=answers)
+    own: dict[str, Measures] = {"code": {"pass@1": passes}, "summarization": {"facts": facts_said}}
+    measures = {} if task.builtin == DOCSTRINGS else own.get(name, {})
+    return Splits(examples, kind, measures=measures, baselines=answers)
 
 
 def passes(pair: Pair, answer: str) -> bool:
     """Whether an expression, executed, gives what the one in `pair` does."""
     return code.passes(answer, code.tests_of(pair))
+
+
+def facts_said(pair: Pair, answer: str) -> float:
+    """The share of a report's facts that a summary says."""
+    return summarization.fact_accuracy(answer, pair)
 
 
 def some_of(examples: list[Any], n: int, seed: int) -> list[Any]:

@@ -146,10 +146,10 @@ def restore(
     model_config = config_to_dict(run.model.config)
     if tokenizer is not None:
         check_tokenizer(
-            tokenizer, model_config["vocab_size"], checkpoint.state.get("tokenizer"), str(checkpoint.folder)
+            tokenizer, run.model.config.vocab_size, checkpoint.state.get("tokenizer"), str(checkpoint.folder)
         )
     for key, value in model_config.items():
-        if key not in MAY_CHANGE and checkpoint.config.get(key) != value:
+        if key not in MAY_CHANGE and lasting(checkpoint.config.get(key)) != lasting(value):
             raise CheckpointError(
                 f"{checkpoint.folder / CONFIG_FILE}: the run holds a model with {key} = "
                 f"{checkpoint.config.get(key)!r:.100}, not {value!r}: "
@@ -170,6 +170,11 @@ def restore(
     if run.rank == 0 and (changes := changed_settings(checkpoint.state.get("train_config"), config)):
         warnings.warn(f"the run goes on with other settings than it had: {'; '.join(changes)}.", stacklevel=3)
     return state
+
+
+def lasting(value: Any) -> Any:
+    """A setting without what may change in it: a classifier's decoder is a config of its own."""
+    return {k: v for k, v in value.items() if k not in MAY_CHANGE} if isinstance(value, dict) else value
 
 
 def changed_settings(saved: Any, config: TrainConfig) -> list[str]:

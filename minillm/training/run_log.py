@@ -78,7 +78,9 @@ class RunLog:
         if not self.show:
             return
         self.note = f", val {evaluation.loss:.3f}"
-        words = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in [*figures.items()][:3] if not math.isnan(value)]
+        words = [
+            f"{name.replace('_', ' ')} {value:.4g}" for name, value in [*figures.items()][:3] if not math.isnan(value)
+        ]
         self._bar.write(
             f"step {state.step:>6}  train loss {self.smooth_loss:.4f}  val {'  '.join(words)}"
             f"{'  (best so far)' if is_best else ''}"

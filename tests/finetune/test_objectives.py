@@ -211,7 +211,7 @@ def test_a_model_without_features_to_label_is_refused():
 def test_a_model_whose_head_is_for_other_labels_is_named_before_training():
     model, objective, examples = classifier("gpt")
     three = with_classifier(model, "single_label_classification", ("x", "y", "z"), PAD, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="with 2 labels, the model's head is .* with 3"):
+    with pytest.raises(ValueError, match=r"with 2 labels, the model's head is .* with 3"):
         TaskData(objective, examples, examples).check(three.config, TOKENIZER)
 
 

@@ -1,0 +1,331 @@
+"""`minillm finetune`, `predict`, `ablate`, and what `evaluate` and `generate` make of their runs."""
+
+import csv
+import json
+import signal
+
+import numpy as np
+import pytest
+from command_line import minillm
+
+from minillm.finetune.config import RECIPES, build_config, read_recipe, recipe_names
+from minillm.finetune.run import fresh
+from minillm.finetune.splits import Splits
+from minillm.hub.checkpoint import open_checkpoint
+from minillm.hub.finetuned import open_finetuned
+from minillm.models import GPT, Bert, BertConfig, GPTConfig, config_to_dict
+from minillm.tokenizers import BPETokenizer, WordPieceTokenizer
+from minillm.training.checkpoint import read_checkpoint, save_checkpoint
+from minillm.training.run_log import read_metrics
+
+GOOD = ["good", "fine", "lovely", "great", "superb"]
+BAD = ["bad", "poor", "awful", "dull", "weak"]
+THINGS = ["soup", "hotel", "film", "plot", "guide", "room", "book", "phone", "bed", "view", "trip", "song", "team"]
+PLACES = ["in Lima", "by the sea", "at noon", "for once", "in the rain", "on Monday", "up north", "at home", "again"]
+FEW = ["--set", "train.max_steps=12", "--set", "train.eval_every=4", "--set", "train.save_every=4",
+       "--set", "train.warmup_steps=2", "--set", "train.batch_size=8", "--set", "engine.threads=1"]  # fmt: skip
+SMALL = ["--set", "model.n_layers=1", "--set", "model.n_heads=2", "--set", "model.d_model=16", "--set", "model.d_ff=32",
+         "--set", "model.context=48", "--set", "start.vocab_size=300"]  # fmt: skip
+
+
+def sentences(n, seed=0):
+    draw = np.random.default_rng(seed)
+    rows = {}
+    while len(rows) < n:
+        word = draw.choice(GOOD + BAD)
+        thing, other, place = draw.choice(THINGS), draw.choice(THINGS), draw.choice(PLACES)
+        rows[f"the {thing} and the {other} were {word} {place} {draw.integers(1000)}"] = word in GOOD
+    return [(text, "positive" if good else "negative") for text, good in rows.items()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tasks")
+    with open(folder / "reviews.csv", "w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", "text", "label"])
+        writer.writerows([i, *row] for i, row in enumerate(sentences(120)))
+    with open(folder / "pairs.tsv", "w") as stream:
+        stream.writelines(f"{text}\t{' '.join(reversed(text.split()[:2]))}\n" for text, _ in sentences(80, seed=1))
+    texts = [text for text, _ in sentences(300, seed=2)]
+    gpt = GPTConfig(vocab_size=300, context=48, n_layers=1, n_heads=2, d_model=16)
+    save_model(folder / "gpt", GPT(gpt, np.random.default_rng(0)), BPETokenizer.train(texts, 300))
+    wordpiece = WordPieceTokenizer.train(texts, 200)
+    bert = BertConfig(wordpiece.vocab_size, 48, 1, 2, 16, 32, pad_id=wordpiece.special_tokens["[PAD]"], head="mlm")
+    save_model(folder / "bert", Bert(bert, np.random.default_rng(0)), wordpiece)
+    return folder
+
+
+def rows_of(path):
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def save_model(folder, model, tokenizer):
+    config = config_to_dict(model.config)
+    save_checkpoint(folder, config=config, model=model.state_dict(), optimizer={}, state={}, tokenizer=tokenizer)
+
+
+def tune(kind, out, *options, status=0, capsys=None):
+    return minillm("finetune", kind, "--out", out, *FEW, *options, status=status, capsys=capsys)
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    """A classifier of one's own data, from nothing."""
+    tune("classify", folder / "run", "--data", folder / "reviews.csv", *SMALL)
+    return folder / "run"
+
+
+def test_what_is_printed_before_and_after_a_run(folder, tmp_path, capsys):
+    said = tune("classify", tmp_path / "run", "--data", folder / "reviews.csv", *SMALL, capsys=capsys)
+    for part in ("examples   train 9", "classes    negative", "120 examples (text from 'text', label from 'label')",
+                 "trains", "majority", "bag of words", "accuracy, 95% interval", "finetune.toml, report.json"):  # fmt: skip
+        assert part in said, part
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["main"] == "accuracy" and set(report["scores"]["test"]) == {"model", "majority", "bag of words"}
+
+
+def test_predictions_of_every_row_with_their_probabilities(run, folder, tmp_path, capsys):
+    said = minillm("predict", run, "--data", folder / "reviews.csv", "--out", tmp_path / "p.csv", capsys=capsys)
+    assert "wrote" in said and "120 rows" in said
+    rows = rows_of(tmp_path / "p.csv")
+    assert len(rows) == 120 and list(rows[0]) == [
+        "id", "text", "label", "prediction", "probability", "p_negative", "p_positive"
+    ]  # fmt: skip
+    for row in rows:
+        p = {label: float(row[f"p_{label}"]) for label in ("negative", "positive")}
+        assert sum(p.values()) == pytest.approx(1, abs=1e-5) and row["prediction"] == max(p, key=p.get)
+    minillm("predict", run, "--data", tmp_path / "p.csv", "--out", tmp_path / "p.jsonl")
+    assert json.loads((tmp_path / "p.jsonl").read_text().splitlines()[0])["prediction"] == rows[0]["prediction"]
+
+
+def test_rows_that_cannot_be_answered(run, tmp_path, capsys):
+    (tmp_path / "d.csv").write_text('text,id\nthe soup was good,1\n,2\n"x ' + "soup " * 90 + '",3\n')
+    arguments = ("predict", run, "--data", tmp_path / "d.csv", "--out", tmp_path / "o.csv")
+    assert "d.csv, line 3" in minillm(*arguments, status=2, capsys=capsys)
+    assert not (tmp_path / "o.csv").exists()
+    minillm(*arguments, "--skip-bad")
+    rows = rows_of(tmp_path / "o.csv")
+    assert [bool(row["prediction"]) for row in rows] == [True, False, False]
+    assert "the ending says what to write" in minillm(*arguments[:-1], tmp_path / "o.xls", status=2, capsys=capsys)
+
+
+def test_the_best_weights_are_kept_and_measured(run):
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if "val_accuracy" in row]
+    best = max(rows, key=lambda row: (row["val_accuracy"], -row["step"]))
+    assert read_checkpoint(run / "best").state["run"]["best_step"] == best["step"]
+    model, objective, _ = open_finetuned(run)
+    for name, array in read_checkpoint(run / "best").model.items():
+        np.testing.assert_array_equal(dict(model.named_parameters())[name].data, array)
+    assert objective.labels == ("negative", "positive") == model.config.labels
+
+
+def test_labels_survive_on_the_way_to_transformers_and_back(folder, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tune("classify", tmp_path / "run", "--model", folder / "bert", "--data", folder / "reviews.csv", "--epochs", "1")
+    minillm("convert", tmp_path / "run", tmp_path / "hf", "--to", "hf")
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "hf")
+    assert theirs.config.id2label == {0: "negative", 1: "positive"}
+    back = open_checkpoint(tmp_path / "hf")
+    assert back.config.labels == ("negative", "positive")
+    ids = np.array([[2, 9, 7, 3]])
+    import torch
+
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(ids)).logits.numpy()
+    np.testing.assert_allclose(back.model()(ids).data, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["head", "lora", "full"])
+@pytest.mark.parametrize("start", ["gpt", "bert"])
+def test_methods_on_pretrained_models(folder, tmp_path, start, method, capsys):
+    """What is frozen does not change by one bit, has no state, and the run is read again on both engines."""
+    out = tmp_path / "run"
+    data = ["--data", folder / "reviews.csv", "--model", folder / start, "--set", "task.epochs=0"]
+    said = tune("classify", out, *data, "--method", method, capsys=capsys)
+    base = open_checkpoint(folder / start).model().state_dict()
+    point = read_checkpoint(out / "last")
+    inside = {name.removeprefix("decoder."): array for name, array in point.model.items()}
+    body = [name for name in base if name in inside and not name.startswith(("pooler", "mlm"))]
+    changed = [name for name in body if not np.array_equal(inside[name], base[name])]
+    if method == "full":
+        assert len(changed) == len(body) > 5 and "(100.00%)" in said
+    else:
+        assert not changed and "(100.00%)" not in said
+        learned = {name.rpartition(".")[0] for name in point.optimizer}
+        assert learned and not learned & {name for name in point.model if name.removeprefix("decoder.") in body}
+    answers = []
+    for engine in ("numpy", "torch"):
+        options = ("--data", folder / "reviews.csv", "--out", tmp_path / f"{engine}.csv", "--engine", engine)
+        minillm("predict", out, *options)
+        answers.append([float(row["p_positive"]) for row in rows_of(tmp_path / f"{engine}.csv")])
+    np.testing.assert_allclose(*answers, atol=2e-5)
+    assert minillm("evaluate", out, "--json", tmp_path / "s.json", capsys=capsys).count("accuracy") >= 1
+    report, again = (json.loads(path.read_text()) for path in (out / "report.json", tmp_path / "s.json"))
+    assert again["scores"] == report["scores"]
+
+
+def test_qlora_saves_its_adapter_alone_and_is_read_again(folder, tmp_path, capsys):
+    pytest.importorskip("torch")
+    out = tmp_path / "run"
+    data = ["--data", folder / "reviews.csv", "--model", folder / "gpt", "--set", "task.epochs=0"]
+    tune("classify", out, *data, "--method", "qlora", "--engine", "torch", "--set", "engine.device=cpu")
+    names = set(read_checkpoint(out / "best").model)
+    assert names and all("lora_" in name or name.startswith("score") for name in names)
+    arguments = ("predict", out, "--data", folder / "reviews.csv", "--out", tmp_path / "p.csv")
+    assert "give --engine torch" in minillm(*arguments, status=2, capsys=capsys)
+    minillm(*arguments, "--engine", "torch")
+    assert "qlora's 4-bit weights are PyTorch's" in tune(
+        "classify", tmp_path / "n", *data, "--method", "qlora", status=2, capsys=capsys
+    )
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_decoder_answers_and_its_run_is_generated_from(folder, tmp_path, method, capsys):
+    out = tmp_path / "run"
+    data = ["--data", folder / "pairs.tsv", "--model", folder / "gpt", "--method", method, "--set", "task.epochs=0"]
+    said = tune("translate", out, *data, capsys=capsys)
+    assert "no header, so the first column is the source" in said and "nearest example" in said and "bleu" in said
+    answers = [
+        minillm("generate", out, "--prompt", "the soup and", "--engine", engine, capsys=capsys)
+        for engine in ("numpy", "torch")
+    ]
+    assert answers[0] == answers[1]
+    minillm("generate", out, "--prompt", "the soup", "--beams", "2")
+    minillm("generate", out, "--prompt", "the soup", "--seed", "1", "--max-new-tokens", "3")
+    if method == "lora":
+        adapted = open_checkpoint(out / "adapter").model()
+        ids = np.arange(5)[None]
+        model, _, _ = open_finetuned(out)
+        np.testing.assert_allclose(adapted(ids).data, model(ids).data, atol=1e-6)
+
+
+def test_an_encoder_decoder_from_nothing(folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    tune("translate", out, "--data", folder / "pairs.tsv", *SMALL, capsys=capsys)
+    assert minillm("generate", out, "--prompt", "the soup and", capsys=capsys).endswith("\n")
+    minillm("predict", out, "--data", folder / "reviews.csv", "--out", tmp_path / "p.jsonl")
+    assert len((tmp_path / "p.jsonl").read_text().splitlines()) == 120
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_run_that_was_interrupted_goes_on_to_the_last_bit(folder, tmp_path, method, monkeypatch, capsys):
+    from minillm.training import train as loop
+
+    options = ["--data", folder / "reviews.csv", "--model", folder / "gpt", "--method", method, "--set", "task.epochs=0",
+               "--set", "task.drop_words=0.2"]  # fmt: skip
+    tune("classify", tmp_path / "whole", *options)
+
+    class StopAfterFive(loop.StopRequest):
+        calls = 0
+
+        @property
+        def requested(self):
+            self.calls += 1
+            self.signal = signal.SIGINT if self.calls >= 5 else None
+            return float(self.signal is not None)
+
+    monkeypatch.setattr(loop, "StopRequest", StopAfterFive)
+    tune("classify", tmp_path / "cut", *options, status=128 + signal.SIGINT)
+    monkeypatch.undo()
+    assert not (tmp_path / "cut" / "report.json").exists()
+    minillm("finetune", "--resume", "--out", tmp_path / "cut")
+    whole, cut = (read_checkpoint(tmp_path / name / "last") for name in ("whole", "cut"))
+    assert whole.state["run"]["step"] == cut.state["run"]["step"] == 12
+    for name, array in whole.model.items():
+        np.testing.assert_array_equal(cut.model[name], array, err_msg=name)
+    reports = [json.loads((tmp_path / name / "report.json").read_text())["scores"] for name in ("whole", "cut")]
+    assert reports[0] == reports[1]
+    assert "already holds a run" in tune("classify", tmp_path / "cut", *options, status=2, capsys=capsys)
+
+
+def test_gradual_unfreezing_and_rates_by_layer(folder, tmp_path):
+    out = tmp_path / "run"
+    tune("classify", out, "--data", folder / "reviews.csv", "--model", folder / "gpt", "--set", "task.epochs=0",
+         "--set", "method.unfreeze_every=50", "--set", "method.layer_decay=0.5")  # fmt: skip
+    base, point = open_checkpoint(folder / "gpt").model().state_dict(), read_checkpoint(out / "last")
+    for name, array in base.items():
+        if name.startswith(("token_embedding", "blocks")):  # 12 steps are fewer than 50: the head alone has learned
+            np.testing.assert_array_equal(point.model[f"decoder.{name}"], array)
+    assert any(name.startswith("score") for name in point.optimizer)
+
+
+BROKEN = {
+    "data.jsonl": ('{"text": "a", "label": "x"}\n' * 6 + '{"text": "b", "label"\n', "data.jsonl, line 7"),
+    "gone.csv": (None, "there is no file"),
+    "empty.csv": ("text,label\n", "holds no example"),
+    "hole.csv": ("text,label\nfine soup,good\n,bad\n", "hole.csv, line 3: 'text'"),
+    "columns.csv": ("words,kind\nfine soup,good\n", "which column is the text? "),
+    "one.csv": ("text,label\n" + "".join(f"text number {i},same\n" for i in range(40)), "a classifier needs two"),
+    "long.csv": ("text,label\n" + "".join(f"{'soup ' * (5 + 60 * (i == 4))}{i},{'xy'[i % 2]}\n" for i in range(40)),
+                 "line 6: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_bad_data_is_named_with_file_line_and_remedy(tmp_path, name, capsys):
+    content, says = BROKEN[name]
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    said = tune("classify", tmp_path / "run", "--data", tmp_path / name, *SMALL, status=2, capsys=capsys)
+    assert says in said and said.startswith("minillm: ") and said.count("\n") == 1, said
+    assert not (tmp_path / "run" / "best").exists()
+
+
+def test_a_class_that_training_never_sees_is_named_before_it(folder, tmp_path, capsys):
+    (tmp_path / "test.csv").write_text("text,label\nquite another text,mixed\n")
+    data = ["--data", folder / "reviews.csv", "--test", tmp_path / "test.csv"]
+    said = tune("classify", tmp_path / "run", *data, *SMALL, status=2, capsys=capsys)
+    assert "mixed" in said and "test.csv, line 2" in said and not (tmp_path / "run").exists()
+
+
+def test_skip_bad_counts_what_it_leaves_out(folder, tmp_path, capsys):
+    text = (folder / "reviews.csv").read_text() + '900,,positive\n901,"' + "soup " * 90 + '",negative\n'
+    (tmp_path / "d.csv").write_text(text)
+    said = tune("classify", tmp_path / "run", "--data", tmp_path / "d.csv", "--skip-bad", *SMALL, capsys=capsys)
+    assert "1 skipped: 1 empty text (line 122)" in said
+    assert "left out" in said and "line 123" in said
+
+
+WRONG = [
+    (["classify", "--config", "classifi"], "Did you mean 'classify'?"),
+    (["classify", "--method", "lora"], "changes a pretrained model"),
+    (["translate", "--model", "BERT"], "needs a model that writes"),
+    (["translate", "--model", "GPT", "--method", "head"], "head trains a classifier's new head"),
+    (["classify", "--set", "task.limt=3"], "Did you mean 'limit'?"),
+    (["classify", "--metric", "f1"], "metric = 'f1' is none of this task's: they are loss, accuracy, "),
+    (["regress"], "there is no built-in task for 'regress'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), WRONG)
+def test_what_cannot_be_is_said_in_one_line(folder, tmp_path, arguments, says, capsys):
+    named = {"BERT": folder / "bert", "GPT": folder / "gpt"}
+    arguments = [named.get(argument, argument) for argument in arguments]
+    if "--model" in arguments or "--metric" in arguments:
+        arguments += ["--data", folder / ("pairs.tsv" if "translate" in arguments else "reviews.csv")]
+    said = tune(*arguments[:1], tmp_path / "run", *arguments[1:], status=2, capsys=capsys)
+    assert says in said and said.count("\n") == 1, said
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_can_be_read_and_makes_a_model(name):
+    from minillm.data import Labelled, Pair
+
+    config = build_config(read_recipe(name))
+    classes = config.task.kind in ("classify", "regress")
+    rows = [Labelled("a good text", "x"), Labelled("a bad one", "y")] if classes else [Pair("a text", "文本"), Pair("b", "c")]
+    if not name.endswith("-pretrained"):
+        start = fresh(config, Splits({"train": rows, "val": rows}, "code"))
+        assert start.tokenizer.encode("a") and start.model.config.context >= 128
+    assert config.task.kind == name.removesuffix("-pretrained") and (RECIPES / f"{name}.toml").exists()
+
+
+def test_ablation_compares_settings_and_goes_on_where_it_was(folder, tmp_path, capsys):
+    arguments = ["ablate", "classify", "--data", folder / "reviews.csv", "--out", tmp_path / "a", *FEW, *SMALL,
+                 "--vary", "train.lr=1e-3,1e-5", "--seeds", "2"]  # fmt: skip
+    said = minillm(*arguments, capsys=capsys)
+    assert said.count("one of 4 runs") == 4 and "(bag of words)" in said and "±" in said
+    again = minillm(*arguments, capsys=capsys)
+    assert "one of 4 runs" not in again and again.splitlines()[-6:] == said.splitlines()[-6:]
