@@ -44,7 +44,8 @@ CURES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_finetune_arguments(parser)
     parser.set_defaults(out="runs/ablation")
-    text = "compare these values of a setting; repeatable: all combinations. Default: the cures against overfitting"
+    text = "compare these values of a setting; repeatable: all combinations; nothing: the run as it is. Default: the "
+    text += "cures against overfitting"
     parser.add_argument("--vary", action="append", default=[], metavar="SECTION.KEY=V1,V2", help=text)
     parser.add_argument("--seeds", type=int, default=3, help="runs of each, with train.seed 1, 2, ...")
 
@@ -55,7 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.seeds < 1:
         raise ConfigError(f"--seeds {arguments.seeds} must be at least 1.")
     base, out = sections_of(arguments), Path(arguments.out)
-    variants = cures() if not arguments.vary else combinations(arguments.vary)
+    if arguments.vary == ["nothing"]:
+        variants: dict[str, list[str]] = {"the run": []}
+    else:
+        variants = combinations(arguments.vary) if arguments.vary else cures()
     found: dict[str, list[dict[str, Any]]] = {}
     for name, changes in variants.items():
         for seed in range(1, arguments.seeds + 1):

@@ -100,9 +100,10 @@ FORMS = ("the {t} {p}.", "Our {t} {p}.", "This {t} {p}.", "the {t} {p}, and the 
          "Honestly, the {t} {p}.", "My friends say that the {t} {p}.", "the {t} {p}, if you ask me.")  # fmt: skip
 
 
-def draw_text(draw: Draw, which: int, label: str) -> tuple[str, Labelled]:
-    """A sentence in the vocabulary `which` (0 for training, 1 for the test); `where` is its topic."""
-    topic = draw.choice(list(TOPICS))
+def draw_text(draw: Draw, which: int, label: str, topic: str = "") -> tuple[str, Labelled]:
+    """A sentence in the vocabulary `which` (0 for training, 1 for the test), about any topic if none is given; `where`
+    is its topic."""
+    topic = topic or draw.choice(list(TOPICS))
     things, *said = TOPICS[topic][which]
     t, t2 = draw.some(things.split(), 2)
     p, p2 = draw.some(said[LABELS.index(label)].split("|"), 2)
@@ -120,6 +121,23 @@ def make(seed: int = 0, labels: int = 256) -> dict[str, list[Labelled]]:
         return [example for both in zip(*halves) for example in both]
 
     return {"train": split_of(labels, 0), "val": split_of(100, 0), "test": split_of(500, 1), "seen": split_of(300, 0)}
+
+
+def reviews(seed: int = 0, count: int = 6000, sentences: int = 4) -> list[str]:
+    """Texts without labels to pretrain on: each is a few sentences of one opinion about one topic, in both
+    vocabularies, none of them in "test" or "seen". Which opinion it is, nothing says: that some words keep company with each other
+    and not with others is all that there is to learn."""
+    splits = make(seed)
+    draw, held_out = Draw(seed, "transfer reviews"), {e.text for name in ("test", "seen") for e in splits[name]}
+    texts = []
+    for number in range(count):
+        label, topic, said = LABELS[number % 2], draw.choice(list(TOPICS)), list[str]()
+        while len(said) < sentences:
+            _, example = draw_text(draw, draw.choice((0, 1)), label, topic)
+            if example.text not in held_out:
+                said.append(example.text)
+        texts.append(" ".join(said))
+    return texts
 
 
 def baselines(splits: dict[str, list[Labelled]]) -> dict[str, dict[str, list[str]]]:
