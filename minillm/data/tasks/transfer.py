@@ -125,8 +125,8 @@ def make(seed: int = 0, labels: int = 256) -> dict[str, list[Labelled]]:
 
 def reviews(seed: int = 0, count: int = 6000, sentences: int = 4) -> list[str]:
     """Texts without labels to pretrain on: each is a few sentences of one opinion about one topic, in both
-    vocabularies, none of them in "test" or "seen". Which opinion it is, nothing says: that some words keep company with each other
-    and not with others is all that there is to learn."""
+    vocabularies, none of them in "test" or "seen". Which opinion it is, nothing says: that some words keep company
+    with each other and not with others is all that there is to learn."""
     splits = make(seed)
     draw, held_out = Draw(seed, "transfer reviews"), {e.text for name in ("test", "seen") for e in splits[name]}
     texts = []
