@@ -90,6 +90,8 @@ class MethodConfig:
     rslora: bool = False  # lora's scale alpha / √rank in place of alpha / rank
     quantize: Literal["nf4", "int8"] = "nf4"  # of qlora: the frozen weights
     model_dropout: float = -1.0  # dropout in the model; -1: as it was made
+    new_layers: int = 0  # layers added on top, which begin by changing nothing
+    renew_layers: int = 0  # top layers drawn anew
     layer_decay: float = 1.0  # learning rate of each layer as a part of that above; 1: all alike
     unfreeze_every: int = 0  # steps after which one more layer learns, from the head down; 0: all from the start
 

@@ -4,7 +4,8 @@
     BERT, whatever its head       → BERT with a classifier on its pooled first position
     a classifier of other labels  → the same with a new last layer
 
-The body's weights are the pretrained model's, the head's are drawn anew: they are what fine-tuning begins with.
+The body's weights are the pretrained model's, the head's are drawn anew: they are what fine-tuning begins with. Whole
+layers may be drawn anew, too, or added on top: `with_layers`.
 """
 
 from __future__ import annotations
@@ -52,6 +53,35 @@ def classifier_config(
         )
     untied = {"tie_embeddings": True} if hasattr(config, "tie_embeddings") else {}
     return ClassifierConfig(replace(config, **untied), **head, pad_id=pad_id)
+
+
+def with_layers(model: Any, added: int, renewed: int, rng: np.random.Generator) -> Any:
+    """A NumPy model like `model` with `added` layers on top, and its own `renewed` top layers drawn anew by `rng`.
+
+    An added layer begins by changing nothing: what it would add to the stream is 0, since the matrices that write into
+    it are. That asks for norms before the sums (GPT, Llama). The top layers of a pretrained model are the most bent on
+    what it was pretrained for, so that small tasks may do better without them (Zhang et al. 2021, "Revisiting
+    few-sample BERT fine-tuning", arXiv 2006.05987, section 5). Raises ValueError for more layers than there are.
+    """
+    config, n = model.config, model.config.n_layers
+    if config.model_type not in (*DECODERS, "bert") or (added and config.model_type == "bert"):
+        able = ", ".join(DECODERS)
+        raise ValueError(f"a {config.model_type} gets no new layers: {able} can (bert can have layers renewed).")
+    if not 0 <= renewed <= n or added < 0:
+        raise ValueError(
+            f"new_layers = {added} and renew_layers = {renewed} must be 0 or more, the latter at most {n}."
+        )
+    new, old = model_from_config(replace(config, n_layers=n + added), rng), dict(model.named_parameters())
+    for name, p in new.named_parameters():
+        layer = int(name.split(".")[1]) if name.startswith("blocks.") else -1
+        if layer < n - renewed:
+            p.data = old[name].data.copy()
+        elif layer >= n and name.endswith(".weight") and name.split(".")[-2] in WRITES:
+            p.data[...] = 0
+    return new
+
+
+WRITES = ("proj", "o_proj", "down")  # what a block's two halves add to the stream
 
 
 def with_dropout(model: Any, dropout: float) -> Any:

@@ -36,7 +36,7 @@ from ..training.train import TrainResult, train
 from .config import CONFIG_FILE, FinetuneConfig
 from .data import TaskData
 from .freeze import GradualUnfreezing, count_line, freeze, layer_wise_groups, trainable_parameters, unfreeze
-from .heads import with_classifier, with_dropout
+from .heads import with_classifier, with_dropout, with_layers
 from .lora import HEADS, LoraConfig, add_lora
 from .objectives import Classify, Continue, Misfit, TaskObjective, Write
 from .scores import check_metric, score_for
@@ -89,8 +89,12 @@ def texts_of(example: Any) -> tuple[str, ...]:
 def prepare(config: FinetuneConfig, labels: tuple[str, ...], start: Start) -> tuple[Any, TaskObjective]:
     """The model with the head that the task needs, and the objective. Raises ValueError if they don't go together."""
     model, tokenizer, task = start.model, start.tokenizer, config.task
-    if config.method.model_dropout >= 0:
-        model = with_dropout(model, config.method.model_dropout)
+    method = config.method
+    if method.new_layers or method.renew_layers:
+        rng = np.random.default_rng([config.train.seed, 3])
+        model = with_layers(model, method.new_layers, method.renew_layers, rng)
+    if method.model_dropout >= 0:
+        model = with_dropout(model, method.model_dropout)
     rng = np.random.default_rng([config.train.seed, 1])  # of new heads and adapters
     if task.kind in ("classify", "regress"):
         pad_id = padding(model, tokenizer)

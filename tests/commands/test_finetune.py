@@ -79,8 +79,9 @@ def run(folder):
 
 def test_what_is_printed_before_and_after_a_run(folder, tmp_path, capsys):
     said = tune("classify", tmp_path / "run", "--data", folder / "reviews.csv", *SMALL, capsys=capsys)
-    for part in ("examples   train 9", "classes    negative", "120 examples (text from 'text', label from 'label')",
-                 "trains", "majority", "bag of words", "accuracy, 95% interval", "finetune.toml, report.json"):  # fmt: skip
+    read = "120 examples (text from 'text', label from 'label')"
+    for part in ("examples   train 9", "classes    negative", read, "trains", "majority",
+                 "bag of words", "accuracy, 95% interval", "finetune.toml, report.json"):  # fmt: skip
         assert part in said, part
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["main"] == "accuracy" and set(report["scores"]["test"]) == {"model", "majority", "bag of words"}
@@ -213,8 +214,8 @@ def test_an_encoder_decoder_from_nothing(folder, tmp_path, capsys):
 def test_a_run_that_was_interrupted_goes_on_to_the_last_bit(folder, tmp_path, method, monkeypatch, capsys):
     from minillm.training import train as loop
 
-    options = ["--data", folder / "reviews.csv", "--model", folder / "gpt", "--method", method, "--set", "task.epochs=0",
-               "--set", "task.drop_words=0.2"]  # fmt: skip
+    options = ["--data", folder / "reviews.csv", "--model", folder / "gpt", "--method", method,
+               "--set", "task.epochs=0", "--set", "task.drop_words=0.2"]  # fmt: skip
     tune("classify", tmp_path / "whole", *options)
 
     class StopAfterFive(loop.StopRequest):
@@ -315,7 +316,9 @@ def test_every_recipe_can_be_read_and_makes_a_model(name):
 
     config = build_config(read_recipe(name))
     classes = config.task.kind in ("classify", "regress")
-    rows = [Labelled("a good text", "x"), Labelled("a bad one", "y")] if classes else [Pair("a text", "文本"), Pair("b", "c")]
+    labelled = [Labelled("a good text", "x"), Labelled("a bad one", "y")]
+    pairs = [Pair("a text", "文本"), Pair("b", "c")]
+    rows = labelled if classes else pairs
     if not name.endswith("-pretrained"):
         start = fresh(config, Splits({"train": rows, "val": rows}, "code"))
         assert start.tokenizer.encode("a") and start.model.config.context >= 128
