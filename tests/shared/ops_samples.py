@@ -415,6 +415,7 @@ METHODS: dict[str, Entry] = {
     "log": Entry(Tensor.log, reference.log, None, single(low=0.2)),
     "sqrt": Entry(Tensor.sqrt, reference.sqrt, lambda x: twins.power(x, exponent=0.5), single(low=0.2)),
     "abs": Entry(Tensor.abs, reference.absolute, lambda x: x * np.sign(x.data), single()),
+    "__abs__": Entry(abs, reference.absolute, lambda x: x * np.sign(x.data), single()),
     "clip": Entry(Tensor.clip, reference.clip, twins.clip, clips()),
     "tanh": Entry(Tensor.tanh, reference.tanh, twins.tanh, single()),
     "sigmoid": Entry(Tensor.sigmoid, reference.sigmoid, twins.sigmoid, single()),
