@@ -41,7 +41,7 @@ def pretrained(folder):
     made, scratch = folder / "pretrained", folder / "scratch"
     if (made / "best").exists() and scratch.exists():
         return made, scratch
-    texts = transfer.reviews(count=12_000)
+    texts = transfer.reviews()
     tokenizer = BPETokenizer.train(texts, 1000)
     shape = GPTConfig(tokenizer.vocab_size, CONTEXT, 2, 4, 128, dropout=0.1)
     folder.mkdir(parents=True, exist_ok=True)

@@ -100,10 +100,9 @@ FORMS = ("the {t} {p}.", "Our {t} {p}.", "This {t} {p}.", "the {t} {p}, and the 
          "Honestly, the {t} {p}.", "My friends say that the {t} {p}.", "the {t} {p}, if you ask me.")  # fmt: skip
 
 
-def draw_text(draw: Draw, which: int, label: str, topic: str = "") -> tuple[str, Labelled]:
-    """A sentence in the vocabulary `which` (0 for training, 1 for the test), about any topic if none is given; `where`
-    is its topic."""
-    topic = topic or draw.choice(list(TOPICS))
+def draw_text(draw: Draw, which: int, label: str) -> tuple[str, Labelled]:
+    """A sentence in the vocabulary `which` (0 for training, 1 for the test); `where` is its topic."""
+    topic = draw.choice(list(TOPICS))
     things, *said = TOPICS[topic][which]
     t, t2 = draw.some(things.split(), 2)
     p, p2 = draw.some(said[LABELS.index(label)].split("|"), 2)
@@ -123,21 +122,24 @@ def make(seed: int = 0, labels: int = 256) -> dict[str, list[Labelled]]:
     return {"train": split_of(labels, 0), "val": split_of(100, 0), "test": split_of(500, 1), "seen": split_of(300, 0)}
 
 
-def reviews(seed: int = 0, count: int = 6000, sentences: int = 4) -> list[str]:
-    """Texts without labels to pretrain on: each is a few sentences of one opinion about one topic, in both
-    vocabularies, none of them in "test" or "seen". Which opinion it is, nothing says: that some words keep company
-    with each other and not with others is all that there is to learn."""
-    splits = make(seed)
-    draw, held_out = Draw(seed, "transfer reviews"), {e.text for name in ("test", "seen") for e in splits[name]}
-    texts = []
+def reviews(seed: int = 0, count: int = 12_000, sentences: int = 3) -> list[str]:
+    """Texts without labels to pretrain on: each is a few sentences of one opinion about one topic, and each sentence
+    has a clause in either vocabulary, as no sentence of `make` has. Which opinion it is, nothing says: that some words
+    keep company with each other and not with others is all that there is to learn."""
+    draw, texts = Draw(seed, "transfer reviews"), []
     for number in range(count):
-        label, topic, said = LABELS[number % 2], draw.choice(list(TOPICS)), list[str]()
-        while len(said) < sentences:
-            _, example = draw_text(draw, draw.choice((0, 1)), label, topic)
-            if example.text not in held_out:
-                said.append(example.text)
+        topic, opinion, said = draw.choice(list(TOPICS)), 1 + number % 2, list[str]()
+        for _ in range(sentences):
+            first, second = draw.shuffled(TOPICS[topic])
+            t, t2 = draw.choice(first[0].split()), draw.choice(second[0].split())
+            p, p2 = draw.choice(first[opinion].split("|")), draw.choice(second[opinion].split("|"))
+            text = draw.choice(MIXED).format(t=t, t2=t2, p=p, p2=p2)
+            said.append(text[0].upper() + text[1:])
         texts.append(" ".join(said))
     return texts
+
+
+MIXED = ("the {t} {p}, and the {t2} {p2}.", "Our {t} {p} and {p2}.", "This {t} {p}, as the {t2} {p2}.")
 
 
 def baselines(splits: dict[str, list[Labelled]]) -> dict[str, dict[str, list[str]]]:
