@@ -244,7 +244,7 @@ def read_preferences(path: AnyPath, *, skip_bad: bool = False, encoding: str = "
 
     def preference(record: dict[str, Any], where: str) -> Preference:
         chosen, rejected = (answer_of(record, columns[name]) for name in ("chosen", "rejected"))
-        before = prompt_of(record, columns["prompt"]) if record.get(columns.get("prompt", "")) is not None else ()
+        before = prompt_of(record, prompts[0]) if prompts and record.get(prompts[0]) is not None else ()
         if chosen[0] != rejected[0]:
             raise BadRecord("different prompts", "chosen and rejected don't answer the same messages: they must")
         if before and chosen[0] and chosen[0] != before:

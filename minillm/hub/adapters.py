@@ -96,7 +96,10 @@ class Adapter:
         what_to_do = f"Give its folder, or its name on the hub, as base_model_name_or_path in {place}."
         if not base:
             raise NotFound(f"{self.folder} is an adapter that does not name the model that it belongs to. {what_to_do}")
-        beside = Path(os.path.realpath(self.folder / base))
+        try:
+            beside = Path(os.path.realpath(self.folder / base))
+        except ValueError:  # a NUL, or half of a surrogate pair
+            raise NotFound(f"{place}: {base!r:.100} is no name that a folder can have. {what_to_do}") from None
         try:
             found = find_folder(beside if beside.is_dir() else base, **{**hub, "revision": self.revision})
         except OSError as error:

@@ -14,8 +14,9 @@ from .architecture import Architecture, ConfigurationError, Values
 
 
 def read(values: Values, ours: Values, head: str) -> Values:
-    if any(layer != "full_attention" for layer in values.get("layer_types") or []):
-        raise ConfigurationError("config.json: layer_types other than full_attention are not supported.")
+    layers = values.get("layer_types") or []
+    if not isinstance(layers, list) or any(layer != "full_attention" for layer in layers):
+        raise ConfigurationError(f"config.json: layer_types = {layers!r:.50} must be a list of only 'full_attention'.")
     bias = bool(values.get("attention_bias", False))
     theta, scaling = rope_settings(values, ours["context"])
     more = {"qkv_bias": bias, "out_bias": bias, "qk_norm": False, "rope_theta": theta, "rope_scaling": scaling}
@@ -58,7 +59,11 @@ def rope_settings(values: Values, context: int) -> tuple[float, dict[str, Any] |
     elif kind in ("yarn", "llama3"):
         scaling.setdefault("original_max_position_embeddings", original)
     if kind == "yarn" and scaling.get("factor") is None:
-        scaling["factor"] = context / scaling["original_max_position_embeddings"]
+        trained = scaling["original_max_position_embeddings"]
+        if not isinstance(trained, (int, float)) or trained <= 0:
+            found = f"original_max_position_embeddings = {trained!r:.50}, not a number above 0"
+            raise ConfigurationError(f"config.json: 'yarn' without a factor, which cannot follow from {found}.")
+        scaling["factor"] = context / trained
     return float(theta), {**scaling, "rope_type": kind}
 
 

@@ -116,7 +116,7 @@ def yarn_amplitude(scaling: dict[str, Any]) -> float:
 def check_rope_scaling(scaling: dict[str, Any], head_dim: int, base: float) -> None:
     """Raise ValueError, with the reason, if `scaling` is not one of ROPE_TYPES with settings that give angles."""
     kind = scaling.get("rope_type")
-    if kind not in ROPE_TYPES:
+    if not isinstance(kind, str) or kind not in ROPE_TYPES:
         raise ValueError(f"rope_scaling: rope_type = {kind!r} is not supported. Known: {', '.join(ROPE_TYPES)}.")
     required, optional = ROPE_TYPES[kind]
     for name in sorted(required - set(scaling)):

@@ -21,6 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..disk.records import fits
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -71,7 +73,7 @@ def override(sections: Sections, option: str, known_sections: Mapping[str, Any])
         raise ConfigError(f"--set {option}: unknown section {section!r}. {nearest(section, known_sections)}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, a number of thousands of digits, a list as deep
         value = text.strip()
     sections.setdefault(section, {})[key] = value
 
@@ -132,6 +134,8 @@ def to_toml(title: str, sections: Mapping[str, Any], kinds: Mapping[str, Mapping
 
 def checked_value(value: Any, hint: Any, where: str) -> Any:
     """`value` if it is of the type that `hint` names; a whole number passes for a float, a list for a tuple."""
+    if type(value) is int and not fits(value, float):  # nor could an error print it
+        raise ConfigError(f"{where} must be a number below 1e308, not one of {value.bit_length():,} bits.")
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:  # int | None
         options = [option for option in typing.get_args(hint) if option is not type(None)]
         return value if value is None else checked_value(value, options[0], where)

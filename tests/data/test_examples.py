@@ -380,6 +380,12 @@ def test_wrong_preferences(write, record, message):
     assert text.startswith("a.jsonl, line 2: ") and message in text
 
 
+def test_a_column_without_a_name_is_no_prompt(write):
+    name = write("a.jsonl", lines({"": "a", "chosen": "b", "rejected": "c"}))
+    assert "there is no prompt: add the key 'prompt'" in error(read_preferences, name)
+    assert "there is no prompt" in error(read_preferences, write("a.csv", ",chosen,rejected\na,b,c\n"))
+
+
 # --- bad files --------------------------------------------------------------------------------------------------------
 
 BAD = 'text,label\ngood,1\n"two\nlines",2\n,1\nalone\n"open,1\na,b,c\nnone,\nlast,2\n'

@@ -380,6 +380,9 @@ def test_a_base_model_that_is_missing_says_what_to_do(adapted, tmp_path):
     for base in (".", str(folder)):
         with pytest.raises(ConfigurationError, match="is an adapter itself"):
             open_checkpoint(rewritten(folder, base_model_name_or_path=base))
+    for base in ("a\0b", "\ud800"):
+        with pytest.raises(NotFound, match=rf"{ADAPTER_CONFIG}: '.*' is no name that a folder can have\."):
+            open_checkpoint(rewritten(folder, base_model_name_or_path=base))
 
 
 def test_an_adapter_that_belongs_to_another_model(adapted, tmp_path):

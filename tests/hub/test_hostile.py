@@ -11,6 +11,7 @@ import traceback
 
 import numpy as np
 import pytest
+from fuzz import VALUES
 from safetensors import SafetensorError, safe_open
 
 from minillm.hub import (
@@ -20,8 +21,10 @@ from minillm.hub import (
     PretrainedModel,
     WeightsError,
 )
+from minillm.hub.architecture import ConfigurationError
 from minillm.hub.chat import render_chat
 from minillm.hub.checkpoint import open_checkpoint
+from minillm.hub.configs import ARCHITECTURES, from_hf, setting_names
 from minillm.hub.places import find_folder
 from minillm.hub.weights import read_header
 from minillm.models import (
@@ -48,6 +51,7 @@ CONFIGS = {
     "lstm": LSTMConfig(31, 8, 2, 8),
     "classifier": ClassifierConfig(LlamaConfig(31, 16, 1, 2, 1, 8, d_ff=12, tie_embeddings=True), 3),
 }
+YARN, ORIGINAL = {"rope_type": "yarn"}, "original_max_position_embeddings"  # the factor is to follow from the lengths
 HUGE = (10**6, 10**9, 10**12, 2**62, 10**30, 10**60)
 # Nothing is made of them, or (an encoder-decoder of 10⁶ positions) no more than memory can hold.
 UNBOUNDED = {
@@ -143,6 +147,12 @@ def test_positions_beyond_the_table_have_the_same_angles(scaling, monkeypatch):
         ("config.json", {"model_type": ["gpt2"]}, r"config\.json: model_type must be a text, not \['gpt2'\]"),
         ("config.json", {"model_type": "gpt2", "n_embd": "8"}, r"config\.json: n_embd must be of type int, not str"),
         ("config.json", {"model_type": "gpt2", "n_head": True}, r"config\.json: n_head must be of type int, not bool"),
+        ("config.json", {"model_type": "llama", "layer_types": 5}, r"config\.json: layer_types = 5 must be a list"),
+        ("config.json", {"model_type": "qwen3", "layer_types": ["sliding_attention"]}, r"of only 'full_attention'"),
+        ("config.json", {"model_type": "llama", "rope_parameters": {**YARN, ORIGINAL: {}}}, rf"{ORIGINAL} = {{}}, not"),
+        ("config.json", {"model_type": "llama", "rope_scaling": {**YARN, ORIGINAL: 0}}, rf"{ORIGINAL} = 0, not a numb"),
+        ("config.json", {"model_type": "qwen2", "rope_scaling": YARN, ORIGINAL: "8"}, rf"{ORIGINAL} = '8', not a numb"),
+        ("config.json", {"model_type": "llama", "rope_scaling": YARN, "max_position_embeddings": 0}, "0, not a number"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_refused_by_name(name, values, message, tmp_path):
@@ -150,6 +160,21 @@ def test_a_value_of_the_wrong_kind_is_refused_by_name(name, values, message, tmp
     (tmp_path / name).write_text(json.dumps(values))
     with pytest.raises(ValueError, match=message):
         AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_every_setting_with_every_value_is_read_or_refused(kind):
+    """Also those that a config.json written here, which test_fuzz.py changes, does not have."""
+    base: dict = {"model_type": kind}
+    names = {*setting_names(base), ORIGINAL}
+    for more in ({}, {"rope_scaling": YARN}):
+        for name in names - {"model_type"}:
+            for value in [*VALUES, ["full_attention"], {"0": "a"}]:
+                for head in ARCHITECTURES[kind].heads.values():
+                    try:
+                        from_hf({**base, **more, name: value}, head)
+                    except ConfigurationError as error:
+                        assert "config.json" in str(error)
 
 
 # --- safetensors ------------------------------------------------------------------------------------------------------

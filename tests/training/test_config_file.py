@@ -54,7 +54,8 @@ def test_any_text_goes_through_toml_unchanged(text):
 @pytest.mark.parametrize(
     ("option", "value"),
     [("train.lr=1e-3", 1e-3), ("train.lr=2", 2), ("train.nesterov=true", True), ("train.schedule=wsd", "wsd"),
-     ('train.schedule="wsd"', "wsd"), ("train.x=[1, 2]", [1, 2]), ("train.path=/a b/c=d", "/a b/c=d")],
+     ('train.schedule="wsd"', "wsd"), ("train.x=[1, 2]", [1, 2]), ("train.path=/a b/c=d", "/a b/c=d"),
+     ("train.lr=" + "9" * 5000, "9" * 5000), ("train.x=" + "[" * 5000, "[" * 5000)],
 )  # fmt: skip
 def test_set_reads_toml_values_and_plain_texts(option, value):
     sections = {"train": {"lr": 5}}
@@ -75,6 +76,9 @@ def test_types_are_checked():
         (LlamaConfig, {"n_kv_heads": "four"}, "must be a whole number, not 'four'"),
         (CorpusConfig, {"stop_words": "en"}, "must be a list"),
         (CorpusConfig, {"stop_words": [1]}, "must be a text in quotes, not 1"),
+        (TrainConfig, {"lr": 10**400}, "lr must be a number below 1e308, not one of 1,329 bits"),
+        (TrainConfig, {"max_steps": -(1 << 20_000)}, "must be a number below 1e308, not one of 20,001 bits"),
+        (LlamaConfig, {"rope_scaling": {"rope_type": []}}, "rope_type = [] is not supported"),
         (GPTConfig, {"dropout": 2.0}, "dropout = 2.0 must be at least 0"),
         (TrainConfig, {"lr": math.nan}, "lr must be 0 or more, not nan"),
     ]:
