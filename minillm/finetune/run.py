@@ -262,7 +262,7 @@ def steps_for(config: FinetuneConfig, n_examples: int) -> TrainConfig:
     )
 
 
-def load_best(model: Any, arrays: dict[str, np.ndarray]) -> None:
+def load_weights(model: Any, arrays: dict[str, np.ndarray]) -> None:
     """Put a checkpoint's weights into a NumPy model; those that are frozen may be missing, and stay as they are."""
     frozen = {name: p.data for name, p in model.named_parameters() if not p.requires_grad}
     model.load_state_dict({**frozen, **arrays})

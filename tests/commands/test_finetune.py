@@ -332,3 +332,33 @@ def test_ablation_compares_settings_and_goes_on_where_it_was(folder, tmp_path, c
     assert said.count("one of 4 runs") == 4 and "(bag of words)" in said and "±" in said
     again = minillm(*arguments, capsys=capsys)
     assert "one of 4 runs" not in again and again.splitlines()[-6:] == said.splitlines()[-6:]
+
+
+def test_what_a_run_kept_is_what_is_used(folder, tmp_path):
+    """With keep = "last", predict and evaluate take the last weights, as the report did, not the best."""
+    out = tmp_path / "run"
+    data = ["--data", folder / "reviews.csv", *SMALL, "--metric", "accuracy", "--set", "train.lr=3e-3"]
+    tune("classify", out, *data, "--set", "task.keep=last")
+    minillm("evaluate", out, "--json", tmp_path / "s.json")
+    report, again = (json.loads(path.read_text()) for path in (out / "report.json", tmp_path / "s.json"))
+    best, last = (read_checkpoint(out / name).state["run"]["step"] for name in ("best", "last"))
+    assert best < last and again["scores"] == report["scores"]
+
+
+def test_a_run_is_not_measured_on_what_it_may_have_learned(folder, tmp_path, capsys):
+    """Another file gives another split, in which training examples may be tests."""
+    (tmp_path / "d.csv").write_text((folder / "reviews.csv").read_text())
+    tune("classify", tmp_path / "run", "--data", tmp_path / "d.csv", *SMALL)
+    with open(tmp_path / "d.csv", "a") as stream:
+        stream.writelines(f"{i},one more text with number {i},positive\n" for i in range(40))
+    assert "trained on other examples" in minillm("evaluate", tmp_path / "run", status=2, capsys=capsys)
+
+
+def test_skipped_examples_are_skipped_in_the_evaluation_too(folder, tmp_path, capsys):
+    long = f'900,"{"soup " * 90}",negative\n'
+    for name in ("d", "test"):
+        (tmp_path / f"{name}.csv").write_text("id,text,label\n901,a good one,positive\n902,a bad one,negative\n" + long)
+    out, data = tmp_path / "run", ["--data", folder / "reviews.csv", "--test", tmp_path / "test.csv"]
+    tune("classify", out, *data, "--skip-bad", *SMALL)
+    assert "test (2 examples)" in minillm("evaluate", out, capsys=capsys)
+    assert "d.csv (2 examples)" in minillm("evaluate", out, "--data", tmp_path / "d.csv", capsys=capsys)
