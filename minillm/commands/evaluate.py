@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 
 from ..data import Dropped, kinds_skipped, pack, read_documents
+from ..data.example_batches import fingerprint
+from ..disk import read_json
 from ..engines.choose import batch_loss_of
 from ..finetune.predict import predict
 from ..finetune.report import MODEL, make_report
+from ..finetune.run import drop_misfits
 from ..finetune.splits import Splits, read_examples, read_splits
 from ..generate import Sampling
 from ..hub.checkpoint import load_model_and_tokenizer
 from ..hub.finetuned import is_finetuned, open_finetuned
 from ..metrics import pass_at_k
 from ..settings import EngineConfig
-from ..training.checkpoint import checkpoint_in
+from ..training.checkpoint import STATE_FILE, checkpoint_in
 from ..training.config_file import ConfigError, build
 from ..training.evaluate import evaluate
 from ..training.pretrain import CONFIG_FILE, DataConfig, model_objective, packed, resumed_sections
@@ -72,12 +75,17 @@ def evaluate_task(arguments: argparse.Namespace) -> int:
     opening = keywords(load_model_and_tokenizer, arguments)
     model, objective, config = open_finetuned(arguments.model, **{k: v for k, v in opening.items() if k != "dtype"})
     splits = read_splits(config.task, config.train.seed)
+    if config.task.skip_bad:
+        drop_misfits(splits, objective)
+    check_unchanged(Path(arguments.model) / config.task.keep, splits)
     if len(arguments.data) > 1:
         raise ConfigError(f"a fine-tuned run is measured on one file of examples, not on {len(arguments.data)}.")
     if arguments.data:
         examples = read_examples(config.task, arguments.data[0])
         print(examples)
         splits = splits.measured_on({Path(arguments.data[0]).name: list(examples)})
+        if config.task.skip_bad:
+            drop_misfits(splits, objective)
     options: dict[str, Any] = {"batch_size": arguments.batch_size, "progress": True}
     answers = {
         name: predict(model, objective, examples, n_beams=config.task.beams, **options)
@@ -94,6 +102,17 @@ def evaluate_task(arguments: argparse.Namespace) -> int:
         report.save(arguments.json)
         print(f"wrote {arguments.json}")
     return 0
+
+
+def check_unchanged(checkpoint: Path, splits: Splits) -> None:
+    """Raise ConfigError if the files no longer give the examples that the run was trained on: another split might test
+    it on those."""
+    state = read_json(checkpoint / STATE_FILE).get("data", {})
+    if state.get("data") != fingerprint(splits.examples["train"]):
+        raise ConfigError(
+            f"{checkpoint.parent} was trained on other examples than its files now give, so that tests might be among "
+            "them. Put the files back as they were, or train anew."
+        )
 
 
 def pass_at(

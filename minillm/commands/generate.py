@@ -39,12 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if is_finetuned(arguments.model):
-        return answer(arguments)
     drawing = {name: value for name, value in keywords(Sampling, arguments).items() if value is not None}
     sampling = Sampling(**{"temperature": TEMPERATURE, **drawing})
-    model, tokenizer = load_model_and_tokenizer(arguments.model, **keywords(load_model_and_tokenizer, arguments))
-    check_continues(model)
     for name, least in (
         ("max_new_tokens", 1),
         ("samples", 1),
@@ -54,6 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise ValueError(f"{name} = {value} must be at least {least}.")
+    if is_finetuned(arguments.model):
+        return answer(arguments)
+    model, tokenizer = load_model_and_tokenizer(arguments.model, **keywords(load_model_and_tokenizer, arguments))
+    check_continues(model)
     if arguments.beams is not None:
         check_beams(arguments, drawing)
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
@@ -78,7 +78,7 @@ def answer(arguments: argparse.Namespace) -> int:
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     if isinstance(objective, Classify):
         (found,) = predict(model, objective, [Labelled(prompt, "", "--prompt")])
-        print(found.value)
+        print(", ".join(found.value) if isinstance(found.value, tuple) else found.value)
         return 0
     if arguments.beams is not None:
         check_beams(arguments, drawing)

@@ -42,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if Path(arguments.out).suffix not in OUTPUTS:
         raise ValueError(f"--out {arguments.out}: the ending says what to write, one of {' '.join(OUTPUTS)}.")
+    if Path(arguments.out).exists() and Path(arguments.out).samefile(arguments.data):
+        raise ValueError(f"--out {arguments.out} is the file to read: write to another one.")
     model, objective, config = open_finetuned(**keywords(open_finetuned, arguments))
     table = read_table(arguments.data)
     classify = isinstance(objective, Classify)

@@ -40,6 +40,8 @@ def about(example: Any) -> Iterator[None]:
     """A ValueError inside of it says which example it is about."""
     try:
         yield
+    except Misfit:
+        raise  # it says so already
     except ValueError as error:
         raise Misfit(f"{example.where or 'an example'}: {error}") from error
 
@@ -71,6 +73,8 @@ class Classify:
         with about(example):
             ids = tokens(self.tokenizer, example.text)
             whole, _ = self.tokenizer.template.apply(ids)
+            if not whole:
+                raise ValueError("the text has no token. Write one, or leave such examples out (--skip-bad).")
             if len(whole) > self.context:
                 if not self.cut:
                     raise ValueError(

@@ -38,7 +38,7 @@ from .data import TaskData
 from .freeze import GradualUnfreezing, count_line, freeze, layer_wise_groups, trainable_parameters, unfreeze
 from .heads import with_classifier, with_dropout, with_layers
 from .lora import HEADS, LoraConfig, add_lora
-from .objectives import Classify, Continue, Misfit, TaskObjective, Write
+from .objectives import Classify, Continue, Misfit, TaskObjective, Write, about, tokens
 from .scores import check_metric, score_for
 from .splits import Splits, kind_of
 
@@ -198,7 +198,10 @@ SYNONYM_RATE = 0.1  # of the words that the table has, replaced in each epoch
 
 def longest(objective: Any, splits: Splits) -> int:
     """How long an answer may become: a half more than the longest to learn from, in tokens."""
-    lengths = [len(objective.tokenizer.encode(e.target, disallowed_special=())) for e in splits.examples["train"]]
+    lengths = []
+    for example in splits.examples["train"]:
+        with about(example):
+            lengths.append(len(tokens(objective.tokenizer, example.target)))
     return max(lengths) * 3 // 2 + 1
 
 
@@ -262,7 +265,7 @@ def steps_for(config: FinetuneConfig, n_examples: int) -> TrainConfig:
     )
 
 
-def load_best(model: Any, arrays: dict[str, np.ndarray]) -> None:
+def load_weights(model: Any, arrays: dict[str, np.ndarray]) -> None:
     """Put a checkpoint's weights into a NumPy model; those that are frozen may be missing, and stay as they are."""
     frozen = {name: p.data for name, p in model.named_parameters() if not p.requires_grad}
     model.load_state_dict({**frozen, **arrays})

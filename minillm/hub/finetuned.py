@@ -11,7 +11,7 @@ from typing import Any
 
 from ..finetune.config import CONFIG_FILE, SECTIONS, FinetuneConfig, build_config
 from ..finetune.objectives import TaskObjective
-from ..finetune.run import Start, apply_method, load_best, prepare
+from ..finetune.run import Start, apply_method, load_weights, prepare
 from ..training.checkpoint import CheckpointError, read_checkpoint
 from ..training.config_file import read_toml
 from .checkpoint import check_engine, open_checkpoint
@@ -31,27 +31,29 @@ def open_start(name_or_folder: str) -> Start:
 def open_finetuned(
     run: str | Path, *, engine: str = "numpy", device: Any = None, verify: bool = True
 ) -> tuple[Any, TaskObjective, FinetuneConfig]:
-    """(model, objective, config) of a run, as at its best evaluation. Raises CheckpointError for a folder that is none
-    or has no `best` yet, and as `open_checkpoint` does."""
+    """(model, objective, config) of a run, with the weights that its task.keep says: of the best evaluation, or the
+    last step. Raises CheckpointError for a folder that is none or has no checkpoint yet, and as `open_checkpoint`
+    does."""
     run = Path(run)
     check_engine(engine, device)
     if not is_finetuned(run):
         raise CheckpointError(f"{run} is no run of minillm finetune: it has no {CONFIG_FILE}.")
     config = build_config(read_toml(run / CONFIG_FILE, SECTIONS))
-    if not (run / "best").exists():
+    kept = run / config.task.keep
+    if not kept.exists():
         raise CheckpointError(
-            f"{run} has no best checkpoint yet: go on with it (minillm finetune --resume --out {run})."
+            f"{run} has no {config.task.keep} checkpoint yet: go on with it (minillm finetune --resume --out {run})."
         )
-    best = read_checkpoint(run / "best", verify=verify)
-    labels = tuple(best.config.get("labels") or ())
+    point = read_checkpoint(kept, verify=verify)
+    labels = tuple(point.config.get("labels") or ())
     if config.method.name not in ("lora", "qlora"):
-        checkpoint = open_checkpoint(run / "best")
+        checkpoint = open_checkpoint(kept)
         model = checkpoint.model(engine=engine, device=device, dtype="float32", verify=False)
         _, objective = prepare(config, labels, Start(model, checkpoint.tokenizer()))
         return model, objective, config
     model, objective = prepare(config, labels, open_start(config.start.model))
     apply_method(model, config)
-    load_best(model, best.model)
+    load_weights(model, point.model)
     if engine == "numpy":
         if config.method.name == "qlora":
             raise CheckpointError(

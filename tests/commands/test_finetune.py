@@ -14,7 +14,7 @@ from minillm.finetune.splits import Splits
 from minillm.hub.checkpoint import open_checkpoint
 from minillm.hub.finetuned import open_finetuned
 from minillm.models import GPT, Bert, BertConfig, GPTConfig, config_to_dict
-from minillm.tokenizers import BPETokenizer, WordPieceTokenizer
+from minillm.tokenizers import BPETokenizer, CharTokenizer, WordPieceTokenizer
 from minillm.training.checkpoint import read_checkpoint, save_checkpoint
 from minillm.training.run_log import read_metrics
 
@@ -202,6 +202,17 @@ def test_a_decoder_answers_and_its_run_is_generated_from(folder, tmp_path, metho
         np.testing.assert_allclose(adapted(ids).data, model(ids).data, atol=1e-6)
 
 
+def test_a_target_with_unknown_characters_is_named_by_its_line(folder, tmp_path, capsys):
+    tokenizer = CharTokenizer.train(["abcdefghijklmnopqrstuvwxyz0123456789 "])
+    gpt = GPTConfig(vocab_size=tokenizer.vocab_size, context=90, n_layers=1, n_heads=2, d_model=16)
+    save_model(tmp_path / "gpt", GPT(gpt, np.random.default_rng(0)), tokenizer)
+    lines = [f"{text}\t{'é' if i == 3 else 'a'}{i}" for i, (text, _) in enumerate(sentences(40))]
+    (tmp_path / "d.tsv").write_text("\n".join(lines), encoding="utf-8")
+    options = ["--data", tmp_path / "d.tsv", "--test", folder / "pairs.tsv", "--model", tmp_path / "gpt"]
+    said = tune("translate", tmp_path / "run", *options, "--set", "task.seed=1", status=2, capsys=capsys)
+    assert "d.tsv, line 4: character 'é'" in said and said.count("line 4") == 1, said
+
+
 def test_an_encoder_decoder_from_nothing(folder, tmp_path, capsys):
     out = tmp_path / "run"
     tune("translate", out, "--data", folder / "pairs.tsv", *SMALL, capsys=capsys)
@@ -271,6 +282,7 @@ def test_bad_data_is_named_with_file_line_and_remedy(tmp_path, name, capsys):
         (tmp_path / name).write_text(content)
     said = tune("classify", tmp_path / "run", "--data", tmp_path / name, *SMALL, status=2, capsys=capsys)
     assert says in said and said.startswith("minillm: ") and said.count("\n") == 1, said
+    assert said.count(name) <= 1 or name != "long.csv", said  # the place once
     assert not (tmp_path / "run" / "best").exists()
 
 
@@ -332,3 +344,52 @@ def test_ablation_compares_settings_and_goes_on_where_it_was(folder, tmp_path, c
     assert said.count("one of 4 runs") == 4 and "(bag of words)" in said and "±" in said
     again = minillm(*arguments, capsys=capsys)
     assert "one of 4 runs" not in again and again.splitlines()[-6:] == said.splitlines()[-6:]
+
+
+def test_what_a_run_kept_is_what_is_used(folder, tmp_path):
+    """With keep = "last", predict and evaluate take the last weights, as the report did, not the best."""
+    out = tmp_path / "run"
+    data = ["--data", folder / "reviews.csv", *SMALL, "--metric", "accuracy", "--set", "train.lr=3e-3"]
+    tune("classify", out, *data, "--set", "task.keep=last")
+    minillm("evaluate", out, "--json", tmp_path / "s.json")
+    report, again = (json.loads(path.read_text()) for path in (out / "report.json", tmp_path / "s.json"))
+    best, last = (read_checkpoint(out / name).state["run"]["step"] for name in ("best", "last"))
+    assert best < last and again["scores"] == report["scores"]
+
+
+def test_a_run_is_not_measured_on_what_it_may_have_learned(folder, tmp_path, capsys):
+    """Another file gives another split, in which training examples may be tests."""
+    (tmp_path / "d.csv").write_text((folder / "reviews.csv").read_text())
+    tune("classify", tmp_path / "run", "--data", tmp_path / "d.csv", *SMALL)
+    with open(tmp_path / "d.csv", "a") as stream:
+        stream.writelines(f"{i},one more text with number {i},positive\n" for i in range(40))
+    assert "trained on other examples" in minillm("evaluate", tmp_path / "run", status=2, capsys=capsys)
+
+
+def test_skipped_examples_are_skipped_in_the_evaluation_too(folder, tmp_path, capsys):
+    long = f'900,"{"soup " * 90}",negative\n'
+    for name in ("d", "test"):
+        (tmp_path / f"{name}.csv").write_text("id,text,label\n901,a good one,positive\n902,a bad one,negative\n" + long)
+    out, data = tmp_path / "run", ["--data", folder / "reviews.csv", "--test", tmp_path / "test.csv"]
+    tune("classify", out, *data, "--skip-bad", *SMALL)
+    assert "test (2 examples)" in minillm("evaluate", out, capsys=capsys)
+    assert "d.csv (2 examples)" in minillm("evaluate", out, "--data", tmp_path / "d.csv", capsys=capsys)
+
+
+def test_an_empty_text_and_several_labels_on_the_command_line(folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    rows = [f'"{text}","{label},{"in" if " in " in text else "out"}"' for text, label in sentences(80)]
+    (tmp_path / "d.csv").write_text("\n".join(["text,tags", *rows]) + "\n")
+    tune("classify", out, "--data", tmp_path / "d.csv", "--multi-label", "--model", folder / "gpt", "--epochs", "1")
+    said = minillm("generate", out, "--prompt", "", status=2, capsys=capsys)
+    assert "--prompt: the text has no token" in said and said.count("\n") == 1
+    answer = minillm("generate", out, "--prompt", "the soup", capsys=capsys).strip()
+    assert set(answer.split(", ")) <= {"negative", "positive", "in", "out", ""} and "(" not in answer
+    assert "samples = 0 must be" in minillm("generate", out, "--samples", "0", status=2, capsys=capsys)
+
+
+def test_predictions_do_not_overwrite_what_they_are_read_from(run, folder, capsys):
+    data = folder / "reviews.csv"
+    before = data.read_bytes()
+    said = minillm("predict", run, "--data", data, "--out", data, status=2, capsys=capsys)
+    assert "is the file to read" in said and data.read_bytes() == before
