@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..data import Labelled, Pair, back_translate
 from ..engines.choose import process_rank
 from ..finetune.config import (
     CONFIG_FILE,
@@ -17,13 +21,14 @@ from ..finetune.config import (
     read_recipe,
     recipe_names,
 )
+from ..finetune.objectives import Misfit
 from ..finetune.predict import predict
-from ..finetune.report import REPORT_FILE, Report, make_report
+from ..finetune.report import REPORT_FILE, Report, baseline_lines, make_report
 from ..finetune.run import Start, finetune, fresh
-from ..finetune.splits import read_splits
+from ..finetune.splits import Splits, read_splits
 from ..hub.adapters import save_adapter
 from ..hub.configs import is_native, read_config
-from ..hub.finetuned import open_start
+from ..hub.finetuned import open_finetuned, open_start
 from ..hub.places import find_folder
 from ..settings import EngineConfig
 from ..training.checkpoint import CheckpointError
@@ -92,8 +97,11 @@ def run_once(
 ) -> tuple[TrainResult, Report | None]:
     """One run, from the examples to its report, which is written beside it; no report if it was interrupted."""
     splits = read_splits(config.task, config.train.seed)
+    if config.task.back_translate:
+        add_back_translations(splits, config.task.back_translate, progress)
     if progress:
         print(splits)
+        print(baseline_lines(splits))
     start = open_start(config.start.model) if config.start.model else fresh(config, splits)
     result, objective = finetune(
         config, splits, start, out, resume=resume, on_best=partial(export, config, out, start), progress=progress
@@ -107,6 +115,36 @@ def run_once(
     report = make_report(splits, answers, run=out)
     report.save(out / REPORT_FILE)
     return result, report
+
+
+def add_back_translations(splits: Splits, runs: str, progress: bool) -> None:
+    """A second example beside each to train on: its text, or its source, translated by one run and back by the other,
+    where that comes back as another text."""
+    names = [name.strip() for name in runs.split(",")]
+    if len(names) != 2:
+        raise ConfigError(f"[task]: back_translate = {runs!r} must be two runs, one there and one back: RUN,RUN.")
+    train = splits.examples["train"]
+    part = "text" if isinstance(train[0], Labelled) else "source"
+    translators = []
+    for name in names:
+        model, objective, _ = open_finetuned(name)
+        translators.append(partial(translated, model, objective, progress))
+    texts = [getattr(example, part) for example in train]
+    new = back_translate(texts, *translators)
+    added = [replace(e, **{part: text}) for e, old, text in zip(train, texts, new) if text != old]
+    splits.examples["train"] = [*train, *added]
+    splits.notes.append(f"{len(added):,} of {len(train):,} training texts came back from {runs} in other words: added.")
+
+
+def translated(model: Any, objective: Any, progress: bool, texts: Sequence[str]) -> list[str]:
+    """A translation of each text; "" of one that does not fit into the translator, which then stays as it is."""
+    fitting = {}
+    for place, text in enumerate(texts):
+        with contextlib.suppress(Misfit):
+            objective.inputs(Pair(text, ""))
+            fitting[place] = Pair(text, "")
+    answers = iter(predict(model, objective, list(fitting.values()), progress=progress))
+    return [next(answers).value if place in fitting else "" for place in range(len(texts))]
 
 
 def export(config: FinetuneConfig, out: Path, start: Start, engine: Any) -> None:

@@ -51,6 +51,7 @@ class TaskConfig:
     seed: int = 0  # of the split, and of built-in examples
     drop_words: float = 0.0  # augmentation: the share of words that is left out, anew in each epoch
     swap_words: float = 0.0  # augmentation: the share of words that changes places with the next
+    back_translate: str = ""  # augmentation: two translation runs, RUN,RUN: each text there and back, beside itself
     synonyms: str = ""  # augmentation: a .tsv file of words that may stand for each other
 
     def __post_init__(self) -> None:

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..disk import write_json
+from ..metrics import confusion_matrix
 from ..training.run_log import read_metrics
 from .predict import Answer
 from .scores import MAIN, interval, score_for
 from .splits import Splits
 
 REPORT_FILE = "report.json"
+SHOWN = 12  # classes, in a confusion matrix that is printed
 MODEL = "model"  # the row of the model itself, among those of the baselines
 
 
@@ -30,6 +32,8 @@ class Report:
     sizes: dict[str, int]
     scores: dict[str, dict[str, dict[str, float]]]
     intervals: dict[str, list[float]]
+    labels: list[str]
+    confusion: dict[str, list[list[int]]]  # of one label each: split -> a row for each class, a column for each answer
     learning: str = ""
 
     def __str__(self) -> str:
@@ -45,6 +49,8 @@ class Report:
             if split in self.intervals:
                 low, high = self.intervals[split]
                 lines.append(f"{self.main}, 95% interval over examples: {low:.3f} to {high:.3f}")
+            if split in self.confusion and len(self.labels) <= SHOWN:
+                lines.append(confusion_table(self.labels, self.confusion[split]))
             parts.append("\n".join(lines))
         return "\n\n".join([*parts, *([self.learning] if self.learning else [])])
 
@@ -57,7 +63,7 @@ def make_report(
 ) -> Report:
     """The report on the model's `answers` by split; `run`: the folder whose learning curve is looked at."""
     score = score_for(splits.kind, splits.labels, splits.measures)
-    simple = splits.baselines() if baselines else {}
+    simple = splits.simple_answers() if baselines else {}
     main = MAIN[splits.kind]
     scores: dict[str, dict[str, dict[str, float]]] = {}
     intervals = {}
@@ -72,7 +78,35 @@ def make_report(
             intervals[split] = [found.low, found.high]
     main = main if all(main in by_who[MODEL] for by_who in scores.values()) else "exact_match"
     sizes = {split: len(splits.examples[split]) for split in answers}
-    return Report(splits.kind, main, sizes, scores, intervals, "" if run is None else learning_curve(run))
+    confusion = {}
+    if splits.kind == "single_label_classification":
+        for split, given in answers.items():
+            truth, guess = [e.label for e in splits.examples[split]], [a.value for a in given]
+            confusion[split] = confusion_matrix(truth, guess, splits.labels).tolist()
+    learning = "" if run is None else learning_curve(run)
+    return Report(splits.kind, main, sizes, scores, intervals, list(splits.labels), confusion, learning)
+
+
+def confusion_table(labels: list[str], rows: list[list[int]]) -> str:
+    """Rows are the classes, columns what the model took them for."""
+    width = max(map(len, labels), default=0)
+    head = " " * width + "  " + "  ".join(f"{label:>{max(len(label), 4)}}" for label in labels) + "  <- answered"
+    lines = [
+        f"{label:<{width}}  " + "  ".join(f"{n:>{max(len(other), 4)}}" for n, other in zip(row, labels))
+        for label, row in zip(labels, rows)
+    ]
+    return "\n".join([head, *lines])
+
+
+def baseline_lines(splits: Splits) -> str:
+    """The main metric of each baseline on each test split: what is printed before a run."""
+    score, main = score_for(splits.kind, splits.labels, splits.measures), MAIN[splits.kind]
+    lines = []
+    for who, by_split in splits.simple_answers().items():
+        figures = {split: score(splits.examples[split], given) for split, given in by_split.items()}
+        shown = ", ".join(f"{split} {found[main]:.3f}" for split, found in figures.items() if main in found)
+        lines.append(f"baseline   {who}: {main} {shown}" if shown else f"baseline   {who}")
+    return "\n".join(lines)
 
 
 def learning_curve(run: str | Path) -> str:

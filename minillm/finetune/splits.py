@@ -37,11 +37,20 @@ class Splits:
     notes: list[str] = field(default_factory=list)
     measures: Measures = field(default_factory=dict)
     baselines: Callable[[], dict[str, dict[str, list[Answer]]]] = dict
+    answered: dict[str, int] = field(default_factory=dict)
+    answers: dict[str, dict[str, list[Answer]]] = field(default_factory=dict)
 
     @property
     def tests(self) -> dict[str, list[Any]]:
         """The splits that a result is measured on."""
         return {name: examples for name, examples in self.examples.items() if name not in ("train", "val")}
+
+    def simple_answers(self) -> dict[str, dict[str, list[Answer]]]:
+        """What the baselines answer, found once for the examples as they are."""
+        sizes = {name: len(examples) for name, examples in self.examples.items()}
+        if sizes != self.answered:
+            self.answered, self.answers = sizes, self.baselines()
+        return self.answers
 
     def measured_on(self, tests: dict[str, list[Any]]) -> Splits:
         """The same training examples with other tests, and what is simple to learn from them as baselines."""

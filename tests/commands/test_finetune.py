@@ -80,7 +80,8 @@ def run(folder):
 def test_what_is_printed_before_and_after_a_run(folder, tmp_path, capsys):
     said = tune("classify", tmp_path / "run", "--data", folder / "reviews.csv", *SMALL, capsys=capsys)
     read = "120 examples (text from 'text', label from 'label')"
-    for part in ("examples   train 9", "classes    negative", read, "trains", "majority",
+    for part in ("examples   train 9", "classes    negative", read, "baseline   majority: accuracy test ", "trains",
+                 "<- answered",
                  "bag of words", "accuracy, 95% interval", "finetune.toml, report.json"):  # fmt: skip
         assert part in said, part
     report = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -261,6 +262,19 @@ def test_gradual_unfreezing_and_rates_by_layer(folder, tmp_path):
         if name.startswith(("token_embedding", "blocks")):  # 12 steps are fewer than 50: the head alone has learned
             np.testing.assert_array_equal(point.model[f"decoder.{name}"], array)
     assert any(name.startswith("score") for name in point.optimizer)
+
+
+def test_back_translation_adds_what_comes_back_in_other_words(folder, tmp_path, capsys):
+    """Two runs that hardly learned: what comes back is nonsense, but other words; protected words are kept."""
+    for name in ("there", "back"):
+        tune("translate", tmp_path / name, "--data", folder / "pairs.tsv", *SMALL)
+    runs = f"task.back_translate={tmp_path / 'there'},{tmp_path / 'back'}"
+    said = tune("classify", tmp_path / "run", "--data", folder / "reviews.csv", *SMALL, "--set", runs, capsys=capsys)
+    added = int(said.split(" training texts came back")[0].rpartition("note")[2].split()[0])
+    assert f"train {96 + added}," in said and f"{added} of 96 training texts" in said
+    wrong = ("--set", "task.back_translate=one")
+    said = tune("classify", tmp_path / "r2", "--data", folder / "reviews.csv", *wrong, status=2, capsys=capsys)
+    assert "must be two runs" in said
 
 
 BROKEN = {
