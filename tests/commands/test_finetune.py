@@ -393,3 +393,30 @@ def test_predictions_do_not_overwrite_what_they_are_read_from(run, folder, capsy
     before = data.read_bytes()
     said = minillm("predict", run, "--data", data, "--out", data, status=2, capsys=capsys)
     assert "is the file to read" in said and data.read_bytes() == before
+
+
+def test_what_is_asked_in_predict_is_what_was_asked_in_training(folder, tmp_path, monkeypatch, capsys):
+    """Alpaca's input stands behind the instruction, and a .tsv without a header has none in predict either."""
+    from minillm.commands import predict as command
+
+    asked = []
+
+    def noted(*arguments):
+        found = readable(*arguments)
+        asked.append([example.source for example in found[0].values()])
+        return found
+
+    readable = command.readable
+    rows = [{"instruction": "Say it again.", "input": text, "output": text[:9]} for text, _ in sentences(60)]
+    rows[3].pop("input")
+    (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    tune("translate", tmp_path / "run", "--data", tmp_path / "d.jsonl", *SMALL, "--set", "model.context=90")
+    monkeypatch.setattr(command, "readable", noted)
+    arguments = ("predict", tmp_path / "run", "--out", tmp_path / "p.csv", "--data")
+    said = minillm(*arguments, tmp_path / "d.jsonl", capsys=capsys)
+    assert "the columns 'instruction' and 'input'" in said
+    assert asked[0][:1] == ["Say it again.\n\n" + rows[0]["input"]] and asked[0][3] == "Say it again."
+    minillm(*arguments, folder / "pairs.tsv")
+    first = (folder / "pairs.tsv").read_text().splitlines()[0].split("\t")
+    assert len(asked[1]) == 80 and asked[1][0] == first[0]
+    assert list(rows_of(tmp_path / "p.csv")[0].values())[:2] == first
