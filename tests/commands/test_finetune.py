@@ -420,3 +420,19 @@ def test_what_is_asked_in_predict_is_what_was_asked_in_training(folder, tmp_path
     first = (folder / "pairs.tsv").read_text().splitlines()[0].split("\t")
     assert len(asked[1]) == 80 and asked[1][0] == first[0]
     assert list(rows_of(tmp_path / "p.csv")[0].values())[:2] == first
+
+
+def test_prices_are_learned_as_well_as_stars(folder, tmp_path, capsys):
+    """Numbers far from 0 are scaled for the model, and given back in their own units; a run as a start keeps its."""
+    rows = [f'"{text}",{300_000 + 1000 * i}' for i, (text, _) in enumerate(sentences(80))]
+    (tmp_path / "prices.csv").write_text("\n".join(["text,value", *rows]) + "\n")
+    first, second = tmp_path / "first", tmp_path / "second"
+    tune("regress", first, "--data", tmp_path / "prices.csv", *SMALL)
+    scores = json.loads((first / "report.json").read_text())["scores"]["test"]
+    assert scores["model"]["mse"] < 1.5 * scores["the mean"]["mse"]
+    minillm("predict", first, "--data", tmp_path / "prices.csv", "--out", tmp_path / "p.csv")
+    assert all(250_000 < float(row["prediction"]) < 450_000 for row in rows_of(tmp_path / "p.csv"))
+    data = tmp_path / "prices.csv"
+    tune("regress", second, "--data", data, "--model", first, "--epochs", "1", "--set", "task.seed=5")
+    (_, kept, _), (_, again, _) = open_finetuned(first), open_finetuned(second)
+    assert (kept.center, kept.scale) == (again.center, again.scale) and 20_000 < kept.scale < 25_000
