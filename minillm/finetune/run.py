@@ -58,6 +58,7 @@ class Start:
     name: str = ""
     center: float = 0.0
     scale: float = 1.0
+    merged: bool = False  # from adapters, so that no file has these weights
 
 
 def fresh(config: FinetuneConfig, splits: Splits) -> Start:

@@ -436,3 +436,35 @@ def test_prices_are_learned_as_well_as_stars(folder, tmp_path, capsys):
     tune("regress", second, "--data", data, "--model", first, "--epochs", "1", "--set", "task.seed=5")
     (_, kept, _), (_, again, _) = open_finetuned(first), open_finetuned(second)
     assert (kept.center, kept.scale) == (again.center, again.scale) and 20_000 < kept.scale < 25_000
+
+
+def test_a_run_with_adapters_is_begun_with_and_converted(folder, tmp_path, capsys):
+    """It holds its adapters alone: whatever needs the whole model has them merged, or says what to do."""
+    out = tmp_path / "run"
+    pairs = ["--data", folder / "pairs.tsv", "--epochs", "1", "--set", "train.lr=1e-2"]
+    tune("translate", out, *pairs, "--model", folder / "gpt", "--method", "lora")
+    model, _, _ = open_finetuned(out)
+    ids = np.arange(9)[None]
+    expected = model(ids).data
+    minillm("convert", out, tmp_path / "own", "--to", "minillm")
+    np.testing.assert_allclose(open_checkpoint(tmp_path / "own").model()(ids).data, expected, atol=1e-6)
+    said = minillm("inspect", out, status=2, capsys=capsys)
+    assert "adapters of a run alone" in said and f"minillm convert {out} FOLDER" in said and said.count("\n") == 1
+    for number, (start, method) in enumerate([(out, "full"), (out, "lora"), (out / "adapter", "lora")]):
+        again = tmp_path / f"again{number}"
+        said = tune("translate", again, *pairs, "--model", start, "--method", method, capsys=capsys)
+        assert ("(100.00%)" in said) == (method == "full") and not (again / "adapter").exists()
+        minillm("generate", again, "--prompt", "the soup")
+    answers = tmp_path / "answers"
+    data = ["--data", folder / "reviews.csv", "--epochs", "1"]
+    tune("classify", answers, *data, "--model", folder / "gpt", "--method", "lora")
+    minillm("convert", answers, tmp_path / "hf", "--to", "hf")
+    assert open_checkpoint(tmp_path / "hf").config.labels == ("negative", "positive")
+
+
+def test_what_a_converted_model_of_numbers_gives_is_said(folder, tmp_path, capsys):
+    rows = [f'"{text}",{300_000 + 1000 * i}' for i, (text, _) in enumerate(sentences(60))]
+    (tmp_path / "prices.csv").write_text("\n".join(["text,value", *rows]) + "\n")
+    tune("regress", tmp_path / "run", "--data", tmp_path / "prices.csv", *SMALL)
+    said = minillm("convert", tmp_path / "run", tmp_path / "hf", "--to", "hf", capsys=capsys)
+    assert "note: what is written gives (number - 3" in said and "wrote" in said
