@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from ..hub.convert import convert
+from ..hub.finetuned import is_finetuned, open_start, read_run_config
+from ..models import config_to_dict
+from ..training.checkpoint import save_checkpoint
 from .options import add_option, keywords
 
 
@@ -23,7 +28,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    weights = [path.name for path in convert(**keywords(convert, arguments))]
+    how = keywords(convert, arguments)
+    weights = [path.name for path in (convert_run if is_finetuned(arguments.name_or_folder) else convert)(**how)]
     others = sorted(path.name for path in Path(arguments.out).iterdir() if path.name not in weights)  # it was empty
     print(f"wrote {arguments.out}: {', '.join([*weights, *others])}")
     return 0
+
+
+def convert_run(name_or_folder: str, out: str, **how: Any) -> list[Path]:
+    """`convert` of a fine-tuned run: of one with adapters, the whole model, merged."""
+    config = read_run_config(name_or_folder)
+    if config.task.scale:
+        numbers = f"(number - {config.task.center:g}) / {config.task.scale:g}"
+        print(f"note: what is written gives {numbers}, as it was trained; minillm predict gives the number.")
+    if config.method.name not in ("lora", "qlora"):
+        return convert(name_or_folder, out, **how)
+    start = open_start(name_or_folder)
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder, "whole")
+        values, weights = config_to_dict(start.model.config), start.model.state_dict()
+        save_checkpoint(whole, config=values, model=weights, optimizer={}, state={}, tokenizer=start.tokenizer)
+        return convert(whole, out, **how)

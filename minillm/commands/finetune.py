@@ -149,8 +149,8 @@ def translated(model: Any, objective: Any, progress: bool, texts: Sequence[str])
 
 def export(config: FinetuneConfig, out: Path, start: Start, engine: Any) -> None:
     """The adapter in PEFT's format, beside the new best checkpoint; none where the model got another head than the one
-    it began with, and is in minillm's own format, in which PEFT could not open it."""
-    if config.method.name in ("lora", "qlora"):
+    it began with, and is in minillm's own format, in which PEFT could not open it, or where it began with adapters."""
+    if config.method.name in ("lora", "qlora") and not start.merged:
         own = is_native(read_config(find_folder(start.name)))
         if not own or engine.model.config.task == start.model.config.task:
             save_adapter(engine.model, out / "adapter", start.name, tokenizer=start.tokenizer)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..data import Labelled, Pair
-from ..data.fields import PAIR_NAMES, TEXT_NAMES, single_column, text_of
+from ..data.examples import column_beside, names_if_missing, source_of
+from ..data.fields import PAIR_NAMES, TEXT_NAMES, single_column
 from ..data.records import BadRecord, Table, read_table
 from ..disk import write_text
 from ..finetune.objectives import Classify, Misfit, TaskObjective
@@ -45,11 +46,13 @@ def run(arguments: argparse.Namespace) -> int:
     if Path(arguments.out).exists() and Path(arguments.out).samefile(arguments.data):
         raise ValueError(f"--out {arguments.out} is the file to read: write to another one.")
     model, objective, config = open_finetuned(**keywords(open_finetuned, arguments))
-    table = read_table(arguments.data)
     classify = isinstance(objective, Classify)
+    wanted = arguments.text or config.task.text or config.task.source or None
+    table = read_table(arguments.data, names=() if classify or wanted else names_if_missing(arguments.data))
     known = TEXT_NAMES if classify else tuple(dict.fromkeys(source for source, _ in PAIR_NAMES))
-    column = single_column(table, arguments.text or config.task.text or config.task.source or None, known, "text")
-    examples, bad = readable(table, column, objective, arguments.skip_bad)
+    column = single_column(table, wanted, known, "text")
+    extra = None if classify or wanted else column_beside(table, column)
+    examples, bad = readable(table, column, extra, objective, arguments.skip_bad)
     answers = predict(
         model,
         objective,
@@ -67,12 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
     for reason in bad[:5]:
         print(f"no prediction: {reason}", file=sys.stderr)
     left = f", {len(bad):,} of them without a prediction" if bad else ""
-    print(f"wrote {arguments.out}: {len(rows):,} rows{left}, read from the column {column!r}")
+    read = f"the column {column!r}" if extra is None else f"the columns {column!r} and {extra!r}"
+    print(f"wrote {arguments.out}: {len(rows):,} rows{left}, read from {read}")
     return 0
 
 
 def readable(
-    table: Table, column: str, objective: TaskObjective, skip_bad: bool
+    table: Table, column: str, extra: str | None, objective: TaskObjective, skip_bad: bool
 ) -> tuple[dict[int, Labelled | Pair], list[str]]:
     """Line -> the example in it, and what is wrong with the others. Raises ValueError for the first of them, unless
     `skip_bad`."""
@@ -83,7 +87,7 @@ def readable(
         try:
             if isinstance(record, BadRecord):
                 raise record
-            text = text_of(record, column)
+            text = source_of(record, column, extra)
             example = Labelled(text, "", where) if isinstance(objective, Classify) else Pair(text, "", where)
             objective.inputs(example)
             examples[line] = example

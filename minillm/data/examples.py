@@ -177,12 +177,7 @@ def read_pairs(
     """
     if (source is None) != (target is None):
         raise ValueError("name both the source's and the target's column, or neither (--source, --target).")
-    names: tuple[str, ...] = ()
-    if source is None and extension_of(str(path)) == ".tsv":
-        cells = first_row(path, encoding)
-        known = {name for pair in PAIR_NAMES for name in pair}
-        if len(cells) == 2 and not any(plain(cell) in known for cell in cells):
-            names = ("source", "target")
+    names = names_if_missing(path, encoding) if source is None else ()
     table = read_table(path, encoding=encoding, names=names)
     if source is not None and target is not None:
         columns = {"source": table.column(source, "the source"), "target": table.column(target, "the target")}
@@ -190,18 +185,36 @@ def read_pairs(
             raise ValueError(f"{table.path}: source and target are both the column {columns['source']!r}: name two.")
     else:
         columns = pair_columns(table)
-    extra = next((name for name in table.columns if plain(name) == "input"), None)
-    if source is not None or plain(columns["source"]) != "instruction":
-        extra = None
+    extra = None if source is not None else column_beside(table, columns["source"])
 
     def pair(record: dict[str, Any], where: str) -> Pair:
-        asked = text_of(record, columns["source"])
-        if extra is not None and record.get(extra) not in (None, ""):
-            asked += "\n\n" + text_of(record, extra)
-        return Pair(asked, text_of(record, columns["target"]), where)
+        return Pair(source_of(record, columns["source"], extra), text_of(record, columns["target"]), where)
 
     shown = {**columns, "source": columns["source"] + (f" + {extra}" if extra is not None else "")}
     return collect(table, pair, shown, skip_bad, header=not names)
+
+
+def names_if_missing(path: AnyPath, encoding: str = "utf-8") -> tuple[str, ...]:
+    """The names of a .tsv's two columns, if its first line has none that is known: then it is a pair itself."""
+    if extension_of(str(path)) != ".tsv":
+        return ()
+    cells, known = first_row(path, encoding), {name for pair in PAIR_NAMES for name in pair}
+    return ("source", "target") if len(cells) == 2 and not any(plain(cell) in known for cell in cells) else ()
+
+
+def column_beside(table: Table, source: str) -> str | None:
+    """Alpaca's `input`, which belongs to its instruction."""
+    if plain(source) != "instruction":
+        return None
+    return next((name for name in table.columns if plain(name) == "input"), None)
+
+
+def source_of(record: dict[str, Any], column: str, extra: str | None) -> str:
+    """The source in a column, and behind a blank line what stands in the column `extra`, if there is something."""
+    asked = text_of(record, column)
+    if extra is not None and record.get(extra) not in (None, ""):
+        asked += "\n\n" + text_of(record, extra)
+    return asked
 
 
 def read_chats(path: AnyPath, *, skip_bad: bool = False, encoding: str = "utf-8") -> Examples[Chat]:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +42,8 @@ class TaskConfig:
     multi_label: bool = False  # an example may have several labels, or none
     separator: str = ","  # between several labels in a column
     prompt: str = "{source}\n"  # what a decoder is asked
+    center: float = 0.0  # of regress: a number y is learned as (y - center) / scale, and given back as y
+    scale: float = 0.0  # 0: center and scale are the training numbers' mean and standard deviation, or the model's own
     metric: str = "loss"  # that decides which checkpoint is the best, on the validation examples
     epochs: float = 0.0  # passes over the training examples, each followed by an evaluation; 0: train.max_steps instead
     keep: Literal["best", "last"] = "best"  # the weights that a run ends with: of the best evaluation, or the last step
@@ -58,6 +61,8 @@ class TaskConfig:
         for name in ("drop_words", "swap_words"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1: a share of the words.")
+        if not (math.isfinite(self.center) and 0 <= self.scale < math.inf):
+            raise ValueError(f"center = {self.center} and scale = {self.scale} must be finite, scale 0 or more.")
         if self.limit < 0 or self.seed < 0 or self.epochs < 0 or self.beams < 1:
             raise ValueError("epochs, limit and seed must be 0 or more, beams at least 1.")
         if (self.val or self.test) and not self.data:

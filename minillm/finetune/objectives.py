@@ -54,7 +54,7 @@ def tokens(tokenizer: Tokenizer, text: str) -> list[int]:
 @dataclass(frozen=True)
 class Classify:
     """A class, several, or numbers for a text. `labels` are the classes' names in the order of their ids; () for
-    regression. A text of more than `context` tokens is a `Misfit`, unless `cut` takes its end off."""
+    regression, where the model's numbers are (number − center) / scale, so that prices are as easy as stars. A text of more than `context` tokens is a `Misfit`, unless `cut` takes its end off."""
 
     tokenizer: Tokenizer
     problem_type: str
@@ -62,6 +62,8 @@ class Classify:
     pad_id: int
     context: int
     cut: bool = False
+    center: float = 0.0
+    scale: float = 1.0
 
     def encode(self, example: Labelled) -> Row:
         """(ids (T,), target () or (n_labels,)): special tokens as the tokenizer's model was pretrained with them."""
@@ -87,7 +89,7 @@ class Classify:
     def target(self, label: Any) -> Array:
         """The label as numbers: a class's id, 0 or 1 for each class, or the number itself."""
         if self.problem_type == "regression":
-            return np.array([label], dtype=np.float32)
+            return np.array([(label - self.center) / self.scale], dtype=np.float32)
         names = (label,) if isinstance(label, str) else label
         for name in names:
             if name not in self.labels:

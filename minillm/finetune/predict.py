@@ -47,9 +47,9 @@ def predict(
     """
     rows = [objective.inputs(example) for example in examples]
     if isinstance(objective, Classify):
-        forward, problem_type = outputs_of(model), objective.problem_type
+        forward = outputs_of(model)
         parts = in_batches(rows, batch_size, lambda batch: list(forward(*objective.collate(batch))), progress)
-        return [classified(logits, problem_type, objective.labels) for logits in parts]
+        return [classified(logits, objective) for logits in parts]
     tokenizer, context = objective.tokenizer, objective.context
 
     def written(batch: list[Row]) -> list[list[int]]:
@@ -91,12 +91,12 @@ def chunks(items: list[int], size: int) -> Iterator[list[int]]:
         yield items[start : start + size]
 
 
-def classified(logits: Array, problem_type: str, labels: tuple[str, ...]) -> Answer:
+def classified(logits: Array, objective: Classify) -> Answer:
     """The answer that logits (n_labels,) stand for: the likeliest class; of several, all above a half; or a number."""
-    x = np.asarray(logits, dtype=np.float64)
-    if problem_type == "regression":
-        return Answer(float(x[0]))
-    if problem_type == "multi_label_classification":
+    x, labels = np.asarray(logits, dtype=np.float64), objective.labels
+    if objective.problem_type == "regression":
+        return Answer(float(x[0]) * objective.scale + objective.center)
+    if objective.problem_type == "multi_label_classification":
         p = np.exp(-np.logaddexp(0, -x))  # each for itself
         return Answer(tuple(label for label, likely in zip(labels, p > 0.5) if likely), p)
     p = np.exp(x - x.max())

@@ -50,11 +50,15 @@ PIECES = re.compile("[\u3400-\u9fff]|[^\u3400-\u9fff]+")
 
 @dataclass
 class Start:
-    """A NumPy model and its tokenizer, as the task finds them. `name`: where they came from."""
+    """A NumPy model and its tokenizer, as the task finds them. `name`: where they came from; `center` and `scale` of
+    the numbers that a head for regression, if it has one, gives."""
 
     model: Any
     tokenizer: Tokenizer
     name: str = ""
+    center: float = 0.0
+    scale: float = 1.0
+    merged: bool = False  # from adapters, so that no file has these weights
 
 
 def fresh(config: FinetuneConfig, splits: Splits) -> Start:
@@ -100,7 +104,8 @@ def prepare(config: FinetuneConfig, labels: tuple[str, ...], start: Start) -> tu
         pad_id = padding(model, tokenizer)
         kind = kind_of(task)
         model = with_classifier(model, kind, labels, pad_id, rng)
-        return model, Classify(tokenizer, kind, labels, pad_id, model.config.context, task.cut)
+        own = (task.center, task.scale or 1.0)
+        return model, Classify(tokenizer, kind, labels, pad_id, model.config.context, task.cut, *own)
     if model.config.task == "seq2seq":
         return model, Write.for_tokenizer(Write.prepared(tokenizer), model.config.context)
     if model.config.task != "causal":
@@ -111,6 +116,17 @@ def prepare(config: FinetuneConfig, labels: tuple[str, ...], start: Start) -> tu
     if tokenizer.eos_id is None:
         raise ValueError(f"{tokenizer!r} has no end-of-text token, by which an answer ends: take another model.")
     return model, Continue(tokenizer, tokenizer.eos_id, model.config.context, task.prompt)
+
+
+def scaled(config: FinetuneConfig, splits: Splits, start: Start) -> FinetuneConfig:
+    """With the center and scale of the numbers to learn: those of a head that stays, or of the training examples."""
+    if splits.kind != "regression" or config.task.scale:
+        return config
+    numbers = np.array([example.label for example in splits.examples["train"]])
+    center, scale = float(numbers.mean()), float(numbers.std()) or 1.0
+    if getattr(start.model.config, "problem_type", "") == "regression" and start.model.config.n_labels == 1:
+        center, scale = start.center, start.scale
+    return replace(config, task=replace(config.task, center=center, scale=scale))
 
 
 def padding(model: Any, tokenizer: Tokenizer) -> int:
@@ -220,6 +236,7 @@ def finetune(
     does not go together.
     """
     out_dir, progress = Path(out_dir), progress and process_rank() == 0
+    config = scaled(config, splits, start)
     model, objective = prepare(config, splits.labels, start)
     shape = start.model.config if not config.start.model else None
     apply_method(model, config)

@@ -162,6 +162,11 @@ def open_checkpoint(
         architecture = architecture_of(config)
         assert architecture is not None
         config = architecture.as_stored(config, set(canonical_names(stored, architecture).values()), asked)
+    if native and any(name.endswith(".lora_A") for name in stored):
+        raise WeightsError(
+            f"{folder} holds the adapters of a run alone, without the model that they change: write the whole model "
+            f"first, with minillm convert {folder.parent} FOLDER --to minillm (or --to hf)."
+        )
     check_sizes(config, stored, folder)
     plan = make_plan(config, stored, architecture, head, folder)
     if plan.fresh and not asked:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..finetune.config import CONFIG_FILE, SECTIONS, FinetuneConfig, build_config
+from ..finetune.freeze import unfreeze
+from ..finetune.lora import adapters, merge, remove_lora
 from ..finetune.objectives import TaskObjective
 from ..finetune.run import Start, apply_method, load_weights, prepare
 from ..training.checkpoint import CheckpointError, read_checkpoint
@@ -22,10 +24,26 @@ def is_finetuned(run: str | Path) -> bool:
     return (Path(run) / CONFIG_FILE).exists()
 
 
+def read_run_config(run: str | Path) -> FinetuneConfig:
+    """The configuration of a run, as its finetune.toml says."""
+    return build_config(read_toml(Path(run) / CONFIG_FILE, SECTIONS))
+
+
 def open_start(name_or_folder: str) -> Start:
-    """The model that a run begins with, on NumPy, with the head that it has, and its tokenizer."""
-    checkpoint = open_checkpoint(name_or_folder)
-    return Start(checkpoint.model(), checkpoint.tokenizer(), name_or_folder)
+    """The model that a run begins with, on NumPy, with the head that it has, and its tokenizer. Adapters, of a folder
+    or a run, are merged into it."""
+    if is_finetuned(name_or_folder):
+        model, objective, config = open_finetuned(name_or_folder)
+        start = Start(model, objective.tokenizer, name_or_folder, config.task.center, config.task.scale or 1.0)
+    else:
+        checkpoint = open_checkpoint(name_or_folder)
+        start = Start(checkpoint.model(), checkpoint.tokenizer(), name_or_folder)
+    if adapters(start.model):
+        merge(start.model)
+        remove_lora(start.model)
+        unfreeze(start.model, "*")
+        start.merged = True
+    return start
 
 
 def open_finetuned(
@@ -38,7 +56,7 @@ def open_finetuned(
     check_engine(engine, device)
     if not is_finetuned(run):
         raise CheckpointError(f"{run} is no run of minillm finetune: it has no {CONFIG_FILE}.")
-    config = build_config(read_toml(run / CONFIG_FILE, SECTIONS))
+    config = read_run_config(run)
     kept = run / config.task.keep
     if not kept.exists():
         raise CheckpointError(
@@ -57,7 +75,8 @@ def open_finetuned(
     if engine == "numpy":
         if config.method.name == "qlora":
             raise CheckpointError(
-                f"{run} was trained on weights of few bits, which are PyTorch's: give --engine torch."
+                f"{run} was trained on weights of few bits, which are PyTorch's: give --engine torch, "
+                f"or begin with {run / 'adapter'}."
             )
         return model.eval(), objective, config
     from ..port import to_torch

@@ -30,8 +30,13 @@ PLAN = {
     "debug": ([25, 50], [(kind, vocab, {}, 3) for kind in ("source", "docstrings") for vocab in (512, 2048, 8192)]),
     "laptop": (
         [100, 200, 300],
-        [("source", 2048, {}, 4), ("docstrings", 4096, {}, 2), ("source", 4096, {"max_steps": 300}, 1),
-         ("source", 512, {}, 1), ("docstrings", 8192, {}, 1)],
+        [
+            ("source", 2048, {}, 4),
+            ("docstrings", 4096, {}, 2),
+            ("source", 4096, {"max_steps": 300}, 1),
+            ("source", 512, {}, 1),
+            ("docstrings", 8192, {}, 1),
+        ],
     ),
     "quickstart": ([100, 200, 300], [("source", 2048, LONG, 3), ("source", 2048, SHORT, 2)]),
 }

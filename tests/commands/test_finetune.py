@@ -407,3 +407,78 @@ def test_predictions_do_not_overwrite_what_they_are_read_from(run, folder, capsy
     before = data.read_bytes()
     said = minillm("predict", run, "--data", data, "--out", data, status=2, capsys=capsys)
     assert "is the file to read" in said and data.read_bytes() == before
+
+
+def test_what_is_asked_in_predict_is_what_was_asked_in_training(folder, tmp_path, monkeypatch, capsys):
+    """Alpaca's input stands behind the instruction, and a .tsv without a header has none in predict either."""
+    from minillm.commands import predict as command
+
+    asked = []
+
+    def noted(*arguments):
+        found = readable(*arguments)
+        asked.append([example.source for example in found[0].values()])
+        return found
+
+    readable = command.readable
+    rows = [{"instruction": "Say it again.", "input": text, "output": text[:9]} for text, _ in sentences(60)]
+    rows[3].pop("input")
+    (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    tune("translate", tmp_path / "run", "--data", tmp_path / "d.jsonl", *SMALL, "--set", "model.context=90")
+    monkeypatch.setattr(command, "readable", noted)
+    arguments = ("predict", tmp_path / "run", "--out", tmp_path / "p.csv", "--data")
+    said = minillm(*arguments, tmp_path / "d.jsonl", capsys=capsys)
+    assert "the columns 'instruction' and 'input'" in said
+    assert asked[0][:1] == ["Say it again.\n\n" + rows[0]["input"]] and asked[0][3] == "Say it again."
+    minillm(*arguments, folder / "pairs.tsv")
+    first = (folder / "pairs.tsv").read_text().splitlines()[0].split("\t")
+    assert len(asked[1]) == 80 and asked[1][0] == first[0]
+    assert list(rows_of(tmp_path / "p.csv")[0].values())[:2] == first
+
+
+def test_prices_are_learned_as_well_as_stars(folder, tmp_path, capsys):
+    """Numbers far from 0 are scaled for the model, and given back in their own units; a run as a start keeps its."""
+    rows = [f'"{text}",{300_000 + 1000 * i}' for i, (text, _) in enumerate(sentences(80))]
+    (tmp_path / "prices.csv").write_text("\n".join(["text,value", *rows]) + "\n")
+    first, second = tmp_path / "first", tmp_path / "second"
+    tune("regress", first, "--data", tmp_path / "prices.csv", *SMALL)
+    scores = json.loads((first / "report.json").read_text())["scores"]["test"]
+    assert scores["model"]["mse"] < 1.5 * scores["the mean"]["mse"]
+    minillm("predict", first, "--data", tmp_path / "prices.csv", "--out", tmp_path / "p.csv")
+    assert all(250_000 < float(row["prediction"]) < 450_000 for row in rows_of(tmp_path / "p.csv"))
+    data = tmp_path / "prices.csv"
+    tune("regress", second, "--data", data, "--model", first, "--epochs", "1", "--set", "task.seed=5")
+    (_, kept, _), (_, again, _) = open_finetuned(first), open_finetuned(second)
+    assert (kept.center, kept.scale) == (again.center, again.scale) and 20_000 < kept.scale < 25_000
+
+
+def test_a_run_with_adapters_is_begun_with_and_converted(folder, tmp_path, capsys):
+    """It holds its adapters alone: whatever needs the whole model has them merged, or says what to do."""
+    out = tmp_path / "run"
+    pairs = ["--data", folder / "pairs.tsv", "--epochs", "1", "--set", "train.lr=1e-2"]
+    tune("translate", out, *pairs, "--model", folder / "gpt", "--method", "lora")
+    model, _, _ = open_finetuned(out)
+    ids = np.arange(9)[None]
+    expected = model(ids).data
+    minillm("convert", out, tmp_path / "own", "--to", "minillm")
+    np.testing.assert_allclose(open_checkpoint(tmp_path / "own").model()(ids).data, expected, atol=1e-6)
+    said = minillm("inspect", out, status=2, capsys=capsys)
+    assert "adapters of a run alone" in said and f"minillm convert {out} FOLDER" in said and said.count("\n") == 1
+    for number, (start, method) in enumerate([(out, "full"), (out, "lora"), (out / "adapter", "lora")]):
+        again = tmp_path / f"again{number}"
+        said = tune("translate", again, *pairs, "--model", start, "--method", method, capsys=capsys)
+        assert ("(100.00%)" in said) == (method == "full") and not (again / "adapter").exists()
+        minillm("generate", again, "--prompt", "the soup")
+    answers = tmp_path / "answers"
+    data = ["--data", folder / "reviews.csv", "--epochs", "1"]
+    tune("classify", answers, *data, "--model", folder / "gpt", "--method", "lora")
+    minillm("convert", answers, tmp_path / "hf", "--to", "hf")
+    assert open_checkpoint(tmp_path / "hf").config.labels == ("negative", "positive")
+
+
+def test_what_a_converted_model_of_numbers_gives_is_said(folder, tmp_path, capsys):
+    rows = [f'"{text}",{300_000 + 1000 * i}' for i, (text, _) in enumerate(sentences(60))]
+    (tmp_path / "prices.csv").write_text("\n".join(["text,value", *rows]) + "\n")
+    tune("regress", tmp_path / "run", "--data", tmp_path / "prices.csv", *SMALL)
+    said = minillm("convert", tmp_path / "run", tmp_path / "hf", "--to", "hf", capsys=capsys)
+    assert "note: what is written gives (number - 3" in said and "wrote" in said

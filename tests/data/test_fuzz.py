@@ -90,7 +90,7 @@ def labelled_files(folder: Path) -> dict[str, bytes]:
     return {
         "a.csv": table.encode(),
         "b.csv": table.replace(",", ";").encode("utf-16"),
-        "c.tsv": b"text\tlabel\na\t1\n\"b \"\"c\"\"\"\t2\n",
+        "c.tsv": b'text\tlabel\na\t1\n"b ""c"""\t2\n',
         "d.jsonl": "\n".join(map(json.dumps, records)).encode(),
         "e.json": json.dumps(records, indent=1).encode(),
         "f.csv.gz": gzip.compress(table.encode(), mtime=0),
