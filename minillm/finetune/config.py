@@ -155,17 +155,19 @@ def build_config(sections: Sections) -> FinetuneConfig:
 
 def check_method(config: FinetuneConfig) -> None:
     """Raise ConfigError for sections that do not go together."""
-    method, start = config.method, config.start
+    method, start, task = config.method, config.start, config.task
+    classes = task.kind in ("classify", "regress")
+    for key in ("source", "target") if classes else ("text", "label", "multi_label"):
+        if getattr(task, key):
+            raise ConfigError(f"[task]: {key} = {getattr(task, key)!r} has no meaning for {task.kind}: leave it out.")
     if not start.model and method.name != "full":
         raise ConfigError(f"[method]: name = {method.name!r} changes a pretrained model: set start.model, or --model.")
     if start.model and config.model:
         raise ConfigError("[model] is the shape of a new model, and start.model names one that is there: keep one.")
     if method.name == "qlora" and config.engine.name != "torch":
         raise ConfigError("[method]: qlora's 4-bit weights are PyTorch's: give --engine torch, or --method lora.")
-    if method.name == "head" and config.task.kind not in ("classify", "regress"):
-        raise ConfigError(
-            f"[method]: head trains a classifier's new head; {config.task.kind} has none: use full or lora."
-        )
+    if method.name == "head" and not classes:
+        raise ConfigError(f"[method]: head trains a classifier's new head; {task.kind} has none: use full or lora.")
     if method.unfreeze_every and method.name != "full":
         raise ConfigError(
             f"[method]: unfreeze_every goes with name = 'full', not {method.name!r}, which freezes for good."
