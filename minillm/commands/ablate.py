@@ -11,6 +11,7 @@ import copy
 import itertools
 import math
 import statistics
+from dataclasses import is_dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -93,14 +94,13 @@ def finished(base: Sections, changes: list[str], folder: Path, n_runs: int) -> d
 def check_same(asked: FinetuneConfig, done: FinetuneConfig, folder: Path) -> None:
     """Raise ConfigError if the run in a folder is another than the one that is asked for."""
     for section in ("task", "start", "method", "train", "model"):
-        new, old = (
-            {**(one if isinstance(one, dict) else vars(one))} for one in map(attrgetter(section), (asked, done))
-        )
+        new, old = (vars(one) if is_dataclass(one) else one for one in map(attrgetter(section), (asked, done)))
         for key, value in new.items():
             found = old.get(key, value)
             if found != value and not (key in ("center", "scale") and value == 0):  # then the examples give them
                 raise ConfigError(
-                    f"{folder} was run with {section}.{key} = {found!r}, not {value!r}: give another --out, or remove it."
+                    f"{folder} was run with {section}.{key} = {found!r}, not {value!r}: give another --out, or remove "
+                    "it."
                 )
 
 

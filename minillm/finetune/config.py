@@ -62,7 +62,7 @@ class TaskConfig:
                 raise ValueError(f"{name} must be at least 0 and below 1: a share of the words.")
         if not (math.isfinite(self.center) and 0 <= self.scale < math.inf):
             raise ValueError(f"center = {self.center} and scale = {self.scale} must be finite, scale 0 or more.")
-        if self.limit < 0 or self.seed < 0 or self.epochs < 0 or self.beams < 1:
+        if self.limit < 0 or self.seed < 0 or not 0 <= self.epochs < math.inf or self.beams < 1:
             raise ValueError("epochs, limit and seed must be 0 or more, beams at least 1.")
         if (self.val or self.test) and not self.data:
             raise ValueError("val and test go with data, which is not set: the built-in task has its own.")

@@ -309,6 +309,7 @@ WRONG = [
     (["translate", "--model", "GPT", "--method", "head"], "head trains a classifier's new head"),
     (["classify", "--set", "task.limt=3"], "Did you mean 'limit'?"),
     (["classify", "--metric", "f1"], "metric = 'f1' is none of this task's: they are loss, accuracy, "),
+    (["classify", "--epochs", "nan"], "epochs, limit and seed must be 0 or more"),
     (["classify", "--source", "text"], "source = 'text' has no meaning for classify"),
     (["translate", "--label", "text"], "label = 'text' has no meaning for translate"),
     (["regress"], "there is no built-in task for 'regress'"),
@@ -508,3 +509,19 @@ def test_what_a_learning_curve_says(tmp_path):
         rows += [{"step": 2 * i + 2, "val_loss": loss} for i, loss in enumerate(values)]
         (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         assert says in learning_curve(tmp_path), (says, learning_curve(tmp_path))
+
+
+def test_measuring_on_training_examples_is_said(run, folder, capsys):
+    said = minillm("evaluate", run, "--data", folder / "reviews.csv", capsys=capsys)
+    assert "stand in the run's training examples, too" in said
+
+
+def test_adapters_whose_model_has_moved_say_where_it_was(folder, tmp_path, capsys):
+    (folder / "gpt").rename(tmp_path / "gpt")
+    try:
+        data = ["--data", folder / "reviews.csv", "--epochs", "1"]
+        tune("classify", tmp_path / "run", *data, "--model", tmp_path / "gpt", "--method", "lora")
+    finally:
+        (tmp_path / "gpt").rename(folder / "gpt")
+    said = minillm("generate", tmp_path / "run", "--prompt", "a", status=2, capsys=capsys)
+    assert "the model that they change is not where it was" in said and "finetune.toml, [start]" in said
