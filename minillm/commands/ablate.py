@@ -11,13 +11,15 @@ import copy
 import itertools
 import math
 import statistics
+from dataclasses import is_dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from ..disk import read_json
-from ..finetune.config import SECTIONS, build_config
+from ..finetune.config import CONFIG_FILE, SECTIONS, FinetuneConfig, build_config
 from ..finetune.report import MODEL, REPORT_FILE
-from ..training.config_file import ConfigError, Sections, override
+from ..training.config_file import ConfigError, Sections, override, read_toml
 from ..training.run_folder import run_in
 from .finetune import add_arguments as add_finetune_arguments
 from .finetune import run_once, sections_of
@@ -72,18 +74,34 @@ def run(arguments: argparse.Namespace) -> int:
 
 def finished(base: Sections, changes: list[str], folder: Path, n_runs: int) -> dict[str, Any]:
     """The report of one run, made now unless it is there; one that was interrupted goes on."""
+    sections = copy.deepcopy(base)
+    for change in changes:
+        override(sections, change, SECTIONS)
+    config = build_config(sections)
+    if (folder / CONFIG_FILE).exists():
+        check_same(config, build_config(read_toml(folder / CONFIG_FILE, SECTIONS)), folder)
     if not (folder / REPORT_FILE).exists():
-        sections = copy.deepcopy(base)
-        for change in changes:
-            override(sections, change, SECTIONS)
         print(f"{folder} (one of {n_runs} runs)")
-        _, report = run_once(build_config(sections), folder, resume=run_in(folder) is not None)
+        _, report = run_once(config, folder, resume=run_in(folder) is not None)
         if report is None:
             raise KeyboardInterrupt
     report = read_json(folder / REPORT_FILE)
     if not isinstance(report, dict) or not isinstance(report.get("scores"), dict):
         raise ValueError(f"{folder / REPORT_FILE} is no report of a run: remove {folder}, and it is made again.")
     return report
+
+
+def check_same(asked: FinetuneConfig, done: FinetuneConfig, folder: Path) -> None:
+    """Raise ConfigError if the run in a folder is another than the one that is asked for."""
+    for section in ("task", "start", "method", "train", "model"):
+        new, old = (vars(one) if is_dataclass(one) else one for one in map(attrgetter(section), (asked, done)))
+        for key, value in new.items():
+            found = old.get(key, value)
+            if found != value and not (key in ("center", "scale") and value == 0):  # then the examples give them
+                raise ConfigError(
+                    f"{folder} was run with {section}.{key} = {found!r}, not {value!r}: give another --out, or remove "
+                    "it."
+                )
 
 
 def cures() -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..data import Dropped, kinds_skipped, pack, read_documents
 from ..data.example_batches import fingerprint
+from ..data.example_split import find_leaks
 from ..disk import read_json
 from ..engines.choose import batch_loss_of
 from ..finetune.predict import predict
@@ -83,6 +84,9 @@ def evaluate_task(arguments: argparse.Namespace) -> int:
     if arguments.data:
         examples = read_examples(config.task, arguments.data[0])
         print(examples)
+        leaks = find_leaks({"train": splits.examples["train"], "it": examples})
+        if leaks:
+            print(f"note: {len(leaks):,} of them stand in the run's training examples, too, as: {leaks[0]}.")
         splits = splits.measured_on({Path(arguments.data[0]).name: list(examples)})
         if config.task.skip_bad:
             drop_misfits(splits, objective)

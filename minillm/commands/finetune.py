@@ -180,6 +180,8 @@ def sections_of(arguments: argparse.Namespace) -> Sections:
             asked.setdefault(section, {})[key] = value
     for option in arguments.set:
         override(asked, option, SECTIONS)
+    if "max_steps" in asked.get("train", {}):  # rather than a recipe's epochs
+        asked.setdefault("task", {}).setdefault("epochs", 0.0)
     if asked.get("start", {}).get("model"):
         sections.pop("model", None)  # the shape of a new one, which is not needed
     return {name: {**sections.get(name, {}), **asked.get(name, {})} for name in {**sections, **asked}}

@@ -63,7 +63,7 @@ class TaskConfig:
                 raise ValueError(f"{name} must be at least 0 and below 1: a share of the words.")
         if not (math.isfinite(self.center) and 0 <= self.scale < math.inf):
             raise ValueError(f"center = {self.center} and scale = {self.scale} must be finite, scale 0 or more.")
-        if self.limit < 0 or self.seed < 0 or self.epochs < 0 or self.beams < 1:
+        if self.limit < 0 or self.seed < 0 or not 0 <= self.epochs < math.inf or self.beams < 1:
             raise ValueError("epochs, limit and seed must be 0 or more, beams at least 1.")
         if (self.val or self.test) and not self.data:
             raise ValueError("val and test go with data, which is not set: the built-in task has its own.")
@@ -156,17 +156,19 @@ def build_config(sections: Sections) -> FinetuneConfig:
 
 def check_method(config: FinetuneConfig) -> None:
     """Raise ConfigError for sections that do not go together."""
-    method, start = config.method, config.start
+    method, start, task = config.method, config.start, config.task
+    classes = task.kind in ("classify", "regress")
+    for key in ("source", "target") if classes else ("text", "label", "multi_label"):
+        if getattr(task, key):
+            raise ConfigError(f"[task]: {key} = {getattr(task, key)!r} has no meaning for {task.kind}: leave it out.")
     if not start.model and method.name != "full":
         raise ConfigError(f"[method]: name = {method.name!r} changes a pretrained model: set start.model, or --model.")
     if start.model and config.model:
         raise ConfigError("[model] is the shape of a new model, and start.model names one that is there: keep one.")
     if method.name == "qlora" and config.engine.name != "torch":
         raise ConfigError("[method]: qlora's 4-bit weights are PyTorch's: give --engine torch, or --method lora.")
-    if method.name == "head" and config.task.kind not in ("classify", "regress"):
-        raise ConfigError(
-            f"[method]: head trains a classifier's new head; {config.task.kind} has none: use full or lora."
-        )
+    if method.name == "head" and not classes:
+        raise ConfigError(f"[method]: head trains a classifier's new head; {task.kind} has none: use full or lora.")
     if method.unfreeze_every and method.name != "full":
         raise ConfigError(
             f"[method]: unfreeze_every goes with name = 'full', not {method.name!r}, which freezes for good."

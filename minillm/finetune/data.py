@@ -24,7 +24,8 @@ from .scores import LOWER_IS_BETTER, Score
 @dataclass(frozen=True)
 class TaskEvaluation:
     """One evaluation on a task. `loss` is nats per target (per token for texts, an example for classes; the squared
-    error for numbers, in units of their scale). `metrics` are what was measured beside it; `metric` decides which checkpoint is the best."""
+    error for numbers, in units of their scale). `metrics` are what was measured beside it; `metric` decides which
+    checkpoint is the best."""
 
     loss: float
     metrics: dict[str, float] = field(default_factory=dict)

@@ -54,7 +54,8 @@ def tokens(tokenizer: Tokenizer, text: str) -> list[int]:
 @dataclass(frozen=True)
 class Classify:
     """A class, several, or numbers for a text. `labels` are the classes' names in the order of their ids; () for
-    regression, where the model's numbers are (number − center) / scale, so that prices are as easy as stars. A text of more than `context` tokens is a `Misfit`, unless `cut` takes its end off."""
+    regression, where the model's numbers are (number − center) / scale, so that prices are as easy as stars. A text of
+    more than `context` tokens is a `Misfit`, unless `cut` takes its end off."""
 
     tokenizer: Tokenizer
     problem_type: str

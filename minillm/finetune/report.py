@@ -76,7 +76,8 @@ def make_report(
         found = interval(splits.kind, score, examples, given)
         if found is not None:
             intervals[split] = [found.low, found.high]
-    main = main if all(main in by_who[MODEL] for by_who in scores.values()) else "exact_match"
+    if not all(main in by_who[MODEL] for by_who in scores.values()):
+        main = next(iter(next(iter(scores.values()))[MODEL]))  # such as R², of one number alone
     sizes = {split: len(splits.examples[split]) for split in answers}
     confusion = {}
     if splits.kind == "single_label_classification":
@@ -117,7 +118,7 @@ def learning_curve(run: str | Path) -> str:
     if len(steps) < 2 or len(values) < 2:
         return ""
     tail = steps[-max(len(steps) // 10, 1) :]
-    train_loss = sum(row["loss"] for row in tail) / len(tail)
+    train_loss, first_loss = (sum(row["loss"] for row in part) / len(part) for part in (tail, steps[: len(tail)]))
     end, best = values[-1], min(values, key=lambda row: row["val_loss"])
     seen = (
         f"training loss {train_loss:.3f} at the end, validation {end['val_loss']:.3f}, best {best['val_loss']:.3f} at "
@@ -129,8 +130,8 @@ def learning_curve(run: str | Path) -> str:
             "augmentation or more data may help: see minillm ablate."
         )
     falling = values[-2]["val_loss"] - end["val_loss"]
-    if best is end and len(values) > 2 and falling > max(0.02 * end["val_loss"], 0.005):
+    if best is end and falling > max(0.02 * end["val_loss"], 0.005):
         return f"It was still learning ({seen}): more epochs, or a higher learning rate, would help."
-    if math.isfinite(train_loss) and train_loss > 0.95 * steps[0]["loss"]:
+    if math.isfinite(train_loss) and train_loss > 0.95 * first_loss:
         return f"It hardly learned ({seen}): a higher learning rate, more epochs or more layers that learn may help."
     return f"It neither over- nor underfits by its losses ({seen})."

@@ -17,6 +17,7 @@ from ..finetune.run import Start, apply_method, load_weights, prepare
 from ..training.checkpoint import CheckpointError, read_checkpoint
 from ..training.config_file import read_toml
 from .checkpoint import check_engine, open_checkpoint
+from .places import NotFound
 
 
 def is_finetuned(run: str | Path) -> bool:
@@ -69,7 +70,14 @@ def open_finetuned(
         model = checkpoint.model(engine=engine, device=device, dtype="float32", verify=False)
         _, objective = prepare(config, labels, Start(model, checkpoint.tokenizer()))
         return model, objective, config
-    model, objective = prepare(config, labels, open_start(config.start.model))
+    try:
+        start = open_start(config.start.model)
+    except NotFound as error:
+        raise CheckpointError(
+            f"{run} holds adapters alone, and the model that they change is not where it was: {error} Its place stands "
+            f"in {run / CONFIG_FILE}, [start]."
+        ) from error
+    model, objective = prepare(config, labels, start)
     apply_method(model, config)
     load_weights(model, point.model)
     if engine == "numpy":

@@ -9,6 +9,7 @@ import pytest
 from command_line import minillm
 
 from minillm.finetune.config import RECIPES, build_config, read_recipe, recipe_names
+from minillm.finetune.report import learning_curve
 from minillm.finetune.run import fresh
 from minillm.finetune.splits import Splits
 from minillm.hub.checkpoint import open_checkpoint
@@ -322,6 +323,9 @@ WRONG = [
     (["translate", "--model", "GPT", "--method", "head"], "head trains a classifier's new head"),
     (["classify", "--set", "task.limt=3"], "Did you mean 'limit'?"),
     (["classify", "--metric", "f1"], "metric = 'f1' is none of this task's: they are loss, accuracy, "),
+    (["classify", "--epochs", "nan"], "epochs, limit and seed must be 0 or more"),
+    (["classify", "--source", "text"], "source = 'text' has no meaning for classify"),
+    (["translate", "--label", "text"], "label = 'text' has no meaning for translate"),
     (["regress"], "there is no built-in task for 'regress'"),
 ]
 
@@ -482,3 +486,56 @@ def test_what_a_converted_model_of_numbers_gives_is_said(folder, tmp_path, capsy
     tune("regress", tmp_path / "run", "--data", tmp_path / "prices.csv", *SMALL)
     said = minillm("convert", tmp_path / "run", tmp_path / "hf", "--to", "hf", capsys=capsys)
     assert "note: what is written gives (number - 3" in said and "wrote" in said
+
+
+def test_ablation_does_not_show_runs_of_other_settings(folder, tmp_path, capsys):
+    arguments = ["ablate", "classify", "--out", tmp_path / "a", *FEW, *SMALL, "--vary", "nothing", "--seeds", "1"]
+    minillm(*arguments, "--data", folder / "reviews.csv")
+    minillm(*arguments, "--data", folder / "reviews.csv")
+    (tmp_path / "other.csv").write_text((folder / "reviews.csv").read_text())
+    said = minillm(*arguments, "--data", tmp_path / "other.csv", status=2, capsys=capsys)
+    assert "was run with task.data = " in said and "give another --out" in said
+    said = minillm(*arguments, "--data", folder / "reviews.csv", "--set", "train.lr=0.5", status=2, capsys=capsys)
+    assert "train.lr = 0.001, not 0.5" in said
+
+
+def test_one_number_alone_is_measured_without_its_r2(folder, tmp_path, capsys):
+    (tmp_path / "d.csv").write_text("text,value\n" + "".join(f'"{text}",5\n' for text, _ in sentences(60)))
+    arguments = ["regress", "--data", tmp_path / "d.csv", "--out", tmp_path / "a", *FEW, *SMALL]
+    said = minillm("ablate", *arguments, "--vary", "nothing", "--seeds", "1", capsys=capsys)
+    assert "mse, mean ± standard deviation" in said
+
+
+def test_steps_that_are_asked_for_go_before_a_recipe_of_epochs(folder, tmp_path):
+    tune("classify", tmp_path / "run", "--data", folder / "reviews.csv", "--model", folder / "gpt")
+    assert read_checkpoint(tmp_path / "run" / "last").state["run"]["step"] == 12
+
+
+def test_what_a_learning_curve_says(tmp_path):
+    curves = {
+        "still learning": ([5.0, 4.0, 3.0, 2.0], [4.0, 3.0]),
+        "hardly learned": ([1.00, 1.02, 0.98, 1.01], [1.0, 0.999]),
+        "overfits": ([1.0, 0.7, 0.4, 0.1], [0.8, 0.9]),
+        "neither": ([1.0, 0.7, 0.5, 0.5], [0.501, 0.5]),
+    }
+    for says, (losses, values) in curves.items():
+        rows = [{"step": i + 1, "loss": loss} for i, loss in enumerate(losses)]
+        rows += [{"step": 2 * i + 2, "val_loss": loss} for i, loss in enumerate(values)]
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert says in learning_curve(tmp_path), (says, learning_curve(tmp_path))
+
+
+def test_measuring_on_training_examples_is_said(run, folder, capsys):
+    said = minillm("evaluate", run, "--data", folder / "reviews.csv", capsys=capsys)
+    assert "stand in the run's training examples, too" in said
+
+
+def test_adapters_whose_model_has_moved_say_where_it_was(folder, tmp_path, capsys):
+    (folder / "gpt").rename(tmp_path / "gpt")
+    try:
+        data = ["--data", folder / "reviews.csv", "--epochs", "1"]
+        tune("classify", tmp_path / "run", *data, "--model", tmp_path / "gpt", "--method", "lora")
+    finally:
+        (tmp_path / "gpt").rename(folder / "gpt")
+    said = minillm("generate", tmp_path / "run", "--prompt", "a", status=2, capsys=capsys)
+    assert "the model that they change is not where it was" in said and "finetune.toml, [start]" in said
