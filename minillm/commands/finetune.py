@@ -108,6 +108,8 @@ def run_once(
     )
     if result.signal is not None or process_rank() > 0:
         return result, None
+    if config.task.keep == "last":
+        export(config, out, start, result.engine)
     answers = {
         split: predict(result.engine.model, objective, examples, n_beams=config.task.beams, progress=progress)
         for split, examples in splits.tests.items()

@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         {**(record if isinstance(record, dict) else {}), **columns_of(by_line.get(line), objective)}
         for line, record in table.records
     ]
-    write_rows(arguments.out, rows)
+    write_rows(arguments.out, rows, config.task.separator)
     for reason in bad[:5]:
         print(f"no prediction: {reason}", file=sys.stderr)
     left = f", {len(bad):,} of them without a prediction" if bad else ""
@@ -114,20 +115,23 @@ def columns_of(answer: Answer | None, objective: TaskObjective) -> dict[str, Any
     return columns
 
 
-def write_rows(path: str, rows: list[dict[str, Any]]) -> None:
-    """Write a .csv, .tsv or .jsonl, whole or not at all."""
+def write_rows(path: str, rows: list[dict[str, Any]], separator: str = ",") -> None:
+    """Write a .csv, .tsv or .jsonl, whole or not at all; several labels stand in a cell with `separator` between. A
+    .tsv, in which each line is a record and nothing is quoted, has spaces where texts have line breaks or tabs."""
     if path.endswith(".jsonl"):
         write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         return
     names = list(dict.fromkeys(name for row in rows for name in row))
     stream = io.StringIO(newline="")
-    writer = csv.writer(stream, "excel-tab" if path.endswith(".tsv") else "excel", lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([[cell(row.get(name)) for name in names] for row in rows])
+    table = [names, *([cell(row.get(name), separator) for name in names] for row in rows)]
+    if path.endswith(".tsv"):
+        stream.writelines("\t".join(re.sub(r"[\t\r\n]+", " ", text) for text in row) + "\n" for row in table)
+    else:
+        csv.writer(stream, lineterminator="\n").writerows(table)
     write_text(path, stream.getvalue())
 
 
-def cell(value: Any) -> str:
+def cell(value: Any, separator: str) -> str:
     if isinstance(value, list):
-        return ",".join(map(str, value))
+        return separator.join(map(str, value))
     return "" if value is None else str(value)

@@ -61,7 +61,8 @@ class Health:
                 f"{a.name:<{width}}  {a.weight:7.1e}  {a.gradient:8.1e}  {a.update_ratio:13.1e}  {dead}".rstrip()
             )
         lines += [f"{name:<{width}}  {value}" for name, value in self.facts.items()]
-        verdict = "healthy" if not self.findings else f"{len(self.findings)} things to look at:"
+        n = len(self.findings)
+        verdict = "healthy" if not self.findings else f"{n} thing{'s' if n > 1 else ''} to look at:"
         return "\n".join([*lines, verdict, *(f"  - {finding}" for finding in self.findings)])
 
 

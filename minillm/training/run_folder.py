@@ -30,7 +30,7 @@ from .checkpoint import (
 )
 
 CHECKPOINTS = ("best", "last")
-RUN_FILES = (*CHECKPOINTS, "metrics.jsonl", "config.toml")
+RUN_FILES = (*CHECKPOINTS, "metrics.jsonl", "config.toml", "finetune.toml", "report.json", "adapter")
 MAY_CHANGE = ("dropout", "attention")  # settings of a model that a resumed run may have otherwise than before
 
 

@@ -114,6 +114,19 @@ def test_rows_that_cannot_be_answered(run, tmp_path, capsys):
     assert "the ending says what to write" in minillm(*arguments[:-1], tmp_path / "o.xls", status=2, capsys=capsys)
 
 
+def test_a_text_with_line_breaks_comes_back_from_a_tsv_as_one_record(run, tmp_path):
+    (tmp_path / "d.jsonl").write_text(json.dumps({"text": "the soup\nwas\tgood", "id": 7}) + "\n")
+    minillm("predict", run, "--data", tmp_path / "d.jsonl", "--out", tmp_path / "p.tsv")
+    header, row = (line.split("\t") for line in (tmp_path / "p.tsv").read_text().splitlines())
+    assert dict(zip(header, row))["text"] == "the soup was good" and len(row) == len(header) == 6
+
+
+def test_a_report_of_ones_own_is_not_written_over(folder, tmp_path, capsys):
+    (tmp_path / "report.json").write_text("mine")
+    said = tune("classify", tmp_path, "--data", folder / "reviews.csv", *SMALL, status=2, capsys=capsys)
+    assert "report.json" in said and (tmp_path / "report.json").read_text() == "mine"
+
+
 def test_the_best_weights_are_kept_and_measured(run):
     rows = [row for row in read_metrics(run / "metrics.jsonl") if "val_accuracy" in row]
     best = max(rows, key=lambda row: (row["val_accuracy"], -row["step"]))

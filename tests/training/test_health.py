@@ -69,7 +69,7 @@ def test_a_sick_run_is_told_what_it_has(text, tmp_path, settings, finding, capsy
     health = run(text, tmp_path, **settings)
     assert any(part in str(health) for part in finding.split("|")), health
     assert main(["check", str(tmp_path)]) == 1
-    assert "things to look at" in capsys.readouterr().out
+    assert "to look at:" in capsys.readouterr().out
 
 
 def changed(healthy, folder, weights=None, optimizer=None, rows=None):
