@@ -28,6 +28,7 @@ UPDATE_BAND = (1e-6, 1e-1)  # of update to weight, root mean squares: outside, a
 GRADIENT_SPREAD = 1e4  # between the layers with the largest and the smallest gradients
 SPIKE = 1.25  # times the median of the WINDOW losses before it
 WINDOW = 20
+LEARNED = 0.01  # of the first losses, below which a run has nothing left to learn; of lr, below which nothing moves
 DEAD_SHARE = 0.5  # of a network's units may give nothing: with ReLU and plain text a third does in healthy runs
 CLIPPED = 20.0  # times grad_clip, the median norm of the gradients: then grad_clip sets the size of the steps
 
@@ -95,7 +96,9 @@ def examine(out_dir: str | Path) -> Health:
         ) from error
     look_at_losses(health, rows, settings)
     health.findings += outside
-    if step >= 2 * WINDOW:
+    if reason := at_rest(rows, settings):
+        health.facts["layers"] = f"not judged: {reason}"
+    elif step >= 2 * WINDOW:
         look_at_layers(health)
         look_at_activations(health, out_dir, checkpoint)
     return health
@@ -119,6 +122,21 @@ def layers_of(
             Layer(name, rms(weight), float(np.sqrt(v_hat.mean())), rms(update) / rms(weight), dead, len(weight))
         )
     return found
+
+
+def at_rest(rows: list[dict[str, Any]], settings: dict[str, Any]) -> str:
+    """Why nothing can be said of how far the layers move: there is nothing left to learn, or the schedule has ended at
+    a rate of nearly 0; "" where they should be moving."""
+    steps = [row for row in rows if isinstance(row.get("loss"), float)]
+    if len(steps) < 2 * WINDOW:
+        return ""
+    first, last = (statistics.mean(row["loss"] for row in part) for part in (steps[:WINDOW], steps[-WINDOW:]))
+    if last < LEARNED * first:
+        return f"the training loss is {last:.4f}, there is nothing left to learn."
+    lr = steps[-1].get("lr")
+    if isinstance(lr, float) and lr < LEARNED * settings["lr"] and steps[-1]["step"] > settings["warmup_steps"]:
+        return f"the learning rate ended at {lr:.1e}, nearly 0."
+    return ""
 
 
 def look_at_layers(health: Health) -> None:

@@ -72,6 +72,17 @@ def test_a_sick_run_is_told_what_it_has(text, tmp_path, settings, finding, capsy
     assert "to look at:" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("name", "value", "says"), [("loss", 0.001, "nothing left to learn"), ("lr", 0.0, "nearly 0")])
+def test_layers_that_have_no_reason_to_move_are_not_judged(healthy, tmp_path, name, value, says):
+    def late(lines):
+        for line in lines:
+            if line["step"] > 60 and name in line:
+                line[name] = value
+
+    assert not [f for f in changed(healthy, tmp_path, rows=late) if "hardly moves" in f]
+    assert says in examine(tmp_path).facts["layers"]
+
+
 def changed(healthy, folder, weights=None, optimizer=None, rows=None):
     shutil.copytree(healthy, folder, dirs_exist_ok=True)
     for file, change in (("model", weights), ("optimizer", optimizer)):
