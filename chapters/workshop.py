@@ -11,10 +11,13 @@ import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
+
+import minillm
 
 Item = TypeVar("Item")
 
@@ -108,5 +111,5 @@ def type_into_debugger(statement: str, commands: list[str], namespace: dict[str,
         screen.getvalue(),
         flags=re.MULTILINE,
     )
-    shown = re.sub(r"\S*[\\/](minillm[\\/])", r"\1", shown)
+    shown = shown.replace(str(Path(minillm.__file__).parents[1]) + os.sep, "")  # which may have a space in it
     return shown.removesuffix("(Pdb) continue\n").rstrip()

@@ -142,6 +142,7 @@ CALLS: dict[str, Callable] = {  # PyTorch's name, and its variant if it has one 
 SPELLED = {"__rdiv__": "__rtruediv__", "clamp": "clip", "scaled_dot_product_attention": "attention"}  # theirs: ours
 OPERATORS = {"add", "sub", "mul", "div", "neg", "pow", "matmul", "eq", "ne", "lt", "le", "gt", "ge"}
 NO_SAMPLES = {  # ours that PyTorch has no samples for
+    "__abs__": "Python's abs(x), which is x.abs(): those samples",
     "rope": "not an op of PyTorch: test_ops.py compares with complex numbers",
     "swiglu": "not an op of PyTorch: test_ops.py composes it",
     "lstm": "PyTorch tests it as a module: so does test_ops.py",
