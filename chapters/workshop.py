@@ -14,10 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import minillm
 import numpy as np
 from tqdm import tqdm
-
-import minillm
 
 Item = TypeVar("Item")
 
@@ -37,7 +36,6 @@ def read_scale() -> str:
 
 def show_versions(scale: str) -> None:
     """Print what the numbers of a chapter depend on."""
-    import minillm
 
     print(
         f"minillm {minillm.__version__}, NumPy {np.__version__}, Python {platform.python_version()}, scale: {scale}"
