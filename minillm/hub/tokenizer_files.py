@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..disk import about, check_values, read_json
+from ..disk.records import DIGITS
 from ..tokenizers import BPETokenizer, CharTokenizer, Tokenizer, WordPieceTokenizer, load_tokenizer
 from ..tokenizers.added import AddedToken
 from ..tokenizers.base import END_OF_TEXT
@@ -278,14 +279,14 @@ def tokens_listed(config: Mapping[str, Any], folder: Path) -> list[Declared]:
     """The tokens that come with ids: in added_tokens_decoder, or in added_tokens.json, which came before it."""
     if "added_tokens_decoder" in config:
         entries = config["added_tokens_decoder"]
-        if not isinstance(entries, dict) or not all(str(key).isdecimal() for key in entries):
+        if not isinstance(entries, dict) or not all(key.isdecimal() and len(key) < DIGITS for key in entries):
             raise ValueError(f"{folder / CONFIG_FILE}: added_tokens_decoder must be an object of id -> token.")
         return [declared(value, int(key), special=False) for key, value in entries.items()]
     if not (folder / ADDED_FILE).exists():
         return []
     special = {item.text for item in named_tokens(config)}
     ids = read_object(folder / ADDED_FILE)
-    if not all(isinstance(token_id, int) for token_id in ids.values()):
+    if not all(type(token_id) is int for token_id in ids.values()):  # true is no id
         raise ValueError(f"{folder / ADDED_FILE} must be an object of token -> id.")
     return [declared(text, token_id, special=text in special) for text, token_id in ids.items()]
 

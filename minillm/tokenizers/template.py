@@ -118,6 +118,8 @@ def template_of(post_processor: Any, path: Path) -> Template:
     single, pair = parts_from_json(step, "single", path), parts_from_json(step, "pair", path)
     if unknown := [text for text, _ in single + pair if text not in ids and text not in ("$A", "$B")]:
         raise ValueError(f"{path}: the post_processor names {unknown[0]!r} but gives no ids for it.")
+    if "$B" in [text for text, _ in single]:
+        raise ValueError(f"{path}: the post_processor puts a second text, B, into 'single', which has one: A.")
     return PLAIN if (single, pair or PLAIN.pair) == (PLAIN.single, PLAIN.pair) else Template(single, pair, ids)
 
 

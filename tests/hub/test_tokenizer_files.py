@@ -200,7 +200,13 @@ def test_gpt2_with_added_tokens(transformers, tmp_path):
         ),
         ("tokenizer.json", {"tokenizer_config.json": {"added_tokens_decoder": ["<new>"]}}, "added_tokens_decoder must"),
         ("tokenizer.json", {"tokenizer_config.json": {"pad_token": 7}}, "must be a text or an object"),
+        (
+            "tokenizer.json",
+            {"tokenizer_config.json": {"added_tokens_decoder": {"9" * 5000: {"content": "<new>"}}}},
+            "tokenizer_config.json: added_tokens_decoder must",
+        ),
         ("tokenizer.json", {"added_tokens.json": {"<new>": "x"}}, "an object of token -> id"),
+        ("tokenizer.json", {"added_tokens.json": {"<new>": True}}, "an object of token -> id"),
         ("tokenizer.json", {"tokenizer_config.json": []}, "must hold an object, not a list"),
     ],
 )

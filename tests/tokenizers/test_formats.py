@@ -236,6 +236,15 @@ def test_post_processors_that_add_nothing_are_read(tmp_path: Path, post_processo
     assert same(BPETokenizer.load(tmp_path), tok)
 
 
+def test_a_template_with_a_second_text_where_there_is_one_is_refused(tmp_path: Path) -> None:
+    single = [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]
+    content = tokenizer_json(BPETokenizer.train(["abab"], 258))
+    content["post_processor"] = {"type": "TemplateProcessing", "single": single}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"tokenizer\.json: the post_processor puts a second text, B, into 'single'"):
+        BPETokenizer.load(tmp_path)
+
+
 def test_transformers_reads_a_saved_folder(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     tok = trained("gpt4")
