@@ -96,19 +96,23 @@ class Batcher:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a saved position. Raises ValueError where the seed, the context or the data is not the saved one."""
-        mine = self.state_dict()
-        missing = sorted(mine.keys() - state.keys())
-        if missing:
-            raise ValueError(f"the saved data position lacks {', '.join(missing)}: it was not saved by a Batcher.")
-        for key in ("seed", "context", "dataset"):
-            if state[key] != mine[key]:
-                raise ValueError(
-                    f"cannot resume the data where it stopped: {key} was {state[key]!r} and is {mine[key]!r} now. "
-                    "Resume with the same data and settings, or start a new run from the saved weights."
-                )
-        if type(state["windows_used"]) is not int or not 0 <= state["windows_used"] < 2**63:
-            raise ValueError(f"windows_used must be a whole number from 0 up, not {state['windows_used']!r:.50}.")
-        self.windows_used = state["windows_used"]
+        self.windows_used = saved_position("a Batcher", "windows_used", self.state_dict(), state)
+
+
+def saved_position(who: str, counter: str, mine: dict[str, Any], state: dict[str, Any]) -> int:
+    """The counter of a position that was saved; all else in it must be as it is now. Raises ValueError."""
+    missing = sorted(mine.keys() - state.keys())
+    if missing:
+        raise ValueError(f"the saved data position lacks {', '.join(missing)}: it was not saved by {who}.")
+    for key in mine:
+        if key != counter and state[key] != mine[key]:
+            raise ValueError(
+                f"cannot resume the data where it stopped: {key} was {state[key]!r:.80} and is {mine[key]!r:.80} now. "
+                "Resume with the same data and settings, or start a new run from the saved weights."
+            )
+    if type(state[counter]) is not int or not 0 <= state[counter] < 2**63:
+        raise ValueError(f"{counter} must be a whole number from 0 up, not {state[counter]!r:.50}.")
+    return state[counter]
 
 
 def check_window(batch_size: int, context: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .batches import Ids, epoch_key, permute, share_of_rank
+from .batches import Ids, epoch_key, permute, saved_position, share_of_rank
 
 Collate = Callable[[Ids, Ids], tuple[np.ndarray, ...]]  # (rows (B,), epochs (B,)) -> the model's arguments
 
@@ -137,21 +137,7 @@ class ExampleBatcher:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a saved position. Raises ValueError where the seed, the examples or the buckets are not the saved."""
-        mine = self.state_dict()
-        missing = sorted(mine.keys() - state.keys())
-        if missing:
-            raise ValueError(
-                f"the saved data position lacks {', '.join(missing)}: it was not saved by an ExampleBatcher."
-            )
-        for key in ("seed", "n_examples", "data", "bucketed"):
-            if state[key] != mine[key]:
-                raise ValueError(
-                    f"cannot resume the data where it stopped: {key} was {state[key]!r:.80} and is {mine[key]!r:.80} "
-                    "now. Resume with the same data and settings, or start a new run from the saved weights."
-                )
-        if type(state["examples_used"]) is not int or not 0 <= state["examples_used"] < 2**63:
-            raise ValueError(f"examples_used must be a whole number from 0 up, not {state['examples_used']!r:.50}.")
-        self.examples_used = state["examples_used"]
+        self.examples_used = saved_position("an ExampleBatcher", "examples_used", self.state_dict(), state)
 
 
 def cut(rows: Ids, first: int, size: int) -> tuple[list[int], list[Ids]]:

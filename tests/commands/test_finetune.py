@@ -368,6 +368,14 @@ def test_every_recipe_can_be_read_and_makes_a_model(name):
     assert config.task.kind == name.removesuffix("-pretrained") and (RECIPES / f"{name}.toml").exists()
 
 
+def test_each_cure_alone_and_all_together(folder, tmp_path, capsys):
+    data = ["--data", folder / "reviews.csv", "--out", tmp_path / "a", "--seeds", "1"]
+    said = minillm("ablate", "classify", *data, *FEW, *SMALL, "--set", "train.max_steps=4", capsys=capsys)
+    last = said[said.rindex("accuracy, mean") :]
+    assert said.count("one of 7 runs") == 7
+    assert all(name in last for name in ("nothing", "dropout 0.2", "early stopping", "augmentation", "all of them"))
+
+
 def test_ablation_compares_settings_and_goes_on_where_it_was(folder, tmp_path, capsys):
     arguments = ["ablate", "classify", "--data", folder / "reviews.csv", "--out", tmp_path / "a", *FEW, *SMALL,
                  "--vary", "train.lr=1e-3,1e-5", "--seeds", "2"]  # fmt: skip
