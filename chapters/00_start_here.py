@@ -26,8 +26,7 @@ from minillm.tensor import no_grad
 from minillm.tokenizers import BPETokenizer
 from minillm.training import schedules
 from minillm.training.baselines import NGramModel
-
-from workshop import check, read_scale, show_versions, type_into_debugger
+from minillm.workshop import check, read_scale, show_versions, type_into_debugger
 
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
 STEPS = {"smoke": 20, "cpu": 600, "gpu": 5000}[SCALE]  # training steps

@@ -25,8 +25,7 @@ from minillm.engines.blas import limit_blas_threads
 from minillm.optim import SGD
 from minillm.tensor import Parameter, Tensor, no_grad
 from minillm.tensor import topological_order as library_order
-
-from workshop import check, read_scale, show_versions
+from minillm.workshop import check, read_scale, show_versions
 
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
 

@@ -34,8 +34,7 @@ from minillm.tokenizers.bpe_plain import train_naive
 from minillm.tokenizers.byte_spelling import BYTE_OF_ID, spell
 from minillm.tokenizers.split import UNICODE_PATTERNS, split_text
 from minillm.training import schedules
-
-from workshop import check, read_scale, show_versions
+from minillm.workshop import check, read_scale, show_versions
 
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
 TEXT = {"smoke": 60_000, "cpu": 200_000, "gpu": 1_500_000}[SCALE]  # bytes of each kind of text

@@ -23,8 +23,7 @@ from minillm.numpy_ops.attention import masked_softmax
 from minillm.optim import AdamW
 from minillm.tensor import Parameter, Tensor, no_grad
 from minillm.training.baselines import NGramModel
-
-from workshop import (
+from minillm.workshop import (
     check,
     numerical_gradient,
     progress,

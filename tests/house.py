@@ -1,8 +1,9 @@
 """The house, drawn from the imports: `python tests/house.py`.
 
-A room is a flat file of minillm/ or one of its packages; kernels/ is the room `minillm.kernels`. An arrow says that one
-room imports from another: at the top of a file, inside a function, or for types only (under TYPE_CHECKING). FLOORS is
-the declared order. tests/test_house.py fails on an arrow that runs back up and on a circle of files.
+A room is a flat file of minillm/ or one of its packages; kernels/ is the room `minillm.kernels`, chapters/workshop/ the
+room `minillm.workshop`. An arrow says that one room imports from another: at the top of a file, inside a function, or
+for types only (under TYPE_CHECKING). FLOORS is the declared order. tests/test_house.py fails on an arrow that runs back
+up and on a circle of files.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ FLOORS = (
     ("training",),
     ("finetune",),
     ("hub",),
-    ("commands",),
+    ("commands", "workshop"),
     ("cli",),
     ("__main__",),
 )
@@ -70,7 +71,8 @@ class Import:
 def files_of(root: Path) -> dict[str, Path]:
     """Module name, minillm.nn or minillm.kernels.call -> its file."""
     files = {}
-    for package, folder in (("minillm", root / "minillm"), ("minillm.kernels", root / "kernels")):
+    packages = {"minillm": "minillm", "minillm.kernels": "kernels", "minillm.workshop": "chapters/workshop"}
+    for package, folder in ((name, root / place) for name, place in packages.items()):
         for path in sorted(folder.rglob("*.py")):
             names = path.relative_to(folder).with_suffix("").parts
             files[".".join([package, *(names[:-1] if names[-1] == "__init__" else names)])] = path

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TOP = ("minillm", "kernels", "chapters", "tests", "data", ".github", ".vscode", ".ci")
 PAGES = ("README.md", "chapters/*.md", "data/README.md", ".github/*.md", "tests/README.md", "tests/bench/*.md",
          ".vscode/launch.json", "pyproject.toml", ".pre-commit-config.yaml", ".ci/run")  # fmt: skip
-CODE = ("minillm/**/*.py", "kernels/*.py", "chapters/*.py", "tests/**/*.py")
+CODE = ("minillm/**/*.py", "kernels/*.py", "chapters/**/*.py", "tests/**/*.py")
 
 # Files of other projects and of Python, and what benchmarks write, by the names that a text calls them.
 ELSEWHERE = {"tokenization.py", "encoder.py", "topics.py", "pydoc_data/topics.py", "attention.md", "train.md"}
@@ -106,7 +106,7 @@ def test_packages_are_the_folders():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     listed = set(re.findall(r'^    "(minillm[.\w]*)",$', text, re.M))
     folders = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "minillm").rglob("__init__.py")}
-    assert listed == folders | {"minillm.kernels"}
+    assert listed == folders | {"minillm.kernels", "minillm.workshop"}
 
 
 def test_launch_entries_start_what_exists():

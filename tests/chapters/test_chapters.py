@@ -14,6 +14,7 @@ import pytest
 jupytext = pytest.importorskip("jupytext")
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("matplotlib")
+from minillm import workshop  # noqa: E402
 
 CHAPTERS = Path(__file__).parents[2] / "chapters"
 specification = importlib.util.spec_from_file_location("chapters_build", CHAPTERS / "build.py")
@@ -237,9 +238,6 @@ def test_a_kernel_that_dies_is_reported(tmp_path, capsys, monkeypatch):
 
 
 def test_check_and_scale(monkeypatch, capsys):
-    specification = importlib.util.spec_from_file_location("chapters_workshop", CHAPTERS / "workshop.py")
-    workshop = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(workshop)
     with workshop.check():
         raise AssertionError("look at the sign")
     with workshop.check():
