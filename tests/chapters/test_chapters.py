@@ -31,8 +31,8 @@ def markdown(source):
 
 @each_chapter
 def test_chapter_runs_and_answers_get_their_verdicts(source, tmp_path_factory):
-    """At smoke scale, in a process of its own; a chapter's own asserts run too. What chapters leave to each other is made
-    once for all of them."""
+    """At smoke scale, in a process of its own; a chapter's own asserts run too. What chapters leave to each other is
+    made once for all of them."""
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     command = [sys.executable, str(CHAPTERS / "build.py"), source.stem, "--scale", "smoke", "--check"]
