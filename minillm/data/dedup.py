@@ -1,7 +1,8 @@
 """Deduplication: exact copies, near copies, and repeated paragraphs.
 
 Repeated text wastes training, is memorised word for word (Lee et al. 2022, "Deduplicating Training Data Makes Language
-Models Better", arXiv 2107.06499), and makes a held-out score a lie when its copy stands in the training text.
+Models Better", arXiv 2107.06499), and makes a held-out score a lie when its copy stands in the training text. Both
+formulas below are derived step by step, and measured, in chapters/04_collecting_and_cleaning_text.ipynb.
 
 **MinHash** (Broder 1997, "On the resemblance and containment of documents"). Let A and B be the sets of 5-word runs
 (shingles) of two documents. Their likeness is the Jaccard similarity J = |A ∩ B| / |A ∪ B|. Take a random permutation π
