@@ -50,7 +50,7 @@ from minillm.workshop import (
     show_versions,
     type_into_debugger,
 )
-from minillm.workshop import collecting as draw
+from minillm.workshop import collecting
 from minillm.workshop.deliverables import corpus, corpus_config, tokenizer
 
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
@@ -59,7 +59,9 @@ PAIRS = {"smoke": 30, "cpu": 300, "gpu": 2000}[SCALE]  # pairs of sets for each 
 SPLITS = {"smoke": 1, "cpu": 5, "gpu": 8}[SCALE]  # random splits
 SEEDS = {"smoke": 1, "cpu": 3, "gpu": 5}[SCALE]  # starts of the small GPT, draws of the tasks
 STEPS = {"smoke": 10, "cpu": 250, "gpu": 2000}[SCALE]  # its training steps
-LABELLED = {"smoke": 400, "cpu": 2000, "gpu": 6000}[SCALE]  # sentences that a classifier learns from
+LABELLED = {"smoke": 400, "cpu": 2000, "gpu": 6000}[
+    SCALE
+]  # sentences that a classifier learns from
 
 rng = np.random.default_rng(4)
 show_versions(SCALE)
@@ -78,7 +80,7 @@ the way to the corpus that this chapter ends with: Python's help pages and the d
 # %%
 folder = corpus(SCALE, "prose")  # made now, or found from an earlier run
 report = load_report(folder)
-draw.flow_picture(report, "from files to a corpus")
+collecting.flow_picture(report, "from files to a corpus")
 
 # %% [markdown]
 r"""
@@ -96,9 +98,11 @@ also let it read a folder with three files of which one is a picture and one is 
 """
 
 # %%
-documents = list(read_documents(draw.MESSY))
+documents = list(read_documents(collecting.MESSY))
 for document in documents:
-    print(f"{document.source:30s} {len(document.text):4d} characters: {draw.spelled(document.text[:30])}")
+    print(
+        f"{document.source:30s} {len(document.text):4d} characters: {collecting.spelled(document.text[:30])}"
+    )
 
 skipped = []
 with tempfile.TemporaryDirectory() as place:
@@ -128,8 +132,10 @@ for name, rule in RULES.items():
     for document in documents:
         cleaned, times = rule(document.text)
         if times:
-            before, after = draw.change(document.text, cleaned)
-            print(f"{name}, {times}× in {document.source.split('/')[-1]}:\n    {before}\n    {after}")
+            before, after = collecting.change(document.text, cleaned)
+            print(
+                f"{name}, {times}× in {document.source.split('/')[-1]}:\n    {before}\n    {after}"
+            )
 
 # %% [markdown]
 r"""
@@ -148,11 +154,14 @@ and Anderson 2021, "Trojan Source"). How the line appears depends on your browse
 # %%
 override = next(d.text for d in documents if d.source == "notes/override").split("\n")[0]
 print("as it appears:      ", override)
-print("what really stands: ", draw.spelled(override))
+print("what really stands: ", collecting.spelled(override))
 print("cleaned:            ", clean_text(override).rstrip())
 
 one, two = "café", "cafe\u0301"
-print(f"\n{one} and {two} look alike; equal: {one == two}; characters: {len(one)} and {len(two)};", end=" ")
+print(
+    f"\n{one} and {two} look alike; equal: {one == two}; characters: {len(one)} and {len(two)};",
+    end=" ",
+)
 print(f"bytes: {len(one.encode())} and {len(two.encode())}")
 assert one != two and unicodedata.normalize("NFC", two) == one == clean_text(two).rstrip()
 
@@ -172,7 +181,9 @@ that stand in at least 10 documents and in at least one of 50.
 # %%
 def clean_by_hand(text):
     text = text.replace("\r\n", "\n")
-    invisible = [c for c in set(text) if unicodedata.category(c) in ("Cc", "Cf") and c not in "\n\t"]
+    invisible = [
+        c for c in set(text) if unicodedata.category(c) in ("Cc", "Cf") and c not in "\n\t"
+    ]
     text = unicodedata.normalize("NFC", "".join(c for c in text if c not in invisible))
     lines = [line.rstrip(" \t") for line in text.split("\n")]
     while "\n\n\n\n" in (text := "\n".join(lines).strip("\n")):  # at most two blank lines in a row
@@ -182,7 +193,9 @@ def clean_by_hand(text):
 
 notes = [document for document in documents if not document.source.endswith(".py")]  # no licences
 assert all(clean_by_hand(note.text) == clean_text(note.text) for note in notes)
-assert all(clean_text(clean_text(d.text)) == clean_text(d.text) for d in documents)  # once is enough
+assert all(
+    clean_text(clean_text(d.text)) == clean_text(d.text) for d in documents
+)  # once is enough
 
 lines = RepeatedLines()
 cleaned = [Document(clean_text(document.text), document.source) for document in documents]
@@ -217,7 +230,9 @@ for text in examples:
 
 library = text_of["library-zh"].split("\n")[0]
 print(f"\n{library[:24]}...")
-print(f"split at white space: {len(library.split())} word; `word_hashes`: {len(word_hashes(library))} words")
+print(
+    f"split at white space: {len(library.split())} word; `word_hashes`: {len(word_hashes(library))} words"
+)
 assert len(library.split()) == 1 and len(word_hashes(library)) == sum(c.isalnum() for c in library)
 
 # %% [markdown]
@@ -274,7 +289,9 @@ lamp = runs_of(text_of["lamp"])
 for name in ("lamp-copy", "lamp-edited", "quote", "baker"):
     other = runs_of(text_of[name])
     library = jaccard(set(shingles(text_of["lamp"])), set(shingles(text_of[name])))
-    print(f"lamp and {name:11s}: J = {jaccard(lamp, other):.3f} by hand, {library:.3f} with the library")
+    print(
+        f"lamp and {name:11s}: J = {jaccard(lamp, other):.3f} by hand, {library:.3f} with the library"
+    )
     assert abs(jaccard(lamp, other) - library) < 1e-12
 
 n = len(lamp) + 4
@@ -356,16 +373,20 @@ errors, ratios = {}, []
 for likeness in progress((0.1, 0.5, 0.8, 0.95), "estimating"):
     by_seed = []
     for seed in range(SEEDS):
-        J, agree = draw.signatures_of_pairs(likeness, PAIRS, ks[-1], seed)  # agree (PAIRS, 256)
+        J, agree = collecting.signatures_of_pairs(
+            likeness, PAIRS, ks[-1], seed
+        )  # agree (PAIRS, 256)
         by_seed.append([agree[:, :k].mean(axis=1).std() for k in ks])
         ratios.append(np.array(by_seed[-1]) / np.sqrt(J * (1 - J) / np.array(ks)))
         if SCALE != "smoke":
             assert abs(agree.mean() - J) < 0.02  # right on average
     errors[J] = by_seed
-print(f"measured by theory: {np.min(ratios):.2f} to {np.max(ratios):.2f}, mean {np.mean(ratios):.3f}")
+print(
+    f"measured by theory: {np.min(ratios):.2f} to {np.max(ratios):.2f}, mean {np.mean(ratios):.3f}"
+)
 if SCALE != "smoke":
     assert 0.95 < np.mean(ratios) < 1.05 and np.min(ratios) > 0.8 and np.max(ratios) < 1.2
-draw.error_picture(ks, errors)
+collecting.error_picture(ks, errors)
 
 # %% [markdown]
 r"""
@@ -394,7 +415,9 @@ likenesses = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 curves = {choose_bands(128, 0.8): [], (64, 2): [], (8, 16): []}
 gaps = []
 for likeness in progress(likenesses, "meeting"):
-    pairs = [draw.signatures_of_pairs(likeness, PAIRS, 128, 100 + seed) for seed in range(SEEDS)]
+    pairs = [
+        collecting.signatures_of_pairs(likeness, PAIRS, 128, 100 + seed) for seed in range(SEEDS)
+    ]
     for (b, r), points in curves.items():
         shares = []
         for _, agree in pairs:
@@ -403,10 +426,12 @@ for likeness in progress(likenesses, "meeting"):
         J = pairs[0][0]
         points.append((J, shares))
         gaps.append(abs(np.mean(shares) - (1 - (1 - J**r) ** b)))
-print(f"choose_bands(128, 0.8): {choose_bands(128, 0.8)}; largest gap to the theory: {max(gaps):.3f}")
+print(
+    f"choose_bands(128, 0.8): {choose_bands(128, 0.8)}; largest gap to the theory: {max(gaps):.3f}"
+)
 if SCALE != "smoke":
     assert max(gaps) < 0.06
-draw.banding_picture(curves, 0.8)
+collecting.banding_picture(curves, 0.8)
 
 # %% [markdown]
 r"""
@@ -419,7 +444,7 @@ bands; `check_and_add` finds the likest earlier text at or above the threshold, 
 # %%
 pages = [Document(clean_text(page.text), page.source) for page in stdlib_documents("topics")]
 docstrings = list(stdlib_documents("docstrings", max_bytes=DOCSTRINGS))
-paragraphs = draw.long_paragraphs(pages + docstrings)
+paragraphs = collecting.long_paragraphs(pages + docstrings)
 different = list(deduplicate(paragraphs, near_threshold=None))  # exact copies gone
 near, found = NearDuplicates(0.8), []
 for paragraph in progress(different, "looking for near copies"):
@@ -428,11 +453,17 @@ for paragraph in progress(different, "looking for near copies"):
         found.append((paragraph, *earlier))
 
 copies = len(paragraphs) - len(different)
-compared, pairs = draw.meetings(near, different), len(different) * (len(different) - 1) // 2
-print(f"{len(paragraphs):,} paragraphs, {copies:,} exact copies, {len(found)} near copies of the others")
-print(f"pairs: {pairs:,}; met, and so compared: {compared:,}, one of {pairs / max(compared, 1):,.0f}")
+compared, pairs = collecting.meetings(near, different), len(different) * (len(different) - 1) // 2
+print(
+    f"{len(paragraphs):,} paragraphs, {copies:,} exact copies, {len(found)} near copies of the others"
+)
+print(
+    f"pairs: {pairs:,}; met, and so compared: {compared:,}, one of {pairs / max(compared, 1):,.0f}"
+)
 text_by_source = {paragraph.source: paragraph.text for paragraph in different}
-same_words = sorted(found, key=lambda one: (-one[2], len(one[0].text)))[:2]  # estimate 1.0, and short
+same_words = sorted(found, key=lambda one: (-one[2], len(one[0].text)))[
+    :2
+]  # estimate 1.0, and short
 changed = [one for one in found if one[2] < 1][:2]
 for paragraph, source, estimate in same_words + changed:
     true = jaccard(set(shingles(text_by_source[source])), set(shingles(paragraph.text)))
@@ -503,7 +534,10 @@ the same; `contamination` does that. Before and after repeated paragraphs are re
 """
 
 # %%
-versions = {"as it comes": pages, "without repeated paragraphs": list(deduplicate(pages, paragraphs=True))}
+versions = {
+    "as it comes": pages,
+    "without repeated paragraphs": list(deduplicate(pages, paragraphs=True)),
+}
 
 
 def split(documents, seed):
@@ -516,9 +550,14 @@ shared = {}  # version -> for each split, the mean share of a held-out page's 13
 for name, version in versions.items():
     overlaps = [contamination(*split(version, seed)) for seed in range(SPLITS)]
     shared[name] = [100 * np.mean(list(overlap.values())) for overlap in overlaps]
-    print(f"{name}: {len(draw.joined(version)):,} characters;", end=" ")
-    print(f"{draw.mean_sd(shared[name], 1)}% of a held-out page's runs stand in training pages")
-print("of each split, as it comes:", [f"{100 * s:.0f}%" for s in np.array(shared["as it comes"]) / 100])
+    print(f"{name}: {len(collecting.joined(version)):,} characters;", end=" ")
+    print(
+        f"{collecting.mean_sd(shared[name], 1)}% of a held-out page's runs stand in training pages"
+    )
+print(
+    "of each split, as it comes:",
+    [f"{100 * s:.0f}%" for s in np.array(shared["as it comes"]) / 100],
+)
 if SCALE != "smoke":
     assert all(after < 0.5 * before for before, after in zip(*shared.values()))
 
@@ -534,15 +573,18 @@ scores, xz = {}, {}
 for name, version in versions.items():
     scores[name], xz[name] = [], []
     for seed in progress(range(SPLITS), name):
-        train, held_out = (draw.joined(part) for part in split(version, seed))
+        train, held_out = (collecting.joined(part) for part in split(version, seed))
         ngrams = NGramModel.fit(train, order=10)
         scores[name].append(ngrams.total_bits(held_out) / len(held_out.encode()))  # (10,)
         xz[name].append(xz_bits_per_byte(held_out, given=train))
     scores[name] = np.array(scores[name])  # (SPLITS, 10)
     best = scores[name].mean(axis=0).argmin() + 1
     five, ten = scores[name][:, 4], scores[name][:, 9]
-    print(f"{name}: best n-gram at n = {best}; bits per byte: 5-gram {draw.mean_sd(five)},", end=" ")
-    print(f"10-gram {draw.mean_sd(ten)}, xz {draw.mean_sd(xz[name])}")
+    print(
+        f"{name}: best n-gram at n = {best}; bits per byte: 5-gram {collecting.mean_sd(five)},",
+        end=" ",
+    )
+    print(f"10-gram {collecting.mean_sd(ten)}, xz {collecting.mean_sd(xz[name])}")
 before, after = scores.values()
 rise = [ten - five for five, ten in ((s[:, 4].mean(), s[:, 9].mean()) for s in (before, after))]
 print(f"from n = 5 to n = 10: {rise[0]:+.2f} as it comes, {rise[1]:+.2f} without")
@@ -550,8 +592,10 @@ if SCALE != "smoke":
     assert np.all(after[:, 4] > before[:, 4]) and all(b > a for a, b in zip(*xz.values()))
     assert np.mean(xz["without repeated paragraphs"]) - np.mean(xz["as it comes"]) > 0.4
     assert before.mean(axis=0).argmin() >= after.mean(axis=0).argmin() and rise[1] > rise[0] + 0.2
-    assert before[:, 9].std() > after[:, 9].std() and np.std(list(xz.values())[0]) > np.std(list(xz.values())[1])
-draw.orders_picture(scores, xz)
+    assert before[:, 9].std() > after[:, 9].std() and np.std(list(xz.values())[0]) > np.std(
+        list(xz.values())[1]
+    )
+collecting.orders_picture(scores, xz)
 
 # %% [markdown]
 r"""
@@ -578,10 +622,10 @@ bits = {kind: {model: [] for model in models} for kind in kinds}
 def score(train, seed, texts):
     """For each text, bits per byte of each model, trained on `train`."""
     ngrams = NGramModel.fit(train, order=10)
-    gpt = draw.small_gpt(tokens, train, STEPS, seed)
+    gpt = collecting.small_gpt(tokens, train, STEPS, seed)
     return [
         {
-            "GPT": draw.gpt_bits_per_byte(gpt, tokens, text),
+            "GPT": collecting.gpt_bits_per_byte(gpt, tokens, text),
             "5-gram": ngrams.bits_per_byte(text, 5),
             "10-gram": ngrams.bits_per_byte(text, 10),
             "xz": xz_bits_per_byte(text, given=train),
@@ -592,21 +636,21 @@ def score(train, seed, texts):
 
 for seed in progress(range(SEEDS), "with and without copies"):
     train, held_out = split(pages, seed)
-    copied, own, train_without = draw.copied_and_own(train, held_out)
-    read, owned = score(draw.joined(train), seed, (copied, own))
-    (never_read,) = score(draw.joined(train_without), seed, (copied,))
+    copied, own, train_without = collecting.copied_and_own(train, held_out)
+    read, owned = score(collecting.joined(train), seed, (copied, own))
+    (never_read,) = score(collecting.joined(train_without), seed, (copied,))
     for kind, result in zip(kinds, (owned, never_read, read)):
         for model in models:
             bits[kind][model].append(result[model])
 
 for model in models:
-    print(f"{model:8s}", *(f"{kind}: {draw.mean_sd(bits[kind][model])}  " for kind in kinds))
+    print(f"{model:8s}", *(f"{kind}: {collecting.mean_sd(bits[kind][model])}  " for kind in kinds))
 if SCALE != "smoke":
     gain = {m: np.array(bits[kinds[1]][m]) - np.array(bits[kinds[2]][m]) for m in models}
     assert all(gain[m].min() > 0.1 for m in models) and gain["10-gram"].min() > gain["5-gram"].max()
     assert gain["5-gram"].mean() > gain["GPT"].mean() and np.mean(bits[kinds[2]]["xz"]) < 0.2
 series = {kind: [bits[kind][model] for model in models] for kind in kinds}
-draw.bars_with_dots(models, series, "bits per byte")
+collecting.bars_with_dots(models, series, "bits per byte")
 
 # %% [markdown]
 r"""
@@ -626,17 +670,23 @@ what changes. First on a language model's text: help pages with and without Engl
 # %%
 rows = []
 for seed in progress(range(SEEDS), "without stop words"):
-    train, held_out = (draw.joined(p) for p in split(versions["without repeated paragraphs"], seed))
+    train, held_out = (
+        collecting.joined(p) for p in split(versions["without repeated paragraphs"], seed)
+    )
     short_train, short_held_out = (remove_stop_words(text, ["en"])[0] for text in (train, held_out))
     full, short = NGramModel.fit(train, order=6), NGramModel.fit(short_train, order=6)
     full_bits, short_bits = full.total_bits(held_out)[-1], short.total_bits(short_held_out)[-1]
     fewer_bytes = 1 - len(short_held_out.encode()) / len(held_out.encode())
     other = short.bits_per_byte(held_out) / full.bits_per_byte(held_out)
     rows.append((100 * fewer_bytes, 100 * (1 - short_bits / full_bits), 100 * (other - 1)))
-for title, values in zip(("fewer bytes", "fewer bits for them", "more bits for ordinary text"), zip(*rows)):
-    print(f"{title}: {draw.mean_sd(values, 1)}%")
+for title, values in zip(
+    ("fewer bytes", "fewer bits for them", "more bits for ordinary text"), zip(*rows)
+):
+    print(f"{title}: {collecting.mean_sd(values, 1)}%")
 for name, model in (("with", full), ("without", short)):
-    text = model.sample(230, np.random.default_rng(1), prompt="If the " if name == "with" else "If ")
+    text = model.sample(
+        230, np.random.default_rng(1), prompt="If the " if name == "with" else "If "
+    )
     print(f"\n{name} stop words: {' '.join(text.split())}")
 if SCALE != "smoke":
     assert all(fewer_bytes > fewer_bits and more > 0 for fewer_bytes, fewer_bits, more in rows)
@@ -666,8 +716,8 @@ negations = {"en": "not never nobody no nor nothing", "zh": "不 没"}
 def prepare(text, language, how, reads_negation=False):
     if how != "all words":
         further = negations[language] if how == "no negations" else ""
-        text = draw.without_words(text, language, further)
-    return draw.mark_negated(text, negations[language]) if reads_negation else text
+        text = collecting.without_words(text, language, further)
+    return collecting.mark_negated(text, negations[language]) if reads_negation else text
 
 
 def right(task, tested, answer, *how):
@@ -693,20 +743,28 @@ for seed in progress(range(SEEDS), "classifying"):
             negation_read.append(right(task, "test", "label", language, how, True))
 
 figure, axes = plot.subplots(1, 3, height=3.0, sharey=True)
-draw.bars_with_dots([str(size) for size in sizes], topic, "right (%)", ax=axes[0], legend=False)
+collecting.bars_with_dots(
+    [str(size) for size in sizes], topic, "right (%)", ax=axes[0], legend=False
+)
 axes[0].set_title("topic, English", fontsize=10)
 axes[0].set_xlabel("labels to learn from")
 for how, values in topic.items():
-    print(f"topic, {how:13s}:", *(f"{n}: {draw.mean_sd(v, 1)}  " for n, v in zip(sizes, values)))
+    print(
+        f"topic, {how:13s}:", *(f"{n}: {collecting.mean_sd(v, 1)}  " for n, v in zip(sizes, values))
+    )
 for ax, (language, results) in zip(axes[1:], sentiment.items()):
-    draw.bars_with_dots(["bag of words", "negation read"], results, "", ax=ax, legend=language == "zh")
+    collecting.bars_with_dots(
+        ["bag of words", "negation read"], results, "", ax=ax, legend=language == "zh"
+    )
     ax.set_title(f"sentiment, {'English' if language == 'en' else 'Chinese'}", fontsize=10)
 for language, results in sentiment.items():
     for how, values in results.items():
-        bag, negation_read = (draw.mean_sd(percents, 1) for percents in values)
+        bag, negation_read = (collecting.mean_sd(percents, 1) for percents in values)
         print(f"sentiment, {language}, {how:13s}: bag {bag}, negation read {negation_read}")
 if SCALE != "smoke":
-    assert all(np.mean(b) > np.mean(a) for a, b in zip(topic["all words"][:2], topic["no stop words"][:2]))
+    assert all(
+        np.mean(b) > np.mean(a) for a, b in zip(topic["all words"][:2], topic["no stop words"][:2])
+    )
     for results in sentiment.values():
         bags = [np.mean(values[0]) for values in results.values()]
         assert max(bags) - min(bags) < 4
@@ -784,7 +842,9 @@ val_text = corpus_text(corpus(SCALE, "prose"), "val")
 per_token = len(val_text.encode()) / len(tokens.encode(val_text))
 print(f"{tokens.vocab_size} tokens; {per_token:.2f} bytes each on held-out text")
 ids = tokens.encode(" ".join(val_text.split())[:90])
-plot.token_spans([tokens.token_bytes(i) for i in ids], ids, title="the beginning of the held-out text")
+plot.token_spans(
+    [tokens.token_bytes(i) for i in ids], ids, title="the beginning of the held-out text"
+)
 
 # %% [markdown]
 r"""
@@ -823,7 +883,9 @@ def shortest(threshold):
 
 with check():
     answer = as_plain(shortest(0.7))
-    assert answer is not None, "shortest returns nothing yet: solve (n − 9) / (n + 1) ≥ threshold for n."
+    assert answer is not None, (
+        "shortest returns nothing yet: solve (n − 9) / (n + 1) ≥ threshold for n."
+    )
     assert isinstance(answer, int | float) and answer == int(answer), (
         f"A number of words is whole; shortest(0.7) is {answer}."
     )
@@ -875,9 +937,16 @@ def bands_for(k, threshold, sure):
 
 with check():
     answer = as_plain(bands_for(128, 0.8, 0.99))
-    assert answer is not None, "bands_for returns nothing yet: try each number of rows, from k down."
+    assert answer is not None, (
+        "bands_for returns nothing yet: try each number of rows, from k down."
+    )
     assert isinstance(answer, list) and len(answer) == 2, "Return two numbers, (bands, rows)."
-    for k, threshold, sure in ((128, 0.8, 0.99), (128, 0.5, 0.99), (64, 0.8, 0.5), (100, 0.9, 0.999)):
+    for k, threshold, sure in (
+        (128, 0.8, 0.99),
+        (128, 0.5, 0.99),
+        (64, 0.8, 0.5),
+        (100, 0.9, 0.999),
+    ):
         bands, rows = as_plain(bands_for(k, threshold, sure))
         case = f"bands_for({k}, {threshold}, {sure}) is ({bands}, {rows})"
         assert bands == k // rows, f"{case}: {k // rows} bands of {rows} fit into {k} numbers."
@@ -923,17 +992,27 @@ def side_of(document, fraction, seed):
 
 
 with check():
-    cut = [Document(f"text {i} of {f}", f"docs/a#b/{f}.txt#{i}") for f in range(200) for i in range(12)]
+    cut = [
+        Document(f"text {i} of {f}", f"docs/a#b/{f}.txt#{i}") for f in range(200) for i in range(12)
+    ]
     whole = [Document(f"text of {f}", f"whole/{f}.txt") for f in range(400)]
     answers = [side_of(d, 0.25, 0) for d in cut]
     assert answers[0] is not None, 'side_of returns nothing yet: return "val" or "train".'
     assert set(answers) <= {"val", "train"}, f'Return "val" or "train", not {answers[0]!r}.'
-    assert [side_of(d, 0.25, 0) for d in cut] == answers, "Called again, it answers otherwise: no random numbers."
+    assert [side_of(d, 0.25, 0) for d in cut] == answers, (
+        "Called again, it answers otherwise: no random numbers."
+    )
     apart = [f for f in range(200) if len(set(answers[12 * f : 12 * f + 12])) > 1]
-    assert not apart, f"Parts of {len(apart)} of 200 documents are on both sides: what do the parts have in common?"
-    assert len(set(answers)) == 2, "All documents that were cut are on one side: is more than the part's number gone?"
+    assert not apart, (
+        f"Parts of {len(apart)} of 200 documents are on both sides: what do the parts have in common?"
+    )
+    assert len(set(answers)) == 2, (
+        "All documents that were cut are on one side: is more than the part's number gone?"
+    )
     shares = [np.mean([side_of(d, share, 0) == "val" for d in whole]) for share in (0.25, 0.75)]
-    assert 0 < shares[0] < 1, "All documents that were not cut are on one side. Their sources have no #."
+    assert 0 < shares[0] < 1, (
+        "All documents that were not cut are on one side. Their sources have no #."
+    )
     assert abs(shares[0] - 0.25) < 0.1 and abs(shares[1] - 0.75) < 0.1, (
         f"For a fraction of 0.25 and 0.75, {shares[0]:.2f} and {shares[1]:.2f} of the documents are in val."
     )
@@ -976,24 +1055,42 @@ with check():
     train = ["a b c d e f", "g h i j", "x", "m no p"]
     answer = as_plain(overlap(train, "A b c d", 3))
     assert answer is not None, "overlap returns nothing yet: return a share from 0 to 1."
-    assert answer == 1, f"Every run of 3 words of 'A b c d' stands in the first text; you have {answer}."
+    assert answer == 1, (
+        f"Every run of 3 words of 'A b c d' stands in the first text; you have {answer}."
+    )
     cases = [
         ("q a b c", 3, 1 / 2, "one of the two runs of 3 words of 'q a b c' stands there"),
         ("e f g h", 3, 0.0, "runs do not go on from one training text into the next"),
         ("a b", 3, 0.0, "a text that is shorter than n has no runs"),
-        ("a b c a b c a b c", 3, 3 / 7, "of 7 runs in 'a b c a b c a b c', 'a b c' is found, three times"),
-        ("d e f z g h i", 3, 2 / 5, "both 'd e f' and 'g h i' are found among 5 runs; the last run counts, too"),
+        (
+            "a b c a b c a b c",
+            3,
+            3 / 7,
+            "of 7 runs in 'a b c a b c a b c', 'a b c' is found, three times",
+        ),
+        (
+            "d e f z g h i",
+            3,
+            2 / 5,
+            "both 'd e f' and 'g h i' are found among 5 runs; the last run counts, too",
+        ),
         ("c b a", 3, 0.0, "the order of the words counts"),
         ("mn o p", 2, 0.0, "words are whole: 'mn o' is not 'm no', and 'o p' not a part of 'no p'"),
     ]
     for text, n, expected, why in cases:
         answer = as_plain(overlap(train, text, n))
-        assert abs(answer - expected) < 1e-9, f"overlap(train, {text!r}, {n}) is {answer:.3f}, not right: {why}."
+        assert abs(answer - expected) < 1e-9, (
+            f"overlap(train, {text!r}, {n}) is {answer:.3f}, not right: {why}."
+        )
     pages_0, held_0 = split(pages, 0)
     plain = [" ".join("".join(c if c.isalnum() else " " for c in p.text).split()) for p in pages_0]
     target = " ".join("".join(c if c.isalnum() else " " for c in held_0[0].text).split())
-    library = contamination([Document(t, str(i)) for i, t in enumerate(plain)], [Document(target, "h")])["h"]
-    assert abs(overlap(plain, target) - library) < 1e-6, "On the help pages it differs from the library."
+    library = contamination(
+        [Document(t, str(i)) for i, t in enumerate(plain)], [Document(target, "h")]
+    )["h"]
+    assert abs(overlap(plain, target) - library) < 1e-6, (
+        "On the help pages it differs from the library."
+    )
 
 # %% [markdown]
 r"""
