@@ -41,16 +41,17 @@ from minillm.data.shingles import shingles, word_hashes
 from minillm.data.split import split_place
 from minillm.data.tasks import TASKS
 from minillm.data.tasks.baselines import NaiveBayes
+from minillm.tokenizers import BPETokenizer
 from minillm.training.baselines import NGramModel, xz_bits_per_byte
 from minillm.workshop import (
     as_plain,
     check,
+    collecting,
     progress,
     read_scale,
     show_versions,
     type_into_debugger,
 )
-from minillm.workshop import collecting
 from minillm.workshop.deliverables import corpus, corpus_config, tokenizer
 
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
@@ -58,7 +59,7 @@ DOCSTRINGS = {"smoke": 30_000, "cpu": 300_000, "gpu": 1_500_000}[SCALE]  # bytes
 PAIRS = {"smoke": 30, "cpu": 300, "gpu": 2000}[SCALE]  # pairs of sets for each dot of a plot
 SPLITS = {"smoke": 1, "cpu": 5, "gpu": 8}[SCALE]  # random splits
 SEEDS = {"smoke": 1, "cpu": 3, "gpu": 5}[SCALE]  # starts of the small GPT, draws of the tasks
-STEPS = {"smoke": 10, "cpu": 250, "gpu": 2000}[SCALE]  # its training steps
+STEPS = {"smoke": 10, "cpu": 200, "gpu": 2000}[SCALE]  # its training steps
 LABELLED = {"smoke": 400, "cpu": 2000, "gpu": 6000}[
     SCALE
 ]  # sentences that a classifier learns from
@@ -426,9 +427,7 @@ for likeness in progress(likenesses, "meeting"):
         J = pairs[0][0]
         points.append((J, shares))
         gaps.append(abs(np.mean(shares) - (1 - (1 - J**r) ** b)))
-print(
-    f"choose_bands(128, 0.8): {choose_bands(128, 0.8)}; largest gap to the theory: {max(gaps):.3f}"
-)
+print(f"choose_bands(128, 0.8) is {choose_bands(128, 0.8)}; largest gap to theory {max(gaps):.3f}")
 if SCALE != "smoke":
     assert max(gaps) < 0.06
 collecting.banding_picture(curves, 0.8)
@@ -455,21 +454,15 @@ for paragraph in progress(different, "looking for near copies"):
 copies = len(paragraphs) - len(different)
 compared, pairs = collecting.meetings(near, different), len(different) * (len(different) - 1) // 2
 print(
-    f"{len(paragraphs):,} paragraphs, {copies:,} exact copies, {len(found)} near copies of the others"
+    f"{len(paragraphs):,} paragraphs, {copies:,} exact copies; {len(found)} near copies among the rest"
 )
-print(
-    f"pairs: {pairs:,}; met, and so compared: {compared:,}, one of {pairs / max(compared, 1):,.0f}"
-)
+print(f"{pairs:,} pairs; {compared:,} met and were compared, one of {pairs // max(compared, 1):,}")
 text_by_source = {paragraph.source: paragraph.text for paragraph in different}
-same_words = sorted(found, key=lambda one: (-one[2], len(one[0].text)))[
-    :2
-]  # estimate 1.0, and short
-changed = [one for one in found if one[2] < 1][:2]
-for paragraph, source, estimate in same_words + changed:
-    true = jaccard(set(shingles(text_by_source[source])), set(shingles(paragraph.text)))
-    print(f"\nestimate {estimate:.2f}, true J {true:.2f}:")
-    print("   ", " ".join(text_by_source[source].split())[:170])
-    print("   ", " ".join(paragraph.text.split())[:170])
+for paragraph, source, estimate in collecting.telling_pairs(found):
+    J = jaccard(set(shingles(text_by_source[source])), set(shingles(paragraph.text)))
+    print(f"\nestimate {estimate:.2f}, true J {J:.2f}:")
+    for text in (text_by_source[source], paragraph.text):
+        print("   ", " ".join(text.split())[:170])
 assert compared < pairs / 100
 if SCALE != "smoke":
     assert copies > 10 * len(found) > 0
@@ -546,18 +539,13 @@ def split(documents, seed):
     return train, held_out
 
 
-shared = {}  # version -> for each split, the mean share of a held-out page's 13-word runs found in train
+shared = {}  # version -> for each split, how much of a held-out page stands in training pages
 for name, version in versions.items():
-    overlaps = [contamination(*split(version, seed)) for seed in range(SPLITS)]
+    overlaps = [contamination(*split(version, seed)) for seed in range(SPLITS)]  # page -> share
     shared[name] = [100 * np.mean(list(overlap.values())) for overlap in overlaps]
-    print(f"{name}: {len(collecting.joined(version)):,} characters;", end=" ")
-    print(
-        f"{collecting.mean_sd(shared[name], 1)}% of a held-out page's runs stand in training pages"
-    )
-print(
-    "of each split, as it comes:",
-    [f"{100 * s:.0f}%" for s in np.array(shared["as it comes"]) / 100],
-)
+    percent = collecting.mean_sd(shared[name], 1)
+    print(f"{name}: {percent}% of a held-out page's 13-word runs stand in training pages")
+print("as it comes, split by split:", [f"{percent:.0f}%" for percent in shared["as it comes"]])
 if SCALE != "smoke":
     assert all(after < 0.5 * before for before, after in zip(*shared.values()))
 
@@ -578,23 +566,20 @@ for name, version in versions.items():
         scores[name].append(ngrams.total_bits(held_out) / len(held_out.encode()))  # (10,)
         xz[name].append(xz_bits_per_byte(held_out, given=train))
     scores[name] = np.array(scores[name])  # (SPLITS, 10)
-    best = scores[name].mean(axis=0).argmin() + 1
-    five, ten = scores[name][:, 4], scores[name][:, 9]
-    print(
-        f"{name}: best n-gram at n = {best}; bits per byte: 5-gram {collecting.mean_sd(five)},",
-        end=" ",
-    )
-    print(f"10-gram {collecting.mean_sd(ten)}, xz {collecting.mean_sd(xz[name])}")
+    row = {f"{n}-gram": scores[name][:, n - 1] for n in (5, 10)} | {"xz": xz[name]}
+    print(f"{name}:", *(f"{model} {collecting.mean_sd(values)}  " for model, values in row.items()))
+
 before, after = scores.values()
-rise = [ten - five for five, ten in ((s[:, 4].mean(), s[:, 9].mean()) for s in (before, after))]
-print(f"from n = 5 to n = 10: {rise[0]:+.2f} as it comes, {rise[1]:+.2f} without")
+xz_before, xz_after = xz.values()
+best, rise = ([f(s.mean(axis=0)) for s in (before, after)] for f in (np.argmin, collecting.rise))
+print(
+    f"best n: {best[0] + 1}, then {best[1] + 1}; from n = 5 to 10: {rise[0]:+.2f}, then {rise[1]:+.2f}"
+)
 if SCALE != "smoke":
-    assert np.all(after[:, 4] > before[:, 4]) and all(b > a for a, b in zip(*xz.values()))
-    assert np.mean(xz["without repeated paragraphs"]) - np.mean(xz["as it comes"]) > 0.4
-    assert before.mean(axis=0).argmin() >= after.mean(axis=0).argmin() and rise[1] > rise[0] + 0.2
-    assert before[:, 9].std() > after[:, 9].std() and np.std(list(xz.values())[0]) > np.std(
-        list(xz.values())[1]
-    )
+    assert np.all(after[:, 4] > before[:, 4]) and np.all(np.array(xz_after) > xz_before)
+    assert np.mean(xz_after) - np.mean(xz_before) > (after[:, 4] - before[:, 4]).mean() + 0.2
+    assert best[0] >= best[1] and rise[1] > rise[0] + 0.2
+    assert before[:, 9].std() > after[:, 9].std() and np.std(xz_before) > np.std(xz_after)
 collecting.orders_picture(scores, xz)
 
 # %% [markdown]
@@ -609,18 +594,18 @@ A sceptic may say: what is left after removing is just harder text. The control:
 are**, sort their paragraphs into those that also stand in training pages, *copied*, and *own*, and score the copied
 ones twice: by models that trained on the pages as they come, and by models whose training pages lack these very
 paragraphs. The text that is scored is the same; the only difference is whether a model has read it. We add a small GPT
-as in chapter 00 (chapters 06 and 07 explain it; its tokenizer is the one that this chapter ends with).
+as in chapter 00 (chapters 06 and 07 explain it).
 """
 
 # %%
-tokens = tokenizer(SCALE, "prose")
+tokens = BPETokenizer.train([collecting.joined(pages)], 600)  # small, so that the GPT is fast
 models = ("GPT", "5-gram", "10-gram", "xz")
 kinds = ("own", "copied, never read", "copied, read")
 bits = {kind: {model: [] for model in models} for kind in kinds}
 
 
 def score(train, seed, texts):
-    """For each text, bits per byte of each model, trained on `train`."""
+    """For each text, bits per byte of each model trained on `train`."""
     ngrams = NGramModel.fit(train, order=10)
     gpt = collecting.small_gpt(tokens, train, STEPS, seed)
     return [
@@ -656,8 +641,9 @@ collecting.bars_with_dots(models, series, "bits per byte")
 r"""
 Never read, the copied paragraphs are about as hard as the pages' own; read, they cost a fraction. So it is the reading,
 not the text. For xz a read paragraph costs next to nothing. The small GPT gains least: it is too small, and has seen
-each paragraph too few times, to know them by heart. That is no comfort. A larger one that trains longer gains more, so
-on a leaky test *progress itself* is partly memory. This is why chapter 00 removed repeated paragraphs before it split,
+each paragraph too few times, to know them by heart. That is no comfort: what models repeat word for word grows with
+their size and with the number of copies (Carlini et al. 2022, arXiv 2202.07646). So on a leaky test *progress itself*
+is partly memory. This is why chapter 00 removed repeated paragraphs before it split,
 and why `build_corpus` measures 13-word runs afterwards and drops held-out documents that share too many.
 
 ## Stop words: an ablation
@@ -670,23 +656,20 @@ what changes. First on a language model's text: help pages with and without Engl
 # %%
 rows = []
 for seed in progress(range(SEEDS), "without stop words"):
-    train, held_out = (
-        collecting.joined(p) for p in split(versions["without repeated paragraphs"], seed)
-    )
+    parts = split(versions["without repeated paragraphs"], seed)
+    train, held_out = map(collecting.joined, parts)
     short_train, short_held_out = (remove_stop_words(text, ["en"])[0] for text in (train, held_out))
     full, short = NGramModel.fit(train, order=6), NGramModel.fit(short_train, order=6)
-    full_bits, short_bits = full.total_bits(held_out)[-1], short.total_bits(short_held_out)[-1]
+    bits_of = full.total_bits(held_out)[-1]
     fewer_bytes = 1 - len(short_held_out.encode()) / len(held_out.encode())
-    other = short.bits_per_byte(held_out) / full.bits_per_byte(held_out)
-    rows.append((100 * fewer_bytes, 100 * (1 - short_bits / full_bits), 100 * (other - 1)))
-for title, values in zip(
-    ("fewer bytes", "fewer bits for them", "more bits for ordinary text"), zip(*rows)
-):
-    print(f"{title}: {collecting.mean_sd(values, 1)}%")
+    fewer_bits = 1 - short.total_bits(short_held_out)[-1] / bits_of
+    more_bits = short.total_bits(held_out)[-1] / bits_of - 1  # the model without, on ordinary text
+    rows.append((100 * fewer_bytes, 100 * fewer_bits, 100 * more_bits))
+titles = ("fewer bytes", "fewer bits for them", "more bits for ordinary text")
+for title, percents in zip(titles, zip(*rows)):
+    print(f"{title}: {collecting.mean_sd(percents, 1)}%")
 for name, model in (("with", full), ("without", short)):
-    text = model.sample(
-        230, np.random.default_rng(1), prompt="If the " if name == "with" else "If "
-    )
+    text = model.sample(230, np.random.default_rng(1), prompt="If ")
     print(f"\n{name} stop words: {' '.join(text.split())}")
 if SCALE != "smoke":
     assert all(fewer_bytes > fewer_bits and more > 0 for fewer_bytes, fewer_bits, more in rows)
@@ -742,25 +725,9 @@ for seed in progress(range(SEEDS), "classifying"):
             bag.append(right(task, "test", "label", language, how))
             negation_read.append(right(task, "test", "label", language, how, True))
 
-figure, axes = plot.subplots(1, 3, height=3.0, sharey=True)
-collecting.bars_with_dots(
-    [str(size) for size in sizes], topic, "right (%)", ax=axes[0], legend=False
-)
-axes[0].set_title("topic, English", fontsize=10)
-axes[0].set_xlabel("labels to learn from")
-for how, values in topic.items():
-    print(
-        f"topic, {how:13s}:", *(f"{n}: {collecting.mean_sd(v, 1)}  " for n, v in zip(sizes, values))
-    )
-for ax, (language, results) in zip(axes[1:], sentiment.items()):
-    collecting.bars_with_dots(
-        ["bag of words", "negation read"], results, "", ax=ax, legend=language == "zh"
-    )
-    ax.set_title(f"sentiment, {'English' if language == 'en' else 'Chinese'}", fontsize=10)
+collecting.print_table("topic", topic, sizes)
 for language, results in sentiment.items():
-    for how, values in results.items():
-        bag, negation_read = (collecting.mean_sd(percents, 1) for percents in values)
-        print(f"sentiment, {language}, {how:13s}: bag {bag}, negation read {negation_read}")
+    collecting.print_table(f"sentiment, {language}", results, ("bag of words", "negation read"))
 if SCALE != "smoke":
     assert all(
         np.mean(b) > np.mean(a) for a, b in zip(topic["all words"][:2], topic["no stop words"][:2])
@@ -769,7 +736,7 @@ if SCALE != "smoke":
         bags = [np.mean(values[0]) for values in results.values()]
         assert max(bags) - min(bags) < 4
         assert np.mean(results["no stop words"][1]) > np.mean(results["no negations"][1]) + 8
-figure
+collecting.stop_words_picture(topic, sizes, sentiment)
 
 # %% [markdown]
 r"""

@@ -100,6 +100,22 @@ def meetings(near: NearDuplicates, documents: Sequence[Document]) -> int:
     return len(met)
 
 
+def telling_pairs(found: list[tuple[Document, str, float]]) -> list[tuple[Document, str, float]]:
+    """Of near copies (paragraph, source of the earlier one, estimate): the two shortest with the same words, and the
+    first two others."""
+    same = sorted((one for one in found if one[2] == 1), key=by_length)
+    return same[:2] + [one for one in found if one[2] < 1][:2]
+
+
+def by_length(one: tuple[Document, str, float]) -> int:
+    return len(one[0].text)
+
+
+def rise(scores: np.ndarray) -> float:
+    """From the 5-gram to the 10-gram, of scores by n = 1, 2, ..."""
+    return float(scores[9] - scores[4])
+
+
 def joined(documents: Iterable[Document]) -> str:
     return "\n\n".join(document.text for document in documents)
 
@@ -194,6 +210,15 @@ def mean_sd(values: Sequence[float], digits: int = 2) -> str:
     """Mean ± standard deviation; the mean alone where there is one value."""
     spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
     return f"{np.mean(values):.{digits}f}{spread}"
+
+
+def print_table(
+    title: str, rows: dict[str, Sequence[Sequence[float]]], columns: Sequence[object]
+) -> None:
+    """A line for each row: mean ± standard deviation under each column."""
+    for name, cells in rows.items():
+        shown = [f"{column}: {mean_sd(values, 1)}" for column, values in zip(columns, cells)]
+        print(f"{title}, {name:13s}", "   ".join(shown))
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
@@ -354,13 +379,15 @@ def orders_picture(scores: dict[str, np.ndarray], xz: dict[str, list[float]]) ->
 
 
 def bars_with_dots(
-    groups: Sequence[str], series: dict[str, Sequence[Sequence[float]]], ylabel: str, **options: Any
+    groups: Sequence[object],
+    series: dict[str, Sequence[Sequence[float]]],
+    ylabel: str,
+    ax: Any = None,
 ) -> Any:
     """Bars of means, grouped, a dot for each seed: series[name][group] holds the seeds' values."""
-    ax = options.get("ax")
     figure = None
     if ax is None:
-        figure, ax = plot.subplots(height=options.get("height", 3.2))
+        figure, ax = plot.subplots(height=3.0)
     width = 0.8 / len(series)
     places = np.arange(len(groups))
     for i, ((name, values), color) in enumerate(
@@ -370,9 +397,28 @@ def bars_with_dots(
         ax.bar(at, [np.mean(v) for v in values], width * 0.92, color=color, label=name)
         for x, v in zip(at, values):
             ax.plot([x] * len(v), v, "o", color=plot.BLACK, mfc="white", markersize=3.5)
-    ax.set_xticks(places, groups)
+    ax.set_xticks(places, [str(group) for group in groups])
     ax.set_ylabel(ylabel)
     ax.grid(visible=False, axis="x")
-    if options.get("legend", True):
+    if figure is not None:
         ax.legend(fontsize=8)
+    return figure
+
+
+def stop_words_picture(
+    topic: dict[str, Sequence[Sequence[float]]],
+    sizes: Sequence[int],
+    sentiment: dict[str, dict[str, Sequence[Sequence[float]]]],
+) -> Any:
+    """Percent right: topic by number of labels, sentiment by classifier for each language, bars by what is removed."""
+    figure, axes = plot.subplots(1, 3, height=3.4, sharey=True)
+    bars_with_dots(sizes, topic, "right (%)", axes[0])
+    axes[0].set_title("topic, English", fontsize=10)
+    axes[0].set_xlabel("labels to learn from")
+    for ax, (language, results) in zip(axes[1:], sentiment.items()):
+        bars_with_dots(["bag of words", "negation read"], results, "", ax)
+        ax.set_title(f"sentiment, {'English' if language == 'en' else 'Chinese'}", fontsize=10)
+    figure.legend(
+        *axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8.5
+    )
     return figure
