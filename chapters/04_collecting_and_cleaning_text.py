@@ -695,6 +695,7 @@ and adds up the words' logarithms; it sees a **bag of words**, without order. Th
 And two tasks from chapter 11. **Topic**: which of six topics is a sentence about (few labels to learn from)?
 **Sentiment**: "nobody thought that the soup was bad" is praise. For the latter there is also a classifier that reads
 negation: each word after *not* becomes another word, *not_bad*, and a second negation ends that (Das and Chen 2001).
+Guessing would get one topic of six right, and half of the sentiments.
 """
 
 # %%
@@ -739,7 +740,7 @@ if SCALE != "smoke":
     )
     for results in sentiment.values():
         bags = [np.mean(values[0]) for values in results.values()]
-        assert max(bags) - min(bags) < 4
+        assert max(bags) - min(bags) < 4 and np.allclose(*results["no negations"])
         assert np.mean(results["no stop words"][1]) > np.mean(results["no negations"][1]) + 8
 collecting.stop_words_picture(topic, sizes, sentiment)
 

@@ -415,10 +415,12 @@ def stop_words_picture(
     bars_with_dots(sizes, topic, "right (%)", axes[0])
     axes[0].set_title("topic, English", fontsize=10)
     axes[0].set_xlabel("labels to learn from")
+    for ax, guess in zip(axes, (100 / 6, 50, 50)):  # six topics, two sentiments
+        ax.axhline(guess, color=plot.BLACK, linestyle=":", label="guessing")
     for ax, (language, results) in zip(axes[1:], sentiment.items()):
         bars_with_dots(["bag of words", "negation read"], results, "", ax)
         ax.set_title(f"sentiment, {'English' if language == 'en' else 'Chinese'}", fontsize=10)
     figure.legend(
-        *axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8.5
+        *axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8.5
     )
     return figure
