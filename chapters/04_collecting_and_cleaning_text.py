@@ -15,6 +15,7 @@ stop words help and when they do harm.
 """
 
 # %%
+import re
 import tempfile
 import unicodedata
 from pathlib import Path
@@ -101,9 +102,8 @@ also let it read a folder with three files of which one is a picture and one is 
 # %%
 documents = list(read_documents(collecting.MESSY))
 for document in documents:
-    print(
-        f"{document.source:30s} {len(document.text):4d} characters: {collecting.spelled(document.text[:30])}"
-    )
+    beginning = collecting.spelled(document.text[:30])
+    print(f"{document.source:30s} {len(document.text):4d} characters: {beginning}")
 
 skipped = []
 with tempfile.TemporaryDirectory() as place:
@@ -134,9 +134,8 @@ for name, rule in RULES.items():
         cleaned, times = rule(document.text)
         if times:
             before, after = collecting.change(document.text, cleaned)
-            print(
-                f"{name}, {times}× in {document.source.split('/')[-1]}:\n    {before}\n    {after}"
-            )
+            place = document.source.split("/")[-1]
+            print(f"{name}, {times}× in {place}:\n    {before}\n    {after}")
 
 # %% [markdown]
 r"""
@@ -159,11 +158,8 @@ print("what really stands: ", collecting.spelled(override))
 print("cleaned:            ", clean_text(override).rstrip())
 
 one, two = "café", "cafe\u0301"
-print(
-    f"\n{one} and {two} look alike; equal: {one == two}; characters: {len(one)} and {len(two)};",
-    end=" ",
-)
-print(f"bytes: {len(one.encode())} and {len(two.encode())}")
+print(f"\n{one} and {two} look alike; equal: {one == two};", end=" ")
+print(f"{len(one)} and {len(two)} characters, {len(one.encode())} and {len(two.encode())} bytes")
 assert one != two and unicodedata.normalize("NFC", two) == one == clean_text(two).rstrip()
 
 # %% [markdown]
@@ -172,37 +168,31 @@ Without the marks everybody sees what the line does: the access level is compare
 inside it. Unicode's **normal form C** (NFC) writes what can be one character as one, so that equal looks are equal
 texts.
 
-Here is most of the cleaner by hand, in four lines. It gives what the library gives on all the notes. The last line of
-nearly every note is left: "This page was printed ...". No single page shows that this is not content; it shows only
-over many pages. `RepeatedLines` counts, over all documents, the lines that read like a sentence, then removes those
-that stand in at least 10 documents and in at least one of 50.
+Here are five of the six rules by hand. They give what the library gives on all the notes. The last line of nearly every
+note is left: "This page was printed ...". No single page shows that this is not content; it shows only over many pages.
+`RepeatedLines` counts, over all documents, the lines that read like a sentence, then removes those that stand in at
+least 10 documents and in at least one of 50.
 """
 
 
 # %%
 def clean_by_hand(text):
-    text = text.replace("\r\n", "\n")
-    invisible = [
-        c for c in set(text) if unicodedata.category(c) in ("Cc", "Cf") and c not in "\n\t"
-    ]
-    text = unicodedata.normalize("NFC", "".join(c for c in text if c not in invisible))
-    lines = [line.rstrip(" \t") for line in text.split("\n")]
-    while "\n\n\n\n" in (text := "\n".join(lines).strip("\n")):  # at most two blank lines in a row
-        lines = text.replace("\n\n\n\n", "\n\n\n").split("\n")
-    return text + "\n"
+    text = text.replace("\r\n", "\n")  # line_endings
+    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf"))
+    text = unicodedata.normalize("NFC", text)  # unicode; the line above was "invisible"
+    text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)  # trailing_space
+    return re.sub(r"\n{4,}", "\n\n\n", text).strip("\n") + "\n"  # blank_lines
 
 
 notes = [document for document in documents if not document.source.endswith(".py")]  # no licences
 assert all(clean_by_hand(note.text) == clean_text(note.text) for note in notes)
-assert all(
-    clean_text(clean_text(d.text)) == clean_text(d.text) for d in documents
-)  # once is enough
+once = [clean_text(document.text) for document in documents]
+assert once == [clean_text(text) for text in once]  # to clean twice changes nothing more
 
 lines = RepeatedLines()
-cleaned = [Document(clean_text(document.text), document.source) for document in documents]
-for document in cleaned:
-    lines.count(document.text)
-cleaned = [Document(lines.remove(d.text)[0], d.source) for d in cleaned]
+for text in once:
+    lines.count(text)
+cleaned = [Document(lines.remove(text)[0], d.source) for text, d in zip(once, documents)]
 text_of = {document.source.split("/")[-1]: document.text for document in cleaned}
 print(text_of["tides"])
 assert sum("printed for readers" in document.text for document in documents) >= 10
@@ -231,9 +221,8 @@ for text in examples:
 
 library = text_of["library-zh"].split("\n")[0]
 print(f"\n{library[:24]}...")
-print(
-    f"split at white space: {len(library.split())} word; `word_hashes`: {len(word_hashes(library))} words"
-)
+print(f"words, split at white space: {len(library.split())};", end=" ")
+print(f"by `word_hashes`: {len(word_hashes(library))}")
 assert len(library.split()) == 1 and len(word_hashes(library)) == sum(c.isalnum() for c in library)
 
 # %% [markdown]
@@ -290,9 +279,7 @@ lamp = runs_of(text_of["lamp"])
 for name in ("lamp-copy", "lamp-edited", "quote", "baker"):
     other = runs_of(text_of[name])
     library = jaccard(set(shingles(text_of["lamp"])), set(shingles(text_of[name])))
-    print(
-        f"lamp and {name:11s}: J = {jaccard(lamp, other):.3f} by hand, {library:.3f} with the library"
-    )
+    print(f"lamp and {name:11s}: J = {jaccard(lamp, other):.3f}, by the library {library:.3f}")
     assert abs(jaccard(lamp, other) - library) < 1e-12
 
 n = len(lamp) + 4
@@ -318,8 +305,7 @@ back to that.
 ## MinHash: a whole text in 128 numbers
 
 Comparing two sets of thousands of runs takes a while, and among a million documents there are half a million million
-pairs. Two ideas of Andrei Broder and of Piotr Indyk and Rajeev Motwani make it feasible. The first makes a comparison
-cheap.
+pairs. Two ideas make it feasible. The first makes a comparison cheap (Broder 1997).
 
 Shuffle all runs that exist, at random. In the shuffled order, look which member of $A$ comes first, and which member of
 $B$. **With what probability is it the same one?** Take $A \cup B$. Some member of it comes first; each is equally
@@ -396,9 +382,9 @@ halve the error.
 
 ## Banding: similar texts meet, others don't
 
-The second idea avoids comparing all pairs. Cut the signature into $b$ **bands** of $r$ numbers each. For each band
-there is a table, and a document enters under its $r$ numbers. Two documents **meet** if they stand under the same entry
-of any table, that is if some band agrees in all $r$ places. Only those that meet are compared.
+The second idea avoids comparing all pairs (Indyk and Motwani 1998). Cut the signature into $b$ **bands** of $r$ numbers
+each. For each band there is a table, and a document enters under its $r$ numbers. Two documents **meet** if they stand
+under the same entry of any table, that is if some band agrees in all $r$ places. Only those that meet are compared.
 
 The chance of that: one place agrees with probability $J$, so a band of $r$ with $J^r$; it does not with $1 - J^r$; none
 of $b$ bands does with $(1 - J^r)^b$. So
