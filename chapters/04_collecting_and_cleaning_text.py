@@ -674,7 +674,6 @@ and adds up the words' logarithms; it sees a **bag of words**, without order. Th
 - all words;
 - without the library's stop words, which leave negations in;
 - without those and the negations (*not, never, nobody, no, nor, nothing*; 不, 没): scikit-learn's list has them, too.
-  six.
 
 And two tasks from chapter 11. **Topic**: which of six topics is a sentence about (few labels to learn from)?
 **Sentiment**: "nobody thought that the soup was bad" is praise. For the latter there is also a classifier that reads
