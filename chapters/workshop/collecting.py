@@ -237,7 +237,7 @@ def flow_picture(report: CorpusReport, title: str) -> Any:
         ),
         (
             "drop copies",
-            f"{copies} documents\n{dropped.get('paragraph', 0)} paragraphs",
+            f"{copies} {'document' if copies == 1 else 'documents'}\n{dropped.get('paragraph', 0)} paragraphs",
             plot.ORANGE,
         ),
         ("split", "by a hash of\nthe text", plot.ORANGE),
@@ -330,9 +330,10 @@ def banding_picture(
     ax.axvline(threshold, color=plot.BLACK, linestyle=":")
     ax.set_xlabel("J, the true similarity of a pair (dotted: the threshold)")
     ax.set_ylabel("share of pairs\nthat meet")
-    ax.legend(
-        title="dots measured, lines 1−(1−Jʳ)ᵇ", fontsize=8, title_fontsize=8, loc="upper left"
-    )
+    ax.set_ylim(-0.05, 1.4)
+    ax.set_yticks(np.linspace(0, 1, 6))
+    title = "dots measured, lines 1−(1−Jʳ)ᵇ"
+    ax.legend(title=title, fontsize=8, title_fontsize=8, loc="upper center", ncols=len(curves))
     return figure
 
 
