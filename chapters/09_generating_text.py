@@ -11,8 +11,9 @@ when to search for the likeliest text and when never to; keep keys and values in
 that nothing changes; stop in the right place; run many texts at once; and let a small model write ahead for a large
 one.
 
-**You need** [08 · Pretraining](08_pretraining.ipynb), whose model writes here; softmax and the causal mask from [06 ·
-Attention](06_attention.ipynb); bits per byte from [01 · What a language model is](01_what_is_a_language_model.ipynb).
+**You need** [08 · Pretraining](08_pretraining.ipynb), whose model writes here; softmax and the causal mask from
+[06 · Attention](06_attention.ipynb); bits per byte from
+[01 · What a language model is](01_what_is_a_language_model.ipynb).
 """
 
 # %%
@@ -75,8 +76,8 @@ def extend(prompt, choose, n):
     return ids
 
 
-def draw(p):
-    return rng.choice(len(p), p=p)
+def draw(p, rng=rng):
+    return int(rng.choice(len(p), p=p))
 
 
 prompt = tokenizer.encode("    def read(self, size=None):\n")
@@ -98,17 +99,19 @@ Divide the logits by a number $\tau > 0$, the **temperature**, before the softma
 $$\underset{(V)}{p_i} = \frac{e^{z_i/\tau}}{\sum_j e^{z_j/\tau}}, \qquad
 \frac{p_i}{p_j} = e^{(z_i - z_j)/\tau}.$$
 
-A token that is 3 times as likely as another at $\tau = 1$ is $3^2 = 9$ times as likely at $\tau = \frac12$, and $\sqrt
-3$ times at $\tau = 2$. So with $\tau \to 0$ the likeliest takes all: greedy decoding. With $\tau \to \infty$ all become
-equal. In between, the choice only ever gets more open as $\tau$ grows. **Entropy** measures how open: $H = -\sum_i p_i
-\ln p_i$, which is 0 for one certain token and $\ln V$ for $V$ equal ones. Write $\beta = 1/\tau$, $Z = \sum_j e^{\beta
-z_j}$, and $\langle z\rangle = \sum_i p_i z_i$ for the mean logit. As $\ln p_i = \beta z_i - \ln Z$,
+A token that is 3 times as likely as another at $\tau = 1$ is $3^2 = 9$ times as likely at $\tau = \frac12$, and
+$\sqrt 3$ times at $\tau = 2$. So with $\tau \to 0$ the likeliest takes all: greedy decoding. With $\tau \to \infty$ all
+become equal. In between, the choice only ever gets more open as $\tau$ grows. **Entropy** measures how open:
+$H = -\sum_i p_i \ln p_i$, which is 0 for one certain token and $\ln V$ for $V$ equal ones. Write $\beta = 1/\tau$,
+$Z = \sum_j e^{\beta z_j}$, and $\langle z\rangle = \sum_i p_i z_i$ for the mean logit. As
+$\ln p_i = \beta z_i - \ln Z$,
 
 $$H = \ln Z - \beta\langle z\rangle, \qquad \frac{d \ln Z}{d\beta} = \langle z\rangle, \qquad
 \frac{d\langle z\rangle}{d\beta} = \langle z^2\rangle - \langle z\rangle^2 = \operatorname{Var}(z),$$
 
-and with the product rule $dH/d\beta = \langle z\rangle - \langle z\rangle - \beta\operatorname{Var}(z) =
--\beta\operatorname{Var}(z) \le 0$: cooler is never more open. We check that against a small difference.
+and with the product rule
+$dH/d\beta = \langle z\rangle - \langle z\rangle - \beta\operatorname{Var}(z) = -\beta\operatorname{Var}(z) \le 0$:
+cooler is never more open. We check that against a small difference.
 """
 
 
@@ -344,8 +347,8 @@ and brings something new in between; this model cannot do both. A setting mends 
 ## Looking for the likeliest text
 
 Greedy decoding takes the likeliest *token*, which is not the way to the likeliest *text*. Say `A` has probability 0.6
-and `B` 0.4; after `A` the best next token has 0.3, after `B` it has 0.9. Greedy goes to `A` and ends at $0.6 \cdot 0.3
-= 0.18$; by way of `B` it would have been 0.36. A continuation $y$ of $n$ tokens has the probability
+and `B` 0.4; after `A` the best next token has 0.3, after `B` it has 0.9. Greedy goes to `A` and ends at
+$0.6 \cdot 0.3 = 0.18$; by way of `B` it would have been 0.36. A continuation $y$ of $n$ tokens has the probability
 
 $$p(y) = \prod_{t=1}^{n} p(y_t \mid \text{all before}), \qquad
 \ln p(y) = \sum_{t=1}^{n} \ln p(y_t \mid \text{all before}),$$
@@ -536,12 +539,12 @@ assert gap < 1e-10
 
 # %% [markdown]
 r"""
-Equal up to rounding. **What is saved?** With $L$ layers of $D$ features, a token's way through the matrices takes $12 L
-D^2$ multiplications (chapter 07), and its attention to $t$ positions $2 L t D$. Without a cache, all $t$ tokens are
-sent through for each new one, so the work for *one* token grows at least like $t$, and that for a whole text like its
-square. With it, only the small second part grows. We measure both for a larger, untrained model (time does not depend
-on the weights' values). The price is memory: two numbers for each layer, feature and position, $2 L T D$, for every
-text.
+Equal up to rounding. **What is saved?** With $L$ layers of $D$ features, a token's way through the matrices takes
+$12 L D^2$ multiplications (chapter 07), and its attention to $t$ positions $2 L t D$. Without a cache, all $t$ tokens
+are sent through for each new one, so the work for *one* token grows at least like $t$, and that for a whole text like
+its square. With it, only the small second part grows. We measure both for a larger, untrained model (time does not
+depend on the weights' values). The price is memory: two numbers for each layer, feature and position, $2 L T D$, for
+every text.
 """
 
 # %%
@@ -549,7 +552,7 @@ config = GPTConfig(2000, context=2**LONGEST, n_layers=4, n_heads=4, d_model=128)
 timed = GPT(config, rng=np.random.default_rng(0))
 lengths = [2**i for i in range(5, LONGEST + 1)]
 milliseconds = {
-    name: 1e3 * np.array(generating.seconds_per_token(timed, lengths, rows=1, use_cache=use_cache))
+    name: 1e3 * np.array(generating.seconds_per_step(timed, lengths, use_cache=use_cache))
     for name, use_cache in (("without a cache", False), ("with a cache", True))
 }
 for name, values in milliseconds.items():
@@ -685,23 +688,25 @@ together = generate(double, uneven, **short)
 first = generate(double, uneven[:1], **short)
 plain = generate(double, uneven, use_cache=False, **short)
 assert together[:1] == first and together == plain
-for rows in (1, 8, 32):
-    (seconds,) = generating.seconds_per_token(timed, [64], rows=rows, use_cache=True)
-    print(f"{rows:2d} texts at once: {1 / seconds:6.0f} tokens per second")
+for rows in (1, 4, 16):
+    (seconds,) = generating.seconds_per_step(timed, [64], rows=rows)
+    print(f"{rows:2d} texts at once: {rows / seconds:6.0f} tokens per second")
+(one,), (five,) = (generating.seconds_per_step(timed, [64], new=new) for new in (1, 5))
+print(f"one text, one call: {1e3 * one:.1f} ms to read one token, {1e3 * five:.1f} ms to read five")
 
 # %% [markdown]
 r"""
 ## Writing ahead: speculative decoding
 
-A large model is slow for each token, and mostly because all its weights have to be fetched from memory for every call.
-Reading five tokens in one call costs hardly more than reading one. But to *write* five, it needs five calls. Unless
-somebody guesses (Leviathan et al. 2022, arXiv 2211.17192): a small **draft** model writes $\gamma$ tokens ahead, each
-drawn from its own distribution $q$, $(V)$. The large model reads all of them in one call, which gives its own
-distribution $p$, $(V)$, at every one of these places. Going from left to right,
+A large model is slow for each token mostly because all its weights have to be fetched from memory for every call. So
+reading five tokens in one call costs little more than reading one, as the last line above shows. But to *write* five,
+it needs five calls. Unless somebody guesses (Leviathan et al. 2022, arXiv 2211.17192): a small **draft** model writes
+$\gamma$ tokens ahead, each drawn from its own distribution $q$, $(V)$. The large model reads all of them in one call,
+which gives its own distribution $p$, $(V)$, at every one of these places. Going from left to right,
 
 - **accept** the guess $x$ with probability $\min(1, p(x)/q(x))$;
-- at the first refusal draw instead from what $p$ has more than $q$, $r(x) = \max(0, p(x) - q(x)) / R$ with $R = \sum_y
-  \max(0, p(y) - q(y))$, and throw the other guesses away;
+- at the first refusal draw instead from what $p$ has more than $q$, $r(x) = \max(0, p(x) - q(x)) / R$ with
+  $R = \sum_y \max(0, p(y) - q(y))$, and throw the other guesses away;
 - if all are accepted, the call has also given the next distribution: draw one token more from it.
 
 **What comes out is distributed exactly by $p$**, as if there were no draft. The token $x$ comes out in two ways:
@@ -710,9 +715,9 @@ guessed and accepted, or as a replacement:
 $$q(x)\min\!\Big(1, \frac{p(x)}{q(x)}\Big) + \Big(1 - \sum_y q(y)\min\!\Big(1, \frac{p(y)}{q(y)}\Big)\Big)\, r(x)
 = \min(p(x), q(x)) + \Big(1 - \sum_y \min(p(y), q(y))\Big)\, r(x).$$
 
-As $\max(0, p - q) = p - \min(p, q)$ and the $p(y)$ sum to 1, the bracket is just $R$. So the second term is $\max(0,
-p(x) - q(x))$, and the sum is $p(x)$. ∎ The share of guesses that are accepted is $\sum_y \min(p(y), q(y))$: 1 if the
-draft is equal to the model. In code, with the exact computation, and with a rule that looks right and is not:
+As $\max(0, p - q) = p - \min(p, q)$ and the $p(y)$ sum to 1, the bracket is just $R$. So the second term is
+$\max(0, p(x) - q(x))$, and the sum is $p(x)$. ∎ The share of guesses that are accepted is $\sum_y \min(p(y), q(y))$: 1
+if the draft is equal to the model. In code, with the exact computation, and with a rule that looks right and is not:
 """
 
 
@@ -744,52 +749,66 @@ model's cache holds what it has read; guesses that were refused are forgotten by
 """
 
 # %%
-train_ids = tokenizer.encode(train_text)
-draft = TokenNGrams(train_ids, V, order=3)
+draft = TokenNGrams(tokenizer.encode(train_text), V, order=3)
 
 
 def speculate(prompt, n, guesses, temperature, rng):
-    """n new ids, drawn as from the model alone; and how often it was called."""
+    """n new ids, drawn as from `double` alone; how often it was called; and for each guess that was looked at, whether
+    it was accepted and how likely that was."""
     sampling = Sampling(temperature=temperature)
-    ids, calls, cache = list(prompt), 0, model.new_cache()
-    next_logits(model, np.array([ids[:-1]]), cache)  # the prompt is read
+    ids, calls, seen, cache = list(prompt), 0, [], double.new_cache()
+    next_logits(double, np.array([ids[:-1]]), cache)  # the prompt is read
     while len(ids) < len(prompt) + n:
         ahead, q = [], []
         for _ in range(guesses):
-            q.append(draft.probabilities(ids + ahead, temperature))
-            ahead.append(int(draw(q[-1])))
+            q.append(draft.probabilities(ids + ahead, temperature))  # (V,)
+            ahead.append(draw(q[-1], rng))
         cache.length = len(ids) - 1  # what was refused is forgotten
-        read = np.array([[ids[-1], *ahead]])
-        z = next_logits(model, read, cache, at=slice(None))[0]  # (guesses + 1, V)
+        z = next_logits(double, np.array([[ids[-1], *ahead]]), cache, at=slice(None))[0]
+        p = [sampling.probabilities(row, ids) for row in z]  # guesses + 1 times (V,)
         calls += 1
-        p = [sampling.probabilities(row, ids) for row in z]
         for i, guess in enumerate(ahead):
-            if rng.random() > accepting(p[i], q[i])[guess]:
-                ids.append(int(draw(replacement(p[i], q[i]))))
+            accepted = rng.random() < accepting(p[i], q[i])[guess]
+            seen.append((accepted, np.minimum(p[i], q[i]).sum()))
+            ids.append(guess if accepted else draw(replacement(p[i], q[i]), rng))
+            if not accepted:
                 break
-            ids.append(guess)
-        else:
-            ids.append(int(draw(p[-1])))
-    return ids[len(prompt) : len(prompt) + n], calls
+        else:  # all were accepted: one token more
+            ids.append(draw(p[-1], rng))
+    return ids[len(prompt) : len(prompt) + n], calls, seen
 
 
-saved = {}
+few, most = prompts[:8], min(NEW, 40)
 for temperature in (0, 0.5, 1.0):
-    runs = []
+    per_call, share, expected = [], [], []
     for seed in range(SEEDS):
         r = np.random.default_rng(seed)
-        both = [speculate(row, 40, 4, temperature, r) for row in prompts[:8]]
-        runs.append(40 * len(both) / sum(calls for _, calls in both))
-    saved[temperature] = runs
-    print(f"temperature {temperature}: {mean_sd(runs)} tokens for each call of the model")
+        texts, calls, seen = zip(*(speculate(row, most, 4, temperature, r) for row in few))
+        per_call.append(most * len(few) / sum(calls))
+        share.append(100 * np.mean([accepted for run in seen for accepted, _ in run]))
+        expected.append(100 * np.mean([overlap for run in seen for _, overlap in run]))
+    print(
+        f"temperature {temperature}: {mean_sd(per_call)} tokens for each call of the model;",
+        end=" ",
+    )
+    print(f"{mean_sd(share, 1)}% of guesses accepted, Σ min(p, q) is {mean_sd(expected, 1)}%")
+    if temperature == 0:  # no chance in it: exactly what the model writes alone
+        options = {"max_new_tokens": most, "sampling": Sampling(temperature=0)}
+        assert list(texts) == generate(double, few, **options)
+    if SCALE != "smoke":
+        assert min(per_call) > 1.2 and abs(np.mean(share) - np.mean(expected)) < 5
 
 # %% [markdown]
 r"""
+A model that only counts saves a third of the large model's calls or more, and at temperature 0 the text is, token for
+token, the one that the large model writes alone. A draft closer to the model would save more: what is accepted is the
+overlap of the two distributions, as computed. Exercise 5 asks how far ahead to guess.
+
 ## The library's version
 
 `minillm.generate.generate` is the loop for a batch, `minillm.generate.stream` and `minillm.generate.stream_text` the
-same for one text as it comes, and all of them are `minillm.generate.decode_steps`. At the command line it is `minillm
-generate MODEL --prompt ... --temperature 0.8 --top-p 0.95`, or `--beams 4`.
+same for one text as it comes, and all of them are `minillm.generate.decode_steps`. At the command line it is
+`minillm generate MODEL --prompt ... --temperature 0.8 --top-p 0.95`, or `--beams 4`.
 
 > **Step into it.** Put a breakpoint on the marked line of the next cell (VS Code: click left of the line, then *Debug
 > Cell*; JupyterLab: the bug at the top right) and step into it. You pass `minillm.generate.generate` and
@@ -828,7 +847,17 @@ assert f"{V} tokens," in seen and f"(1, {len(prompt) + 2}) 0 {len(prompt)} {len(
 r"""
 ## Summary
 
-SUMMARY
+- Logits become probabilities, and somebody has to choose. **Temperature** divides the logits; a lower one never opens
+  the choice. **Top-k, top-p, min-p** cut off the tail, which is long enough to spoil nearly every text that is drawn
+  from all of it; the last two follow how sure the model is.
+- **Likelier is not better.** Greedy decoding and beam search find texts far likelier than what people write, and go in
+  circles. Search for an answer, draw a text. A **repetition penalty** breaks loops and punishes what must come again.
+- The **KV cache** gives the same logits up to rounding, because causal attention never changes the past. The time for
+  one token hardly grows with the text; the memory does, $2LTD$ numbers for each text.
+- **Stop** at the end token, at a stop string (looked for in the text), and in any case after so many tokens. A token
+  may hold half a character.
+- In a **batch** a padded row needs a mask and its own positions; the library's rows need neither.
+- **Speculative decoding**: accept with $\min(1, p/q)$, replace from $\max(0, p - q)$; the distribution is exactly $p$.
 
 ## Exercises
 

@@ -115,24 +115,25 @@ class TokenNGrams:
         return p / p.sum()
 
 
-def seconds_per_token(
-    model: Any, lengths: Sequence[int], rows: int, use_cache: bool
+def seconds_per_step(
+    model: Any, lengths: Sequence[int], *, rows: int = 1, new: int = 1, use_cache: bool = True
 ) -> list[float]:
-    """The time of one step, divided by the rows, after texts of these lengths: the least of several."""
+    """The time of one call for the logits after texts of these lengths, the least of several: a batch of `rows` whose
+    last `new` tokens are read, or all of them without a cache."""
     found = []
     for length in lengths:
         ids = np.ones((rows, length), dtype=int)
         cache = model.new_cache() if use_cache else None
-        if use_cache:
-            next_logits(model, ids[:, :-1], cache)
+        if cache is not None:
+            next_logits(model, ids[:, :-new], cache)
         times = []
-        for _ in range(5):
+        for _ in range(7 if use_cache else 3):
             started = time.perf_counter()
-            next_logits(model, ids[:, -1:] if use_cache else ids, cache)
+            next_logits(model, ids[:, -new:] if use_cache else ids, cache)
             times.append(time.perf_counter() - started)
-            if use_cache:
-                cache.length = length - 1  # forget the token that was just added
-        found.append(min(times) / rows)
+            if cache is not None:
+                cache.length = length - new  # forget what was just read
+        found.append(min(times))
     return found
 
 
