@@ -104,7 +104,7 @@ $\sqrt 3$ times at $\tau = 2$. So with $\tau \to 0$ the likeliest takes all: gre
 become equal. In between, the choice only ever gets more open as $\tau$ grows. **Entropy** measures how open:
 $H = -\sum_i p_i \ln p_i$, which is 0 for one certain token and $\ln V$ for $V$ equal ones. Write $\beta = 1/\tau$,
 $Z = \sum_j e^{\beta z_j}$, and $\langle z\rangle = \sum_i p_i z_i$ for the mean logit. As
-$\ln p_i = \beta z_i - \ln Z$,
+$\ln p_i = \beta z_i - \ln Z$, and $dp_i/d\beta = p_i\,(z_i - \langle z\rangle)$ by the slopes of softmax (chapter 06),
 
 $$H = \ln Z - \beta\langle z\rangle, \qquad \frac{d \ln Z}{d\beta} = \langle z\rangle, \qquad
 \frac{d\langle z\rangle}{d\beta} = \langle z^2\rangle - \langle z\rangle^2 = \operatorname{Var}(z),$$
@@ -130,10 +130,9 @@ for tau in (0.25, 0.5, 1.0, 2.0):
     variance = p @ z**2 - (p @ z) ** 2
     nearby = [entropy(softmax((beta + step) * z)) for step in (-1e-5, 1e-5)]
     print(f"temperature {tau:4}: likeliest {p.max():.3f}, entropy {entropy(p):.3f},", end=" ")
-    print(
-        f"slope along 1/τ {-beta * variance:8.4f}, measured {(nearby[1] - nearby[0]) / 2e-5:8.4f}"
-    )
-    assert abs((nearby[1] - nearby[0]) / 2e-5 + beta * variance) < 1e-4
+    slope, by_trying = -beta * variance, (nearby[1] - nearby[0]) / 2e-5
+    print(f"slope along 1/τ {slope:8.4f}, by trying {by_trying:8.4f}")
+    assert abs(by_trying - slope) < 1e-4
 assert entropy(with_temperature(z, 0.5)) < entropy(with_temperature(z, 1)) < np.log(V)
 
 # %% [markdown]
@@ -148,41 +147,42 @@ there are very many of them. How much do they weigh *together*? We look at the m
 # %%
 folder = corpus(SCALE, "code")
 train_text = corpus_text(folder, "train")
-held_ids = np.array(tokenizer.encode(corpus_text(folder, "val")))
+val_text = corpus_text(folder, "val")
+held_ids = np.array(tokenizer.encode(val_text))
 PROMPT = 20  # tokens of each held-out text that the model is given
 starts = np.linspace(0, len(held_ids) - CONTEXT - 1, TEXTS).astype(int)
 window = held_ids[starts[:, None] + np.arange(PROMPT + NEW)]  # (TEXTS, PROMPT + NEW)
 prompts, real = window[:, :PROMPT].tolist(), window[:, PROMPT:].tolist()
 
 with no_grad():
-    logits = model(window[:, :-1]).data[
-        :, PROMPT - 1 :
-    ]  # (TEXTS, NEW, V): at each, for the next token
-z_held = logits.reshape(-1, V).astype(float)  # (TEXTS · NEW, V)
-p_held = np.array([softmax(z) for z in z_held])
+    logits = model(window[:, :-1]).data[:, PROMPT - 1 :].astype(float)  # (TEXTS, NEW, V)
+p_held = np.array([softmax(z) for z in logits.reshape(-1, V)])  # (TEXTS · NEW, V)
 next_held = window[:, PROMPT:].reshape(-1)  # (TEXTS · NEW,): what really comes
 
-tail = np.where(p_held < 0.001, p_held, 0).sum(axis=1).mean()
-print(
-    f"tokens with less than 0.1% each: {(p_held < 0.001).sum(axis=1).mean():.0f} of {V} on average;",
-    end=" ",
-)
+rare = p_held < 0.001
+tail = np.where(rare, p_held, 0).sum(axis=1).mean()
+at_least_one = 1 - (1 - tail) ** NEW
+of_real = rare[np.arange(len(rare)), next_held].mean()
+print(f"tokens with less than 0.1% each: {rare.sum(axis=1).mean():.0f} of {V} on average;", end=" ")
 print(f"together {100 * tail:.1f}%")
 print(
-    f"chance that a text of {NEW} tokens has at least one of them: {100 * (1 - (1 - tail) ** NEW):.0f}%"
+    f"a text of {NEW} drawn tokens has at least one of them in {100 * at_least_one:.0f}% of cases"
 )
+print(f"of the real tokens, {100 * of_real:.1f}% had so little")
 if SCALE != "smoke":
-    assert tail < 0.5 and 1 - (1 - tail) ** NEW > 0.9
+    assert tail < 0.5 and at_least_one > 0.9 and abs(of_real - tail) < 0.1
 
 # %% [markdown]
 r"""
-Drawing from all of $p$ means that nearly every text contains tokens that make no sense, and what follows has to make
-sense of them. A lower temperature helps, but it also makes the good choices more unequal. The alternative is to cut the
-tail off, and to divide the rest by its sum. Where to cut?
+Real text has such tokens about as often: the model is right about how often something surprising comes, but not about
+*what*. The real surprise is a name that makes sense there; one drawn from the tail is any of the rest. So nearly every
+text drawn from all of $p$ has tokens that make no sense, and what follows has to make sense of them. A lower
+temperature helps, but it also makes the good choices more unequal. The alternative is to cut the tail off, and to
+divide the rest by its sum. Where to cut?
 
 - **top-k**: keep the $k$ likeliest tokens.
-- **top-p** (Holtzman et al. 2020, arXiv 1904.09751): keep the fewest tokens whose probabilities sum to at least $p$: go
-  from the likeliest down, and keep a token if those before it do not reach $p$ yet.
+- **top-p**, or nucleus sampling (Holtzman et al. 2020, arXiv 1904.09751): keep the fewest tokens whose probabilities
+  sum to at least $p$: go from the likeliest down, and keep a token if those before it do not reach $p$ yet.
 - **min-p** (Nguyen et al. 2024, arXiv 2407.01082): keep tokens at least $m$ times as likely as the likeliest.
 
 And one that looks back at what stands there already: the **repetition penalty** $\theta > 1$ (Keskar et al. 2019, arXiv
@@ -265,9 +265,7 @@ for name, (rule, value) in filters.items():
     kept[name] = mask.sum(axis=1)
     refused = 100 * (1 - mask[np.arange(len(mask)), next_held].mean())
     print(f"{name:10s} keeps {kept[name].min():3d} to {kept[name].max():4d} tokens,", end=" ")
-    print(
-        f"{kept[name].mean():5.1f} on average, and cuts off the real one in {refused:.0f}% of places"
-    )
+    print(f"{kept[name].mean():5.1f} on average; cuts off the real one in {refused:.0f}% of places")
 openness = entropy(p_held) / np.log(2)  # in bits
 for name in ("top-p 0.9", "min-p 0.03") if SCALE != "smoke" else ():
     assert np.corrcoef(openness, np.log(kept[name]))[0, 1] > 0.6
@@ -315,9 +313,7 @@ for family, name in progress(jobs, "writing"):
     seeds = range(SEEDS if sampling.temperature > 0 else 1)  # greedy is the same for each
     runs = [judge.measure(prompts, write(sampling, seed)) for seed in seeds]
     measured[family][name] = np.array(runs)  # (seeds, 2)
-of_real = np.array(
-    [judge.measure(prompts[i::3], real[i::3]) for i in range(3)]
-)  # of thirds: (3, 2)
+stars = np.array([judge.measure(prompts[i::3], real[i::3]) for i in range(3)])  # (3, 2)
 real_bits, real_repeats = judge.measure(prompts, real)
 
 print(f"{'setting':18s}bits per byte   repeated (%)   ({SEEDS} draws of {TEXTS} texts: mean ± sd)")
@@ -331,7 +327,7 @@ if SCALE != "smoke":
     cold, warm = measured["temperature"]["0"], measured["temperature"]["1.0"]
     assert cold[0, 0] < real_bits < warm[:, 0].min()
     assert cold[0, 1] > 5 * real_repeats and real_repeats > warm[:, 1].max()
-generating.trade_off_figure(measured, of_real)
+generating.trade_off_figure(measured, stars)
 
 # %% [markdown]
 r"""
@@ -454,11 +450,8 @@ right = {
 }
 for name, values in right.items():
     share = [100 * values[i::3].mean() for i in range(3)]
-    print(
-        f"{name:8s} exactly right in {100 * values.mean():.2f}% of {PLACES} places; thirds of them:",
-        end=" ",
-    )
-    print(", ".join(f"{value:.2f}" for value in share))
+    each = ", ".join(f"{value:.2f}" for value in share)
+    print(f"{name:8s} right in {100 * values.mean():.2f}% of {PLACES} places (thirds: {each})")
 if SCALE != "smoke":
     assert right["4 beams"].mean() > right["greedy"].mean() > 1.5 * right["drawn"].mean()
 
@@ -469,11 +462,14 @@ often, greedy decoding more often, the search most often. So: **search for an an
 
 ## Loops
 
-Why does the likeliest text go in circles? Because a loop feeds itself: a phrase that stands there already is likely to
-come again, and the more so the more often it stands there. We plot how sure the model is of the tokens that it chooses,
-along the text, and then try the repetition penalty on greedy decoding. What does the penalty cost? It also punishes
-what *must* come again. To see how much, we let it change the model's distribution on the real texts and measure the
-loss there, in nats per token.
+Why does the likeliest text go in circles? For one thing, a rule without chance in it has no way out: the same situation
+leads to the same choice. For another, a loop feeds itself: a line that stands there already is likelier to come again.
+We measure that with lines of the held-out text: how likely is a line after copies of itself, and after as many other
+lines? (Means over the lines of $\ln p$ of a token, for thirds of the lines.) Beside it stands how sure the model is of
+what was written above, along the text.
+
+Then we try the repetition penalty on greedy decoding. What does it cost? It also punishes what *must* come again. To
+see how much, we let it change the model's distribution on the real texts and measure the loss there, in nats per token.
 """
 
 # %%
@@ -492,7 +488,15 @@ for penalty in (1.0, 1.1, 1.2, 1.5):
         free = rates, np.mean(losses)
     elif SCALE != "smoke":
         assert max(rates) < min(free[0]) and np.mean(losses) > free[1]
-generating.sureness_figure({name: np.exp(rows) for name, rows in log_p.items()})
+lines = [
+    tokenizer.encode(line + "\n") for line in sorted(set(val_text.splitlines())) if line.strip()
+]
+lines = [ids for ids in lines if 6 <= len(ids) <= CONTEXT // 7]
+chosen = [lines[i] for i in rng.permutation(len(lines))[: 30 * SEEDS]]
+after = generating.after_lines(model, chosen, copies=6)  # name -> (lines, copies)
+if SCALE != "smoke":
+    assert (after["copies of it"] - after["other lines"]).mean(axis=0).min() > 0
+generating.loop_figure(after, {name: np.exp(rows) for name, rows in log_p.items()})
 
 # %% [markdown]
 r"""
@@ -514,7 +518,7 @@ once, and one token at a time with the library's cache, `minillm.nn.KVCache`.
 
 # %%
 T, d = 12, 8
-Q, K, U = rng.standard_normal((3, T, d))  # queries, keys, values
+Q, K, U = rng.standard_normal((3, T, d))  # queries, keys, values (V is taken)
 S = np.where(np.tri(T, dtype=bool), Q @ K.T / np.sqrt(d), -np.inf)  # (T, T)
 all_at_once = np.array([softmax(row) for row in S]) @ U  # (T, d)
 
@@ -528,13 +532,11 @@ ids = window[:1]  # (1, T)
 with no_grad():
     at_once = double(ids).data[0]  # (T, V)
 cache = double.new_cache()
-one_by_one = np.array(
-    [next_logits(double, ids[:, t : t + 1], cache)[0] for t in range(ids.shape[1])]
-)
-gap = np.abs(one_by_one - at_once).max()
-print(
-    f"{one_by_one.shape[0]} positions × {V} logits: largest gap {gap:.0e}, of logits up to {np.abs(at_once).max():.0f}"
-)
+steps = [
+    next_logits(double, ids[:, t : t + 1], cache)[0] for t in range(ids.shape[1])
+]  # T times (V,)
+gap, largest = np.abs(np.array(steps) - at_once).max(), np.abs(at_once).max()
+print(f"{len(steps)} positions × {V} logits up to {largest:.0f}: largest gap {gap:.0e}")
 assert gap < 1e-10
 
 # %% [markdown]
@@ -556,9 +558,8 @@ milliseconds = {
     for name, use_cache in (("without a cache", False), ("with a cache", True))
 }
 for name, values in milliseconds.items():
-    print(
-        f"{name:15s}: {values[0]:6.1f} ms after {lengths[0]} tokens, {values[-1]:6.1f} after {lengths[-1]}"
-    )
+    print(f"{name:15s}: {values[0]:5.1f} ms after {lengths[0]} tokens,", end=" ")
+    print(f"{values[-1]:5.1f} after {lengths[-1]}")
 if SCALE != "smoke":
     growth = {name: values[-1] / values[0] for name, values in milliseconds.items()}
     assert growth["without a cache"] > 10 and growth["without a cache"] > 4 * growth["with a cache"]
@@ -568,20 +569,19 @@ next_logits(timed, np.ones((1, 10), dtype=int), cache)
 held_bytes = sum(buffer.nbytes for buffer in [*cache.keys, *cache.values])
 assert held_bytes == 2 * config.n_layers * config.context * config.d_model * 4  # float32: 4 bytes
 print(f"this model's cache for {config.context} positions: {held_bytes / 1e6:.1f} MB")
-layers, features, positions = 32, 4096, 4096  # Llama 2 7B, two bytes for a number
-large = 2 * layers * positions * features * 2
-print(
-    f"Llama 2 7B's for one text of {positions} tokens: {large / 1e9:.1f} GB, of its weights: 13.5 GB"
-)
+large = 2 * 32 * 4096 * 4096 * 2  # Llama 2 7B: 32 layers, 4096 features and positions, 2 bytes
+print(f"Llama 2 7B's for 4096 positions: {large / 1e9:.1f} GB; its 6.7e9 weights:", end=" ")
+print(f"{2 * 6.7:.1f} GB, as much as the caches of {2 * 6.7e9 / large:.0f} such texts")
 generating.cost_figure(lengths, milliseconds)
 
 # %% [markdown]
 r"""
-For a large model it is the cache, not the weights, that limits how many texts can be written at the same time. That is
-why newer models let several query heads share one key and value head (chapter 07). And the cache has a condition: the
-past must really not change. Learned positions count from the first token that the model sees, so when a text outgrows
-the context and its beginning is dropped, every position moves, and the library starts a new cache
-(`minillm.generate.window_start`). A model that looks in both directions (chapter 10) cannot have one.
+The caches of a handful of long texts are as large as the whole model: it is they that limit how many texts a machine
+can write at the same time. That is why newer models let several query heads share one key and value head (chapter 07).
+And the cache has a condition: the past must really not change. Learned positions count from the first token that the
+model sees, so when a text outgrows the context and its beginning is dropped, every position moves, and the library
+starts a new cache (`minillm.generate.window_start`). A model that looks in both directions (chapter 10) cannot have
+one.
 
 ## Stopping
 
@@ -699,7 +699,7 @@ r"""
 ## Writing ahead: speculative decoding
 
 A large model is slow for each token mostly because all its weights have to be fetched from memory for every call. So
-reading five tokens in one call costs little more than reading one, as the last line above shows. But to *write* five,
+reading five tokens in one call costs far less than five calls, as the last line above shows even for a CPU. But to *write* five,
 it needs five calls. Unless somebody guesses (Leviathan et al. 2022, arXiv 2211.17192): a small **draft** model writes
 $\gamma$ tokens ahead, each drawn from its own distribution $q$, $(V)$. The large model reads all of them in one call,
 which gives its own distribution $p$, $(V)$, at every one of these places. Going from left to right,
@@ -716,7 +716,8 @@ $$q(x)\min\!\Big(1, \frac{p(x)}{q(x)}\Big) + \Big(1 - \sum_y q(y)\min\!\Big(1, \
 = \min(p(x), q(x)) + \Big(1 - \sum_y \min(p(y), q(y))\Big)\, r(x).$$
 
 As $\max(0, p - q) = p - \min(p, q)$ and the $p(y)$ sum to 1, the bracket is just $R$. So the second term is
-$\max(0, p(x) - q(x))$, and the sum is $p(x)$. ∎ The share of guesses that are accepted is $\sum_y \min(p(y), q(y))$: 1
+$\max(0, p(x) - q(x))$, and the sum is $p(x)$. ∎ What follows an accepted token is chosen in the same way, given that token, so the whole text is
+distributed as if the large model had written it. The share of guesses that are accepted is $\sum_y \min(p(y), q(y))$: 1
 if the draft is equal to the model. In code, with the exact computation, and with a rule that looks right and is not:
 """
 
@@ -787,10 +788,7 @@ for temperature in (0, 0.5, 1.0):
         per_call.append(most * len(few) / sum(calls))
         share.append(100 * np.mean([accepted for run in seen for accepted, _ in run]))
         expected.append(100 * np.mean([overlap for run in seen for _, overlap in run]))
-    print(
-        f"temperature {temperature}: {mean_sd(per_call)} tokens for each call of the model;",
-        end=" ",
-    )
+    print(f"temperature {temperature}: {mean_sd(per_call)} tokens for each call;", end=" ")
     print(f"{mean_sd(share, 1)}% of guesses accepted, Σ min(p, q) is {mean_sd(expected, 1)}%")
     if temperature == 0:  # no chance in it: exactly what the model writes alone
         options = {"max_new_tokens": most, "sampling": Sampling(temperature=0)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from minillm import nn, plot
-from minillm.generate import Sampling, decode_steps, known_ids, next_logits, prompt_ids
+from minillm.generate import Sampling, decode_steps, known_ids, next_logits, prompt_ids, softmax
 from minillm.metrics import distinct_n
 from minillm.training.baselines import NGramModel
 
@@ -113,6 +113,25 @@ class TokenNGrams:
             return np.eye(1, len(p), int(p.argmax()))[0]
         p = p ** (1 / temperature)
         return p / p.sum()
+
+
+def after_lines(model: Any, lines: Sequence[Sequence[int]], copies: int) -> dict[str, np.ndarray]:
+    """For each line of ids the mean ln p of its tokens after 1 ... `copies` copies of itself, and after as many of the
+    other lines: (lines, copies) each."""
+    found: dict[str, list[list[float]]] = {"copies of it": [], "other lines": []}
+    for i, line in enumerate(lines):
+        others = [lines[(i + j) % len(lines)] for j in range(1, copies + 1)]
+        for name, before in (("copies of it", [line] * copies), ("other lines", others)):
+            found[name].append([mean_log_p(model, before[:n], line) for n in range(1, copies + 1)])
+    return {name: np.array(rows) for name, rows in found.items()}
+
+
+def mean_log_p(model: Any, before: Sequence[Sequence[int]], line: Sequence[int]) -> float:
+    """The mean ln p of the tokens of a line after other lines."""
+    ids = np.array([[*(i for other in before for i in other), *line]])
+    z = next_logits(model, ids[:, :-1], None, at=slice(-len(line), None))[0].astype(float)
+    p = np.array([softmax(row) for row in z])
+    return float(np.log(p[np.arange(len(line)), list(line)]).mean())
 
 
 def seconds_per_step(
@@ -220,10 +239,10 @@ def check_one_stream(stream_until: Any, pieces: Sequence[str], stops: Sequence[s
 
 def loop_picture() -> Figure:
     """How a text grows: the loop from the ids so far to one more id."""
-    figure, ax = plot.subplots(height=2.5, width=8.2)
+    figure, ax = plot.subplots(height=2.0, width=7.6)
     ax.set_axis_off()
-    ax.set_xlim(0, 10)
-    ax.set_ylim(0, 3)
+    ax.set_xlim(0.1, 9.3)
+    ax.set_ylim(0.2, 2.9)
     boxes = [
         (0.9, "ids so far\n(T)", plot.SKY),
         (2.75, "model", plot.BLUE),
@@ -240,11 +259,11 @@ def loop_picture() -> Figure:
         }
         ax.text(x, 2.2, text, ha="center", va="center", fontsize=9, bbox=style)
     arrow = {"arrowstyle": "-|>", "color": plot.BLACK, "linewidth": 1.4}
-    for start, end in ((1.55, 2.25), (3.2, 3.95), (5.0, 5.55), (7.2, 7.55)):
+    for start, end in ((1.5, 2.3), (3.2, 4.05), (4.95, 5.65), (7.15, 7.65)):
         ax.annotate("", (end, 2.2), (start, 2.2), arrowprops=arrow)
-    ax.annotate("", (8.45, 0.45), (8.45, 1.6), arrowprops={**arrow, "arrowstyle": "-"})
-    ax.annotate("", (0.9, 0.45), (8.45, 0.45), arrowprops={**arrow, "arrowstyle": "-"})
-    ax.annotate("", (0.9, 1.65), (0.9, 0.45), arrowprops=arrow)
+    ax.annotate("", (8.45, 0.4), (8.45, 1.7), arrowprops={**arrow, "arrowstyle": "-"})
+    ax.annotate("", (0.9, 0.4), (8.45, 0.4), arrowprops={**arrow, "arrowstyle": "-"})
+    ax.annotate("", (0.9, 1.75), (0.9, 0.4), arrowprops=arrow)
     text = "draw one id, append it, ask again, until it is time to stop"
     ax.text(4.7, 0.62, text, ha="center", fontsize=9)
     ax.text(
@@ -306,18 +325,28 @@ def likelihood_figure(lines: Mapping[str, np.ndarray], means: Mapping[str, np.nd
     return figure
 
 
-def sureness_figure(probabilities: Mapping[str, np.ndarray]) -> Figure:
-    """The model's probability of the tokens, along the text: the mean over texts, smoothed a little."""
-    figure, ax = plot.subplots(height=3.0)
-    window = np.ones(5) / 5
+def loop_figure(after: Mapping[str, np.ndarray], probabilities: Mapping[str, np.ndarray]) -> Figure:
+    """Left: ln p of a token of a line after 1, 2, ... lines, a thin line for each third of the lines. Right: the
+    probability of the tokens along the texts that were written, mean over texts, smoothed a little."""
+    figure, (left, right) = plot.subplots(1, 2, height=3.2, gridspec_kw={"width_ratios": [1, 1.4]})
+    for (name, rows), color, marker in zip(after.items(), (plot.VERMILION, plot.BLACK), "os"):
+        n = np.arange(1, rows.shape[1] + 1)
+        left.plot(
+            n, rows.mean(axis=0), color=color, marker=marker, markersize=5, label=f"after {name}"
+        )
+        for i in range(3):
+            left.plot(n, rows[i::3].mean(axis=0), color=color, linewidth=0.7, alpha=0.6)
+    left.set_xlabel("how many lines before it")
+    left.set_ylabel("ln p of a token of the line")
+    left.legend(fontsize=8)
     colors = (plot.BLACK, plot.GREEN, plot.ORANGE, plot.VERMILION, plot.BLUE)
     for (name, values), color in zip(probabilities.items(), colors):
-        smooth = np.convolve(values.mean(axis=0), window, mode="valid")
-        ax.plot(np.arange(len(smooth)) + 3, smooth, color=color, label=name)
-    ax.set_ylim(0, 1)
-    ax.set_xlabel("token of the continuation")
-    ax.set_ylabel("probability under the model\n(mean over texts)")
-    ax.legend(fontsize=8, ncol=2)
+        smooth = np.convolve(values.mean(axis=0), np.ones(7) / 7, mode="valid")
+        right.plot(np.arange(len(smooth)) + 4, smooth, color=color, label=name)
+    right.set_ylim(0, 1)
+    right.set_xlabel("token of the continuation")
+    right.set_ylabel("its probability")
+    right.legend(fontsize=7, ncol=2)
     return figure
 
 
