@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from minillm import nn, plot
+from minillm import nn
 from minillm.data import corpus_text
 from minillm.engines.numpy_engine import NumpyEngine
 from minillm.engines.threads import Replicas
@@ -48,11 +48,12 @@ from minillm.workshop import (
     type_into_debugger,
 )
 from minillm.workshop import pretraining as lab
+from minillm.workshop import pretraining_pictures as pictures
 from minillm.workshop.deliverables import corpus, python_model, python_sections, tokenizer
 
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
-STEPS = {"smoke": 12, "cpu": 150, "gpu": 600}[SCALE]  # of each small run
-SEEDS = {"smoke": 2, "cpu": 3, "gpu": 5}[SCALE]  # random starts, wherever two ways are compared
+STEPS = {"smoke": 10, "cpu": 150, "gpu": 600}[SCALE]  # of each small run
+SEEDS = {"smoke": 1, "cpu": 3, "gpu": 5}[SCALE]  # random starts, wherever two ways are compared
 WARMUP = max(2, STEPS // 10)
 show_versions(SCALE)
 
@@ -64,7 +65,7 @@ All of pretraining is one step, over and over. Blue is what chapters 02 and 07 e
 """
 
 # %%
-lab.draw_step()
+pictures.draw_step()
 
 # %% [markdown]
 r"""
@@ -169,9 +170,9 @@ $|1 - \eta h_2| < 1$, that is $\eta < 2/h_2$; beyond that it jumps from wall to 
 $h_1 = 0.01$, shrinks by $1 - 0.01\,\eta$, at most 2% a step. The steepest direction dictates the rate, the flattest one
 pays for it. A network has thousands of directions, and their slopes differ by factors of thousands.
 
-**Momentum** keeps a running sum of gradients, $b \leftarrow \mu b + g_t$, and steps along it,
-$w \leftarrow w - \eta b$, with $\mu = 0.9$, say. Where gradients agree, the sum grows to
-$g(1 + \mu + \mu^2 + \dots) = g/(1-\mu)$, ten times one gradient; where they change sign, they cancel. Ten times faster along the ravine's floor.
+**Momentum** keeps a running sum of gradients, $b \leftarrow \mu b + g_t$, and steps along it, $w \leftarrow w - \eta
+b$, with $\mu = 0.9$, say. Where gradients agree, the sum grows to $g(1 + \mu + \mu^2 + \dots) = g/(1-\mu)$, ten times
+one gradient; where they change sign, they cancel. Ten times faster along the ravine's floor.
 
 **A scale for each weight.** Better than to run faster along the floor would be to have no ravine: divide each weight's
 step by how large *its own* gradients usually are. That is Adam (Kingma & Ba 2015, arXiv 1412.6980). It keeps two
@@ -233,7 +234,7 @@ print("steps until the flat weight has done nine tenths of its way (0: not yet):
 first = np.abs(paths["Adam"][1] - start)
 print(f"Adam's first step: {first[0]:.2f} in the flat direction, {first[1]:.2f} in the steep one")
 assert np.allclose(first, 0.4) and to_the_floor["Adam"] > 0 and to_the_floor["SGD"] == 0
-lab.plot_paths(paths, curvature)
+pictures.plot_paths(paths, curvature)
 
 # %% [markdown]
 r"""
@@ -370,10 +371,12 @@ def inside_adamw(run):
 rows = inside_adamw(healthy[0])
 gradient, step, _ = np.array(list(rows.values())).T  # one number for each matrix
 spread = gradient.max() / gradient.min(), step.max() / step.min()
-print(f"between the matrices gradients differ {spread[0]:.0f}-fold, AdamW's steps {spread[1]:.1f}-fold")
+print(
+    f"between the matrices gradients differ {spread[0]:.0f}-fold, AdamW's steps {spread[1]:.1f}-fold"
+)
 if SCALE != "smoke":
     assert spread[0] > 4 * spread[1] and step.max() < 1
-lab.plot_matrices(rows)
+pictures.plot_matrices(rows)
 
 # %% [markdown]
 r"""
@@ -403,7 +406,7 @@ for name, runs in best.items():
 if SCALE != "smoke":
     assert max(run.final for run in best["AdamW"]) < min(run.final for run in best["SGD, momentum"])
     assert swept["AdamW"][2e-2].final > swept["AdamW"][6e-3].final
-lab.plot_sweep(swept, best, unigram)
+pictures.plot_sweep(swept, best, unigram)
 
 # %% [markdown]
 r"""
@@ -457,7 +460,7 @@ for name, runs in scheduled.items():
 if SCALE != "smoke":
     final = {name: np.mean([run.final for run in runs]) for name, runs in scheduled.items()}
     assert final["cosine"] < final["cosine, no warmup"] and final["wsd"] < final["constant"]
-lab.plot_schedules(factors, scheduled)
+pictures.plot_schedules(factors, scheduled)
 
 # %% [markdown]
 r"""
@@ -504,12 +507,15 @@ for name in ("SGD, momentum", "AdamW"):
 for (name, clip), runs in hit.items():
     usual = np.median([run.norm[:BAD] for run in runs])
     print(f"{name:13s}", "clipped at 1;" if clip else "not clipped; ", end=" ")
-    print(f"gradient norm usually {usual:.2f}, then {np.mean([run.norm[BAD] for run in runs]):.1f};", end=" ")
+    print(
+        f"gradient norm usually {usual:.2f}, then {np.mean([run.norm[BAD] for run in runs]):.1f};",
+        end=" ",
+    )
     print("held-out loss at the end", ", ".join(f"{run.final:.4g}" for run in runs))
 if SCALE != "smoke":
     fine = [run.final for key, runs in hit.items() if key != ("SGD, momentum", 0.0) for run in runs]
     assert min(run.final for run in hit["SGD, momentum", 0.0]) > max(fine)
-lab.plot_bad_batch(hit, BAD)
+pictures.plot_bad_batch(hit, BAD)
 
 # %% [markdown]
 r"""
@@ -564,7 +570,7 @@ print(
 print(f"(a target there weighs {weights[-1][1]:.0f} times its share)")
 print(f"library: off by at most {100 * max(library):.4f}%")
 assert max(library) < 1e-4 and errors[0] < 1e-4 and np.all(np.diff(errors) > 0) and errors[-1] > 0.2
-lab.plot_mean_of_means(kept, weights, errors, library)
+pictures.plot_mean_of_means(kept, weights, errors, library)
 
 # %% [markdown]
 r"""
@@ -600,12 +606,14 @@ for case, runs in cases.items():
     lowest[case] = [min(loss for _, loss in run.val) for run in runs]
     train_loss = np.mean([np.mean(run.loss[-20:]) for run in runs])
     print(f"{case[0]:10s} dropout {case[1]}: training loss {train_loss:.2f};", end=" ")
-    print(f"held out {lab.mean_sd(at_end[case])} at the end, {lab.mean_sd(lowest[case])} at its best")
+    print(
+        f"held out {lab.mean_sd(at_end[case])} at the end, {lab.mean_sd(lowest[case])} at its best"
+    )
 if SCALE != "smoke":
     assert min(at_end["short text", 0.0]) > max(at_end["short text", 0.2])
     assert np.mean(at_end["all text", 0.0]) < np.mean(at_end["all text", 0.2])
 epochs = {name: LENGTHS[name] * BATCH * CONTEXT / len(TEXTS[name]) for name in TEXTS}
-lab.plot_dropout(cases, epochs)
+pictures.plot_dropout(cases, epochs)
 
 # %% [markdown]
 r"""
@@ -669,8 +677,10 @@ for name in parts:
     ]
     print(f"{name:8s} become 0: fp16 {lost[name][0]:.1f}%, bf16 {in_bf16[name]:.1f}%;", end=" ")
     print(f"with k from {fine[0]} to {fine[-1]} less than 0.5% are lost and none overflows")
-assert lost["logits"][0] > 1 > lost["logits"][6] and max(in_bf16.values()) < 0.01
-lab.plot_fp16(parts, scales, lost, overflown)
+assert max(in_bf16.values()) < 0.01
+if SCALE != "smoke":
+    assert lost["logits"][0] > 1 > lost["logits"][6]
+pictures.plot_fp16(parts, scales, lost, overflown)
 
 # %% [markdown]
 r"""
@@ -735,8 +745,10 @@ print(
     f"at η = {LOW:g} one step changes {np.interp(LOW, rates_tried, changed):.0f}% of the bf16 weights"
 )
 if SCALE != "smoke":
-    assert max(gained["bf16"]) < min(gained["master"]) and np.allclose(gained["master"], gained["fp32"], atol=3e-3)
-lab.plot_bf16(rates_tried, changed, LOW, gained)
+    assert max(gained["bf16"]) < min(gained["master"]) and np.allclose(
+        gained["master"], gained["fp32"], atol=3e-3
+    )
+pictures.plot_bf16(rates_tried, changed, LOW, gained)
 
 # %% [markdown]
 r"""
@@ -787,7 +799,7 @@ counted = NGramModel.fit(train_text, order=5)
 n_bytes = len(held_out_text.encode())
 ngrams = dict(zip(range(1, 6), counted.total_bits(held_out_text) / n_bytes))  # bits per byte
 nats_per_token = np.log(2) * val_data.n_bytes / len(val_data)  # of one bit per byte
-lab.plot_health(folders, moved, ngrams[5] * nats_per_token)
+pictures.plot_health(folders, moved, ngrams[5] * nats_per_token)
 
 # %% [markdown]
 r"""
@@ -882,7 +894,7 @@ for name in floors:
 
 if SCALE != "smoke":
     assert np.all(np.diff(losses.mean(axis=1)) < 0)
-lab.plot_law(N, losses, N_largest, largest, law, fits, scatter)
+pictures.plot_law(N, losses, N_largest, largest, law, fits, scatter)
 
 # %% [markdown]
 r"""
@@ -925,7 +937,7 @@ for name, value in sorted(bits.items(), key=lambda item: -item[1]):
 if SCALE != "smoke":
     assert bits["GPT, this run"] < min(bits["5-gram"], bits["3-gram"], bits["1-gram"])
     assert bits["xz after the training text"] < bits["GPT, this run"]
-lab.plot_python(folder, bits, ngrams[5] * nats_per_token)
+pictures.plot_python(folder, bits, ngrams[5] * nats_per_token)
 
 # %% [markdown]
 r"""
@@ -952,11 +964,11 @@ Chapter 09 chooses its next tokens with more care, chapter 14 runs what a model 
 ## The library's version
 
 > **Step into it.** Put a breakpoint on the line `optimizer.step()` of the next cell (VS Code: click left of the line,
-> then *Debug Cell*; JupyterLab: the bug at the top right) and step into it. You pass
-> `minillm.optim.Optimizer.step`, which goes through the parameters in blocks, and arrive in
-> `minillm.optim.AdamW._update`: our seven lines, in place. At its end compare `m / v**0.5` with what you know about the
-> first step. The same is then shown for the second step in Python's own debugger. The loop around it is `minillm.training.train.train`: look for `forward_backward`, `clip_gradients` and
-> `step`, and for where the schedule comes in (`minillm.training.schedules.lr_factor`).
+> then *Debug Cell*; JupyterLab: the bug at the top right) and step into it. You pass `minillm.optim.Optimizer.step`,
+> which goes through the parameters in blocks, and arrive in `minillm.optim.AdamW._update`: our seven lines, in place.
+> At its end compare `m / v**0.5` with what you know about the first step. The same is then shown for the second step
+> in Python's own debugger. The loop around it is `minillm.training.train.train`: look for `forward_backward`,
+> `clip_gradients` and `step`, and for where the schedule comes in (`minillm.training.schedules.lr_factor`).
 """
 
 # %%
@@ -1208,7 +1220,7 @@ unknown = {
     name: train(9, steps=2 * STEPS, look_every=STEPS // 3, **options)
     for name, options in progress(ward.items(), "four runs")
 }
-lab.plot_unknown(unknown)
+pictures.plot_unknown(unknown)
 
 
 # %% tags=["exercise"]

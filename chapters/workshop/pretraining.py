@@ -1,22 +1,16 @@
-"""Chapter 08's pictures and bookkeeping: what a run noted, curves with their seeds, number formats, sick runs."""
+"""Chapter 08's bookkeeping: what a run noted, number formats, a mistake to be found, fits with their scatter.
+
+Its pictures are in pretraining_pictures.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from minillm import plot
 from minillm.hub.dtypes import decode, encode
-from minillm.training.run_log import read_metrics
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-SMALLEST_FP16 = 2.0**-24  # float16's smallest number above 0; half of it is rounded to 0
-LARGEST_FP16 = 65504.0
 
 
 @dataclass
@@ -27,9 +21,7 @@ class Run:
     optimizer: Any
     loss: list[float] = field(default_factory=list)
     norm: list[float] = field(default_factory=list)  # of the gradients, before clipping
-    moved: list[float] = field(
-        default_factory=list
-    )  # size of the update over size of the weights, one matrix
+    moved: list[float] = field(default_factory=list)  # size of the update over size of the weights, one matrix
     val: list[tuple[int, float]] = field(default_factory=list)  # (steps made, held-out loss)
     _before: Any = None
 
@@ -78,125 +70,12 @@ def mean_sd(values: Iterable[float], digits: int = 3) -> str:
     return f"{np.mean(values):.{digits}f}{spread}"
 
 
-def draw_step() -> Figure:
-    """One training step as a picture: what is computed from what, and what is kept for the next step."""
-    figure, ax = plot.subplots(height=2.9)
-    ax.set_xlim(0, 10)
-    ax.set_ylim(0, 4)
-    ax.axis("off")
-    boxes = {
-        "text": (0.8, 3.2, "text", "#EFEFEF"),
-        "batch": (2.7, 3.2, "batch\nids, targets", "#EFEFEF"),
-        "model": (5.0, 3.2, "model\nforward", "#D6E9F5"),
-        "loss": (7.1, 3.2, "loss\none number", "#D6E9F5"),
-        "grads": (9.1, 3.2, "gradients\nbackward", "#D6E9F5"),
-        "clip": (9.1, 0.9, "clip\nthe norm", "#FBE6D3"),
-        "adam": (7.1, 0.9, "AdamW\nkeeps m and v", "#FBE6D3"),
-        "weights": (5.0, 0.9, "weights\nmove a little", "#FBE6D3"),
-        "rate": (2.7, 0.9, "schedule\nlearning rate", "#FBE6D3"),
-    }
-    for x, y, text, color in boxes.values():
-        style = {"boxstyle": "round,pad=0.4", "facecolor": color, "edgecolor": plot.BLACK}
-        ax.text(x, y, text, ha="center", va="center", fontsize=9, bbox=style)
-
-    def arrow(a: str, b: str, curve: float = 0.0) -> None:
-        (x0, y0, *_), (x1, y1, *_) = boxes[a], boxes[b]
-        dx, dy = x1 - x0, y1 - y0
-        gap_x, gap_y = (
-            (0.85 if dx else 0.0) * np.sign(dx),
-            (0.62 if dy and not dx else 0.0) * np.sign(dy),
-        )
-        style = {"arrowstyle": "-|>", "color": plot.BLACK, "connectionstyle": f"arc3,rad={curve}"}
-        ax.annotate("", (x1 - gap_x, y1 - gap_y), (x0 + gap_x, y0 + gap_y), arrowprops=style)
-
-    for pair in (
-        "text batch",
-        "batch model",
-        "model loss",
-        "loss grads",
-        "grads clip",
-        "clip adam",
-        "adam weights",
-    ):
-        arrow(*pair.split())
-    arrow("weights", "model")
-    style = {"arrowstyle": "-|>", "color": plot.BLACK, "connectionstyle": "arc3,rad=0.35"}
-    ax.annotate("", (6.9, 0.25), (2.9, 0.25), arrowprops=style)
-    ax.text(5.22, 2.05, "and again", fontsize=9, va="center")
-    return figure
-
-
-def plot_paths(paths: Mapping[str, np.ndarray], curvature: Sequence[float]) -> Figure:
-    """Paths (steps + 1, 2) of several optimizers over L = ½ Σ hᵢ wᵢ², and the loss along each."""
-    figure, (ax, right) = plot.subplots(1, 2, height=3.0, gridspec_kw={"width_ratios": [1.4, 1]})
-    h1, h2 = curvature
-    x, y = np.meshgrid(np.linspace(-10, 1.5, 80), np.linspace(-1.6, 1.6, 60))
-    ax.contour(x, y, 0.5 * (h1 * x**2 + h2 * y**2), levels=12, colors="#BBBBBB", linewidths=0.7)
-    for (name, path), marker in zip(paths.items(), "os^D"):
-        ax.plot(*path.T, marker=marker, markersize=3, linewidth=1, label=name)
-        right.plot(0.5 * path**2 @ np.array(curvature), label=name)
-    ax.set_xlabel("$w_1$ (flat)")
-    ax.set_ylabel("$w_2$ (steep)")
-    ax.set_ylim(-1.6, 1.6)
-    right.set_yscale("log")
-    right.set_xlabel("step")
-    right.set_ylabel("loss")
-    right.legend(fontsize=8)
-    return figure
-
-
-def draw_losses(ax: Any, runs: Mapping[str, Sequence[Run]], width: int = 10) -> None:
-    """The training losses of each kind of run, smoothed: every seed thin, their mean bold."""
-    for (name, seeds), color in zip(runs.items(), plot.CYCLE):
-        curves = np.array([smooth(run.loss, width) for run in seeds])
-        for curve in curves:
-            ax.plot(curve, color=color, linewidth=0.7, alpha=0.5)
-        ax.plot(curves.mean(axis=0), color=color, label=name)
-    ax.set_xlabel("step")
-    ax.set_ylabel("training loss")
-
-
-def draw_points(
-    ax: Any, values: Mapping[str, Sequence[float]], colors: Sequence[str] = plot.CYCLE
-) -> None:
-    """One column for each kind: a dot for each seed, a line for their mean."""
-    for i, ((_, seeds), color) in enumerate(zip(values.items(), colors)):
-        ax.plot([i] * len(seeds), seeds, "o", color=color, markerfacecolor="none")
-        ax.plot([i - 0.25, i + 0.25], [np.mean(seeds)] * 2, color=color)
-    ax.set_xticks(range(len(values)), list(values), fontsize=8)
-    ax.set_xlim(-0.6, len(values) - 0.4)
-    ax.grid(axis="x", visible=False)
-
-
 def through(array: np.ndarray, code: str) -> np.ndarray:
     """The array as it comes back from a smaller format: "BF16", or "F16", which turns what is too large into ∞."""
     if code == "F16":
         with np.errstate(over="ignore"):
             return array.astype(np.float16).astype(np.float32)
     return decode(encode(array, code), code)
-
-
-def draw_sizes(ax: Any, parts: Mapping[str, np.ndarray]) -> None:
-    """Histograms of the sizes of numbers on a log₂ axis, and where float16's range lies."""
-    bins = np.arange(-48, 18)
-    for (name, values), color in zip(parts.items(), plot.CYCLE):
-        sizes = np.abs(values[values != 0])
-        weights = np.full(sizes.size, 100 / sizes.size)
-        ax.hist(
-            np.log2(sizes),
-            bins,
-            weights=weights,
-            histtype="step",
-            color=color,
-            linewidth=1.5,
-            label=name,
-        )
-    ax.axvspan(-25, -14, color=plot.YELLOW, alpha=0.25, linewidth=0, label="fp16: fewer digits")
-    ax.axvspan(-48, -25, color=plot.VERMILION, alpha=0.15, linewidth=0, label="fp16: becomes 0")
-    ax.axvspan(16, 18, color=plot.PURPLE, alpha=0.3, linewidth=0, label="fp16: becomes ∞")
-    ax.set_xlabel("size of a gradient, log₂")
-    ax.set_ylabel("% of the numbers")
-    ax.legend(fontsize=7, loc="upper left")
 
 
 @dataclass(frozen=True)
@@ -210,9 +89,7 @@ class NotShifted:
     def model_settings(self) -> dict[str, Any]:
         return {"vocab_size": self.vocab_size}
 
-    def __call__(
-        self, ids: np.ndarray, targets: np.ndarray, first: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, ids: np.ndarray, targets: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
         return ids, ids
 
 
@@ -229,53 +106,7 @@ class Movement:
         self.before = watched(model).copy()
 
 
-def plot_health(
-    folders: Mapping[str, Path], moved: Mapping[str, Sequence[float]], floor: float
-) -> Figure:
-    """A column for each run folder: losses, gradient norm, update over weight. `floor`: a counting model's loss."""
-    figure, axes = plot.subplots(3, len(folders), height=5.4, sharex=True, sharey="row")
-    for column, (name, folder) in zip(axes.T, folders.items()):
-        rows = read_metrics(folder / "metrics.jsonl")
-        steps = [row for row in rows if "lr" in row]
-        values = [(row["step"], row["val_loss"]) for row in rows if "val_loss" in row]
-        at = [row["step"] for row in steps]
-        column[0].plot(
-            at, smooth([row["loss"] for row in steps]), color=plot.BLUE, label="training"
-        )
-        column[0].plot(*zip(*values), "o", color=plot.VERMILION, markersize=4, label="validation")
-        column[0].axhline(floor, color=plot.BLACK, linestyle=":", linewidth=1, label="5-gram")
-        column[1].plot(at, [row["grad_norm"] for row in steps], color=plot.GREEN, linewidth=1)
-        column[2].plot(at[: len(moved[name])], moved[name], color=plot.PURPLE, linewidth=1)
-        column[0].set_title(name, fontsize=10)
-        column[2].set_xlabel("step")
-    for ax, label in zip(axes[:, 0], ("loss", "gradient norm", "update / weight")):
-        ax.set_ylabel(label)
-    for row in axes[1:]:
-        for ax in row:
-            ax.set_yscale("log")
-    axes[0, 0].legend(fontsize=7)
-    return figure
-
-
-def plot_unknown(runs: Mapping[str, Run]) -> Figure:
-    """Training loss with held-out points, and the gradient norm, of runs that are to be told apart."""
-    figure, axes = plot.subplots(2, len(runs), height=4.0, sharex=False, sharey="row")
-    for column, (name, run) in zip(axes.T, runs.items()):
-        column[0].plot(smooth(run.loss), color=plot.BLUE, label="training")
-        column[0].plot(*zip(*run.val), "o", color=plot.VERMILION, markersize=4, label="held out")
-        column[1].plot(run.norm, color=plot.GREEN, linewidth=1)
-        column[1].set_yscale("log")
-        column[0].set_title(name, fontsize=10)
-        column[1].set_xlabel("step")
-    axes[0, 0].set_ylabel("loss")
-    axes[1, 0].set_ylabel("gradient norm")
-    axes[0, 0].legend(fontsize=7)
-    return figure
-
-
-def fit_power_law(
-    sizes: np.ndarray, losses: np.ndarray, floors: np.ndarray
-) -> tuple[float, float, float]:
+def fit_power_law(sizes: np.ndarray, losses: np.ndarray, floors: np.ndarray) -> tuple[float, float, float]:
     """E, A and α of L = E + A·N^−α: for each E in `floors` a straight line through log(L − E), the best E is kept."""
     best = (np.inf, 0.0, 0.0, 0.0)
     for floor in floors[floors < losses.min()]:
@@ -297,5 +128,3 @@ def bootstrap(
         picked = rng.integers(0, n_seeds, (n_sizes, n_seeds))
         found.append(fit(np.take_along_axis(losses, picked, axis=1).mean(axis=1)))
     return np.array(found)
-
-
