@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from minillm.hub.dtypes import decode, encode
+from minillm.training.run_log import read_metrics
 
 
 @dataclass
@@ -128,3 +130,8 @@ def bootstrap(
         picked = rng.integers(0, n_seeds, (n_sizes, n_seeds))
         found.append(fit(np.take_along_axis(losses, picked, axis=1).mean(axis=1)))
     return np.array(found)
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """What a run folder's log holds: a row for each step and for each evaluation."""
+    return read_metrics(folder / "metrics.jsonl")

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from minillm import plot
-from minillm.training.run_log import read_metrics
 
-from .pretraining import Run, smooth
+from .pretraining import Run, rows_of, smooth
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,7 +132,7 @@ def plot_health(folders: Mapping[str, Path], moved: Mapping[str, Sequence[float]
     """A column for each run folder: losses, gradient norm, update over weight. `floor`: a counting model's loss."""
     figure, axes = plot.subplots(3, len(folders), height=5.4, sharex=True, sharey="row")
     for column, (name, folder) in zip(axes.T, folders.items()):
-        rows = read_metrics(folder / "metrics.jsonl")
+        rows = rows_of(folder)
         steps = [row for row in rows if "lr" in row]
         values = [(row["step"], row["val_loss"]) for row in rows if "val_loss" in row]
         at = [row["step"] for row in steps]
@@ -371,7 +370,7 @@ def plot_law(
 def plot_python(folder: Path, bits: Mapping[str, float], floor: float) -> Figure:
     """The losses of a finished run, from its metrics.jsonl, and its bits per byte beside the baselines'."""
     figure, (left, right) = plot.subplots(1, 2, height=3.4)
-    rows = read_metrics(folder / "metrics.jsonl")
+    rows = rows_of(folder)
     steps, losses = zip(*((row["step"], row["loss"]) for row in rows if "loss" in row))
     left.plot(steps, losses, color=plot.BLUE, alpha=0.25, linewidth=1)
     left.plot(steps, smooth(losses, 20), color=plot.BLUE, label="training")
