@@ -17,49 +17,33 @@ if TYPE_CHECKING:
 
 def draw_step() -> Figure:
     """One training step as a picture: what is computed from what, and what is kept for the next step."""
-    figure, ax = plot.subplots(height=2.9)
+    figure, ax = plot.subplots(height=3.2)
     ax.set_xlim(0, 10)
-    ax.set_ylim(0, 4)
+    ax.set_ylim(-0.9, 3.9)
     ax.axis("off")
+    grey, blue, orange = "#EFEFEF", "#D6E9F5", "#FBE6D3"
     boxes = {
-        "text": (0.8, 3.2, "text", "#EFEFEF"),
-        "batch": (2.7, 3.2, "batch\nids, targets", "#EFEFEF"),
-        "model": (5.0, 3.2, "model\nforward", "#D6E9F5"),
-        "loss": (7.1, 3.2, "loss\none number", "#D6E9F5"),
-        "grads": (9.1, 3.2, "gradients\nbackward", "#D6E9F5"),
-        "clip": (9.1, 0.9, "clip\nthe norm", "#FBE6D3"),
-        "adam": (7.1, 0.9, "AdamW\nkeeps m and v", "#FBE6D3"),
-        "weights": (5.0, 0.9, "weights\nmove a little", "#FBE6D3"),
-        "rate": (2.7, 0.9, "schedule\nlearning rate", "#FBE6D3"),
+        "text": (0.7, 3.3, "text", grey),
+        "batch": (2.7, 3.3, "batch\nids, targets", grey),
+        "model": (5.0, 3.3, "model\nforward", blue),
+        "loss": (7.1, 3.3, "loss\none number", blue),
+        "gradients": (9.2, 3.3, "gradients\nbackward", blue),
+        "clip": (9.2, 1.3, "clip\nthe norm", orange),
+        "adamw": (7.1, 1.3, "AdamW\nkeeps m and v", orange),
+        "weights": (5.0, 1.3, "weights\nmove a little", orange),
+        "schedule": (7.1, -0.4, "schedule\nlearning rate", orange),
     }
-    for x, y, text, color in boxes.values():
+    placed = {}
+    for name, (x, y, text, color) in boxes.items():
         style = {"boxstyle": "round,pad=0.4", "facecolor": color, "edgecolor": plot.BLACK}
-        ax.text(x, y, text, ha="center", va="center", fontsize=9, bbox=style)
-
-    def arrow(a: str, b: str, curve: float = 0.0) -> None:
-        (x0, y0, *_), (x1, y1, *_) = boxes[a], boxes[b]
-        dx, dy = x1 - x0, y1 - y0
-        gap_x, gap_y = (
-            (0.85 if dx else 0.0) * np.sign(dx),
-            (0.62 if dy and not dx else 0.0) * np.sign(dy),
-        )
-        style = {"arrowstyle": "-|>", "color": plot.BLACK, "connectionstyle": f"arc3,rad={curve}"}
-        ax.annotate("", (x1 - gap_x, y1 - gap_y), (x0 + gap_x, y0 + gap_y), arrowprops=style)
-
-    for pair in (
-        "text batch",
-        "batch model",
-        "model loss",
-        "loss grads",
-        "grads clip",
-        "clip adam",
-        "adam weights",
-    ):
-        arrow(*pair.split())
-    arrow("weights", "model")
-    style = {"arrowstyle": "-|>", "color": plot.BLACK, "connectionstyle": "arc3,rad=0.35"}
-    ax.annotate("", (6.9, 0.25), (2.9, 0.25), arrowprops=style)
-    ax.text(5.22, 2.05, "and again", fontsize=9, va="center")
+        placed[name] = ax.text(x, y, text, ha="center", va="center", fontsize=9, bbox=style)
+    arrows = "text batch, batch model, model loss, loss gradients, gradients clip, clip adamw, adamw weights"
+    for pair in f"{arrows}, weights model, schedule adamw".split(", "):
+        a, b = pair.split()
+        style = {"arrowstyle": "-|>", "color": plot.BLACK, "patchA": placed[a].get_bbox_patch()}
+        style |= {"patchB": placed[b].get_bbox_patch(), "shrinkA": 0, "shrinkB": 0}
+        ax.annotate("", boxes[b][:2], boxes[a][:2], arrowprops=style)
+    ax.text(4.85, 2.3, "next step", fontsize=9, va="center", ha="right")
     return figure
 
 
@@ -125,7 +109,7 @@ def draw_sizes(ax: Any, parts: Mapping[str, np.ndarray]) -> None:
     ax.axvspan(16, 18, color=plot.PURPLE, alpha=0.3, linewidth=0, label="fp16: becomes ∞")
     ax.set_xlabel("size of a gradient, log₂")
     ax.set_ylabel("% of the numbers")
-    ax.legend(fontsize=7, loc="upper left")
+    ax.legend(fontsize=7, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.22), frameon=False)
 
 
 def plot_health(folders: Mapping[str, Path], moved: Mapping[str, Sequence[float]], floor: float) -> Figure:
@@ -145,9 +129,9 @@ def plot_health(folders: Mapping[str, Path], moved: Mapping[str, Sequence[float]
         column[2].set_xlabel("step")
     for ax, label in zip(axes[:, 0], ("loss", "gradient norm", "update / weight")):
         ax.set_ylabel(label)
-    for row in axes[1:]:
-        for ax in row:
-            ax.set_yscale("log")
+    axes[1, 0].set_ylim(0, 4)
+    for ax in axes[2]:
+        ax.set_yscale("log")
     axes[0, 0].legend(fontsize=7)
     return figure
 
@@ -159,7 +143,7 @@ def plot_unknown(runs: Mapping[str, Run]) -> Figure:
         column[0].plot(smooth(run.loss), color=plot.BLUE, label="training")
         column[0].plot(*zip(*run.val), "o", color=plot.VERMILION, markersize=4, label="held out")
         column[1].plot(run.norm, color=plot.GREEN, linewidth=1)
-        column[1].set_yscale("log")
+        column[1].set_ylim(0, 5)
         column[0].set_title(name, fontsize=10)
         column[1].set_xlabel("step")
     axes[0, 0].set_ylabel("loss")
@@ -176,7 +160,8 @@ def plot_matrices(rows: Mapping[str, Sequence[float]]) -> Figure:
     for ax, values, title, color in zip(axes, zip(*rows.values()), titles, (plot.VERMILION, plot.BLUE, plot.BLUE)):
         ax.barh(names, values, color=color)
         ax.set_xscale("log")
-        ax.set_xlim(min(values) / 3, max(values) * 2)
+        ax.set_xlim(10 ** np.floor(np.log10(min(values))), 10 ** np.ceil(np.log10(max(values))))
+        ax.minorticks_off()
         ax.set_title(title, fontsize=10)
         ax.tick_params(axis="y", labelsize=8)
         ax.grid(axis="y", visible=False)
@@ -308,7 +293,7 @@ def plot_fp16(
             right.axvline(first, color=color, linestyle=":", label=f"{name}: first ∞")
     right.set_xlabel("k, the loss times $2^k$")
     right.set_ylabel("% of the gradients, in fp16")
-    right.legend(fontsize=7)
+    right.legend(fontsize=7, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.22), frameon=False)
     return figure
 
 
