@@ -1161,7 +1161,7 @@ def combined(gradients, targets):
 with check():
     ones, twos = np.ones(3), np.full(3, 2.0)
     full, part = (
-        np.arange(8).reshape(2, 4),
+        np.arange(1, 9).reshape(2, 4),
         np.array([[5, 6, -100, -100], [-100, -100, -100, -100]]),
     )
     answer = combined([ones, twos], [full, full])
