@@ -99,7 +99,7 @@ PYTHON_MODEL: dict[str, Sections] = {
         "model": {"n_layers": 2, "d_model": 32},
         "train": {"max_steps": 24, "batch_size": 4, "warmup_steps": 4, "eval_every": 12, "eval_tokens": 4000},
     },
-    "cpu": {"train": {"max_steps": 600, "eval_every": 100, "eval_tokens": 20_000, "save_every": 600}},
+    "cpu": {"train": {"max_steps": 500, "eval_every": 100, "eval_tokens": 20_000, "save_every": 500}},
     "gpu": {"train": {"max_steps": 6000}},
 }
 
