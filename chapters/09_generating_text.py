@@ -336,9 +336,9 @@ the right: the model's own distribution (temperature 1) is too wild, its texts c
 it or cut its tail, and you move to the left; go too far, and the texts go round in circles, up to greedy decoding at
 the top. All four ways lead along similar roads: how far one goes matters more than by which of them.
 
-And the road **misses the real text**. Where the model's texts are as likely as real ones, they repeat themselves less;
-where they repeat themselves as often, they are too likely. Real code repeats on purpose, in columns of similar lines,
-and brings something new in between; this model cannot do both. A setting mends a weak model only so far.
+And all of them **pass below the real text**. Where the model's texts are as likely as real ones, they repeat themselves
+less; where they repeat themselves as often, they are too likely. Real code repeats on purpose, in columns of similar
+lines, and brings something new in between; this model cannot do both. A setting mends a weak model only so far.
 
 ## Looking for the likeliest text
 
@@ -420,11 +420,11 @@ generating.likelihood_figure({name: log_p[name][1] for name in ("real text", "8 
 
 # %% [markdown]
 r"""
-The search does its work: its texts are likelier than greedy ones. And they are worse. On the left, a real text has easy
-tokens and surprising ones, all the time; that of the search has hardly a surprise in it, because it goes round in a
-circle. On the right, each circle is a third of the texts. What people write is *not* what a model finds likeliest. It
-is about as likely as what is drawn from the model: the model is right about how surprising text is. (By its own
-measure, that is; the 5-gram model above could tell drawn texts from real ones well.)
+The search does its work: its texts are likelier than greedy ones. And they are worse. On the left, one text of each: in
+the real one nearly every token is a surprise for this model; that of the search is soon caught in a circle, the same
+few probabilities again and again. On the right, each circle is a third of the texts. What people write is *not* what a
+model finds likeliest. It is about as likely as what is drawn from the model: the model is right about how surprising
+text is. (By its own measure, that is; the 5-gram model above could tell drawn texts from real ones well.)
 
 **When is it good?** When one answer is right and all others are wrong, as in recognising speech, where beam search
 comes from (Lowerre 1976). Say an answer is worth 1 if it is exactly right, else 0. Then the expected worth of the
@@ -500,6 +500,10 @@ generating.loop_figure(after, {name: np.exp(rows) for name, rows in log_p.items(
 
 # %% [markdown]
 r"""
+On the left, the first copy of a line makes it much likelier than other lines do, and further copies a little more; so
+the first round of a loop already pays for the second. On the right, what greedy decoding and the search write begins
+surer than real text and does not come back. The penalty breaks the loops, and makes real text less likely.
+
 ## The past is kept: the KV cache
 
 The loop above gives the model the whole text for every new token. But attention is causal (chapter 06): what a position
@@ -699,10 +703,10 @@ r"""
 ## Writing ahead: speculative decoding
 
 A large model is slow for each token mostly because all its weights have to be fetched from memory for every call. So
-reading five tokens in one call costs far less than five calls, as the last line above shows even for a CPU. But to *write* five,
-it needs five calls. Unless somebody guesses (Leviathan et al. 2022, arXiv 2211.17192): a small **draft** model writes
-$\gamma$ tokens ahead, each drawn from its own distribution $q$, $(V)$. The large model reads all of them in one call,
-which gives its own distribution $p$, $(V)$, at every one of these places. Going from left to right,
+reading five tokens in one call costs far less than five calls, as the last line above shows even for a CPU. But to
+*write* five, it needs five calls. Unless somebody guesses (Leviathan et al. 2022, arXiv 2211.17192): a small **draft**
+model writes $\gamma$ tokens ahead, each drawn from its own distribution $q$, $(V)$. The large model reads all of them
+in one call, which gives its own distribution $p$, $(V)$, at every one of these places. Going from left to right,
 
 - **accept** the guess $x$ with probability $\min(1, p(x)/q(x))$;
 - at the first refusal draw instead from what $p$ has more than $q$, $r(x) = \max(0, p(x) - q(x)) / R$ with
@@ -716,9 +720,10 @@ $$q(x)\min\!\Big(1, \frac{p(x)}{q(x)}\Big) + \Big(1 - \sum_y q(y)\min\!\Big(1, \
 = \min(p(x), q(x)) + \Big(1 - \sum_y \min(p(y), q(y))\Big)\, r(x).$$
 
 As $\max(0, p - q) = p - \min(p, q)$ and the $p(y)$ sum to 1, the bracket is just $R$. So the second term is
-$\max(0, p(x) - q(x))$, and the sum is $p(x)$. ∎ What follows an accepted token is chosen in the same way, given that token, so the whole text is
-distributed as if the large model had written it. The share of guesses that are accepted is $\sum_y \min(p(y), q(y))$: 1
-if the draft is equal to the model. In code, with the exact computation, and with a rule that looks right and is not:
+$\max(0, p(x) - q(x))$, and the sum is $p(x)$. ∎ What follows an accepted token is chosen in the same way, given that
+token, so the whole text is distributed as if the large model had written it. The share of guesses that are accepted is
+$\sum_y \min(p(y), q(y))$: 1 if the draft is equal to the model. In code, with the exact computation, and with a rule
+that looks right and is not:
 """
 
 

@@ -146,7 +146,7 @@ def seconds_per_step(
         if cache is not None:
             next_logits(model, ids[:, :-new], cache)
         times = []
-        for _ in range(7 if use_cache else 3):
+        for _ in range(9 if use_cache or length <= 256 else 4):
             started = time.perf_counter()
             next_logits(model, ids[:, -new:] if use_cache else ids, cache)
             times.append(time.perf_counter() - started)
@@ -291,7 +291,7 @@ def kept_figure(entropy: np.ndarray, kept: Mapping[str, np.ndarray]) -> Figure:
 
 def trade_off_figure(families: Mapping[str, Mapping[str, np.ndarray]], real: np.ndarray) -> Figure:
     """Two measures of generated text, a line for each family of settings, a dot for each seed, stars for real text."""
-    figure, ax = plot.subplots(height=4.2)
+    figure, ax = plot.subplots(height=4.8)
     for (family, settings), color, marker in zip(families.items(), plot.CYCLE, "os^D"):
         means = np.array([runs.mean(axis=0) for runs in settings.values()])  # (settings, 2)
         ax.plot(*means.T, marker=marker, color=color, label=family, markersize=6)
@@ -300,6 +300,9 @@ def trade_off_figure(families: Mapping[str, Mapping[str, np.ndarray]], real: np.
         for (name, _), (x, y) in zip(settings.items(), means):
             ax.annotate(name, (x, y), (4, 4), textcoords="offset points", fontsize=7, color=color)
     ax.plot(*real.T, marker="*", color=plot.BLACK, markersize=13, linestyle="", label="real text")
+    ax.set_yscale("symlog", linthresh=1)
+    ax.set_yticks([0, 0.5, 1, 2, 5, 10, 20, 50], ["0", "0.5", "1", "2", "5", "10", "20", "50"])
+    ax.set_ylim(-0.15, 100)
     ax.set_xlabel("bits per byte, as judged by a 5-gram model")
     ax.set_ylabel("4-grams that stand earlier\nin the same text (%)")
     ax.legend(fontsize=8)
@@ -320,7 +323,7 @@ def likelihood_figure(lines: Mapping[str, np.ndarray], means: Mapping[str, np.nd
         right.plot(values, [row] * len(values), "o", mfc="none", color=color)
         right.plot(np.mean(values), row, "|", color=color, markersize=16, markeredgewidth=2)
     right.set_yticks(range(len(means)), list(means))
-    right.invert_yaxis()
+    right.set_ylim(len(means) - 0.5, -0.5)
     right.set_xlabel("mean log-probability\nof a token")
     return figure
 
@@ -343,7 +346,7 @@ def loop_figure(after: Mapping[str, np.ndarray], probabilities: Mapping[str, np.
     for (name, values), color in zip(probabilities.items(), colors):
         smooth = np.convolve(values.mean(axis=0), np.ones(7) / 7, mode="valid")
         right.plot(np.arange(len(smooth)) + 4, smooth, color=color, label=name)
-    right.set_ylim(0, 1)
+    right.set_ylim(0, 1.6 * max(values.mean(axis=0).max() for values in probabilities.values()))
     right.set_xlabel("token of the continuation")
     right.set_ylabel("its probability")
     right.legend(fontsize=7, ncol=2)
