@@ -803,7 +803,7 @@ for temperature in (0, 0.5, 1.0):
 
 # %% [markdown]
 r"""
-A model that only counts saves a third of the large model's calls or more, and at temperature 0 the text is, token for
+A model that only counts saves a good part of the large model's calls, and at temperature 0 the text is, token for
 token, the one that the large model writes alone. A draft closer to the model would save more: what is accepted is the
 overlap of the two distributions, as computed. Exercise 5 asks how far ahead to guess.
 
