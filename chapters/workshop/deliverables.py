@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,12 @@ from minillm.data import (
     stdlib_documents,
 )
 from minillm.disk import find_whole_folder, holding, whole_folder
+from minillm.engines.threads import ThreadedNumpyEngine
+from minillm.settings import TrainConfig
 from minillm.tokenizers import BPETokenizer, load_tokenizer
+from minillm.training.config_file import Sections
+from minillm.training.pretrain import pretrain, read_config
+from tqdm import tqdm
 
 Kind = Literal["prose", "code"]
 
@@ -94,6 +100,11 @@ def fill_corpus(folder: Path, scale: str, kind: Kind) -> None:
 
 def tokenizer(scale: str, kind: Kind = "prose") -> BPETokenizer:
     """A byte-level BPE tokenizer as chapter 03 ends with, trained on the corpus' training split only."""
+    return load_tokenizer(tokenizer_folder(scale, kind))
+
+
+def tokenizer_folder(scale: str, kind: Kind = "prose") -> Path:
+    """Where that tokenizer lies."""
     text = corpus(scale, kind)
     recipe = {"corpus": text.parent.name, "vocabulary": VOCABULARY[scale], "pattern": "gpt4"}
 
@@ -102,4 +113,55 @@ def tokenizer(scale: str, kind: Kind = "prose") -> BPETokenizer:
             folder / "tokenizer"
         )
 
-    return load_tokenizer(made(f"tokenizer-{kind}", recipe, make) / "tokenizer")
+    return made(f"tokenizer-{kind}", recipe, make) / "tokenizer"
+
+
+# What chapter 08's Python model has in another way than the preset "laptop". At each scale a text of 128 tokens fits.
+PYTHON_MODEL: dict[str, Sections] = {
+    "smoke": {
+        "model": {"n_layers": 2, "d_model": 32},
+        "train": {"max_steps": 24, "batch_size": 4, "warmup_steps": 4, "eval_every": 12, "eval_tokens": 4000},
+    },
+    "cpu": {"train": {"max_steps": 500, "eval_every": 100, "eval_tokens": 20_000, "save_every": 500}},
+    "gpu": {"train": {"max_steps": 6000}},
+}
+
+
+def python_sections(scale: str) -> Sections:
+    """What chapter 08 trains its Python model by: the preset "laptop", but for the entries of PYTHON_MODEL.
+
+    The paths of corpus and tokenizer, section [data], come from the chapters that made them.
+    """
+    sections = read_config("laptop")
+    for name, changes in PYTHON_MODEL[scale].items():
+        sections[name] = {**sections[name], **changes}
+    return sections
+
+
+def python_model(scale: str) -> Path:
+    """Chapter 08's model that completes Python: the run folder of its training, tokenizer included.
+
+    `load_model_and_tokenizer(folder)` and `AutoModelForCausalLM.from_pretrained(folder)` read its best checkpoint.
+    """
+    text, tokens = corpus(scale, "code"), tokenizer_folder(scale, "code")
+    sections = python_sections(scale)
+    recipe = {"corpus": text.parent.name, "tokenizer": tokens.parent.name, **sections}
+
+    def make(folder: Path) -> None:
+        sections["data"] = {"corpus": str(text.resolve()), "tokenizer": str(tokens.resolve())}
+        with tqdm(total=sections["train"]["max_steps"], desc="training the Python model", leave=False) as bar:
+            pretrain(sections, folder / "run", engine=partial(CountedSteps, bar=bar), progress=False)
+
+    return made("python-model", recipe, make) / "run"
+
+
+class CountedSteps(ThreadedNumpyEngine):
+    """Two threads whatever the machine, so that the weights are the same on each; every step is counted in a bar."""
+
+    def __init__(self, model: Any, config: TrainConfig, bar: tqdm) -> None:
+        super().__init__(model, config, threads=2)
+        self.bar = bar
+
+    def step(self, lr: float) -> None:
+        super().step(lr)
+        self.bar.update()
