@@ -9,13 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import minillm
-from minillm.data import CorpusConfig, Document, build_corpus, corpus_text, stdlib_documents
-from minillm.data.stdlib import documents_fingerprint
+from minillm.data import (
+    CorpusConfig,
+    Document,
+    build_corpus,
+    corpus_text,
+    cut_document,
+    stdlib_documents,
+)
 from minillm.disk import find_whole_folder, holding, whole_folder, write_text
 from minillm.tokenizers import BPETokenizer, load_tokenizer
 from minillm.training.baselines import NGramModel, xz_bits_per_byte
@@ -24,6 +31,7 @@ Kind = Literal["prose", "code"]
 
 # Bytes of text that the corpora are made of; None: all that there is.
 CORPUS_BYTES: dict[str, int | None] = {"smoke": 300_000, "cpu": 1_500_000, "gpu": None}
+PART = 10_000  # characters: longer prose is cut, so that no single document decides how much is held out
 LONGEST_NGRAM = 6  # bytes
 VOCABULARY = {"smoke": 400, "cpu": 2000, "gpu": 8000}  # tokens
 
@@ -54,10 +62,22 @@ def corpus(scale: str, kind: Kind = "prose") -> Path:
     Cleaned, deduplicated, split into train (9/10) and val (1/10) by document, with near copies of training text
     taken out of val. Read it by `corpus_text(folder, "train")` or `corpus_documents`.
     """
-    documents = raw_documents(scale, kind)
-    config = CorpusConfig(paragraphs=kind == "prose", val_fraction=0.1)
-    recipe = {"kind": kind, "documents": documents_fingerprint(documents), "config": repr(config)}
-    return made(f"corpus-{kind}", recipe, lambda folder: fill_corpus(folder, documents, config)) / "corpus"
+    config = corpus_config(kind)
+    recipe = {
+        "kind": kind,
+        "bytes": CORPUS_BYTES[scale],
+        "part": PART,
+        "config": repr(config),
+        "python": sys.version,
+    }
+    return (
+        made(f"corpus-{kind}", recipe, lambda folder: fill_corpus(folder, scale, kind)) / "corpus"
+    )
+
+
+def corpus_config(kind: Kind) -> CorpusConfig:
+    """How chapter 04's corpus is built; the chapter's end gives a reason for each value."""
+    return CorpusConfig(min_chars=200, paragraphs=kind == "prose", val_fraction=0.1)
 
 
 def raw_documents(scale: str, kind: Kind) -> list[Document]:
@@ -66,11 +86,12 @@ def raw_documents(scale: str, kind: Kind) -> list[Document]:
     if kind == "code":
         return list(stdlib_documents("source", max_bytes=most))
     half = None if most is None else most // 2
-    return [d for part in ("topics", "docstrings") for d in stdlib_documents(part, max_bytes=half)]
+    whole = [d for part in ("topics", "docstrings") for d in stdlib_documents(part, max_bytes=half)]
+    return [part for document in whole for part in cut_document(document, PART)]
 
 
-def fill_corpus(folder: Path, documents: list[Document], config: CorpusConfig) -> None:
-    build_corpus(documents, folder / "corpus", config)
+def fill_corpus(folder: Path, scale: str, kind: Kind) -> None:
+    build_corpus(raw_documents(scale, kind), folder / "corpus", corpus_config(kind))
 
 
 def tokenizer(scale: str, kind: Kind = "prose") -> BPETokenizer:
@@ -79,7 +100,9 @@ def tokenizer(scale: str, kind: Kind = "prose") -> BPETokenizer:
     recipe = {"corpus": text.parent.name, "vocabulary": VOCABULARY[scale], "pattern": "gpt4"}
 
     def make(folder: Path) -> None:
-        BPETokenizer.train([corpus_text(text)], VOCABULARY[scale], pattern="gpt4").save(folder / "tokenizer")
+        BPETokenizer.train([corpus_text(text)], VOCABULARY[scale], pattern="gpt4").save(
+            folder / "tokenizer"
+        )
 
     return load_tokenizer(made(f"tokenizer-{kind}", recipe, make) / "tokenizer")
 
