@@ -215,9 +215,12 @@ def sparsity_figure(panels: dict[str, tuple[Sequence[int], Any]]) -> Any:
     """unit -> (sizes, (longest, sizes)): the share of held-out n-grams that were never seen, by size, a line for n."""
     figure, axes = plot.subplots(1, len(panels), height=3.4, sharey=True)
     for ax, (unit, (sizes, shares)) in zip(axes, panels.items()):
+        lowest = -10.0  # where the last label stands: the next one stays clear of it
         for n, line in enumerate(shares, start=1):
             ax.plot(sizes, 100 * line, color=plot.BLUE, marker="o", markersize=3, alpha=0.3 + 0.7 * n / len(shares))
-            ax.text(sizes[-1] * 1.15, 100 * line[-1], str(n), fontsize=8, va="center")
+            lowest = max(100 * line[-1], lowest + 4.5)
+            ax.text(sizes[-1] * 1.2, lowest, str(n), fontsize=8, va="center")
+        ax.set_ylim(-4, 114)
         ax.set_xscale("log")
         ax.set_xlim(None, sizes[-1] * 1.9)
         ax.set_title(f"n-grams of {unit}; the number is n", fontsize=10)

@@ -10,7 +10,8 @@ occurrences: a history that is often followed by something new is trusted less.
 
     p(w | h) = (c(h w) + T(h) · p(w | h′)) / (c(h) + T(h)),     p(w | h) = p(w | h′) where h was never seen
 
-and at the bottom every symbol that exists has the same probability.
+and at the bottom every symbol that exists has the same probability. Derived, and the weight checked on held-out text,
+in chapters/01_what_is_a_language_model.ipynb.
 """
 
 from __future__ import annotations
