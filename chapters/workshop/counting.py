@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from minillm import plot
 from minillm.data import corpus_documents
+from minillm.data.tasks import translation
 from minillm.training.baselines import NGramModel, numbers_of
 
 Array = npt.NDArray[Any]
@@ -21,7 +22,9 @@ def another_split(folder: Path, seed: int, share: float = 0.1) -> tuple[str, str
     order = np.random.default_rng(seed).permutation(len(documents))
     ends = np.cumsum([len(documents[i]) for i in order])
     cut = 1 + int(np.searchsorted(ends, share * ends[-1]))
-    return "\n\n".join(documents[i] for i in order[cut:]), "\n\n".join(documents[i] for i in order[:cut])
+    return "\n\n".join(documents[i] for i in order[cut:]), "\n\n".join(
+        documents[i] for i in order[:cut]
+    )
 
 
 def kind_of_text(folder: Path, kind: str, seed: int | None = None) -> str:
@@ -31,6 +34,16 @@ def kind_of_text(folder: Path, kind: str, seed: int | None = None) -> str:
     if seed is not None:
         texts = [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))]
     return "\n\n".join(texts)
+
+
+OTHER_KINDS = ("help pages on the language", "Chinese sentences")
+
+
+def other_kind(folder: Path, kind: str, seed: int) -> str:
+    """A text of one of OTHER_KINDS, other ones with another seed."""
+    if kind == OTHER_KINDS[0]:
+        return kind_of_text(folder, "topics", seed)
+    return "\n".join(pair.target for pair in translation.make(seed)["train"])
 
 
 def first_bytes(text: str, start: int, stop: int) -> str:
@@ -44,21 +57,29 @@ def first_seen(train: Sequence[Any], held_out: Sequence[Any], longest: int) -> A
     Row n − 1, column i is for the n-gram that ends at i: the symbols of `train` read by then, infinity where it never
     comes (and where i < n − 1). Symbols are of any kind: bytes, characters, words.
     """
-    both = np.unique(np.array([*held_out, *train]), return_inverse=True)[1].astype(np.int64)  # symbols as numbers
+    both = np.unique(np.array([*held_out, *train]), return_inverse=True)[1].astype(
+        np.int64
+    )  # symbols as numbers
     where, v = len(held_out), int(both.max()) + 1
     node = np.zeros(len(both), dtype=np.int64)  # the number of the (n − 1)-gram before each symbol
     found = np.full((longest, where), np.inf)
     for n in range(1, longest + 1):
-        node = np.unique(node * v + both[n - 1 :], return_inverse=True)[1]  # the n-gram that ends at n − 1 + j
+        node = np.unique(node * v + both[n - 1 :], return_inverse=True)[
+            1
+        ]  # the n-gram that ends at n − 1 + j
         first = np.full(node.max() + 1, np.inf)
-        in_train = np.arange(len(node) - 1, where - 1, -1)  # starts that lie in train, the last first
+        in_train = np.arange(
+            len(node) - 1, where - 1, -1
+        )  # starts that lie in train, the last first
         first[node[in_train]] = in_train - where + n  # so that the earliest stays
         found[n - 1, n - 1 :] = first[node[: where - n + 1]]
         node = node[:-1]
     return found
 
 
-def never_seen_by_size(train: Sequence[Any], held_out: Sequence[Any], longest: int, sizes: Iterable[int]) -> Array:
+def never_seen_by_size(
+    train: Sequence[Any], held_out: Sequence[Any], longest: int, sizes: Iterable[int]
+) -> Array:
     """The share of `held_out`'s n-grams, n = 1 … longest, that the first `size` symbols of `train` lack:
     (longest, sizes)."""
     found = first_seen(train, held_out, longest)
@@ -69,7 +90,9 @@ def novelty(model: NGramModel, text: str, order: int) -> tuple[Array, Array]:
     """For each place of `text` whose history (order − 1 symbols) the model knows: Witten and Bell's estimate T/(c + T)
     that a symbol comes which is new after it, and whether one came (0 or 1)."""
     x, v = model._to_ids(numbers_of(text, model.unit)), len(model.alphabet)
-    parent = np.zeros(len(x), dtype=np.int64)  # node of the history before each symbol, −1 where it was never seen
+    parent = np.zeros(
+        len(x), dtype=np.int64
+    )  # node of the history before each symbol, −1 where it was never seen
     for n, level in enumerate(model.levels[:order], start=1):
         code = np.where((parent >= 0) & (x >= 0), parent * v + x, -1)
         node = np.minimum(np.searchsorted(level.keys, code), len(level.keys) - 1)
@@ -96,12 +119,20 @@ def data_flow(history: bytes, row: dict[int, int], came: int) -> Any:
     total = sum(row.values())
     top = sorted(row.items(), key=lambda item: -item[1])[:3]
     names = [plot.readable(bytes([w])) for w, _ in top]
-    counts = "\n".join(f"{name}  {c:,}" for name, (_, c) in zip(names, top)) + f"\n… {len(row) - 3} more"
+    counts = (
+        "\n".join(f"{name}  {c:,}" for name, (_, c) in zip(names, top)) + f"\n… {len(row) - 3} more"
+    )
     chances = "\n".join(f"{name}  {c / total:.3f}" for name, (_, c) in zip(names, top)) + "\n…"
     p, new = row[came] / total, plot.readable(bytes([came]))
     shown = "".join(plot.readable(bytes([w])) for w in history)
     boxes = [
-        (0.4, 1.0, 2.0, f"the text so far:\nits last {len(history)} bytes,\nthe history h\n\n“{shown}”", plot.BLUE),
+        (
+            0.4,
+            1.0,
+            2.0,
+            f"the text so far:\nits last {len(history)} bytes,\nthe history h\n\n“{shown}”",
+            plot.BLUE,
+        ),
         (3.0, 1.0, 2.0, f"how often\neach byte\ncame after h\n\n{counts}", plot.GREEN),
         (5.6, 1.0, 2.0, f"divided by\ntheir sum:\np(w | h)\n\n{chances}", plot.ORANGE),
         (8.2, 2.1, 2.4, f"score: “{new}” came,\n−log₂ p = {-np.log2(p):.2f} bits", plot.PURPLE),
@@ -111,7 +142,12 @@ def data_flow(history: bytes, row: dict[int, int], came: int) -> Any:
     for x, y, width, text, color in boxes:
         height = 2.9 if y == 1.0 else 1.4
         y = y - 0.5 if y == 1.0 else y
-        style = {"boxstyle": "round,pad=0.08", "facecolor": "white", "edgecolor": color, "linewidth": 1.8}
+        style = {
+            "boxstyle": "round,pad=0.08",
+            "facecolor": "white",
+            "edgecolor": color,
+            "linewidth": 1.8,
+        }
         ax.add_patch(FancyBboxPatch((x, y), width, height, **style))
         ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
     arrow = {"arrowstyle": "->", "color": plot.BLACK, "linewidth": 1.2}
@@ -127,7 +163,9 @@ def data_flow(history: bytes, row: dict[int, int], came: int) -> Any:
 def letter_table(counts: dict[bytes, Any]) -> Any:
     """p(next | letter) for the small letters and the space, from counts of pairs of bytes, as a picture."""
     letters = b" abcdefghijklmnopqrstuvwxyz"
-    table = np.array([[counts.get(bytes([a]), {}).get(b, 0) for b in letters] for a in letters], dtype=float)
+    table = np.array(
+        [[counts.get(bytes([a]), {}).get(b, 0) for b in letters] for a in letters], dtype=float
+    )
     names = [plot.readable(bytes([a])) for a in letters]
     figure, ax = plot.subplots(height=4.6, width=5.6)
     image = ax.imshow(table / np.maximum(table.sum(axis=1, keepdims=True), 1), cmap="viridis")
@@ -140,7 +178,9 @@ def letter_table(counts: dict[bytes, Any]) -> Any:
     return figure
 
 
-def draw_curves(ax: Any, x: Sequence[float], values: Any, label: str, color: str, marker: str = "o") -> None:
+def draw_curves(
+    ax: Any, x: Sequence[float], values: Any, label: str, color: str, marker: str = "o"
+) -> None:
     """One line for each draw, thin, and their mean, thick: `values` (draws, len(x))."""
     values = np.asarray(values)
     for line in values:
@@ -148,10 +188,18 @@ def draw_curves(ax: Any, x: Sequence[float], values: Any, label: str, color: str
     ax.plot(x, values.mean(axis=0), color=color, marker=marker, markersize=4, label=label)
 
 
-def spread(values: Any) -> str:
+def spread(values: Any, digits: int = 3) -> str:
     """Mean ± standard deviation over draws, as text; the mean alone of a single draw."""
     values = np.asarray(values, dtype=float)
-    return f"{values.mean():.3f}" + (f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else "")
+    return f"{values.mean():.{digits}f}" + (
+        f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    )
+
+
+def print_draws(title: str, names: Iterable[Any], values: Any, digits: int = 3) -> None:
+    """A line of a table: the title, then each name with its mean ± standard deviation; values (draws, names)."""
+    columns = zip(names, np.asarray(values).T)
+    print(f"{title}:", ", ".join(f"{name}: {spread(column, digits)}" for name, column in columns))
 
 
 def smoothing_figure(orders: Sequence[int], bits: dict[str, Any]) -> Any:
@@ -166,7 +214,9 @@ def smoothing_figure(orders: Sequence[int], bits: dict[str, Any]) -> Any:
     return figure
 
 
-def novelty_figure(models: Sequence[tuple[NGramModel, str]], orders: Sequence[int]) -> tuple[Any, dict[int, Array]]:
+def novelty_figure(
+    models: Sequence[tuple[NGramModel, str]], orders: Sequence[int]
+) -> tuple[Any, dict[int, Array]]:
     """Estimated against measured chance of a new symbol, a point for each tenth of the places by estimate: the figure,
     and order -> (tenths, 2) of the estimates and the measured shares, over all (model, held-out text)."""
     figure, ax = plot.subplots(height=3.4, width=4.6)
@@ -178,8 +228,17 @@ def novelty_figure(models: Sequence[tuple[NGramModel, str]], orders: Sequence[in
         edges = np.quantile(estimate, np.linspace(0, 1, 11)[1:-1])
         group = np.searchsorted(edges, estimate, side="left")
         used = np.unique(group)
-        points[order] = np.array([[estimate[group == g].mean(), new[group == g].mean()] for g in used])
-        ax.loglog(*points[order].T, color=color, marker=marker, markersize=5, linestyle="", label=f"order {order}")
+        points[order] = np.array(
+            [[estimate[group == g].mean(), new[group == g].mean()] for g in used]
+        )
+        ax.loglog(
+            *points[order].T,
+            color=color,
+            marker=marker,
+            markersize=5,
+            linestyle="",
+            label=f"order {order}",
+        )
     ax.set_xlabel("estimate T / (c + T)")
     ax.set_ylabel("share of places where\na new byte came")
     ax.legend(fontsize=8)
@@ -212,14 +271,15 @@ def fit_figure(orders: Sequence[int], train: Any, held_out: Any, xz: Sequence[fl
 
 
 def sparsity_figure(panels: dict[str, tuple[Sequence[int], Any]]) -> Any:
-    """unit -> (sizes, (longest, sizes)): the share of held-out n-grams that were never seen, by size, a line for n."""
+    """unit -> (sizes, (draws, longest, sizes)): the share of held-out n-grams never seen, a line for each n."""
     figure, axes = plot.subplots(1, len(panels), height=3.4, sharey=True)
     for ax, (unit, (sizes, shares)) in zip(axes, panels.items()):
         lowest = -10.0  # where the last label stands: the next one stays clear of it
-        for n, line in enumerate(shares, start=1):
-            ax.plot(sizes, 100 * line, color=plot.BLUE, marker="o", markersize=3, alpha=0.3 + 0.7 * n / len(shares))
+        for n, line in enumerate(np.mean(shares, axis=0), start=1):
+            color = plot.CYCLE[n % 3]
+            draw_curves(ax, sizes, 100 * np.asarray(shares)[:, n - 1], "", color)
             lowest = max(100 * line[-1], lowest + 4.5)
-            ax.text(sizes[-1] * 1.2, lowest, str(n), fontsize=8, va="center")
+            ax.text(sizes[-1] * 1.25, lowest, str(n), fontsize=8, va="center", color=color)
         ax.set_ylim(-4, 114)
         ax.set_xscale("log")
         ax.set_xlim(None, sizes[-1] * 1.9)
