@@ -163,12 +163,11 @@ def data_flow(history: bytes, row: dict[int, int], came: int) -> Any:
 def letter_table(counts: dict[bytes, Any]) -> Any:
     """p(next | letter) for the small letters and the space, from counts of pairs of bytes, as a picture."""
     letters = b" abcdefghijklmnopqrstuvwxyz"
-    table = np.array(
-        [[counts.get(bytes([a]), {}).get(b, 0) for b in letters] for a in letters], dtype=float
-    )
+    rows = [counts.get(bytes([a]), {}) for a in letters]
+    table = np.array([[row.get(b, 0) / max(1, sum(row.values())) for b in letters] for row in rows])
     names = [plot.readable(bytes([a])) for a in letters]
     figure, ax = plot.subplots(height=4.6, width=5.6)
-    image = ax.imshow(table / np.maximum(table.sum(axis=1, keepdims=True), 1), cmap="viridis")
+    image = ax.imshow(table, cmap="viridis")
     ax.set_xticks(range(len(names)), names, fontsize=8)
     ax.set_yticks(range(len(names)), names, fontsize=8)
     ax.grid(False)
@@ -280,7 +279,7 @@ def sparsity_figure(panels: dict[str, tuple[Sequence[int], Any]]) -> Any:
             draw_curves(ax, sizes, 100 * np.asarray(shares)[:, n - 1], "", color)
             lowest = max(100 * line[-1], lowest + 4.5)
             ax.text(sizes[-1] * 1.25, lowest, str(n), fontsize=8, va="center", color=color)
-        ax.set_ylim(-4, 114)
+        ax.set_ylim(-4, 108)
         ax.set_xscale("log")
         ax.set_xlim(None, sizes[-1] * 1.9)
         ax.set_title(f"n-grams of {unit}; the number is n", fontsize=10)
