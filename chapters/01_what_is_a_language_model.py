@@ -479,9 +479,10 @@ for message in (b"Return a list of strings.", b"Zqx! Vwk? 8#Jf~ gNt}x $pQ"):
 
 # %% [markdown]
 r"""
-So a better model is a better compressor, and the other way round: a compressor is a rival. **xz** does not predict
-bytes. It looks for the longest stretch that it has met before and writes "copy 40 bytes from 3000 bytes back", however
-long ago that was. We give it the same text first: what does the held-out text add to the size of the compressed file?
+So a better model is a better compressor, and the other way round: a compressor is a rival. **xz** works differently. It
+looks for the longest stretch that it has met before and writes "copy 40 bytes from 3000 bytes back", however long ago
+that was. Only what it cannot copy is coded byte by byte, predicted from little more than the byte before. We give it
+the same text first: what does the held-out text add to the size of the compressed file?
 
 In the last figure xz was ahead of every order. It has two advantages there: help pages share long phrases, and xz goes
 on learning while it reads the held-out text, whereas our counts stand still. The second can be taken away: let the
@@ -861,7 +862,7 @@ r"""
 ### Exercise 3: what is new to the new (medium, useful, 20 minutes)
 
 The figure above showed that $\lambda = T/(c+T)$ is a good estimate of the chance that something *new* comes. But the
-mix gives $\lambda$ to $p(w \mid h')$, which spends most of it on bytes that did follow $h$ before: for what is really
+mix gives $\lambda$ to $p(w \mid h')$, which spends a part of it on bytes that did follow $h$ before: for what is really
 new, less than $\lambda$ is left. Mend it: bytes of the row get $c(hw)/(c(h) + T(h))$ and nothing more; all the others
 share $\lambda$ in proportion to $p(w \mid h')$, so that the sum is 1 again. `row` is a Counter as above, `shorter` a
 list of 256 probabilities; return 256 probabilities. Does it still hurt to look back further? The check tries it.
@@ -910,9 +911,8 @@ with check():
                 mended = list(new_to_the_new(row, list(mended)))
             cost[:, n - 1] += -log2(mix[w]), -log2(mended[w])
     for n in (3, 5, 8):
-        print(
-            f"order {n}: {cost[0, n - 1] / len(text):.3f} bits per byte, mended {cost[1, n - 1] / len(text):.3f}"
-        )
+        before, after = cost[:, n - 1] / len(text)
+        print(f"order {n}: {before:.3f} bits per byte, mended {after:.3f}")
     assert SCALE == "smoke" or cost[1, 7] < cost[0, 7], "It does not help at order 8: look again."
 
 # %% [markdown]
@@ -927,9 +927,9 @@ def new_to_the_new(row, shorter):
     return [row[w] / (c + T) if w in row else share * p for w, p in enumerate(shorter)]
 ```
 
-With this the long orders hardly hurt any more: a large part of what looked like the price of a long history was a fault
-of the mix. Compressors of the PPM family work this way; it is called *exclusion*. (A row in which all 256 bytes stand
-would divide by 0; in text there is none.)
+With this the long orders hurt much less: a part of what looked like the price of a long history was a fault of the mix.
+Compressors of the PPM family work this way; it is called *exclusion*. (A row in which all 256 bytes stand would divide
+by 0; in text there is none.)
 
 </details>
 """
@@ -1011,7 +1011,7 @@ r"""
 
 <details><summary>Answer</summary>
 
-One cannot tell. The second one's tokens are longer, so each is harder to guess and there are fewer of them. Compare
+One cannot tell. The second one's tokens will be longer, so each is harder to guess and there are fewer of them. Compare
 bits per byte on the same text.
 
 </details>
