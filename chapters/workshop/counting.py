@@ -288,12 +288,20 @@ def sparsity_figure(panels: dict[str, tuple[Sequence[int], Any]]) -> Any:
     return figure
 
 
+WAYS = {  # how a model comes to a little text: colour, marker
+    "little alone": (plot.BLUE, "o"),
+    "general alone": (plot.VERMILION, "s"),
+    "counted on": (plot.GREEN, "^"),
+    "mixed": (plot.PURPLE, "D"),
+}
+
+
 def transfer_figure(sizes: Sequence[int], targets: dict[str, dict[str, Any]]) -> Any:
     """A panel for each target text: how -> bits per byte (draws, sizes)."""
     figure, axes = plot.subplots(1, len(targets), height=3.4)
     for ax, (target, curves) in zip(axes, targets.items()):
-        for (how, values), color, marker in zip(curves.items(), plot.CYCLE, "os^D"):
-            draw_curves(ax, sizes, values, how, color, marker)
+        for how, values in curves.items():
+            draw_curves(ax, sizes, values, how, *WAYS[how])
         ax.set_xscale("log")
         ax.set_title(target, fontsize=10)
         ax.set_xlabel("bytes of the little text")
