@@ -865,10 +865,10 @@ def never_seen(counted, held, n):
 r"""
 ### Exercise 3: what is new to the new (medium, useful, 20 minutes)
 
-$\lambda = T/(c+T)$ is an estimate of the chance that something *new* comes. But the mix gives $\lambda$ to $p(w \mid
-h')$, which spends a part of it on bytes that did follow $h$ before: for what is really new, less than $\lambda$ is
-left. Mend it: bytes of the row get $c(hw)/(c(h) + T(h))$ and nothing more; all the others share $\lambda$ in proportion
-to $p(w \mid h')$, so that the sum is 1 again. `row` is a Counter as above, `shorter` a list of 256 probabilities;
+$\lambda = T/(c+T)$ is an estimate of the chance that something *new* comes. But the mix gives $\lambda$ to the shorter
+history's $p(w \mid h')$, which spends a part of it on bytes that did follow $h$ before: for what is really new, less
+than $\lambda$ is left. Mend it: bytes of the row get $c(hw)/(c(h) + T(h))$ and nothing more; all the others share
+$\lambda$ in proportion to $p(w \mid h')$, so that the sum is 1 again. `row` is a Counter as above, `shorter` a list of 256 probabilities;
 return 256 probabilities. Does it still hurt to look back further? The check tries it.
 """
 
