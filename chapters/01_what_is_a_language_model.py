@@ -439,10 +439,10 @@ counting.fit_figure(orders, fitted, held_bits, xz)
 # %% [markdown]
 r"""
 On the text that it has counted, the model gets better with every byte of history, and it would go on until it knows
-that text by heart. On held-out text it improves up to about five bytes, then gets worse. The gap between the two curves
-is **overfitting**: what was learned is true of the counted text and of no other. This is why everything in this course
-is measured on text that was not trained on, and why the cleaning in chapter 04 takes so much care that none of it slips
-in.
+that text by heart. On held-out text it improves up to an order of about five, then gets worse. The gap between the two
+curves is **overfitting**: what was learned is true of the counted text and of no other. This is why everything in this
+course is measured on text that was not trained on, and why the cleaning in chapter 04 takes so much care that none of
+it slips in.
 
 ## A model is a compressor, and xz is a rival
 
@@ -520,7 +520,7 @@ for seed in progress(range(DRAWS), "rivals"):
     )
 for name, values in rival.items():
     values = np.array(values)  # (DRAWS, 3)
-    counting.print_draws(name, ("5-gram", "5-gram that goes on counting", "xz"), values)
+    counting.print_draws(name, ("5-gram", "counting on", "xz"), values, digits=3)
     assert np.all(values[:, 1] < values[:, 0])
     if SCALE != "smoke":
         assert np.all((values[:, 2] < values[:, 1]) == (name == "help pages"))
@@ -589,7 +589,7 @@ for unit, cut_up, longest in (("bytes", str.encode, 10), ("words", str.split, 5)
     ]
     panels[unit] = sizes, np.array(shares)
     for n in (3, 5, 10) if unit == "bytes" else (1, 2, 3):
-        counting.print_draws(f"{n} {unit}, % new", sizes, 100 * panels[unit][1][:, n - 1], digits=1)
+        counting.print_draws(f"{n} {unit}, % new", sizes, 100 * panels[unit][1][:, n - 1], digits=0)
 levels = models[0].levels
 once = {n: (levels[n - 1].counts == 1).sum() / levels[n - 1].counts.sum() for n in (3, 5, 10)}
 print("places of the counted text whose n-gram stands nowhere else in it:", end=" ")
@@ -868,8 +868,8 @@ r"""
 $\lambda = T/(c+T)$ is an estimate of the chance that something *new* comes. But the mix gives $\lambda$ to the shorter
 history's $p(w \mid h')$, which spends a part of it on bytes that did follow $h$ before: for what is really new, less
 than $\lambda$ is left. Mend it: bytes of the row get $c(hw)/(c(h) + T(h))$ and nothing more; all the others share
-$\lambda$ in proportion to $p(w \mid h')$, so that the sum is 1 again. `row` is a Counter as above, `shorter` a list of 256 probabilities;
-return 256 probabilities. Does it still hurt to look back further? The check tries it.
+$\lambda$ in proportion to $p(w \mid h')$, so that the sum is 1 again. `row` is a Counter as above, `shorter` a list of
+256 probabilities; return 256 probabilities. Does it still hurt to look back further? The check tries it.
 """
 
 

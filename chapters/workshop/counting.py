@@ -195,7 +195,7 @@ def spread(values: Any, digits: int = 3) -> str:
     )
 
 
-def print_draws(title: str, names: Iterable[Any], values: Any, digits: int = 3) -> None:
+def print_draws(title: str, names: Iterable[Any], values: Any, digits: int = 2) -> None:
     """A line of a table: the title, then each name with its mean ± standard deviation; values (draws, names)."""
     columns = zip(names, np.asarray(values).T)
     print(f"{title}:", ", ".join(f"{name}: {spread(column, digits)}" for name, column in columns))
