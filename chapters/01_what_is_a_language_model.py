@@ -551,7 +551,7 @@ rng = np.random.default_rng(0)
 p = models[0].distribution("re", order=3)
 drawn = np.bincount([draw(p, rng) for _ in range(5000)], minlength=len(p)) / 5000
 for i in np.argsort(-p)[:4]:
-    print(f"{chr(models[0].alphabet[i])}: probability {p[i]:.3f}, drawn {drawn[i]:.3f}")
+    print(f"{chr(models[0].alphabet[i])!r}: probability {p[i]:.3f}, drawn {drawn[i]:.3f}")
 assert np.abs(drawn - p).max() < 0.04
 
 written = {}  # order -> texts by the library's sampler, which does just this
@@ -560,7 +560,7 @@ for n in progress((1, 2, 3, 4, 5, 7, 10), "writing"):
 for n, texts in written.items():
     copied = [counting.copied_share(text, splits[i][0], 15) for i, text in enumerate(texts)]
     print(f"--- order {n}; {100 * np.mean(copied):.0f}% of its 15-character stretches are copied")
-    print(texts[0][:220])
+    print(texts[0][:180].replace("\n", "↵"))
 real = np.mean([counting.copied_share(held[:4000], counted, 15) for counted, held in splits])
 print(f"--- of people's own text, held out: {100 * real:.0f}% stand in the counted text")
 assert SCALE == "smoke" or np.mean(copied) > 2 * real
@@ -621,7 +621,7 @@ assert len(ends) > LONGEST - 1 and np.array_equal(one, other)
 
 # %% [markdown]
 r"""
-The chapters that follow mend these three one after the other: vectors instead of table rows, so that words used alike
+The chapters that follow mend this: vectors instead of table rows, so that words used alike
 lie close together and share what is learned; recurrence and attention, so that a prediction can depend on what stands
 far back.
 
