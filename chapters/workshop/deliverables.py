@@ -24,10 +24,11 @@ from minillm.data import (
     cut_document,
     stdlib_documents,
 )
-from minillm.disk import find_whole_folder, holding, whole_folder
+from minillm.disk import find_whole_folder, holding, whole_folder, write_text
 from minillm.engines.threads import ThreadedNumpyEngine
 from minillm.settings import TrainConfig
 from minillm.tokenizers import BPETokenizer, load_tokenizer
+from minillm.training.baselines import NGramModel, xz_bits_per_byte
 from minillm.training.config_file import Sections
 from minillm.training.pretrain import pretrain, read_config
 from tqdm import tqdm
@@ -37,6 +38,7 @@ Kind = Literal["prose", "code"]
 # Bytes of text that the corpora are made of; None: all that there is.
 CORPUS_BYTES: dict[str, int | None] = {"smoke": 300_000, "cpu": 1_500_000, "gpu": None}
 PART = 10_000  # characters: longer prose is cut, so that no single document decides how much is held out
+LONGEST_NGRAM = 6  # bytes
 VOCABULARY = {"smoke": 400, "cpu": 2000, "gpu": 8000}  # tokens
 
 
@@ -114,6 +116,28 @@ def tokenizer_folder(scale: str, kind: Kind = "prose") -> Path:
         )
 
     return made(f"tokenizer-{kind}", recipe, make) / "tokenizer"
+
+
+def baselines(scale: str, kind: Kind = "prose") -> dict[str, float]:
+    """Chapter 01's baselines: bits per UTF-8 byte of the corpus' val split, for what was given its train split.
+
+    Keys: "1-gram" … "6-gram" (interpolated Witten-Bell over bytes) and "xz". A model with any tokenizer stands in the
+    same table: its bits for all of val, divided by `len(corpus_text(corpus(scale, kind), "val").encode())`.
+    """
+    text = corpus(scale, kind)
+    recipe = {"corpus": text.parent.name, "longest": LONGEST_NGRAM}
+    folder = made(f"baselines-{kind}", recipe, lambda folder: measure_baselines(folder, text))
+    found: dict[str, float] = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))
+    return found
+
+
+def measure_baselines(folder: Path, text: Path) -> None:
+    train, val = corpus_text(text, "train"), corpus_text(text, "val")
+    bits = NGramModel.fit(train, order=LONGEST_NGRAM).total_bits(val) / len(val.encode())  # (orders,)
+    found = {f"{n}-gram": float(value) for n, value in enumerate(bits, start=1)}
+    found["xz"] = xz_bits_per_byte(val, given=train)
+    write_text(folder / "baselines.json", json.dumps(found, indent=1) + "\n")
+
 
 
 # What chapter 08's Python model has in another way than the preset "laptop". At each scale a text of 128 tokens fits.
