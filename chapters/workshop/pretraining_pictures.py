@@ -214,7 +214,7 @@ def plot_bad_batch(hit: Mapping[tuple[str, float], Sequence[Run]], bad: int) -> 
     figure, axes = plot.subplots(1, len(names), height=3.0, sharey=True)
     for ax, name in zip(axes, names):
         for clip, color, label in (
-            (0.0, plot.VERMILION, "not clipped"),
+            (np.inf, plot.VERMILION, "not clipped"),
             (1.0, plot.BLUE, "clipped at 1"),
         ):
             for i, run in enumerate(hit[name, clip]):
@@ -223,8 +223,7 @@ def plot_bad_batch(hit: Mapping[tuple[str, float], Sequence[Run]], bad: int) -> 
         ax.set_xlim(bad - len(run.loss) // 6, len(run.loss))
         ax.set_title(name, fontsize=10)
         ax.set_xlabel("step (dotted: the bad batch)")
-    axes[0].set_yscale("log")
-    axes[0].set_ylim(3, 1e3)
+    axes[0].set_ylim(3.5, 8)
     axes[0].set_ylabel("training loss")
     axes[-1].legend(fontsize=8)
     return figure
