@@ -931,15 +931,15 @@ pictures.plot_law(N, losses, N_largest, largest, law, fits, scatter)
 
 # %% [markdown]
 r"""
-On these axes the four sizes lie nearly on a line, and the fifth comes out close to where the line says. That is the good
-news, and it is why small runs are worth making. Now the error bars:
+On these axes the four sizes lie nearly on a line, and the fifth comes out close to where the line says. That is the
+good news, and it is why small runs are worth making. Now the error bars:
 
 - **The exponent** depends on what is taken for $E$. With $E = 0$ the seeds leave a narrow range for $\alpha$; with $E$
   free, anything from that up to several times as much fits as well, with $E$ anywhere between 0 and just below the
   lowest loss. Four sizes within a factor of about twenty cannot tell a line from the beginning of a bend.
-- **The prediction** is better than the parameters, for a step of factor two beyond the data: all fits agree there. Still
-  the measured loss lies at the lower edge of the bands or beyond. The bootstrap knows how seeds scatter. It does not
-  know whether the form is right, whether the learning rate suits all sizes equally, or that the number of steps was
+- **The prediction** is better than the parameters, for a step of factor two beyond the data: all fits agree there.
+  Still the measured loss lies at the lower edge of the bands or beyond. The bootstrap knows how seeds scatter. It does
+  not know whether the form is right, whether the learning rate suits all sizes equally, or that the number of steps was
   fixed.
 - **The range** is tiny, and so are the runs. What is fitted here says nothing about models a thousand times as large;
   published laws come from many orders of magnitude, with the tokens growing along with $N$ (Hoffmann et al. 2022, arXiv
