@@ -191,7 +191,7 @@ def plot_schedules(factors: Mapping[str, Sequence[float]], runs: Mapping[str, Se
         left.plot(values, color=color, linestyle=style, label=name)
     left.set_title("factor on η", fontsize=10)
     left.set_xlabel("step")
-    left.set_ylim(0, 1.45)
+    left.set_ylim(0, 1.65)
     left.legend(fontsize=7, loc="upper right")
     for name, color in (("cosine", plot.GREEN), ("cosine, no warmup", plot.PURPLE)):
         for i, run in enumerate(runs[name]):
