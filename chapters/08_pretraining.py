@@ -1014,40 +1014,46 @@ Chapter 09 chooses its next tokens with more care, chapter 14 runs what a model 
 
 > **Step into it.** Put a breakpoint on the line `optimizer.step()` of the next cell (VS Code: click left of the line,
 > then *Debug Cell*; JupyterLab: the bug at the top right) and step into it. You pass `minillm.optim.Optimizer.step`,
-> which goes through the parameters in blocks, and arrive in `minillm.optim.AdamW._update`: our seven lines, in place.
-> At its end compare `m / v**0.5` with what you know about the first step. The same is then shown for the second step
-> in Python's own debugger. The loop around it is `minillm.training.train.train`: look for `forward_backward`,
-> `clip_gradients` and `step`, and for where the schedule comes in (`minillm.training.schedules.lr_factor`).
+> which goes through the parameters block by block, and arrive in `minillm.optim.AdamW._update`: our six lines, in
+> place. At its end `tmp` holds by how much the weights have moved; in the first step that is $\pm\eta$, whatever the
+> gradient. The loop around it is `minillm.training.train.train`: look for `forward_backward`, `clip_gradients` and
+> `step`, and for where the schedule comes in (`minillm.training.schedules.lr_factor`).
+
+Below, the same is shown in Python's own debugger: stop in `_update`, go on, say where we are (outermost call first),
+run to the end of the function, print.
 """
 
-# %%
-model = new_model(0)
-optimizer = AdamW(model.parameters(), lr=6e-3, weight_decay=0.0)
-rng = np.random.default_rng(0)
-model(*random_windows(train_ids, rng)).backward()
-optimizer.step()  # a breakpoint here
-moved = np.abs(model.norm.bias.data)  # which began at 0
-print(f"the first step moved each bias of the last norm by {moved.min():.4f} to {moved.max():.4f}")
-assert np.allclose(moved, 6e-3, rtol=1e-2)
 
-optimizer.zero_grad()
-model(*random_windows(train_ids, rng)).backward()
+# %%
+def with_gradients():
+    """An optimizer whose parameters wait for their first step."""
+    model = new_model(0)
+    model(*random_windows(train_ids, np.random.default_rng(0))).backward()
+    return AdamW(model.parameters(), lr=6e-3, betas=(0.9, 0.95), weight_decay=0.0)
+
+
+optimizer = with_gradients()
+optimizer.step()  # a breakpoint here
+
 commands = [
     "tbreak AdamW._update",
     "continue",
     "where",
     "return",
-    "print(step, p.shape)",
-    "print(round(step_size, 6), round(sqrt_correction2, 6))",
+    "print(step, g[:4])",
+    "print(tmp[:4].round(4))",
+    "print(step_size, sqrt_correction2)",
 ]
-seen = type_into_debugger("optimizer.step()", commands, {"optimizer": optimizer, "AdamW": AdamW})
+names = {"optimizer": with_gradients(), "AdamW": AdamW}
+seen = type_into_debugger("optimizer.step()", commands, names)
 print(seen)
-assert "optim.py" in seen and "_update" in seen and "step()" in seen
+assert "optim.py" in seen and "self._update(group" in seen and "0.006" in seen
 
 # %% [markdown]
 r"""
-`step_size` is $\eta/(1 - \beta_1^2)$ and `sqrt_correction2` is $\sqrt{1 - \beta_2^2}$: the library divides two numbers
-instead of two arrays.
+`g` is the gradient of the first four weights, `tmp` what they move by: only the sign is left (and less where a gradient
+is as small as $\epsilon$). `step_size` is $\eta/(1 - \beta_1^t)$ and `sqrt_correction2` is $\sqrt{1 - \beta_2^t}$:
+instead of two arrays, the library divides two numbers.
 
 ## Summary
 
