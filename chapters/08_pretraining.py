@@ -72,6 +72,7 @@ r"""
 Most of what is to be seen here shows in a model so small that a run takes a second or two. So we set up a laboratory:
 chapter 04's corpus of Python source, a vocabulary of only 512 tokens (so that a small model spends its numbers on
 layers, not on a table), and a GPT of two layers and 32 features. At the end a larger one learns the same text properly.
+(`lab` and `pictures`, imported above, are this chapter's bookkeeping and plotting; nothing of the idea is in them.)
 
 `windows` draws random stretches: `ids`, what the model reads, and `targets`, what comes next at every position; both
 are $(B, T)$, $B = 8$ texts of $T = 64$ tokens. The **held-out** loss is measured on files that are never trained on, on
@@ -784,10 +785,11 @@ a matrix is moved in a step. Healthy is about a thousandth in large runs, up to 
 large rates.
 
 Now with the library's own loop, `minillm.training.train.train`, which writes a run folder. Model and settings are those
-of the preset "debug", which is tiny, but for more steps and a higher rate. In one of three runs all is well. In one the
-learning rate is 50 times as high. And in one the targets were **not shifted**: each token is asked for at its own
-position, instead of the next one, a mistake that one wrong index makes. Before you read on: which is which in the
-picture? (Dotted: the loss of a 5-gram model that has counted the training text.)
+of "debug", the smallest of the configurations that come with the library (**presets**), but for more steps and a higher
+rate. In one of three runs all is well. In one the learning rate is 50 times as high. And in one the targets were **not
+shifted**: each token is asked for at its own position, instead of the next one, a mistake that one wrong index makes.
+Before you read on: which is which in the picture? (Dotted: the loss of a 5-gram model that has counted the training
+text.)
 """
 
 # %%
