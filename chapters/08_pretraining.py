@@ -1254,8 +1254,9 @@ r"""
 ### Exercise 4: four patients (medium, useful, 15 minutes)
 
 Four runs of the small model, in no order: one is **healthy**, one has a learning rate ten times too **high**, one was
-given a **short** text of a few thousand tokens again and again, and in one the targets were not **shifted**. The first
-picture shows the losses, the second the gradient norm. Say which is which, by their curves.
+given a **short** text of a few thousand tokens again and again, and in one the targets were not **shifted**. The upper
+row shows the losses (a point that is missing lies above the picture), the lower one update over weight. Say which is
+which, by their curves.
 """
 
 # %%
@@ -1269,6 +1270,8 @@ unknown = {
     name: train(9, steps=2 * STEPS, look_every=STEPS // 3, **options)
     for name, options in progress(ward.items(), "four runs")
 }
+for name, run in unknown.items():
+    print(f"run {name}: in the end training loss {np.mean(run.loss[-20:]):.2f}, held out {run.final:.2f}")
 pictures.plot_unknown(unknown)
 
 

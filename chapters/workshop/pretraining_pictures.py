@@ -137,18 +137,19 @@ def plot_health(folders: Mapping[str, Path], moved: Mapping[str, Sequence[float]
 
 
 def plot_unknown(runs: Mapping[str, Run]) -> Figure:
-    """Training loss with held-out points, and the gradient norm, of runs that are to be told apart."""
-    figure, axes = plot.subplots(2, len(runs), height=4.0, sharex=False, sharey="row")
+    """Training loss with held-out points, and update over weight, of runs that are to be told apart."""
+    figure, axes = plot.subplots(2, len(runs), height=4.4, sharex=False, sharey="row")
     for column, (name, run) in zip(axes.T, runs.items()):
         column[0].plot(smooth(run.loss), color=plot.BLUE, label="training")
         column[0].plot(*zip(*run.val), "o", color=plot.VERMILION, markersize=4, label="held out")
-        column[1].plot(run.norm, color=plot.GREEN, linewidth=1)
-        column[1].set_ylim(0, 5)
+        column[1].plot(run.moved, color=plot.PURPLE, linewidth=1)
+        column[1].set_yscale("log")
         column[0].set_title(name, fontsize=10)
         column[1].set_xlabel("step")
+    axes[0, 0].set_ylim(-0.3, 9)
     axes[0, 0].set_ylabel("loss")
-    axes[1, 0].set_ylabel("gradient norm")
-    axes[0, 0].legend(fontsize=7)
+    axes[1, 0].set_ylabel("update / weight")
+    axes[0, 0].legend(fontsize=7, loc="upper right")
     return figure
 
 
