@@ -1260,28 +1260,20 @@ which, by their curves.
 """
 
 # %%
-ward = {
-    "1": {"ids": train_ids[:5000]},
-    "2": {"change_batch": lambda step, inputs, targets: (inputs, inputs)},
-    "3": {"lr": 6e-2},
-    "4": {},
-}
 unknown = {
     name: train(9, steps=2 * STEPS, look_every=STEPS // 3, **options)
-    for name, options in progress(ward.items(), "four runs")
+    for name, options in progress(lab.patients(train_ids).items(), "four runs")
 }
 for name, run in unknown.items():
-    print(f"run {name}: in the end training loss {np.mean(run.loss[-20:]):.2f}, held out {run.final:.2f}")
+    print(
+        f"run {name}: in the end training loss {np.mean(run.loss[-20:]):.2f}, held out {run.final:.2f}"
+    )
 pictures.plot_unknown(unknown)
 
 
 # %% tags=["exercise"]
-diagnosis = {
-    "1": None,
-    "2": None,
-    "3": None,
-    "4": None,
-}  # each "healthy", "high", "short" or "shifted"
+# Each is "healthy", "high", "short" or "shifted".
+diagnosis = {"1": None, "2": None, "3": None, "4": None}
 
 
 with check():
@@ -1293,7 +1285,6 @@ with check():
     assert sorted(given.values()) == ["healthy", "high", "shifted", "short"], (
         "Each of the four words is used once."
     )
-    right = {name: run.val[-1][1] for name, run in unknown.items()}
     assert given == {"1": "short", "2": "shifted", "3": "high", "4": "healthy"}, (
         "Not all four are right. For each run ask: does the training loss get where no model of code could? Do "
         "training and held-out loss part, and which way? Does the loss stop falling early, far too high?"

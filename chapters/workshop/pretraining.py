@@ -150,3 +150,12 @@ def bootstrap(
 def rows_of(folder: Path) -> list[dict[str, Any]]:
     """What a run folder's log holds: a row for each step and for each evaluation."""
     return read_metrics(folder / "metrics.jsonl")
+
+
+def patients(train_ids: np.ndarray) -> dict[str, dict[str, Any]]:
+    """How the four runs of exercise 4 are trained. Read this after you have answered."""
+
+    def not_shifted(step: int, inputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return inputs, inputs
+
+    return {"1": {"ids": train_ids[:5000]}, "2": {"change_batch": not_shifted}, "3": {"lr": 6e-2}, "4": {}}
