@@ -80,6 +80,21 @@ def through(array: np.ndarray, code: str) -> np.ndarray:
     return decode(encode(array, code), code)
 
 
+def share_changed(model: Any, optimizer: Any) -> float:
+    """The share of a model's weights that one step changes if they are kept in bf16, from the gradients it holds. The
+    weights are as before when this returns."""
+    parameters = list(model.parameters())
+    kept = [p.data.copy() for p in parameters]
+    for p in parameters:
+        p.data[...] = through(p.data, "BF16")
+    before = [p.data.copy() for p in parameters]
+    optimizer.step()
+    changed = sum(int((through(p.data, "BF16") != w).sum()) for p, w in zip(parameters, before))
+    for p, w in zip(parameters, kept):
+        p.data[...] = w
+    return changed / sum(w.size for w in kept)
+
+
 @dataclass(frozen=True)
 class NotShifted:
     """A mistake as an objective: each token is asked for where it stands, instead of the next one."""
@@ -135,3 +150,12 @@ def bootstrap(
 def rows_of(folder: Path) -> list[dict[str, Any]]:
     """What a run folder's log holds: a row for each step and for each evaluation."""
     return read_metrics(folder / "metrics.jsonl")
+
+
+def patients(train_ids: np.ndarray) -> dict[str, dict[str, Any]]:
+    """How the four runs of exercise 4 are trained. Read this after you have answered."""
+
+    def not_shifted(step: int, inputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return inputs, inputs
+
+    return {"1": {"ids": train_ids[:5000]}, "2": {"change_batch": not_shifted}, "3": {"lr": 6e-2}, "4": {}}

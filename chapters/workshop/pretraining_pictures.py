@@ -137,18 +137,19 @@ def plot_health(folders: Mapping[str, Path], moved: Mapping[str, Sequence[float]
 
 
 def plot_unknown(runs: Mapping[str, Run]) -> Figure:
-    """Training loss with held-out points, and the gradient norm, of runs that are to be told apart."""
-    figure, axes = plot.subplots(2, len(runs), height=4.0, sharex=False, sharey="row")
+    """Training loss with held-out points, and update over weight, of runs that are to be told apart."""
+    figure, axes = plot.subplots(2, len(runs), height=4.4, sharex=False, sharey="row")
     for column, (name, run) in zip(axes.T, runs.items()):
         column[0].plot(smooth(run.loss), color=plot.BLUE, label="training")
         column[0].plot(*zip(*run.val), "o", color=plot.VERMILION, markersize=4, label="held out")
-        column[1].plot(run.norm, color=plot.GREEN, linewidth=1)
-        column[1].set_ylim(0, 5)
+        column[1].plot(run.moved, color=plot.PURPLE, linewidth=1)
+        column[1].set_yscale("log")
         column[0].set_title(name, fontsize=10)
         column[1].set_xlabel("step")
+    axes[0, 0].set_ylim(-0.3, 9)
     axes[0, 0].set_ylabel("loss")
-    axes[1, 0].set_ylabel("gradient norm")
-    axes[0, 0].legend(fontsize=7)
+    axes[1, 0].set_ylabel("update / weight")
+    axes[0, 0].legend(fontsize=7, loc="upper right")
     return figure
 
 
@@ -191,7 +192,7 @@ def plot_schedules(factors: Mapping[str, Sequence[float]], runs: Mapping[str, Se
         left.plot(values, color=color, linestyle=style, label=name)
     left.set_title("factor on η", fontsize=10)
     left.set_xlabel("step")
-    left.set_ylim(0, 1.45)
+    left.set_ylim(0, 1.65)
     left.legend(fontsize=7, loc="upper right")
     for name, color in (("cosine", plot.GREEN), ("cosine, no warmup", plot.PURPLE)):
         for i, run in enumerate(runs[name]):
@@ -214,7 +215,7 @@ def plot_bad_batch(hit: Mapping[tuple[str, float], Sequence[Run]], bad: int) -> 
     figure, axes = plot.subplots(1, len(names), height=3.0, sharey=True)
     for ax, name in zip(axes, names):
         for clip, color, label in (
-            (0.0, plot.VERMILION, "not clipped"),
+            (np.inf, plot.VERMILION, "not clipped"),
             (1.0, plot.BLUE, "clipped at 1"),
         ):
             for i, run in enumerate(hit[name, clip]):
@@ -223,8 +224,7 @@ def plot_bad_batch(hit: Mapping[tuple[str, float], Sequence[Run]], bad: int) -> 
         ax.set_xlim(bad - len(run.loss) // 6, len(run.loss))
         ax.set_title(name, fontsize=10)
         ax.set_xlabel("step (dotted: the bad batch)")
-    axes[0].set_yscale("log")
-    axes[0].set_ylim(3, 1e3)
+    axes[0].set_ylim(3.5, 8)
     axes[0].set_ylabel("training loss")
     axes[-1].legend(fontsize=8)
     return figure
