@@ -11,7 +11,7 @@ FILES = {"train": "sentences.txt", "val": "held_out.txt"}
 def chinese_text(split: Literal["train", "val"]) -> str:
     """Sentences about everyday life, one a line: 4,729 characters to learn from ("train"), 838 to test on ("val").
 
-    data/README.md says what they are. Raises FileNotFoundError where the project's folder data/ is not beside chapters/.
+    data/README.md says what they are. Raises FileNotFoundError where the folder data/ is not beside chapters/.
     """
     path = Path(__file__).parents[2] / "data" / "chinese" / FILES[split]
     if not path.exists():

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +59,7 @@ def corpus(scale: str, kind: Kind = "prose") -> Path:
     return made(f"corpus-{kind}", recipe, lambda folder: fill_corpus(folder, documents, config)) / "corpus"
 
 
+@cache  # reading them takes seconds, and each deliverable that is made from the corpus asks for it
 def raw_documents(scale: str, kind: Kind) -> list[Document]:
     """What the corpus of that kind is built from."""
     most = CORPUS_BYTES[scale]

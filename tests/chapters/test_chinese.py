@@ -17,7 +17,7 @@ def test_each_line_is_a_sentence_of_its_own():
     lines = (chinese_text("train") + chinese_text("val")).splitlines()
     assert len(set(lines)) == len(lines)
     assert all(line.endswith(("。", "？", "！")) and line == line.strip() for line in lines)
-    assert not [line for line in lines if any(ord(c) < 0x3000 or 0xFF00 <= ord(c) for c in line if c not in "，？：！")]
+    assert not [line for line in lines if any(ord(c) < 0x3000 or ord(c) >= 0xFF00 for c in line if c not in "，？：！")]
 
 
 def test_held_out_sentences_are_others():
