@@ -576,7 +576,7 @@ r"""
 A guess gives each digit probability 1/10: its loss is $-\ln\frac{1}{10} = \ln 10$, the dashed line (the unit of a loss
 with $\ln$ is called a nat). "Validation" is the loss on the held-out questions. For a while both stay at the line: the
 model knows that a digit comes, not which. Then the heads find the rule, and they fall. Now the comparison, with several
-random starts for each kind; each start is a dot.
+random starts for each kind; each start is a mark.
 """
 
 # %%
@@ -622,7 +622,7 @@ if SCALE != "smoke":
     assert lowest["no positions"][0] > highest["plain averaging"][0]
     assert lowest["no positions"][1] > 95 and highest["no positions"][2] < 75
     assert abs(score["no positions"][:, 2].mean() - picked) < 5
-looking_back.right_bars(score)
+looking_back.right_dots(score)
 
 # %% [markdown]
 r"""
@@ -633,8 +633,8 @@ r"""
   assignments at random: it cannot tell which is the latest.
 - **With both** the task is solved. The 5-gram fails in both groups (less in "again", where the latest assignment stands
   closer on average).
-- **The small start** has all the parts of "attention", and its dots lie apart. A mean would hide what happens; the
-  losses of all the starts show it.
+- **The small start** has all the parts of "attention", and its marks lie far apart: some starts solve the task, some do
+  not. The losses of all the starts show what happens.
 """
 
 # %%

@@ -213,31 +213,32 @@ def time_both(lengths: Sequence[int], rng: np.random.Generator) -> dict[str, lis
 
 # --- pictures ----------------------------------------------------------------------------------------------------
 
-ROOM = {  # of each box in the picture of the data flow: its middle, its text, its colour
-    "x": ((0.0, 1.0), "X\n(T, D)", "#eeeeee"),
-    "Q": ((2.1, 2.0), "Q = X W_Qᵀ\n(T, d)\nwhat is wanted", "#D6E9F5"),
-    "K": ((2.1, 1.0), "K = X W_Kᵀ\n(T, d)\nwhat is offered", "#D6E9F5"),
-    "V": ((2.1, 0.0), "V = X W_Vᵀ\n(T, d_v)\nwhat is handed over", "#D6E9F5"),
-    "S": ((4.7, 1.5), "scores\nS = Q Kᵀ / √d\n(T, T)", "#FBE5C2"),
-    "P": ((6.8, 1.5), "weights\nP = softmax(S)\n(T, T)", "#FBE5C2"),
-    "O": ((8.8, 0.5), "O = P V\n(T, d_v)", "#CFEBE2"),
+ROOM = {  # of each box in the picture of the data flow: its middle, half its width, its text, its colour
+    "x": ((0.0, 1.0), 0.5, "$X$\n$(T, D)$", "#eeeeee"),
+    "Q": ((2.0, 2.0), 0.95, "$Q = X\\,W_Q^\\top$   $(T, d)$\nwhat is wanted", "#D6E9F5"),
+    "K": ((2.0, 1.0), 0.95, "$K = X\\,W_K^\\top$   $(T, d)$\nwhat is offered", "#D6E9F5"),
+    "V": ((2.0, 0.0), 0.95, "$V = X\\,W_V^\\top$   $(T, d_v)$\nwhat is handed over", "#D6E9F5"),
+    "S": ((4.35, 1.5), 0.8, "scores\n$S = Q K^\\top / \\sqrt{d}$\n$(T, T)$", "#FBE5C2"),
+    "P": ((6.35, 1.5), 0.8, "weights\n$P = $softmax$(S)$\n$(T, T)$", "#FBE5C2"),
+    "O": ((8.2, 0.5), 0.65, "$O = P\\,V$\n$(T, d_v)$", "#CFEBE2"),
 }
 FLOW = [("x", "Q"), ("x", "K"), ("x", "V"), ("Q", "S"), ("K", "S"), ("S", "P"), ("P", "O"), ("V", "O")]
 
 
 def draw_flow() -> Any:
     """How vectors flow through attention, with their shapes."""
-    figure, ax = plot.subplots(height=2.9, width=8.0)
-    half = {name: (0.55 if name == "x" else 0.75 if name == "O" else 0.98 if name in "QKV" else 0.85) for name in ROOM}
-    for name, ((x, y), text, color) in ROOM.items():
-        box = (x - half[name], y - 0.37), 2 * half[name], 0.74
-        ax.add_patch(FancyBboxPatch(*box, boxstyle="round,pad=0.02", facecolor=color, edgecolor=plot.BLACK))
+    figure, ax = plot.subplots(height=2.8)
+    for (x, y), half, text, color in ROOM.values():
+        box = FancyBboxPatch((x - half, y - 0.36), 2 * half, 0.72, boxstyle="round,pad=0.02", facecolor=color)
+        box.set_edgecolor(plot.BLACK)
+        ax.add_patch(box)
         ax.text(x, y, text, ha="center", va="center", fontsize=8)
     for start, end in FLOW:
-        (x0, y0), (x1, y1) = ROOM[start][0], ROOM[end][0]
-        tip, tail = (x1 - half[end] - 0.04, y1), (x0 + half[start] + 0.04, y0)
-        ax.annotate("", tip, tail, arrowprops={"arrowstyle": "->", "color": plot.BLACK, "shrinkA": 0, "shrinkB": 0})
-    ax.set_xlim(-0.7, 9.7)
+        (x0, y0), half_0, *_ = ROOM[start]
+        (x1, y1), half_1, *_ = ROOM[end]
+        arrow = {"arrowstyle": "->", "color": plot.BLACK, "shrinkA": 0, "shrinkB": 0}
+        ax.annotate("", (x1 - half_1 - 0.03, y1), (x0 + half_0 + 0.03, y0), arrowprops=arrow)
+    ax.set_xlim(-0.6, 8.95)
     ax.set_ylim(-0.5, 2.5)
     ax.axis("off")
     return figure
@@ -276,23 +277,24 @@ def cost_curves(lengths: Sequence[int], seconds: dict[str, list[float]], slopes:
     return figure
 
 
-def right_bars(score: dict[str, np.ndarray]) -> Any:
-    """Right answers in the groups "once" and "again": a bar for the mean, a dot for each start.
+def right_dots(score: dict[str, np.ndarray]) -> Any:
+    """Right answers in the groups "once" and "again": a dot for each start, a line from the lowest to the highest.
 
     score: kind -> (starts, 3), in percent; the columns are the groups all, once, again.
     """
-    figure, ax = plot.subplots(height=3.4)
-    for i, (name, color) in enumerate((("once", plot.BLUE), ("again", plot.ORANGE)), start=1):
-        places = np.arange(len(score)) + 0.38 * (i - 1.5)
-        means = [starts[:, i].mean() for starts in score.values()]
-        ax.barh(places, means, 0.36, color=color, label=f"variable assigned {name}")
-        for place, starts in zip(places, score.values()):
-            ax.plot(starts[:, i], [place] * len(starts), "o", color=plot.BLACK, mfc="white", markersize=4)
+    figure, ax = plot.subplots(height=3.2)
+    for i, (name, color, marker) in enumerate((("once", plot.BLUE, "o"), ("again", plot.VERMILION, "s")), start=1):
+        for k, starts in enumerate(score.values()):
+            place = k + 0.3 * (i - 1.5)
+            label = f"variable assigned {name}" if k == 0 else None
+            ax.plot([starts[:, i].min(), starts[:, i].max()], [place, place], color=color, linewidth=1, alpha=0.6)
+            style = {"color": color, "mfc": "none", "markersize": 7, "markeredgewidth": 1.5}
+            ax.plot(starts[:, i], [place] * len(starts), marker, label=label, **style)
     ax.axvline(100 / len(DIGITS), color=plot.BLACK, linestyle=":", label="guessing")
     ax.set_yticks(range(len(score)), list(score))
     ax.set_xlim(0, 105)
     ax.invert_yaxis()
-    ax.set_xlabel("answers right (%); a bar is the mean, a dot one start")
+    ax.set_xlabel("answers right (%); a mark is one start")
     ax.legend(fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
     return figure
 
