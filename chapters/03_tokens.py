@@ -33,8 +33,8 @@ from minillm.workshop import as_plain, check, deliverables, progress, read_scale
 from minillm.workshop.chinese import chinese_text
 from minillm.workshop.cutting import (
     accuracy_on_new_words,
-    bigram_bits,
     bytes_per_token,
+    compare_sizes,
     journey,
     race,
     right_bars,
@@ -65,11 +65,12 @@ Three kinds of text, without downloads: English from the help pages that come wi
 library, and Chinese sentences about everyday life, which were written for this library, since Python brings hardly any.
 The first two are cleaned and freed of repetitions (chapter 04 shows how), and all have a part that is kept for tests,
 the *held-out* text. English and code differ a little between Python versions, so fingerprints of the corpora are
-printed. The Chinese text is small, a few thousand characters; we will see what that does.
+printed. (At the first run the corpora are made, which takes some seconds; then they are kept.) The Chinese text is
+small, a few thousand characters; we will see what that does.
 """
 
 # %%
-prose, source = (deliverables.corpus(SCALE, kind) for kind in ("prose", "code"))  # two folders
+prose, source = (deliverables.corpus(SCALE, kind) for kind in ("prose", "code"))
 train = {
     "English": corpus_text(prose, "train")[:TEXT],
     "Chinese": chinese_text("train"),
@@ -82,8 +83,8 @@ held_out = {
 }
 print("corpora:", prose.parent.name, source.parent.name)
 for name, text in train.items():
-    shown = text[100:130].replace("\n", " ")
-    print(f"{name}: {len(text):,} characters, {len(text.encode()):,} bytes: … {shown} …")
+    shown = text[:40].splitlines()[0]
+    print(f"{name}: {len(text):,} characters, {len(text.encode()):,} bytes: {shown} …")
     assert held_out[name] not in text
 
 # %% [markdown]
@@ -339,11 +340,13 @@ table = np.array(
     [[bytes_per_token(t, text) for text in held_out.values()] for t in tokenizers.values()]
 )  # (5 tokenizers, 3 texts)
 english, chinese, code, every, more_chinese = table
+share = len(train["Chinese"].encode()) / sum(len(text.encode()) for text in train.values())
 assert all(table[:3, column].argmax() == column for column in range(3))
 assert english[1] == code[1] == 1 < every[1] < more_chinese[1] < chinese[1]
 assert more_chinese[0] < every[0] and more_chinese[2] < every[2]
 if SCALE != "smoke":
     assert every[0] > 0.95 * english[0] and every[2] > 0.95 * code[2] and every[1] < 0.7 * chinese[1]
+    assert share < 1 / 20 and 3 < chinese[1] < 4
 table_of_bytes(table, list(tokenizers), list(held_out))
 
 # %% [markdown]
@@ -380,7 +383,7 @@ Open a trained vocabulary, and three things look like mistakes. None is one.
    on their own.
 3. **The diet.** The longest tokens show what the text was full of. In help pages and code these are often lines and
    spaces that only draw something; in the small Chinese text, half sentences that stood there twice. (Chinese writes no
-   spaces, so all between two signs is one pre-token, and merges run across its words.)
+   spaces, so all between two punctuation marks is one pre-token, and merges run across its words.)
 """
 
 # %%
@@ -412,53 +415,29 @@ just a shorter list of merges. For each size:
 - how many **bytes a token covers**, on the training text and on the held-out text;
 - how often the *median* token occurs in the training text (half of them occur less often);
 - how well the simplest model of tokens then predicts. A **bigram** model has counted which token follows which, and
-  says for the next one how likely it is (chapter 01; `bigram_bits` in the workshop has the formula). Its **bits per
-  byte** on the held-out text, fewer is better, compare vocabularies fairly: a token that covers more may cost more. We
-  count it on all of the training text, and on a third of it;
+  says for the next one how likely it is (chapter 01; `bigram_bits` in `minillm.workshop.cutting` has the formula). Its
+  **bits per byte** on the held-out text, fewer is better, compare vocabularies fairly: a token that covers more may
+  cost more. We count it on all of the training text, and on a third of it;
 - the weights of the **table** in a model whose vectors have 128 numbers, such as those of the coming chapters.
 """
 
 # %%
 whole, unseen = corpus_text(prose, "train"), corpus_text(prose, "val")
-part = whole[: len(whole) // 3]
-largest = BPETokenizer.train([whole], max(SIZES), special_tokens=[])
-largest_of_part = BPETokenizer.train([part], max(SIZES), special_tokens=[])
-
-
-def shorter(tokenizer, size):
-    return BPETokenizer(tokenizer.tokens[:size], tokenizer.merges[: size - 256], "gpt4", {})
-
-
-def bits_per_byte(tokenizer, text):
-    ids, held_out_ids = (np.array(tokenizer.encode(t)) for t in (text, unseen))
-    return bigram_bits(ids, held_out_ids, tokenizer.vocab_size) / len(unseen.encode())
-
-
-names = ("bytes per token, training", "bytes per token, held out", "median", "bits, all", "bits, third")
-measured = {name: [] for name in names}
-for size in progress(SIZES, "vocabularies"):
-    tokenizer = shorter(largest, size)
-    counts = np.bincount(tokenizer.encode(whole), minlength=size)
-    values = (bytes_per_token(tokenizer, whole), bytes_per_token(tokenizer, unseen))
-    values += (np.median(counts[256:]), bits_per_byte(tokenizer, whole))  # of the merged tokens
-    values += (bits_per_byte(shorter(largest_of_part, size), part),)
-    for name, value in zip(names, values):
-        measured[name].append(value)
+largest = BPETokenizer.train([whole], max(SIZES), special_tokens=[])  # size n: its first n tokens
+measured = compare_sizes(largest, whole, unseen, progress(SIZES, "vocabularies"))
 
 print("vocabulary  bytes/token (held out)  median occurs  bigram bits/byte (a third)  table")
 for size, seen, covered, median, bits, bits_of_part in zip(SIZES, *measured.values()):
     print(f"{size:10,} {seen:8.2f} ({covered:.2f}) {median:19,.0f} {bits:16.2f} ({bits_of_part:.2f})", end="")
     print(f" {size * 128 / 1e6:12.2f}M")
 
-# %%
 CHOSEN = deliverables.VOCABULARY[SCALE]
-covered, bits, bits_of_part = (np.array(measured[names[i]]) for i in (1, 3, 4))
 at = SIZES.index(CHOSEN)
-assert np.all(np.diff(covered) > 0) and measured[names[0]][-1] - covered[-1] > measured[names[0]][0] - covered[0]
-gains = np.diff(covered) / np.diff(SIZES)
-assert np.all(np.diff(gains) < 0)  # each further token brings less
+seen, covered, median, bits, bits_of_part = (np.array(values) for values in measured.values())
+assert np.all(np.diff(np.diff(covered) / np.diff(SIZES)) < 0)  # each further token brings less
+assert seen[-1] - covered[-1] > seen[0] - covered[0]  # and on held-out text less than on its own
 if SCALE == "cpu":
-    assert measured["median"][at] >= 50 > measured["median"][at + 1]
+    assert median[at] >= 50 > median[at + 1]
     assert bits_of_part.argmin() == at < bits.argmin() < len(SIZES) - 1
     assert bits[at] < 1.05 * bits.min() < bits[at - 1]
 vocabulary_curves(SIZES, measured, CHOSEN)

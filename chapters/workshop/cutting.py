@@ -107,6 +107,37 @@ def bigram_bits(ids: np.ndarray, held_out: np.ndarray, vocab_size: int) -> float
     return float(-np.log2(p).sum() - np.log2(alone[held_out[0]]))
 
 
+def compare_sizes(largest: BPETokenizer, text: str, unseen: str, sizes: Iterable[int]) -> dict[str, list[float]]:
+    """What vocabularies of those sizes come to, the first tokens of `largest`, which was trained on `text`.
+
+    Bytes per token of the text and of `unseen`; how often the median of the merged tokens occurs in the text; a
+    bigram's bits per byte on `unseen`, counted on the text, and with all (its tokenizer, too) made from a third of it.
+    """
+    part = text[: len(text) // 3]
+    largest_of_part = BPETokenizer.train([part], largest.vocab_size, special_tokens=[])
+    names = ("bytes per token, training", "bytes per token, held out", "median", "bits, all", "bits, third")
+    measured: dict[str, list[float]] = {name: [] for name in names}
+    n_bytes = len(unseen.encode())
+    for size in sizes:
+        smaller, smaller_of_part = (
+            BPETokenizer(t.tokens[:size], t.merges[: size - 256], "gpt4", {}) for t in (largest, largest_of_part)
+        )
+        ids, ids_of_unseen = (np.array(smaller.encode(t)) for t in (text, unseen))
+        bits_of_part = bigram_bits(
+            *(np.array(smaller_of_part.encode(t)) for t in (part, unseen)), smaller_of_part.vocab_size
+        )
+        values = (
+            len(text.encode()) / len(ids),
+            n_bytes / len(ids_of_unseen),
+            float(np.median(np.bincount(ids, minlength=size)[256:])),
+            bigram_bits(ids, ids_of_unseen, size) / n_bytes,
+            bits_of_part / n_bytes,
+        )
+        for name, value in zip(names, values):
+            measured[name].append(value)
+    return measured
+
+
 def vocabulary_curves(sizes: Sequence[int], measured: dict[str, list[float]], chosen: int) -> Any:
     """Bytes per token, the median token's occurrences and the bigram's bits per byte, against the vocabulary's size."""
     figure, (covers, occurs, costs) = plot.subplots(1, 3, height=3.0)
