@@ -100,6 +100,19 @@ def one_at_random(held_out: HeldOut) -> np.ndarray:
     return (sets_it & same).sum(axis=1) / sets_it.sum(axis=1)
 
 
+def in_groups(right: Sequence[np.ndarray], held_out: HeldOut) -> np.ndarray:
+    """Of each start's verdicts (N,) the percentage in the groups all, once and again: (starts, 3)."""
+    return 100 * np.array([[r[chosen].mean() for chosen in held_out.groups.values()] for r in right])
+
+
+def print_scores(score: dict[str, np.ndarray]) -> None:
+    """A row for each kind: right answers in each group, from the lowest start to the highest."""
+    print(f"{'% of answers right, lowest – highest start':44s} {'all':12s} {'once':12s} again")
+    for kind, starts in score.items():
+        cells = [f"{low:.0f} – {high:.0f}" for low, high in zip(starts.min(axis=0), starts.max(axis=0))]
+        print(f"{kind + f' ({len(starts)})':44s}", *(f"{cell:12s}" for cell in cells))
+
+
 def as_text(ids: np.ndarray) -> str:
     """A sequence for a model of text: each token one character (any 98 would do; these are Chinese)."""
     return "".join(chr(0x4E00 + i) for i in ids)
