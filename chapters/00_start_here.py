@@ -28,11 +28,21 @@ from minillm.tokenizers import BPETokenizer
 from minillm.training import schedules
 from minillm.training.baselines import NGramModel
 from minillm.workshop import as_plain, check, read_scale, show_versions, type_into_debugger
+from minillm.workshop.boxes import draw_language_model
 
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
 STEPS = {"smoke": 20, "cpu": 600, "gpu": 5000}[SCALE]  # training steps
 TEXT = {"smoke": 60_000, "cpu": None, "gpu": None}[SCALE]  # bytes of text; None: all there is
 show_versions(SCALE)
+
+# %% [markdown]
+r"""
+The parts, and how they fit together. The middle row is what the model does with any text. Above it, how it writes;
+below it, how it learns. Each part is one section of this page.
+"""
+
+# %%
+draw_language_model()
 
 # %% [markdown]
 r"""

@@ -30,6 +30,7 @@ from minillm.workshop import (
     show_versions,
     type_into_debugger,
 )
+from minillm.workshop.boxes import draw_attention
 from minillm.workshop.looking_back import DIGITS, GUESS, VARIABLES, VOCABULARY, T, make_batch
 
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
@@ -183,7 +184,7 @@ differ. What flows where:
 """
 
 # %%
-looking_back.draw_flow()
+draw_attention()
 
 # %% [markdown]
 r"""

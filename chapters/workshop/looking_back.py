@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.patches import FancyBboxPatch
 from minillm import ops, plot
 from minillm.optim import AdamW
 from minillm.tensor import Tensor, no_grad
@@ -225,37 +224,6 @@ def time_both(lengths: Sequence[int], rng: np.random.Generator) -> dict[str, lis
 
 
 # --- pictures ----------------------------------------------------------------------------------------------------
-
-ROOM = {  # of each box in the picture of the data flow: its middle, half its width, its text, its colour
-    "x": ((0.0, 1.0), 0.5, "$X$\n$(T, D)$", "#eeeeee"),
-    "Q": ((2.0, 2.0), 0.95, "$Q = X\\,W_Q^\\top$   $(T, d)$\nwhat is wanted", "#D6E9F5"),
-    "K": ((2.0, 1.0), 0.95, "$K = X\\,W_K^\\top$   $(T, d)$\nwhat is offered", "#D6E9F5"),
-    "V": ((2.0, 0.0), 0.95, "$V = X\\,W_V^\\top$   $(T, d_v)$\nwhat is handed over", "#D6E9F5"),
-    "S": ((4.35, 1.5), 0.8, "scores\n$S = Q K^\\top / \\sqrt{d}$\n$(T, T)$", "#FBE5C2"),
-    "P": ((6.35, 1.5), 0.8, "weights\n$P = $softmax$(S)$\n$(T, T)$", "#FBE5C2"),
-    "O": ((8.2, 0.5), 0.65, "$O = P\\,V$\n$(T, d_v)$", "#CFEBE2"),
-}
-FLOW = [("x", "Q"), ("x", "K"), ("x", "V"), ("Q", "S"), ("K", "S"), ("S", "P"), ("P", "O"), ("V", "O")]
-
-
-def draw_flow() -> Any:
-    """How vectors flow through attention, with their shapes."""
-    figure, ax = plot.subplots(height=2.8)
-    for (x, y), half, text, color in ROOM.values():
-        box = FancyBboxPatch((x - half, y - 0.36), 2 * half, 0.72, boxstyle="round,pad=0.02", facecolor=color)
-        box.set_edgecolor(plot.BLACK)
-        ax.add_patch(box)
-        ax.text(x, y, text, ha="center", va="center", fontsize=8)
-    for start, end in FLOW:
-        (x0, y0), half_0, *_ = ROOM[start]
-        (x1, y1), half_1, *_ = ROOM[end]
-        arrow = {"arrowstyle": "->", "color": plot.BLACK, "shrinkA": 0, "shrinkB": 0}
-        ax.annotate("", (x1 - half_1 - 0.03, y1), (x0 + half_0 + 0.03, y0), arrowprops=arrow)
-    ax.set_xlim(-0.6, 8.95)
-    ax.set_ylim(-0.5, 2.5)
-    ax.axis("off")
-    return figure
-
 
 def spread_curves(dimensions: Sequence[int], measured: dict[str, list[tuple[float, float, float]]]) -> Any:
     """Three panels: what scores of dimension d look like, with the division by √d and without."""
