@@ -313,11 +313,10 @@ each of them the product makes three, which attention calls query, key and value
 | layers, weights; Llama | [07 The Transformer](07_the_transformer.ipynb) |
 | the training loop | [08 Pretraining](08_pretraining.ipynb) |
 | `talk`, temperature | [09 Generating text](09_generating_text.ipynb) |
-| the same blocks, reading in both directions | [10 BERT](10_bert.ipynb) |
 
 | then the model is | in |
 | --- | --- |
-| put to work | 11 Classification · 12 Translation and summaries · 13 Dialogue · 14 Code |
+| put to work | [10 BERT](10_bert.ipynb) · 11 Classification · 12 Translation and summaries · 13 Dialogue · 14 Code |
 | made fast | 15 PyTorch · 16 A GPU kernel for attention · 17 Training at real size |
 | examined | 18 Looking inside · 19 Privacy, bias and misuse · 20 The ecosystem |
 
