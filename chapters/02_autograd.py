@@ -622,8 +622,8 @@ $$\underset{(N,K)}{\frac{dL}{dA}} = \underset{(N,M)}{\frac{dL}{dY}}\;\underset{(
 
 If you forget this, the shapes bring it back: when $N$, $K$ and $M$ differ, no other order of the two factors fits.
 Each of the two takes as many multiplications as the forward, $N K M$. So for one matrix product a forward with its
-backward has **three** times the multiplications of the forward alone. A whole network comes to somewhat less, between
-two and three times: its first layer needs no gradient of the data, which saves one product, and not everything in it is
+backward has **three** times the multiplications of the forward alone. A whole network comes to somewhat less, about
+two to three times: its first layer needs no gradient of the data, which saves one product, and not everything in it is
 a matrix product. The experiment at the end measures it.
 """
 
