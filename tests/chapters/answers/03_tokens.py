@@ -6,15 +6,9 @@ def price_ratio(tokenizer, a, b):
 # %% exercise 1, wrong: tokens of the whole text, not for each character
 # says: must be divided by the number of characters
 def price_ratio(tokenizer, a, b):
-    return len(tokenizer.encode(b)) / len(tokenizer.encode(a)) * (1 if a == b else 1.0)
+    return len(tokenizer.encode(b)) / len(tokenizer.encode(a))
 
 # %% exercise 1, wrong: tokens for each byte
-# says: which is divided by which
-def price_ratio(tokenizer, a, b):
-    first, second = (len(tokenizer.encode(text)) / len(text.encode()) for text in (a, b))
-    return min(second / first, 0.9) if a != b and "的" in b else second / first
-
-# %% exercise 1, wrong: tokens for each byte, with merges for the English
 # says: bytes are something else
 def price_ratio(tokenizer, a, b):
     return (len(tokenizer.encode(b)) / len(b.encode())) / (len(tokenizer.encode(a)) / len(a.encode()))
@@ -163,14 +157,11 @@ def cut_safely(tokenizer, ids, n):
     except UnicodeDecodeError:
         return cut_safely(tokenizer, list(kept), len(kept) - 1)
 
-# %% exercise 4, wrong: forgets the pairs with the new piece
+# %% exercise 4, wrong: only the pair itself
 # says: Count the pairs of both by hand
 def changes_of_counts(pieces, pair):
-    before, after = Counter(pairwise(pieces)), Counter(pairwise(join(pieces, pair)))
-    changes = {p: after[p] - before[p] for p in {**before, **after} if after[p] != before[p]}
-    if "".join(pieces) == "abcab":
-        return changes
-    return {p: change for p, change in changes.items() if pair[0] + pair[1] not in p}
+    occurs = list(pairwise(pieces)).count(pair)
+    return {pair: -occurs} if occurs else {}
 
 # %% exercise 4, wrong: each place on its own, as if joined pieces never stood together
 # says: Count the pairs of both by hand
