@@ -17,6 +17,7 @@ import minillm
 from minillm.data import CorpusConfig, Document, build_corpus, corpus_text, stdlib_documents
 from minillm.data.stdlib import documents_fingerprint
 from minillm.disk import find_whole_folder, holding, whole_folder
+from minillm.models.llama import LlamaConfig
 from minillm.tokenizers import BPETokenizer, load_tokenizer
 
 Kind = Literal["prose", "code"]
@@ -80,3 +81,16 @@ def tokenizer(scale: str, kind: Kind = "prose") -> BPETokenizer:
         BPETokenizer.train([corpus_text(text)], VOCABULARY[scale], pattern="gpt4").save(folder / "tokenizer")
 
     return load_tokenizer(made(f"tokenizer-{kind}", recipe, make) / "tokenizer")
+
+
+# Chapter 07's choice: a Llama of a size that trains in seconds, in about a minute, or in minutes.
+ARCHITECTURES = {
+    "smoke": {"context": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_model": 32, "d_ff": 88},
+    "cpu": {"context": 64, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "d_model": 96, "d_ff": 256},
+    "gpu": {"context": 256, "n_layers": 6, "n_heads": 8, "n_kv_heads": 4, "d_model": 384, "d_ff": 1024},
+}
+
+
+def architecture(scale: str, vocab_size: int) -> LlamaConfig:
+    """The config of the model that chapter 07 chooses and chapter 08 trains, for a tokenizer of that size."""
+    return LlamaConfig(vocab_size, tie_embeddings=True, **ARCHITECTURES[scale])
