@@ -48,7 +48,7 @@ def draw_architecture(llama: bool = False) -> Any:
     fill = CHANGED if llama else PLAIN
     whole.set_title("the whole model", fontsize=11)
     entry = "token embedding\n(nothing added)" if llama else "token embedding\n+ position embedding"
-    stream_line(whole, 4, 16.4, 3.1)
+    stream_line(whole, 4, 16.4, 3.7)
     box(whole, 4, 18.9, 7.4, 1.2, "token ids  (B, T)", "white")
     box(whole, 4, 16.4, 7.4, 1.8, entry, fill)
     for y, text in ((13.2, "block 0"), (11.1, "block 1"), (7.5, "block L − 1")):
@@ -240,7 +240,7 @@ def plot_additions(names: Sequence[str], sizes: Mapping[str, Sequence[float]], c
 def plot_by_depth(measured: Mapping[str, tuple[Sequence[float], ...]]) -> Any:
     """For each kind of model, block by block: size of the stream, of the gradients, and likeness of the positions."""
     figure, axes = plot.subplots(1, 3, height=3.7)
-    for (name, columns), marker in zip(measured.items(), "osD^vP"):
+    for (name, columns), marker in zip(measured.items(), "osD^vPX"):
         for ax, values in zip(axes, columns):
             ax.plot(range(len(values)), values, marker=marker, markersize=4, label=name)
     for ax, title in zip(axes, ("size of the stream", "size of the gradients", "likeness of positions")):
@@ -268,7 +268,7 @@ def plot_runs(runs: Mapping[str, Sequence[float]], label: str, title: str = "") 
 
 def mean_and_sd(values: Sequence[float]) -> str:
     """Such as "4.40 ± 0.02": mean and standard deviation of a few runs."""
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1 if len(values) > 1 else 0):.3f}"
 
 
 def seconds_per_step(model: Module, vocab_size: int, batch: int, context: int, repeats: int = 5) -> float:
@@ -293,10 +293,10 @@ def plot_times(flops: Sequence[float], seconds: Sequence[float], names: Sequence
     ax.loglog(flops, 1e3 * np.array(seconds), "o-", color=plot.BLUE, label="a training step, measured")
     ax.loglog(flops, 1e3 * np.array(flops) / peak, "--", color=plot.BLACK, label="at the speed of a large product")
     for x, y, name in zip(flops, seconds, names):
-        ax.annotate(name, (x, 1e3 * y), xytext=(0, 8), textcoords="offset points", ha="right", fontsize=9)
+        ax.annotate(name, (x, 1e3 * y), xytext=(4, -13), textcoords="offset points", fontsize=9)
     ax.set_xlabel("floating-point operations of a step, counted")
     ax.set_ylabel("milliseconds")
-    ax.legend(fontsize=9, loc="lower right")
+    ax.legend(fontsize=9, loc="upper left")
     return figure
 
 
@@ -314,7 +314,9 @@ def plot_positions(scores: Mapping[str, np.ndarray], distances: np.ndarray, turn
         axes[2].plot(distances, values, label=f"pair {i}")
     axes[2].set_title("cosine of the angle", fontsize=10)
     axes[2].set_xlabel("distance")
-    axes[2].legend(fontsize=8, loc="lower right")
+    axes[2].set_ylim(-1.1, 2.2)
+    axes[2].set_yticks([-1, 0, 1])
+    axes[2].legend(fontsize=8, loc="upper center", ncols=2)
     return figure
 
 
@@ -329,7 +331,7 @@ def plot_scalar_losses(ours: Sequence[float], theirs: Sequence[float]) -> Any:
     gap = np.abs(np.array(ours) - np.array(theirs))
     axes[1].semilogy(steps, np.maximum(gap, 1e-17), ".", color=plot.VERMILION)
     axes[1].axhline(1e-9, color=plot.BLACK, linestyle=":", label="the tolerance")
-    axes[1].set_ylabel("gap")
+    axes[1].set_ylabel("gap (none: 1e−17)")
     axes[1].legend(fontsize=9, loc="center right")
     for ax in axes:
         ax.set_xlabel("training step")
