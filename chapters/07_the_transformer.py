@@ -322,8 +322,10 @@ r"""
 
 How large should the random numbers be that training starts from? Follow the size through the model.
 
-**One matrix.** Let all matrices, the tables included, be drawn with standard deviation $s$. If the $D$ entries of $x$ are independent with variance 1, each entry of $Wx$ is a sum of $D$ terms of variance $s^2$: it has variance $D s^2$. Size is kept if $s = 1/\sqrt D$.
-A pile of $n$ matrices without norms multiplies the size by $(s\sqrt D)^n$: it vanishes or explodes.
+**One matrix.** Let all matrices, the tables included, be drawn with standard deviation $s$. If the $D$ entries of $x$
+are independent with variance 1, each entry of $Wx$ is a sum of $D$ terms of variance $s^2$: it has variance $D s^2$.
+Size is kept if $s = 1/\sqrt D$. A pile of $n$ matrices without norms multiplies the size by $(s\sqrt D)^n$: it
+vanishes or explodes.
 
 **One sum.** At the start a layer's addition is independent of the stream, so variances add: if each of the $2L$
 additions has variance $a^2$, then
