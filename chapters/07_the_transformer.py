@@ -739,7 +739,7 @@ PLACEHOLDER
 Now the last step: the same GPT without NumPy, without arrays, without any package. Each of its numbers is an object
 that remembers from which numbers it was computed, as at the beginning of chapter 02; a vector is a list of them. Only
 one thing is new: `dot`, a sum of products, is one step of the graph, since nearly all of a GPT is dot products. The
-file imports `math` and `random`, and runs on its own, too: it learns girls' names and invents others.
+file imports `math` and `random`, and runs on its own, too: it learns a few names and invents others.
 """
 
 # %%
@@ -749,7 +749,7 @@ Code(source, language="python")
 
 # %% [markdown]
 r"""
-It has everything: the embedding, norms, heads, the gate keeping of the mask (`range(t + 1)`), GELU, the residual sums,
+It has everything: the embedding, norms, heads, the mask (a loop up to `t + 1`), GELU, the residual sums,
 the tied head, the backward of all of it, and AdamW. Is it the same model? We give it the weights of a library's GPT in
 double precision, and train both side by side: same windows of text, same optimizer. The text is the corpus in small
 letters, everything else a space.
