@@ -40,8 +40,6 @@ def test_gradients_and_losses_are_the_librarys():
 
 
 def test_it_has_the_librarys_names_and_runs_alone(tmp_path):
-
-
     weights = scalar_gpt.new_weights(7, 5, 2, 4, random.Random(0))
     model = GPT(GPTConfig(vocab_size=7, context=5, n_layers=2, n_heads=2, d_model=4))
     shapes = {name: np.shape([v.data for v in scalar_gpt.all_values(w)]) for name, w in weights.items()}
