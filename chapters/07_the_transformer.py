@@ -278,6 +278,9 @@ if SCALE != "smoke":
 
 # %% [markdown]
 r"""
+The GPT leaves the unigram's line behind soon. The bigram has counted the whole text, of which this short run sees a
+part; chapter 08 trains longer, and chapter 05 compares with recurrent networks.
+
 Every layer only adds. So the stream at the end is the sum of the embedding and of $2L$ additions, and we can look at
 each of them. For held-out text we compare the size (root mean square) of what a layer adds to the size of the stream
 that it reads, before training and after. And we take each layer away from the trained model, its addition set to 0, and
@@ -308,12 +311,12 @@ shop.plot_additions(layers, sizes, cost)
 
 # %% [markdown]
 r"""
-The first block adds more than it finds, since a fresh token's vector is small; later layers change the stream by
-less and less, relative to what is there. The most expensive layer to lose stands in the first block, on which all
-others build. Losing one of the later layers costs far less: the others still find in the stream what they read. That
-is what the sums are for. A chain of layers in which each *replaces* its input breaks if one is taken out, and a
-gradient would have to pass through all of them; through the sums it passes unchanged to every layer. The next
-experiment shows what happens without.
+When fresh, the first block adds more than it finds, since a token's vector is small, and later layers add less and
+less, relative to a stream that has grown. Training has made this uneven. The feed-forward network of block 0 now writes
+most of the stream, and it is by far the most expensive layer to lose: all others read what it wrote. Each of the later
+layers adds a little, and losing one of them costs little: the others still find in the stream what they need. A chain
+of layers in which each *replaces* its input breaks if one is taken out, and a gradient would have to pass through all
+of them; through the sums it passes unchanged to every layer. The next experiment shows what happens without.
 """
 
 # %% [markdown]
@@ -393,8 +396,8 @@ see to that), but look at the right picture: fresh attention is close to averagi
 positions become the same vector. Then no layer can tell the tokens apart any more. Sums keep each position's own token
 in the stream.
 
-The tables matter, too: with "small tables", drawn with 0.02 like the library's for GPT-2, what attention adds in the
-first block is many times larger than the token's own vector, and nearly all that is left of the stream is an average.
+The tables matter, too. With "small tables", drawn with 0.02 like the library's for GPT-2 while the matrices stay as
+they are, the first block adds much more than the token's own vector: positions are more alike from the start.
 
 Does it matter for training? Models with 4 blocks, several starts each, the same text and the same steps:
 """
@@ -417,7 +420,10 @@ shop.plot_runs(deep_losses, "held-out loss (nats per token); each dot a start", 
 
 # %% [markdown]
 r"""
-The large start is clearly worse. PLACEHOLDER
+Dividing by $\sqrt{2L}$ gives the best start, and every other choice is worse. The large weights, the small tables and
+the model without sums have hardly learned more than the tokens' frequencies in these steps (the unigram's line above).
+These are short runs: they show how fast a model begins to learn, not where it ends. But nobody pays for a long run that
+begins like this.
 
 ## Counting parameters
 
@@ -732,7 +738,12 @@ shop.plot_runs(losses, "held-out loss (nats per token); each dot a start", "one 
 
 # %% [markdown]
 r"""
-PLACEHOLDER
+RoPE helps most, and from every start. SwiGLU's gain is smaller, and its spread is nearly as large as itself: three
+starts do not settle it. RMS norm and grouped queries change next to nothing: the GPT's own starts differ by more than
+that. But both save something, RMS norm a pass over the data, grouped queries parameters and half of the cache. The
+Llama has all four, no biases and the fewest parameters, and is about as good as RoPE alone. This is a small model in a
+short run; what holds at other sizes has to be measured there. The papers found SwiGLU's gain small and steady, and that
+grouped queries cost a little, which their cache is worth.
 
 ## A GPT on single numbers
 
@@ -828,7 +839,7 @@ assert "(1, 4, 64)" in seen and "hidden" in seen
 r"""
 ## The model that chapter 08 trains
 
-Which architecture do we take along? The ablation says: RoPE. RMS norm and SwiGLU cost nothing here, and grouped queries
+Which architecture do we take along? The comparison says: RoPE. RMS norm and SwiGLU cost nothing here, grouped queries
 halve the cache; together they are a Llama, in the form in which it has been trained at all sizes. Its width comes from
 a budget: how many steps can you wait for? `architecture` of the workshop returns the config, and counting says what it
 will cost, before anything is trained.
@@ -857,7 +868,7 @@ r"""
   the stream's size at any depth. Without norms or without sums, sizes run away or gradients do.
 - $N \approx VD + 12LD^2$; forward $2N$ operations per token, a training step $6N$, and the scores on top.
 - Llama: RMS norm (no mean, no bias), RoPE (a rotation, so that scores depend on the distance), SwiGLU (a gate), grouped
-  queries (a smaller cache). In our runs RoPE changes the loss; the others change costs.
+  queries (a smaller cache). In our runs RoPE lowers the loss, SwiGLU perhaps; the others lower costs.
 - All of it fits in 150 lines of plain Python, and NumPy only makes it fast.
 
 ## Exercises

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from minillm import plot
 from minillm.data import corpus_text
+from minillm.engines.blas import limit_blas_threads
 from minillm.nn import Module
 from minillm.optim import AdamW, clip_grad_norm_
 from minillm.plot.attention import watching
@@ -144,7 +145,7 @@ def held_out_loss(model: Module, text: Text, context: int, most: int = 200) -> f
     n = min(most, (len(text.held_out) - 1) // context)
     x = text.held_out[: n * context].reshape(n, context)
     y = text.held_out[1 : n * context + 1].reshape(n, context)
-    with no_grad():
+    with no_grad(), limit_blas_threads(1):
         return model(x, targets=y).item()
 
 
@@ -157,9 +158,10 @@ def train(
     for step in range(steps):
         starts = rng.integers(0, len(text.train) - context - 1, batch)
         window = starts[:, None] + np.arange(context)  # (batch, context)
-        loss = model(text.train[window], targets=text.train[window + 1])
-        optimizer.zero_grad()
-        loss.backward()
+        with limit_blas_threads(1):  # such small products are slower on two
+            loss = model(text.train[window], targets=text.train[window + 1])
+            optimizer.zero_grad()
+            loss.backward()
         clip_grad_norm_(model.parameters(), 1.0)
         optimizer.param_groups[0]["lr"] = lr * schedules.linear(step, steps, warmup=10, final=0.1)
         optimizer.step()
@@ -240,7 +242,8 @@ def plot_additions(names: Sequence[str], sizes: Mapping[str, Sequence[float]], c
 def plot_by_depth(measured: Mapping[str, tuple[Sequence[float], ...]]) -> Any:
     """For each kind of model, block by block: size of the stream, of the gradients, and likeness of the positions."""
     figure, axes = plot.subplots(1, 3, height=3.7)
-    for (name, columns), marker in zip(measured.items(), "osD^vPX"):
+    last = sorted(measured.items(), key=is_without_norms)  # so that the others have the colours of plot_runs
+    for (name, columns), marker in zip(last, "osD^vPX"):
         for ax, values in zip(axes, columns):
             ax.plot(range(len(values)), values, marker=marker, markersize=4, label=name)
     for ax, title in zip(axes, ("size of the stream", "size of the gradients", "likeness of positions")):
@@ -250,6 +253,10 @@ def plot_by_depth(measured: Mapping[str, tuple[Sequence[float], ...]]) -> Any:
         ax.set_yscale("log")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     return figure
+
+
+def is_without_norms(item: tuple[str, Any]) -> bool:
+    return item[0] == "without norms"
 
 
 def plot_runs(runs: Mapping[str, Sequence[float]], label: str, title: str = "") -> Any:
@@ -327,7 +334,8 @@ def plot_scalar_losses(ours: Sequence[float], theirs: Sequence[float]) -> Any:
     axes[0].plot(steps, theirs, color=plot.SKY, linewidth=5, label="minillm, NumPy")
     axes[0].plot(steps, ours, color=plot.BLACK, linewidth=1.2, label="single numbers")
     axes[0].set_ylabel("loss")
-    axes[0].legend(fontsize=9)
+    axes[0].set_ylim(min(theirs) - 0.1, max(theirs) + 0.5)
+    axes[0].legend(fontsize=9, loc="upper right", ncols=2)
     gap = np.abs(np.array(ours) - np.array(theirs))
     axes[1].semilogy(steps, np.maximum(gap, 1e-17), ".", color=plot.VERMILION)
     axes[1].axhline(1e-9, color=plot.BLACK, linestyle=":", label="the tolerance")
