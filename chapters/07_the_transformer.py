@@ -837,7 +837,7 @@ assert "(1, 4, 64)" in seen and "hidden" in seen
 
 # %% [markdown]
 r"""
-## The model that chapter 08 trains
+## The model to take along
 
 Which architecture do we take along? The comparison says: RoPE. RMS norm and SwiGLU cost nothing here, grouped queries
 halve the cache; together they are a Llama, in the form in which it has been trained at all sizes. Its width comes from
@@ -1147,9 +1147,9 @@ r"""
 You can now draw and write a GPT and a Llama, count what they cost, say what each part is for, and back it with a
 measurement.
 
-**What you take along:** `architecture(SCALE, vocab_size)` from `minillm.workshop.deliverables`, the config of the
-Llama that chapter 08 trains; and `scalar_gpt.py`, a whole GPT to read on a train.
+**What you take along:** `architecture(SCALE, vocab_size)` from `minillm.workshop.deliverables`, the config of a
+Llama for the recipe of chapter 08; and `scalar_gpt.py`, a whole GPT to read on a train.
 
-Next: [08 · Pretraining](08_pretraining.ipynb) trains it for real: the optimizer, the schedule, and how to tell a
+Next: [08 · Pretraining](08_pretraining.ipynb) trains for real: the optimizer, the schedule, and how to tell a
 healthy run from a sick one.
 """
