@@ -242,8 +242,7 @@ def plot_additions(names: Sequence[str], sizes: Mapping[str, Sequence[float]], c
 def plot_by_depth(measured: Mapping[str, tuple[Sequence[float], ...]]) -> Any:
     """For each kind of model, block by block: size of the stream, of the gradients, and likeness of the positions."""
     figure, axes = plot.subplots(1, 3, height=3.7)
-    last = sorted(measured.items(), key=is_without_norms)  # so that the others have the colours of plot_runs
-    for (name, columns), marker in zip(last, "osD^vPX"):
+    for (name, columns), marker in zip(measured.items(), "osD^vPX"):
         for ax, values in zip(axes, columns):
             ax.plot(range(len(values)), values, marker=marker, markersize=4, label=name)
     for ax, title in zip(axes, ("size of the stream", "size of the gradients", "likeness of positions")):
@@ -253,10 +252,6 @@ def plot_by_depth(measured: Mapping[str, tuple[Sequence[float], ...]]) -> Any:
         ax.set_yscale("log")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     return figure
-
-
-def is_without_norms(item: tuple[str, Any]) -> bool:
-    return item[0] == "without norms"
 
 
 def plot_runs(runs: Mapping[str, Sequence[float]], label: str, title: str = "") -> Any:
