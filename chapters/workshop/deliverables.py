@@ -26,6 +26,7 @@ from minillm.data import (
 )
 from minillm.disk import find_whole_folder, holding, whole_folder, write_text
 from minillm.engines.threads import ThreadedNumpyEngine
+from minillm.models.llama import LlamaConfig
 from minillm.settings import TrainConfig
 from minillm.tokenizers import BPETokenizer, load_tokenizer
 from minillm.training.baselines import NGramModel, xz_bits_per_byte
@@ -138,6 +139,18 @@ def measure_baselines(folder: Path, text: Path) -> None:
     found["xz"] = xz_bits_per_byte(val, given=train)
     write_text(folder / "baselines.json", json.dumps(found, indent=1) + "\n")
 
+
+# Chapter 07's choice: a Llama of a size that trains in seconds, in about a minute, or in minutes.
+ARCHITECTURES = {
+    "smoke": {"context": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_model": 32, "d_ff": 88},
+    "cpu": {"context": 64, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "d_model": 96, "d_ff": 256},
+    "gpu": {"context": 256, "n_layers": 6, "n_heads": 8, "n_kv_heads": 4, "d_model": 384, "d_ff": 1024},
+}
+
+
+def architecture(scale: str, vocab_size: int) -> LlamaConfig:
+    """The config of the Llama that chapter 07 chooses, for a tokenizer of that size."""
+    return LlamaConfig(vocab_size, tie_embeddings=True, **ARCHITECTURES[scale])
 
 
 # What chapter 08's Python model has in another way than the preset "laptop". At each scale a text of 128 tokens fits.
