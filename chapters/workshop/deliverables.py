@@ -80,3 +80,18 @@ def tokenizer(scale: str, kind: Kind = "prose") -> BPETokenizer:
         BPETokenizer.train([corpus_text(text)], VOCABULARY[scale], pattern="gpt4").save(folder / "tokenizer")
 
     return load_tokenizer(made(f"tokenizer-{kind}", recipe, make) / "tokenizer")
+
+
+def recurrent_baseline(scale: str) -> dict[str, Any]:
+    """What chapter 05 leaves to chapter 07: an LSTM, a GPT of as many weights, and n-grams, on chapter 04's prose.
+
+    Keys: "models" (for each kind: "parameters", "lr", and for each seed "bits_per_byte", "losses", "by_position"),
+    "ngrams" (bits per byte by order), and the recipe: "steps", "batch", "context", "seeds", "tokens". Trained at the
+    first call (about a minute at cpu scale), read from the disk later.
+    """
+    from .recurrence import LANGUAGE_MODELS, RATES, write_comparison
+
+    recipe = {"tokenizer": tokenizer(scale).fingerprint(), **LANGUAGE_MODELS[scale], "rates": RATES}
+    folder = made("recurrent-baseline", recipe, lambda folder: write_comparison(folder, scale))
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return results
