@@ -2,16 +2,17 @@
 r"""
 # 05 · Recurrent networks
 
-An n-gram model (chapter 01) forgets all but the last few symbols. A **recurrent network** keeps a **state**, a vector of
-fixed size: at each token it makes a new state from the old one and the token, by one and the same rule. So a text of any
-length fits, and nothing is forgotten unless the rule forgets it. This chapter finds out what the rule can learn to keep.
+An n-gram model (chapter 01) forgets all but the last few symbols. A **recurrent network** keeps a **state**, a vector
+of fixed size: at each token it makes a new state from the old one and the token, by one and the same rule. So a text
+of any length fits, and nothing is forgotten unless the rule forgets it. This chapter finds out what the rule can
+learn to keep.
 
-**Afterwards you can** write a recurrent network and its backward through time, say from a matrix how fast its gradients
-vanish or explode, derive the LSTM and say what each gate is for, train one as a language model, and name what it does
-better and worse than counting and than a Transformer.
+**Afterwards you can** write a recurrent network and its backward through time, say from a matrix how fast its
+gradients vanish or explode, derive the LSTM and say what each gate is for, train one as a language model, and name
+what it does better and worse than counting and than a Transformer.
 
-**You need** [02 · Tensors and autograd](02_autograd.ipynb): shapes, how a backward is derived and checked. Chapters 01
-and 04 for n-grams, bits per byte and the text.
+**You need** [02 · Tensors and autograd](02_autograd.ipynb): shapes, how a backward is derived and checked. Chapters
+01 and 04 for n-grams, bits per byte and the text.
 """
 
 # %%
@@ -61,10 +62,10 @@ show_versions(SCALE)
 r"""
 ## Why: one bit that no window holds
 
-Read zeros and ones, and say after each whether the number of ones so far is odd. An $n$-gram model sees the last
-$n - 1$ symbols. They say nothing about what came before them, and one more 1 at the very beginning turns every later
-answer around: over random texts, each window is followed by "odd" and by "even" equally often. However large its $n$, it
-guesses. But a reader who keeps **one bit** in mind, and turns it at each 1, is always right.
+Read zeros and ones, and say after each whether the number of ones so far is odd. An $n$-gram model sees the last $n -
+1$ symbols. They say nothing about what came before them, and one more 1 at the very beginning turns every later
+answer around: over random texts, each window is followed by "odd" and by "even" equally often. However large its $n$,
+it guesses. But a reader who keeps **one bit** in mind, and turns it at each 1, is always right.
 """
 
 # %%
@@ -90,9 +91,9 @@ assert np.all(kept_right) and 0.45 < counted_right < 0.55
 
 # %% [markdown]
 r"""
-A recurrent network is that loop, with a vector in place of the bit and a rule that is learned. Along a text it looks as
-below: the same step, with the same weights, at every token; the state $h$ (red) is handed on, and after each token the
-guess for the next one is made from the state alone.
+A recurrent network is that loop, with a vector in place of the bit and a rule that is learned. Along a text it looks
+as below: the same step, with the same weights, at every token; the state $h$ (red) is handed on, and after each token
+the guess for the next one is made from the state alone.
 """
 
 # %%
@@ -102,9 +103,9 @@ draw_unrolled(["The", "cat", "sat", "on"])
 r"""
 ## The recurrence
 
-Let $x_t$, of shape $(D)$, be the vector of the token at position $t$ (the row of a table that its id picks), and $h_t$,
-of shape $(H)$, the state **before** it is read; $h_0 = 0$. The simplest rule (Elman 1990, "Finding structure in time")
-is a linear map of both, then a tanh, which keeps every number of the state between −1 and 1:
+Let $x_t$, of shape $(D)$, be the vector of the token at position $t$ (the row of a table that its id picks), and
+$h_t$, of shape $(H)$, the state **before** it is read; $h_0 = 0$. The simplest rule (Elman 1990, "Finding structure
+in time") is a linear map of both, then a tanh, which keeps every number of the state between −1 and 1:
 
 $$\underset{(H)}{z_t} = \underset{(H, D)}{W_x}\,\underset{(D)}{x_t} + \underset{(H, H)}{W_h}\,\underset{(H)}{h_t}
 + \underset{(H)}{b}, \qquad \underset{(H)}{h_{t+1}} = \tanh(z_t).$$
@@ -139,19 +140,19 @@ assert np.array_equal(rnn_forward(other, W_x, W_h, b)[:4], hs[:4])  # changes no
 r"""
 ## Backward through time, by hand
 
-Unrolled, the network is a chain of $T$ steps, so chapter 02's rules apply: walk back, hand on each gradient when it is
-complete, add up what arrives from several places. This walk has a name, **backpropagation through time**.
+Unrolled, the network is a chain of $T$ steps, so chapter 02's rules apply: walk back, hand on each gradient when it
+is complete, add up what arrives from several places. This walk has a name, **backpropagation through time**.
 
-A state $h_{t+1}$ reaches the loss in two ways: through the guess that is made from it, and through the next state. Let
-$G_t$, of shape $(H)$, be what arrives from the guess after token $t$ (in a language model, from the output layer), and
-$dh_{t+1}$ short for the whole $dL/dh_{t+1}$.
+A state $h_{t+1}$ reaches the loss in two ways: through the guess that is made from it, and through the next state.
+Let $G_t$, of shape $(H)$, be what arrives from the guess after token $t$ (in a language model, from the output
+layer), and $dh_{t+1}$ short for the whole $dL/dh_{t+1}$.
 
 **The tanh.** $h = \tanh z$ has the slope $1 - h^2$, element by element (chapter 02), so
 $dz_t = dh_{t+1} \circ (1 - h_{t+1}^2)$, with $\circ$ for the product element by element.
 
 **The linear map.** As element, $z_i = \sum_j (W_h)_{ij}\, h_j + \dots$; so $h_j$ is reached from every $z_i$ with the
-factor $(W_h)_{ij}$, which is the product with the transposed matrix, and $(W_h)_{ij}$ only from $z_i$, with the factor
-$h_j$:
+factor $(W_h)_{ij}$, which is the product with the transposed matrix, and $(W_h)_{ij}$ only from $z_i$, with the
+factor $h_j$:
 
 $$\underset{(H)}{dh_t} = \underset{(H, H)}{W_h^\top}\,\underset{(H)}{dz_t} + \underset{(H)}{G_{t-1}}, \qquad
 \underset{(D)}{dx_t} = \underset{(D, H)}{W_x^\top}\, dz_t, \qquad
@@ -211,16 +212,16 @@ $$dh_t = W_h^\top\,\operatorname{diag}(1 - h_{t+1}^2)\; dh_{t+1},$$
 where $\operatorname{diag}(v)$ is the matrix with $v$ on its diagonal; $k$ steps back multiply $k$ such matrices. The
 *same* $W_h$ is in each of them. What do powers of a matrix do?
 
-- The **largest singular value** $\sigma$ of $W_h$ is the most by which it makes any vector longer. So, since
-  $1 - h^2 \le 1$, a gradient $k$ steps back is at most $\sigma^k$ times as long: if $\sigma < 1$, it vanishes for sure.
+- The **largest singular value** $\sigma$ of $W_h$ is the most by which it makes any vector longer. So, since $1 - h^2
+  \le 1$, a gradient $k$ steps back is at most $\sigma^k$ times as long: if $\sigma < 1$, it vanishes for sure.
 - In the long run, what a power does is decided by the eigenvalues. The **spectral radius** $\rho$ is the largest
-  absolute value of an eigenvalue, and the length of $W_h^k v$ grows like $\rho^k$, for almost every $v$, as $k$ grows.
-  $\rho \le \sigma$, and they may differ much.
+  absolute value of an eigenvalue, and the length of $W_h^k v$ grows like $\rho^k$, for almost every $v$, as $k$
+  grows. $\rho \le \sigma$, and they may differ much.
 
-A random matrix shows the difference. If its $H^2$ entries are independent with standard deviation $s/\sqrt H$, then for
-large $H$ its spectral radius is near $s$, but its largest singular value near $2s$. We measure: $H = 100$, three sizes
-$s$, and the norm of $dh$ at $k$ steps before the end, once with the tanh taken out, so that every slope is 1, and once
-with it, for inputs of size 1.
+A random matrix shows the difference. If its $H^2$ entries are independent with standard deviation $s/\sqrt H$, then
+for large $H$ its spectral radius is near $s$, but its largest singular value near $2s$. We measure: $H = 100$, three
+sizes $s$, and the norm of $dh$ at $k$ steps before the end, once with the tanh taken out, so that every slope is 1,
+and once with it, for inputs of size 1.
 """
 
 # %%
@@ -260,27 +261,27 @@ plot_shrinking({"without tanh; dashed: ρ$^k$": straight, "with tanh": with_tanh
 
 # %% [markdown]
 r"""
-Left: without the tanh, the slope of each line is its spectral radius, not its largest singular value. A little below 1,
-and after 60 steps next to nothing arrives: gradients **vanish**, and the network cannot learn from a token that far
-back. A little above 1, and they **explode**: one step of training throws the weights far away. (The cure for that is
-simple: if the gradient is longer than a limit, shorten it to the limit; this is **clipping**, `minillm.optim.clip_grad_norm_`.
-Chapter 08 has more.)
+Left: without the tanh, the slope of each line is its spectral radius, not its largest singular value. A little below
+1, and after 60 steps next to nothing arrives: gradients **vanish**, and the network cannot learn from a token that
+far back. A little above 1, and they **explode**: one step of training throws the weights far away. (The cure for that
+is simple: if the gradient is longer than a limit, shorten it to the limit; this is **clipping**,
+`minillm.optim.clip_grad_norm_`. Chapter 08 has more.)
 
-Right: with the tanh every slope is below 1, and everything moves towards vanishing. The line of $s = 1$ now falls, too.
-A shortened gradient can be cured by nothing: what has vanished is gone. And there is no $s$ that is right for good:
-training moves $W_h$ and the states, and each step of the walk multiplies again.
+Right: with the tanh every slope is below 1, and everything moves towards vanishing. The line of $s = 1$ now falls,
+too. A shortened gradient can be cured by nothing: what has vanished is gone. And there is no $s$ that is right for
+good: training moves $W_h$ and the states, and each step of the walk multiplies again.
 
 ## The idea of the LSTM: a path without a matrix
 
 The trouble comes from going through a matrix and a tanh at *every* step. So give the network a second state that goes
 through neither: the **cell** $c$, of shape $(H)$. A step may multiply each of its numbers by a factor between 0 and 1
-and add something to it, nothing else. This is the **long short-term memory**, LSTM (Hochreiter & Schmidhuber 1997; the
-forget gate is from Gers et al. 2000). The old $h$ remains, as what the cell shows to the outside.
+and add something to it, nothing else. This is the **long short-term memory**, LSTM (Hochreiter & Schmidhuber 1997;
+the forget gate is from Gers et al. 2000). The old $h$ remains, as what the cell shows to the outside.
 
-The factors are computed from the token and from $h$, by four little RNN rules. Three of them end in
-$\sigma(z) = 1/(1 + e^{-z})$, a number between 0 and 1, and are called **gates**: the *forget* gate $f$ says how much of
-the cell to **keep** (its name says the opposite), the *input* gate $i$ how much to write, the *output* gate $o$ how much
-to show. The fourth, $g$, is the new content, between −1 and 1.
+The factors are computed from the token and from $h$, by four little RNN rules. Three of them end in $\sigma(z) =
+1/(1 + e^{-z})$, a number between 0 and 1, and are called **gates**: the *forget* gate $f$ says how much of the cell
+to **keep** (its name says the opposite), the *input* gate $i$ how much to write, the *output* gate $o$ how much to
+show. The fourth, $g$, is the new content, between −1 and 1.
 """
 
 # %%
@@ -288,8 +289,8 @@ draw_cell()
 
 # %% [markdown]
 r"""
-In formulas, with the four maps stacked into one $W_x\,(4H, D)$, $W_h\,(4H, H)$ and $b\,(4H)$, and their result $z_t$ cut
-into four parts of shape $(H)$, in the order $i, f, g, o$ (that of PyTorch and of the library):
+In formulas, with the four maps stacked into one $W_x\,(4H, D)$, $W_h\,(4H, H)$ and $b\,(4H)$, and their result $z_t$
+cut into four parts of shape $(H)$, in the order $i, f, g, o$ (that of PyTorch and of the library):
 
 $$\underset{(4H)}{z_t} = W_x x_t + W_h h_t + b, \qquad i = \sigma(z^{(1)}),\quad f = \sigma(z^{(2)}),\quad
 g = \tanh(z^{(3)}),\quad o = \sigma(z^{(4)}),$$
@@ -326,7 +327,8 @@ r"""
 ## The LSTM's backward
 
 At step $t$ two gradients arrive: $dh_{t+1}$ and $dc_{t+1}$, both $(H)$. All products here are element by element, so
-each rule is the one of the product $ab$: the gradient of $a$ is what arrives times $b$. Write $\tau = \tanh(c_{t+1})$.
+each rule is the one of the product $ab$: the gradient of $a$ is what arrives times $b$. Write $\tau =
+\tanh(c_{t+1})$.
 
 **Output.** $h_{t+1} = o\,\tau$. The gate gets $do = dh_{t+1}\circ\tau$; the cell gets $dh_{t+1}\circ o$ through the
 tanh's slope, **in addition** to what came from the next step:
@@ -340,11 +342,11 @@ $$df = dc\circ c_t, \qquad di = dc\circ g, \qquad dg = dc\circ i, \qquad \boxed{
 $$\underset{(4H)}{dz_t}
 = \big(\,di\circ i(1 - i),\;\; df\circ f(1 - f),\;\; dg\circ(1 - g^2),\;\; do\circ o(1 - o)\,\big).$$
 
-**Linear map**, as in the RNN: $dh_t = W_h^\top dz_t$ (plus $G_{t-1}$), $dx_t = W_x^\top dz_t$, and sums over the steps for
-$W_h$, $W_x$ and $b$.
+**Linear map**, as in the RNN: $dh_t = W_h^\top dz_t$ (plus $G_{t-1}$), $dx_t = W_x^\top dz_t$, and sums over the
+steps for $W_h$, $W_x$ and $b$.
 
-The box is the point. Along the cell's path, a step back multiplies by $f$: no matrix, no slope of a tanh. Where the gate
-is open, the gradient passes.
+The box is the point. Along the cell's path, a step back multiplies by $f$: no matrix, no slope of a tanh. Where the
+gate is open, the gradient passes.
 """
 
 
@@ -401,9 +403,9 @@ for name, array, gradient, tensor in zip(("x", "W_x", "W_h", "b"), (x, W_x, W_h,
 r"""
 ## How far its gradients reach
 
-The same measurement as for the RNN, now of $dh$ and $dc$ together. On the cell's path the factor is $f = \sigma(z)$. With
-small weights $z$ is nearly the gate's bias $b_f$, so theory says $\sigma(b_f)^k$ (dashed). We take three biases at one
-size of the recurrent matrices, then one bias at three sizes.
+The same measurement as for the RNN, now of $dh$ and $dc$ together. On the cell's path the factor is $f = \sigma(z)$.
+With small weights $z$ is nearly the gate's bias $b_f$, so theory says $\sigma(b_f)^k$ (dashed). We take three biases
+at one size of the recurrent matrices, then one bias at three sizes.
 """
 
 
@@ -440,24 +442,24 @@ plot_shrinking({"s = 0.3; dashed: σ(b$_f$)$^k$": biases, "forget bias 3": sizes
 
 # %% [markdown]
 r"""
-The forget gate's bias sets how far gradients reach, and the size of the recurrent matrix, which decided all in the RNN,
-matters much less. With bias 0 the gate is half closed: a factor of a half at each step, worse than an RNN of $s = 1$. An
-LSTM is no cure by itself; an *open gate* is. That is why the library's gates start with bias 1 (Jozefowicz et al. 2015),
-and why exercise 1 asks for more. The difference to the RNN: here each factor is between 0 and 1 by construction, belongs
-to one number of the state, and can be learned.
+The forget gate's bias sets how far gradients reach, and the size of the recurrent matrix, which decided all in the
+RNN, matters much less. With bias 0 the gate is half closed: a factor of a half at each step, worse than an RNN of $s
+= 1$. An LSTM is no cure by itself; an *open gate* is. That is why the library's gates start with bias 1 (Jozefowicz
+et al. 2015), and why exercise 1 asks for more. The difference to the RNN: here each factor is between 0 and 1 by
+construction, belongs to one number of the state, and can be learned.
 
 ## The library's version
 
 `minillm.ops.lstm_cell` is one step, `minillm.ops.lstm` a sequence, `minillm.models.lstm.Layer` holds the weights, and
-`minillm.models.lstm.LSTM` is the language model: embedding, layers, output. What it has beyond ours: the products with
-$x$ are taken for all steps at once before the loop, since only $W_h h_t$ has to wait; one tanh serves all four gates, by
-$\sigma(z) = (1 + \tanh\frac z2)/2$; and inside, the batch is the last axis. The formulas above
+`minillm.models.lstm.LSTM` is the language model: embedding, layers, output. What it has beyond ours: the products
+with $x$ are taken for all steps at once before the loop, since only $W_h h_t$ has to wait; one tanh serves all four
+gates, by $\sigma(z) = (1 + \tanh\frac z2)/2$; and inside, the batch is the last axis. The formulas above
 `minillm.numpy_ops.recurrent.lstm_cell` are ours.
 
 > **Step into it.** Put a breakpoint on the line `logits = model(ids)` of the next cell and step into it. You pass
-> `minillm.models.causal.CausalLM.forward`, `minillm.models.lstm.LSTM.hidden`, `minillm.models.lstm.Layer.forward` and
-> `minillm.ops.lstm`, and arrive in `minillm.numpy_ops.recurrent.lstm`. Stop in its loop: `gate` holds the four gates of
-> one step, `cs[t + 1]` is the cell's path. For the way back set a breakpoint in
+> `minillm.models.causal.CausalLM.forward`, `minillm.models.lstm.LSTM.hidden`, `minillm.models.lstm.Layer.forward`
+> and `minillm.ops.lstm`, and arrive in `minillm.numpy_ops.recurrent.lstm`. Stop in its loop: `gate` holds the four
+> gates of one step, `cs[t + 1]` is the cell's path. For the way back set a breakpoint in
 > `minillm.numpy_ops.recurrent.lstm_backward`; the cell's last line leads there, and `dc *= f[t]` is the box.
 """
 
@@ -494,11 +496,12 @@ r"""
 ## Experiment: a language model
 
 Now text: chapter 04's corpus (Python's help pages and docstrings), in chapter 03's tokens. We compare at **equal
-parameters and tokens**: an LSTM of one layer, and, looking ahead, the GPT of chapter 07 with as many weights (within a
-few percent), read the same stretches of the same training text in the same order; the n-grams count as much of the text
-as the networks have read. Everything is scored on the same held-out text in bits per byte. Each network has the learning
-rate that was best for one start among several a factor of two apart; a rate that suits one does not suit the other.
-Three starts each. The function keeps what it has computed on the disk, for chapter 07; delete `made/` to train again.
+parameters and tokens**: an LSTM of one layer, and, looking ahead, the GPT of chapter 07 with as many weights (within
+a few percent), read the same stretches of the same training text in the same order; the n-grams count as much of the
+text as the networks have read. Everything is scored on the same held-out text in bits per byte. Each network has the
+learning rate that was best for one start among several a factor of two apart; a rate that suits one does not suit the
+other. Three starts each. The function keeps what it has computed on the disk, for chapter 07; delete `made/` to train
+again.
 """
 
 # %%
@@ -522,25 +525,26 @@ plot_language_models(results)
 
 # %% [markdown]
 r"""
-With this little text the order may surprise you. The LSTM learns fastest: it has the order of words built into its rule,
-while the GPT has to learn from examples even where a position is. It beats the short n-grams clearly and is close to the
-best ones, which is no small thing for a network a minute old. The GPT, with the same weights and tokens, is not even past
-counting. This is a statement about **this size**: given several times as much text, GPTs overtake, and Llama's improved
-Transformer did so at about seven times these tokens in the library's own comparison (`tests/bench/RESULTS.md`).
+With this little text the order may surprise you. The LSTM learns fastest: it has the order of words built into its
+rule, while the GPT has to learn from examples even where a position is. It beats the short n-grams clearly and is
+close to the best ones, which is no small thing for a network a minute old. The GPT, with the same weights and tokens,
+is not even past counting. This is a statement about **this size**: given several times as much text, GPTs overtake,
+and Llama's improved Transformer did so at about seven times these tokens in the library's own comparison
+(`tests/bench/RESULTS.md`).
 
 ## Where it falls behind: distance
 
 A sequence begins with one of 8 letters; then come $k$ others, which do not matter; then a question mark, at which the
-first letter is to be said. One thing to remember, over a distance that we choose. Five kinds of network, each with about
-ten thousand weights, get the same number of training steps:
+first letter is to be said. One thing to remember, over a distance that we choose. Five kinds of network, each with
+about ten thousand weights, get the same number of training steps:
 
-- the **RNN**, with $W_h$ random ($s = 0.6$), and with $W_h$ **orthogonal**: then all its singular values and the absolute
-  values of its eigenvalues are 1, the best start that an RNN can have;
+- the **RNN**, with $W_h$ random ($s = 0.6$), and with $W_h$ **orthogonal**: then all its singular values and the
+  absolute values of its eigenvalues are 1, the best start that an RNN can have;
 - the **LSTM** with the library's forget bias 1, and with bias 5;
 - the **GPT**, whose attention looks at the first letter directly, however far it is.
 
-Our RNN becomes an op of the library with a forward, a backward and `minillm.tensor.Tensor.from_op`, as every other op;
-put in the place of the LSTM's layer it gives a whole model.
+Our RNN becomes an op of the library with a forward, a backward and `minillm.tensor.Tensor.from_op`, as every other
+op; put in the place of the LSTM's layer it gives a whole model.
 """
 
 
@@ -616,15 +620,15 @@ plot_scores(by_distance, "letters between the first one and the question", 100 /
 
 # %% [markdown]
 r"""
-Each recurrent network falls to guessing at some distance, and in the order that the gradients foretold: first those whose
-gradient shrinks fast from the start, the random RNN and the LSTM with bias 1, then the orthogonal RNN, whose tanh takes a
-little at each step. An LSTM that starts with open gates gets furthest. (That bias has a price: a cell that keeps
-everything must learn to forget.) For attention, distance does not exist.
+Each recurrent network falls to guessing at some distance, and in the order that the gradients foretold: first those
+whose gradient shrinks fast from the start, the random RNN and the LSTM with bias 1, then the orthogonal RNN, whose
+tanh takes a little at each step. An LSTM that starts with open gates gets furthest. (That bias has a price: a cell
+that keeps everything must learn to forget.) For attention, distance does not exist.
 
 ## Where it falls behind: amount
 
-Distance can be bridged. But a state of $H$ numbers must hold *everything* that will be needed. The task: read $n$ random
-letters, then say them again in the same order. We use the LSTM with bias 1 here, for the distances are short.
+Distance can be bridged. But a state of $H$ numbers must hold *everything* that will be needed. The task: read $n$
+random letters, then say them again in the same order. We use the LSTM with bias 1 here, for the distances are short.
 """
 
 
@@ -657,14 +661,14 @@ plot_scores(by_amount, "letters to say again", 100 / 8)
 
 # %% [markdown]
 r"""
-Two letters fit, and with every doubling less arrives. The GPT keeps all tokens, each in its own place, so it can always
-look the right one up. [06 · Attention](06_attention.ipynb) begins with such a task.
+Two letters fit, and with every doubling less arrives. The GPT keeps all tokens, each in its own place, so it can
+always look the right one up. [06 · Attention](06_attention.ipynb) begins with such a task.
 
 ## Where it does not: a state that counts
 
-Back to the bits of the beginning: after each, is the number of ones so far odd? Both networks read 24 bits and are graded
-at each. Then the LSTM goes on reading, to four times that length. (This GPT cannot: it has no vectors for positions that
-it was not trained on.) They get three times as many steps as in the tasks before.
+Back to the bits of the beginning: after each, is the number of ones so far odd? Both networks read 24 bits and are
+graded at each. Then the LSTM goes on reading, to four times that length. (This GPT cannot: it has no vectors for
+positions that it was not trained on.) They get three times as many steps as in the tasks before.
 """
 
 
@@ -692,16 +696,16 @@ if SCALE == "cpu":
 
 # %% [markdown]
 r"""
-(For the GPT at 96 bits the table says 50, what guessing gives.) The LSTM finds the rule that turns one bit, and a rule of
-one step holds for any length. One block of attention averages over the past, and an average does not say whether a count
-is odd; the GPT hardly gets past the first few positions. Tasks of this kind, where each token changes a state and only
-the state matters, are what a recurrence is made for.
+(For the GPT at 96 bits the table says 50, what guessing gives.) The LSTM finds the rule that turns one bit, and a
+rule of one step holds for any length. One block of attention averages over the past, and an average does not say
+whether a count is odd; the GPT hardly gets past the first few positions. Tasks of this kind, where each token changes
+a state and only the state matters, are what a recurrence is made for.
 
 ## What one more token costs
 
-To generate text, a model reads its own last token and makes the next. An LSTM needs its state, of one size for any text.
-A GPT needs the keys and values of **all** earlier tokens (the cache of chapter 09), and looks at each of them. We time
-one more token after $n$ others.
+To generate text, a model reads its own last token and makes the next. An LSTM needs its state, of one size for any
+text. A GPT needs the keys and values of **all** earlier tokens (the cache of chapter 09), and looks at each of them.
+We time one more token after $n$ others.
 """
 
 # %%
@@ -738,8 +742,8 @@ plot_growing_cost(lengths, milliseconds, kilobytes)
 # %% [markdown]
 r"""
 The LSTM's line is flat, the GPT's grows with the text, in time and in memory. While **training** it is the other way
-around: all positions of a text are known, a GPT computes them all in a few large products, while an LSTM has to wait for
-each state before the next. On a GPU, which is fast only when it has much to do at once, this is a main reason why
+around: all positions of a text are known, a GPT computes them all in a few large products, while an LSTM has to wait
+for each state before the next. On a GPU, which is fast only when it has much to do at once, this is a main reason why
 Transformers took over. Newer recurrent networks (Mamba, RWKV) look for a rule that can be computed in parallel for
 training and keeps the flat line for generation.
 
@@ -748,11 +752,12 @@ training and keeps the flat line for generation.
 - A recurrent network makes a new state of fixed size from the old state and the token, by the same rule at each step.
 - Its backward walks through time; the weights' gradients are sums over the steps.
 - $k$ steps back multiply the gradient $k$ times by $W_h^\top\operatorname{diag}(1 - h^2)$: at most $\sigma^k$, in the
-  long run without a tanh like $\rho^k$. Below 1 it vanishes, above it explodes. Clipping helps against exploding only.
-- The LSTM's cell has a path on which a step multiplies by the forget gate, nothing else: $dc_t = dc \circ f$. It reaches
-  as far as the gate is open, so the gate's bias matters.
-- At this little text it beats a GPT of equal size; it is worse in remembering over a distance, and at remembering much;
-  it is better at keeping count; its cost for one more token does not grow.
+  long run without a tanh like $\rho^k$. Below 1 it vanishes, above it explodes. Clipping helps against exploding
+  only.
+- The LSTM's cell has a path on which a step multiplies by the forget gate, nothing else: $dc_t = dc \circ f$. It
+  reaches as far as the gate is open, so the gate's bias matters.
+- At this little text it beats a GPT of equal size; it is worse in remembering over a distance, and at remembering
+  much; it is better at keeping count; its cost for one more token does not grow.
 
 ## Exercises
 
@@ -811,8 +816,8 @@ r"""
 ### Exercise 2: as many weights as the other (easy, core, 10 minutes)
 
 "Equal parameters" needs counting. How many weights has the library's LSTM language model with a vocabulary of $V$
-tokens, one layer and $H = D$ features, where the output layer is the embedding table again (`tie_embeddings=True`)? The
-layer has a bias for $W_x$ and one for $W_h$, as PyTorch's.
+tokens, one layer and $H = D$ features, where the output layer is the embedding table again (`tie_embeddings=True`)?
+The layer has a bias for $W_x$ and one for $W_h$, as PyTorch's.
 """
 
 
@@ -859,8 +864,8 @@ r"""
 
 A text longer than fits into memory is read in pieces, and the state is carried from each piece to the next. A model
 keeps it in what `model.new_cache()` returns, when that is given to each call as `cache=`. Return the **sum** of the
-losses of all targets (call the model with `reduction="sum"`), reading `piece` tokens at a time: it must be the same as
-in one go. The last piece may be shorter.
+losses of all targets (call the model with `reduction="sum"`), reading `piece` tokens at a time: it must be the same
+as in one go. The last piece may be shorter.
 """
 
 
@@ -904,9 +909,9 @@ def loss_in_pieces(model, ids, targets, piece):
     return total
 ```
 
-Gradients stop between the pieces, for the state is cut off from the graph: trained like this, one speaks of *truncated*
-backpropagation through time. What the state holds goes on, what can be learned about it does not reach further back than
-a piece.
+Gradients stop between the pieces, for the state is cut off from the graph: trained like this, one speaks of
+*truncated* backpropagation through time. What the state holds goes on, what can be learned about it does not reach
+further back than a piece.
 
 </details>
 """
@@ -916,8 +921,8 @@ r"""
 ### Exercise 4: one gate less (medium, useful, 20 minutes)
 
 What is kept and what is written can share a gate: $c' = f\circ c + (1 - f)\circ g$. (The GRU, Cho et al. 2014, does
-this.) Here $z$ is $(B, 2H)$, cut into $z^{(1)}$ for $f = \sigma(z^{(1)})$ and $z^{(2)}$ for $g = \tanh(z^{(2)})$. Given
-$dL/dc'$, return $dL/dz$, $(B, 2H)$, and $dL/dc$, $(B, H)$.
+this.) Here $z$ is $(B, 2H)$, cut into $z^{(1)}$ for $f = \sigma(z^{(1)})$ and $z^{(2)}$ for $g = \tanh(z^{(2)})$.
+Given $dL/dc'$, return $dL/dz$, $(B, 2H)$, and $dL/dc$, $(B, H)$.
 """
 
 
@@ -970,11 +975,11 @@ def coupled_backward(dc_new, f, g, c):
 r"""
 ### Exercise 5: a counter by hand (hard, useful, 25 minutes)
 
-What can a cell do that nobody trained? Set the weights of an LSTM with $H = 1$ so that its cell counts how many brackets
-are open: +1 at `(`, −1 at `)`, unchanged at `a`. The token's vector $x_t$ is (1, 0, 0) for `(`, (0, 1, 0) for `)`,
-(0, 0, 1) for `a`. Return $W_x\,(4, 3)$, $W_h\,(4, 1)$ and $b\,(4)$, rows in the order $i, f, g, o$; after each token the
-cell must be within 0.05 of the count, for 200 tokens. Large numbers make gates that are as good as open or closed:
-$\sigma(20)$ is 1 up to $2\cdot 10^{-9}$.
+What can a cell do that nobody trained? Set the weights of an LSTM with $H = 1$ so that its cell counts how many
+brackets are open: +1 at `(`, −1 at `)`, unchanged at `a`. The token's vector $x_t$ is (1, 0, 0) for `(`, (0, 1, 0)
+for `)`, (0, 0, 1) for `a`. Return $W_x\,(4, 3)$, $W_h\,(4, 1)$ and $b\,(4)$, rows in the order $i, f, g, o$; after
+each token the cell must be within 0.05 of the count, for 200 tokens. Large numbers make gates that are as good as
+open or closed: $\sigma(20)$ is 1 up to $2\cdot 10^{-9}$.
 """
 
 
@@ -1024,8 +1029,8 @@ def counter():
     return W_x, W_h, b
 ```
 
-(One could close $i$ at `a` instead.) The number in the cell may become as large as the text wants: it is a sum, no tanh
-limits it. An RNN's state cannot do that, nor a GRU's.
+(One could close $i$ at `a` instead.) The number in the cell may become as large as the text wants: it is a sum, no
+tanh limits it. An RNN's state cannot do that, nor a GRU's.
 
 </details>
 """
@@ -1038,8 +1043,8 @@ r"""
 
 <details><summary>Answer</summary>
 
-No: $k$ steps back they are at most $0.9^k$ times as long. With $\sigma > 1$ they may, and whether they do is decided by
-$\rho$ and by the slopes of the tanh.
+No: $k$ steps back they are at most $0.9^k$ times as long. With $\sigma > 1$ they may, and whether they do is decided
+by $\rho$ and by the slopes of the tanh.
 
 </details>
 
@@ -1047,8 +1052,8 @@ $\rho$ and by the slopes of the tanh.
 
 <details><summary>Answer</summary>
 
-With bias 0 it is half open, and each step halves what the cell holds and what its gradient brings. Before it can learn
-what to keep, something must arrive.
+With bias 0 it is half open, and each step halves what the cell holds and what its gradient brings. Before it can
+learn what to keep, something must arrive.
 
 </details>
 
@@ -1065,8 +1070,8 @@ shrunk below the rest, making the sum longer makes the near part longer just as 
 
 <details><summary>Answer</summary>
 
-About, in training here: each weight is used once for each token. But attention comes on top, growing with the length; a
-GPT's positions can be computed all at once, and an LSTM's cannot.
+About, in training here: each weight is used once for each token. But attention comes on top, growing with the length;
+a GPT's positions can be computed all at once, and an LSTM's cannot.
 
 </details>
 """
@@ -1075,11 +1080,12 @@ GPT's positions can be computed all at once, and an LSTM's cannot.
 r"""
 ## You can now
 
-You can now derive a recurrent network and an LSTM with their backward through time, predict from a matrix or a gate how
-far gradients reach, and say for a given task whether a state of fixed size will do.
+You can now derive a recurrent network and an LSTM with their backward through time, predict from a matrix or a gate
+how far gradients reach, and say for a given task whether a state of fixed size will do.
 
-**What you take along:** the measured bits per byte of an LSTM, with the text, the tokens and the number of weights they
-were measured at: `recurrent_baseline(SCALE)` of `minillm.workshop.deliverables`. Chapter 07 puts its GPT beside it.
+**What you take along:** the measured bits per byte of an LSTM, with the text, the tokens and the number of weights
+they were measured at: `recurrent_baseline(SCALE)` of `minillm.workshop.deliverables`. Chapter 07 puts its GPT beside
+it.
 
 Next: [06 · Attention](06_attention.ipynb), which keeps every token and looks back at the one it needs.
 """
