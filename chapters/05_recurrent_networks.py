@@ -780,10 +780,10 @@ def forget_bias(k):
 
 
 with check():
-    answer = as_plain(forget_bias(1))
+    answer = as_plain(np.squeeze(forget_bias(1)))
     assert answer is not None, "forget_bias returns nothing yet: solve σ(b)ᵏ = ½ for b."
     assert isinstance(answer, int | float) and np.isfinite(answer), f"It must be one finite number, not {answer!r}."
-    left = {k: float(sigmoid(forget_bias(k))) ** k for k in (1, 3, 10, 200)}
+    left = {k: float(sigmoid(np.squeeze(forget_bias(k)))) ** k for k in (1, 3, 10, 200)}
     assert all(np.isfinite(share) for share in left.values()), "Some bias is not a finite number."
     assert abs(left[1] - 0.5) < 1e-9, (
         f"After a single step your gate leaves {left[1]:.3f}. Put your bias into σ and compare with what is asked for."
