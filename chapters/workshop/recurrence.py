@@ -118,19 +118,18 @@ def draw_cell() -> Any:
 # --- gradients against distance ----------------------------------------------------------------
 
 
-def plot_shrinking(panels: Mapping[str, Mapping[str, tuple]], lowest: float = 1e-12) -> Any:
-    """Norms against the distance k, a panel each: {title: {label: (norms, factor of the theory or None)}}.
+def plot_shrinking(panels: Mapping[str, Mapping[str, tuple]], title: str, lowest: float = 1e-12) -> Any:
+    """Norms against the distance k, a panel each: {name: {label: (norms, factor of the theory)}}.
 
     A measured line is solid; factor**k is dashed, in its colour.
     """
-    figure, axes = plot.subplots(1, len(panels), height=3.6, sharey=True, squeeze=False)
-    for ax, (title, curves) in zip(axes[0], panels.items()):
+    figure, axes = plot.subplots(1, len(panels), height=3.6, title=title, sharey=True, squeeze=False)
+    for ax, (name, curves) in zip(axes[0], panels.items()):
         for (label, (norms, factor)), color in zip(curves.items(), plot.CYCLE):
             k = np.arange(len(norms))
             ax.semilogy(k, norms, color=color, label=label)
-            if factor is not None:
-                ax.semilogy(k, float(factor) ** k, color=color, linestyle=(0, (2, 2)), linewidth=1.1)
-        ax.set_title(title, fontsize=10)
+            ax.semilogy(k, float(factor) ** k, color=color, linestyle=(0, (2, 2)), linewidth=1.1)
+        ax.set_title(name, fontsize=10)
         ax.set_xlabel("k, steps back from the loss")
         ax.legend(fontsize=8)
     top = max(np.max(norms) for curves in panels.values() for norms, _ in curves.values())
