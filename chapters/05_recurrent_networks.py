@@ -53,7 +53,7 @@ from minillm.workshop.recurrence import (
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
 STEPS = {"smoke": 5, "cpu": 150, "gpu": 500}[SCALE]  # training steps of the made-up tasks
 SEEDS = {"smoke": 1, "cpu": 3, "gpu": 5}[SCALE]  # random starts for each kind of model
-DISTANCES = {"smoke": [5, 10], "cpu": [5, 10, 20, 40], "gpu": [5, 10, 20, 40, 80]}[SCALE]
+DISTANCES = {"smoke": [5, 10], "cpu": [5, 12, 36], "gpu": [5, 12, 36, 100]}[SCALE]
 LONGEST = {"smoke": 9, "cpu": 12, "gpu": 13}[SCALE]  # generation is timed up to 2 ** LONGEST tokens
 
 rng = np.random.default_rng(5)
@@ -522,18 +522,19 @@ if SCALE != "smoke":
     assert max(sizes) < 1.05 * min(sizes)
 if SCALE == "cpu":
     assert scores["LSTM"].max() < scores["GPT"].min()
+    best = min(results["ngrams"].values())
     assert scores["LSTM"].max() < results["ngrams"]["4"] < results["ngrams"]["3"]
-    assert scores["GPT"].min() > min(results["ngrams"].values())
+    assert abs(scores["LSTM"].mean() - best) < 0.06 and scores["GPT"].min() > best + 0.1
 plot_language_models(results)
 
 # %% [markdown]
 r"""
-With this little text the order may surprise you. The LSTM learns fastest: it has the order of words built into its
-rule, while the GPT has to learn from examples even where a position is. It beats the short n-grams clearly and is
-close to the best ones, which is no small thing for a network a minute old. The GPT, with the same weights and tokens,
-is not even past counting. This is a statement about **this size**: given several times as much text, GPTs overtake,
-and Llama's improved Transformer did so at about seven times these tokens in the library's own comparison
-(`tests/bench/RESULTS.md`).
+The LSTM is level with the best $n$-gram model and far ahead of the GPT, with as many weights and tokens; the GPT is
+not even past counting. If you expected the Transformer to win: it does later, with more text. A recurrence has the
+order of words built into its rule, while a GPT has to learn from examples even what a position is. In the library's
+own comparison, on source code and with larger models (`tests/bench/RESULTS.md`), the two are about level after twice
+as many tokens as here, and after seven times as many Llama's improved Transformer is ahead of the LSTM. So the table
+is a statement about **this size**, and it is measured again in chapter 07.
 
 ## Where it falls behind: distance
 
@@ -617,8 +618,8 @@ print_scores(by_distance, "letters in between")
 if SCALE == "cpu":
     means = {kind: [np.mean(by_distance[kind][k]) for k in DISTANCES] for kind in rates}
     assert min(means["GPT"]) > 95 and means["LSTM, bias 5"][1] > 90
-    assert means["LSTM, bias 1"][-1] < 30 and means["RNN, random"][-1] < 30
-    assert means["RNN, orthogonal"][1] > 90 > 50 > means["RNN, orthogonal"][-1]
+    assert means["LSTM, bias 1"][-1] < 30 and means["RNN, random"][1] < 30
+    assert means["RNN, orthogonal"][1] > 90 > 75 > means["RNN, orthogonal"][-1]
 plot_scores(by_distance, "letters between the first one and the question", 100 / 8)
 
 # %% [markdown]
@@ -649,7 +650,7 @@ def say_again(n):
     return make_batch
 
 
-amounts = {"smoke": [2, 4], "cpu": [2, 4, 8, 16], "gpu": [2, 4, 8, 16, 32]}[SCALE]
+amounts = {"smoke": [2, 4], "cpu": [3, 6, 12], "gpu": [3, 6, 12, 24]}[SCALE]
 by_amount = {kind: {n: [] for n in amounts} for kind in ("LSTM, bias 1", "GPT")}
 runs = [(kind, n, seed) for kind in by_amount for n in amounts for seed in range(SEEDS)]
 for kind, n, seed in progress(runs, "amount"):
@@ -658,20 +659,20 @@ for kind, n, seed in progress(runs, "amount"):
     by_amount[kind][n].append(percent_right(model, say_again(n)))
 print_scores(by_amount, "letters to say again")
 if SCALE == "cpu":
-    assert np.mean(by_amount["LSTM, bias 1"][2]) > 90 > 40 > np.mean(by_amount["LSTM, bias 1"][16])
+    assert np.mean(by_amount["LSTM, bias 1"][3]) > 90 > 40 > np.mean(by_amount["LSTM, bias 1"][12])
     assert min(np.mean(scores) for scores in by_amount["GPT"].values()) > 95
 plot_scores(by_amount, "letters to say again", 100 / 8)
 
 # %% [markdown]
 r"""
-Two letters fit, and with every doubling less arrives. The GPT keeps all tokens, each in its own place, so it can
-always look the right one up. [06 · Attention](06_attention.ipynb) begins with such a task.
+Three letters fit, nearly; with every doubling less arrives. The GPT keeps all tokens, each in its own place, so it
+can always look the right one up. [06 · Attention](06_attention.ipynb) begins with such a task.
 
 ## Where it does not: a state that counts
 
 Back to the bits of the beginning: after each, is the number of ones so far odd? Both networks read 24 bits and are
 graded at each. Then the LSTM goes on reading, to four times that length. (This GPT cannot: it has no vectors for
-positions that it was not trained on.) They get three times as many steps as in the tasks before.
+positions that it was not trained on.) They get twice as many steps as in the tasks before.
 """
 
 
@@ -686,20 +687,20 @@ def is_odd(length):
     return make_batch
 
 
-by_length = {kind: {24: [], 96: []} for kind in ("LSTM, bias 1", "GPT")}
+by_length = {kind: {16: [], 64: []} for kind in ("LSTM, bias 1", "GPT")}
 for kind, seed in progress([(kind, seed) for kind in by_length for seed in range(SEEDS)], "parity"):
-    model = new_model(kind, 4, 24, seed)
-    learn(model, is_odd(24), steps=3 * STEPS, lr=0.01, seed=seed)
-    by_length[kind][24].append(percent_right(model, is_odd(24)))
-    by_length[kind][96].append(50.0 if kind == "GPT" else percent_right(model, is_odd(96)))
-print_scores(by_length, "bits (trained on 24)")
+    model = new_model(kind, 4, 16, seed)
+    learn(model, is_odd(16), steps=2 * STEPS, lr=0.01, seed=seed)
+    by_length[kind][16].append(percent_right(model, is_odd(16)))
+    by_length[kind][64].append(50.0 if kind == "GPT" else percent_right(model, is_odd(64)))
+print_scores(by_length, "bits (trained on 16)")
 if SCALE == "cpu":
-    assert np.mean(by_length["LSTM, bias 1"][24]) > 90 and np.mean(by_length["GPT"][24]) < 75
-    assert np.mean(by_length["LSTM, bias 1"][96]) > 85
+    assert np.mean(by_length["LSTM, bias 1"][16]) > 90 and np.mean(by_length["GPT"][16]) < 75
+    assert np.mean(by_length["LSTM, bias 1"][64]) > 85
 
 # %% [markdown]
 r"""
-(For the GPT at 96 bits the table says 50, what guessing gives.) The LSTM finds the rule that turns one bit, and a
+(For the GPT at 64 bits the table says 50, what guessing gives.) The LSTM finds the rule that turns one bit, and a
 rule of one step holds for any length. One block of attention averages over the past, and an average does not say
 whether a count is odd; the GPT hardly gets past the first few positions. Tasks of this kind, where each token changes
 a state and only the state matters, are what a recurrence is made for.

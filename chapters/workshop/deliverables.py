@@ -85,7 +85,7 @@ def tokenizer(scale: str, kind: Kind = "prose") -> BPETokenizer:
 def recurrent_baseline(scale: str) -> dict[str, Any]:
     """What chapter 05 leaves to chapter 07: an LSTM, a GPT of as many weights, and n-grams, on chapter 04's prose.
 
-    Keys: "models" (for each kind: "parameters", "lr", and for each seed "bits_per_byte", "losses", "by_position"),
+    Keys: "models" (for each kind: "parameters", "lr", and for each seed "bits_per_byte" and "losses"),
     "ngrams" (bits per byte by order), and the recipe: "steps", "batch", "context", "seeds", "tokens". Trained at the
     first call (about a minute at cpu scale), read from the disk later.
     """
