@@ -530,11 +530,11 @@ plot_language_models(results)
 # %% [markdown]
 r"""
 The LSTM is level with the best $n$-gram model and far ahead of the GPT, with as many weights and tokens; the GPT is
-not even past counting. If you expected the Transformer to win: it does later, with more text. A recurrence has the
-order of words built into its rule, while a GPT has to learn from examples even what a position is. In the library's
-own comparison, on source code and with larger models (`tests/bench/RESULTS.md`), the two are about level after twice
-as many tokens as here, and after seven times as many Llama's improved Transformer is ahead of the LSTM. So the table
-is a statement about **this size**, and it is measured again in chapter 07.
+not even past counting. If you expected the Transformer to win: it needs more text. A recurrence has the order of
+words built into its rule, while a GPT has to learn from examples even what a position is. In the library's own
+comparison, on source code and with models four times as large (`tests/bench/RESULTS.md`), the two are about level
+after twice as many tokens as here; after eight times as many, Llama's improved Transformer is ahead, the GPT still a
+little behind. So the table is a statement about **this size**, and chapter 07 measures again.
 
 ## Where it falls behind: distance
 
@@ -670,9 +670,10 @@ can always look the right one up. [06 · Attention](06_attention.ipynb) begins w
 
 ## Where it does not: a state that counts
 
-Back to the bits of the beginning: after each, is the number of ones so far odd? Both networks read 24 bits and are
-graded at each. Then the LSTM goes on reading, to four times that length. (This GPT cannot: it has no vectors for
-positions that it was not trained on.) They get twice as many steps as in the tasks before.
+Back to the bits of the beginning: after each, is the number of ones so far odd? Both networks are trained on 16 bits
+and graded at each of them, then tested on fresh texts, of 16 bits and of four times that length. (The GPT has vectors
+for 64 positions; training never touches those after the first 16.) They get twice as many steps as in the tasks
+before.
 """
 
 
@@ -689,21 +690,22 @@ def is_odd(length):
 
 by_length = {kind: {16: [], 64: []} for kind in ("LSTM, bias 1", "GPT")}
 for kind, seed in progress([(kind, seed) for kind in by_length for seed in range(SEEDS)], "parity"):
-    model = new_model(kind, 4, 16, seed)
+    model = new_model(kind, 4, 64, seed)
     learn(model, is_odd(16), steps=2 * STEPS, lr=0.01, seed=seed)
     by_length[kind][16].append(percent_right(model, is_odd(16)))
-    by_length[kind][64].append(50.0 if kind == "GPT" else percent_right(model, is_odd(64)))
+    by_length[kind][64].append(percent_right(model, is_odd(64)))
 print_scores(by_length, "bits (trained on 16)")
 if SCALE == "cpu":
-    assert np.mean(by_length["LSTM, bias 1"][16]) > 90 and np.mean(by_length["GPT"][16]) < 75
+    assert np.mean(by_length["LSTM, bias 1"][16]) > 90 and max(by_length["GPT"][16]) < 75
+    assert max(by_length["GPT"][64]) < 60
     assert np.mean(by_length["LSTM, bias 1"][64]) > 85
 
 # %% [markdown]
 r"""
-(For the GPT at 64 bits the table says 50, what guessing gives.) The LSTM finds the rule that turns one bit, and a
-rule of one step holds for any length. One block of attention averages over the past, and an average does not say
-whether a count is odd; the GPT hardly gets past the first few positions. Tasks of this kind, where each token changes
-a state and only the state matters, are what a recurrence is made for.
+The LSTM finds the rule that turns one bit, and a rule of one step holds for any length. One block of attention
+averages over the past, and from an average it is hard to say whether a count is odd: the GPT hardly gets past the
+first few positions, and beyond the trained length it guesses. Tasks of this kind, where each token changes a state
+and only the state matters, are what a recurrence is made for.
 
 ## What one more token costs
 
@@ -760,7 +762,7 @@ training and keeps the flat line for generation.
   only.
 - The LSTM's cell has a path on which a step multiplies by the forget gate, nothing else: $dc_t = dc \circ f$. It
   reaches as far as the gate is open, so the gate's bias matters.
-- At this little text it beats a GPT of equal size; it is worse in remembering over a distance, and at remembering
+- With this little text it beats a GPT of equal size; it is worse in remembering over a distance, and at remembering
   much; it is better at keeping count; its cost for one more token does not grow.
 
 ## Exercises
