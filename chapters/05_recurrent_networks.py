@@ -156,9 +156,10 @@ factor $(W_h)_{ij}$, which is the product with the transposed matrix, and $(W_h)
 factor $h_j$:
 
 $$\underset{(H)}{dh_t} = \underset{(H, H)}{W_h^\top}\,\underset{(H)}{dz_t} + \underset{(H)}{G_{t-1}}, \qquad
-\underset{(D)}{dx_t} = \underset{(D, H)}{W_x^\top}\, dz_t, \qquad
-\underset{(H, H)}{dW_h} = \sum_t dz_t\, h_t^\top, \qquad \underset{(H, D)}{dW_x} = \sum_t dz_t\, x_t^\top,
-\qquad db = \sum_t dz_t .$$
+\underset{(D)}{dx_t} = \underset{(D, H)}{W_x^\top}\, dz_t,$$
+
+$$\underset{(H, H)}{dW_h} = \sum_t dz_t\, h_t^\top, \qquad \underset{(H, D)}{dW_x} = \sum_t dz_t\, x_t^\top,
+\qquad \underset{(H)}{db} = \sum_t dz_t .$$
 
 The weights are used at every step, so their gradients are **sums over the steps** (and over the batch). Now the code.
 `G[t]` arrives at `hs[t + 1]`.
@@ -593,6 +594,7 @@ def new_model(kind, vocabulary, context, seed):
     return model
 
 
+# %%
 def remember_one(k):
     """Letters 8 … 15 come first, 0 … 7 in between, 16 is the question mark."""
 
@@ -1076,7 +1078,7 @@ shrunk below the rest, making the sum longer makes the near part longer just as 
 
 <details><summary>Answer</summary>
 
-About, in training here: each weight is used once for each token. But attention comes on top, growing with the length;
+Nearly: each weight of a layer is used once for each token. But attention comes on top, growing with the length;
 a GPT's positions can be computed all at once, and an LSTM's cannot.
 
 </details>
