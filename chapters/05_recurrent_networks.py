@@ -218,7 +218,7 @@ where $\operatorname{diag}(v)$ is the matrix with $v$ on its diagonal; $k$ steps
   \le 1$, a gradient $k$ steps back is at most $\sigma^k$ times as long: if $\sigma < 1$, it vanishes for sure.
 - In the long run, what a power does is decided by the eigenvalues. The **spectral radius** $\rho$ is the largest
   absolute value of an eigenvalue, and the length of $W_h^k v$ grows like $\rho^k$, for almost every $v$, as $k$
-  grows. $\rho \le \sigma$, and they may differ much.
+  grows. $\rho \le \sigma$, and they may differ much. (Transposing changes neither.)
 
 A random matrix shows the difference. If its $H^2$ entries are independent with standard deviation $s/\sqrt H$, then
 for large $H$ its spectral radius is near $s$, but its largest singular value near $2s$. We measure: $H = 100$, three
