@@ -63,8 +63,8 @@ show_versions(SCALE)
 r"""
 ## Why: one bit that no window holds
 
-Read zeros and ones, and say after each whether the number of ones so far is odd. An $n$-gram model sees the last $n -
-1$ symbols. They say nothing about what came before them, and one more 1 at the very beginning turns every later
+Read zeros and ones, and say after each whether the number of ones so far is odd. An $n$-gram model sees the last
+$n - 1$ symbols. They say nothing about what came before them, and one more 1 at the very beginning turns every later
 answer around: over random texts, each window is followed by "odd" and by "even" equally often. However large its $n$,
 it guesses. But a reader who keeps **one bit** in mind, and turns it at each 1, is always right.
 """
@@ -214,16 +214,17 @@ $$dh_t = W_h^\top\,\operatorname{diag}(1 - h_{t+1}^2)\; dh_{t+1},$$
 where $\operatorname{diag}(v)$ is the matrix with $v$ on its diagonal; $k$ steps back multiply $k$ such matrices. The
 *same* $W_h$ is in each of them. What do powers of a matrix do?
 
-- The **largest singular value** $\sigma$ of $W_h$ is the most by which it makes any vector longer. So, since $1 - h^2
-  \le 1$, a gradient $k$ steps back is at most $\sigma^k$ times as long: if $\sigma < 1$, it vanishes for sure.
+- The **largest singular value** $\sigma_{\max}$ of $W_h$ is the most by which it makes any vector longer. So, since
+  $1 - h^2 \le 1$, a gradient $k$ steps back is at most $\sigma_{\max}^k$ times as long: if $\sigma_{\max} < 1$, it
+  vanishes for sure.
 - In the long run, what a power does is decided by the eigenvalues. The **spectral radius** $\rho$ is the largest
   absolute value of an eigenvalue, and the length of $W_h^k v$ grows like $\rho^k$, for almost every $v$, as $k$
-  grows. $\rho \le \sigma$, and they may differ much. (Transposing changes neither.)
+  grows. $\rho \le \sigma_{\max}$, and they may differ much. (Transposing changes neither.)
 
 A random matrix shows the difference. If its $H^2$ entries are independent with standard deviation $s/\sqrt H$, then
 for large $H$ its spectral radius is near $s$, but its largest singular value near $2s$. We measure: $H = 100$, three
-sizes $s$, and the norm of $dh$ at $k$ steps before the end, once with the tanh taken out, so that every slope is 1,
-and once with it, for inputs of size 1.
+sizes $s$, and the norm of $dh$ at $k$ steps before the end: with the tanh taken out, so that every slope is 1; and
+with it, for small inputs and for inputs of size 1.
 """
 
 # %%
@@ -239,8 +240,8 @@ factor = {}  # what one step back does to the norm, over steps 20 to 60
 for s in (0.7, 1.0, 1.4):
     W_h = s * unit
     rho = np.abs(np.linalg.eigvals(W_h)).max()
-    sigma = np.linalg.norm(W_h, 2)
-    print(f"s = {s}: spectral radius ρ = {rho:.2f}, largest singular value σ = {sigma:.2f}")
+    largest = np.linalg.norm(W_h, 2)
+    print(f"s = {s}: spectral radius ρ = {rho:.2f}, largest singular value {largest:.2f}")
     no_slopes = np.zeros((T + 1, B, H))  # states of 0: every slope 1 − h² is 1
     small, large = (rnn_forward(size * x, W_x, W_h, np.zeros(H)) for size in (0.1, 1))
     for name, states in zip(panels, (no_slopes, small, large)):
@@ -249,8 +250,8 @@ for s in (0.7, 1.0, 1.4):
         panels[name][f"s = {s}"] = (norms / norms[0], rho)
         factor[name, s] = (norms[60] / norms[20]) ** (1 / 40)
         print(f"  {name}: each step back multiplies the norm by {factor[name, s]:.2f}")
-        assert np.all(norms / norms[0] <= sigma ** np.arange(T + 1) * (1 + 1e-9))
-    assert abs(rho / s - 1) < 0.15 and abs(sigma / s - 2) < 0.15
+        assert np.all(norms / norms[0] <= largest ** np.arange(T + 1) * (1 + 1e-9))
+    assert abs(rho / s - 1) < 0.15 and abs(largest / s - 2) < 0.15
     assert abs(factor["without tanh", s] / rho - 1) < 0.05
     assert factor["without tanh", s] > factor["inputs of size 0.1", s] > factor["inputs of size 1", s]
 assert factor["inputs of size 0.1", 1.4] > 1 and factor["inputs of size 1", 1.4] < 0.9
@@ -278,10 +279,10 @@ through neither: the **cell** $c$, of shape $(H)$. A step may multiply each of i
 and add something to it, nothing else. This is the **long short-term memory**, LSTM (Hochreiter & Schmidhuber 1997;
 the forget gate is from Gers et al. 2000). The old $h$ remains, as what the cell shows to the outside.
 
-The factors are computed from the token and from $h$, by four little RNN rules. Three of them end in $\sigma(z) =
-1/(1 + e^{-z})$, a number between 0 and 1, and are called **gates**: the *forget* gate $f$ says how much of the cell
-to **keep** (its name says the opposite), the *input* gate $i$ how much to write, the *output* gate $o$ how much to
-show. The fourth, $g$, is the new content, between −1 and 1.
+The factors are computed from the token and from $h$, by four little RNN rules. Three of them end in
+$\sigma(z) = 1/(1 + e^{-z})$, a number between 0 and 1, and are called **gates**: the *forget* gate $f$ says how much
+of the cell to **keep** (its name says the opposite), the *input* gate $i$ how much to write, the *output* gate $o$
+how much to show. The fourth, $g$, is the new content, between −1 and 1.
 """
 
 # %%
@@ -327,14 +328,16 @@ r"""
 ## The LSTM's backward
 
 At step $t$ two gradients arrive: $dh_{t+1}$ and $dc_{t+1}$, both $(H)$. All products here are element by element, so
-each rule is the one of the product $ab$: the gradient of $a$ is what arrives times $b$. Write $\tau =
-\tanh(c_{t+1})$.
+each rule is the one of the product $ab$: the gradient of $a$ is what arrives times $b$. Write
+$\tau = \tanh(c_{t+1})$.
 
 **Output.** $h_{t+1} = o\,\tau$. The gate gets $do = dh_{t+1}\circ\tau$; the cell gets $dh_{t+1}\circ o$ through the
 tanh's slope, **in addition** to what came from the next step:
+
 $$dc \;=\; dc_{t+1} + dh_{t+1}\circ o\circ(1 - \tau^2).$$
 
 **Cell.** $c_{t+1} = f c_t + i g$:
+
 $$df = dc\circ c_t, \qquad di = dc\circ g, \qquad dg = dc\circ i, \qquad \boxed{dc_t = dc\circ f.}$$
 
 **Gates.** The slope of $\sigma$ is $\sigma(1 - \sigma)$, that of $\tanh$ is $1 - \tanh^2$:
@@ -403,9 +406,9 @@ for name, array, gradient, tensor in zip(("x", "W_x", "W_h", "b"), (x, W_x, W_h,
 r"""
 ## How far its gradients reach
 
-The same measurement as for the RNN, now of $dc$, with inputs of size 1. On the cell's path the factor is $f =
-\sigma(z)$. With small weights $z$ is nearly the gate's bias $b_f$, so theory says $\sigma(b_f)^k$ (dashed). We take
-three biases at one size of the recurrent matrices, then one bias at three sizes.
+The same measurement as for the RNN, now of $dc$, with inputs of size 1. On the cell's path the factor is
+$f = \sigma(z)$. With small weights $z$ is nearly the gate's bias $b_f$, so theory says $\sigma(b_f)^k$ (dashed). We
+take four biases with small recurrent matrices, then one bias at three sizes.
 """
 
 
@@ -759,9 +762,9 @@ training and keeps the flat line for generation.
 
 - A recurrent network makes a new state of fixed size from the old state and the token, by the same rule at each step.
 - Its backward walks through time; the weights' gradients are sums over the steps.
-- $k$ steps back multiply the gradient $k$ times by $W_h^\top\operatorname{diag}(1 - h^2)$: at most $\sigma^k$, in the
-  long run without a tanh like $\rho^k$. Below 1 it vanishes, above it explodes. Clipping helps against exploding
-  only.
+- $k$ steps back multiply the gradient $k$ times by $W_h^\top\operatorname{diag}(1 - h^2)$: at most $\sigma_{\max}^k$,
+  in the long run without a tanh like $\rho^k$. Below 1 it vanishes, above it explodes. Clipping helps against
+  exploding only.
 - The LSTM's cell has a path on which a step multiplies by the forget gate, nothing else: $dc_t = dc \circ f$. It
   reaches as far as the gate is open, so the gate's bias matters.
 - With this little text it beats a GPT of equal size; it is worse in remembering over a distance, and at remembering
@@ -1047,12 +1050,12 @@ tanh limits it. An RNN's state cannot do that, nor a GRU's.
 r"""
 ## Quick questions
 
-**1.** An RNN has $\sigma = 0.9$. Can its gradients explode?
+**1.** An RNN's recurrent matrix has the largest singular value 0.9. Can its gradients explode?
 
 <details><summary>Answer</summary>
 
-No: $k$ steps back they are at most $0.9^k$ times as long. With $\sigma > 1$ they may, and whether they do is decided
-by $\rho$ and by the slopes of the tanh.
+No: $k$ steps back they are at most $0.9^k$ times as long. With a largest singular value above 1 they may, and whether
+they do is decided by $\rho$ and by the slopes of the tanh.
 
 </details>
 
@@ -1078,8 +1081,8 @@ shrunk below the rest, making the sum longer makes the near part longer just as 
 
 <details><summary>Answer</summary>
 
-Nearly: each weight of a layer is used once for each token. But attention comes on top, growing with the length;
-a GPT's positions can be computed all at once, and an LSTM's cannot.
+Nearly: each weight of a layer is used once for each token. But attention comes on top, growing with the length; a
+GPT's positions can be computed all at once, and an LSTM's cannot.
 
 </details>
 """
