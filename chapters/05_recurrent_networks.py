@@ -53,7 +53,7 @@ from minillm.workshop.recurrence import (
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
 STEPS = {"smoke": 5, "cpu": 150, "gpu": 500}[SCALE]  # training steps of the made-up tasks
 SEEDS = {"smoke": 1, "cpu": 3, "gpu": 5}[SCALE]  # random starts for each kind of model
-DISTANCES = {"smoke": [5, 10], "cpu": [5, 12, 36], "gpu": [5, 12, 36, 100]}[SCALE]
+DISTANCES = {"smoke": [5, 10], "cpu": [5, 12, 40], "gpu": [5, 12, 40, 100]}[SCALE]
 LONGEST = {"smoke": 9, "cpu": 12, "gpu": 13}[SCALE]  # generation is timed up to 2 ** LONGEST tokens
 
 rng = np.random.default_rng(5)
@@ -624,7 +624,7 @@ if SCALE == "cpu":
     means = {kind: [np.mean(by_distance[kind][k]) for k in DISTANCES] for kind in rates}
     assert min(means["GPT"]) > 95 and means["LSTM, bias 5"][1] > 90
     assert means["LSTM, bias 1"][-1] < 30 and means["RNN, random"][1] < 30
-    assert means["RNN, orthogonal"][1] > 90 > 75 > means["RNN, orthogonal"][-1]
+    assert means["RNN, orthogonal"][1] > 90 > 50 > means["RNN, orthogonal"][-1]
 plot_scores(by_distance, "letters between the first one and the question", 100 / 8)
 
 # %% [markdown]
