@@ -193,11 +193,11 @@ def plot_scores(
     for i, ((kind, by_size), color) in enumerate(zip(scores.items(), plot.CYCLE)):
         place = np.arange(len(sizes)) + 0.05 * (i - (len(scores) - 1) / 2)
         means = [np.mean(by_size[size]) for size in sizes]
-        ax.plot(place, means, color=color, label=kind, linewidth=1.4)
+        style = {"color": color, "marker": markers[i % 5], "markerfacecolor": "none", "markersize": 5}
+        ax.plot(place, means, color=color, linewidth=1.4)
+        ax.plot([], [], label=kind, linewidth=1.4, **style)
         for x, size in zip(place, sizes):
-            starts = by_size[size]
-            style = {"markerfacecolor": "none", "linestyle": "", "markersize": 5}
-            ax.plot([x] * len(starts), starts, color=color, marker=markers[i % 5], **style)
+            ax.plot([x] * len(by_size[size]), by_size[size], linestyle="", **style)
     ax.axhline(chance, color=plot.BLACK, linestyle=":", linewidth=1.2, label="guessing")
     ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     ax.set_ylim(0, 105)
