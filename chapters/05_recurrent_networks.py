@@ -506,9 +506,9 @@ Now text: chapter 04's corpus (Python's help pages and docstrings), in chapter 0
 parameters and tokens**: an LSTM of one layer, and, looking ahead, the GPT of chapter 07 with as many weights (within
 a few percent), read the same stretches of the same training text in the same order; the n-grams count as much of the
 text as the networks have read. Everything is scored on the same held-out text in bits per byte. Each network has the
-learning rate that was best for one start among several a factor of two apart; a rate that suits one does not suit the
-other. Three starts each. The function keeps what it has computed on the disk, for chapter 07; delete `made/` to train
-again.
+learning rate that was best for one start among three a factor of two apart, and so for the size of the numbers in its
+table at the start (tried beforehand; `minillm.workshop.recurrence` has the values). Three starts each. The function
+keeps what it has computed on the disk, for chapter 07; delete `made/` to train again.
 """
 
 # %%
@@ -527,18 +527,18 @@ if SCALE != "smoke":
 if SCALE == "cpu":
     assert scores["LSTM"].max() < scores["GPT"].min()
     best = min(results["ngrams"].values())
-    assert scores["LSTM"].max() < results["ngrams"]["4"] < results["ngrams"]["3"]
-    assert abs(scores["LSTM"].mean() - best) < 0.06 and scores["GPT"].min() > best + 0.1
+    assert scores["LSTM"].max() < best < scores["GPT"].min()
+    assert scores["GPT"].max() < results["ngrams"]["3"]
 plot_language_models(results)
 
 # %% [markdown]
 r"""
-The LSTM is level with the best $n$-gram model and far ahead of the GPT, with as many weights and tokens; the GPT is
-not even past counting. If you expected the Transformer to win: it needs more text. A recurrence has the order of
-words built into its rule, while a GPT has to learn from examples even what a position is. In the library's own
-comparison, on source code and with models four times as large (`tests/bench/RESULTS.md`), the two are about level
-after twice as many tokens as here; after eight times as many, Llama's improved Transformer is ahead, the GPT still a
-little behind. So the table is a statement about **this size**, and chapter 07 measures again.
+The LSTM beats every $n$-gram model that has read as much. The GPT, with as many weights and tokens, beats the short
+ones only. If you expected the Transformer to win: it needs more text. A recurrence has the order of words built into
+its rule, while a GPT has to learn from examples even what a position is. In the library's own comparison, on source
+code and with models four times as large (`tests/bench/RESULTS.md`), the two are about level after twice as many
+tokens as here; after eight times as many, Llama's improved Transformer is ahead, the GPT still a little behind. So
+the table is a statement about **this size**, and chapter 07 measures again.
 
 ## Where it falls behind: distance
 

@@ -89,9 +89,9 @@ def recurrent_baseline(scale: str) -> dict[str, Any]:
     "ngrams" (bits per byte by order), and the recipe: "steps", "batch", "context", "seeds", "tokens". Trained at the
     first call (about a minute at cpu scale), read from the disk later.
     """
-    from .recurrence import LANGUAGE_MODELS, RATES, write_comparison
+    from .recurrence import LANGUAGE_MODELS, RATES, TABLE, write_comparison
 
-    recipe = {"tokenizer": tokenizer(scale).fingerprint(), **LANGUAGE_MODELS[scale], "rates": RATES}
+    recipe = {"tokenizer": tokenizer(scale).fingerprint(), **LANGUAGE_MODELS[scale], "rates": RATES, "table": TABLE}
     folder = made("recurrent-baseline", recipe, lambda folder: write_comparison(folder, scale))
     results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     return results
