@@ -202,3 +202,18 @@ class CountedSteps(ThreadedNumpyEngine):
     def step(self, lr: float) -> None:
         super().step(lr)
         self.bar.update()
+
+
+def recurrent_baseline(scale: str) -> dict[str, Any]:
+    """What chapter 05 leaves to chapter 07: an LSTM, a GPT of as many weights, and n-grams, on chapter 04's prose.
+
+    Keys: "models" (for each kind: "parameters", "lr", and for each seed "bits_per_byte" and "losses"),
+    "ngrams" (bits per byte by order), and the recipe: "steps", "batch", "context", "seeds", "tokens". Trained at the
+    first call (about a minute at cpu scale), read from the disk later.
+    """
+    from .recurrence import LANGUAGE_MODELS, RATES, TABLE, write_comparison
+
+    recipe = {"tokenizer": tokenizer(scale).fingerprint(), **LANGUAGE_MODELS[scale], "rates": RATES, "table": TABLE}
+    folder = made("recurrent-baseline", recipe, lambda folder: write_comparison(folder, scale))
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return results

@@ -15,6 +15,7 @@ from .linear import linear
 #   dc  += dh · o (1 − t²)                           (c' reaches the loss through h' too)
 #   dz₁ = dc · g · i(1 − i)      dz₂ = dc · c · f(1 − f)      dz₃ = dc · i · (1 − g²)      dz₄ = dh · t · o(1 − o)
 #   dL/dc = dc · f: a product with the forget gate only, which is why gradients survive many steps.
+# Derived, with shapes, in chapters/05_recurrent_networks.ipynb.
 
 
 def lstm_cell(
