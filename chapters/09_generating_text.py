@@ -20,7 +20,7 @@ one.
 import codecs
 
 import numpy as np
-from minillm import ops, plot
+from minillm import plot
 from minillm.beam import beam_search
 from minillm.data import corpus_text
 from minillm.generate import Sampling, generate, known_ids, next_logits, softmax, stream_text
@@ -52,7 +52,7 @@ show_versions(SCALE)
 r"""
 ## Why: probabilities are not yet a text
 
-Chapter 08 ended with a small GPT that has read the source of Python's standard library. Give it the **ids** of a text,
+Chapter 08 ended with a small Llama that has read Python's standard library. Give it the **ids** of a text,
 $T$ of them, and it returns a score for each of the $V$ tokens of its vocabulary, the **logits** $z$, of shape $(V)$.
 Softmax turns them into probabilities $p$, $(V)$: of all tokens, how likely is each to be next? Everything in this
 chapter happens in the loop around that call, which the picture shows.
@@ -582,9 +582,10 @@ generating.cost_figure(lengths, milliseconds)
 r"""
 The caches of a handful of long texts are as large as the whole model: it is they that limit how many texts a machine
 can write at the same time. That is why newer models let several query heads share one key and value head (chapter 07).
-And the cache has a condition: the past must really not change. Learned positions count from the first token that the
-model sees, so when a text outgrows the context and its beginning is dropped, every position moves, and the library
-starts a new cache (`minillm.generate.window_start`). A model that looks in both directions (chapter 10) cannot have
+And the cache has a condition: the past must really not change. When a text outgrows the context and its beginning is
+dropped, everything that was computed from what is gone changes, and with learned positions every position moves, too;
+so the library starts a new cache (`minillm.generate.window_start`). A model that looks in both directions (chapter 10)
+cannot have
 one.
 
 ## Stopping
@@ -639,48 +640,38 @@ r"""
 
 A model takes a batch $(B, T)$, and eight rows cost much less than eight times one row. But prompts differ in length.
 The usual way is **left padding**: fill the short ones up with some token at the *left*, so that all end in the same
-column, where the next token is chosen. Then each row must be computed as if it were alone. Two things see to that: a
-mask that hides the filling from every query, and positions that count from the first real token.
+column, where the next token is chosen. Then each row must be computed as if it were alone. A mask sees to that, which
+hides the filling from every query. And the positions? Ours is a Llama, whose rotary positions make a score depend on
+the distance of the two tokens only (chapter 07), so it does not matter in which column a text begins. A GPT's learned
+positions would have to be shifted as well, to count from the first real token.
 """
 
 
 # %%
-def padded_logits(model, rows, hide=True, shift=True):
+def padded_logits(model, rows, hide=True):
     """Logits (B, V) after prompts of different lengths, as one padded batch."""
     T = max(map(len, rows))
     ids = np.array([[0] * (T - len(row)) + row for row in rows])  # (B, T), filled with token 0
     is_real = np.array([[False] * (T - len(row)) + [True] * len(row) for row in rows])  # (B, T)
-    if shift:
-        positions = np.maximum(is_real.cumsum(axis=1) - 1, 0)  # (B, T): 0 at the first real token
-    else:
-        positions = np.tile(np.arange(T), (len(rows), 1))
-    mask = np.tri(T, dtype=bool)[None, None]  # (1, 1, T, T)
-    if hide:
-        mask = mask & is_real[:, None, None, :]  # (B, 1, T, T)
+    mask = is_real[:, None, None, :] if hide else None  # (B, 1, 1, T): which keys are there
     with no_grad():
-        x = model.token_embedding(ids) + model.position_embedding(positions)  # (B, T, D)
+        x = model.token_embedding(ids)  # (B, T, D)
         for block in model.blocks:
-            q, k, v = block.attn.heads(block.norm_1(x))  # each (B, H, T, d)
-            out = ops.attention(q, k, v, mask=mask).transpose(1, 2).reshape(*x.shape)
-            x = x + block.attn.proj(out)
+            x = x + block.attn(block.norm_1(x), rope=model.rope(0, T), mask=mask)
             x = x + block.mlp(block.norm_2(x))
         return model.logits(model.norm(x)[:, -1]).data
 
 
 uneven = [row[: 5 + 4 * i] for i, row in enumerate(prompts[:3])]  # 5, 9 and 13 ids
 alone = np.array([next_logits(double, np.array([row]), None)[0] for row in uneven])  # (3, V)
-for name, options in {
-    "masked, positions shifted": {},
-    "without the mask": {"hide": False},
-    "without the shift": {"shift": False},
-}.items():
-    gap = np.abs(padded_logits(double, uneven, **options) - alone).max()
-    print(f"{name:26s} largest gap to each row alone: {gap:.0e}")
-    assert gap < 1e-10 if not options else gap > 1e-3
+for name, hide in {"masked": True, "without the mask": False}.items():
+    gap = np.abs(padded_logits(double, uneven, hide) - alone).max()
+    print(f"{name:16s} largest gap to each row alone: {gap:.0e}")
+    assert gap < 1e-10 if hide else gap > 1e-3
 
 # %% [markdown]
 r"""
-Nothing complains when mask or shift is forgotten; the texts are just worse. The library avoids the question: in
+Nothing complains when the mask is forgotten; the texts are just worse. The library avoids the question: in
 `minillm.generate.decode_steps` all rows stand at the same position, and a row whose prompt is longer takes its next
 token from the prompt. Each row has its own random generator, so it writes the same whatever stands beside it. And the
 gain:

@@ -142,8 +142,8 @@ def measure_baselines(folder: Path, text: Path) -> None:
 
 # Chapter 07's choice: a Llama of a size that trains in seconds, in about a minute, or in minutes.
 ARCHITECTURES = {
-    "smoke": {"context": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_model": 32, "d_ff": 88},
-    "cpu": {"context": 64, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "d_model": 96, "d_ff": 256},
+    "smoke": {"context": 128, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_model": 32, "d_ff": 88},
+    "cpu": {"context": 128, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "d_model": 128, "d_ff": 336},
     "gpu": {"context": 256, "n_layers": 6, "n_heads": 8, "n_kv_heads": 4, "d_model": 384, "d_ff": 1024},
 }
 
@@ -153,26 +153,21 @@ def architecture(scale: str, vocab_size: int) -> LlamaConfig:
     return LlamaConfig(vocab_size, tie_embeddings=True, **ARCHITECTURES[scale])
 
 
-# What chapter 08's Python model has in another way than the preset "laptop". At each scale a text of 128 tokens fits.
-PYTHON_MODEL: dict[str, Sections] = {
-    "smoke": {
-        "model": {"n_layers": 2, "d_model": 32},
-        "train": {"max_steps": 24, "batch_size": 4, "warmup_steps": 4, "eval_every": 12, "eval_tokens": 4000},
-    },
-    "cpu": {"train": {"max_steps": 500, "eval_every": 100, "eval_tokens": 20_000, "save_every": 500}},
-    "gpu": {"train": {"max_steps": 6000}},
+# How chapter 08's Python model is trained in another way than the preset "laptop".
+PYTHON_TRAINING: dict[str, dict[str, Any]] = {
+    "smoke": {"max_steps": 24, "batch_size": 4, "warmup_steps": 4, "eval_every": 12, "eval_tokens": 4000},
+    "cpu": {"max_steps": 500, "eval_every": 100, "eval_tokens": 20_000, "save_every": 500},
+    "gpu": {"max_steps": 6000},
 }
 
 
 def python_sections(scale: str) -> Sections:
-    """What chapter 08 trains its Python model by: the preset "laptop", but for the entries of PYTHON_MODEL.
+    """What chapter 08 trains its Python model by: chapter 07's architecture, and the preset "laptop" with other steps.
 
     The paths of corpus and tokenizer, section [data], come from the chapters that made them.
     """
-    sections = read_config("laptop")
-    for name, changes in PYTHON_MODEL[scale].items():
-        sections[name] = {**sections[name], **changes}
-    return sections
+    model = {"model_type": "llama", "tie_embeddings": True, **ARCHITECTURES[scale]}
+    return {"model": model, "train": {**read_config("laptop")["train"], **PYTHON_TRAINING[scale]}}
 
 
 def python_model(scale: str) -> Path:

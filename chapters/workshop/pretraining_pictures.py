@@ -366,7 +366,7 @@ def plot_python(folder: Path, bits: Mapping[str, float], floor: float) -> Figure
     left.set_ylabel("loss (nats per token)")
     left.legend(fontsize=8)
     names = sorted(bits, key=lambda name: -bits[name])
-    colors = [plot.BLUE if "GPT" in name else "#BBBBBB" for name in names]
+    colors = [plot.BLUE if "this run" in name else "#BBBBBB" for name in names]
     bars = right.barh(names, [bits[name] for name in names], color=colors)
     right.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
     right.set_xlim(0, 1.15 * max(bits.values()))
