@@ -2,12 +2,12 @@
 
     python chapters/build.py                       all chapters, at cpu scale
     python chapters/build.py 02_autograd           one
-    python chapters/build.py 02_autograd --scale smoke --check    run it, exercises' solutions included; write nothing
+    python chapters/build.py 02_autograd --scale smoke --check    run it, with answers to its exercises; write nothing
     python chapters/build.py --html pages          also write HTML pages into the folder `pages`
 
 A run that leaves a warning, an error, an absolute path or a memory address in an output fails and writes nothing; the
 notebook that is there stays as it is. A run that takes longer than a reader should wait says so.
-Needs jupytext, nbclient and ipykernel (and nbconvert for --html): `pip install -e ".[dev]"`.
+Needs jupytext, nbclient and ipykernel (and nbconvert and latex2mathml for --html): `pip install -e ".[dev]"`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from typing import Any
 from minillm.disk import write_text
 
 FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER))
+import pages  # noqa: E402
+
+ANSWERS = FOLDER.parent / "tests" / "chapters" / "answers"
 MOST_CELLS = 60
 MOST_SECONDS = {"smoke": 30, "cpu": 180}  # on two cores that nothing else uses
 
@@ -63,8 +67,33 @@ def read_source(path: Path) -> Any:
     return notebook
 
 
-def with_solutions(notebook: Any) -> Any:
-    """The notebook with a cell after each exercise in which the folded solution stands in for the reader's answer.
+# A kept answer: "# %% exercise 2, wrong: greedy longest match", then "# says: part of the message", then code.
+ANSWER = re.compile(
+    r"^# %% exercise (?P<number>\d+), (?P<verdict>right|wrong): (?P<what>.+)\n"
+    r"(?:# says: (?P<says>.+)\n)?(?P<code>(?:(?!# %%).*\n)*)",
+    re.MULTILINE,
+)
+
+
+def read_answers(path: Path) -> list[dict[str, str]]:
+    """The answers that readers may give to a chapter's exercises, from tests/chapters/answers; none if none are kept.
+
+    Each has number, verdict ("right" or "wrong"), what, says and code. Raises ValueError for a cell that is none.
+    """
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8").rstrip("\n") + "\n"
+    answers = [match.groupdict(default="") for match in ANSWER.finditer(text)]
+    cells = re.findall(r"^# %%.*", text, re.MULTILINE)
+    if len(answers) != len(cells):
+        shape = "# %% exercise 2, wrong: what it does"
+        raise ValueError(f"{path.name}: {len(cells)} cells, {len(answers)} of them answers: begin each with {shape!r}.")
+    return answers
+
+
+def with_solutions(notebook: Any, answers: list[dict[str, str]]) -> Any:
+    """The notebook with cells after each exercise in which others stand in for the reader's answer: those of `answers`,
+    and at last the folded solution.
 
     An exercise is a code cell tagged "exercise" with the answer first and `with check():` after it; the next cell is
     markdown with the solution in <details>. Raises ValueError where that is not so.
@@ -72,20 +101,26 @@ def with_solutions(notebook: Any) -> Any:
     import nbformat
 
     cells = []
+    number = 0
     for cell, following in zip(notebook.cells, [*notebook.cells[1:], None]):
         cells.append(cell)
         if "exercise" not in cell.metadata.get("tags", []):
             continue
+        number += 1
         solution = SOLUTION.search(following.source if following is not None else "")
         start = CHECK.search(cell.source)
         if solution is None or start is None:
             raise ValueError(
                 f"{cell['id']}: an exercise needs `with check():` and, below, a solution in <details>."
             )
-        source = solution[1] + "\n\n" + cell.source[start.start() :]
-        solved = nbformat.v4.new_code_cell(source, metadata={"tags": ["solution"]})
-        solved["id"] = f"{cell['id']}-solved"
-        cells.append(solved)
+        given = [answer for answer in answers if answer["number"] == str(number)]
+        given.append({"verdict": "right", "what": "the solution", "says": "", "code": solution[1]})
+        for i, answer in enumerate(given):
+            metadata = {"tags": ["answer"], "answer": {**answer, "exercise": number}}
+            source = answer["code"] + "\n\n" + cell.source[start.start() :]
+            tried = nbformat.v4.new_code_cell(source, metadata=metadata)
+            tried["id"] = f"{cell['id']}-answer-{i}"
+            cells.append(tried)
     notebook.cells = cells
     return notebook
 
@@ -208,35 +243,16 @@ def verdicts(notebook: Any) -> list[str]:
                 found.append(
                     f"{cell['id']}: the unsolved exercise gets no helpful message: {printed!r}"
                 )
-        if "solution" in tags and "✓ Correct." not in printed:
-            found.append(f"{cell['id']}: the solution does not pass: {printed!r}")
+        if "answer" in tags:
+            answer = cell.metadata["answer"]
+            name = f"exercise {answer['exercise']}, {answer['verdict']}: {answer['what']}"
+            if answer["verdict"] == "right" and "✓ Correct." not in printed:
+                found.append(f"{name}: does not pass: {printed!r}")
+            if answer["verdict"] == "wrong" and "✗ Not yet." not in printed:
+                found.append(f"{name}: passes: {printed!r}")
+            if answer["verdict"] == "wrong" and not (answer["says"] and answer["says"] in printed):
+                found.append(f"{name}: is not told {answer['says']!r}, but {printed!r}")
     return found
-
-
-# A page must be readable on a phone: nothing wider than the screen but code and tables, which scroll on their own.
-PHONE = """<style>
-.jp-RenderedSVG svg, .jp-RenderedSVG img, .jp-RenderedImage img { max-width: 100%; height: auto; }
-.jp-RenderedMarkdown code { overflow-wrap: anywhere; }
-.jp-RenderedMarkdown .MJXc-display { overflow-x: auto; overflow-y: hidden; }
-.jp-RenderedMarkdown table { table-layout: auto; }
-.jp-RenderedText pre { white-space: pre; overflow-x: auto; word-break: normal; }
-@media (max-width: 600px) {
-  body.jp-Notebook { padding: 4px; }
-  .jp-InputPrompt, .jp-OutputPrompt { display: none; }
-  .jp-RenderedMarkdown table { display: block; overflow-x: auto; }
-}
-</style>
-"""
-
-
-def write_html(notebook: Any, path: Path) -> None:
-    """The notebook as a page that needs no network to show code, text and figures (formulas are set by MathJax)."""
-    from nbconvert import HTMLExporter
-
-    body, _ = HTMLExporter().from_notebook_node(notebook)
-    body = body.replace("automatic: true", "automatic: false")  # no line breaks inside formulas
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(body.replace("</head>", PHONE + "</head>", 1), encoding="utf-8")
 
 
 def build(source: Path, scale: str, check: bool, html: Path | None) -> list[str]:
@@ -247,7 +263,7 @@ def build(source: Path, scale: str, check: bool, html: Path | None) -> list[str]
     notebook = read_source(source)
     too_long = len(notebook.cells) > MOST_CELLS
     if check:
-        notebook = with_solutions(notebook)
+        notebook = with_solutions(notebook, read_answers(ANSWERS / source.name))
     try:
         notebook = clean(execute(notebook, scale, timeout=600, title=source.stem))
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
@@ -260,7 +276,7 @@ def build(source: Path, scale: str, check: bool, html: Path | None) -> list[str]
     if found:
         return found
     if html is not None:
-        write_html(notebook, html / source.with_suffix(".html").name)
+        pages.write_html(notebook, html / source.with_suffix(".html").name)
     if not check:
         nbformat.validate(notebook)
         write_text(source.with_suffix(".ipynb"), nbformat.writes(notebook) + "\n")
@@ -274,7 +290,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("chapters", nargs="*", help="names such as 02_autograd; all by default")
     parser.add_argument("--scale", default="cpu", choices=("smoke", "cpu", "gpu"))
     parser.add_argument(
-        "--check", action="store_true", help="run, exercises' solutions included; write no notebook"
+        "--check", action="store_true", help="run, with answers to the exercises; write no notebook"
     )
     parser.add_argument("--html", type=Path, help="also write an HTML page into this folder")
     options = parser.parse_args(arguments)

@@ -30,12 +30,14 @@ def markdown(source):
 
 
 @each_chapter
-def test_chapter_runs_and_its_solutions_pass(source):
-    """At smoke scale, in a process of its own; a chapter's own asserts run too."""
+def test_chapter_runs_and_answers_get_their_verdicts(source, tmp_path_factory):
+    """At smoke scale, in a process of its own; a chapter's own asserts run too. What chapters leave to each other is
+    made once for all of them."""
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     command = [sys.executable, str(CHAPTERS / "build.py"), source.stem, "--scale", "smoke", "--check"]
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    made = tmp_path_factory.getbasetemp().parent / "made"  # one folder for all processes of the tests
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "MINILLM_MADE": str(made)}
     run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert run.returncode == 0, run.stdout + run.stderr[-3000:]
 
@@ -149,34 +151,74 @@ def test_problems_finds_stderr_errors_wrong_order_and_length():
 
 
 EXERCISE = "answer = None\n\n\nwith check():\n    assert answer == 42, 'not 42'"
+SOLUTION = "<details><summary>Solution</summary>\n\n```python\nanswer = 42\n```\n\n</details>"
 
 
 def test_the_solution_takes_the_place_of_the_answer():
-    solution = nbformat.v4.new_markdown_cell(
-        "<details><summary>Solution</summary>\n\n```python\nanswer = 42\n```\n\n</details>"
-    )
-    notebook = build.with_solutions(nbformat.v4.new_notebook(cells=[code_cell(EXERCISE, tags=["exercise"]), solution]))
+    solution = nbformat.v4.new_markdown_cell(SOLUTION)
+    notebook = nbformat.v4.new_notebook(cells=[code_cell(EXERCISE, tags=["exercise"]), solution])
+    notebook = build.with_solutions(notebook, [])
     assert [cell.cell_type for cell in notebook.cells] == ["code", "code", "markdown"]
     assert notebook.cells[1].source.startswith("answer = 42\n") and "answer == 42" in notebook.cells[1].source
     with pytest.raises(ValueError, match="needs"):
-        build.with_solutions(nbformat.v4.new_notebook(cells=[code_cell(EXERCISE, tags=["exercise"])]))
+        build.with_solutions(nbformat.v4.new_notebook(cells=[code_cell(EXERCISE, tags=["exercise"])]), [])
+
+
+KEPT = """# %% exercise 1, wrong: one too few
+# says: not 42
+answer = 41
+
+# %% exercise 2, right: a float
+answer = 42.0
+
+# %% exercise 1, right: added up
+answer = 40
+answer += 2
+"""
+
+
+def test_kept_answers_are_tried_in_their_exercise_before_the_solution(tmp_path):
+    file = tmp_path / "99_new.py"
+    assert build.read_answers(file) == []
+    file.write_text(KEPT, encoding="utf-8")
+    answers = build.read_answers(file)
+    assert [(a["number"], a["verdict"], a["says"]) for a in answers] == [
+        ("1", "wrong", "not 42"), ("2", "right", ""), ("1", "right", "")]  # fmt: skip
+    assert answers[2]["code"] == "answer = 40\nanswer += 2\n"
+    pair = [code_cell(EXERCISE, tags=["exercise"]), nbformat.v4.new_markdown_cell(SOLUTION)]
+    tried = build.with_solutions(nbformat.v4.new_notebook(cells=pair), answers).cells
+    assert [cell.source.split("\n")[0] for cell in tried if cell.cell_type == "code"] == [
+        "answer = None", "answer = 41", "answer = 40", "answer = 42"]  # fmt: skip
+    file.write_text(KEPT + "\n# %% exercise 1, nearly\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="4 cells, 3 of them answers"):
+        build.read_answers(file)
 
 
 def test_verdicts():
-    def printed(text, tag):
-        return code_cell("x", [nbformat.v4.new_output("stream", name="stdout", text=text)], tags=[tag])
+    def printed(text, **metadata):
+        cell = code_cell("x", [nbformat.v4.new_output("stream", name="stdout", text=text)])
+        cell["metadata"] = metadata
+        return cell
+
+    def answer(text, verdict, says=""):
+        kept = {"exercise": 1, "verdict": verdict, "what": "by hand", "says": says}
+        return printed(text, tags=["answer"], answer=kept)
 
     good = [
-        printed("✗ Not yet. The answer is a number between 41 and 43.", "exercise"),
-        printed("✓ Correct.", "solution"),
+        printed("✗ Not yet. The answer is a number between 41 and 43.", tags=["exercise"]),
+        answer("✓ Correct.", "right"),
+        answer("✗ Not yet. Look at the sign.", "wrong", "the sign"),
     ]
     assert build.verdicts(nbformat.v4.new_notebook(cells=good)) == []
     bad = [
-        printed("✓ Correct.", "exercise"),
-        printed("✗ Not yet. Your answer raised TypeError: None has no shape", "exercise"),
-        printed("✗ Not yet. no", "solution"),
+        printed("✓ Correct.", tags=["exercise"]),
+        printed("✗ Not yet. Your answer raised TypeError: None has no shape", tags=["exercise"]),
+        answer("✗ Not yet. no", "right"),
+        answer("✗ Not yet. Look at the sign.", "wrong", "the root"),
+        answer("✗ Not yet. Look at the sign.", "wrong"),
     ]
-    assert len(build.verdicts(nbformat.v4.new_notebook(cells=bad))) == 3
+    assert len(build.verdicts(nbformat.v4.new_notebook(cells=bad))) == 5
+    assert len(build.verdicts(nbformat.v4.new_notebook(cells=[answer("✓ Correct.", "wrong", "the sign")]))) == 2
 
 
 def test_a_cell_that_fails_is_reported_and_the_notebook_stays(tmp_path, capsys, monkeypatch):
@@ -197,7 +239,7 @@ def test_a_cell_that_fails_is_reported_and_the_notebook_stays(tmp_path, capsys, 
     assert "more than the 0 s" in capsys.readouterr().out
     assert "fine" in source.with_suffix(".ipynb").read_text(encoding="utf-8")
     page = source.with_suffix(".html").read_text(encoding="utf-8")
-    assert 'name="viewport"' in page and build.PHONE in page
+    assert 'name="viewport"' in page and build.pages.STYLE in page
     assert sorted(path.name for path in tmp_path.iterdir()) == ["99_new.html", "99_new.ipynb", "99_new.py"]
 
 
@@ -237,6 +279,26 @@ def test_a_kernel_that_dies_is_reported(tmp_path, capsys, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["99_new.py"]
 
 
+def test_a_page_needs_no_network():
+    """Formulas are set by the browser from MathML; nothing is fetched; links lead to the other pages."""
+    text = "# Divide by $\\sqrt d$\n\n$$a_i = \\frac{1}{2}$$ and $b < c$, see [02](02_autograd.ipynb)"
+    page = build.pages.to_html(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)]))
+    assert "<h1 " in page and "<msqrt>" in page.partition("<h1 ")[2].partition("</h1>")[0]
+    assert page.count("<math") == 3 and '<math display="block"' in page and "$" not in page.partition("<main>")[2]
+    assert "<script" not in page and "@import" not in page
+    assert not re.findall(r'(?:src|<link[^>]*href)="http', page)
+    with pytest.raises(ValueError, match=r"holds \\nosuch, which"):
+        build.pages.to_mathml(r"\nosuch{x}")
+
+
+@each_chapter
+def test_formulas_of_a_page_are_known(source):
+    """Of every chapter: a formula that the page's maker doesn't know would raise."""
+    for cell in build.read_source(source).cells:
+        if cell.cell_type == "markdown":
+            build.pages.to_html(nbformat.v4.new_notebook(cells=[cell]))
+
+
 def test_check_and_scale(monkeypatch, capsys):
     with workshop.check():
         raise AssertionError("look at the sign")
@@ -251,3 +313,38 @@ def test_check_and_scale(monkeypatch, capsys):
     monkeypatch.setenv("MINILLM_SCALE", "huge")
     with pytest.raises(ValueError, match="choose one of"):
         workshop.read_scale()
+
+
+def test_answers_are_taken_as_they_are_meant():
+    import numpy as np
+
+    from minillm.tensor import Tensor
+
+    for answer in ([1, 2], (1, 2), np.array([1, 2]), range(1, 3), Tensor(np.array([1.0, 2.0])), [np.int64(1), 2]):
+        assert workshop.as_plain(answer) == [1, 2]
+    assert workshop.as_plain({"a": (1,)}) == {"a": [1]} and workshop.as_plain("ab") == "ab"
+    assert workshop.as_plain(None) is None and workshop.as_plain(np.float32(0.5)) == 0.5
+    for mask in ([[True, False]], ((1, 0),), np.array([[1.0, 0.0]]), np.array([[1, 0]])):
+        taken = workshop.as_mask(mask)
+        assert taken.dtype == bool and taken.tolist() == [[True, False]]
+    with pytest.raises(AssertionError, match="values such as -inf"):
+        workshop.as_mask([[-np.inf, 0.0]])
+
+
+def test_a_deliverable_is_made_once_for_each_recipe_and_whole_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINILLM_MADE", str(tmp_path / "made"))
+    calls = []
+
+    def make(folder):
+        calls.append(folder)
+        (folder / "model.txt").write_text(str(len(calls)))
+        if len(calls) == 2:
+            raise RuntimeError("the power is gone")
+
+    first = workshop.made("model", {"steps": 3}, make)
+    assert workshop.made("model", {"steps": 3}, make) == first and len(calls) == 1
+    with pytest.raises(RuntimeError):
+        workshop.made("model", {"steps": 4}, make)
+    second = workshop.made("model", {"steps": 4}, make)
+    assert second != first and (second / "model.txt").read_text() == "3" and (first / "model.txt").read_text() == "1"
+    assert sorted(p.name for p in (tmp_path / "made").iterdir() if "tmp" in p.name) == []
