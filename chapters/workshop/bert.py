@@ -29,12 +29,13 @@ from .deliverables import corpus
 from .scale import progress
 
 Array = np.ndarray
-STEPS = {"smoke": 12, "cpu": 600, "gpu": 4000}  # of training from nothing, for each model
+STEPS = {"smoke": 12, "cpu": 1300, "gpu": 6000}  # of training a BERT from nothing; a GPT gets as many questions
 MORE_STEPS = {"smoke": 4, "cpu": 100, "gpu": 400}  # of training on by another rule
 SEEDS = {"smoke": 1, "cpu": 3, "gpu": 5}
 RATE = 0.3  # share of the tokens that are hidden
 CONTEXT = 16  # tokens in a row: [CLS], 14 of text, [SEP]
-SHAPE = {"context": CONTEXT, "n_layers": 1, "n_heads": 4, "d_model": 64}
+POSITIONS = 32  # that the models have: a later chapter may give them longer rows
+SHAPE = {"context": POSITIONS, "n_layers": 1, "n_heads": 4, "d_model": 64}
 BATCH = 128
 
 # --- text
@@ -71,7 +72,7 @@ def new_models(vocab_size: int, shares: Array, seed: int) -> tuple[Bert, GPT]:
         for _, module in model.named_modules():
             if isinstance(module, Linear):
                 module.weight.data *= 64**-0.5 / 0.02  # as in chapter 06: the library draws them for larger models
-    wave = np.arange(CONTEXT)[:, None] / 100 ** (np.arange(32) / 32)  # (T, 32)
+    wave = np.arange(POSITIONS)[:, None] / 100 ** (np.arange(32) / 32)  # (T, 32)
     bert.position_embedding.weight.data[:] = 0.17 * np.concatenate([np.sin(wave), np.cos(wave)], axis=1)
     bert.token_embedding.weight.data *= 3
     assert bert.mlm is not None
@@ -158,6 +159,11 @@ def next_token_batches(train_ids: Array, special: dict[str, int]) -> Callable[..
     return batch
 
 
+def gpt_steps(scale: str) -> int:
+    """Steps in which a GPT is asked for as many tokens as a BERT in its own: it is asked for all of a row."""
+    return round(STEPS[scale] * RATE * (CONTEXT - 2) / (CONTEXT - 1))
+
+
 def fill_first_models(folder: Path, scale: str, tokenizer: WordPieceTokenizer) -> None:
     """Train a BERT on gaps that are all [MASK], and a GPT, from each seed; keep the BERTs and both kinds' losses."""
     train_ids, val_ids = prose_ids(scale, tokenizer)
@@ -171,7 +177,8 @@ def fill_first_models(folder: Path, scale: str, tokenizer: WordPieceTokenizer) -
             batch = gaps if kind == "bert" else next_token_batches(train_ids, special)
             options = {"lr": 0.01 if kind == "bert" else 0.006, "seed": seed, "title": f"{kind} {seed}"}
             measure = partial(gap_loss, model, rows, special["[MASK]"])
-            jobs.append(partial(train, model, batch, STEPS[scale], held_out=measure, **options))
+            steps = STEPS[scale] if kind == "bert" else gpt_steps(scale)
+            jobs.append(partial(train, model, batch, steps, held_out=measure, **options))
             models.append((f"{kind}-{seed}", model))
     for (name, model), (losses, measured) in zip(models, side_by_side(jobs)):
         save(model, tokenizer, folder / name, losses=losses, measured=measured)
@@ -298,6 +305,24 @@ def mask_grids(grids: dict[str, Array], labels: list[str]) -> Any:
     return figure
 
 
+def learning_curves(
+    notes: dict[str, Sequence[dict[str, Any]]], asked_in_a_step: dict[str, float], baselines: dict[str, float]
+) -> Any:
+    """The loss at held-out gaps against the number of tokens that a model was asked for, a line for each start."""
+    figure, ax = plot.subplots(height=3.2)
+    for (name, starts), color, marker in zip(notes.items(), (plot.BLUE, plot.VERMILION), "os"):
+        for i, note in enumerate(starts):
+            step, loss = np.array(note["measured"]).T
+            label = name if i == 0 else None
+            ax.plot((step + 1) * asked_in_a_step[name] / 1000, loss, color=color, marker=marker, ms=3, label=label)
+    for (name, value), style in zip(baselines.items(), (":", "--", "-.")):
+        ax.axhline(value, color=plot.BLACK, linestyle=style, linewidth=1.1, label=name)
+    ax.set_xlabel("tokens that the model was asked for (thousands)")
+    ax.set_ylabel("loss at held-out gaps\n(nats)")
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    return figure
+
+
 def by_place(curves: dict[str, Array], baselines: dict[str, float]) -> Any:
     """The loss at each place of the row: thin lines are starts, a thick one their mean. Values (starts, places)."""
     figure, ax = plot.subplots(height=3.2)
@@ -331,7 +356,7 @@ def trust_curves(measured: dict[str, tuple[Array, Array]], derived: dict[str, tu
 def similarity_map(similarity: Array, groups: list[str], size: int) -> Any:
     """Cosines between sentences, in groups of `size`."""
     figure, ax = plot.subplots(height=3.6, width=5.0)
-    image = ax.imshow(similarity, vmin=0, vmax=1, cmap="viridis")
+    image = ax.imshow(similarity, vmin=0, vmax=0.6, cmap="viridis")
     ax.grid(visible=False)
     middle = size * np.arange(len(groups)) + (size - 1) / 2
     ax.set_xticks(middle, groups, rotation=30)
@@ -340,13 +365,13 @@ def similarity_map(similarity: Array, groups: list[str], size: int) -> Any:
     for edge in size * np.arange(1, len(groups)) - 0.5:
         ax.axhline(edge, color="white", linewidth=1)
         ax.axvline(edge, color="white", linewidth=1)
-    figure.colorbar(image, ax=ax, label="cosine")
+    figure.colorbar(image, ax=ax, label="cosine", extend="max")
     return figure
 
 
 def two_senses(points: dict[str, Array], senses: Array, names: tuple[str, str]) -> Any:
     """The first two principal components of some vectors, coloured by sense, a picture for each kind of vector."""
-    figure, axes = plot.subplots(1, len(points), height=2.9)
+    figure, axes = plot.subplots(1, len(points), height=2.9, sharex=True, sharey=True)
     for ax, (title, x) in zip(axes, points.items()):
         centred = x - x.mean(axis=0)
         _, _, directions = np.linalg.svd(centred, full_matrices=False)
@@ -354,12 +379,12 @@ def two_senses(points: dict[str, Array], senses: Array, names: tuple[str, str]) 
         for sense, (color, marker) in enumerate(((plot.BLUE, "o"), (plot.VERMILION, "s"))):
             ax.plot(*flat[senses == sense].T, marker, color=color, label=names[sense], mfc="white", markeredgewidth=1.8)
         ax.set_title(title, fontsize=10)
-        most = max(1e-6, np.abs(flat).max())
-        ax.set_xlim(-1.2 * most, 1.2 * most)
-        ax.set_ylim(-1.2 * most, 1.2 * most)
         ax.set_xlabel("first direction")
+    most = 1.2 * max(ax.dataLim.max.max() for ax in axes)
+    axes[0].set_xlim(-most, most)
+    axes[0].set_ylim(-most, most)
     axes[0].set_ylabel("second direction")
-    axes[-1].legend(fontsize=9)
+    axes[0].legend(fontsize=9)
     return figure
 
 
@@ -446,10 +471,10 @@ GROUPS = {
         "They cannot afford a bigger house.",
     ],
     "code": [
-        "The function returns a list of strings.",
-        "An exception is raised if the file is missing.",
-        "This loop never ends because of a bug.",
-        "Import the module before calling its methods.",
+        "The program crashed because of a bug.",
+        "Python is a programming language.",
+        "He debugged the software all night.",
+        "Compile the source before running it.",
     ],
 }
 
