@@ -288,21 +288,26 @@ as below.
 
 ## Pretraining a small BERT, and a GPT beside it
 
-Both have one block of 64 features and read rows from the same text, from several starts. (The loop is chapter 08's; two
-runs at a time, one on each core.) In a step a GPT is asked for every token of its rows, a BERT for three in ten. We let
-both be asked for the **same number of tokens** in all, so that BERT takes more than three times as many steps. The
-models are kept in `made/`: the second time you run this cell, it only reads them. The held-out loss of both is measured
-on **the same gaps**: BERT sees the row with one `[MASK]`, GPT what stands before the gap.
+All have one block of 64 features and read rows from the same text, from several starts. (The loop is chapter 08's; two
+runs at a time, one on each core.) There are two BERTs: one whose gaps are all `[MASK]`, as above, and one trained by
+its authors' rule, **80/10/10**: of the tokens asked for, 80% become `[MASK]`, 10% a random token, and 10% are kept as
+they are. In a step a GPT is asked for every token of its rows, a BERT for three in ten. All are asked for the **same
+number of tokens** in the end, so that a BERT takes more than three times as many steps. The models are kept in `made/`:
+the second time you run this cell, it only reads them. The held-out loss of all is measured on **the same gaps**: a BERT
+sees the row with one `[MASK]`, GPT what stands before the gap.
 """
 
 # %%
 folder = first_models(SCALE)
 berts, bert_notes = zip(*(bert.load(folder / f"bert-{seed}") for seed in SEEDS))
+_, masks_notes = zip(*(bert.load(folder / f"masks-{seed}") for seed in SEEDS))
 gpts, gpt_notes = zip(*(bert.load(folder / f"gpt-{seed}") for seed in SEEDS))
 parameters = [sum(p.data.size for p in model.parameters()) for model in (berts[0], gpts[0])]
 print("parameters: BERT {:,}, GPT {:,}".format(*parameters))
-asked_in_a_step = {"BERT": bert.BATCH * (T - 2) * bert.RATE, "GPT": bert.BATCH * (T - 1)}
-bert.learning_curves({"BERT": bert_notes, "GPT": gpt_notes}, asked_in_a_step, counted)
+asked = bert.BATCH * (T - 2) * bert.RATE  # tokens in a step of a BERT
+notes = {"BERT, 80/10/10": bert_notes, "BERT, only [MASK]": masks_notes, "GPT": gpt_notes}
+asked_in_a_step = dict(zip(notes, (asked, asked, bert.BATCH * (T - 1))))
+bert.learning_curves(notes, asked_in_a_step, counted)
 
 # %% [markdown]
 r"""
@@ -379,9 +384,9 @@ sentences: what stands *right* of the gap changes BERT's answer and cannot chang
 
 ## What the 80/10/10 rule is for
 
-So far every asked token was `[MASK]`. BERT's own rule: of the hidden tokens, 80% become `[MASK]`, 10% a **random**
-token, 10% are **kept** as they are; all are asked for. Why? In use there is no `[MASK]`, and a model trained as ours
-was never asked anything about a token that it sees. What happens at such positions is left to chance.
+BERT's rule: of the tokens asked for, 80% become `[MASK]`, 10% a **random** token, 10% are **kept**. Why not all
+`[MASK]`? In use there is no `[MASK]`, and a model that met only those was never asked anything about a token that it
+sees. What happens at such positions is left to chance.
 
 What must a perfect model answer at a position that shows the token $w$? Of the asked tokens let $r$ be the share that
 is replaced by one of $V$ tokens at random and $k$ the share that is kept. Let $q$ be the probability of $w$ from the
@@ -396,9 +401,9 @@ $$p(\text{what stands there is right}) = \frac{q\,(k + r/V)}{q\,k + r/V}.$$
 - With neither (100/0/0) there is no such position, and nothing is said about it.
 
 So the random tokens make the model compare each visible token with its context, and the kept ones make it use the token
-itself. That is the claim; now the measurement. Each trained BERT is trained on for a little while, by each of the four
-rules. (From the first step on it would be purer and take four times as long; the start is the same for all rules, so
-that they can be compared in pairs.)
+itself. That is the claim; now the measurement. The BERTs from above are trained on for a little while: those that met
+only `[MASK]` go on with that, and those of the 80/10/10 rule in three ways, by their own rule and by two others. (To
+train all four from nothing would be purer, and take twice as long.)
 """
 
 # %%
@@ -411,10 +416,10 @@ RULES = {  # shares of [MASK] and of random tokens
 
 
 def continued(rule, seed):
-    """The BERT from this start, trained on by a rule."""
+    """A BERT from this start, trained on by a rule."""
     if rule == "80 / 10 / 10" and seed == 0:
         return bert.load(small_bert(SCALE))[0]  # kept in made/, for chapter 11
-    model, _ = bert.load(folder / f"bert-{seed}")
+    model, _ = bert.load(folder / (f"masks-{seed}" if rule == "100 / 0 / 0" else f"bert-{seed}"))
     return bert.train_on(model, SCALE, tokenizer, train_ids, *RULES[rule], seed=seed)
 
 

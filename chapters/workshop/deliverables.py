@@ -96,7 +96,8 @@ def wordpiece(scale: str) -> WordPieceTokenizer:
 
 
 def first_models(scale: str) -> Path:
-    """Chapter 10's first models: folders bert-0, gpt-0, bert-1 ..., trained on the prose from several seeds."""
+    """Chapter 10's first models: folders bert-0, masks-0 (all gaps are [MASK]), gpt-0, bert-1 ..., a number for a
+    seed, trained on the prose."""
     from . import bert
 
     tokens = wordpiece(scale)
@@ -107,7 +108,8 @@ def first_models(scale: str) -> Path:
 
 def small_bert(scale: str) -> Path:
     """Chapter 10's small BERT with its tokenizer, in a folder that `minillm finetune --model` and
-    `minillm.AutoModelForMaskedLM` open: pretrained on the prose, its last steps by the 80/10/10 rule."""
+    `minillm.AutoModelForMaskedLM` open: pretrained on the prose by the 80/10/10 rule, on rows of 16 tokens (it has 32
+    positions)."""
     from . import bert
 
     first = first_models(scale)
