@@ -212,7 +212,8 @@ model's features, and in the library:
 """
 
 # %%
-small, other_model = bert.new_models(V, shares, seed=0)  # a BERT and a GPT, one block, 64 features
+vectors = bert.counted_vectors(train_ids, V)  # (V, 64)
+small, _ = bert.new_models(vectors, shares, seed=0)  # a BERT and a GPT, one block, 64 features
 inputs, targets = hide(held_out[:8], rng)
 h = small.hidden(inputs)  # (8, 16, 64)
 asked = targets != -100  # (8, 16)
@@ -227,12 +228,13 @@ assert np.isclose(by_hand, library, rtol=1e-5)
 
 # %% [markdown]
 r"""
-The loss of the untrained model is that of guessing by frequency already. That is one of three small choices in
-`bert.new_models`, all made because our training is so short: the head's bias $b$ starts at $\ln$ of each token's share,
-so that what is known without any context need not be learned; positions start as the waves of the first Transformer
-(chapter 07) instead of at random; and matrices are drawn as large as in chapter 06. With the library's own start, made
-for much longer training, BERT stays at the frequencies for many hundreds of steps. A `[MASK]` has nothing in hand:
-before attention looks somewhere useful, it knows nothing.
+Four small choices in `bert.new_models` help a training as short as ours: the head's bias $b$ starts at $\ln$ of each
+token's share, so that what is known without any context need not be learned; the token table starts from the counts
+above, compressed to 64 numbers for each token by a singular value decomposition, so that tokens with like neighbours
+start alike (`bert.counted_vectors`; the GPT below gets the same table); positions start as the waves of the first
+Transformer (chapter 07); and matrices are drawn as large as in chapter 06. With the library's own start, made for much
+longer training, BERT stays at the frequencies for many hundreds of steps. A `[MASK]` has nothing in hand: before
+attention looks somewhere useful, it knows nothing.
 
 The library's masking is `minillm.training.objectives.MaskedLM`. It differs from ours in two ways: in a row, the
 *number* of hidden tokens is fixed; and not all of them become `[MASK]`: `masked` and `replaced` say which share does,

@@ -29,13 +29,13 @@ from .deliverables import corpus
 from .scale import progress
 
 Array = np.ndarray
-STEPS = {"smoke": 12, "cpu": 700, "gpu": 6000}  # of training a BERT from nothing; a GPT gets as many questions
+STEPS = {"smoke": 12, "cpu": 600, "gpu": 6000}  # of training a BERT from nothing; a GPT gets as many questions
 MORE_STEPS = {"smoke": 4, "cpu": 100, "gpu": 400}  # of training on by another rule
 SEEDS = {"smoke": 1, "cpu": 3, "gpu": 5}
 RATE = 0.3  # share of the tokens that are hidden
 CONTEXT = 16  # tokens in a row: [CLS], 14 of text, [SEP]
 POSITIONS = 32  # that the models have: a later chapter may give them longer rows
-SHAPE = {"context": POSITIONS, "n_layers": 1, "n_heads": 4, "d_model": 64}
+SHAPE = {"context": POSITIONS, "n_layers": 1, "n_heads": 2, "d_model": 64}
 BATCH = 128
 
 # --- text
@@ -64,20 +64,42 @@ def rows_from(ids: Array, starts: Array, special: dict[str, int]) -> Array:
 # --- models and training
 
 
-def new_models(vocab_size: int, shares: Array, seed: int) -> tuple[Bert, GPT]:
-    """A BERT and a GPT of one size. `shares` (V,): how frequent each token is."""
-    bert = Bert(BertConfig(vocab_size, d_ff=256, dropout=0.0, pad_id=0, **SHAPE), np.random.default_rng(seed))
-    gpt = GPT(GPTConfig(vocab_size, **SHAPE), np.random.default_rng(seed))
+def new_models(vectors: Array, shares: Array, seed: int) -> tuple[Bert, GPT]:
+    """A BERT and a GPT of one size, whose token tables start as `vectors` (V, 64). `shares` (V,): how frequent each
+    token is."""
+    bert = Bert(BertConfig(len(shares), d_ff=256, dropout=0.0, pad_id=0, **SHAPE), np.random.default_rng(seed))
+    gpt = GPT(GPTConfig(len(shares), **SHAPE), np.random.default_rng(seed))
     for model in (bert, gpt):
         for _, module in model.named_modules():
             if isinstance(module, Linear):
                 module.weight.data *= 64**-0.5 / 0.02  # as in chapter 06: the library draws them for larger models
+        model.token_embedding.weight.data[:] = vectors
     wave = np.arange(POSITIONS)[:, None] / 100 ** (np.arange(32) / 32)  # (T, 32)
     bert.position_embedding.weight.data[:] = 0.17 * np.concatenate([np.sin(wave), np.cos(wave)], axis=1)
-    bert.token_embedding.weight.data *= 3
     assert bert.mlm is not None
     bert.mlm.bias.data[:] = np.log(shares)
     return bert, gpt
+
+
+def counted_vectors(ids: Array, v: int, d: int = 64) -> Array:
+    """A vector for each token from its neighbours' counts: (v, d), tokens with like neighbours having like vectors.
+
+    The matrix (v, 2v) says how much more often than by chance each token stands right and left of each: ln of the
+    ratio, 0 where it is not more often (Levy and Goldberg 2014, "Neural word embedding as implicit matrix
+    factorization"). Its d largest singular vectors are found by multiplying a few random ones by it again and again.
+    """
+    pairs = np.zeros((v, v))
+    np.add.at(pairs, (ids[:-1], ids[1:]), 1)
+    both = np.concatenate([pairs, pairs.T], axis=1) + 0.1  # (v, 2v)
+    expected = both.sum(axis=1, keepdims=True) * both.sum(axis=0, keepdims=True) / both.sum()
+    excess = np.maximum(np.log(both / expected), 0)
+    found = np.random.default_rng(0).standard_normal((v, d + 16))
+    for _ in range(6):
+        found, _ = np.linalg.qr(excess @ (excess.T @ found))
+    left, sizes, _ = np.linalg.svd(found.T @ excess, full_matrices=False)
+    vectors = found @ left[:, :d] * np.sqrt(sizes[:d])
+    vectors -= vectors.mean(axis=0)
+    return 0.1 * vectors / vectors.std()
 
 
 def train(
@@ -90,14 +112,14 @@ def train(
     held_out: Callable[[], float] | None = None,
     title: str = "training",
 ) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-    """Chapter 08's loop: AdamW, a short warmup, then down to a twentieth. `batch(rng, step)` gives ids and targets;
+    """Chapter 08's loop: AdamW, a short warmup, down to a twentieth in the last third. `batch(rng, step)` gives ids and targets;
     `held_out()` is measured ten times. Returns both losses as (step, loss) pairs."""
     rng = np.random.default_rng(seed)
     optimizer = AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
     losses, measured = [], []
     model.train()
     for step in progress(range(steps), title):
-        optimizer.param_groups[0]["lr"] = lr * min(1, (step + 1) / 50) * (1 - 0.95 * step / steps)
+        optimizer.param_groups[0]["lr"] = lr * min(1, (step + 1) / 50, 0.05 + 3 * (1 - step / steps))
         ids, targets = batch(rng, step)
         loss = model(ids, targets)
         optimizer.zero_grad()
@@ -169,16 +191,17 @@ def fill_first_models(folder: Path, scale: str, tokenizer: WordPieceTokenizer) -
     train_ids, val_ids = prose_ids(scale, tokenizer)
     special, v = tokenizer.special_tokens, tokenizer.vocab_size
     shares = (np.bincount(train_ids, minlength=v) + 1) / (len(train_ids) + v)
+    vectors = counted_vectors(train_ids, v)
     rows = held_out_rows(val_ids, special)[:300]
     jobs, models = [], []
     for seed in range(SEEDS[scale]):
-        bert, gpt = new_models(v, shares, seed)
-        masks, _ = new_models(v, shares, seed)
+        bert, gpt = new_models(vectors, shares, seed)
+        masks, _ = new_models(vectors, shares, seed)
         for kind, model in (("bert", bert), ("masks", masks), ("gpt", gpt)):
             rule = (0.8, 0.1) if kind == "bert" else (1.0, 0.0)
             gaps = gap_batches(train_ids, special, masking(tokenizer, *rule))
             batch = next_token_batches(train_ids, special) if kind == "gpt" else gaps
-            options = {"lr": 0.006 if kind == "gpt" else 0.01, "seed": seed, "title": f"{kind} {seed}"}
+            options = {"lr": 0.008, "seed": seed, "title": f"{kind} {seed}"}
             measure = partial(gap_loss, model, rows, special["[MASK]"])
             steps = gpt_steps(scale) if kind == "gpt" else STEPS[scale]
             jobs.append(partial(train, model, batch, steps, held_out=measure, **options))
