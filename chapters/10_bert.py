@@ -285,8 +285,7 @@ assert "bert.py" in shown and "encode" in shown and shown.count("0.  ]") >= 6
 
 # %% [markdown]
 r"""
-The last column is zero, in every row: the padding. To its left all weights are above zero, above the diagonal as well
-as below.
+The last column is zero, in every row: the padding. To its left there are weights above the diagonal as well as below.
 
 ## Pretraining a small BERT, and a GPT beside it
 

@@ -112,8 +112,8 @@ def train(
     held_out: Callable[[], float] | None = None,
     title: str = "training",
 ) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-    """Chapter 08's loop: AdamW, a short warmup, down to a twentieth in the last third. `batch(rng, step)` gives ids and targets;
-    `held_out()` is measured ten times. Returns both losses as (step, loss) pairs."""
+    """Chapter 08's loop: AdamW, a short warmup, down to a twentieth in the last third. `batch(rng, step)` gives ids and
+    targets; `held_out()` is measured ten times. Returns both losses as (step, loss) pairs."""
     rng = np.random.default_rng(seed)
     optimizer = AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
     losses, measured = [], []
