@@ -318,7 +318,7 @@ def who_looks(tokens: list[str], place: int) -> Any:
 
 def mask_grids(grids: dict[str, Array], labels: list[str]) -> Any:
     """Who may look at whom: a square for each allowed pair, row = the position that looks."""
-    figure, axes = plot.subplots(1, len(grids), height=2.7, sharey=True)
+    figure, axes = plot.subplots(1, len(grids), height=3.3, sharey=True)
     for ax, (title, grid) in zip(axes, grids.items()):
         ax.imshow(np.where(grid, 0.55, 0.0), vmin=0, vmax=1, cmap="Blues")
         ax.grid(visible=False)
@@ -376,6 +376,23 @@ def trust_curves(measured: dict[str, tuple[Array, Array]], derived: dict[str, tu
     ax.set_xlabel("probability of the token when it is hidden (how well it fits)")
     ax.set_ylabel("probability\nwhen it is seen")
     ax.legend(title="[MASK] / random / kept", fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    return figure
+
+
+def mistakes(by_rule: dict[str, tuple[Array, Array]]) -> Any:
+    """Right tokens doubted and wrong ones believed, (starts,) each, in percent: bars of their means, dots of sums."""
+    figure, ax = plot.subplots(height=2.6)
+    names = list(by_rule)
+    doubted, fooled = (np.array([by_rule[name][i].mean() for name in names]) for i in (0, 1))
+    ax.barh(names, doubted, 0.6, color=plot.SKY, label="right ones doubted")
+    ax.barh(names, fooled, 0.6, left=doubted, color=plot.ORANGE, label="wrong ones believed")
+    for i, name in enumerate(names):
+        sums = by_rule[name][0] + by_rule[name][1]
+        ax.plot(sums, [i] * len(sums), "o", color=plot.BLACK, mfc="white", markersize=5, label="" if i else "one start")
+    ax.invert_yaxis()
+    ax.set_xlabel("probability given away at tokens that are seen (%)")
+    ax.set_ylabel("[MASK] / random / kept")
+    ax.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return figure
 
 
