@@ -346,7 +346,7 @@ bert.by_place(places, counted)
 r"""
 The shapes say more than the means. GPT's loss falls within the first few places: it has something to its left by then.
 BERT's is low inside and high at **both** edges, where one side of the gap is missing. At the last place BERT has no
-more to go by than GPT has, and there it does worse: it was asked for that place far less often.
+more to go by than GPT has, and there it does worse: most of what it has learned is about gaps with two sides.
 
 And one line is humbling. Counting pairs, with both neighbours, guesses better than either of our models. The text is
 small; a table of pairs is complete after one pass, while a minute of gradient descent is only on its way. (Chapter 01
@@ -519,7 +519,7 @@ bert.mistakes({rule: (values[:, 0], values[:, 1]) for rule, values in by_rule.it
 # %% [markdown]
 r"""
 - **Kept tokens** teach to believe: without them most right tokens are doubted. **Random tokens** teach to doubt:
-  without them nearly a third of the wrong ones is believed. The rule with both takes a middle way: it believes few of
+  without them many of the wrong ones are believed. The rule with both takes a middle way: it believes few of
   the wrong ones and doubts fewer of the right ones than the rules without kept tokens.
 - Taken together, the two mistakes of 80/0/20 and of 80/10/10 are about equal; the one errs by believing, the other by
   doubting. Which is better depends on what a mistake costs.
