@@ -2,9 +2,10 @@
 r"""
 # 00 · Start here: a language model in one page
 
-A **language model** reads the beginning of a text and says, for everything that could come next, how likely it is.
-Ask it again and again, each time appending what you choose, and it writes. On this page you train a small one on your
-own machine, in NumPy, without a network; it learns from the help pages of Python. Later chapters take it apart.
+A **language model** reads the beginning of a text and says, for everything that could come next, how likely it is. Ask
+it again and again, each time appending what you choose, and it writes. On this page you train a small one on your own
+machine, in NumPy, without a network; it learns from the help pages of Python. Later chapters take it apart. All cells
+together take a minute or two on a laptop, nearly all of it for the training in section 5.
 
 **Afterwards you can** name the five parts (text, tokens, model, loss, sampling), train, talk to what you trained,
 look at what it looks at, and step into its code.
@@ -26,12 +27,22 @@ from minillm.tensor import no_grad
 from minillm.tokenizers import BPETokenizer
 from minillm.training import schedules
 from minillm.training.baselines import NGramModel
-from minillm.workshop import check, read_scale, show_versions, type_into_debugger
+from minillm.workshop import as_plain, check, read_scale, show_versions, type_into_debugger
+from minillm.workshop.boxes import draw_language_model
 
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
 STEPS = {"smoke": 20, "cpu": 600, "gpu": 5000}[SCALE]  # training steps
 TEXT = {"smoke": 60_000, "cpu": None, "gpu": None}[SCALE]  # bytes of text; None: all there is
 show_versions(SCALE)
+
+# %% [markdown]
+r"""
+The parts, and how they fit together. The middle row is what the model does with any text. Above it, how it writes;
+below it, how it learns. Each part is one section of this page.
+"""
+
+# %%
+draw_language_model()
 
 # %% [markdown]
 r"""
@@ -293,23 +304,24 @@ each of them the product makes three, which attention calls query, key and value
 
 | you have just used | taken apart in |
 | --- | --- |
-| n-grams, bits per byte | 01 What a language model is |
+| n-grams, bits per byte | [01 What a language model is](01_what_is_a_language_model.ipynb) |
 | `loss.backward()` | [02 Tensors and autograd](02_autograd.ipynb) |
 | the tokenizer | [03 Text into tokens](03_tokens.ipynb) |
-| the text, without repetitions | 04 Collecting and cleaning text |
-| what came before attention | 05 Recurrent networks |
+| the text, without repetitions | [04 Collecting and cleaning text](04_collecting_and_cleaning_text.ipynb) |
+| what came before attention | [05 Recurrent networks](05_recurrent_networks.ipynb) |
 | heads | [06 Attention](06_attention.ipynb) |
-| layers, weights; Llama | 07 The Transformer |
-| the training loop | 08 Pretraining |
-| `talk`, temperature | 09 Generating text |
+| layers, weights; Llama | [07 The Transformer](07_the_transformer.ipynb) |
+| the training loop | [08 Pretraining](08_pretraining.ipynb) |
+| `talk`, temperature | [09 Generating text](09_generating_text.ipynb) |
 
 | then the model is | in |
 | --- | --- |
-| put to work | 10 BERT · 11 Classification · 12 Translation and summaries · 13 Dialogue · 14 Code |
+| put to work | [10 BERT](10_bert.ipynb) · 11 Classification · 12 Translation and summaries · 13 Dialogue · 14 Code |
 | made fast | 15 PyTorch · 16 A GPU kernel for attention · 17 Training at real size |
 | examined | 18 Looking inside · 19 Privacy, bias and misuse · 20 The ecosystem |
 
-[The contents page](README.md) says which chapters are there already.
+Chapters without a link are not written yet. [The contents page](README.md) says how long each takes and what it builds
+on.
 
 ## Summary
 
@@ -324,7 +336,7 @@ Write your answer in place of `None` and run the cell; the check says what is st
 
 # %% [markdown]
 r"""
-### Exercise 1: what the loss means (easy, 5 minutes)
+### Exercise 1: what the loss means (easy, core, 5 minutes)
 
 The loss is $\ell = -\ln p$. A model has loss $\ell$ at a position: which probability $p$ did it give to the right
 token? Write the function. (For a loss averaged over many positions, the result is their typical probability: the
@@ -338,17 +350,23 @@ def typical_probability(loss):
 
 
 with check():
-    answer = typical_probability(np.log(1024))
+    answer = as_plain(typical_probability(np.log(1024)))
     assert answer is not None, (
         "typical_probability returns nothing yet. The loss is −ln p; solve for p."
     )
+    assert np.ndim(answer) == 0, f"Return one number, not {answer}."
+    assert 0 <= answer <= 1, f"A probability lies between 0 and 1; of a loss of ln 1024 you make {answer:.3g}."
     assert abs(answer - 1 / 1024) < 1e-9, (
-        f"A loss of ln 1024 is that of guessing among 1024 tokens: 1/1024, not {answer}."
+        f"A loss of ln 1024 is that of guessing among 1024 tokens; you make {answer:.3g} of it."
     )
-    assert abs(typical_probability(0.0) - 1) < 1e-9, "A loss of 0 means certainty: probability 1."
-    assert abs(typical_probability(-np.log(0.3)) - 0.3) < 1e-9, (
-        "The loss −ln 0.3 comes from p = 0.3."
+    assert abs(as_plain(typical_probability(0.0)) - 1) < 1e-9, (
+        "A loss of 0 is that of a model that was certain and right."
     )
+    for p in (0.3, 0.5, 0.9):
+        answer = as_plain(typical_probability(-np.log(p)))
+        assert abs(answer - p) < 1e-9, (
+            f"A model that gives the right token p = {p} has loss {-np.log(p):.3f}; of this you make {answer:.3g}."
+        )
 
 # %% [markdown]
 r"""
@@ -364,42 +382,48 @@ def typical_probability(loss):
 
 # %% [markdown]
 r"""
-### Exercise 2: no dice (easy, 5 minutes)
+### Exercise 2: no dice (easy, core, 5 minutes)
 
-With temperature 0 the likeliest token is always taken. Write `greedy(prompt, tokens)` that continues a prompt in this
-way (use `talk`). Will two different seeds give different texts?
+With temperature 0 the likeliest token is always taken. Write `greedy(prompt, tokens, seed)`, which continues a prompt
+by so many tokens in this way and returns prompt and continuation (use `talk`). Will two different seeds give different
+texts?
 """
 
 
 # %% tags=["exercise"]
-def greedy(prompt, tokens, seed=0):
+def greedy(prompt, tokens, seed):
     return None
 
 
 with check():
-    text_1, text_2 = greedy("A class", 8, seed=1), greedy("A class", 8, seed=2)
+    text_1, text_2 = greedy("A class", 8, 1), greedy("A class", 8, 2)
     assert text_1 is not None, (
         "greedy returns nothing yet: return what talk(...) gives with temperature 0."
     )
+    assert isinstance(text_1, str), f"Return a text, not {type(text_1).__name__}."
     assert text_1 == text_2, (
         "Two seeds give two texts: there is still chance in it. Which temperature did you use?"
     )
-    expected = tokenizer.encode("A class")
-    for _ in range(8):
-        expected.append(int(next_logits(model, np.array([expected]), cache=None)[0].argmax()))
-        if expected[-1] == tokenizer.eos_id:  # the end of a text: it stops here
-            expected.pop()
-            break
-    assert text_1 == tokenizer.decode(expected), (
-        f"Eight times the likeliest token gives {tokenizer.decode(expected)!r}, not {text_1!r}."
-    )
+    for prompt, tokens in (("A class", 8), ("The return value", 12)):
+        text = greedy(prompt, tokens, 3)
+        assert text.startswith(prompt), f"The text must begin with the prompt {prompt!r}: {text!r}"
+        expected = tokenizer.encode(prompt)
+        for _ in range(tokens):
+            likeliest = next_logits(model, np.array([expected]), cache=None)[0].argmax()
+            if likeliest == tokenizer.eos_id:  # the end of a text: it stops here
+                break
+            expected.append(int(likeliest))
+        assert text == tokenizer.decode(expected), (
+            f"{text!r} is not what comes of {prompt!r} by taking the likeliest token {tokens} times. Is chance in it, "
+            "or another number of tokens?"
+        )
 
 # %% [markdown]
 r"""
 <details><summary>Solution</summary>
 
 ```python
-def greedy(prompt, tokens, seed=0):
+def greedy(prompt, tokens, seed):
     return talk(prompt, tokens=tokens, seed=seed, temperature=0)
 ```
 
@@ -408,7 +432,7 @@ def greedy(prompt, tokens, seed=0):
 
 # %% [markdown]
 r"""
-### Exercise 3: where are the weights? (medium, 10 minutes)
+### Exercise 3: where are the weights? (medium, useful, 10 minutes)
 
 What share of the model's weights sits in the feed-forward parts, the modules called `mlp`? Use
 `model.named_parameters()`, which yields names such as `blocks.0.mlp.fc.weight` and parameters, whose array is
@@ -422,17 +446,23 @@ def share_of_mlp(model):
 
 
 with check():
-    share = share_of_mlp(model)
+    share = as_plain(share_of_mlp(model))
     assert share is not None, (
         "share_of_mlp returns nothing yet: add up p.data.size where '.mlp.' is in the name."
     )
-    assert 0 < share < 1, f"A share lies between 0 and 1; you return {share}."
-    D = config.d_model
-    mlp = config.n_layers * (8 * D**2 + 5 * D)  # each D → 4D → D, with biases
-    whole = sum(p.data.size for p in model.parameters())
-    assert abs(share - mlp / whole) < 1e-9, (
-        f"Expected {mlp / whole:.3f}, you have {share:.3f}. Biases count, too."
-    )
+    assert np.ndim(share) == 0 and 0 < share < 1, f"A share lies between 0 and 1; you return {share}."
+    for layers, width in ((2, 96), (3, 32), (1, 64)):
+        other = GPTConfig(500, context=16, n_layers=layers, n_heads=2, d_model=width)
+        other = model if layers == 2 else GPT(other, rng=np.random.default_rng(0))
+        D = other.config.d_model
+        mlp = other.config.n_layers * (8 * D**2 + 5 * D)
+        whole = sum(p.data.size for p in other.parameters())
+        answer = as_plain(share_of_mlp(other))
+        assert abs(answer - mlp / whole) < 1e-9, (
+            f"Of a model with {layers} layers and {D} numbers in a vector you count {answer:.3f}, which is too "
+            f"{'much' if answer > mlp / whole else 'little'}. Count numbers (sizes), not arrays; biases are weights, "
+            "too."
+        )
 
 # %% [markdown]
 r"""
@@ -445,4 +475,56 @@ def share_of_mlp(model):
 ```
 
 </details>
+"""
+
+# %% [markdown]
+r"""
+## Quick questions
+
+**1.** Why is the loss on the text that was kept aside the one to watch?
+
+<details><summary>Answer</summary>
+
+On text that it has read, a model may show what it remembers. New text shows what it has learned.
+
+</details>
+
+**2.** Two models use different vocabularies. Why can't their losses be compared as they are?
+
+<details><summary>Answer</summary>
+
+A loss is for each token, and a token of one vocabulary may cover more text than a token of the other. Bits per byte can
+be compared.
+
+</details>
+
+**3.** The temperature is lowered from 1 to 0.3. Which tokens gain, which lose?
+
+<details><summary>Answer</summary>
+
+The logits are divided by 0.3, so their differences grow: likely tokens become likelier, unlikely ones rarer still.
+
+</details>
+
+**4.** What do the numbers in a row of a head's picture add up to, and why are the places after the position white?
+
+<details><summary>Answer</summary>
+
+To 1: they say how the position shares out its look. What comes after it is what it has to guess, so it may not look
+there.
+
+</details>
+"""
+
+# %% [markdown]
+r"""
+## You can now
+
+You can now train a small language model, judge it on text that it has not read, let it talk, look into its heads, and
+step into its code.
+
+**What you take along**: the measure, **bits per byte** on text kept aside, and the first rival,
+`minillm.training.baselines.NGramModel`. Every later chapter judges its models in this way. The next one opens the rival
+up, counts by hand what it counts, and shows where counting ends:
+[01 · What a language model is](01_what_is_a_language_model.ipynb).
 """

@@ -14,27 +14,29 @@ with cross-entropy.
 """
 
 # %%
-import time
-
 import numpy as np
 from minillm import nn, ops, plot
 from minillm.models.gpt import GPT, CausalSelfAttention, GPTConfig
 from minillm.numpy_ops.attention import masked_softmax
-from minillm.optim import AdamW
-from minillm.tensor import Parameter, Tensor, no_grad
-from minillm.training.baselines import NGramModel
+from minillm.tensor import Parameter, Tensor
 from minillm.workshop import (
+    as_mask,
+    as_plain,
     check,
+    looking_back,
     numerical_gradient,
     progress,
     read_scale,
     show_versions,
     type_into_debugger,
 )
+from minillm.workshop.boxes import draw_attention
+from minillm.workshop.looking_back import DIGITS, GUESS, VARIABLES, VOCABULARY, T, make_batch
 
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
 STEPS = {"smoke": 30, "cpu": 500, "gpu": 1500}[SCALE]  # training steps for each model
-SEEDS = {"smoke": 1, "cpu": 3, "gpu": 5}[SCALE]  # random starts for each kind of model
+STARTS = {"smoke": 1, "cpu": 6, "gpu": 10}[SCALE]  # random starts for the two kinds that are raced
+SEEDS = {"smoke": 1, "cpu": 3, "gpu": 5}[SCALE]  # random starts for each other kind of model
 COUNTED = {"smoke": 500, "cpu": 20_000, "gpu": 100_000}[SCALE]  # sequences for the n-gram model
 LONGEST = {"smoke": 10, "cpu": 12, "gpu": 13}[SCALE]  # attention is timed up to 2 ** LONGEST
 
@@ -45,111 +47,46 @@ show_versions(SCALE)
 r"""
 ## Why: a task that needs to look back
 
-The task is a small program to be followed. A sequence assigns digits to variables, then asks for some of them. A
-variable may be assigned again: the latest value counts. Each of `b=3`, `b?` and `7` is one **token**, one entry of the
-vocabulary, and a token's place in the vocabulary is its **id**. The model has to predict the token after each question.
-
-`make_batch` makes many sequences at once, as two arrays: what the model reads, `ids`, and what comes next at each
-position, `targets`. Only answers are graded: all other targets are −100, which the library's loss leaves out.
+The task is a small program to be followed. A sequence assigns digits to variables, then asks for some of them; after
+each question stands the answer. A variable may be assigned again: the latest value counts. Each of `b=3`, `b?` and `7`
+is one **token**, one entry of the vocabulary, and its place there is its **id**. A model reads the ids and has to
+predict the token after each question. Only these answers are graded: the target at all other positions is −100, which
+the library's loss leaves out. (`minillm.workshop.looking_back` makes the task.)
 """
 
 # %%
-VARIABLES, DIGITS = "abcdefgh", "0123456789"
-VOCABULARY = [v + "=" + d for v in VARIABLES for d in DIGITS]  # id 10 · variable + digit
-VOCABULARY += [v + "?" for v in VARIABLES] + list(DIGITS)
-QUESTION = VOCABULARY.index("a?")  # the first id of the questions
-ANSWER = VOCABULARY.index("0")  # the first id of the answers
-ASSIGNMENTS, QUESTIONS = 8, 4
-T = ASSIGNMENTS + 2 * QUESTIONS - 1  # tokens that the model reads: all but the last answer
-
-
-def make_batch(rng, size):
-    """ids (size, T) and targets (size, T): the answer after each question, −100 elsewhere."""
-    row = np.arange(size)  # (size,)
-    variable = rng.integers(0, len(VARIABLES), (size, ASSIGNMENTS))  # (size, 8)
-    digit = rng.integers(0, len(DIGITS), (size, ASSIGNMENTS))  # (size, 8)
-    chosen = rng.integers(0, ASSIGNMENTS, (size, QUESTIONS))  # (size, 4): which assignments to ask for
-    asked = variable[row[:, None], chosen]  # (size, 4): in each row, the columns in `chosen`
-
-    memory = np.zeros((size, len(VARIABLES)), dtype=int)  # (size, 8): run the program
-    for s in range(ASSIGNMENTS):  # later overwrites earlier, one entry in each row
-        memory[row, variable[:, s]] = digit[:, s]
-    answer = memory[row[:, None], asked]  # (size, 4)
-
-    sequence = np.empty((size, T + 1), dtype=int)
-    sequence[:, :ASSIGNMENTS] = len(DIGITS) * variable + digit
-    sequence[:, ASSIGNMENTS::2] = QUESTION + asked
-    sequence[:, ASSIGNMENTS + 1 :: 2] = ANSWER + answer
-    targets = np.full((size, T), -100)
-    targets[:, ASSIGNMENTS::2] = ANSWER + answer  # at each question, what comes next
-    return sequence[:, :-1], targets
-
-
-ids, targets = make_batch(np.random.default_rng(84), 1)
+ids, targets = make_batch(np.random.default_rng(84), 1)  # what is read, and what comes next: (1, T) each
 example = [VOCABULARY[i] for i in ids[0]]
-assert ids.shape == targets.shape == (1, T)
 assert [v for v in VARIABLES if sum(v + "=" in token for token in example) > 1] == ["e", "f", "h"]
-last = VOCABULARY[targets[0, -1]]
-plot.token_spans([*example, last], title="one sequence; the last token is the last answer")
+last_answer = VOCABULARY[targets[0, -1]]
+plot.token_spans([*example, last_answer], title="one sequence; the last token is the last answer")
 
 # %% [markdown]
 r"""
-Could we do without looking back? An **n-gram** model (chapter 01) counts which token followed the last $n - 1$ tokens
-in a large text, and predicts what followed most often; where it met them seldom or never, it leans on the last few.
-With $n = 5$ it sees the question and the three tokens before it. We train the library's on these sequences and let it
-answer 2000 questions of sequences that it has not seen, and with $n = 8$ for comparison. It was made for text, so each
-token is written as one character.
+Could we do without looking back? An **n-gram** model (chapter [01](01_what_is_a_language_model.ipynb)) counts which
+token followed the last $n - 1$ tokens in a large text, and predicts what followed most often. With $n = 5$ it sees the
+question and the three tokens before it.
 """
 
-
 # %%
-def as_text(ids):
-    return "".join(chr(0x4E00 + i) for i in ids)  # any 98 characters would do; these are Chinese
-
-
-train_ids, train_targets = make_batch(np.random.default_rng(10), COUNTED)
-complete = np.column_stack([train_ids, train_targets[:, -1]])  # (COUNTED, T + 1), last answers too
-counted = NGramModel.fit("\n".join(as_text(sequence) for sequence in complete), order=8, unit="char")
-
-test_ids, test_targets = make_batch(np.random.default_rng(11), 500)
-questions = np.argwhere(test_targets != -100)  # (2000, 2): the sequence and position of each question
-correct = test_targets[test_targets != -100]  # (2000,) the answers, in the same order
-
-
-def ngram_answer(row, position, n):
-    window = test_ids[row, position - (n - 2) : position + 1]  # (n - 1,) ids; the last is the question
-    likely = counted.distribution(as_text(window), order=n).argmax()
-    return counted.alphabet[likely] - 0x4E00
-
-
-in_sight = []  # for each question: does the answer stand in the 5-gram's window?
-for row, position in questions:
-    window = test_ids[row, position - 3 : position + 1]
-    assigned_here = window // len(DIGITS) == window[-1] - QUESTION  # the variable that each assigns
-    asked_before = window[-1] in test_ids[row, position - 4 : position]  # then its answer is here
-    in_sight.append(assigned_here.any() or asked_before)
-in_sight = np.array(in_sight)  # (2000,)
-ngram_right = np.array([ngram_answer(row, i, 5) for row, i in questions]) == correct
-longer_right = np.array([ngram_answer(row, i, 8) for row, i in questions]) == correct
-
-print(f"5-gram: {100 * ngram_right.mean():.0f}% of answers right")
-print(f"  answer within the 3 tokens before: {100 * ngram_right[in_sight].mean():.0f}%")
-print(f"  answer further back: {100 * ngram_right[~in_sight].mean():.0f}%")
-print(f"8-gram: {100 * longer_right.mean():.0f}% of answers right")
+held_out = looking_back.hold_out(seed=11, size=500)  # 500 sequences, 2000 questions: for tests only
+ngrams = looking_back.ngrams_right(held_out, COUNTED, (5, 8))  # n -> (2000,), whether it is right
+in_sight = held_out.in_sight  # (2000,): does the answer stand in the 5-gram's window?
+print(f"5-gram: {100 * ngrams[5].mean():.0f}% of answers right")
+print(f"  answer within the 3 tokens before: {100 * ngrams[5][in_sight].mean():.0f}%")
+print(f"  answer further back: {100 * ngrams[5][~in_sight].mean():.0f}%")
+print(f"8-gram: {100 * ngrams[8].mean():.0f}% of answers right")
 print(f"guessing one of {len(DIGITS)} digits: {100 / len(DIGITS):.0f}%")
-print(f"ways in which a sequence can begin: {len(VARIABLES) * len(DIGITS)} ** {ASSIGNMENTS}", end=" ")
-print(f"= {(len(VARIABLES) * len(DIGITS)) ** ASSIGNMENTS:.1e}")
-assert ngram_right.mean() < 0.5 and longer_right.mean() < 0.5
-assert ngram_right[~in_sight].mean() < 0.15
+assert max(right.mean() for right in ngrams.values()) < 0.5 and ngrams[5][~in_sight].mean() < 0.15
 if SCALE != "smoke":
-    assert 0.5 < ngram_right[in_sight].mean() < 0.8
+    assert 0.5 < ngrams[5][in_sight].mean() < 0.8
 
 # %% [markdown]
 r"""
-What lies further back than the window is guessed. Even inside the window about a third of the answers is wrong: those
-four tokens were hardly ever met together, and with fewer the assignment drops out of sight. A longer window helps
-little, for the same reason: there are far too many beginnings to meet each even once. What is needed is a rule, "find
-the latest token that assigns the variable asked for", and the rule is the same wherever that token stands.
+What lies further back than the window is guessed, and even within it the n-gram is often wrong, since just these tokens
+were hardly ever met together. A longer window helps little, for the same reason: eight assignments can stand in $80^8$
+ways. What is needed is a rule, "find the latest token that assigns the variable
+asked for", and the rule is the same wherever that token stands.
 
 ## From averaging to weighted averaging
 
@@ -243,8 +180,16 @@ $$\operatorname{attention}(Q, K, V) = \operatorname{softmax}\!\Big(\frac{QK^\top
 
 Only the $\sqrt d$ is new; the next section is about it. When a text looks at itself, as here, $T_q = T_k = T$, and one
 speaks of **self-attention**; in a translator (chapter 12) the new text looks at the old one, and the two lengths
-differ. In code it is five lines. The library's op wants two more axes in front, batch and heads, which come later; here
-both are 1.
+differ. What flows where:
+"""
+
+# %%
+draw_attention()
+
+# %% [markdown]
+r"""
+In code it is five lines. The library's op wants two more axes in front, batch and heads, which come later; here both
+are 1.
 """
 
 
@@ -300,22 +245,6 @@ for d in dimensions:
         size = np.sqrt((slopes**2).sum(axis=(2, 3)))  # (20, 64), one for each row
         measured[name].append((S.std(), P.max(axis=2).mean(), 100 * (size < 0.05).mean()))
 
-titles = ("spread of the scores", "largest weight of a row", "rows that hardly move (%)")
-figure, axes = plot.subplots(1, 3, height=2.8)
-for (name, values), marker in zip(measured.items(), "os"):
-    for ax, column in zip(axes, np.array(values).T):
-        ax.plot(dimensions, column, marker=marker, label=name)
-for ax, title in zip(axes, titles):
-    ax.set_xscale("log")
-    ax.set_xticks(dimensions, dimensions, rotation=90)
-    ax.minorticks_off()
-    ax.set_title(title, fontsize=10)
-    ax.set_xlabel("d")
-axes[0].set_yscale("log")
-axes[1].set_ylim(0, 1)
-axes[2].set_ylim(-4, 100)
-axes[0].legend(fontsize=8)
-
 raw, scaled = (np.array(values) for values in measured.values())  # each (5, 3): d, what is measured
 for name, values in measured.items():
     for d, (spread, largest, stuck) in zip(dimensions, values):
@@ -323,7 +252,7 @@ for name, values in measured.items():
 assert np.all(np.abs(scaled[:, 0] - 1) < 0.2) and scaled[:, 1].max() < 0.3 < 0.8 < raw[-1, 1]
 assert scaled[:, 2].max() < 1 and np.all(np.diff(raw[:, 2]) > 0)
 assert raw[1, 2] < 10 and 20 < raw[2, 2] < 40 and raw[-1, 2] > 60
-figure
+looking_back.spread_curves(dimensions, measured)
 
 # %% [markdown]
 r"""
@@ -521,30 +450,10 @@ work outweighs the overhead of the calls.
 
 # %%
 lengths = [2**i for i in range(6, LONGEST + 1)]
-seconds = {"attention": [], "linear layer": []}
-weight = Tensor(rng.standard_normal((256, 64)).astype(np.float32))
-for n in progress(lengths, "timing"):
-    q, k, v = (Tensor(rng.standard_normal((1, 1, n, 64)).astype(np.float32)) for _ in range(3))
-    for name in seconds:
-        times = []
-        for _ in range(7):
-            start = time.perf_counter()
-            with no_grad():
-                ops.attention(q, k, v) if name == "attention" else ops.linear(q, weight)
-            times.append(time.perf_counter() - start)
-        seconds[name].append(min(times))  # the least disturbed by what else the machine does
-
-figure, ax = plot.subplots(height=3.2)
-slope = {}
-for (name, values), marker in zip(seconds.items(), "os"):
-    slope[name] = np.polyfit(np.log(lengths[-4:]), np.log(values[-4:]), 1)[0]
-    label = f"{name}: time ~ T^{slope[name]:.1f}"
-    ax.loglog(lengths, 1e3 * np.array(values), marker=marker, label=label)
-ax.set_xticks(lengths, lengths)
-ax.minorticks_off()
-ax.set_xlabel("T, positions")
-ax.set_ylabel("milliseconds")
-ax.legend()
+seconds = looking_back.time_both(progress(lengths, "timing"), rng)  # the shortest of 7 runs each
+slope = {
+    name: np.polyfit(np.log(lengths[-4:]), np.log(values[-4:]), 1)[0] for name, values in seconds.items()
+}
 for i in (0, -1):
     ratio = seconds["attention"][i] / seconds["linear layer"][i]
     print(f"T = {lengths[i]:4d}: attention takes {ratio:.1f} times as long as the linear layer;", end=" ")
@@ -552,7 +461,7 @@ for i in (0, -1):
     print(f"one head's P would fill {megabytes:.2f} MB")
 if SCALE != "smoke":
     assert slope["attention"] > 1.4 and slope["attention"] > slope["linear layer"]
-figure
+looking_back.cost_curves(lengths, seconds, slope)
 
 # %% [markdown]
 r"""
@@ -612,10 +521,7 @@ r"""
 `p` is (batch, key heads, query heads that share one, queries, keys). The weights are nearly even: a fresh GPT's
 matrices are so small that all scores are close to 0, and attention starts as plain averaging. Training has to change
 that.
-"""
 
-# %% [markdown]
-r"""
 ## Experiment: does it learn to look?
 
 One Transformer block with two heads learns the task. Around attention, the block has layer norms, a feed-forward layer
@@ -629,11 +535,11 @@ one position to another. Three variants are trained in the same way, to see what
   that make queries, keys and values then have standard deviation $1/\sqrt{32}$, and 32 such numbers times numbers of
   size 1 have a sum of size 1.
 
-Every step takes 64 fresh sequences. AdamW (chapter 08) is a form of gradient descent; its learning rate rises over the
-first 20 steps and then falls. The 2000 questions from above are **held out**: no model trains on their sequences. A
-question that was asked before in the same sequence can be answered by copying the earlier answer. So we look at the new
-questions in two groups: the variable was assigned **once**, or **again**, that is more than once. The group "all" has
-every question.
+All are trained alike by `looking_back.train`: every step takes 64 fresh sequences; AdamW (chapter
+[08](08_pretraining.ipynb)) is a form of gradient descent. No model trains on the sequences of the 2000 held-out
+questions. A question that was asked before in the same sequence can be answered by copying the earlier answer. So we
+look at the new questions in two groups: the variable was assigned **once**, or **again**, that is more than once. The
+group "all" has every question.
 """
 
 
@@ -660,109 +566,60 @@ def new_model(kind, seed):
     return model
 
 
-def train(model, seed, curve=None):
-    r = np.random.default_rng(seed)
-    optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3, weight_decay=0.0)
-    for step in range(STEPS):
-        optimizer.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 20) * (1 - 0.95 * step / STEPS)
-        loss = model(*make_batch(r, 64))  # ids and targets in, mean cross-entropy out
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if curve is not None:
-            due = step % (STEPS // 10) == 0 or step == STEPS - 1
-            curve.update(step, train=loss.item(), val=held_out_loss(model) if due else None)
-    return model
-
-
-def held_out_loss(model):
-    with no_grad():
-        return model(test_ids, test_targets).item()
-
-
-def answers_right(model):
-    """For each held-out question, whether the model's likeliest token is the answer: (2000,)."""
-    with no_grad():
-        likeliest = model(test_ids).data.argmax(axis=-1)  # (500, T, 98) -> (500, T)
-    return likeliest[test_targets != -100] == correct
-
-
-assigned = test_ids[:, :ASSIGNMENTS] // len(DIGITS)  # (500, 8): the variable of each assignment
-asked = test_ids[test_targets != -100] - QUESTION  # (2000,): the variable of each question
-sets_it = assigned[questions[:, 0]] == asked[:, None]  # (2000, 8): does the assignment set it?
-latest = ASSIGNMENTS - 1 - sets_it[:, ::-1].argmax(axis=1)  # (2000,): argmax finds the first
-is_new = np.array([test_ids[row, i] not in test_ids[row, :i] for row, i in questions])
-groups = {
-    "all": np.full(len(questions), True),
-    "once": is_new & (sets_it.sum(axis=1) == 1),
-    "again": is_new & (sets_it.sum(axis=1) > 1),
-}
-
-curve = plot.LiveCurve(title="learning to look", baselines={"guessing a digit": np.log(len(DIGITS))})
-trained = train(new_model("attention", 0), 0, curve)
+curve = plot.LiveCurve(title="learning to look", baselines={"guessing a digit": GUESS})
+trained, first_losses = looking_back.train(new_model("attention", 0), 0, STEPS, held_out, curve)
 figure = curve.finish()
-print(f"answers right on sequences it has never seen: {100 * answers_right(trained).mean():.1f}%")
+share = looking_back.answers_right(trained, held_out).mean()
+print(f"answers right on sequences it has never seen: {100 * share:.1f}%")
 if SCALE != "smoke":
-    assert curve.val[-1][1] < 0.5 * np.log(len(DIGITS))
+    assert curve.val[-1][1] < 0.5 * GUESS
 
 # %% [markdown]
 r"""
 A guess gives each digit probability 1/10: its loss is $-\ln\frac{1}{10} = \ln 10$, the dashed line (the unit of a loss
 with $\ln$ is called a nat). "Validation" is the loss on the held-out questions. For a while both stay at the line: the
 model knows that a digit comes, not which. Then the heads find the rule, and they fall. Now the comparison, with several
-random starts for each kind (mean ± standard deviation).
+random starts for each kind; each start is a mark.
 """
 
 # %%
-kinds = ("attention", "no positions", "plain averaging", "small start")
-models = {kind: [] for kind in kinds}
-models["attention"].append(trained)
-runs = [(kind, seed) for kind in kinds for seed in range(SEEDS)]
-for kind, seed in progress(runs[1:], "training"):  # the first is trained already
-    models[kind].append(train(new_model(kind, seed), seed))
+starts_of = {
+    "attention": STARTS,
+    "no positions": SEEDS,
+    "plain averaging": SEEDS,
+    "small start": STARTS,
+}
+models, losses = ({kind: [] for kind in starts_of} for _ in range(2))
+runs = [(kind, seed) for kind, count in starts_of.items() for seed in range(count)]
+for kind, seed in progress(runs, "training"):
+    if (kind, seed) == ("attention", 0):
+        model, run = trained, first_losses  # trained already
+    else:
+        model, run = looking_back.train(new_model(kind, seed), seed, STEPS)
+    models[kind].append(model)
+    losses[kind].append(run)
 
-right = {kind: [answers_right(model) for model in models[kind]] for kind in kinds}
-right["5-gram"] = [ngram_right]  # counted once: no random start
-score = {}  # kind -> (starts, groups), in percent
-for kind, starts in right.items():
-    score[kind] = 100 * np.array([[r[chosen].mean() for chosen in groups.values()] for r in starts])
-means = {kind: values.mean(axis=0) for kind, values in score.items()}
-print(f"% of answers right ({SEEDS} starts)".ljust(34), *(f"{name:12s}" for name in groups))
-for kind, starts in score.items():
-    cells = [f"{m:5.1f}" for m in means[kind]]
-    if len(starts) > 1:
-        cells = [f"{m} ± {sd:4.1f}" for m, sd in zip(cells, starts.std(axis=0, ddof=1))]
-    print(kind.ljust(34), *(f"{cell:12s}" for cell in cells))
-same = test_ids[questions[:, 0], :ASSIGNMENTS] % len(DIGITS) == (correct - ANSWER)[:, None]  # (2000, 8)
-random_pick = (sets_it & same).sum(axis=1) / sets_it.sum(axis=1)  # (2000,)
-print(f"one of the variable's assignments at random, again: {100 * random_pick[groups['again']].mean():.0f}%")
-back = questions[:, 1] - latest  # (2000,)
+score = {}  # kind -> (starts, 3), in percent: of all questions, of the groups "once" and "again"
+for kind, trained_models in models.items():
+    right = [looking_back.answers_right(model, held_out) for model in trained_models]
+    score[kind] = looking_back.in_groups(right, held_out)
+score["5-gram"] = looking_back.in_groups([ngrams[5]], held_out)  # counted once: no random start
+looking_back.print_scores(score)
+groups = held_out.groups  # "all", "once", "again" -> (2000,), which questions are in it
+picked = 100 * looking_back.one_at_random(held_out)[groups["again"]].mean()
+print(f"one of the variable's assignments at random, again: {picked:.0f}%")
+back = held_out.position - held_out.latest  # (2000,)
 once, again = (back[groups[name]].mean() for name in ("once", "again"))
 print(f"the latest assignment stands {once:.1f} tokens back if once, {again:.1f} if again")
 
-figure, ax = plot.subplots(height=3.2)
-for i, (name, color) in enumerate((("once", plot.BLUE), ("again", plot.ORANGE)), start=1):
-    places = np.arange(len(score)) + 0.38 * (i - 1.5)
-    label = f"variable assigned {name}"
-    ax.barh(places, [means[kind][i] for kind in score], 0.36, color=color, label=label)
-    for place, starts in zip(places, score.values()):
-        ax.plot(starts[:, i], [place] * len(starts), "o", color=plot.BLACK, mfc="white", markersize=4)
-ax.axvline(100 / len(DIGITS), color=plot.BLACK, linestyle=":", label="guessing")
-ax.set_yticks(range(len(score)), list(score))
-ax.set_xlim(0, 105)
-ax.invert_yaxis()
-ax.set_xlabel("answers right (%); a bar is the mean, a dot one start")
-ax.legend(fontsize=9, loc="lower right")
 if SCALE != "smoke":
     lowest = {kind: values.min(axis=0) for kind, values in score.items()}
     highest = {kind: values.max(axis=0) for kind, values in score.items()}
     assert lowest["attention"][0] > 95 > highest["no positions"][0]
     assert lowest["no positions"][0] > highest["plain averaging"][0]
     assert lowest["no positions"][1] > 95 and highest["no positions"][2] < 75
-    assert abs(means["no positions"][2] - 100 * random_pick[groups["again"]].mean()) < 5
-if SCALE == "cpu":
-    assert means["attention"][0] > means["small start"][0]
-figure
+    assert abs(score["no positions"][:, 2].mean() - picked) < 5
+looking_back.right_dots(score)
 
 # %% [markdown]
 r"""
@@ -773,9 +630,30 @@ r"""
   assignments at random: it cannot tell which is the latest.
 - **With both** the task is solved. The 5-gram fails in both groups (less in "again", where the latest assignment stands
   closer on average).
-- **The small start** has all the parts, but its scores begin so close to 0 that attention stays plain averaging for a
-  long time. Within these steps some starts get away from there and some do not, as the dots show. Exercise 1 measures
-  those scores.
+- **The small start** has all the parts of "attention", and its marks lie far apart: some starts solve the task, some do
+  not. The losses of all the starts show what happens.
+"""
+
+# %%
+raced = {kind: losses[kind] for kind in ("attention", "small start")}
+left = {kind: [looking_back.left_at(run) for run in runs] for kind, runs in raced.items()}
+for kind, steps in left.items():
+    shown = ", ".join("never" if np.isinf(step) else f"{step:.0f}" for step in sorted(steps))
+    print(f"{kind}: the loss falls below ¾ of a guess's at step {shown}")
+if SCALE == "cpu":
+    assert max(left["attention"]) < min(left["small start"]) and max(left["attention"]) < STEPS / 2
+    free = np.isfinite(left["small start"])
+    assert 0 < free.sum() < STARTS and score["small start"][free, 0].min() > 95
+looking_back.plateau_curves(raced)
+
+# %% [markdown]
+r"""
+Every start first stays at the loss of a guess, and those that leave this plateau leave it quickly. What differs is how
+long they stay: **each** of the small starts stays longer than **every** start of "attention"; those that are printed as
+"never" have not left within these steps. The small starts that have left end about as well as the others. So what a
+small start lacks is no part, but time: its scores begin so close to 0 that attention begins as plain averaging.
+Exercise 1 measures how close. (Since the learning rate falls towards the end, a start that is too late gets no second
+chance here.)
 
 Where does the trained model look? Each row is a position that looks; bright is where it looks. Rows that end in `?` are
 questions.
@@ -794,32 +672,21 @@ sequence. Over the questions of the group "again", which share of the weight fal
 variable, and which on the outdated ones? In each model we take the head that looks more at both together.
 """
 
-
 # %%
-is_latest = np.arange(ASSIGNMENTS) == latest[:, None]  # (2000, 8)
-is_outdated = sets_it & ~is_latest  # (2000, 8)
-
-
-def weight_on(model, places):
-    """The share of each question's weight that each head puts on the marked assignments: (2000, H)."""
-    row, position = questions.T
-    weights = plot.look_inside(model, test_ids).attention[0]  # (500, H, T, T)
-    weights = weights[row, :, position, :ASSIGNMENTS]  # (2000, H, 8): indexed axes come first
-    return (weights * places[:, None, :]).sum(axis=-1)
-
-
 looks = {}  # kind -> on the latest, on outdated ones; mean over the starts
 for kind in ("attention", "no positions"):
     pairs = []
     for model in models[kind]:
-        both = np.array([weight_on(model, places) for places in (is_latest, is_outdated)])  # (2, 2000, H)
-        both = both[:, groups["again"]].mean(axis=1)  # (2, H)
+        marked = (held_out.is_latest, held_out.is_outdated)  # each (2000, 8)
+        both = np.array([looking_back.weight_on(model, held_out, places) for places in marked])
+        both = both[:, groups["again"]].mean(axis=1)  # (2, 2000, H) -> (2, H)
         pairs.append(both[:, both.sum(axis=0).argmax()])
     looks[kind] = 100 * np.mean(pairs, axis=0)
     print(f"{kind:12s}: {looks[kind][0]:.0f}% on the latest, {looks[kind][1]:.0f}% on outdated ones")
-even = 100 * np.mean(1 / (questions[:, 1] + 1))  # at position t there are t + 1 places to look at
+even = 100 * np.mean(1 / (held_out.position + 1))  # at position t there are t + 1 places to look at
+outdated = held_out.is_outdated[groups["again"]].sum(axis=1).mean()
 print(f"(spread evenly, each place would get about {even:.0f}%;", end=" ")
-print(f"outdated assignments to the variable: {is_outdated[groups['again']].sum(axis=1).mean():.1f} on average)")
+print(f"outdated assignments to the variable: {outdated:.1f} on average)")
 if SCALE != "smoke":
     assert looks["attention"][0] > 3 * looks["attention"][1] and looks["attention"][0] > 3 * even
     assert looks["no positions"][0] < 1.5 * looks["no positions"][1]
@@ -835,36 +702,20 @@ how much it looks at the assignment with the answer (mean over all questions) ag
 """
 
 # %%
-looked, alone = [], []
-d = 32 // 2  # features of a head
-for model in models["attention"]:
-    W_O = model.blocks[0].attn.proj.weight  # (D, D): columns 0 … d−1 read head 0, the others head 1
+heads = [(model, head) for model in models["attention"] for head in range(2)]
+looked = [looking_back.weight_on(m, held_out, held_out.is_latest)[:, h].mean() for m, h in heads]
+alone = [looking_back.right_alone(model, head, held_out) for model, head in heads]
+looked, alone = 100 * np.array(looked).reshape(-1, 2), np.array(alone).reshape(-1, 2)  # (starts, 2)
+for i in range(STARTS):
     for head in range(2):
-        looked.append(100 * weight_on(model, is_latest)[:, head].mean())
-        kept = W_O.data.copy()
-        other = 1 - head
-        W_O.data[:, d * other : d * (other + 1)] = 0
-        alone.append(100 * answers_right(model).mean())
-        W_O.data[:] = kept
-
-figure, ax = plot.subplots(height=3.2)
-for i, marker in enumerate("osD^v"[:SEEDS]):
-    pair = slice(2 * i, 2 * i + 2)
-    style = {"linestyle": "", "marker": marker, "markersize": 7 + 4 * i, "markerfacecolor": "none"}
-    ax.plot(looked[pair], alone[pair], markeredgewidth=2, label=f"start {i}", **style)
-ax.set_xlabel("weight on the assignment with the answer (%)")
-ax.set_ylabel("answers right,\nthis head alone (%)")
-ax.set_xlim(0, 105)
-ax.set_ylim(0, 105)
-ax.legend(title="the two heads of", fontsize=9)
-for i in range(SEEDS):
-    for head in range(2):
-        x, y = looked[2 * i + head], alone[2 * i + head]
+        x, y = looked[i, head], alone[i, head]
         print(f"start {i}, head {head}: {x:3.0f}% of the weight on the answer, alone {y:3.0f}% right")
     if SCALE != "smoke":
-        less, more = sorted(zip(looked[2 * i : 2 * i + 2], alone[2 * i : 2 * i + 2]))
+        less, more = sorted(zip(looked[i], alone[i]))
         assert more[0] > 3 * even and more[1] > less[1] - 10
-figure
+if SCALE != "smoke":
+    assert np.corrcoef(looked.ravel(), alone.ravel())[0, 1] > 0.8
+looking_back.heads_alone(looked, alone)
 
 # %% [markdown]
 r"""
@@ -872,10 +723,7 @@ The more a head looks at the answer, the better it does alone: here the picture 
 that heads share the work differently from start to start. Where one head does nearly all of it, the other one can be
 taken away without loss; where both look nearly always at the answer, each could nearly do alone. And head 0 of one
 start is not head 0 of another: the index says nothing about what a head does.
-"""
 
-# %% [markdown]
-r"""
 ## Summary
 
 - Attention is an average whose weights depend on content: score = query · key, weight = softmax of the scores, result
@@ -890,8 +738,6 @@ r"""
 - Apart from the mask, a layer of attention has no sense of order; positions are added to the input.
 - Time and memory grow with the square of the length.
 
-Next: 07 · The Transformer puts attention between norms, feed-forward layers and residual sums.
-
 ## Exercises
 
 Write your answer in place of `...` or `None` and run the cell; the check says what is still wrong. Solutions are
@@ -900,7 +746,7 @@ folded below.
 
 # %% [markdown]
 r"""
-### Exercise 1: a slow start (easy, 10 minutes)
+### Exercise 1: a slow start (easy, useful, 10 minutes)
 
 How far apart are the scores before any training? `new_model("small start", 0)` draws its matrices with standard
 deviation 0.02, `new_model("attention", 0)` with $1/\sqrt{32}$, about nine times as much. The cell computes queries and
@@ -913,13 +759,15 @@ first: by which factor will the two differ?
 # %% tags=["exercise"]
 def spread_of_scores(model):
     block = model.blocks[0]
-    x = model.token_embedding(test_ids) + model.position_embedding.weight[:T]  # (B, T, D): tokens + positions
+    x = model.token_embedding(held_out.ids) + model.position_embedding.weight[:T]  # (B, T, D): tokens + positions
     q, k, _ = block.attn.heads(block.norm_1(x))  # each (B, H, T, d); q.data and k.data are arrays
     return None
 
 
 with check():
-    small, large = (spread_of_scores(new_model(kind, 0)) for kind in ("small start", "attention"))
+    small, large = (
+        as_plain(spread_of_scores(new_model(kind, 0))) for kind in ("small start", "attention")
+    )
     assert small is not None and large is not None, (
         "spread_of_scores returns nothing yet: compute the scores from q.data and k.data, divide by √d, return .std()."
     )
@@ -928,14 +776,20 @@ with check():
     assert 0 < small < large, (
         f"Larger matrices must give a larger spread; you have {small} and {large}."
     )
-    model = new_model("attention", 0)
-    block = model.blocks[0]
-    q, k, _ = block.attn.heads(block.norm_1(model.token_embedding(test_ids) + model.position_embedding.weight[:T]))
-    expected = np.einsum("bhtd,bhsd->bhts", q.data, k.data).std() / 4
-    assert not np.isclose(large, 4 * expected, rtol=1e-3), "Divide by √d; d = 16 in each head."
-    assert np.isclose(large, expected, rtol=1e-3), (
-        f"The spread should be {expected:.3f}, not {large:.3f}. Scores: q @ kᵀ for each head, (B, H, T, T)."
-    )
+    for kind, seed, answer in (("small start", 0, small), ("attention", 0, large), ("attention", 1, None)):
+        model = new_model(kind, seed)
+        block = model.blocks[0]
+        x = model.token_embedding(held_out.ids) + model.position_embedding.weight[:T]
+        q, k, _ = block.attn.heads(block.norm_1(x))
+        expected = np.einsum("bhtd,bhsd->bhts", q.data, k.data).std() / 4
+        answer = as_plain(spread_of_scores(model)) if answer is None else answer
+        assert not np.isclose(answer, 4 * expected, rtol=1e-3), (
+            "These are the products alone: what does the formula divide them by? (Look at q.shape.)"
+        )
+        assert np.isclose(answer, expected, rtol=1e-3), (
+            f"{answer:.3f} is not the spread of all scores ({kind}, start {seed}). Each query of a head meets each key "
+            "of the same head, in the same sequence: (B, H, T, T) scores, one standard deviation over all of them."
+        )
     print(f"spread of the scores: {small:.3f} with the small start, {large:.2f} with the other:", end=" ")
     print(f"{large / small:.0f} times as much")
 
@@ -946,7 +800,7 @@ r"""
 ```python
 def spread_of_scores(model):
     block = model.blocks[0]
-    x = model.token_embedding(test_ids) + model.position_embedding.weight[:T]
+    x = model.token_embedding(held_out.ids) + model.position_embedding.weight[:T]
     q, k, _ = block.attn.heads(block.norm_1(x))
     scores = q.data @ k.data.swapaxes(-1, -2) / np.sqrt(q.shape[-1])  # (B, H, T, T)
     return float(scores.std())
@@ -962,7 +816,7 @@ well, and it takes long to leave that state.
 
 # %% [markdown]
 r"""
-### Exercise 2: a sliding window (easy, 10 minutes)
+### Exercise 2: a sliding window (easy, core, 10 minutes)
 
 Some models let each position see only itself and the `window − 1` positions before it. Code that skips the forbidden
 scores then costs $T \cdot$ `window` instead of $T^2$. Here we build only the mask: a boolean array $(T, T)$, True where
@@ -980,23 +834,22 @@ with check():
     assert mask is not None, (
         "window_mask returns nothing yet: return a boolean array of shape (T, T)."
     )
-    mask = np.asarray(mask)
-    assert mask.shape == (6, 6) and mask.dtype == bool, (
-        f"The mask must be boolean, of shape (6, 6); yours is {mask.dtype}, of shape {mask.shape}."
-    )
+    mask = as_mask(mask)
+    assert mask.shape == (6, 6), f"The mask must have shape (6, 6), not {mask.shape}."
     assert not np.triu(mask, 1).any(), (
         "Some position sees the future: nothing may be True above the diagonal."
     )
     assert mask.diagonal().all(), "Each position sees itself: the diagonal is True."
     assert not mask[3:, 0].any(), "Positions 3, 4 and 5 are three or more steps after 0: it is out of their window."
-    assert mask.sum(axis=1).tolist() == [1, 2, 3, 3, 3, 3], (
-        f"Visible per row: {mask.sum(axis=1)}; with a window of 3 it is 1 2 3 3 3 3."
-    )
-    for size, window in ((6, 3), (5, 1), (4, 9), (9, 4)):
-        seen = [[max(0, t - window + 1) <= s <= t for s in range(size)] for t in range(size)]
-        assert np.array_equal(window_mask(size, window), seen), (
-            f"Wrong for T = {size}, window = {window}: row t is True from max(0, t − window + 1) to t."
-        )
+    for size, window in ((6, 3), (5, 1), (4, 9), (9, 4), (7, 7), (1, 2)):
+        mask = as_mask(window_mask(size, window))
+        assert mask.shape == (size, size), f"T = {size}: the mask has shape {mask.shape}."
+        for t in range(size):
+            seen = [s for s in range(size) if t - window < s <= t]
+            assert np.flatnonzero(mask[t]).tolist() == seen, (
+                f"T = {size}, window = {window}: position {t} sees {np.flatnonzero(mask[t]).tolist()}. Itself and how "
+                "many before it should it be? There may be fewer than that."
+            )
 
 # %% [markdown]
 r"""
@@ -1013,7 +866,7 @@ def window_mask(T, window):
 
 # %% [markdown]
 r"""
-### Exercise 3: one new position (medium, 15 minutes)
+### Exercise 3: one new position (medium, core, 15 minutes)
 
 When text is generated, the earlier keys and values are kept, and only the queries of the **new** tokens are computed:
 $T_q$ rows against $T_k$ columns, with $T_q \le T_k$. The last query stands at the last key. Which keys may query $i$
@@ -1031,19 +884,21 @@ with check():
     assert mask is not None, (
         "decoding_mask returns nothing yet: return a boolean array of shape (t_q, t_k)."
     )
-    mask = np.asarray(mask)
-    assert mask.shape == (1, 5) and mask.dtype == bool, (
-        f"The mask must be boolean, of shape (1, 5); yours is {mask.dtype}, of shape {mask.shape}."
-    )
+    mask = as_mask(mask)
+    assert mask.shape == (1, 5), f"The mask must have shape (1, 5), not {mask.shape}."
     assert mask.all(), "A single new query stands at the end: it sees all keys."
-    Q, K, V = rng.standard_normal((3, 7, 4))
-    expected, _ = causal_attention(Q, K, V)
-    for t_q in (3, 7):
-        mask = np.asarray(decoding_mask(t_q, 7))
-        assert mask.shape == (t_q, 7), f"For {t_q} queries and 7 keys your mask is {mask.shape}."
+    for t_q, t_k in ((3, 7), (7, 7), (2, 3), (5, 6)):
+        Q, K, V = rng.standard_normal((3, t_k, 4))
+        expected, _ = causal_attention(Q, K, V)
+        mask = as_mask(decoding_mask(t_q, t_k))
+        assert mask.shape == (t_q, t_k), f"For {t_q} queries and {t_k} keys your mask is {mask.shape}."
+        assert mask[-1].all(), f"{t_q} queries, {t_k} keys: the last query stands at the last key and sees all."
+        assert mask.any(axis=1).all(), f"{t_q} queries, {t_k} keys: some query sees nothing."
         S = np.where(mask, Q[-t_q:] @ K.T / np.sqrt(4), -np.inf)
-        assert mask.any(axis=1).all() and np.allclose(softmax(S) @ V, expected[-t_q:]), (
-            f"Wrong for {t_q} queries and 7 keys: query 0 is position {7 - t_q}; it sees keys 0 to {7 - t_q}."
+        wrong = np.flatnonzero(~np.isclose(softmax(S) @ V, expected[-t_q:]).all(axis=1))
+        assert not len(wrong), (
+            f"{t_q} queries, {t_k} keys: query {wrong[0]} sees {int(mask[wrong[0]].sum())} keys, and its result "
+            f"differs from full attention. At which of the text's positions, 0 to {t_k - 1}, does it stand?"
         )
 
 # %% [markdown]
@@ -1066,7 +921,7 @@ instead; with one new query, that would let it see one key only.
 
 # %% [markdown]
 r"""
-### Exercise 4: softmax in pieces (hard, 30 minutes)
+### Exercise 4: softmax in pieces (hard, useful, 30 minutes)
 
 Fast programs for GPUs (**kernels**, chapter 16) compute the weighted average from keys and values that arrive in
 **blocks**, and never hold all scores. For one query, keep three things: the largest score so far $m$, the sum
@@ -1090,23 +945,30 @@ def attention_in_blocks(q, K, V, block=4):
 
 with check():
     q, K, V = rng.standard_normal(4), rng.standard_normal((10, 4)), rng.standard_normal((10, 3))
-    answer, expected = attention_in_blocks(q, K, V), softmax(K @ q / 2) @ V
-    assert np.any(answer), (
+    K = K[np.argsort(K @ q)]  # each block brings a larger score than those before it
+    expected = softmax(K @ q / 2) @ V
+    answer = attention_in_blocks(q, K, V)
+    assert answer is not None and np.any(as_plain(answer)), (
         "The result is all zeros: nothing has been added to `total` and `out` yet."
     )
-    assert np.shape(answer) == (3,), f"The result must have shape (dv,) = (3,), not {np.shape(answer)}."
+    answer = np.array(as_plain(answer))
+    assert answer.shape == (3,), f"The result must have shape (dv,) = (3,), not {answer.shape}."
     assert not np.isnan(answer).any(), (
-        "NaN: at the first block m is −∞. The factor is e^(m − new_m), 0 there; the terms subtract new_m, not m."
+        "NaN: at the first block m is −∞. Is some exponent ∞ − ∞, or is something divided by 0?"
     )
-    one_block = attention_in_blocks(q, K, V, block=10)
+    one_block = np.array(as_plain(attention_in_blocks(q, K, V, block=10)))
     assert np.allclose(one_block, expected), (
-        "Wrong in one block: the terms are exp(scores − new_m), summed in `total`, times values in `out`."
+        "Wrong in one block already: what is summed in `total`, and what in `out`? Are both measured from new_m?"
     )
     assert np.allclose(answer, expected), (
-        "Right in one block, wrong in several: are `total` and `out` both rescaled from m to new_m?"
+        "Right in one block, wrong in several. When new_m is larger than m, what do the sums so far have to become?"
     )
+    for keys in (K, K[::-1], K[rng.permutation(10)]):  # in the second, no later block does
+        for block in (1, 3, 7):
+            answer = np.array(as_plain(attention_in_blocks(q, keys, V, block)))
+            assert np.allclose(answer, softmax(keys @ q / 2) @ V), f"Wrong with blocks of {block}."
     with np.errstate(all="ignore"):
-        big = attention_in_blocks(100 * q, 100 * K, V)
+        big = np.array(as_plain(attention_in_blocks(100 * q, 100 * K, V)))
     assert np.all(np.isfinite(big)), "Overflow with large scores: subtract new_m before taking exp."
     assert np.allclose(big, softmax(100 * K @ (100 * q) / 2) @ V), "Wrong for large scores."
 
@@ -1131,4 +993,67 @@ def attention_in_blocks(q, K, V, block=4):
 ```
 
 </details>
+"""
+
+# %% [markdown]
+r"""
+## Quick questions
+
+**1.** Why are the forbidden scores set to $-\infty$ before the softmax, and not their weights to 0 after it?
+
+<details><summary>Answer</summary>
+
+After the softmax the rest of the row would no longer sum to 1, and how much is missing would depend on the future: what
+must not be seen would still have an effect.
+
+</details>
+
+**2.** Two tokens of a text are exchanged, both before the last position. Without position vectors, what happens to
+the output there?
+
+<details><summary>Answer</summary>
+
+Nothing: it is a sum over the positions, and a sum does not depend on the order. (In one layer. In a second one, the
+vectors at the earlier positions have seen different things.)
+
+</details>
+
+**3.** Does splitting $D$ features into more heads cost more multiplications?
+
+<details><summary>Answer</summary>
+
+No: $H$ heads of $D/H$ features take $H \cdot T^2 \cdot D/H = T^2 D$ for the scores, as one wide head does. There are
+$H$ times as many weights to compute and keep.
+
+</details>
+
+**4.** A row of weights has become $(1, 0, 0, 0)$ up to rounding. Can gradient descent still change it?
+
+<details><summary>Answer</summary>
+
+Hardly. All slopes $p_i([i = j] - p_j)$ are close to 0, so almost no gradient reaches the scores. That is why scores are
+kept small at the start, by the division by $\sqrt d$ and by the size of the matrices; but not so small that all weights
+are equal.
+
+</details>
+
+**5.** A text is made three times as long. How much longer does attention take?
+
+<details><summary>Answer</summary>
+
+About nine times, where its own work dominates: $T^2$ scores. The linear layers around it take three times as long.
+
+</details>
+"""
+
+# %% [markdown]
+r"""
+## You can now
+
+You can now derive attention and its backward, mask it, split it into heads, say what it costs, and measure whether a
+head looks where it should.
+
+**What you take along**: the library's layer `minillm.models.gpt.CausalSelfAttention`, which you have rebuilt, and its
+price: $2\,T^2 d$ multiplications for each head. The next chapter puts this layer between norms, feed-forward layers and
+residual sums, and counts what all of it costs: [07 · The Transformer](07_the_transformer.ipynb).
 """

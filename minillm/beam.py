@@ -5,6 +5,7 @@ largest sum of log-probabilities Σ log p(yₜ | ...). The likeliest first token
 and there are Vⁿ continuations, too many to try. In between (Lowerre 1976, the Harpy system): keep the `n_beams` best
 beginnings of equal length, ask the model for every token after each, and keep the n_beams best of these n_beams · V.
 With one beam this is greedy decoding, with Vⁿ it is exact.
+When that is the wrong thing to look for is measured in chapters/09_generating_text.ipynb.
 
 A continuation that ends, with a stop id or at `max_new_tokens`, is finished and leaves the search as a hypothesis.
 Every token adds a negative number, so sums favour short texts; hypotheses are therefore compared by

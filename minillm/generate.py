@@ -1,4 +1,7 @@
-"""Generating text: ask the model for the next token's probabilities, choose one, append it, ask again."""
+"""Generating text: ask the model for the next token's probabilities, choose one, append it, ask again.
+
+Each choice is built by hand, drawn and measured in chapters/09_generating_text.ipynb.
+"""
 
 from __future__ import annotations
 

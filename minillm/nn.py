@@ -196,7 +196,8 @@ class KVCache:
     """The keys and values of the positions that a decoder has seen, one pair of buffers per layer.
 
     Causal attention never changes the past, so a new token needs only its own query, key and value: one step costs O(T)
-    instead of O(T²). `capacity` is the largest number of positions; the buffers are made at the first `update`.
+    instead of O(T²) (shown in chapters/09_generating_text.ipynb). `capacity` is the largest number of positions; the
+    buffers are made at the first `update`. To forget the last positions, set `length` back.
     """
 
     def __init__(self, n_layers: int, capacity: int) -> None:

@@ -7,7 +7,7 @@ each after everything that was computed from it (reverse topological order), and
 
 The method names and their meaning are PyTorch's, so that a model reads the same on both engines. What each computes,
 and its derivative, stands in tensor_methods.py (arithmetic, products, sums, shapes) and tensor_functions.py (the rest);
-this file is the graph.
+this file is the graph, which chapters/02_autograd.ipynb builds up from a single number.
 """
 
 from __future__ import annotations

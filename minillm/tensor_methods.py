@@ -3,7 +3,8 @@
 A forward computes with NumPy and hands `from_op` four things: the result, the tensors that it came from, the function
 that turns the gradient of the result into theirs, and what that function will need to know. Names and meaning are
 PyTorch's. In every backward, `grad` is dL/d(output), L the scalar that `backward()` was called on, and `needs[i]` says
-whether input i wants a gradient. `tensor.py` lists these functions as the methods of its class.
+whether input i wants a gradient. `tensor.py` lists these functions as the methods of its class. Broadcasting, sums and
+the matrix product are derived in chapters/02_autograd.ipynb.
 """
 
 from __future__ import annotations

@@ -210,6 +210,18 @@ def test_the_cache_returns_everything_so_far():
         assert cache.length == so_far.shape[2]
 
 
+def test_a_cache_whose_length_is_set_back_forgets_the_last_positions():
+    rng = np.random.default_rng(0)
+    cache = nn.KVCache(1, capacity=4)
+    first, wrong, right = (rng.standard_normal((1, 1, n, 2)) for n in (2, 2, 1))
+    cache.update(0, Tensor(first), Tensor(first))
+    cache.update(0, Tensor(wrong), Tensor(wrong))
+    cache.length = 2
+    k, v = cache.update(0, Tensor(right), Tensor(-right))
+    np.testing.assert_array_equal(k.data, np.concatenate([first, right], axis=2))
+    np.testing.assert_array_equal(v.data, np.concatenate([first, -right], axis=2))
+
+
 def test_a_full_cache_says_so():
     cache = nn.KVCache(1, capacity=3)
     cache.update(0, Tensor(np.zeros((1, 1, 2, 4))), Tensor(np.zeros((1, 1, 2, 4))))

@@ -9,21 +9,37 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import minillm
-from minillm.data import CorpusConfig, Document, build_corpus, corpus_text, stdlib_documents
-from minillm.data.stdlib import documents_fingerprint
-from minillm.disk import find_whole_folder, holding, whole_folder
+from minillm.data import (
+    CorpusConfig,
+    Document,
+    build_corpus,
+    corpus_text,
+    cut_document,
+    stdlib_documents,
+)
+from minillm.disk import find_whole_folder, holding, whole_folder, write_text
+from minillm.engines.threads import ThreadedNumpyEngine
+from minillm.models.llama import LlamaConfig
+from minillm.settings import TrainConfig
 from minillm.tokenizers import BPETokenizer, WordPieceTokenizer, load_tokenizer
+from minillm.training.baselines import NGramModel, xz_bits_per_byte
+from minillm.training.config_file import Sections
+from minillm.training.pretrain import pretrain, read_config
+from tqdm import tqdm
 
 Kind = Literal["prose", "code"]
 
 # Bytes of text that the corpora are made of; None: all that there is.
 CORPUS_BYTES: dict[str, int | None] = {"smoke": 300_000, "cpu": 1_500_000, "gpu": None}
+PART = 10_000  # characters: longer prose is cut, so that no single document decides how much is held out
+LONGEST_NGRAM = 6  # bytes
 VOCABULARY = {"smoke": 400, "cpu": 2000, "gpu": 8000}  # tokens
 
 
@@ -53,35 +69,139 @@ def corpus(scale: str, kind: Kind = "prose") -> Path:
     Cleaned, deduplicated, split into train (9/10) and val (1/10) by document, with near copies of training text
     taken out of val. Read it by `corpus_text(folder, "train")` or `corpus_documents`.
     """
-    documents = raw_documents(scale, kind)
-    config = CorpusConfig(paragraphs=kind == "prose", val_fraction=0.1)
-    recipe = {"kind": kind, "documents": documents_fingerprint(documents), "config": repr(config)}
-    return made(f"corpus-{kind}", recipe, lambda folder: fill_corpus(folder, documents, config)) / "corpus"
+    config = corpus_config(kind)
+    recipe = {
+        "kind": kind,
+        "bytes": CORPUS_BYTES[scale],
+        "part": PART,
+        "config": repr(config),
+        "python": sys.version,
+    }
+    return (
+        made(f"corpus-{kind}", recipe, lambda folder: fill_corpus(folder, scale, kind)) / "corpus"
+    )
 
 
-@cache  # reading them takes seconds, and each deliverable that is made from the corpus asks for it
+def corpus_config(kind: Kind) -> CorpusConfig:
+    """How chapter 04's corpus is built; the chapter's end gives a reason for each value."""
+    return CorpusConfig(min_chars=200, paragraphs=kind == "prose", val_fraction=0.1)
+
+
 def raw_documents(scale: str, kind: Kind) -> list[Document]:
     """What the corpus of that kind is built from."""
     most = CORPUS_BYTES[scale]
     if kind == "code":
         return list(stdlib_documents("source", max_bytes=most))
     half = None if most is None else most // 2
-    return [d for part in ("topics", "docstrings") for d in stdlib_documents(part, max_bytes=half)]
+    whole = [d for part in ("topics", "docstrings") for d in stdlib_documents(part, max_bytes=half)]
+    return [part for document in whole for part in cut_document(document, PART)]
 
 
-def fill_corpus(folder: Path, documents: list[Document], config: CorpusConfig) -> None:
-    build_corpus(documents, folder / "corpus", config)
+def fill_corpus(folder: Path, scale: str, kind: Kind) -> None:
+    build_corpus(raw_documents(scale, kind), folder / "corpus", corpus_config(kind))
 
 
 def tokenizer(scale: str, kind: Kind = "prose") -> BPETokenizer:
     """A byte-level BPE tokenizer as chapter 03 ends with, trained on the corpus' training split only."""
+    return load_tokenizer(tokenizer_folder(scale, kind))
+
+
+def tokenizer_folder(scale: str, kind: Kind = "prose") -> Path:
+    """Where that tokenizer lies."""
     text = corpus(scale, kind)
     recipe = {"corpus": text.parent.name, "vocabulary": VOCABULARY[scale], "pattern": "gpt4"}
 
     def make(folder: Path) -> None:
-        BPETokenizer.train([corpus_text(text)], VOCABULARY[scale], pattern="gpt4").save(folder / "tokenizer")
+        BPETokenizer.train([corpus_text(text)], VOCABULARY[scale], pattern="gpt4").save(
+            folder / "tokenizer"
+        )
 
-    return load_tokenizer(made(f"tokenizer-{kind}", recipe, make) / "tokenizer")
+    return made(f"tokenizer-{kind}", recipe, make) / "tokenizer"
+
+
+def baselines(scale: str, kind: Kind = "prose") -> dict[str, float]:
+    """Chapter 01's baselines: bits per UTF-8 byte of the corpus' val split, for what was given its train split.
+
+    Keys: "1-gram" … "6-gram" (interpolated Witten-Bell over bytes) and "xz". A model with any tokenizer stands in the
+    same table: its bits for all of val, divided by `len(corpus_text(corpus(scale, kind), "val").encode())`.
+    """
+    text = corpus(scale, kind)
+    recipe = {"corpus": text.parent.name, "longest": LONGEST_NGRAM}
+    folder = made(f"baselines-{kind}", recipe, lambda folder: measure_baselines(folder, text))
+    found: dict[str, float] = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))
+    return found
+
+
+def measure_baselines(folder: Path, text: Path) -> None:
+    train, val = corpus_text(text, "train"), corpus_text(text, "val")
+    bits = NGramModel.fit(train, order=LONGEST_NGRAM).total_bits(val) / len(val.encode())  # (orders,)
+    found = {f"{n}-gram": float(value) for n, value in enumerate(bits, start=1)}
+    found["xz"] = xz_bits_per_byte(val, given=train)
+    write_text(folder / "baselines.json", json.dumps(found, indent=1) + "\n")
+
+
+# Chapter 07's choice: a Llama of a size that trains in seconds, in about a minute, or in minutes.
+ARCHITECTURES = {
+    "smoke": {"context": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_model": 32, "d_ff": 88},
+    "cpu": {"context": 64, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "d_model": 96, "d_ff": 256},
+    "gpu": {"context": 256, "n_layers": 6, "n_heads": 8, "n_kv_heads": 4, "d_model": 384, "d_ff": 1024},
+}
+
+
+def architecture(scale: str, vocab_size: int) -> LlamaConfig:
+    """The config of the Llama that chapter 07 chooses, for a tokenizer of that size."""
+    return LlamaConfig(vocab_size, tie_embeddings=True, **ARCHITECTURES[scale])
+
+
+# What chapter 08's Python model has in another way than the preset "laptop". At each scale a text of 128 tokens fits.
+PYTHON_MODEL: dict[str, Sections] = {
+    "smoke": {
+        "model": {"n_layers": 2, "d_model": 32},
+        "train": {"max_steps": 24, "batch_size": 4, "warmup_steps": 4, "eval_every": 12, "eval_tokens": 4000},
+    },
+    "cpu": {"train": {"max_steps": 500, "eval_every": 100, "eval_tokens": 20_000, "save_every": 500}},
+    "gpu": {"train": {"max_steps": 6000}},
+}
+
+
+def python_sections(scale: str) -> Sections:
+    """What chapter 08 trains its Python model by: the preset "laptop", but for the entries of PYTHON_MODEL.
+
+    The paths of corpus and tokenizer, section [data], come from the chapters that made them.
+    """
+    sections = read_config("laptop")
+    for name, changes in PYTHON_MODEL[scale].items():
+        sections[name] = {**sections[name], **changes}
+    return sections
+
+
+def python_model(scale: str) -> Path:
+    """Chapter 08's model that completes Python: the run folder of its training, tokenizer included.
+
+    `load_model_and_tokenizer(folder)` and `AutoModelForCausalLM.from_pretrained(folder)` read its best checkpoint.
+    """
+    text, tokens = corpus(scale, "code"), tokenizer_folder(scale, "code")
+    sections = python_sections(scale)
+    recipe = {"corpus": text.parent.name, "tokenizer": tokens.parent.name, **sections}
+
+    def make(folder: Path) -> None:
+        sections["data"] = {"corpus": str(text.resolve()), "tokenizer": str(tokens.resolve())}
+        with tqdm(total=sections["train"]["max_steps"], desc="training the Python model", leave=False) as bar:
+            pretrain(sections, folder / "run", engine=partial(CountedSteps, bar=bar), progress=False)
+
+    return made("python-model", recipe, make) / "run"
+
+
+class CountedSteps(ThreadedNumpyEngine):
+    """Two threads whatever the machine, so that the weights are the same on each; every step is counted in a bar."""
+
+    def __init__(self, model: Any, config: TrainConfig, bar: tqdm) -> None:
+        super().__init__(model, config, threads=2)
+        self.bar = bar
+
+    def step(self, lr: float) -> None:
+        super().step(lr)
+        self.bar.update()
 
 
 def wordpiece(scale: str) -> WordPieceTokenizer:

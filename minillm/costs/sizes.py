@@ -3,6 +3,7 @@
 Everything follows from the model's `Costs` (architectures.py): its parts, each with the number of weights that are
 multiplied with every token. The attention scores come on top, since they grow with the length of the text. Everything
 smaller (norms, activations, softmax) is left out, as is usual (Kaplan et al. 2020, arXiv 2001.08361, section 2.1).
+Counted by hand in chapters/07_the_transformer.ipynb.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from .build import build_corpus
 from .clean import RepeatedLines, clean_text
 from .corpus import CorpusConfig, CorpusReport, corpus_documents, corpus_folder, corpus_text, load_report, split_file
 from .dedup import MinHash, NearDuplicates, deduplicate
-from .documents import Document, Dropped, check_half_pairs, read_documents, read_jsonl
+from .documents import Document, Dropped, check_half_pairs, cut_document, read_documents, read_jsonl
 from .example_batches import ExampleBatcher, fingerprint, pad
 from .example_split import ExampleSplit, Leak, check_leak, find_leaks, split_examples
 from .examples import (
@@ -73,6 +73,7 @@ __all__ = [
     "corpus_folder",
     "corpus_text",
     "count_targets",
+    "cut_document",
     "deduplicate",
     "docstrings",
     "documents_fingerprint",

@@ -10,7 +10,6 @@ document (its digests and MinHash signature), never its text.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import os
@@ -27,7 +26,7 @@ from ..disk import find_whole_folder, holding, read_marker, whole_file, whole_fo
 from .clean import RepeatedLines, clean_text
 from .corpus import REPORT, CorpusConfig, CorpusReport
 from .dedup import deduplicate
-from .documents import Document, Dropped, open_jsonl, read_jsonl, read_parts, write_jsonl
+from .documents import Document, Dropped, cut_document, open_jsonl, read_jsonl, write_jsonl
 from .folders import kinds_skipped
 from .split import SPLITS, Contamination, split_place
 from .stopwords import remove_stop_words
@@ -140,7 +139,7 @@ def cut_only_document(cleaned: Path, config: CorpusConfig, report: CorpusReport,
     """Cut the only document into about twenty parts, so that some can be held out; unless it is too short for two."""
     (document,) = read_jsonl(cleaned)
     limit = max(len(document.text) // 20, 4 * config.min_chars)
-    parts = list(read_parts(io.StringIO(document.text, newline=""), document.source, limit))
+    parts = list(cut_document(document, limit))
     short = [part for part in parts if len(part.text.strip()) < config.min_chars]
     if len(parts) - len(short) > 1:
         dropped += [

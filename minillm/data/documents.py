@@ -225,6 +225,12 @@ def read_parts(stream: IO[str], source: str, limit: int) -> Iterator[Document]:
         buffer = buffer[cut:]
 
 
+def cut_document(document: Document, limit: int) -> Iterator[Document]:
+    """The parts of a document, each of at most `limit` characters, cut at the last blank line that fits; a document
+    that is not longer stays whole and keeps its source. Parts of white space alone are left out."""
+    return read_parts(io.StringIO(document.text, newline=""), document.source, limit)
+
+
 def last_break(text: str, limit: int) -> int:
     """The position just after the last blank line in text[:limit]; or after the last line; or `limit`."""
     for separator in ("\n\n", "\n\r\n", "\n"):

@@ -5,7 +5,8 @@ order of the documents, and stays the same for every document when others are ad
 held out for ever. Copies always fall on the same side.
 
 A split by document still leaks when documents share passages. Contamination is measured as GPT-3 did it (Brown et al.
-2020, arXiv 2005.14165, appendix C): by runs of 13 words that stand in both.
+2020, arXiv 2005.14165, appendix C): by runs of 13 words that stand in both. What a leak does to a score is measured in
+chapters/04_collecting_and_cleaning_text.ipynb.
 """
 
 from __future__ import annotations

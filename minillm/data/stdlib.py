@@ -49,7 +49,10 @@ def stdlib_documents(
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}.")
     folder = Path(root) if root is not None else Path(sysconfig.get_paths()["stdlib"])
     if kind == "topics":
-        yield from sample_of(topic_documents(folder), max_bytes)
+        if max_bytes is None:
+            yield from topic_documents(folder)
+        else:
+            yield from sample_of(sorted(topic_documents(folder), key=source_hash), max_bytes)
         return
     files = python_files(folder, include_tests)
     if len(files) < (1 if root is not None else 50):
@@ -61,8 +64,11 @@ def stdlib_documents(
     if kind == "source":
         for name in choose_sample({name: os.path.getsize(file) for name, file in files.items()}, max_bytes):
             yield from module_documents(files[name], f"stdlib/{name}", skipped)
-    else:
-        yield from sample_of(docstring_documents(files, skipped), max_bytes)
+    elif max_bytes is None:
+        yield from docstring_documents(files, skipped)
+    else:  # parsed in the order in which a sample takes them, so that no more are parsed than it needs
+        in_turn = {name: files[name] for name in sorted(files, key=docstrings_hash)}
+        yield from sample_of(docstring_documents(in_turn, skipped), max_bytes)
 
 
 def environment_documents(
@@ -186,14 +192,31 @@ def name_hash(name: str) -> bytes:
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
 
 
-def sample_of(documents: Iterable[Document], max_bytes: int | None) -> Iterator[Document]:
-    """The sample of `choose_sample` for documents that must be made before their size is known (a few MB at most)."""
-    if max_bytes is None:
-        yield from documents
-        return
-    by_source = {document.source: document for document in documents}
-    for name in choose_sample({name: len(d.text.encode()) for name, d in by_source.items()}, max_bytes):
-        yield by_source[name]
+def docstrings_hash(name: str) -> bytes:
+    return name_hash(f"docstrings/{name}")
+
+
+def source_hash(document: Document) -> bytes:
+    return name_hash(document.source)
+
+
+def sample_of(documents: Iterable[Document], max_bytes: int) -> list[Document]:
+    """The sample of `choose_sample` for documents that must be made before their size is known, and that come in the
+    order of their hash: none is made beyond the first that no longer fits."""
+    if max_bytes < 1:
+        raise ValueError(f"max_bytes must be at least 1, or None for everything, not {max_bytes}.")
+    chosen: list[Document] = []
+    total = 0
+    for document in documents:
+        total += len(document.text.encode())
+        if chosen and total > max_bytes:
+            break
+        chosen.append(document)
+    return sorted(chosen, key=source_of)
+
+
+def source_of(document: Document) -> str:
+    return document.source
 
 
 def module_documents(file: str, source: str, skipped: list[Dropped] | None) -> Iterator[Document]:

@@ -1,8 +1,8 @@
 """Stop words: frequent words that carry grammar rather than topic, in English and Chinese, and their removal.
 
 Search engines and bag-of-words classifiers drop them, since they tell documents apart badly. A language model needs
-them: without "the" and "不" it can neither learn nor write grammar. Off by default, here so that a chapter can measure
-what it costs.
+them: without "the" and "不" it can neither learn nor write grammar. Off by default; what it costs and when it helps is
+measured in chapters/04_collecting_and_cleaning_text.ipynb.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ class NumpyEngine:
         self.model.train()
         self.model.zero_grad()
         # The mean over all tokens of the step. A mean of the micro-batches' means would be another number as soon as
-        # one holds more padding than another: so each adds its sum of losses, divided by the count of all.
+        # one holds more padding than another: so each adds its sum of losses, divided by the count of all. (What the
+        # other number does to the gradient is measured in chapters/08_pretraining.ipynb.)
         n_tokens = require_targets(sum(count_targets(targets) for *_, targets in micro_batches))
         total = 0.0
         for batch in micro_batches:

@@ -190,7 +190,7 @@ def perplexity(loss: float) -> float:
 
 def bits_per_byte(nats: float, n_bytes: int) -> float:
     """What a compressor built from the model needs for a byte of text, whatever its tokenizer: the summed loss in nats,
-    / ln 2 / bytes of UTF-8.
+    / ln 2 / bytes of UTF-8. Why not per token: chapters/01_what_is_a_language_model.ipynb.
 
     >>> bits_per_byte(8 * math.log(256), 8)
     8.0

@@ -161,5 +161,5 @@ class GPT(nn.Module):
 
 def residual_std(config: GPTConfig) -> float:
     """Two projections per block write to the residual stream; with each scaled by 1/√(2 n_layers), its variance does
-    not grow with depth (GPT-2, section 2.3)."""
+    not grow with depth (GPT-2, section 2.3; measured in chapters/07_the_transformer.ipynb)."""
     return 0.02 / math.sqrt(2 * config.n_layers)

@@ -12,7 +12,7 @@ from .dropout import dropout_scale
 
 # Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1), for each head:
 #   S = scale · Q Kᵀ (Tq, Tk)    P = softmax of S over the allowed keys, row by row    O = P V
-# Backward, with G = dL/dO:
+# Backward, with G = dL/dO, derived in chapters/06_attention.ipynb:
 #   O = P V        dL/dV = Pᵀ G          dL/dP = G Vᵀ
 #   P = softmax S  dL/dS = P ∘ (dL/dP − rowsum(P ∘ dL/dP))         (softmax's backward, see softmax.py)
 #   S = scale QKᵀ  dL/dQ = scale · dL/dS K    dL/dK = scale · (dL/dS)ᵀ Q

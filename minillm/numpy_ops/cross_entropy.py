@@ -6,7 +6,7 @@ import numpy as np
 
 from ..tensor import Array, Tensor, records_graph
 
-# Cross-entropy of the target class c under softmax(x), x (N, V):
+# Cross-entropy of the target class c under softmax(x), x (N, V), derived in chapters/02_autograd.ipynb:
 #   ℓ = −ln yᴄ = ln Σⱼ e^(xⱼ) − xᴄ,   y = softmax(x),   dℓ/dx = y − onehot(c)
 # Label smoothing ε (Szegedy et al. 2015, arXiv 1512.00567, section 7) replaces onehot(c) by q = (1 − ε) onehot(c) +
 # ε/V:

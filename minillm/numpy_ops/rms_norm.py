@@ -7,7 +7,7 @@ import numpy as np
 from ..tensor import Array, Tensor
 
 # RMS norm (Zhang & Sennrich 2019, arXiv 1910.07467): r = 1/√(mean x² + ε),  x̂ = x r,  y = x̂ w. As
-# layer norm (layer_norm.py), without the mean:
+# layer norm (layer_norm.py), without the mean; derived in exercise 4 of chapters/02_autograd.ipynb:
 #   dL/dx = r (h − x̂ · mean(h x̂)),  h = dL/dy · w;   dL/dw = Σ_rows dL/dy · x̂
 
 

@@ -8,7 +8,7 @@ from ..tensor import Array, Tensor
 
 # Rotary position embedding (Su et al. 2021, arXiv 2104.09864, section 3.2): the pair (x₁, x₂) at position t is turned
 # by the angle t·θᵢ, so that a query and a key, turned by their own positions, meet in a dot product that depends on
-# the distance only.
+# the distance only (chapters/07_the_transformer.ipynb).
 #   y₁ = x₁ cos − x₂ sin     y₂ = x₂ cos + x₁ sin
 # A rotation's derivative is the same rotation, its transpose turns back: dL/dx is dL/dy rotated by minus the angle.
 # Pairs are (xᵢ, xᵢ₊D/2), "half-split", as in Llama checkpoints. cos and sin are constants (T, D/2).

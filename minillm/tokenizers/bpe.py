@@ -15,7 +15,7 @@ Radford et al. 2019, section 2.2). The list of merges, in order, is all that the
 
 Read in this order: `learn_merges` and `merge_word`, which are all of BPE; the class around them; base.py (special
 tokens, decoding). Then split.py (what may merge at all), bpe_plain.py (counting and merging with nothing kept from step
-to step, to watch and to check by) and bpe_fast.py (what makes it fast).
+to step, to watch and to check by) and bpe_fast.py (what makes it fast). chapters/03_tokens.ipynb builds it by hand.
 """
 
 from __future__ import annotations

@@ -10,12 +10,14 @@ occurrences: a history that is often followed by something new is trusted less.
 
     p(w | h) = (c(h w) + T(h) · p(w | h′)) / (c(h) + T(h)),     p(w | h) = p(w | h′) where h was never seen
 
-and at the bottom every symbol that exists has the same probability.
+and at the bottom every symbol that exists has the same probability. Derived, and the weight checked on held-out text,
+in chapters/01_what_is_a_language_model.ipynb.
 """
 
 from __future__ import annotations
 
 import lzma
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -91,15 +93,23 @@ class NGramModel:
             parent, x, n_parents = nodes[:-1], x[1:], len(keys)
         return cls(unit, alphabet, levels)
 
+    def symbol_bits(self, text: str) -> npt.NDArray[np.float64]:
+        """−log₂ of the probability of each of the text's n symbols under each order: (order, n) bits."""
+        return np.concatenate([np.empty((self.order, 0)), *self._bits_in_chunks(text)], axis=1)
+
     def total_bits(self, text: str) -> npt.NDArray[np.float64]:
         """−log₂ of the probability of `text` under each order: (order,) bits. Histories are short at the start."""
-        symbols = numbers_of(text, self.unit)
         total = np.zeros(self.order)
+        for bits in self._bits_in_chunks(text):
+            total += bits.sum(axis=1)
+        return total
+
+    def _bits_in_chunks(self, text: str) -> Iterator[npt.NDArray[np.float64]]:
+        symbols = numbers_of(text, self.unit)
         for start in range(0, len(symbols), CHUNK):
             lead = min(start, self.order - 1)  # symbols scored already, needed as history
             p = self._probabilities(symbols[start - lead : start + CHUNK])  # (order, n)
-            total -= np.log2(p[:, lead:]).sum(axis=1)
-        return total
+            yield -np.log2(p[:, lead:])
 
     def bits_per_byte(self, text: str, order: int | None = None) -> float:
         """Bits needed for each UTF-8 byte of `text` by the model of this order (None: the highest)."""

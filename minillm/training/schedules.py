@@ -2,7 +2,8 @@
 
 Each takes the step (0 for the first update), the `total` number of steps, the `warmup` steps over which the rate
 climbs from 0 to its peak, and the factor `final` that it ends at. `total` may be an estimate that changes from
-step to step: that is how the training loop fits a schedule to a time budget.
+step to step: that is how the training loop fits a schedule to a time budget. Why a rate climbs first and falls later:
+chapters/08_pretraining.ipynb.
 """
 
 from __future__ import annotations

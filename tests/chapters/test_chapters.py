@@ -82,12 +82,38 @@ def test_committed_outputs_are_clean(source):
 
 @each_chapter
 def test_exercises_are_graded(source):
-    """3 to 6 of them, each with its difficulty and minutes in the heading."""
+    """3 to 6 of them, each with its difficulty, importance and minutes in the heading."""
     headings = re.findall(r"^### Exercise \d.*$", markdown(source), re.MULTILINE)
     exercises = [cell for cell in build.read_source(source).cells if "exercise" in cell.metadata.get("tags", [])]
     assert 3 <= len(headings) == len(exercises) <= 6
-    for heading in headings:
-        assert re.search(r"\((easy|medium|hard), \d+ minutes\)", heading), heading
+    for number, heading in enumerate(headings, start=1):
+        form = rf"### Exercise {number}: .+ \((easy|medium|hard), (core|useful|extra), \d+ minutes\)"
+        assert re.fullmatch(form, heading), heading
+
+
+@each_chapter
+def test_every_exercise_keeps_answers(source):
+    """At least three wrong ones that look right, each with what it is told, and two right ones that look unusual."""
+    answers = build.read_answers(build.ANSWERS / source.name)
+    exercises = len(re.findall(r"^### Exercise \d", markdown(source), re.MULTILINE))
+    for number in range(1, exercises + 1):
+        given = [answer for answer in answers if answer["number"] == str(number)]
+        assert sum(answer["verdict"] == "wrong" for answer in given) >= 3, number
+        assert sum(answer["verdict"] == "right" for answer in given) >= 2, number
+        assert all(answer["says"] for answer in given if answer["verdict"] == "wrong"), number
+
+
+@each_chapter
+def test_chapter_ends_with_questions_and_what_is_taken_along(source):
+    questions, last = (cell.source for cell in build.read_source(source).cells[-2:])
+    assert questions.startswith("## Quick questions\n")
+    asked = re.findall(r"^\*\*(\d)\.\*\* [^<]+\?\n\n<details><summary>Answer</summary>\n", questions, re.MULTILINE)
+    assert asked == [str(i) for i in range(1, len(asked) + 1)] and 3 <= len(asked) <= 5
+    assert questions.count("<details>") == questions.count("</details>") == len(asked)
+    assert last.startswith("## You can now\n\nYou can now ") and "\n\n**What you take along**: " in last
+    following = [path.stem for path in SOURCES if path.stem > source.stem][:1]
+    number = int(source.stem[:2]) + 1
+    assert re.search(rf"\[{number:02d} · .+\]\({number:02d}_\w+\.ipynb\)", last) or not following
 
 
 @each_chapter

@@ -207,6 +207,8 @@ def test_the_messy_example_shows_every_fault_of_its_data_card(tmp_path: Path) ->
         ("lamp-copy", "exact"),
         ("lamp-edited", "near"),
         ("short", "clean"),
+        ("ferry", "paragraph"),
+        ("library-zh", "paragraph"),
     }
 
 

@@ -214,6 +214,10 @@ def test_repeated_paragraphs() -> None:
     assert list(deduplicate([short], paragraphs=True)) == [short]
     eight = Document("Now eight words stand in this line here.\n\n" * 2, "e")
     assert list(deduplicate([eight], paragraphs=True)) == [Document(eight.text[:41], "e")]
+    chinese = Document("这一段话有八个字。\n\n" * 2 + "港口的地图\n\n" * 2, "f")  # no white space between its words
+    assert list(deduplicate([chinese], paragraphs=True)) == [
+        Document("这一段话有八个字。\n\n港口的地图\n\n港口的地图\n", "f")
+    ]
 
 
 def test_a_copy_exactly_at_the_threshold_is_one() -> None:

@@ -16,9 +16,9 @@ from minillm.data.documents import (
     Document,
     Dropped,
     check_half_pairs,
+    cut_document,
     read_documents,
     read_jsonl,
-    read_parts,
     write_jsonl,
 )
 from minillm.data.folders import extension_of, kinds_skipped
@@ -230,9 +230,7 @@ def test_half_of_a_surrogate_pair_names_file_and_line(tmp_path: Path) -> None:
 
 @given(st.text(alphabet="ab\n\r 世", max_size=200), st.integers(1, 40))
 def test_parts_are_the_text_and_none_is_too_long(text: str, limit: int) -> None:
-    import io
-
-    parts = list(read_parts(io.StringIO(text, newline=""), "s", limit))
+    parts = list(cut_document(Document(text, "s"), limit))
     assert all(0 < len(p.text) <= limit and p.text.strip() for p in parts)
     joined = "".join(p.text for p in parts)
     assert "".join(joined.split()) == "".join(text.split())  # only white space may fall between parts
@@ -240,10 +238,8 @@ def test_parts_are_the_text_and_none_is_too_long(text: str, limit: int) -> None:
 
 
 def test_a_text_is_cut_where_it_is_longer_than_a_part() -> None:
-    import io
-
     def parts(text: str, limit: int = 10) -> list[tuple[str, str]]:
-        return [(part.text, part.source) for part in read_parts(io.StringIO(text, newline=""), "s", limit)]
+        return [(part.text, part.source) for part in cut_document(Document(text, "s"), limit)]
 
     assert parts("a" * 10) == [("a" * 10, "s")]
     assert parts("a" * 11) == [("a" * 10, "s#0"), ("a", "s#1")]

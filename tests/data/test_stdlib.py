@@ -92,7 +92,10 @@ def test_a_sample_is_as_large_as_fits() -> None:
     documents = [Document("é" * n, name) for name, n in sizes.items()]  # of two bytes each
     assert [d.source for d in sample_of(documents, 19)] == sorted([first, second])
     assert [d.source for d in sample_of(documents, 20)] == sorted(sizes)
-    assert list(sample_of(documents, None)) == documents
+    made = (document for document in documents)
+    assert [d.source for d in sample_of(made, 5 * 2)] == [first] and [d.source for d in made] == [
+        third
+    ]  # none too many
 
 
 def test_what_is_source_of_python(tmp_path: Path) -> None:

@@ -42,11 +42,13 @@ def test_bits_are_those_of_the_twin(text: str, held_out: str, order: int, unit: 
         patch.setattr(baselines, "DENSE", 1 << 24 if dense else 1)  # both ways of counting
         patch.setattr(baselines, "CHUNK", 3)  # scored piece by piece
         model = NGramModel.fit(text, order, unit)  # type: ignore[arg-type]
-        bits = model.total_bits(held_out)
+        bits, each = model.total_bits(held_out), model.symbol_bits(held_out)
     expected = [
         -sum(log2(twin(train, x[:i], w, k, N_SYMBOLS[unit])) for i, w in enumerate(x)) for k in range(1, order + 1)
     ]
     assert np.allclose(bits, expected, rtol=1e-12)
+    assert each.shape == (order, len(x))
+    assert np.allclose(each.sum(axis=1), expected, rtol=1e-12)
     assert model.bits_per_byte(held_out) == pytest.approx(expected[-1] / len(held_out.encode()))
     assert model.bits_per_byte(held_out, 1) == pytest.approx(expected[0] / len(held_out.encode()))
 
