@@ -958,7 +958,7 @@ r"""
 You can now pretrain an encoder, say what it may see and test it, explain what its training does at visible tokens, and
 search with a pretrained one.
 
-**What you take along:** the small BERT with its tokenizer, in the folder that
+**What you take along**: the small BERT with its tokenizer, in the folder that
 `minillm.workshop.deliverables.small_bert(SCALE)` names, in the format of Hugging Face (it is opened by
 `minillm.AutoModelForMaskedLM`), and `minillm.workshop.bert.minilm_folder`, which finds MiniLM. The next chapter,
 11 · Fine-tuning a classifier, puts a new head on them.
