@@ -25,7 +25,6 @@ from minillm.tensor import no_grad
 from minillm.tokenizers import WordPieceTokenizer
 from minillm.training.objectives import MaskedLM
 
-from .deliverables import corpus
 from .scale import progress
 
 Array = np.ndarray
@@ -46,11 +45,10 @@ def signs_shortened(text: str) -> str:
     return re.sub(r"([^\w\s])\1{3,}", r"\1\1\1", text)
 
 
-def prose_ids(scale: str, tokenizer: WordPieceTokenizer) -> tuple[Array, Array]:
-    """Chapter 04's prose as token ids, (n,) for training and (m,) held out."""
-    folder = corpus(scale, "prose")
-    parts = (signs_shortened(corpus_text(folder, split)) for split in ("train", "val"))
-    train, val = (np.array(tokenizer.encode(text, disallowed_special=())) for text in parts)
+def prose_ids(text: Path, tokenizer: WordPieceTokenizer) -> tuple[Array, Array]:
+    """Chapter 04's prose, the folder `text`, as token ids, (n,) for training and (m,) held out."""
+    parts = (signs_shortened(corpus_text(text, split)) for split in ("train", "val"))
+    train, val = (np.array(tokenizer.encode(part, disallowed_special=())) for part in parts)
     return train, val
 
 
@@ -186,9 +184,9 @@ def gpt_steps(scale: str) -> int:
     return round(STEPS[scale] * RATE * (CONTEXT - 2) / (CONTEXT - 1))
 
 
-def fill_first_models(folder: Path, scale: str, tokenizer: WordPieceTokenizer) -> None:
+def fill_first_models(folder: Path, scale: str, tokenizer: WordPieceTokenizer, text: Path) -> None:
     """Train a BERT by the 80/10/10 rule, one on gaps that are all [MASK], and a GPT, from each seed."""
-    train_ids, val_ids = prose_ids(scale, tokenizer)
+    train_ids, val_ids = prose_ids(text, tokenizer)
     special, v = tokenizer.special_tokens, tokenizer.vocab_size
     shares = (np.bincount(train_ids, minlength=v) + 1) / (len(train_ids) + v)
     vectors = counted_vectors(train_ids, v)
@@ -210,10 +208,10 @@ def fill_first_models(folder: Path, scale: str, tokenizer: WordPieceTokenizer) -
         save(model, tokenizer, folder / name, losses=losses, measured=measured)
 
 
-def fill_small_bert(folder: Path, scale: str, tokenizer: WordPieceTokenizer, first: Path) -> None:
+def fill_small_bert(folder: Path, scale: str, tokenizer: WordPieceTokenizer, text: Path, first: Path) -> None:
     """The BERT from seed 0, trained a little longer."""
     model, _ = load(first / "bert-0")
-    train_on(model, scale, tokenizer, prose_ids(scale, tokenizer)[0], 0.8, 0.1, seed=0)
+    train_on(model, scale, tokenizer, prose_ids(text, tokenizer)[0], 0.8, 0.1, seed=0)
     save(model, tokenizer, folder)
 
 

@@ -220,10 +220,10 @@ def first_models(scale: str) -> Path:
     seed, trained on the prose."""
     from . import bert
 
-    tokens = wordpiece(scale)
-    recipe = {"tokenizer": tokens.fingerprint(), "corpus": corpus(scale, "prose").parent.name}
+    tokens, text = wordpiece(scale), corpus(scale, "prose")
+    recipe = {"tokenizer": tokens.fingerprint(), "corpus": text.parent.name}
     recipe |= {"steps": bert.STEPS[scale], "seeds": bert.SEEDS[scale], "rate": bert.RATE, "shape": bert.SHAPE}
-    return made("first-berts", recipe, lambda folder: bert.fill_first_models(folder, scale, tokens))
+    return made("first-berts", recipe, lambda folder: bert.fill_first_models(folder, scale, tokens, text))
 
 
 def small_bert(scale: str) -> Path:
@@ -232,6 +232,6 @@ def small_bert(scale: str) -> Path:
     positions)."""
     from . import bert
 
-    first = first_models(scale)
+    first, tokens, text = first_models(scale), wordpiece(scale), corpus(scale, "prose")
     recipe = {"first": first.name, "steps": bert.MORE_STEPS[scale], "masked": 0.8, "replaced": 0.1}
-    return made("small-bert", recipe, lambda folder: bert.fill_small_bert(folder, scale, wordpiece(scale), first))
+    return made("small-bert", recipe, lambda folder: bert.fill_small_bert(folder, scale, tokens, text, first))
