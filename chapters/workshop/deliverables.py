@@ -28,7 +28,7 @@ from minillm.disk import find_whole_folder, holding, whole_folder, write_text
 from minillm.engines.threads import ThreadedNumpyEngine
 from minillm.models.llama import LlamaConfig
 from minillm.settings import TrainConfig
-from minillm.tokenizers import BPETokenizer, load_tokenizer
+from minillm.tokenizers import BPETokenizer, WordPieceTokenizer, load_tokenizer
 from minillm.training.baselines import NGramModel, xz_bits_per_byte
 from minillm.training.config_file import Sections
 from minillm.training.pretrain import pretrain, read_config
@@ -212,3 +212,36 @@ def recurrent_baseline(scale: str) -> dict[str, Any]:
     folder = made("recurrent-baseline", recipe, lambda folder: write_comparison(folder, scale))
     results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     return results
+
+
+def wordpiece(scale: str) -> WordPieceTokenizer:
+    """A WordPiece tokenizer as BERT's, with [MASK], [CLS] and [SEP], trained on the prose's training split only."""
+    text = corpus(scale, "prose")
+    recipe = {"corpus": text.parent.name, "vocabulary": VOCABULARY[scale]}
+
+    def make(folder: Path) -> None:
+        WordPieceTokenizer.train([corpus_text(text)], VOCABULARY[scale]).save(folder / "tokenizer")
+
+    return load_tokenizer(made("wordpiece", recipe, make) / "tokenizer")
+
+
+def first_models(scale: str) -> Path:
+    """Chapter 10's first models: folders bert-0, masks-0 (all gaps are [MASK]), gpt-0, bert-1 ..., a number for a
+    seed, trained on the prose."""
+    from . import bert
+
+    tokens, text = wordpiece(scale), corpus(scale, "prose")
+    recipe = {"tokenizer": tokens.fingerprint(), "corpus": text.parent.name}
+    recipe |= {"steps": bert.STEPS[scale], "seeds": bert.SEEDS[scale], "rate": bert.RATE, "shape": bert.SHAPE}
+    return made("first-berts", recipe, lambda folder: bert.fill_first_models(folder, scale, tokens, text))
+
+
+def small_bert(scale: str) -> Path:
+    """Chapter 10's small BERT with its tokenizer, in a folder that `minillm finetune --model` and
+    `minillm.AutoModelForMaskedLM` open: pretrained on the prose by the 80/10/10 rule, on rows of 16 tokens (it has 32
+    positions)."""
+    from . import bert
+
+    first, tokens, text = first_models(scale), wordpiece(scale), corpus(scale, "prose")
+    recipe = {"first": first.name, "steps": bert.MORE_STEPS[scale], "masked": 0.8, "replaced": 0.1}
+    return made("small-bert", recipe, lambda folder: bert.fill_small_bert(folder, scale, tokens, text, first))

