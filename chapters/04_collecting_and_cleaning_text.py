@@ -1120,8 +1120,8 @@ places. 0.7 is more than four standard deviations away: very surprised.
 
 </details>
 
-**3.** After a change of the cleaning rules your model's loss on held-out text is much lower. Name two explanations
-other than "a better model".
+**3.** After a change of the cleaning rules your model's loss on held-out text is much lower. Which two explanations are
+there, other than "a better model"?
 
 <details><summary>Answer</summary>
 
