@@ -503,7 +503,7 @@ sentences from above, in which short patterns return in ever new combinations.
 
 # %%
 def while_reading(counted, held, order):
-    """Bits per byte if each quarter of the held-out text is counted, too, once it has been scored."""
+    """Bits per byte if each quarter of the held-out text is counted, once it has been scored."""
     step, bits = len(held) // 4 + 1, 0.0
     for start in range(0, len(held), step):
         model = NGramModel.fit(counted + held[:start], order)
@@ -777,7 +777,8 @@ def to_bits_per_byte(loss, n_tokens, text):
 with check():
     answer = to_bits_per_byte(np.log(256), 8, "8 bytes.")
     assert answer is not None, (
-        "to_bits_per_byte returns nothing yet. In words: all the nats, as bits, shared out among all the bytes."
+        "to_bits_per_byte returns nothing yet. "
+        "In words: all the nats, as bits, shared out among all the bytes."
     )
     assert np.ndim(answer) == 0, f"Return one number, not something of shape {np.shape(answer)}."
     cases = [(np.log(256), 8, "8 bytes."), (2.0, 3, "seven bytes and more"), (1.5, 3, "模型 é")]
@@ -989,7 +990,8 @@ with check():
     answer = decode(encode(longer), len(longer))
     answer = answer.encode("latin-1") if isinstance(answer, str) else bytes(answer)
     assert answer == longer, (
-        "Right for short texts, not for a long one: a float has 53 binary digits, a Fraction all of them."
+        "Right for short texts, not for a long one: "
+        "a float has 53 binary digits, a Fraction all of them."
     )
     kept, rows = rows, {n: {} for n in ORDERS}  # nothing counted: all bytes alike
     try:

@@ -697,7 +697,7 @@ def prepare(text, language, how, reads_negation=False):
 
 
 def right(task, tested, answer, *how):
-    """Percent right of naive Bayes on one part of a task; `answer` is what it must say of a text."""
+    """Percent right of naive Bayes on one part of a task; `answer` is what it must say."""
     train, test = ([prepare(e.text, *how) for e in task[part]] for part in ("train", tested))
     said = NaiveBayes(train, [getattr(e, answer) for e in task["train"]]).predict(test)
     return 100 * np.mean([a == getattr(e, answer) for a, e in zip(said, task[tested])])
@@ -871,10 +871,12 @@ with check():
         copy = [*words[: len(words) // 2], "other", *words[len(words) // 2 + 1 :]]
         J = jaccard(runs_of(" ".join(words)), runs_of(" ".join(copy)))
         assert threshold <= J, (
-            f"For a threshold of {threshold} you say {n} words; then J is only {J:.3f}. Count the union again."
+            f"For a threshold of {threshold} you say {n} words; "
+            f"then J is only {J:.3f}. Count the union again."
         )
         assert (n - 10) / n < threshold, (
-            f"For a threshold of {threshold} you say {n} words; a text of one word fewer is enough, too."
+            f"For a threshold of {threshold} you say {n} words; "
+            "a text of one word fewer is enough, too."
         )
 
 # %% [markdown]
@@ -928,7 +930,8 @@ with check():
         case = f"bands_for({k}, {threshold}, {sure}) is ({bands}, {rows})"
         assert bands == k // rows, f"{case}: {k // rows} bands of {rows} fit into {k} numbers."
         assert 1 - (1 - threshold**rows) ** bands >= sure, (
-            f"{case}: a pair at the threshold then meets with probability {1 - (1 - threshold**rows) ** bands:.3f}."
+            f"{case}: a pair at the threshold then meets with probability "
+            f"{1 - (1 - threshold**rows) ** bands:.3f}."
         )
         more = [r for r in range(rows + 1, k + 1) if 1 - (1 - threshold**r) ** (k // r) >= sure]
         assert not more, f"{case}: sure enough, but more rows would be, too."
@@ -981,7 +984,8 @@ with check():
     )
     apart = [f for f in range(200) if len(set(answers[12 * f : 12 * f + 12])) > 1]
     assert not apart, (
-        f"Parts of {len(apart)} of 200 documents are on both sides: what do the parts have in common?"
+        f"Parts of {len(apart)} of 200 documents are on both sides: "
+        "what do the parts have in common?"
     )
     assert len(set(answers)) == 2, (
         "All documents that were cut are on one side: is more than the part's number gone?"
@@ -991,12 +995,13 @@ with check():
         "All documents that were not cut are on one side. Their sources have no #."
     )
     assert abs(shares[0] - 0.25) < 0.1 and abs(shares[1] - 0.75) < 0.1, (
-        f"For a fraction of 0.25 and 0.75, {shares[0]:.2f} and {shares[1]:.2f} of the documents are in val."
+        f"For a fraction of 0.25 and 0.75, {shares[0]:.2f} and {shares[1]:.2f} "
+        "of the documents are in val."
     )
     marked = [Document(f"song {f}", f"songs in c#/{f}") for f in range(100)]  # not cut
     assert len({side_of(d, 0.5, 0) for d in marked}) == 2, (
-        "Of 100 documents such as songs in c#/7, none of which was cut, all are on one side: only a # "
-        "with nothing but digits behind it begins a part's number."
+        "Of 100 documents such as songs in c#/7, none of which was cut, all are on one side: "
+        "only a # with nothing but digits behind it begins a part's number."
     )
     other = [side_of(d, 0.25, 1) for d in whole]
     assert other != [side_of(d, 0.25, 0) for d in whole], "Another seed must give another split."
