@@ -374,7 +374,7 @@ assert all(table[:3, column].argmax() == column for column in range(3))
 assert english[1] == code[1] == 1 < every[1] < more_chinese[1] < chinese[1]
 assert more_chinese[0] < every[0] and more_chinese[2] < every[2]
 if SCALE != "smoke":
-    assert every[0] > 0.95 * english[0] and every[2] > 0.95 * code[2] and every[1] < 0.7 * chinese[1]
+    assert every[0] > 0.9 * english[0] and every[2] > 0.9 * code[2] and every[1] < 0.7 * chinese[1]
     assert share < 1 / 20 and 3 < chinese[1] < 4
 table_of_bytes(table, list(tokenizers), list(held_out))
 
@@ -387,8 +387,8 @@ covers little more than a character. It has read only a few thousand of them; an
 sentences stood there seldom or never.)
 
 A common tokenizer with the same number of slots shares them out, **in proportion to what it has read**. Next to so much
-English and code, Chinese gets few: on English and code "all three" is about as good as their own, on Chinese far below.
-Read ten times over, the same sentences win slots, and the other two texts pay for it. So the mixture on which a
+English and code, Chinese gets few: on English and code "all three" comes within a tenth of their own, on Chinese it is
+far below. Read ten times over, the same sentences win slots, and the other two texts pay for it. So the mixture on which a
 tokenizer is trained decides for whom it is cheap. The same line in all five:
 """
 
