@@ -388,8 +388,8 @@ sentences stood there seldom or never.)
 
 A common tokenizer with the same number of slots shares them out, **in proportion to what it has read**. Next to so much
 English and code, Chinese gets few: on English and code "all three" comes within a tenth of their own, on Chinese it is
-far below. Read ten times over, the same sentences win slots, and the other two texts pay for it. So the mixture on which a
-tokenizer is trained decides for whom it is cheap. The same line in all five:
+far below. Read ten times over, the same sentences win slots, and the other two texts pay for it. So the mixture on
+which a tokenizer is trained decides for whom it is cheap. The same line in all five:
 """
 
 # %%
@@ -469,22 +469,22 @@ assert np.all(np.diff(np.diff(covered) / np.diff(SIZES)) < 0)  # each further to
 assert seen[-1] - covered[-1] > seen[0] - covered[0]  # and on held-out text less than on its own
 if SCALE == "cpu":
     assert median[at] >= 50 > median[at + 1]
-    assert bits_of_part.argmin() == at < bits.argmin() < len(SIZES) - 1
-    assert bits[at] < 1.05 * bits.min() < bits[at - 1]
+    assert bits_of_part.argmin() == at < bits.argmin()
+    assert bits[at] < 1.1 * bits.min() and bits[-1] > bits[-2] - 0.02  # no longer falling
 vocabulary_curves(SIZES, measured, CHOSEN)
 
 # %% [markdown]
 r"""
 Left: each further token brings less than those before it, and less on held-out text than on training text. The last
 merges make rare words of the training text, which other text may not contain. Middle: meanwhile the median token
-becomes so rare that a model has hardly an example of it. Right: both together make a valley. With few tokens the bigram
-sees too short a stretch of text; with many it has met most pairs never before. On a third of the text the valley's
-bottom lies at a smaller vocabulary than on all of it: **the more text, the larger the vocabulary that pays**. GPT-2,
-with 40 GB of text, has 50,257 tokens, GPT-4 100,277.
+becomes so rare that a model has hardly an example of it. Right: the two work against each other. With few tokens the
+bigram sees too short a stretch of text; with many it has met most pairs never before. On a third of the text the
+curve has its lowest point at a smaller vocabulary than on all of it: **the more text, the larger the vocabulary that
+pays**. GPT-2, with 40 GB of text, has 50,257 tokens, GPT-4 100,277.
 
 For our text the dotted line is the choice: **2,000 tokens** at `cpu` scale. It is the largest of these sizes at which
-the median token still occurs fifty times, our limit for "enough examples". The bottom of the valley is at twice as
-many, but less than 5% lower, and twice as many tokens would mean a table twice as large, in models that are small. The
+the median token still occurs fifty times, our limit for "enough examples". The lowest point is at more tokens, but
+less than a tenth lower, and twice as many tokens would mean a table twice as large, in models that are small. The
 rest of the choice was made above: bytes, so that nothing is unknown, and GPT-4's pattern, which keeps merges inside
 words and numbers short. This tokenizer, trained on the corpus' training part only, is what the chapter leaves to the
 next ones:
