@@ -296,7 +296,7 @@ def plot_times(flops: Sequence[float], seconds: Sequence[float], names: Sequence
     ax.loglog(flops, 1e3 * np.array(flops) / peak, "--", color=plot.BLACK, label="at the speed of a large product")
     for x, y, name in zip(flops, seconds, names):
         ax.annotate(name, (x, 1e3 * y), xytext=(4, -13), textcoords="offset points", fontsize=9)
-    ax.set_xmargin(0.12)  # room for the last name
+    ax.set_xmargin(0.18)  # room for the last name
     ax.set_xlabel("floating-point operations of a step, counted")
     ax.set_ylabel("milliseconds")
     ax.legend(fontsize=9, loc="upper left")
