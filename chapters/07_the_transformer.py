@@ -84,8 +84,8 @@ r"""
 | $V$ | tokens in the vocabulary | $F = 4D$ | features inside the feed-forward network |
 
 Attention is the only part in which positions meet. Everything else treats each position alone. Chapter 06 has derived
-attention; the norm, the feed-forward network and the sum are new. First the text that we will train on: chapter 04's
-corpus, here in a small vocabulary.
+attention, and chapter 02 the norm, which comes once more below; the feed-forward network and the sum are new. First the
+text that we will train on: chapter 04's corpus, here in a small vocabulary.
 """
 
 # %%
@@ -434,7 +434,8 @@ r"""
 Dividing by $\sqrt{2L}$ gives the best start, and every other choice is worse. Next comes the model that lacks only the
 division; the others have hardly learned more than the tokens' frequencies in these steps (the unigram's line above).
 These are short runs: they show how fast a model begins to learn, not where it ends. But nobody pays for a long run that
-begins like this.
+begins like this. (GPT-2's 0.02, which the library draws with, is about half of $1/\sqrt{768}$, for its 768 features.
+For our 64 features it is a sixth of $1/\sqrt{64}$: far to the small side. That is why `new_gpt` draws anew.)
 
 ## Counting parameters
 
@@ -1157,7 +1158,7 @@ r"""
 You can now draw and write a GPT and a Llama, count what they cost, say what each part is for, and back it with a
 measurement.
 
-**What you take along:** `architecture(SCALE, vocab_size)` from `minillm.workshop.deliverables`, the config of a
+**What you take along**: `architecture(SCALE, vocab_size)` from `minillm.workshop.deliverables`, the config of a
 Llama for the recipe of chapter 08; and `scalar_gpt.py`, a whole GPT to read on a train.
 
 Next: [08 · Pretraining](08_pretraining.ipynb) trains for real: the optimizer, the schedule, and how to tell a
