@@ -38,7 +38,7 @@ show_versions(SCALE)
 # %% [markdown]
 r"""
 The parts, and how they fit together. The middle row is what the model does with any text. Above it, how it writes;
-below it, how it learns. Each part is one section of this page.
+below it, how it learns. The first five sections of this page take them in turn.
 """
 
 # %%
@@ -141,8 +141,8 @@ print(f"before training: {held_out_loss():.2f}, all tokens equally likely: {np.l
 r"""
 Is a loss of 3 good? Simple counting tells. An **$n$-gram** model guesses the next byte from the $n - 1$ bytes before
 it, by how often it has seen them together (chapter 01). It works on bytes, not on tokens, so the two are compared in
-**bits per byte**: what one byte of the held-out text costs. (A bit is $\ln 2$ of the loss's units, and a token is
-several bytes.) Without any knowledge it is 8, since a byte has $2^8$ values.
+**bits per byte**: what one byte of the held-out text costs. (The loss, by the natural logarithm, counts in **nats**; a
+bit is $\ln 2$ nats, and a token is several bytes.) Without any knowledge it is 8, since a byte has $2^8$ values.
 """
 
 # %%
@@ -169,14 +169,15 @@ several bytes.)
 
 `loss.backward()` finds, for each weight, in which direction and how strongly it moves the loss (chapter 02); the
 **optimizer** moves all weights a little so that the loss falls; then comes the next stretch of text. Watch both curves
-fall. *Validation* is the loss on the held-out text, which is never trained on. The horizontal lines are the $n$-grams.
+fall. *Validation* is the loss on the held-out text, which is never trained on. The horizontal lines are the $n$-grams,
+their bits per byte turned into nats per token.
 """
 
 # %%
 lines = {name: bits * np.log(2) * bytes_per_token for name, bits in ngrams.items()}
 curve = plot.LiveCurve(title="a model learns", baselines=lines, every_seconds=1.0)
 rng = np.random.default_rng(0)
-optimizer = AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
+optimizer = AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)  # derived in chapter 08
 started = time.perf_counter()
 for step in range(STEPS):
     starts = rng.integers(0, len(train_ids) - CONTEXT - 1, 16)

@@ -96,7 +96,8 @@ counting.letter_table(rows[2])
 
 # %% [markdown]
 r"""
-Find the row of q, the letters that often end a word (their first square is bright), and the columns of the vowels.
+Find the row of q, the letters that often end a word (their first square is bright), and the columns of the vowels. The
+row of j is not English but Python: in these texts j stands mostly in "object".
 
 ## Why divide? The cheapest table
 
@@ -126,7 +127,7 @@ rng = np.random.default_rng(1)
 others = q * np.exp(0.3 * rng.standard_normal((1000, len(q))))  # (1000, T)
 others /= others.sum(axis=1, keepdims=True)
 costs = -(counts * np.log2(others)).sum(axis=1)  # (1000,)
-print(f"the shares: {cheapest:.1f} bits; 1000 others: {costs.min():.1f} to {costs.max():.1f} bits")
+print(f"the shares: {cheapest:.2f} bits; 1000 others: {costs.min():.2f} to {costs.max():.2f} bits")
 assert costs.min() > cheapest
 
 # %% [markdown]
@@ -228,7 +229,7 @@ first two have narrowed the choice. So even bits per byte compare *models*, not 
 ## The zero
 
 Now score held-out text with the shares. One byte that never followed its history has probability 0 and costs
-$-\log_2 0 = \infty$ bits, and so does the text. How many such bytes are there?
+$-\log_2 0 = \infty$ bits, and so does the text. How many such bytes are there, by the counts from above?
 """
 
 # %%
@@ -308,6 +309,9 @@ assert np.allclose(ours, theirs, atol=1e-10)
 
 # %% [markdown]
 r"""
+"zebra" did not occur, nor did "ebra"; so the answer is what followed "bra", mostly the c of "brackets" and
+"braces".
+
 The library's `minillm.training.baselines.NGramModel` is the same formula on sorted arrays, so that millions of bytes
 take seconds. Now the comparison, by order: adding 1, adding 0.01, and interpolation. How hard held-out text is depends
 on which documents are held out, so we split the corpus several times anew; a thin line is one split, a thick one the
@@ -340,13 +344,15 @@ counting.smoothing_figure(ORDERS, smoothed)
 
 # %% [markdown]
 r"""
-At order 1, where the one row is full, smoothing hardly matters. From order 3 on it decides: adding 1 gets worse with
-every further byte of history, because longer histories are rarer and the invention weighs more. A smaller $\alpha$
-postpones that. Interpolation is best in every split, and has nothing to tune.
+At order 1, where the one row holds all the counts, smoothing hardly matters. From order 3 on it decides: adding 1 gets
+worse with every further byte of history, because longer histories are rarer and the invention weighs more. A smaller
+$\alpha$ postpones that. Interpolation is best in every split, and has nothing to tune.
 
 But is its $\lambda$ right? It claims to be a probability, so it can be checked like a weather forecast: collect all
-places of the held-out texts where it said "5% chance of something new", and see how often something new came. The
-picture does so for tenths of the places, on logarithmic axes.
+places of the held-out texts where it said "5% chance of something new", and see how often something new came. For the
+picture, the places are sorted by the estimate and cut into ten groups of equal size. Each group is a point: its mean
+estimate, and the share of its places where something new came (both axes logarithmic). Histories that were never seen
+make no forecast, and are left out.
 """
 
 # %%
@@ -408,8 +414,8 @@ assert "_distribution(" in seen and f"\n{likeliest!r} {p.max().round(3)}" in see
 
 # %% [markdown]
 r"""
-The numbers are $c(h)$, $T(h)$ and the first counts of the row of “re”, the same as in our dictionary; then the
-likeliest byte and its probability.
+The numbers are $c(h)$, $T(h)$ and the first counts of the row of “re”; then the likeliest byte and its probability. The
+counts are larger than in our dictionary, since this model has counted the whole text, not the first part of it.
 
 ## Experiment: how long a history?
 
@@ -439,7 +445,7 @@ counting.fit_figure(orders, fitted, held_bits, xz)
 # %% [markdown]
 r"""
 On the text that it has counted, the model gets better with every byte of history, and it would go on until it knows
-that text by heart. On held-out text it improves up to an order of about five, then gets worse. The gap between the two
+that text by heart. On held-out text it improves up to order five or six, then gets worse. The gap between the two
 curves is **overfitting**: what was learned is true of the counted text and of no other. This is why everything in this
 course is measured on text that was not trained on, and why the cleaning in chapter 04 takes so much care that none of
 it slips in.
@@ -450,10 +456,10 @@ A cost of $-\log_2 p$ bits is meant literally. Split the numbers from 0 to 1 amo
 getting a stretch as wide as its probability. The first byte of the text picks a stretch; split that in the same way
 among the second bytes, and so on. In the end the text has a stretch of its own, whose width is the product of all its
 probabilities: $p(\text{text})$. Any number in it names the text. Numbers with $k$ binary digits lie $2^{-k}$ apart, so
-with $k = \lceil -\log_2 p(\text{text}) \rceil$ digits one of them is in it ($\lceil\;\rceil$ rounds up; we take one
-more digit, so that the nearest number above the stretch's lower end is inside). This is **arithmetic coding**. Whoever
-has the model can read the text back from those digits; exercise 4 does. The model is the one that we counted by hand
-last.
+with $k = \lceil -\log_2 p(\text{text}) \rceil$ digits one of them is in it: the first one from the stretch's lower end
+on. ($\lceil\;\rceil$ rounds up. We take one more digit, since the computer rounds the logarithm.) This is **arithmetic
+coding**. Whoever has the model can read the text back from those digits; exercise 4 does. The model is the one that we
+counted by hand last.
 """
 
 
@@ -481,9 +487,11 @@ for message in (b"Return a list of strings.", b"Zqx! Vwk? 8#Jf~ gNt}x $pQ"):
 
 # %% [markdown]
 r"""
+The second message pays for the first: what the model holds for unlikely costs more than the 8 bits of a byte in a file.
+
 So a better model is a better compressor, and the other way round: a compressor is a rival. **xz** works differently. It
 looks for the longest stretch that it has met before and writes "copy 40 bytes from 3000 bytes back", however long ago
-that was. Only what it cannot copy is coded byte by byte, predicted from little more than the byte before. We give it
+that was. Only what it cannot copy is coded byte by byte, predicted from hardly more than the byte before. We give it
 the same text first: what does the held-out text add to the size of the compressed file?
 
 In the last figure xz was ahead of every order. It has two advantages there: help pages share long phrases, and xz goes
@@ -495,7 +503,7 @@ sentences from above, in which short patterns return in ever new combinations.
 
 # %%
 def while_reading(counted, held, order):
-    """Bits per byte if each quarter of the held-out text is counted, too, once it has been scored."""
+    """Bits per byte if each quarter of the held-out text is counted, once it has been scored."""
     step, bits = len(held) // 4 + 1, 0.0
     for start in range(0, len(held), step):
         model = NGramModel.fit(counted + held[:start], order)
@@ -567,16 +575,16 @@ assert SCALE == "smoke" or np.mean(copied) > 2 * real
 
 # %% [markdown]
 r"""
-Order 1 knows how often each letter comes, order 2 which may stand together, 3 makes syllables, 5 words. Long orders
-look best, and partly for a dull reason: at order 10 far more is copied word for word than the held-out text shares with
-the counted one. And no order mends that nothing hangs together beyond a few words: the model cannot know how its
-sentence began.
+Order 1 knows how often each letter comes, order 2 which may stand together, 3 makes syllables, 5 words. (What order 3
+seems to have copied is one long line of hyphens, as tables in the help pages have.) Long orders look best, and partly
+for a dull reason: at order 10 far more is copied word for word than the held-out text shares with the counted one. And
+no order mends that nothing hangs together beyond a few words: the model cannot know how its sentence began.
 
 ## Why counting fails
 
 **There is never enough text.** Which share of the $n$-grams in a held-out text was never seen in the counted one? That
 depends on $n$ and on how much was counted. On the left $n$ bytes, on the right $n$ words (text between white space),
-with one line for each $n$. Exercise 2 writes the count.
+with one line for each $n$. You write the count in exercise 2.
 """
 
 # %%
@@ -602,9 +610,10 @@ counting.sparsity_figure(panels)
 # %% [markdown]
 r"""
 (Thin lines are the splits.) The largest text is a thousand times the smallest. Short $n$-grams are soon all known. But
-for every $n$ there is a size below which nearly all is new, and it grows many times over with each step of $n$: of
-three words in a row most were never seen even in the largest text, although a reader would call that a *short* context.
-More text brings each curve down, slowly: on this axis, each step to the right takes four times as much text.
+each step of $n$ moves the curve to the right: for the same share of known $n$-grams it takes several times as much
+text. Of three words in a row most were never seen even in the largest text, although a reader would call that a *short*
+context. More text brings each curve down, slowly: from one point of a curve to the next there is four times as much.
+And what *was* seen was often seen just once, as the last line printed says of 10 bytes; that is little to count on.
 
 **Nothing is shared between histories.** Having read "returns a list" a hundred times teaches the model nothing about
 what follows "returns a tuple". Each row is filled on its own; that the two words are used alike cannot be said in a
@@ -704,9 +713,10 @@ r"""
 On the left, whoever has the general text as well is better off in every draw and at every size, most of all when the
 little text is smallest; and with enough of the little text, the adapted model is also better than the general one. The
 more the two kinds of text have in common, the more carries over. On the right there is nothing in common ("general
-alone" is left out: it would be far above the picture). The mixture notices, since $\mu$ is chosen on the little text,
-and does no better than the little text alone; counting on cannot notice, and is *worse* while the little text is small,
-which is called **negative transfer**.
+alone" is left out: it would be far above the picture, at far more than the 8 bits of knowing nothing: to be sure of the
+wrong thing is costly). The mixture notices, since $\mu$ is chosen on the little text, and does as well as the little
+text alone, whose line it covers, and no better. Counting on cannot notice, and is *worse* while the little text is
+small, which is called **negative transfer**.
 
 For networks the same holds: chapters 10 and 11 adapt pretrained ones with few examples and compare with starting from
 nothing. What carries over there is more than counts: vectors for words, and where to look.
@@ -733,14 +743,14 @@ r"""
 ## Summary
 
 - A language model gives $p(w \mid h)$: each possible next symbol's probability after a history. By the chain rule, the
-  product over a text is the text's probability; its $-\log_2$ is a number of bits, and an arithmetic coder needs just
-  that many.
+  product over a text is the text's probability; its $-\log_2$ is a number of bits, and an arithmetic coder needs that
+  many, and at most two more.
 - Of all tables, the shares of the counts make the counted text cheapest.
 - Perplexity is $2^{\text{bits per symbol}}$ and depends on the symbols. Bits per byte do not; they compare models on
   one and the same text.
 - Smoothing keeps probability for what was never seen. Adding to every count invents too much; interpolation leans on
   the shorter history, by Witten and Bell with the weight $T/(c + T)$, the chance of something new.
-- Longer histories fit the counted text ever better and held-out text, beyond about five bytes, worse: overfitting.
+- Longer histories fit the counted text ever better and held-out text, beyond order five or six, worse: overfitting.
 - Counting fails because long $n$-grams are nearly all new, because rows share nothing, and because of its short sight.
 - Pretraining helps as far as the general text has something in common with the one that matters.
 
@@ -767,7 +777,8 @@ def to_bits_per_byte(loss, n_tokens, text):
 with check():
     answer = to_bits_per_byte(np.log(256), 8, "8 bytes.")
     assert answer is not None, (
-        "to_bits_per_byte returns nothing yet. In words: all the nats, as bits, shared out among all the bytes."
+        "to_bits_per_byte returns nothing yet. "
+        "In words: all the nats, as bits, shared out among all the bytes."
     )
     assert np.ndim(answer) == 0, f"Return one number, not something of shape {np.shape(answer)}."
     cases = [(np.log(256), 8, "8 bytes."), (2.0, 3, "seven bytes and more"), (1.5, 3, "模型 é")]
@@ -841,6 +852,9 @@ with check():
     )
     assert never_seen(b"abc", b"bc", 2) == 0 and never_seen(b"abc", b"a-c", 3) == 1, (
         "Wrong where `held` is one n-gram long."
+    )
+    assert np.isclose(never_seen("é".encode(), "è".encode(), 1), 1 / 2), (
+        "é and è are two bytes each, of which the first is the same: count bytes, not characters."
     )
     a, b = train.encode()[:5000], val.encode()[:1000]
     for n in (1, 3, 6):
@@ -972,6 +986,13 @@ with check():
             f"{message} comes out as {answer}: is the next stretch only the byte's part, "
             "and does the history grow?"
         )
+    longer = b"Zqx! Vwk? 8#Jf~"
+    answer = decode(encode(longer), len(longer))
+    answer = answer.encode("latin-1") if isinstance(answer, str) else bytes(answer)
+    assert answer == longer, (
+        "Right for short texts, not for a long one: "
+        "a float has 53 binary digits, a Fraction all of them."
+    )
     kept, rows = rows, {n: {} for n in ORDERS}  # nothing counted: all bytes alike
     try:
         edge = decode(encode(b"\x80"), 1)  # x = 128/256
@@ -1044,8 +1065,8 @@ not counted.
 <details><summary>Answer</summary>
 
 It would help: the curves of what was never seen go down with more text, and for a fixed $n$ they reach the bottom. But
-each step of $n$ asks for several times as much, and a history of ten bytes is two words. A table also shares nothing
-between similar histories, however large it is.
+each step of $n$ asks for several times as much, and the history is then nine bytes, hardly two words. A table also
+shares nothing between similar histories, however large it is.
 
 </details>
 

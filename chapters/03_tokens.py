@@ -25,11 +25,19 @@ import numpy as np
 from minillm import plot
 from minillm.data import corpus_text
 from minillm.tokenizers import BPETokenizer
-from minillm.tokenizers.bpe import count_words, learn_merges
+from minillm.tokenizers.bpe import count_words, learn_merges, merge_word
 from minillm.tokenizers.bpe_plain import train_naive
 from minillm.tokenizers.byte_spelling import BYTE_OF_ID, spell
 from minillm.tokenizers.split import UNICODE_PATTERNS, split_text
-from minillm.workshop import as_plain, check, deliverables, progress, read_scale, show_versions
+from minillm.workshop import (
+    as_plain,
+    check,
+    deliverables,
+    progress,
+    read_scale,
+    show_versions,
+    type_into_debugger,
+)
 from minillm.workshop.chinese import chinese_text
 from minillm.workshop.cutting import (
     accuracy_on_new_words,
@@ -207,7 +215,7 @@ of the vocabulary go to `dog.`, `dog,` and `dog!`. So text is first cut by a fix
 and white space, and merges happen only *within* these **pre-tokens**. The rule is a regular expression; this is
 GPT-4's, whose alternatives are tried from left to right:
 
-- `(?i:'s|'t|'re|'ve|'m|'ll|'d)`: an English ending after an apostrophe, as in `it` `'s`;
+- `(?i:'s|'t|'re|'ve|'m|'ll|'d)`: an English ending after an apostrophe, as in `IT` `'S`;
 - `[^\r\n\p{L}\p{N}]?\p{L}+`: a word, with one sign or space before it, as in ` year`;
 - `\p{N}{1,3}`: one to three digits, as in `202` `4`;
 - ` ?[^\s\p{L}\p{N}]+[\r\n]*`: punctuation, with a space before it and line ends after it, as in ` >=`;
@@ -222,7 +230,7 @@ one line of code:
 """
 
 # %%
-line = "    if year>=2024: return 'It''s 31 °C'  # 很热"
+line = """    if year>=2024: return "IT'S 31 °C"  # 很热"""
 for pattern in ("gpt2", "gpt4"):
     print(f"{pattern}: {split_text(line, pattern)}")
 print("GPT-4's in one piece:", UNICODE_PATTERNS["gpt4"])
@@ -313,20 +321,41 @@ race({"naive": naive_seconds, "fast": fast_seconds})
 # %% [markdown]
 r"""
 The naive trainer pays the full count for each merge. The fast one pays for one count at the start, and then little: so
-the gap widens with every merge, and real vocabularies have tens of thousands.
+the gap widens with every merge, and real vocabularies have tens of thousands of them.
 
-> **Step into it.** In `minillm.tokenizers.bpe_plain`, break in `train_naive` at `yield` and look at
-> `pair_counts.most_common(5)`: the race for the next merge. Then break at the `yield` of `learn_merges`, in
-> `minillm.tokenizers.bpe`: the pair is the same, found on the top of a heap (`minillm.tokenizers.bpe_fast.PairCounts`).
-> For encoding, break in `merge_word`, below it, and run `BPETokenizer.train(["low lower"], 260).encode("slow")`. (A
-> word encoded before is only looked up.) `merge_steps`, in `bpe_plain`, yields every state between bytes and tokens.
+> **Step into it.** Break in `minillm.tokenizers.bpe_plain.train_naive` at `yield` and look at
+> `pair_counts.most_common(5)`: the race for the next merge. Then break at the `yield` of
+> `minillm.tokenizers.bpe.learn_merges`: the pair is the same, found on the top of a heap, a list that keeps its
+> smallest entry in front (`minillm.tokenizers.bpe_fast.PairCounts`). For encoding, break in
+> `minillm.tokenizers.bpe.merge_word`; `minillm.tokenizers.bpe_plain.merge_steps` yields every state on its way.
+
+The encoding in Python's own debugger: a tokenizer of three merges cuts a word that it has not seen. Stop in
+`merge_word`, say where we are (outermost call first), print the ids, run to the end of the function, print them again.
+On the way down, `_encode_ordinary` has cut the text into pre-tokens, and `__missing__` says that this one was not
+encoded before: a word met again is only looked up.
+"""
+
+# %%
+low = BPETokenizer.train(["low lower"], 260)  # 256 bytes, 3 merges, the end of text
+commands = ["tbreak merge_word", "continue", "where", "print(ids)", "return", "print(ids)"]
+namespace = {"low": low, "merge_word": merge_word}
+seen = type_into_debugger("low.encode('slow')", commands, namespace)
+print(seen)
+print("the merges made", {i: low.token_bytes(i) for i in (256, 257, 258)})
+ids = [BYTE_OF_ID.index(byte) for byte in b"slow"]
+assert f"(Pdb) print(ids)\n{ids}" in seen and seen.endswith(f"(Pdb) print(ids)\n{[ids[0], 257]}")
+assert "return merge_word(" in seen and low.token_bytes(257) == b"low"
+
+# %% [markdown]
+r"""
+It begins with four bytes and ends with `s` and the token `low`.
 
 ## One tokenizer for each kind of text
 
 Three tokenizers of the same size, one trained on each text, and a fourth on all three. What does each make of each
 held-out text? The measure is **bytes per token**: how much text one step of a model covers. More is cheaper. In the
 fourth's training text Chinese is a small part, less than one byte in twenty. The fifth has read the same, the Chinese
-ten times over.
+ten times over. (In the picture, each column is shaded by itself: the lighter, the nearer to its best.)
 """
 
 # %%
@@ -345,21 +374,22 @@ assert all(table[:3, column].argmax() == column for column in range(3))
 assert english[1] == code[1] == 1 < every[1] < more_chinese[1] < chinese[1]
 assert more_chinese[0] < every[0] and more_chinese[2] < every[2]
 if SCALE != "smoke":
-    assert every[0] > 0.95 * english[0] and every[2] > 0.95 * code[2] and every[1] < 0.7 * chinese[1]
+    assert every[0] > 0.9 * english[0] and every[2] > 0.9 * code[2] and every[1] < 0.7 * chinese[1]
     assert share < 1 / 20 and 3 < chinese[1] < 4
 table_of_bytes(table, list(tokenizers), list(held_out))
 
 # %% [markdown]
 r"""
-Each tokenizer is best on its own kind. On Chinese, those that have never seen Chinese fall back to bytes: one byte a
-token, three tokens for each character. Who writes Chinese then pays more for the same page and fits less of it into the
-model's context. (A token of the Chinese tokenizer covers little more than a character. It has read only a few thousand
-of them; and many characters of the held-out sentences stood there seldom or never.)
+Of the first three, each is best on its own kind. On Chinese, those that have never seen Chinese fall back to bytes: one
+byte a token, three tokens for each character. (So does the Chinese one on English: a token for each letter.) Who writes
+Chinese then pays more for the same page and fits less of it into the model's context. (A token of the Chinese tokenizer
+covers little more than a character. It has read only a few thousand of them; and many characters of the held-out
+sentences stood there seldom or never.)
 
 A common tokenizer with the same number of slots shares them out, **in proportion to what it has read**. Next to so much
-English and code, Chinese gets few: on English and code "all three" is as good as their own, on Chinese far below. Read
-ten times over, the same sentences win slots, and the other two texts pay for it. So the mixture on which a tokenizer is
-trained decides for whom it is cheap. The same line in all five:
+English and code, Chinese gets few: on English and code "all three" comes within a tenth of their own, on Chinese it is
+far below. Read ten times over, the same sentences win slots, and the other two texts pay for it. So the mixture on which a
+tokenizer is trained decides for whom it is cheap. The same line in all five:
 """
 
 # %%
@@ -376,13 +406,14 @@ r"""
 
 Open a trained vocabulary, and three things look like mistakes. None is one.
 
-1. **Gibberish.** GPT-2's file format is JSON text, so each byte that is not a printable letter is written as another,
-   printable character: the space as `Ġ`, the three bytes of 你 as three signs that have nothing to do with it. This is
-   a spelling of bytes, not broken text: decode it and everything is there.
+1. **Gibberish.** GPT-2's file format is JSON text, so each byte is written as one printable character: one that has
+   none of its own gets another, the space `Ġ`, for example. The three bytes of 你 become three signs that have nothing
+   to do with it. This is a spelling of bytes, not broken text: decode it and everything is there.
 2. **Stepping stones.** Some tokens exist only because a longer one was built through them; they are hardly ever used
    on their own.
 3. **The diet.** The longest tokens show what the text was full of. In help pages and code these are often lines and
-   spaces that only draw something; in the small Chinese text, half sentences that stood there twice. (Chinese writes no
+   spaces that only draw something. In the small Chinese text they are parts of sentences that stood there once or
+   twice: it has not enough pairs that are frequent, so the last merges join what met by chance. (Chinese writes no
    spaces, so all between two punctuation marks is one pre-token, and merges run across its words.)
 """
 
@@ -413,12 +444,12 @@ chapters use**. So we measure on the whole corpus of prose. We train once with t
 just a shorter list of merges. For each size:
 
 - how many **bytes a token covers**, on the training text and on the held-out text;
-- how often the *median* token occurs in the training text (half of them occur less often);
+- how often the *median* of the merged tokens occurs in the training text (half of them occur less often);
 - how well the simplest model of tokens then predicts. A **bigram** model has counted which token follows which, and
   says for the next one how likely it is (chapter 01; `bigram_bits` in `minillm.workshop.cutting` has the formula). Its
   **bits per byte** on the held-out text, fewer is better, compare vocabularies fairly: a token that covers more may
-  cost more. We count it on all of the training text, and on a third of it;
-- the weights of the **table** in a model whose vectors have 128 numbers, such as those of the coming chapters.
+  cost more. We let it count all of the training text, and a third of it;
+- the weights of the **table** in a model whose vectors have 128 numbers, about as many as in the coming chapters.
 """
 
 # %%
@@ -504,26 +535,32 @@ the conversation together, inserts control tokens, by id.
 
 ## Numbers and white space
 
-Numbers are cut by the pattern before any merge. GPT-2's leaves them whole, so merges decide: numbers that were frequent
-become one token, others fall into arbitrary parts. GPT-4's cuts three digits at a time *from the left*, so the same
-three digits mean something else in every length: `123` stands for 123 in 123, for 1230 in 1234. And in the sum of 1234
-and 999 the parts do not line up. The rule of the Qwen models makes a piece of each digit. A tokenizer for each rule,
-trained on the code, cuts the code's four commonest numbers and three others (␣ is the space before the number, | the
-cuts):
+Numbers are cut by the pattern before any merge. GPT-2's leaves them whole, so merges decide: a number that was frequent
+enough becomes one token, others fall into arbitrary parts. GPT-4's cuts three digits at a time *from the left*, so the
+same three digits mean something else in every length: `123` stands for 123 in 123, for 1230 in 1234. And in the sum of
+1234 and 999 the parts do not line up. The rule of the Qwen models makes a piece of each digit. A tokenizer for each
+rule, trained on the code, takes the code's four commonest numbers, commonest first, and three others. The first line
+shows the pre-tokens, the second what merges make of them (␣ is the space before the number, | a cut):
 """
 
 # %%
-digits = Counter(piece.strip() for piece in split_text(train["code"], "gpt2"))
-common = [piece for piece, _ in digits.most_common() if piece.isdecimal() and len(piece) > 1][:4]
+words = Counter(split_text(train["code"], "gpt2"))  # a number has its space with it
+common = [word[1:] for word, _ in words.most_common() if word[0] == " " and len(word) > 2]
+common = [word for word in common if word.isdecimal()][:4]
 numbers = [*common, "999", "1234", "1234567"]
 for pattern in ("gpt2", "gpt4", "qwen2"):
     trained = BPETokenizer.train([train["code"]], SIZE, pattern=pattern)
+    rule = [split_text(" " + n, pattern) for n in numbers]
     cuts = [[trained.token_bytes(i).decode() for i in trained.encode(" " + n)] for n in numbers]
-    print(f"{pattern:5s}", "  ".join("|".join(pieces).replace(" ", "␣") for pieces in cuts))
+    for what, rows in ((pattern, rule), ("", cuts)):
+        print(f"{what:5s}", "  ".join("|".join(pieces).replace(" ", "␣") for pieces in rows))
     assert pattern != "qwen2" or cuts == [[" ", *n] for n in numbers]
 
 # %% [markdown]
 r"""
+In so small a text few numbers are frequent enough for a merge, so even inside GPT-4's groups of three the digits mostly
+stand alone; GPT-4 itself has a token for each group.
+
 Indentation, the grammar of Python, is many spaces. A tokenizer whose text was indented (the help pages are, too) has
 tokens for runs of spaces; one that has never seen a run pays for each space.
 """
@@ -599,7 +636,6 @@ word, look at its tokens first.
 - Larger vocabularies shorten sequences, with falling gains, and leave less text for each token.
 - Control tokens come from your program, never from the user's text.
 - Models see ids, not letters or digits.
-
 - The mixture of the training text shares out the slots. The more text, the larger the vocabulary that pays; for our
   corpus we have chosen 2,000 tokens, bytes and GPT-4's pattern.
 
@@ -668,7 +704,7 @@ r"""
 
 Given a word and the list of merges (pairs of bytes objects, earliest first), cut the word as BPE does: start from
 single bytes; as long as some pair of neighbours is among the merges, join the pair that was learned **earliest**,
-everywhere. `join` from above helps. Return the pieces, bytes objects, in order.
+everywhere, from left to right. `join` from above helps. Return the pieces, bytes objects, in order.
 """
 
 
@@ -689,7 +725,7 @@ with check():
     )
     assert as_plain(encode_word("xyz", [])) == [b"x", b"y", b"z"], "Without merges a word stays in single bytes."
     telling = words_that_tell(english, Counter(split_text(train["English"], "gpt4")))
-    words = [" returning", "Exception", " x", "模型", " aaaaaaaa", " trace", " executes"]
+    words = [" returning", "Exception", " x", "模型", " aaaaaaaa", " trace", " executes", "   ", 7 * " "]
     for word in [*words, *(word for word, _ in zip(telling, range(20)))]:
         expected = [english.token_bytes(i) for i in english.encode_piece(word)]
         answer = as_plain(encode_word(word, pairs))
@@ -702,6 +738,7 @@ with check():
         assert answer == expected, (
             f"{word!r} becomes {answer}, but not with these merges. Join the pair that comes first in `merges`, not "
             "the first that you meet, nor what makes the longest piece; then look at all pairs anew."
+            + ("" if word.strip() else " Where two places overlap, the left one is joined.")
         )
 
 # %% [markdown]

@@ -161,7 +161,7 @@ next_held = window[:, PROMPT:].reshape(-1)  # (TEXTS · NEW,): what really comes
 
 rare = p_held < 0.001
 tail = np.where(rare, p_held, 0).sum(axis=1).mean()
-at_least_one = 1 - (1 - tail) ** NEW
+at_least_one = 1 - (1 - tail) ** NEW  # as if every place were an average one
 of_real = rare[np.arange(len(rare)), next_held].mean()
 print(f"tokens with less than 0.1% each: {rare.sum(axis=1).mean():.0f} of {V} on average;", end=" ")
 print(f"together {100 * tail:.1f}%")
@@ -182,8 +182,10 @@ divide the rest by its sum. Where to cut?
 
 - **top-k**: keep the $k$ likeliest tokens.
 - **top-p**, or nucleus sampling (Holtzman et al. 2020, arXiv 1904.09751): keep the fewest tokens whose probabilities
-  sum to at least $p$: go from the likeliest down, and keep a token if those before it do not reach $p$ yet.
-- **min-p** (Nguyen et al. 2024, arXiv 2407.01082): keep tokens at least $m$ times as likely as the likeliest.
+  sum to at least a given share, such as 0.9 (which gave the filter's $p$ its name): go from the likeliest down, and
+  keep a token if those before it do not reach the share yet.
+- **min-p** (Nguyen et al. 2024, arXiv 2407.01082): keep tokens whose probability is at least a given share, such as
+  0.03, of the likeliest one's.
 
 And one that looks back at what stands there already: the **repetition penalty** $\theta > 1$ (Keskar et al. 2019, arXiv
 1909.05858) lowers the logit of every token that occurred, by division if it is positive, by multiplication if it is
@@ -233,9 +235,9 @@ assert gap < 1e-12
 
 # %% [markdown]
 r"""
-All of them together, in this order, are the library's `minillm.generate.Sampling`. The picture shows what each leaves
-at one place, where much is possible. × marks a token that was cut off; what a filter leaves grows, so that the sum is
-1.
+All of them together, in the order of the loop above (penalty, temperature, top-k, top-p, min-p), are the library's
+`minillm.generate.Sampling`. The picture shows what each leaves at one place, where much is possible. × marks a token
+that was cut off; what a filter leaves grows, so that the sum is 1.
 """
 
 # %%
@@ -274,7 +276,9 @@ generating.kept_figure(openness, kept)
 # %% [markdown]
 r"""
 Each dot is a place in the held-out text, and entropy says how open the model thinks it is. Top-k is blind to that.
-Top-p and min-p follow it: one token where the model is sure, a hundred or more where it is not.
+Top-p and min-p follow it: one token where the model is sure, a hundred or more where it is not. (The more a filter
+keeps, the less often it cuts off the real token. These three keep different amounts, so that share alone does not say
+which is best.)
 
 ## Which setting writes like the real thing?
 
@@ -334,11 +338,14 @@ r"""
 Each small mark is one draw, the line goes through the means, the stars are three thirds of the real text. Read it from
 the right: the model's own distribution (temperature 1) is too wild, its texts cost far more bits than real ones. Cool
 it or cut its tail, and you move to the left; go too far, and the texts go round in circles, up to greedy decoding at
-the top. All four ways lead along similar roads: how far one goes matters more than by which of them.
+the top. All four ways lead from the same corner towards the other: how far one goes matters more than by which of
+them.
 
 And all of them **pass below the real text**. Where the model's texts are as likely as real ones, they repeat themselves
 less; where they repeat themselves as often, they are too likely. Real code repeats on purpose, in columns of similar
-lines, and brings something new in between; this model cannot do both. A setting mends a weak model only so far.
+lines, and brings something new in between; this model cannot do both. A setting mends a weak model only so far. Two
+temperatures from the middle of the road are kept for later chapters, in the table `SETTINGS` of
+`minillm.workshop.generating`: the cooler one for a single good text, the warmer one for several different ones.
 
 ## Looking for the likeliest text
 
@@ -351,7 +358,8 @@ $$p(y) = \prod_{t=1}^{n} p(y_t \mid \text{all before}), \qquad
 
 and there are $V^n$ of them. **Beam search** looks at a small part: keep the $k$ best beginnings (the **beams**), extend
 each by every token, keep the $k$ best of these $k \cdot V$, and so on. One beam is greedy decoding. Each step is one
-call of the model, with the beams as its batch.
+call of the model, with the beams as its batch. (`double` is the same model in double precision: two ways to compute the
+same should agree in all digits but the last.)
 """
 
 
@@ -382,7 +390,7 @@ for (total, new), hypothesis in zip(ours, theirs):
 r"""
 The left numbers are ours, the right ones those of `minillm.beam.beam_search`, which has two things on top: texts may
 end at different lengths (a sum only falls, so it prefers short texts; `length_penalty` makes up for that), and it keeps
-the past instead of computing it again. Look at the texts: they are nearly the same one. Beams differ in a token or two.
+the past instead of computing it again. Look at the texts: the beams are variations of one or two, not five ideas.
 
 **When is it bad?** We let it continue the held-out texts, and compare how likely the model itself finds the results,
 the real continuations among them.
@@ -420,18 +428,19 @@ generating.likelihood_figure({name: log_p[name][1] for name in ("real text", "8 
 
 # %% [markdown]
 r"""
-The search does its work: its texts are likelier than greedy ones. And they are worse. On the left, one text of each: in
-the real one nearly every token is a surprise for this model; that of the search is soon caught in a circle, the same
-few probabilities again and again. On the right, each circle is a third of the texts. What people write is *not* what a
-model finds likeliest. It is about as likely as what is drawn from the model: the model is right about how surprising
-text is. (By its own measure, that is; the 5-gram model above could tell drawn texts from real ones well.)
+The search does its work: its texts are likelier than greedy ones. And they are worse. On the left, one text of each:
+in the real one most tokens are a surprise for this model; that of the search is soon caught in a circle, the same few
+probabilities again and again. On the right, each circle is a third of the texts, a stroke the mean of all. What
+people write is *not* what a model finds likeliest. It is about as likely as what is drawn from the model: the model
+is right about how surprising text is. (By its own measure, that is; the 5-gram model above could tell drawn texts
+from real ones well.)
 
 **When is it good?** When one answer is right and all others are wrong, as in recognising speech, where beam search
-comes from (Lowerre 1976). Say an answer is worth 1 if it is exactly right, else 0. Then the expected worth of the
-answer $y$ is its probability $p(y)$, and the best answer is the likeliest. Drawing instead is worth $\sum_y p(y)^2$,
-which is never more than the largest $p(y)$. We ask for the next three tokens at many held-out places and count the
-answers that are exactly right. For drawing we need not draw: its chance to be right is the probability of the real
-tokens.
+comes from (Lowerre 1976). Say an answer is worth 1 if it is exactly right, else 0. Then, if the model is right about
+$p$, the expected worth of the answer $y$ is its probability $p(y)$, and the best answer is the likeliest. Drawing
+instead is worth $\sum_y p(y)^2$, which is never more than the largest $p(y)$. We ask for the next three tokens at
+many held-out places and count the answers that are exactly right. For drawing we need not draw: its chance to be
+right is the probability of the real tokens.
 """
 
 # %%
@@ -470,6 +479,7 @@ what was written above, along the text.
 
 Then we try the repetition penalty on greedy decoding. What does it cost? It also punishes what *must* come again. To
 see how much, we let it change the model's distribution on the real texts and measure the loss there, in nats per token.
+(What is repeated is a mean ± sd over thirds of the texts.)
 """
 
 # %%
@@ -500,9 +510,9 @@ generating.loop_figure(after, {name: np.exp(rows) for name, rows in log_p.items(
 
 # %% [markdown]
 r"""
-On the left, the first copy of a line makes it much likelier than other lines do, and further copies a little more; so
-the first round of a loop already pays for the second. On the right, what greedy decoding and the search write begins
-surer than real text and does not come back. The penalty breaks the loops, and makes real text less likely.
+On the left, the first copy of a line makes it clearly likelier than other lines do, and further copies a little more;
+so the first round of a loop already pays for the second. On the right, what greedy decoding and the search write begins
+surer than real text and stays so. The penalty breaks the loops, and makes real text less likely.
 
 ## The past is kept: the KV cache
 
@@ -515,9 +525,10 @@ $$\underset{(1, d)}{o_t} = \operatorname{softmax}\!\Big(\frac{q_t\,K_{\le t}^\to
 \underset{(t+1,\, d)}{K_{\le t}} = \begin{pmatrix} K_{<t} \\ k_t \end{pmatrix}, \qquad
 \underset{(t+1,\, d)}{V_{\le t}} = \begin{pmatrix} V_{<t} \\ v_t \end{pmatrix}.$$
 
-This is row $t$ of causal attention, word for word: the mask had hidden the later keys anyhow. We check it for one head,
-and then for the whole model, in double precision: the logits after each position of a held-out text, computed all at
-once, and one token at a time with the library's cache, `minillm.nn.KVCache`.
+Here positions $t$ count from 0, $d$ is the size of a head, and $V$ with an index is the values (without one it stays
+the size of the vocabulary). This is row $t$ of causal attention, word for word: the mask had hidden the later keys
+anyhow. We check it for one head, and then for the whole model, in double precision: the logits after each position of a
+held-out text, computed all at once, and one token at a time with the library's cache, `minillm.nn.KVCache`.
 """
 
 # %%
@@ -545,12 +556,12 @@ assert gap < 1e-10
 
 # %% [markdown]
 r"""
-Equal up to rounding. **What is saved?** With $L$ layers of $D$ features, a token's way through the matrices takes
-$12 L D^2$ multiplications (chapter 07), and its attention to $t$ positions $2 L t D$. Without a cache, all $t$ tokens
-are sent through for each new one, so the work for *one* token grows at least like $t$, and that for a whole text like
-its square. With it, only the small second part grows. We measure both for a larger, untrained model (time does not
-depend on the weights' values). The price is memory: two numbers for each layer, feature and position, $2 L T D$, for
-every text.
+Equal up to rounding. **What is saved?** With $L$ layers of $D$ features, a token's way through the layers' matrices
+takes $12 L D^2$ multiplications (chapter 07), and its attention to $t$ positions $2 L t D$. Without a cache, all $t$
+tokens are sent through for each new one, so the work for *one* token grows at least like $t$, and that for a whole
+text of $T$ tokens at least like $T^2$. With it, only the small second part grows. We measure both for a model with a
+longer context, untrained (time does not depend on the weights' values). The price is memory: two numbers for each
+layer, feature and position, $2 L T D$, for every text.
 """
 
 # %%
@@ -876,7 +887,7 @@ def top_n_sigma(z, n):
 
 
 with check():
-    z = np.random.default_rng(1).standard_normal((5, 40)) * 2 + 1
+    z = np.random.default_rng(3).standard_normal((5, 40)) * 2 + 1
     mask = top_n_sigma(z[0].copy(), 1.0)
     assert mask is not None, (
         "top_n_sigma returns nothing yet: return a boolean array of shape (V,), True where a token stays."
@@ -898,7 +909,8 @@ with check():
             kept = as_mask(top_n_sigma(row.copy(), n)).sum()
             expected = int((row >= lowest).sum())
             assert np.array_equal(as_mask(top_n_sigma(row.copy(), n)), row >= lowest), (
-                f"With n = {n}, {kept} tokens stay in one case, where {expected} should. From where do you measure?"
+                f"With n = {n}, {kept} tokens stay in one case, where {expected} should. From where do you measure, "
+                "and in which unit?"
             )
 
 # %% [markdown]
@@ -1175,12 +1187,12 @@ r"""
 
 <details><summary>Answer</summary>
 
-After: the lower temperature has made the likely tokens likelier, so fewer of them reach 0.9. The library cools first,
-like most programs do.
+After: the lower temperature has made the likely tokens likelier, so fewer of them are needed to reach 0.9. The library
+cools first.
 
 </details>
 
-**2.** Why does a longer beam search not give a better story?
+**2.** Why does a beam search with more beams not give a better story?
 
 <details><summary>Answer</summary>
 

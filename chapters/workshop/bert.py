@@ -28,7 +28,7 @@ from minillm.training.objectives import MaskedLM
 from .scale import progress
 
 Array = np.ndarray
-STEPS = {"smoke": 12, "cpu": 600, "gpu": 6000}  # of training a BERT from nothing; a GPT gets as many questions
+STEPS = {"smoke": 12, "cpu": 450, "gpu": 6000}  # of training a BERT from nothing; a GPT gets as many questions
 MORE_STEPS = {"smoke": 4, "cpu": 100, "gpu": 400}  # of training on by another rule
 SEEDS = {"smoke": 1, "cpu": 3, "gpu": 5}
 RATE = 0.3  # share of the tokens that are hidden

@@ -9,7 +9,8 @@ FILES = {"train": "sentences.txt", "val": "held_out.txt"}
 
 
 def chinese_text(split: Literal["train", "val"]) -> str:
-    """Sentences about everyday life, one a line: 4,729 characters to learn from ("train"), 838 to test on ("val").
+    """Sentences about everyday life, one a line: 4,729 characters to learn from ("train"), 838 to test on ("val"), line
+    ends not counted.
 
     data/README.md says what they are. Raises FileNotFoundError where the folder data/ is not beside chapters/.
     """

@@ -76,7 +76,7 @@ def paragraphs_of(text: str) -> list[str]:
 
 
 def long_paragraphs(documents: Iterable[Document], words: int = 8) -> list[Document]:
-    """Each paragraph of at least that many words as a document of its own."""
+    """Each paragraph of at least that many words, split at white space (for English), as a document of its own."""
     return [
         Document(part, f"{document.source}, paragraph {i}")
         for document in documents

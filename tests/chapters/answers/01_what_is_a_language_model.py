@@ -28,6 +28,12 @@ def to_bits_per_byte(loss, n_tokens, text):
     return loss / np.log(2) / len(text.encode())
 
 
+# %% exercise 1, wrong: the perplexity of a byte
+# says: is wrong
+def to_bits_per_byte(loss, n_tokens, text):
+    return np.exp(loss * n_tokens / len(text.encode()))
+
+
 # %% exercise 1, right: by the perplexity of a byte
 def to_bits_per_byte(loss, n_tokens, text):
     return np.log2(np.exp(loss) ** (n_tokens / len(text.encode())))
@@ -73,6 +79,14 @@ def never_seen(counted, held, n):
 # says: only the last one is not
 def never_seen(counted, held, n):
     places = [held[i : i + n] for i in range(0, len(held), n)]
+    return sum(gram not in counted for gram in places) / len(places)
+
+
+# %% exercise 2, wrong: characters
+# says: count bytes, not characters
+def never_seen(counted, held, n):
+    counted, held = counted.decode(), held.decode()
+    places = [held[i : i + n] for i in range(len(held) - n + 1)]
     return sum(gram not in counted for gram in places) / len(places)
 
 
@@ -190,6 +204,21 @@ def decode(digits, length):
     data = b""
     for _ in range(length):
         data += bytes([max(range(256), key=lambda w: exact(data, w))])
+    return data
+
+
+# %% exercise 4, wrong: with floats
+# says: a float has 53 binary digits
+def decode(digits, length):
+    x, low, width, data = int(digits, 2) / 2 ** len(digits), 0.0, 1.0, b""
+    for _ in range(length):
+        for w in range(256):
+            part = width * float(exact(data, w))
+            if x < low + part:
+                break
+            low += part
+        width = part
+        data += bytes([w])
     return data
 
 

@@ -85,6 +85,39 @@ def encode_word(word, merges):
             return join(pieces, pair)
     return pieces
 
+# %% exercise 2, wrong: from right to left
+# says: Where two places overlap, the left one is joined
+def encode_word(word, merges):
+    pieces = [bytes([byte]) for byte in word.encode()]
+    for pair in merges:
+        i = len(pieces) - 2
+        while i >= 0:
+            if tuple(pieces[i : i + 2]) == pair:
+                pieces[i : i + 2] = [pair[0] + pair[1]]
+                i -= 1
+            i -= 1
+    return pieces
+
+# %% exercise 2, wrong: each merge at its first place only
+# says: but not with these merges
+def encode_word(word, merges):
+    pieces = [bytes([byte]) for byte in word.encode()]
+    for pair in merges:
+        found = list(pairwise(pieces))
+        if pair in found:
+            i = found.index(pair)
+            pieces[i : i + 2] = [pair[0] + pair[1]]
+    return pieces
+
+# %% exercise 2, right: looks for joined bytes among the tokens, not for pairs among the merges
+def encode_word(word, merges):
+    rank, pieces = {a + b: i for i, (a, b) in enumerate(merges)}, [bytes([byte]) for byte in word.encode()]
+    while known := [a + b for a, b in pairwise(pieces) if a + b in rank]:
+        best = min(known, key=rank.get)
+        i = [a + b for a, b in pairwise(pieces)].index(best)
+        pieces[i : i + 2] = [best]
+    return np.array(pieces, dtype=object)
+
 # %% exercise 2, right: every merge in its order, as a tuple
 def encode_word(word, merges):
     pieces = [bytes([byte]) for byte in word.encode()]

@@ -37,6 +37,12 @@ def shortest(threshold):
     return int((9 + threshold) / (1 - threshold))
 
 
+# %% exercise 1, wrong: always one more than rounded down
+# says: one word fewer is enough
+def shortest(threshold):
+    return int((9 + threshold) / (1 - threshold)) + 1
+
+
 # %% exercise 1, right: solved, as a float
 def shortest(threshold):
     return np.ceil((9 + threshold) / (1 - threshold))
@@ -88,6 +94,13 @@ def bands_for(k, threshold, sure):
             return rows, bands
 
 
+# %% exercise 2, wrong: the step of the curve at the threshold
+# says: then meets with probability
+def bands_for(k, threshold, sure):
+    rows = min(range(1, k + 1), key=lambda r: abs((r / k) ** (1 / r) - threshold))
+    return k // rows, rows
+
+
 # %% exercise 2, right: all choices, then the largest; a list
 def bands_for(k, threshold, sure):
     rows = np.arange(1, k + 1)
@@ -133,14 +146,27 @@ def side_of(document, fraction, seed):
 # %% exercise 3, wrong: the seed is forgotten
 # says: Another seed must give another split
 def side_of(document, fraction, seed):
-    file, mark, _ = document.source.rpartition("#")
-    return "val" if split_place(file if mark else document.source) < fraction else "train"
+    file, mark, number = document.source.rpartition("#")
+    name = file if mark and number.isdecimal() else document.source
+    return "val" if split_place(name) < fraction else "train"
 
 
 # %% exercise 3, wrong: random
 # says: no random numbers
 def side_of(document, fraction, seed):
     return "val" if np.random.default_rng().random() < fraction else "train"
+
+
+# %% exercise 3, wrong: all that stands behind the last mark
+# says: none of which was cut
+def side_of(document, fraction, seed):
+    return "val" if split_place(document.source.rsplit("#", 1)[0], seed) < fraction else "train"
+
+
+# %% exercise 3, wrong: any number at the end
+# says: none of which was cut
+def side_of(document, fraction, seed):
+    return "val" if split_place(document.source.rstrip("0123456789"), seed) < fraction else "train"
 
 
 # %% exercise 3, right: by a pattern
@@ -152,7 +178,8 @@ def side_of(document, fraction, seed):
 
 # %% exercise 3, right: the other end of the line, as a NumPy string
 def side_of(document, fraction, seed):
-    name = document.source.rsplit("#", 1)[0]
+    name, digits = document.source.rstrip("0123456789"), document.source[-1].isdigit()
+    name = name[:-1] if name.endswith("#") and digits else document.source
     return np.array(["train", "val"])[int(split_place(name, seed) >= 1 - fraction)]
 
 
@@ -209,6 +236,17 @@ def overlap(train, held_out, n=13):
 
     known = {run for text in train for run in runs(text)}
     asked = runs(held_out)
+    return sum(run in known for run in asked) / len(asked) if asked else 0.0
+
+
+# %% exercise 4, wrong: capitals of the training texts stay
+# says: On a help page
+def overlap(train, held_out, n=13):
+    def runs(words):
+        return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+    known = {run for text in train for run in runs(text.split())}
+    asked = runs(held_out.lower().split())
     return sum(run in known for run in asked) / len(asked) if asked else 0.0
 
 

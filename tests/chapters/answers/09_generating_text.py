@@ -29,6 +29,17 @@ def top_n_sigma(z, n):
     return z >= z.max() - n
 
 
+# %% exercise 1, wrong: the mean absolute deviation
+# says: in which unit
+def top_n_sigma(z, n):
+    return z >= z.max() - n * np.abs(z - z.mean()).mean()
+
+
+# %% exercise 1, right: the sample's standard deviation, as a Tensor library computes it
+def top_n_sigma(z, n):
+    return (z.max() - z) / z.std(ddof=1) <= n
+
+
 # %% exercise 1, right: a list of 0 and 1
 def top_n_sigma(z, n):
     return [int((z.max() - x) <= n * np.sqrt(((z - z.mean()) ** 2).mean())) for x in z]
@@ -57,6 +68,12 @@ def banned_next(ids, n):
 # says: After 5 6 7 5 6
 def banned_next(ids, n):
     return {ids[i + n] for i in range(len(ids) - n) if ids[i : i + n] == ids[-n:]}
+
+
+# %% exercise 2, wrong: what followed the last id, whatever n
+# says: which tokens followed the same two before
+def banned_next(ids, n):
+    return {b for a, b in zip(ids, ids[1:]) if a == ids[-1]}
 
 
 # %% exercise 2, wrong: forgets n = 1
@@ -139,6 +156,23 @@ def stream_until(pieces, stops):
         text = text[safe:]
 
 
+# %% exercise 3, wrong: the first of the list in place of the earliest in the text
+# says: holds a part of a stop string or what comes after it
+def stream_until(pieces, stops):
+    keep = max((len(stop) for stop in stops), default=1) - 1
+    text = ""
+    for piece in pieces:
+        text += piece
+        for stop in stops:
+            if stop in text:
+                yield text[: text.index(stop)]
+                return
+        safe = max(len(text) - keep, 0)
+        yield text[:safe]
+        text = text[safe:]
+    yield text
+
+
 # %% exercise 3, wrong: goes on reading after the stop string
 # says: yours asked for more
 def stream_until(pieces, stops):
@@ -214,6 +248,16 @@ def answer_from(cache, held, ids):
     return next_logits(double, np.array([ids[same:]]), cache)[0]
 
 
+# %% exercise 4, wrong: keeps all, and has nothing left to read
+# says: T at least 1
+def answer_from(cache, held, ids):
+    same = 0
+    while same < min(len(held), len(ids)) and held[same] == ids[same]:
+        same += 1
+    cache.length = same
+    return next_logits(double, np.array([ids[same:]], dtype=int), cache)[0]
+
+
 # %% exercise 4, wrong: does not use the cache
 # says: afterwards the cache should hold
 def answer_from(cache, held, ids):
@@ -260,6 +304,12 @@ def speed_up(alpha, guesses, cost):
 # says: If all 4 are accepted
 def speed_up(alpha, guesses, cost):
     return max(1, sum(alpha**i for i in range(guesses))) / (1 + guesses * cost)
+
+
+# %% exercise 5, wrong: the closed form where it divides by 0
+# says: raised ZeroDivisionError
+def speed_up(alpha, guesses, cost):
+    return (1 - alpha ** (guesses + 1)) / (1 - alpha) / (1 + guesses * cost)
 
 
 # %% exercise 5, right: the closed form
