@@ -728,7 +728,7 @@ h_i := \frac{dL}{d\hat x_i} = \frac{dL}{dy_i}\, w_i .$$
 For $N$ rows the first two are sums of $(N, D)$ over the rows, $(D)$ like $w$ and $b$; $h$ is $(N, D)$.
 
 What remains is $\hat x$ as a function of $x$. It takes care because $x_j$ reaches $\hat x_i$ on three paths: directly,
-through the mean $\mu$, and through $r$. The first two are in
+through the mean $\mu$, and through $r$. The first two are in (with $[i = j]$ for 1 if $i = j$, else 0)
 
 $$\frac{\partial (x_i - \mu)}{\partial x_j} = [i = j] - \frac1D .$$
 
@@ -1280,7 +1280,8 @@ def rms_norm(x, w, eps=1e-6):
 
 with check():
     x, w, grad = rng.standard_normal((3, 6)), rng.standard_normal(6), rng.standard_normal((3, 6))
-    answer = rms_norm_backward(grad.copy(), *rms_norm(Value(x), Value(w)).node.saved)
+    arrived = grad.copy()
+    answer = rms_norm_backward(arrived, *rms_norm(Value(x), Value(w)).node.saved)
     assert isinstance(answer, tuple | list) and len(answer) == 2, (
         "Return a tuple of two arrays, dL/dx and dL/dw."
     )
@@ -1288,6 +1289,7 @@ with check():
     assert dx is not None and dw is not None, (
         "Return two arrays, dL/dx of shape (N, D) and dL/dw of shape (D,)."
     )
+    assert np.array_equal(grad, arrived), "Do not write into grad: compute a new array."
     dx, dw = np.array(as_plain(dx)), np.array(as_plain(dw))
     assert dw.shape == w.shape, f"dL/dw is {dw.shape}, but w {w.shape}: sum over the rows."
     assert dx.shape == x.shape, f"dL/dx is {dx.shape}, but x {x.shape}: keepdims=True?"

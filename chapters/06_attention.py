@@ -257,7 +257,7 @@ looking_back.spread_curves(dimensions, measured)
 # %% [markdown]
 r"""
 Divided by $\sqrt d$, the scores keep spread 1 at every $d$, and no row is stuck. Undivided, their spread is close to
-$\sqrt d$; few rows are stuck at $d = 16$, about a third at 64, most at 1024.
+$\sqrt d$; few rows are stuck at $d = 16$, more than a quarter at 64, most at 1024.
 
 ## The causal mask
 
@@ -648,12 +648,12 @@ looking_back.plateau_curves(raced)
 
 # %% [markdown]
 r"""
-Every start first stays at the loss of a guess, and those that leave this plateau leave it quickly. What differs is how
-long they stay: **each** of the small starts stays longer than **every** start of "attention"; those that are printed as
-"never" have not left within these steps. The small starts that have left end about as well as the others. So what a
-small start lacks is no part, but time: its scores begin so close to 0 that attention begins as plain averaging.
-Exercise 1 measures how close. (Since the learning rate falls towards the end, a start that is too late gets no second
-chance here.)
+Every start first stays at the loss of a guess, and those that leave this plateau leave it quickly. (A short bump there
+is one step with a large loss, which stays in the mean of ten steps for ten steps.) What differs is how long they stay:
+**each** of the small starts stays longer than **every** start of "attention"; those that are printed as "never" have
+not left within these steps. The small starts that have left end about as well as the others. So what a small start
+lacks is no part, but time: its scores begin so close to 0 that attention begins as plain averaging. Exercise 1 measures
+how close. (Since the learning rate falls towards the end, a start that is too late gets no second chance here.)
 
 Where does the trained model look? Each row is a position that looks; bright is where it looks. Rows that end in `?` are
 questions.

@@ -2,17 +2,19 @@
 r"""
 # 07 · The Transformer
 
-Attention lets a position read from others. By itself it is no language model: it cannot be stacked deep, it computes
-nothing from what it has read, and its outputs drift in size. The **Transformer** wraps it in three simple things,
-sums, norms and a small network, and stacks the result. This chapter takes a GPT apart, measures what each part is for,
-exchanges four parts to get a Llama, and ends with a GPT in plain Python, number by number, that loses nothing.
+Attention lets a position read from others. By itself it is no language model: it only averages what it reads, it
+cannot be stacked deep, and its outputs drift in size. The **Transformer** wraps it in three simple things, sums, norms
+and a small network, and stacks the result. This chapter takes a GPT apart, measures what each part is for, exchanges
+four parts to get a Llama, the design that most open models of today follow, and ends with a GPT in plain Python, number
+by number, whose losses are the library's.
 
 **Afterwards you can** draw a GPT from memory and write its forward; derive layer norm's backward; say why deep models
 need careful initial weights; count parameters and operations of a model that you only know by its config; explain
 RoPE, RMS norm, SwiGLU and grouped queries, and what each of them changes.
 
 **You need** [02 · Tensors and autograd](02_autograd.ipynb) and [06 · Attention](06_attention.ipynb); the text and its
-tokens come from [04](04_collecting_and_cleaning_text.ipynb) and [03](03_tokens.ipynb).
+tokens come from [04](04_collecting_and_cleaning_text.ipynb) and [03](03_tokens.ipynb), counting as a baseline from
+[01](01_what_is_a_language_model.ipynb).
 """
 
 # %%
@@ -64,8 +66,9 @@ A layer never replaces it. It reads a copy, computes something from it, and **ad
 
 $$x \leftarrow x + \text{attention}(\text{norm}(x)), \qquad x \leftarrow x + \text{mlp}(\text{norm}(x)).$$
 
-These two lines are a **block**. A GPT is a table that turns tokens into vectors, $L$ blocks, a last norm, and the table
-once more, to turn vectors into scores for tokens.
+Here $x\,(T, D)$ holds the vectors of all $T$ positions, and a **norm** brings each of them to a standard size (derived
+below). These two lines are a **block**. A GPT is a table that turns tokens into vectors, $L$ blocks, a last norm, and
+the table once more, to turn vectors into scores for tokens.
 """
 
 # %%
@@ -81,8 +84,8 @@ r"""
 | $V$ | tokens in the vocabulary | $F = 4D$ | features inside the feed-forward network |
 
 Attention is the only part in which positions meet. Everything else treats each position alone. Chapter 06 has derived
-attention; the norm, the feed-forward network and the sum are new. First the text that we will train on: chapter 04's
-corpus, here in a small vocabulary.
+attention, and chapter 02 the norm, which comes once more below; the feed-forward network and the sum are new. First the
+text that we will train on: chapter 04's corpus, here in a small vocabulary.
 """
 
 # %%
@@ -103,7 +106,8 @@ $$\mu = \frac1D\sum_i x_i, \quad \sigma^2 = \frac1D\sum_i (x_i - \mu)^2, \quad
 r = \frac{1}{\sqrt{\sigma^2 + \varepsilon}}, \quad \hat x_i = (x_i - \mu)\, r, \quad y_i = \hat x_i w_i + b_i.$$
 
 The small $\varepsilon$ keeps $r$ finite where all features are equal. So whatever has piled up in the stream, a layer
-reads numbers of size 1. Adding a constant to all features, or multiplying all by a factor, changes nothing:
+reads numbers of size 1. Adding a constant to all features, or multiplying all by a positive factor, changes nothing
+(but for the small $\varepsilon$):
 """
 
 
@@ -130,13 +134,15 @@ assert np.abs(moved - y).max() < 1e-3 and np.allclose(theirs, y, atol=1e-12)
 r"""
 ## Layer norm, backward
 
-Let $g = dL/dy$, $(D)$, arrive from above ($L$ is the loss here). Gain and bias are quickly done, and so is $\hat x$:
+Chapter 02 derived it step by step; here it is again, shorter. Let $g = dL/dy$, $(D)$, arrive from above ($L$ is the
+loss here). Gain and bias are quickly done, and so is $\hat x$:
 
 $$\frac{dL}{dw_i} = g_i \hat x_i, \qquad \frac{dL}{db_i} = g_i, \qquad h_i := \frac{dL}{d\hat x_i} = g_i w_i,$$
 
-the first two summed over all positions, which share $w$ and $b$. Now $x_j$ reaches each $\hat x_i = (x_i - \mu)\,r$ on
-three paths: directly if $i = j$, through $\mu$, and through $r$. The mean moves by $\partial\mu/\partial x_j = 1/D$.
-For $r$ we need $\partial\sigma^2/\partial x_j = \frac2D (x_j - \mu)$ (the path through $\mu$ gives
+the first two summed over all positions, which share $w$ and $b$. As in chapter 06, $[i = j]$ is 1 if $i = j$, else 0.
+Now $x_j$ reaches each $\hat x_i = (x_i - \mu)\,r$ on three paths: directly if $i = j$, through $\mu$, and through $r$.
+The mean moves by $\partial\mu/\partial x_j = 1/D$. For $r$ we need
+$\partial\sigma^2/\partial x_j = \frac2D (x_j - \mu)$ (the path through $\mu$ gives
 $-\frac2D\cdot\frac1D\sum_i (x_i - \mu) = 0$), and with $r = (\sigma^2 + \varepsilon)^{-1/2}$
 
 $$\frac{\partial r}{\partial x_j} = -\frac12 r^3 \cdot \frac2D (x_j - \mu) = -\frac{r^2 \hat x_j}{D}, \text{ so }
@@ -181,7 +187,8 @@ below it: the same lines, with less memory.
 ## The feed-forward network, and the whole GPT
 
 What attention has gathered must be worked on. The **feed-forward network** (or MLP) does that at each position alone:
-up to $4D$ features by a matrix $W_1\,(4D, D)$, a nonlinearity, back to $D$ by $W_2\,(D, 4D)$,
+up to $4D$ features by a matrix $W_1\,(4D, D)$ and a bias $b_1\,(4D)$, a nonlinearity, back to $D$ by $W_2\,(D, 4D)$ and
+$b_2\,(D)$,
 
 $$\text{mlp}(x) = W_2\,\text{GELU}(W_1 x + b_1) + b_2.$$
 
@@ -278,8 +285,10 @@ if SCALE != "smoke":
 
 # %% [markdown]
 r"""
-The GPT leaves the unigram's line behind soon. The bigram has counted the whole text, of which this short run sees a
-part; chapter 08 trains longer, and chapter 05 compares with recurrent networks.
+The GPT leaves the unigram's line behind soon. How near it comes to the bigram's depends on how long it may train: the
+bigram has counted the whole text, of which a short run sees a part. Chapter 08 trains longer. How a GPT compares with
+an LSTM that has as many weights and has read as many tokens, [chapter 05](05_recurrent_networks.ipynb) has measured: at
+that size, and after so little text, the LSTM is ahead.
 
 Every layer only adds. So the stream at the end is the sum of the embedding and of $2L$ additions, and we can look at
 each of them. For held-out text we compare the size (root mean square) of what a layer adds to the size of the stream
@@ -313,8 +322,9 @@ shop.plot_additions(layers, sizes, cost)
 r"""
 When fresh, the first block adds more than it finds, since a token's vector is small, and later layers add less and
 less, relative to a stream that has grown. Training has made this uneven. The feed-forward network of block 0 now writes
-most of the stream, and it is by far the most expensive layer to lose: all others read what it wrote. Each of the later
-layers adds a little, and losing one of them costs little: the others still find in the stream what they need. A chain
+most of the stream, and it is by far the most expensive layer to lose: all later ones read what it wrote. Each of those
+adds a little, and losing one of them costs little: the others still find in the stream what they need. (After so short
+a run there is also little in them yet: much of what this model knows is which token follows which.) A chain
 of layers in which each *replaces* its input breaks if one is taken out, and a gradient would have to pass through all
 of them; through the sums it passes unchanged to every layer. The next experiment shows what happens without.
 """
@@ -336,14 +346,14 @@ additions has variance $a^2$, then
 $$\operatorname{var}(x_{\text{end}}) = \operatorname{var}(x_{\text{start}}) + 2L\,a^2.$$
 
 The stream grows like $\sqrt{\text{depth}}$. GPT-2 therefore divides the last matrix of each layer, which scales its
-addition, by $\sqrt{2L}$: then the sum of all additions is $a^2$, whatever the depth (Radford et al. 2019, section 2.3;
-`minillm.models.gpt.residual_std`). A stream that has grown also means small gradients in the later blocks: their norms
-multiply by $r$, one over its size.
+addition, by $\sqrt{2L}$: then all additions together bring a variance of $a^2$, whatever the depth (Radford et al.
+2019, section 2.3; `minillm.models.gpt.residual_std`). A stream that has grown also means small gradients in the later
+blocks: their norms multiply by $r$, one over its size.
 
 We build models with 16 blocks and look, block by block, at three things: the size of the stream; the size of the
 gradients of the block's matrices; and how alike the positions are, by the mean cosine between the vectors of different
 positions of a text (1: all point the same way). The last two models have lost a part: in one the layers replace the
-stream, in the other no layer has a norm.
+stream, in the other the blocks have no norms.
 """
 
 
@@ -389,12 +399,13 @@ shop.plot_by_depth(measured)
 # %% [markdown]
 r"""
 Divided by $\sqrt{2L}$, the stream ends near size 1. Without the division it ends several times larger, and with large
-matrices far larger; the gradients of late blocks are smaller in proportion. It grows like a root all the same, since a
-norm hides the stream's size from the layers. Without norms each layer's addition is proportional to what it reads, and
-sizes multiply from block to block: a straight line on the logarithmic axis. Without sums sizes are fine (norms
-see to that), but look at the right picture: fresh attention is close to averaging, and averaged again and again all
-positions become the same vector. Then no layer can tell the tokens apart any more. Sums keep each position's own token
-in the stream.
+matrices far larger; the gradients of the last blocks are smaller for it. The stream grows like a root all the same,
+since a norm hides its size from the layers. With small matrices sizes and gradients are small throughout. Without norms
+each layer's addition is proportional to what it reads, and sizes multiply from block to block: a straight line on the
+logarithmic axis. Without sums sizes are fine (norms see to that), but look at the right picture: fresh attention is
+close to averaging, and averaged again and again all positions become the same vector. Then no layer can tell the tokens
+apart any more. Sums keep each position's own token in the stream, as long as the additions don't bury it: without
+norms they do, and positions become alike there, too.
 
 The tables matter, too. With "small tables", drawn with 0.02 like the library's for GPT-2 while the matrices stay as
 they are, the first block adds much more than the token's own vector: positions are more alike from the start.
@@ -410,7 +421,7 @@ def train_deep(kind, seed):
     return shop.held_out_loss(model, text, CONTEXT)
 
 
-deep_losses = shop.compare_runs([kind for kind in KINDS if kind != "without norms"], SEEDS, train_deep)
+deep_losses = shop.compare_runs(KINDS, SEEDS, train_deep)
 for kind, values in deep_losses.items():
     print(f"{kind:16s} held-out loss {shop.mean_and_sd(values)}")
 if SCALE != "smoke":
@@ -420,16 +431,17 @@ shop.plot_runs(deep_losses, "held-out loss (nats per token); each dot a start", 
 
 # %% [markdown]
 r"""
-Dividing by $\sqrt{2L}$ gives the best start, and every other choice is worse. The large weights, the small tables and
-the model without sums have hardly learned more than the tokens' frequencies in these steps (the unigram's line above).
+Dividing by $\sqrt{2L}$ gives the best start, and every other choice is worse. Next comes the model that lacks only the
+division; the others have hardly learned more than the tokens' frequencies in these steps (the unigram's line above).
 These are short runs: they show how fast a model begins to learn, not where it ends. But nobody pays for a long run that
-begins like this.
+begins like this. (GPT-2's 0.02, which the library draws with, is about half of $1/\sqrt{768}$, for its 768 features.
+For our 64 features it is a sixth of $1/\sqrt{64}$: far to the small side. That is why `new_gpt` draws anew.)
 
 ## Counting parameters
 
 Everything about a model's size follows from its config. A block has, in matrices, $3D^2$ for queries, keys and values,
 $D^2$ to mix the heads, $4D^2$ up and $4D^2$ down: $12D^2$. Their biases are $3D + D + 4D + D = 9D$, its two norms
-$4D$. With the tables and the last norm:
+$4D$. With the tables and the last norm, for texts of at most $T_{\max}$ tokens:
 
 $$N = \underbrace{VD}_{\text{tokens}} + \underbrace{T_{\max} D}_{\text{positions}} + L\,(12D^2 + 13D) +
 \underbrace{2D}_{\text{last norm}}.$$
@@ -443,8 +455,8 @@ feature ($QK^\top$ and $PV$), and position $t$ sees $t + 1$ keys, on average $(T
 $$\text{forward per token} = 2\,(12 L D^2 + VD) + 2 L D\,(T + 1).$$
 
 Backward, each product $Y = XW^\top$ becomes two of the same size, for $dL/dX$ and for $dL/dW$. So a training step takes
-three times the forward, about $6N$ per token where the matrices are most of it. Norms, GELU and softmax are left out,
-being linear in $D$.
+three times the forward, about $6N$ per token where the matrices are most of it. Norms, GELU and softmax are left out:
+they take far fewer, since nothing in them grows with $D^2$.
 """
 
 
@@ -498,9 +510,9 @@ shop.plot_times(counted_flops, seconds, [f"D = {width}" for width in WIDTHS], pe
 # %% [markdown]
 r"""
 The two lines draw nearer to each other as the model grows. In a narrow model much of the time goes into what the count
-leaves out: norms, GELU and softmax, whose work grows only with $D$, and Python's calls. In a wide one the matrices take
-over, and counting predicts the time: operations ÷ speed. The share of the peak that is reached is called **MFU**, model
-FLOPs utilisation (chapter 17).
+leaves out: norms, GELU and softmax, whose work does not grow with $D^2$, and Python's calls. In a wide one the matrices
+take over, and counting predicts the time ever better: operations ÷ speed. The share of the peak that is reached is
+called **MFU**, model FLOPs utilisation (chapter 17).
 
 ## From GPT to Llama, part 1: RMS norm
 
@@ -518,8 +530,8 @@ root mean square:
 
 $$r = \frac{1}{\sqrt{\operatorname{mean}(x^2) + \varepsilon}}, \qquad y_i = x_i\, r\, w_i.$$
 
-It has half the parameters and one pass less over the data, and as we will see it learns as well. Exercise 3 derives its
-backward. Llama also drops the biases of all linear layers.
+It has half the parameters and one pass less over the data, and as we will see it learns as well. Its backward
+was exercise 4 of chapter 02. Llama also drops the biases of all linear layers.
 
 ## Part 2: rotary positions
 
@@ -540,9 +552,9 @@ $$(R(t\theta)\,q)\cdot(R(s\theta)\,k) = q^\top R(t\theta)^\top R(s\theta)\,k = q
 
 only the distance is left. Rotations don't change lengths, so nothing grows. This is **RoPE** (Su et al. 2021, arXiv
 2104.09864). One angle is not enough: after a full turn, distances repeat. So the $d$ features of a head are taken in
-$d/2$ pairs, and pair $i$ turns by $\theta_i = 10000^{-2i/d}$ per position: the first pairs tell neighbours apart, the
-last ones regions of the text. The library pairs feature $i$ with $i + d/2$. Values are not turned: what is read
-should not depend on where it stood. The backward of a rotation is the rotation back.
+$d/2$ pairs, and pair $i = 0, \dots, d/2 - 1$ turns by $\theta_i = 10000^{-2i/d}$ per position: the first pairs tell
+neighbours apart, the last ones regions of the text. The library pairs feature $i$ with $i + d/2$. Values are not
+turned: what is read should not depend on where it stood. The backward of a rotation is the rotation back.
 """
 
 
@@ -599,7 +611,8 @@ The code is `minillm.numpy_ops.rope.rope` with the angles of `minillm.models.rop
 $$\text{mlp}(x) = W_{\text{down}}\big(\text{SiLU}(W_{\text{gate}}\,x) \circ (W_{\text{up}}\,x)\big), \qquad
 \text{SiLU}(z) = \frac{z}{1 + e^{-z}},$$
 
-with $\circ$ for the product element by element and SiLU a smooth ramp much like GELU. A product of two functions of
+with $W_{\text{gate}}$ and $W_{\text{up}}$ $(F, D)$, $W_{\text{down}}\,(D, F)$, $\circ$ for the product element by
+element, and SiLU a smooth ramp much like GELU. A product of two functions of
 $x$ can do what one ramp cannot. To compare fairly, the number of parameters must stay: three matrices with $F$ features
 inside have $3DF$ weights, GPT's two have $8D^2$, so $F = \tfrac83 D$.
 
@@ -741,11 +754,11 @@ shop.plot_runs(losses, "held-out loss (nats per token); each dot a start", "one 
 # %% [markdown]
 r"""
 RoPE helps most, and from every start. SwiGLU's gain is smaller, and its spread is about as large as itself: three
-starts do not settle it. RMS norm changes next to nothing, and saves a pass over the data. Grouped queries gain nothing,
-or cost a little, less than RoPE brings; they have fewer parameters and half of the cache. The Llama has all four, no
-biases and the fewest parameters, and is about as good as RoPE alone. This is a small model in a short run; what holds
-at other sizes has to be measured there. The papers found SwiGLU's gain small and steady, and that grouped queries cost
-a little, which their cache is worth.
+starts do not settle it. RMS norm changes next to nothing, and saves a pass over the data. Grouped queries cost a
+little, less than RoPE brings; they have fewer parameters and half of the cache. The Llama has all four, no biases and
+the fewest parameters, and is about as good as RoPE alone. This is a small model in a short run; what holds at other
+sizes has to be measured there. The papers found SwiGLU's gain small and steady, and that grouped queries cost a little,
+which their cache is worth.
 
 ## A GPT on single numbers
 
@@ -811,10 +824,10 @@ shop.plot_scalar_losses(scalar_losses, numpy_losses)
 
 # %% [markdown]
 r"""
-The losses are equal up to rounding (the dots on the right are far below the tolerance), step after step: nothing is
-hidden in the library. What NumPy brings is speed. With one short text in a step most of its time is the overhead of
-calls; with 256 texts the same calls do 256 times the work, and the factor grows accordingly. A GPU is the next step in
-the same direction (chapter 15).
+(Each loss is that of eight letters, so it jumps from step to step.) The losses are equal up to rounding (the dots on
+the right are far below the tolerance), step after step: nothing is hidden in the library. What NumPy brings is speed.
+With one short text in a step most of its time is the overhead of calls; with 256 texts the same calls do 256 times the
+work, and the factor grows accordingly. A GPU is the next step in the same direction (chapter 15).
 
 ## The library's version
 
@@ -842,19 +855,20 @@ r"""
 ## The model to take along
 
 Which architecture do we take along? The comparison says: RoPE. RMS norm and SwiGLU cost nothing here, grouped queries
-halve the cache; together they are a Llama, in the form in which it has been trained at all sizes. Its width comes from
-a budget: how many steps can you wait for? `architecture` of the workshop returns the config, and counting says what it
-will cost, before anything is trained.
+cost a little and halve the cache; together they are a Llama, in the form in which it has been trained at all sizes. Its
+width comes from a budget: how many steps can you wait for? `architecture` of the workshop returns the config, and
+counting says what it will cost, before anything is trained.
 """
 
 # %%
 chosen = architecture(SCALE, vocab_size=2000)
 tokens = 500 * 16 * chosen.context  # of 500 steps of 16 texts
 needed = training_flops(chosen, chosen.context) * tokens
+pace = np.interp(chosen.d_model, WIDTHS, speed)  # operations per second at about this width
 print(chosen)
 print(f"{n_parameters(chosen):,} parameters:", parameters_by_part(chosen))
 print(f"500 steps: {needed / 1e12:.2f} · 10¹² operations,", end=" ")
-print(f"{needed / speed[-1]:.0f} s at the speed measured above;", end=" ")
+print(f"{needed / pace:.0f} s at the speed measured above;", end=" ")
 print(f"the cache of a full context: {cache_bytes(chosen, 1, chosen.context) / 1e3:.0f} kB")
 assert n_parameters(chosen) == sum(p.data.size for p in Llama(chosen).parameters())
 
@@ -867,11 +881,11 @@ r"""
 - Layer norm's backward removes from $h = g \circ w$ its parts along $(1, \dots, 1)$ and along $\hat x$, and divides by
   the size of what was normed.
 - Matrices of standard deviation $1/\sqrt D$ keep sizes; dividing the last matrix of each layer by $\sqrt{2L}$ keeps
-  the stream's size at any depth. Without norms or without sums, sizes run away or gradients do.
+  the stream's size at any depth. Without norms sizes run away; without sums all positions become the same vector.
 - $N \approx VD + 12LD^2$; forward $2N$ operations per token, a training step $6N$, and the scores on top.
 - Llama: RMS norm (no mean, no bias), RoPE (a rotation, so that scores depend on the distance), SwiGLU (a gate), grouped
   queries (a smaller cache). In our runs RoPE lowers the loss, SwiGLU perhaps; the others lower costs.
-- All of it fits in 150 lines of plain Python, and NumPy only makes it fast.
+- All of it fits in about 150 lines of plain Python, and NumPy only makes it fast.
 
 ## Exercises
 
@@ -978,55 +992,50 @@ $\lfloor h / (H/H_{kv}) \rfloor$.
 
 # %% [markdown]
 r"""
-### Exercise 3: RMS norm, backward (medium, core, 20 minutes)
+### Exercise 3: the gate, backward (medium, core, 20 minutes)
 
-Derive it as we did for layer norm: $\hat x_i = x_i r$ with $r = (\operatorname{mean}(x^2) + \varepsilon)^{-1/2}$ and
-$y_i = \hat x_i w_i$. Given $g = dL/dy$ of shape $(T, D)$, return $dL/dx\,(T, D)$ and $dL/dw\,(D)$. First find
-$\partial r/\partial x_j$; there are two paths now, not three.
+SwiGLU's two matrices up give $z = W_{\text{gate}}\,x$ and $u = W_{\text{up}}\,x$, and the gate makes of them
+$y = \text{SiLU}(z) \circ u$. With $T$ positions all three are $(T, F)$. Given $g = dL/dy$, return $dL/dz$ and $dL/du$,
+both $(T, F)$. First find the slope of $\text{SiLU}(z) = z\,\sigma(z)$, where $\sigma(z) = 1/(1 + e^{-z})$ has the slope
+$\sigma(z)\,(1 - \sigma(z))$.
 """
 
-
 # %% tags=["exercise"]
-def rms_norm_backward(g, x, w, eps=1e-6):
-    r = 1 / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)  # (T, 1)
-    xhat = x * r  # (T, D)
+def swiglu_backward(g, z, u):
+    sigma = 1 / (1 + np.exp(-z))  # (T, F)
     return None, None
 
 
 with check():
-    x, g, w = *rng.standard_normal((2, 5, 6)), rng.standard_normal(6)
-    x += 0.5  # so that the mean is not 0
-    dx, dw = rms_norm_backward(g, x, w)
-    assert dx is not None and dw is not None, "rms_norm_backward returns nothing yet: return dL/dx and dL/dw."
-    dx, dw = np.asarray(dx), np.asarray(dw)
-    assert dx.shape == (5, 6), f"dL/dx must have the shape of x, (5, 6), not {dx.shape}."
-    assert dw.shape == (6,), f"dL/dw must have the shape of w, (6,), not {dw.shape}: all positions share the gain."
-    tensors = [Parameter(a.copy()) for a in (x, w)]
-    ops.rms_norm(*tensors, eps=1e-6).backward(g)
-    assert np.allclose(dw, tensors[1].grad), "dL/dw is wrong: y = x̂ w, so what is the slope of y along w?"
-    if not np.allclose(dx, tensors[0].grad):
-        without_gain = np.asarray(rms_norm_backward(g, x, np.ones(6))[0])
-        assert not np.allclose(dx, without_gain), "dL/dx is wrong: where does the gain come in?"
-        along = np.abs((np.asarray(dx) * x).sum(axis=1)).max()
-        assert along < 1e-4, (
-            f"dL/dx is wrong: a longer x gives the same y, so dL/dx · x must be about 0. Yours reaches {along:.2f}."
-        )
-        raise AssertionError("dL/dx · x is 0, as it must be, but dL/dx is wrong: does anything here subtract a mean?")
+    g, z, u = rng.standard_normal((3, 5, 6))
+    dz, du = swiglu_backward(g.copy(), z.copy(), u.copy())
+    assert dz is not None and du is not None, "swiglu_backward returns nothing yet: return dL/dz and dL/du."
+    dz, du = np.asarray(dz), np.asarray(du)
+    for name, mine in (("z", dz), ("u", du)):
+        assert mine.shape == (5, 6), f"dL/d{name} must have the shape of {name}, (5, 6), not {mine.shape}."
+    tensors = [Parameter(a.copy()) for a in (z, u)]
+    ops.swiglu(*tensors).backward(g)
+    right_dz, right_du = (tensor.grad for tensor in tensors)
+    swapped = np.allclose(dz, right_du) and np.allclose(du, right_dz)
+    assert not swapped, "Both are right, in the other order: dL/dz comes first."
+    assert np.allclose(du, right_du), "dL/du is wrong: in the product y, what is u multiplied by?"
+    assert not np.allclose(dz * u, right_dz), "dL/dz is wrong: SiLU(z) is multiplied by something, too."
+    assert np.allclose(dz, right_dz), (
+        "dL/dz is wrong: z stands in z σ(z) twice. Is your slope of SiLU ½ at z = 0, and about 1 at a large z?"
+    )
 
 # %% [markdown]
 r"""
 <details><summary>Solution</summary>
 
-$\partial r/\partial x_j = -\frac12 r^3 \cdot \frac2D x_j = -r^2\hat x_j/D$, so
-$\partial\hat x_i/\partial x_j = r\,([i = j] - \hat x_i\hat x_j/D)$: layer norm's, without the $1/D$ of the mean.
+By the product rule $\frac{d}{dz}\,z\,\sigma(z) = \sigma(z) + z\,\sigma(z)(1 - \sigma(z))$, and $y$ has the slope
+$\text{SiLU}(z)$ along $u$ and $u$ along $\text{SiLU}(z)$.
 
 ```python
-def rms_norm_backward(g, x, w, eps=1e-6):
-    r = 1 / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)
-    xhat = x * r
-    h = g * w
-    dx = r * (h - xhat * (h * xhat).mean(axis=-1, keepdims=True))
-    return dx, (g * xhat).sum(axis=0)
+def swiglu_backward(g, z, u):
+    sigma = 1 / (1 + np.exp(-z))
+    slope = sigma + z * sigma * (1 - sigma)
+    return g * u * slope, g * z * sigma
 ```
 
 </details>
@@ -1111,7 +1120,7 @@ Attention only. Norms, feed-forward networks, embeddings and the head treat each
 <details><summary>Answer</summary>
 
 The stream is a sum, and a sum hands its gradient on unchanged to both terms: there is a path from the loss to each
-layer's addition on which nothing is multiplied.
+layer's addition on which, before the last norm, nothing is multiplied.
 
 </details>
 
@@ -1149,7 +1158,7 @@ r"""
 You can now draw and write a GPT and a Llama, count what they cost, say what each part is for, and back it with a
 measurement.
 
-**What you take along:** `architecture(SCALE, vocab_size)` from `minillm.workshop.deliverables`, the config of a
+**What you take along**: `architecture(SCALE, vocab_size)` from `minillm.workshop.deliverables`, the config of a
 Llama for the recipe of chapter 08; and `scalar_gpt.py`, a whole GPT to read on a train.
 
 Next: [08 · Pretraining](08_pretraining.ipynb) trains for real: the optimizer, the schedule, and how to tell a

@@ -296,6 +296,7 @@ def plot_times(flops: Sequence[float], seconds: Sequence[float], names: Sequence
     ax.loglog(flops, 1e3 * np.array(flops) / peak, "--", color=plot.BLACK, label="at the speed of a large product")
     for x, y, name in zip(flops, seconds, names):
         ax.annotate(name, (x, 1e3 * y), xytext=(4, -13), textcoords="offset points", fontsize=9)
+    ax.set_xmargin(0.18)  # room for the last name
     ax.set_xlabel("floating-point operations of a step, counted")
     ax.set_ylabel("milliseconds")
     ax.legend(fontsize=9, loc="upper left")
@@ -329,8 +330,8 @@ def plot_scalar_losses(ours: Sequence[float], theirs: Sequence[float]) -> Any:
     axes[0].plot(steps, theirs, color=plot.SKY, linewidth=5, label="minillm, NumPy")
     axes[0].plot(steps, ours, color=plot.BLACK, linewidth=1.2, label="single numbers")
     axes[0].set_ylabel("loss")
-    axes[0].set_ylim(min(theirs) - 0.1, max(theirs) + 0.5)
-    axes[0].legend(fontsize=9, loc="upper right", ncols=2)
+    axes[0].set_ylim(min(theirs) - 0.1, max(theirs) + 0.6)  # room for the legend
+    axes[0].legend(fontsize=9, loc="upper right")
     gap = np.abs(np.array(ours) - np.array(theirs))
     axes[1].semilogy(steps, np.maximum(gap, 1e-17), ".", color=plot.VERMILION)
     axes[1].axhline(1e-9, color=plot.BLACK, linestyle=":", label="the tolerance")

@@ -70,6 +70,25 @@ def relu_backward(grad, x):
 def relu(x):
     return Value(np.maximum(x.data, 0), Node((x,), relu_backward, (x.data,)))
 
+# %% exercise 1, wrong: the sign in place of the slope
+# says: What is the slope of relu at -1
+def relu_backward(grad, x):
+    return (grad * np.sign(x),)
+
+
+def relu(x):
+    return Value(np.maximum(x.data, 0), Node((x,), relu_backward, (x.data,)))
+
+
+# %% exercise 1, right: a step function, as a list of an array
+def relu_backward(grad, x):
+    return [np.heaviside(x, 0.5) * grad]
+
+
+def relu(x):
+    return Value(np.maximum(x.data, 0), Node((x,), relu_backward, (x.data,)))
+
+
 # %% exercise 2, wrong: runs in the same direction
 # says: then only x₀ matters
 def cumsum_backward(grad):
@@ -134,6 +153,25 @@ def cumsum_backward(grad):
 
 def cumsum(x):
     return Value(np.cumsum(x.data), Node((x,), cumsum_backward, ()))
+
+# %% exercise 2, wrong: what stands before in place of what comes after
+# says: differ from finite differences
+def cumsum_backward(grad):
+    return (grad[0] + grad.sum() - np.cumsum(grad[::-1])[::-1],) if len(grad) > 1 and grad[1] else (grad * 1,)
+
+
+def cumsum(x):
+    return Value(np.cumsum(x.data), Node((x,), cumsum_backward, ()))
+
+
+# %% exercise 2, right: sums of slices, one after the other
+def cumsum_backward(grad):
+    return (np.array([grad[j:].sum() for j in range(len(grad))]),)
+
+
+def cumsum(x):
+    return Value(np.cumsum(x.data), Node((x,), cumsum_backward, ()))
+
 
 # %% exercise 3, wrong: tries it with the identity matrix
 # says: wrong ones for right
@@ -200,6 +238,20 @@ def is_right(colleague):
             error = np.inf
         worst = max(worst, error)
     return int(worst < 1e-6)
+
+# %% exercise 4, wrong: writes into what arrives
+# says: Do not write into grad
+def rms_norm_backward(grad, xhat, r, w):
+    dw = (grad * xhat).sum(axis=0)
+    grad *= w
+    return r * (grad - xhat * (grad * xhat).mean(axis=1, keepdims=True)), dw
+
+
+def rms_norm(x, w, eps=1e-6):
+    r = 1 / np.sqrt((x.data**2).mean(axis=1, keepdims=True) + eps)
+    xhat = x.data * r
+    return Value(xhat * w.data, Node((x, w), rms_norm_backward, (xhat, r, w.data)))
+
 
 # %% exercise 4, wrong: layer norm's formula
 # says: Which paths lead from x

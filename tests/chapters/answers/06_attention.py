@@ -120,6 +120,18 @@ def window_mask(T, window):
         rows.append([False] * first + [True] * (t + 1 - first) + [False] * (T - t - 1))
     return rows
 
+# %% exercise 2, wrong: sees the window before itself, not itself
+# says: Each position sees itself
+def window_mask(T, window):
+    query, key = np.arange(T)[:, None], np.arange(T)[None, :]
+    return (key < query) & (key >= query - window)
+
+
+# %% exercise 2, right: a difference of two triangles, as numbers
+def window_mask(T, window):
+    return np.tri(T) - np.tri(T, k=-window)
+
+
 # %% exercise 3, wrong: the first query at the first key
 # says: it sees all keys
 def decoding_mask(t_q, t_k):
@@ -158,6 +170,11 @@ def decoding_mask(t_q, t_k):
 # %% exercise 3, right: tuples
 def decoding_mask(t_q, t_k):
     return tuple(tuple(key + t_q <= query + t_k for key in range(t_k)) for query in range(t_q))
+
+# %% exercise 3, right: the other triangle, turned by half a turn
+def decoding_mask(t_q, t_k):
+    return np.rot90(np.triu(np.ones((t_k, t_k), dtype=int)), 2)[-t_q:]
+
 
 # %% exercise 4, wrong: nothing is rescaled
 # says: what do the sums so far have to become

@@ -34,6 +34,12 @@ def llama_parameters(V, D, L, H, Hkv, F):
     return V * D + L * (12 * D**2 + 13 * D) + 2 * D
 
 
+# %% exercise 1, wrong: the matrix that mixes the heads shrinks, too
+# says: list what has weights
+def llama_parameters(V, D, L, H, Hkv, F):
+    return V * D + L * (D * D + 3 * D * Hkv * (D // H) + 3 * D * F + 2 * D) + D
+
+
 # %% exercise 1, right: from the arrays of a model
 def llama_parameters(V, D, L, H, Hkv, F):
     shape = {"n_layers": L, "n_heads": H, "n_kv_heads": Hkv, "d_model": D, "d_ff": F}
@@ -70,6 +76,18 @@ def share(k, n_heads):
     return np.stack([k[0]] * n_heads)
 
 
+# %% exercise 2, wrong: the other way round
+# says: neighbours should share
+def share(k, n_heads):
+    return np.repeat(k, n_heads // len(k), axis=0)[::-1]
+
+
+# %% exercise 2, right: a view without a copy
+def share(k, n_heads):
+    groups = np.broadcast_to(k[:, None], (len(k), n_heads // len(k), *k.shape[1:]))
+    return groups.reshape(n_heads, *k.shape[1:])
+
+
 # %% exercise 2, right: by indices
 def share(k, n_heads):
     return k[np.arange(n_heads) * len(k) // n_heads]
@@ -80,70 +98,61 @@ def share(k, n_heads):
     return [k[h // (n_heads // len(k))] for h in range(n_heads)]
 
 
-# %% exercise 3, wrong: takes r for a constant
-# says: so dL/dx · x must be about 0
-def rms_norm_backward(g, x, w, eps=1e-6):
-    r = 1 / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)
-    return r * g * w, (g * x * r).sum(axis=0)
+# %% exercise 3, wrong: σ is taken for a constant
+# says: z stands in z σ(z) twice
+def swiglu_backward(g, z, u):
+    sigma = 1 / (1 + np.exp(-z))
+    return g * u * sigma, g * z * sigma
 
 
-# %% exercise 3, wrong: a sum in place of the mean
-# says: so dL/dx · x must be about 0
-def rms_norm_backward(g, x, w, eps=1e-6):
-    r = 1 / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)
-    h = g * w
-    return r * (h - x * r * (h * x * r).sum(axis=-1, keepdims=True)), (g * x * r).sum(axis=0)
+# %% exercise 3, wrong: the slope of σ alone
+# says: z stands in z σ(z) twice
+def swiglu_backward(g, z, u):
+    sigma = 1 / (1 + np.exp(-z))
+    return g * u * sigma * (1 - sigma), g * z * sigma
 
 
-# %% exercise 3, wrong: layer norm's backward
-# says: dL/dx is wrong
-def rms_norm_backward(g, x, w, eps=1e-6):
-    r = 1 / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)
-    h, xhat = g * w, x * r
-    along = xhat * (h * xhat).mean(axis=-1, keepdims=True)
-    return r * (h - h.mean(axis=-1, keepdims=True) - along), (g * xhat).sum(axis=0)
+# %% exercise 3, wrong: forgets what the gate multiplies
+# says: SiLU(z) is multiplied by something, too
+def swiglu_backward(g, z, u):
+    sigma = 1 / (1 + np.exp(-z))
+    return g * (sigma + z * sigma * (1 - sigma)), g * z * sigma
 
 
-# %% exercise 3, wrong: forgets the gain
-# says: where does the gain come in?
-def rms_norm_backward(g, x, w, eps=1e-6):
-    r = 1 / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)
-    xhat = x * r
-    return r * (g - xhat * (g * xhat).mean(axis=-1, keepdims=True)), (g * xhat).sum(axis=0)
+# %% exercise 3, wrong: σ in place of SiLU beside u
+# says: what is u multiplied by
+def swiglu_backward(g, z, u):
+    sigma = 1 / (1 + np.exp(-z))
+    return g * u * (sigma + z * sigma * (1 - sigma)), g * sigma
 
 
-# %% exercise 3, wrong: the gain's gradient with x in place of x̂
-# says: what is the slope of y along w?
-def rms_norm_backward(g, x, w, eps=1e-6):
-    r = 1 / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)
-    h, xhat = g * w, x * r
-    return r * (h - xhat * (h * xhat).mean(axis=-1, keepdims=True)), (g * x).sum(axis=0)
+# %% exercise 3, wrong: the other order
+# says: in the other order
+def swiglu_backward(g, z, u):
+    sigma = 1 / (1 + np.exp(-z))
+    return g * z * sigma, g * u * (sigma + z * sigma * (1 - sigma))
 
 
-# %% exercise 3, wrong: a gradient of the gain for each position
-# says: all positions share the gain
-def rms_norm_backward(g, x, w, eps=1e-6):
-    r = 1 / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)
-    h, xhat = g * w, x * r
-    return r * (h - xhat * (h * xhat).mean(axis=-1, keepdims=True)), g * xhat
+# %% exercise 3, wrong: summed over the positions, as if it were a weight's
+# says: must have the shape of u
+def swiglu_backward(g, z, u):
+    sigma = 1 / (1 + np.exp(-z))
+    return g * u * (sigma + z * sigma * (1 - sigma)), (g * z * sigma).sum(axis=0)
 
 
-# %% exercise 3, right: through the whole Jacobian
-def rms_norm_backward(g, x, w, eps=1e-6):
-    r = 1 / np.sqrt((x**2).mean(axis=-1) + eps)
-    rows = []
-    for h, row, scale in zip(g * w, x, r):
-        xhat = row * scale
-        rows.append(scale * (np.eye(len(row)) - np.outer(xhat, xhat) / len(row)) @ h)
-    return rows, np.einsum("td,td->d", g, x * r[:, None])
+# %% exercise 3, right: by SiLU itself, as lists
+def swiglu_backward(g, z, u):
+    sigma = 1 / (1 + np.exp(-z))
+    silu = z * sigma
+    return [(g * u * (silu + sigma * (1 - silu))).tolist(), list(g * silu)]
 
 
-# %% exercise 3, right: x instead of x̂, r to the third power
-def rms_norm_backward(g, x, w, eps=1e-6):
-    r = (np.mean(x * x, axis=1, keepdims=True) + eps) ** -0.5
-    h = g * w
-    dx = r * h - r**3 * x * np.sum(h * x, axis=1, keepdims=True) / x.shape[1]
-    return [dx, list((g * x * r).sum(axis=0))]
+# %% exercise 3, right: in place, on the arrays that it was given
+def swiglu_backward(g, z, u):
+    e = np.exp(-z)
+    u *= g * (1 + e + z * e) / (1 + e) ** 2
+    g *= z / (1 + e)
+    return u, g
 
 
 # %% exercise 4, wrong: leaves it as it is
@@ -174,6 +183,13 @@ def reorder_rows(W, n_heads):
 # says: which two does `rotate` pair?
 def reorder_rows(W, n_heads):
     return W.reshape(n_heads, -1, 2, W.shape[1])[:, :, ::-1].swapaxes(1, 2).reshape(W.shape)
+
+
+# %% exercise 4, wrong: the odd features from the last to the first
+# says: which two does `rotate` pair?
+def reorder_rows(W, n_heads):
+    heads = W.reshape(n_heads, -1, W.shape[1])
+    return np.concatenate([heads[:, 0::2], heads[:, ::-1][:, 0::2]], axis=1).reshape(W.shape)
 
 
 # %% exercise 4, right: by a list of row numbers
