@@ -179,10 +179,10 @@ $|1 - \eta h_2| < 1$, that is $\eta < 2/h_2$; beyond that it jumps from wall to 
 $h_1 = 0.01$, shrinks by $1 - 0.01\,\eta$, at most 2% a step. The steepest direction dictates the rate, the flattest one
 pays for it. A network has thousands of directions, and their slopes differ by factors of thousands.
 
-**Momentum** keeps a running sum of gradients, $b \leftarrow \mu b + g_t$, and steps along it, $w\leftarrow
-w-\eta\,b$, with $\mu = 0.9$, say. Where gradients agree, the sum grows to $g(1 + \mu + \mu^2 + \dots) = g/(1-\mu)$,
-ten times one gradient for $\mu = 0.9$; where they change sign, they cancel. So momentum runs up to ten times as fast
-along the ravine's floor.
+**Momentum** keeps a running sum of gradients, $b \leftarrow \mu b + g_t$, and steps along it,
+$w \leftarrow w - \eta\,b$, with $\mu = 0.9$, say. Where gradients agree, the sum grows to
+$g(1 + \mu + \mu^2 + \dots) = g/(1-\mu)$, ten times one gradient for $\mu = 0.9$; where they change sign, they cancel.
+So momentum runs up to ten times as fast along the ravine's floor.
 
 **A scale for each weight.** Better than to run faster along the floor would be to have no ravine: divide each weight's
 step by how large *its own* gradients usually are. That is Adam (Kingma & Ba 2015, arXiv 1412.6980). It keeps two
@@ -549,9 +549,9 @@ throws the weights off, and at the end the run has not made up for it. Clipped, 
 AdamW takes the batch more calmly, for it has a limit of its own: the bad gradient is in $v$, too. If it is $k$ times
 the usual size and $k$ is large, then $\hat m$ becomes about $1-\beta_1$ of it and $\sqrt{\hat v}$ about
 $\sqrt{1-\beta_2}$ of it, and their quotient is the number printed last, however large $k$. Still, clipping helps it
-at every seed. A likely reason is in the largest norm *before* our batch: an ordinary batch, too, can have a gradient
-many times the usual size, and once let in it stays in $v$ for about $1/(1 - \beta_2)$ steps, in which all others are
-divided by it.
+at every seed. A likely reason is in the largest norm *before* our batch, where nothing is clipped: an ordinary batch,
+too, can have a gradient many times the usual size, and once let in it stays in $v$ for about $1/(1 - \beta_2)$ steps,
+in which all others are divided by it.
 
 ## Accumulation, and the mean of means
 
@@ -839,7 +839,8 @@ r"""
 **A** has the high rate. Its loss jumps up, falls, and soon comes to rest, above where the others go; its gradients
 stay large and ragged, and the first step changed the matrix by more than its own size. **B** is the healthy one:
 training and validation fall together, the gradient norm stays near 1 but for single batches, an update is at first
-some hundredths of the weights and gets smaller with the rate. **C** looks best of all, and that is what is wrong with
+some hundredths of the weights and gets smaller with the rate. (It is still far above the 5-gram model, being tiny and
+trained for a few hundred steps: healthy does not mean good.) **C** looks best of all, and that is what is wrong with
 it: it falls below what a 5-gram model reaches within a few dozen steps and goes on towards 0. No model predicts
 unseen code with certainty. What is asked for stands in the input, and the validation loss does not warn, since it
 makes the same mistake. The same curves come from a mask that lets a position see the next one, or from held-out text
@@ -1002,8 +1003,10 @@ pictures.plot_python(folder, bits, ngrams[5] * nats)
 
 # %% [markdown]
 r"""
-The Llama beats all $n$-grams that counted the same text. It does **not** beat xz that has read the training text;
-with xz that has read nothing but the held-out text itself it is about level. xz has an advantage: it looks back over
+The Llama beats all $n$-grams that counted the same text. (In the left picture its validation loss lies well above its
+training loss: files have names and phrases of their own, and those of the held-out files it has never seen. As long
+as the validation loss falls, there is no harm in that.) It does **not** beat xz that has read the training text; with
+xz that has read nothing but the held-out text itself it is about level. xz has an advantage: it looks back over
 everything that it has compressed so far, the earlier files and all of the present one, and source code repeats itself
 over long distances; our model sees 128 tokens. It has also had no more than a minute or so of training. More steps
 bring it further down (`minillm quickstart` trains for three minutes; the course comes back to size in chapter 17).
