@@ -93,8 +93,8 @@ assert np.all(kept_right) and 0.45 < counted_right < 0.55
 # %% [markdown]
 r"""
 A recurrent network is that loop, with a vector in place of the bit and a rule that is learned. Along a text it looks
-as below: the same step, with the same weights, at every token; the state $h$ (red) is handed on, and after each token
-the guess for the next one is made from the state alone.
+as below: the same step, with the same weights, at every token; the state $h$ (orange) is handed on, beginning with
+$h_0$, all zeros, and after each token the guess for the next one is made from the state alone.
 """
 
 # %%
@@ -151,9 +151,9 @@ layer), and $dh_{t+1}$ short for the whole $dL/dh_{t+1}$.
 **The tanh.** $h = \tanh z$ has the slope $1 - h^2$, element by element (chapter 02), so
 $dz_t = dh_{t+1} \circ (1 - h_{t+1}^2)$, with $\circ$ for the product element by element.
 
-**The linear map.** As element, $z_i = \sum_j (W_h)_{ij}\, h_j + \dots$; so $h_j$ is reached from every $z_i$ with the
-factor $(W_h)_{ij}$, which is the product with the transposed matrix, and $(W_h)_{ij}$ only from $z_i$, with the
-factor $h_j$:
+**The linear map.** Written out, $z_i = \sum_j (W_h)_{ij}\, h_j + \dots$; so $h_j$ acts on every $z_i$, with the
+factor $(W_h)_{ij}$, and its gradient is the sum of all these, $\sum_i (W_h)_{ij}\,dz_i$, a product with the
+transposed matrix; $(W_h)_{ij}$ acts on $z_i$ only, with the factor $h_j$:
 
 $$\underset{(H)}{dh_t} = \underset{(H, H)}{W_h^\top}\,\underset{(H)}{dz_t} + \underset{(H)}{G_{t-1}}, \qquad
 \underset{(D)}{dx_t} = \underset{(D, H)}{W_x^\top}\, dz_t,$$
@@ -161,8 +161,8 @@ $$\underset{(H)}{dh_t} = \underset{(H, H)}{W_h^\top}\,\underset{(H)}{dz_t} + \un
 $$\underset{(H, H)}{dW_h} = \sum_t dz_t\, h_t^\top, \qquad \underset{(H, D)}{dW_x} = \sum_t dz_t\, x_t^\top,
 \qquad \underset{(H)}{db} = \sum_t dz_t .$$
 
-The weights are used at every step, so their gradients are **sums over the steps** (and over the batch). Now the code.
-`G[t]` arrives at `hs[t + 1]`.
+The weights are used at every step, so their gradients are **sums over the steps** (and over the batch). No guess is
+made from $h_0$, so there is no $G_{-1}$. Now the code. `G[t]` arrives at `hs[t + 1]`.
 """
 
 
@@ -182,7 +182,8 @@ def rnn_backward(G, x, hs, W_x, W_h):
     return dx, dW_x, dW_h, db, dhs
 
 
-G = rng.standard_normal((T, B, H))  # the loss is L = Σ G ∘ (states 1 … T), so that dL/dh is G from outside
+# the loss is L = Σ G ∘ (states 1 … T), so that G is what arrives at the states from outside
+G = rng.standard_normal((T, B, H))
 ours = rnn_backward(G, x, hs, W_x, W_h)[:4]
 
 
@@ -200,7 +201,9 @@ total.backward()
 for name, array, gradient, tensor in zip(("x", "W_x", "W_h", "b"), (x, W_x, W_h, b), ours, tensors):
     numerical = np.abs(gradient - numerical_gradient(loss, array)).max()
     library = np.abs(gradient - tensor.grad).max()
-    print(f"dL/d{name}: gap to finite differences {numerical:.0e}, to the library's autograd {library:.0e}")
+    print(
+        f"dL/d{name}: gap to finite differences {numerical:.0e}, to the library's autograd {library:.0e}"
+    )
     assert numerical < 1e-7 and library < 1e-12
 
 # %% [markdown]
@@ -253,20 +256,22 @@ for s in (0.7, 1.0, 1.4):
         assert np.all(norms / norms[0] <= largest ** np.arange(T + 1) * (1 + 1e-9))
     assert abs(rho / s - 1) < 0.15 and abs(largest / s - 2) < 0.15
     assert abs(factor["without tanh", s] / rho - 1) < 0.05
-    assert factor["without tanh", s] > factor["inputs of size 0.1", s] > factor["inputs of size 1", s]
+    assert (
+        factor["without tanh", s] > factor["inputs of size 0.1", s] > factor["inputs of size 1", s]
+    )
 assert factor["inputs of size 0.1", 1.4] > 1 and factor["inputs of size 1", 1.4] < 0.9
 plot_shrinking(panels, title="gradient of an RNN's states; dashed: ρ$^k$")
 
 # %% [markdown]
 r"""
-Left: without the tanh, the slope of each line is its spectral radius, not its largest singular value. A little below
-1, and after 60 steps next to nothing arrives: gradients **vanish**, and the network cannot learn from a token that
-far back. A little above 1, and they **explode**: one step of training throws the weights far away.
+Left: without the tanh, the slope of each line is its spectral radius, not its largest singular value. Below 1, and
+after 60 steps next to nothing arrives: gradients **vanish**, and the network cannot learn from a token that far back.
+Above 1, and they **explode**: one step of training throws the weights far away.
 
-With the tanh every slope is below 1, and every line falls more steeply or rises less. With small inputs (middle) a
-large matrix still makes gradients grow. With inputs of size 1 (right) the tanh is flat so often that all of them
-vanish, even where $\rho$ is well above 1. So there is no $s$ that is right for good: it depends on the states, which
-change with every input and with every step of training.
+With the tanh every slope is below 1, and every line falls more steeply or rises less. With small inputs (middle) the
+large matrix still makes gradients grow, if much more slowly. With inputs of size 1 (right) the tanh is flat so often
+that all of them vanish, even where $\rho$ is well above 1. So there is no $s$ that is right for good: it depends on
+the states, which change with every input and with every step of training.
 
 Against exploding there is a simple cure: a gradient longer than a limit is shortened to the limit. This is
 **clipping**, `minillm.optim.clip_grad_norm_`, and all training below uses it. Against vanishing it does nothing: what
@@ -279,10 +284,11 @@ through neither: the **cell** $c$, of shape $(H)$. A step may multiply each of i
 and add something to it, nothing else. This is the **long short-term memory**, LSTM (Hochreiter & Schmidhuber 1997;
 the forget gate is from Gers et al. 2000). The old $h$ remains, as what the cell shows to the outside.
 
-The factors are computed from the token and from $h$, by four little RNN rules. Three of them end in
-$\sigma(z) = 1/(1 + e^{-z})$, a number between 0 and 1, and are called **gates**: the *forget* gate $f$ says how much
-of the cell to **keep** (its name says the opposite), the *input* gate $i$ how much to write, the *output* gate $o$
-how much to show. The fourth, $g$, is the new content, between −1 and 1.
+The factors are computed from the token and from $h$, by four little RNN rules. Three of them end in the **sigmoid**
+$\sigma(z) = 1/(1 + e^{-z})$, a number between 0 and 1 (it has nothing to do with the singular value $\sigma_{\max}$),
+and are called **gates**: the *forget* gate $f$ says how much of the cell to **keep** (its name says the opposite),
+the *input* gate $i$ how much to write, the *output* gate $o$ how much to show. The fourth, $g$, is the new content,
+between −1 and 1.
 """
 
 # %%
@@ -338,7 +344,9 @@ $$dc \;=\; dc_{t+1} + dh_{t+1}\circ o\circ(1 - \tau^2).$$
 
 **Cell.** $c_{t+1} = f c_t + i g$:
 
-$$df = dc\circ c_t, \qquad di = dc\circ g, \qquad dg = dc\circ i, \qquad \boxed{dc_t = dc\circ f.}$$
+$$df = dc\circ c_t, \qquad di = dc\circ g, \qquad dg = dc\circ i, \qquad \text{and, to the step before,}$$
+
+$$dc_t = dc\circ f.$$
 
 **Gates.** The slope of $\sigma$ is $\sigma(1 - \sigma)$, that of $\tanh$ is $1 - \tanh^2$:
 
@@ -348,8 +356,8 @@ $$\underset{(4H)}{dz_t}
 **Linear map**, as in the RNN: $dh_t = W_h^\top dz_t$ (plus $G_{t-1}$), $dx_t = W_x^\top dz_t$, and sums over the
 steps for $W_h$, $W_x$ and $b$.
 
-The box is the point. Along the cell's path, a step back multiplies by $f$: no matrix, no slope of a tanh. Where the
-gate is open, the gradient passes.
+The short formula $dc_t = dc\circ f$ is the point. Along the cell's path, a step back multiplies by $f$: no matrix, no
+slope of a tanh. Where the gate is open, the gradient passes.
 """
 
 
@@ -382,8 +390,9 @@ G = rng.standard_normal((T, B, H))
 hs, cs, saved = lstm_forward(x, W_x, W_h, b)
 ours = lstm_backward(G, x, hs, cs, saved, W_x, W_h)[:4]
 
+# the library's batch is the first axis
 tensors = [Parameter(array.copy()) for array in (x.swapaxes(0, 1), W_x, W_h, b)]
-zero, no_bias = Tensor(np.zeros((B, H))), Tensor(np.zeros(4 * H))  # the library's batch is the first axis
+zero, no_bias = Tensor(np.zeros((B, H))), Tensor(np.zeros(4 * H))
 out, h_last, c_last = ops.lstm(tensors[0], zero, zero, *tensors[1:], no_bias)  # out (B, T, H)
 out.backward(G.swapaxes(0, 1))
 print(f"forward: gap to minillm.ops.lstm {np.abs(out.data.swapaxes(0, 1) - hs[1:]).max():.0e}")
@@ -399,7 +408,9 @@ tensors[0].grad = tensors[0].grad.swapaxes(0, 1)
 for name, array, gradient, tensor in zip(("x", "W_x", "W_h", "b"), (x, W_x, W_h, b), ours, tensors):
     numerical = np.abs(gradient - numerical_gradient(loss, array)).max()
     library = np.abs(gradient - tensor.grad).max()
-    print(f"dL/d{name}: gap to finite differences {numerical:.0e}, to minillm.ops.lstm {library:.0e}")
+    print(
+        f"dL/d{name}: gap to finite differences {numerical:.0e}, to minillm.ops.lstm {library:.0e}"
+    )
     assert numerical < 1e-7 and library < 1e-12
 
 # %% [markdown]
@@ -433,7 +444,9 @@ for forget_bias in (0, 1, 3, 5):
 for s in (0.1, 0.7, 1.4):
     sizes[f"s = {s}"] = (lstm_reach(s, 3), sigmoid(3))
 for label, (norms, theory) in biases.items():
-    print(f"{label}: {(norms[60] / norms[20]) ** (1 / 40):.3f} times as long with each step; σ(bias) {theory:.3f}")
+    print(
+        f"{label}: {(norms[60] / norms[20]) ** (1 / 40):.3f} times as long with each step; σ(bias) {theory:.3f}"
+    )
     assert abs((norms[60] / norms[20]) ** (1 / 40) / theory - 1) < 0.06
 for label, (norms, _) in sizes.items():
     print(f"bias 3, {label}: {norms[60]:.0e} of the gradient left after 60 steps")
@@ -464,10 +477,11 @@ gates, by $\sigma(z) = (1 + \tanh\frac z2)/2$; and inside, the batch is the last
 `minillm.numpy_ops.recurrent.lstm_cell` are ours.
 
 > **Step into it.** Put a breakpoint on the line `logits = model(ids)` of the next cell and step into it. You pass
-> `minillm.models.causal.CausalLM.forward`, `minillm.models.lstm.LSTM.hidden`, `minillm.models.lstm.Layer.forward`
-> and `minillm.ops.lstm`, and arrive in `minillm.numpy_ops.recurrent.lstm`. Stop in its loop: `gate` holds the four
-> gates of one step, `cs[t + 1]` is the cell's path. For the way back set a breakpoint in
-> `minillm.numpy_ops.recurrent.lstm_backward`; the cell's last line leads there, and `dc *= f[t]` is the box.
+> `minillm.models.causal.CausalLM.forward`, `minillm.models.lstm.LSTM.hidden`, `minillm.models.lstm.Layer.forward` and
+> `minillm.ops.lstm`, and arrive in `minillm.numpy_ops.recurrent.lstm`. Stop in its loop: `gate` holds the four gates
+> of one step, `cs[t + 1]` is the cell's path. For the way back set a breakpoint in
+> `minillm.numpy_ops.recurrent.lstm_backward`; the notebook cell's last call of `backward` leads there, and the path
+> without a matrix, $dc_t = dc\circ f$, is the line `dc *= f[t]`.
 """
 
 # %%
@@ -478,7 +492,10 @@ print("ids", ids.shape, "→ logits", logits.shape, "= (batch, positions, vocabu
 model(ids, np.array([[1, 4, 1, 5, 9]])).backward()  # for the second breakpoint
 
 layer = model.layers[0]
-arrays = [p.data.astype(np.float64) for p in (layer.weight_ih, layer.weight_hh, layer.bias_ih + layer.bias_hh)]
+arrays = [
+    p.data.astype(np.float64)
+    for p in (layer.weight_ih, layer.weight_hh, layer.bias_ih + layer.bias_hh)
+]
 x = model.token_embedding.weight.data[ids].swapaxes(0, 1).astype(np.float64)  # (T, B, D)
 gap = np.abs(lstm_forward(x, *arrays)[0][1:, 0] - model.hidden(ids).data[0]).max()
 print(f"gap between our states and the model's, which computes in single precision: {gap:.0e}")
@@ -491,8 +508,16 @@ The same in Python's own debugger. Each line after `(Pdb)` is a command: stop in
 """
 
 # %%
-commands = ["tbreak recurrent.lstm", "continue", "where", "return", "print(gates.shape, hs.shape, cs.shape)"]
-seen = type_into_debugger("model(ids)", commands, {"model": model, "ids": ids, "recurrent": recurrent})
+commands = [
+    "tbreak recurrent.lstm",
+    "continue",
+    "where",
+    "return",
+    "print(gates.shape, hs.shape, cs.shape)",
+]
+seen = type_into_debugger(
+    "model(ids)", commands, {"model": model, "ids": ids, "recurrent": recurrent}
+)
 print(seen)
 assert "backend(x).lstm(" in seen and "(5, 64, 1) (6, 16, 1) (6, 16, 1)" in seen
 
@@ -505,10 +530,10 @@ r"""
 Now text: chapter 04's corpus (Python's help pages and docstrings), in chapter 03's tokens. We compare at **equal
 parameters and tokens**: an LSTM of one layer, and, looking ahead, the GPT of chapter 07 with as many weights (within
 a few percent), read the same stretches of the same training text in the same order; the n-grams count as much of the
-text as the networks have read. Everything is scored on the same held-out text in bits per byte. Each network has the
-learning rate that was best for one start among three a factor of two apart, and so for the size of the numbers in its
-table at the start (tried beforehand; `minillm.workshop.recurrence` has the values). Three starts each. The function
-keeps what it has computed on the disk, for chapter 07; delete `made/` to train again.
+text as the networks have read. Everything is scored on the same held-out text in bits per byte. Each network has its
+own learning rate: the best of three, each twice the one before, for one start. The size of the numbers in its token
+table at the start was chosen in the same way (all tried beforehand; `minillm.workshop.recurrence` has the values).
+Three starts each. The function keeps its results on the disk, for chapter 07; delete `made/` to train again.
 """
 
 # %%
@@ -520,7 +545,9 @@ scores = {}
 for kind, row in results["models"].items():
     scores[kind] = np.array(row["bits_per_byte"])
     spread = f" ± {scores[kind].std(ddof=1):.3f}" if len(scores[kind]) > 1 else ""
-    print(f"{kind:8s} {scores[kind].mean():.3f}{spread} bits per byte, {row['parameters']:,} weights")
+    print(
+        f"{kind:8s} {scores[kind].mean():.3f}{spread} bits per byte, {row['parameters']:,} weights"
+    )
 sizes = [row["parameters"] for row in results["models"].values()]
 if SCALE != "smoke":
     assert max(sizes) < 1.05 * min(sizes)
@@ -581,7 +608,8 @@ class RNNLayer(nn.Module):
 
     def forward(self, x, state):
         h = rnn(x, self.W_x, self.W_h, self.b)
-        return h, h[:, -1], h[:, -1]  # the library's LSTM expects h and c after the last step as well
+        # the library's LSTM expects h and c after the last step as well
+        return h, h[:, -1], h[:, -1]
 
 
 def new_model(kind, vocabulary, context, seed):
@@ -612,7 +640,13 @@ def remember_one(k):
     return make_batch
 
 
-rates = {"RNN, random": 0.003, "RNN, orthogonal": 0.003, "LSTM, bias 1": 0.02, "LSTM, bias 5": 0.02, "GPT": 0.005}
+rates = {
+    "RNN, random": 0.003,
+    "RNN, orthogonal": 0.003,
+    "LSTM, bias 1": 0.02,
+    "LSTM, bias 5": 0.02,
+    "GPT": 0.005,
+}
 by_distance = {kind: {k: [] for k in DISTANCES} for kind in rates}
 runs = [(kind, k, seed) for kind in rates for k in DISTANCES for seed in range(SEEDS)]
 for kind, k, seed in progress(runs, "distance"):
@@ -629,10 +663,10 @@ plot_scores(by_distance, "letters between the first one and the question", 100 /
 
 # %% [markdown]
 r"""
-Each recurrent network falls to guessing at some distance, and in the order that the gradients foretold: first those
-whose gradient shrinks fast from the start, the random RNN and the LSTM with bias 1, then the orthogonal RNN, whose
-tanh takes a little at each step. An LSTM that starts with open gates gets furthest. (That bias has a price: a cell
-that keeps everything must learn to forget.) For attention, distance does not exist.
+All recurrent networks but one fall to guessing at some distance, in the order that the gradients foretold: first
+those whose gradient shrinks fast from the start, the random RNN and the LSTM with bias 1, then the orthogonal RNN,
+whose tanh takes a little at each step. The LSTM that starts with open gates gets furthest. (That bias has a price: a
+cell that keeps everything must learn to forget.) For attention the distance makes no difference here.
 
 ## Where it falls behind: amount
 
@@ -670,8 +704,10 @@ plot_scores(by_amount, "letters to say again", 100 / 8)
 
 # %% [markdown]
 r"""
-Three letters fit, nearly; with every doubling less arrives. The GPT keeps all tokens, each in its own place, so it
-can always look the right one up. [06 · Attention](06_attention.ipynb) begins with such a task.
+Three letters fit, nearly; with every doubling less arrives. (This does not tell whether the state is too small or the
+training too short to learn how to use it. The GPT got no more training, and has no need to learn how to pack.) The
+GPT keeps all tokens, each in its own place, so it can always look the right one up.
+[06 · Attention](06_attention.ipynb) begins with such a task.
 
 ## Where it does not: a state that counts
 
@@ -716,7 +752,7 @@ and only the state matters, are what a recurrence is made for.
 
 To generate text, a model reads its own last token and makes the next. An LSTM needs its state, of one size for any
 text. A GPT needs the keys and values of **all** earlier tokens (the cache of chapter 09), and looks at each of them.
-We time one more token after $n$ others.
+We time one more token after $n$ others. (The two models are not of equal size here: look at how the lines grow.)
 """
 
 # %%
@@ -742,12 +778,22 @@ for kind, config in progress(list(configs.items()), "timing"):
         kilobytes[kind].append(cache_bytes(config, 1, n) / 1024)
 for kind in configs:
     growth = milliseconds[kind][-1] / milliseconds[kind][0]
-    print(f"{kind}: after {lengths[-1]:,} tokens one more takes {growth:.1f} times as long", end=" ")
+    print(
+        f"{kind}: after {lengths[-1]:,} tokens one more takes {growth:.1f} times as long", end=" "
+    )
     print(f"as after {lengths[0]};", end=" ")
-    print(f"kept {kilobytes[kind][-1]:,.0f} kB, {kilobytes[kind][-1] / kilobytes[kind][0]:.0f} times as much")
-assert kilobytes["LSTM"][0] == kilobytes["LSTM"][-1] and kilobytes["GPT"][-1] > 10 * kilobytes["GPT"][0]
+    print(
+        f"kept {kilobytes[kind][-1]:,.0f} kB, {kilobytes[kind][-1] / kilobytes[kind][0]:.0f} times as much"
+    )
+assert (
+    kilobytes["LSTM"][0] == kilobytes["LSTM"][-1]
+    and kilobytes["GPT"][-1] > 10 * kilobytes["GPT"][0]
+)
 if SCALE != "smoke":
-    assert milliseconds["GPT"][-1] / milliseconds["GPT"][0] > 1.5 * milliseconds["LSTM"][-1] / milliseconds["LSTM"][0]
+    assert (
+        milliseconds["GPT"][-1] / milliseconds["GPT"][0]
+        > 1.5 * milliseconds["LSTM"][-1] / milliseconds["LSTM"][0]
+    )
 plot_growing_cost(lengths, milliseconds, kilobytes)
 
 # %% [markdown]
@@ -763,8 +809,8 @@ training and keeps the flat line for generation.
 - A recurrent network makes a new state of fixed size from the old state and the token, by the same rule at each step.
 - Its backward walks through time; the weights' gradients are sums over the steps.
 - $k$ steps back multiply the gradient $k$ times by $W_h^\top\operatorname{diag}(1 - h^2)$: at most $\sigma_{\max}^k$,
-  in the long run without a tanh like $\rho^k$. Below 1 it vanishes, above it explodes. Clipping helps against
-  exploding only.
+  and in the long run, without a tanh, like $\rho^k$. Below 1 that vanishes, above 1 it explodes; the tanh makes it
+  smaller. Clipping helps against exploding only.
 - The LSTM's cell has a path on which a step multiplies by the forget gate, nothing else: $dc_t = dc \circ f$. It
   reaches as far as the gate is open, so the gate's bias matters.
 - With this little text it beats a GPT of equal size; it is worse in remembering over a distance, and at remembering
@@ -793,13 +839,17 @@ def forget_bias(k):
 with check():
     answer = as_plain(np.squeeze(forget_bias(1)))
     assert answer is not None, "forget_bias returns nothing yet: solve σ(b)ᵏ = ½ for b."
-    assert isinstance(answer, int | float) and np.isfinite(answer), f"It must be one finite number, not {answer!r}."
+    assert isinstance(answer, int | float) and np.isfinite(answer), (
+        f"It must be one finite number, not {answer!r}."
+    )
     left = {k: float(sigmoid(np.squeeze(forget_bias(k)))) ** k for k in (1, 3, 10, 200)}
     assert all(np.isfinite(share) for share in left.values()), "Some bias is not a finite number."
     assert abs(left[1] - 0.5) < 1e-9, (
         f"After a single step your gate leaves {left[1]:.3f}. Put your bias into σ and compare with what is asked for."
     )
-    assert left[10] > left[1] / 100, "The further the gradient has to go, the more open must the gate be."
+    assert left[10] > left[1] / 100, (
+        "The further the gradient has to go, the more open must the gate be."
+    )
     for k, share in left.items():
         assert abs(share - 0.5) < 1e-6, (
             f"Right for one step, but after {k} steps {share:.3f} is left: what must a single step leave?"
@@ -839,15 +889,21 @@ def lstm_weights(V, D):
 
 with check():
     answer = as_plain(lstm_weights(50, 16))
-    assert answer is not None, "lstm_weights returns nothing yet: add the table, the two matrices, the two biases."
+    assert answer is not None, (
+        "lstm_weights returns nothing yet: add the table, the two matrices, the two biases."
+    )
 
     def counted(V, D):
-        return count_weights(LSTM(LSTMConfig(V, context=4, n_layers=1, d_model=D, tie_embeddings=True)))
+        return count_weights(
+            LSTM(LSTMConfig(V, context=4, n_layers=1, d_model=D, tie_embeddings=True))
+        )
 
     table = answer - (counted(50, 16) - 50 * 16)
     assert table != 2 * 50 * 16, "The table stands in it twice: it is shared, so it counts once."
     assert table != 0, "The embedding table is missing."
-    assert answer not in (50 * 16 + 2 * 16**2 + 2 * 16, 50 * 16 + 2 * 16**2 + 16), "How many maps does z hold?"
+    assert answer not in (50 * 16 + 2 * 16**2 + 2 * 16, 50 * 16 + 2 * 16**2 + 16), (
+        "How many maps does z hold?"
+    )
     assert answer != counted(50, 16) - 4 * 16, "Nearly: how many biases are there?"
     assert answer != counted(50, 16) - 8 * 16, "Nearly: the biases are missing."
     for V, D in ((50, 16), (7, 30), (1000, 3)):
@@ -887,15 +943,30 @@ def loss_in_pieces(model, ids, targets, piece):
 
 
 with check():
-    reader = LSTM(LSTMConfig(20, context=4, n_layers=2, d_model=8), rng=np.random.default_rng(3)).to(np.float64)
+    read = []  # how many tokens each call was given
+
+    class Reader(LSTM):
+        def forward(self, ids, *others, **named):
+            read.append(ids.shape[1])
+            return super().forward(ids, *others, **named)
+
+    reader = Reader(
+        LSTMConfig(20, context=4, n_layers=2, d_model=8), rng=np.random.default_rng(3)
+    ).to(np.float64)
     for p in reader.parameters():
         p.data *= 5  # so that what is remembered shows
     text = np.random.default_rng(4).integers(0, 20, (1, 14))
     given, wanted = text[:, :-1], text[:, 1:]
     with no_grad():
         whole = reader(given, wanted, reduction="sum").item()
-        answers = {piece: loss_in_pieces(reader, given, wanted, piece) for piece in (13, 1, 4, 5)}
-    assert answers[13] is not None, "loss_in_pieces returns nothing yet: loop over the pieces and add up their losses."
+        answers, longest = {}, {}
+        for piece in (13, 1, 4, 5):
+            read.clear()
+            answers[piece] = loss_in_pieces(reader, given, wanted, piece)
+            longest[piece] = max(read, default=0)
+    assert answers[13] is not None, (
+        "loss_in_pieces returns nothing yet: loop over the pieces and add up their losses."
+    )
     answers = {piece: float(np.squeeze(as_plain(value))) for piece, value in answers.items()}
     assert abs(answers[13] - whole) < 1e-9, (
         f"In one piece it should be {whole:.4f}, a sum; you have {answers[13]:.4f}. A mean? A part left out?"
@@ -906,6 +977,10 @@ with check():
     assert all(abs(answer - whole) < 1e-9 for answer in answers.values()), (
         "Wrong where the last piece is shorter than the others: is it read, and once?"
     )
+    for piece, tokens in longest.items():
+        assert tokens <= piece, (
+            f"The sum is right, but with piece = {piece} a call was given {tokens} tokens at a time."
+        )
 
 # %% [markdown]
 r"""
@@ -931,9 +1006,10 @@ further back than a piece.
 r"""
 ### Exercise 4: one gate less (medium, useful, 20 minutes)
 
-What is kept and what is written can share a gate: $c' = f\circ c + (1 - f)\circ g$. (The GRU, Cho et al. 2014, does
-this.) Here $z$ is $(B, 2H)$, cut into $z^{(1)}$ for $f = \sigma(z^{(1)})$ and $z^{(2)}$ for $g = \tanh(z^{(2)})$.
-Given $dL/dc'$, return $dL/dz$, $(B, 2H)$, and $dL/dc$, $(B, H)$.
+What is kept and what is written can share a gate: with $c$ the cell before the step and $c'$ the one after it,
+$c' = f\circ c + (1 - f)\circ g$. (The GRU, Cho et al. 2014, does this.) Here $z$ is $(B, 2H)$, cut into $z^{(1)}$ for
+$f = \sigma(z^{(1)})$ and $z^{(2)}$ for $g = \tanh(z^{(2)})$. Given $dL/dc'$, return $dL/dz$, of shape $(B, 2H)$, and
+$dL/dc$, of shape $(B, H)$.
 """
 
 
@@ -952,13 +1028,17 @@ with check():
         return float((arriving * (f * c + (1 - f) * g)).sum())
 
     dz, dc = coupled_backward(arriving.copy(), sigmoid(z[:, :3]), np.tanh(z[:, 3:]), c.copy())
-    assert dz is not None and dc is not None, "coupled_backward returns nothing yet: derive df, dg and dc first."
+    assert dz is not None and dc is not None, (
+        "coupled_backward returns nothing yet: derive df, dg and dc first."
+    )
     dz, dc = np.asarray(as_plain(dz)), np.asarray(as_plain(dc))
     assert dz.shape == (3, 6) and dc.shape == (3, 3), (
         f"dz must be (B, 2H) = (3, 6), dc (3, 3); yours are {dz.shape} and {dc.shape}."
     )
     expected = numerical_gradient(coupled_loss, z)
-    assert np.allclose(dc, numerical_gradient(coupled_loss, c), atol=1e-7), "dc is wrong. What multiplies c in c'?"
+    assert np.allclose(dc, numerical_gradient(coupled_loss, c), atol=1e-7), (
+        "dc is wrong. What multiplies c in c'?"
+    )
     assert np.allclose(dz[:, 3:], expected[:, 3:], atol=1e-7), (
         "The second half of dz, for g, is wrong: what multiplies g in c', and what is the slope of tanh?"
     )
@@ -1015,16 +1095,24 @@ with check():
         with np.errstate(over="ignore"):
             return lstm_forward(x, W_x, W_h, b)[1][1:, 0, 0]
 
-    assert abs(cells("(")[0] - 1) < 0.05, f"After one “(” the cell is {cells('(')[0]:.3f}: is i open, and g near 1?"
+    assert abs(cells("(")[0] - 1) < 0.05, (
+        f"After one “(” the cell is {cells('(')[0]:.3f}: is i open, and g near 1?"
+    )
     assert abs(cells("((")[1] - 2) < 0.05, (
         f"After “((” the cell is {cells('((')[1]:.3f}: what does f do to the first 1?"
     )
-    assert abs(cells("(a")[1] - 1) < 0.05, f"After “(a” the cell is {cells('(a')[1]:.3f}: what must “a” leave alone?"
-    assert abs(cells("()")[1]) < 0.05, f"After “()” the cell is {cells('()')[1]:.3f}: which g takes one away?"
+    assert abs(cells("(a")[1] - 1) < 0.05, (
+        f"After “(a” the cell is {cells('(a')[1]:.3f}: what must “a” leave alone?"
+    )
+    assert abs(cells("()")[1]) < 0.05, (
+        f"After “()” the cell is {cells('()')[1]:.3f}: which g takes one away?"
+    )
     signs = np.random.default_rng(2).choice(list("()a"), 200, p=[0.4, 0.3, 0.3])
     depth = np.cumsum((signs == "(").astype(int) - (signs == ")"))
     gap = np.abs(cells(signs) - depth).max()
-    assert gap < 0.05, f"Over 200 tokens the cell is wrong by {gap:.2f}: small errors add up. Open the gates wider."
+    assert gap < 0.05, (
+        f"Over 200 tokens the cell is wrong by {gap:.2f}: small errors add up. Open the gates wider."
+    )
 
 # %% [markdown]
 r"""
@@ -1094,7 +1182,7 @@ r"""
 You can now derive a recurrent network and an LSTM with their backward through time, predict from a matrix or a gate
 how far gradients reach, and say for a given task whether a state of fixed size will do.
 
-**What you take along:** the measured bits per byte of an LSTM, with the text, the tokens and the number of weights
+**What you take along**: the measured bits per byte of an LSTM, with the text, the tokens and the number of weights
 they were measured at: `recurrent_baseline(SCALE)` of `minillm.workshop.deliverables`. Chapter 07 puts its GPT beside
 it.
 

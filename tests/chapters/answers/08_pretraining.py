@@ -100,6 +100,20 @@ def clipped(gradients, limit):
         return [g / norm * min(norm, limit) for g in gradients]
 
 
+# %% exercise 2, wrong: to norm 1, whatever the limit
+# says: must not make it smaller than that
+def clipped(gradients, limit):
+    norm = np.sqrt(sum((g**2).sum() for g in gradients))
+    return [g / norm if norm > limit else g for g in gradients]
+
+
+# %% exercise 2, wrong: squares the sum of each array, not each entry
+# says: Is the norm taken over all arrays together
+def clipped(gradients, limit):
+    norm = np.sqrt(sum(g.sum() ** 2 for g in gradients))
+    return [g * min(1.0, limit / (norm + 1e-12)) for g in gradients]
+
+
 # %% exercise 2, right: all in one vector, returned as a tuple
 def clipped(gradients, limit):
     norm = np.linalg.norm(np.concatenate([np.ravel(g) for g in gradients]))
