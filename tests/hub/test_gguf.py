@@ -67,6 +67,7 @@ def said_by_llama_cpp(file, prompts, n=64):
     parameters.model.path, parameters.n_ctx, parameters.n_parallel, parameters.warmup = str(file), 128, 1, False
     parameters.cpuparams.n_threads, parameters.verbosity = 1, -1
     parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32  # by default float16
+    parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED  # it rounds, too
     server = xllamacpp.Server(parameters)
     found = []
     for prompt in prompts:
