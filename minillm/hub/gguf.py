@@ -248,7 +248,7 @@ def template_ends(core: Tokenizer) -> tuple[int | None, int | None]:
     if len(before) > 1 or len(after) > 1:
         n = len(whole) - 1
         raise ValueError(f"the tokenizer puts {n} tokens around a text; GGUF knows one before and one behind.")
-    return (before or [None])[0], (after or [None])[0]
+    return before[0] if before else None, after[0] if after else None
 
 
 def token_list(core: Tokenizer, size: int) -> tuple[list[str], list[int]]:

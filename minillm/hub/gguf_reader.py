@@ -78,7 +78,7 @@ def config_of(keys: Mapping[str, Any], tensors: Mapping[str, Any]) -> GPTConfig 
     if kind not in ARCHITECTURES:
         raise ValueError(f"its architecture is {kind!r}: only {', '.join(ARCHITECTURES)} can be read")
     of = partial(value, keys)
-    shared = {
+    shared: dict[str, Any] = {
         "vocab_size": len(value(keys, "tokenizer.ggml.tokens", list)),
         "context": of(f"{kind}.context_length", int),
         "n_layers": of(f"{kind}.block_count", int),
