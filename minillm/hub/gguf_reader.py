@@ -57,9 +57,10 @@ def unpack_gguf(file: Path, folder: Path) -> None:
         config = config_of(keys, tensors)
         write_model(config, str(keys["general.architecture"]), tensors, gguf.quants.dequantize, folder)
         write_tokenizer(keys, folder)
-    except (ValueError, KeyError) as error:
-        what = f"it has no {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
-        raise ValueError(f"{file}: {what}.") from None
+    except KeyError as error:
+        raise ValueError(f"{file} has no {error}.") from None
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def value(keys: Mapping[str, Any], name: str, kind: type[T], default: T | None = None) -> T:
@@ -76,7 +77,7 @@ def config_of(keys: Mapping[str, Any], tensors: Mapping[str, Any]) -> GPTConfig 
     """The shape of the model."""
     kind = value(keys, "general.architecture", str)
     if kind not in ARCHITECTURES:
-        raise ValueError(f"its architecture is {kind!r}: only {', '.join(ARCHITECTURES)} can be read")
+        raise ValueError(f"its architecture is {kind!r}: only {', '.join(ARCHITECTURES)} can be read.")
     of = partial(value, keys)
     shared: dict[str, Any] = {
         "vocab_size": len(value(keys, "tokenizer.ggml.tokens", list)),
@@ -88,7 +89,7 @@ def config_of(keys: Mapping[str, Any], tensors: Mapping[str, Any]) -> GPTConfig 
     if kind == "gpt2":
         inner, eps = of(f"{kind}.feed_forward_length", int), of(f"{kind}.attention.layer_norm_epsilon", float)
         if inner != 4 * shared["d_model"] or abs(eps - 1e-5) > 1e-8:
-            raise ValueError(f"a GPT-2 with {inner} inner features and eps {eps:g}; ours has 4 · d_model and 1e-5")
+            raise ValueError(f"a GPT-2 with {inner} inner features and eps {eps:g}; ours has 4 · d_model and 1e-5.")
         return GPTConfig(**shared)
     return LlamaConfig(
         **shared,
@@ -108,12 +109,12 @@ def config_of(keys: Mapping[str, Any], tensors: Mapping[str, Any]) -> GPTConfig 
 def rope_scaling_of(keys: Mapping[str, Any], kind: str, with_factors: bool) -> dict[str, Any] | None:
     """How rotary positions are stretched."""
     if with_factors and ROPE_SCALING not in keys:
-        raise ValueError(f"{ROPE_FACTORS} holds the frequencies of a Llama 3.1, whose settings this file does not name")
+        raise ValueError(f"{ROPE_FACTORS} holds frequencies of a Llama 3.1, whose settings the file does not name.")
     if with_factors:
         return value({ROPE_SCALING: json.loads(value(keys, ROPE_SCALING, str))}, ROPE_SCALING, dict[str, Any])
     scaling = value(keys, f"{kind}.rope.scaling.type", str, "none")
     if scaling not in ("none", "linear"):
-        raise ValueError(f"rotary positions of the type {scaling!r} are not read")
+        raise ValueError(f"rotary positions of the type {scaling!r} are not read.")
     factor = value(keys, f"{kind}.rope.scaling.factor", float, 1.0)
     return {"rope_type": "linear", "factor": factor} if scaling == "linear" else None
 
@@ -126,13 +127,14 @@ def write_model(
     for name, parameter in model_from_config(config, sketch()).named_parameters():
         theirs = gguf_name(name)
         tensor, shape = tensors[theirs], tuple(parameter.shape)
-        if tuple(int(n) for n in tensor.shape[::-1]) != shape:
-            raise ValueError(f"{theirs} has the shape {tuple(map(int, tensor.shape[::-1]))}, its settings make {shape}")
+        stands = tuple(int(n) for n in tensor.shape[::-1])  # GGUF names the innermost axis first
+        if stands != shape:
+            raise ValueError(f"{theirs} has the shape {stands}, the settings make it {shape}.")
         heads = heads_of(name, config, kind)
         sources[name] = Source(shape, partial(read_tensor, tensor, dequantize, shape, heads))
         wanted.add(theirs)
     if further := sorted(set(tensors) - wanted - {ROPE_FACTORS}):
-        raise ValueError(f"it holds {', '.join(further[:5])}, for which the model has no place")
+        raise ValueError(f"it holds {', '.join(further[:5])}, for which the model has no place.")
     write_folder(folder, dict(sorted(sources.items())), "float32", 1 << 62)
     write_json(folder / "config.json", config_to_dict(config))
 
@@ -150,11 +152,11 @@ def write_tokenizer(keys: Mapping[str, Any], folder: Path) -> None:
     model, pre = value(keys, "tokenizer.ggml.model", str), value(keys, "tokenizer.ggml.pre", str)
     patterns = {theirs: ours for ours, theirs in PRE_TOKENIZERS.items()}
     if model != "gpt2" or pre not in patterns:
-        raise ValueError(f"its tokenizer is {model!r} with {pre!r}: only byte-level BPE with {', '.join(patterns)}")
+        raise ValueError(f"its tokenizer is {model!r} with {pre!r}: only byte-level BPE with {', '.join(patterns)}.")
     texts = value(keys, "tokenizer.ggml.tokens", list[str])
     types = value(keys, "tokenizer.ggml.token_type", list[int], [NORMAL] * len(texts))
     if len(types) != len(texts):
-        raise ValueError(f"its tokenizer has {len(texts)} tokens and {len(types)} types of tokens")
+        raise ValueError(f"its tokenizer has {len(texts)} tokens and {len(types)} types of tokens.")
     tokens: list[bytes | None] = []
     special: dict[str, int] = {}
     added: list[AddedToken] = []
@@ -175,7 +177,7 @@ def write_tokenizer(keys: Mapping[str, Any], folder: Path) -> None:
         if key in keys:
             token_id = value(keys, key, int)
             if not 0 <= token_id < len(texts):
-                raise ValueError(f"{key} = {token_id} is none of its {len(texts)} tokens")
+                raise ValueError(f"{key} = {token_id} is none of its {len(texts)} tokens.")
             roles[f"{role}_token"] = texts[token_id]
     template = PLAIN
     if keys.get("tokenizer.ggml.add_bos_token") and "bos_token" in roles:
@@ -200,19 +202,19 @@ def unspelled(text: str) -> bytes:
     try:
         return unspell(text)
     except KeyError:
-        raise ValueError(f"the token {text!r:.50} is not written in GPT-2's alphabet") from None
+        raise ValueError(f"the token {text!r:.50} is not written in GPT-2's alphabet.") from None
 
 
 def merge_of(line: str, ids: Mapping[str, int]) -> tuple[int, int]:
     parts: Sequence[str] = line.split(" ")
     if len(parts) != 2 or not all(part in ids for part in parts):
-        raise ValueError(f"the merge {line!r:.50} is not of two of its tokens")
+        raise ValueError(f"the merge {line!r:.50} is not of two of its tokens.")
     return ids[parts[0]], ids[parts[1]]
 
 
 def beginning_with(text: str, special: Mapping[str, int]) -> Template:
     """The template that puts one token before each text."""
     if text not in special:
-        raise ValueError(f"its texts begin with {text!r:.50}, which is no special token")
+        raise ValueError(f"its texts begin with {text!r:.50}, which is no special token.")
     start = ((text, 0), ("$A", 0))
     return Template(single=start, pair=(*start, (text, 1), ("$B", 1)), ids={text: (special[text],)})
