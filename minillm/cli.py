@@ -29,6 +29,7 @@ COMMANDS = {  # the name of a file in commands/ -> what it does
     "check": "say whether a run is healthy, and if not, why",
     "evaluate": "measure a model on text: loss and bits per byte",
     "generate": "continue a text",
+    "chat": "talk with a model that has a chat template",
     "convert": "write a checkpoint in another form",
     "inspect": "what a model is, and what it costs to train and run",
     "compare": "models side by side: size, speed here, bits per byte",

@@ -15,11 +15,13 @@ from .options import add_option, keywords
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    model = "checkpoint or run folder, in minillm's or Hugging Face's format, or a name on the hub"
+    model = "checkpoint or run folder, in minillm's or Hugging Face's format, or a name on the hub; or a .gguf file"
     parser.add_argument("name_or_folder", metavar="MODEL", help=model)
-    parser.add_argument("out", metavar="FOLDER", help="folder to write")
-    add_option(parser, convert, "to", "format: transformers' or minillm's own", choices=["hf", "minillm"])
-    dtypes = ["float32", "bfloat16", "float16", "float64"]
+    parser.add_argument("out", metavar="OUT", help="folder to write, or file (gguf)")
+    add_option(
+        parser, convert, "to", "format: transformers', minillm's own, or llama.cpp's", choices=["hf", "minillm", "gguf"]
+    )
+    dtypes = ["float32", "bfloat16", "float16", "float64", "q8_0"]
     add_option(parser, convert, "dtype", "of the weights; default: as stored", choices=dtypes)
     tied = "leave out a head that equals the token table, or write the table again as the head; default: as stored"
     add_option(parser, convert, "tied", tied)
@@ -30,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     how = keywords(convert, arguments)
     weights = [path.name for path in (convert_run if is_finetuned(arguments.name_or_folder) else convert)(**how)]
+    if arguments.to == "gguf":
+        print(f"wrote {arguments.out}")
+        return 0
     others = sorted(path.name for path in Path(arguments.out).iterdir() if path.name not in weights)  # it was empty
     print(f"wrote {arguments.out}: {', '.join([*weights, *others])}")
     return 0

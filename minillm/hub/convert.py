@@ -7,6 +7,7 @@ import dataclasses
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from .adapters import merged_reader
 from .checkpoint import ORIGINAL, Checkpoint, open_checkpoint
 from .configs import architecture_of, to_hf
 from .dtypes import dtype_name
+from .gguf import write_gguf
+from .gguf_reader import unpack_gguf
 from .names import in_file
 from .pretrained import size_in_bytes
 from .tokenizer import TEMPLATE_FILE, PretrainedTokenizer
@@ -46,18 +49,26 @@ def convert(
     """Write a checkpoint to the new or empty folder `out` in another form; returns the weight files.
 
     `to`: "hf", what transformers reads, or "minillm", what `minillm generate` and `evaluate` read (one file, float32 or
-    float64). `dtype`: as stored by default. `tied`: True drops a head that equals the token table, False writes the
-    table out a second time as the head (Llama, Qwen, LSTM). Tokenizer, chat template and generation settings come
+    float64), or "gguf", one file for llama.cpp (gguf.py: GPT-2, Llama and Qwen with their byte-level tokenizers, as
+    float32, float16 or q8_0). A GGUF file of these kinds may be what is converted. `dtype`: as stored by default (in
+    GGUF float32). `tied`: True drops a head that equals the token table, False writes the table out a second time as
+    the head (Llama, Qwen, LSTM). Tokenizer, chat template and generation settings come
     along. Of an adapter, the whole model is written, with the adapter merged into it. The folder is there whole or not
     at all: everything is written beside it first. Raises ValueError for what cannot be done and FileExistsError for a
     folder with something in it, with nothing written.
     """
-    if to not in ("hf", "minillm"):
-        raise ValueError(f"to = {to!r} must be 'hf' or 'minillm'.")
-    checkpoint = open_checkpoint(name_or_folder)
+    if to not in ("hf", "minillm", "gguf"):
+        raise ValueError(f"to = {to!r} must be 'hf', 'minillm' or 'gguf'.")
     if os.fspath(out) == "":
         raise ValueError("out is empty: give the folder to write.")
+    if Path(name_or_folder).suffix == ".gguf" and Path(name_or_folder).is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            unpack_gguf(Path(name_or_folder), Path(folder))
+            return convert(folder, out, to=to, dtype=dtype, tied=tied, max_shard_size=max_shard_size)
+    checkpoint = open_checkpoint(name_or_folder)
     out = Path(out)
+    if to == "gguf":
+        return [write_gguf(checkpoint, out, str(dtype or "float32"))]
     if out.resolve() == checkpoint.folder.resolve():
         raise ValueError(f"{out} is the folder to convert: write to another one.")
     if to == "minillm" and checkpoint.head == "base":

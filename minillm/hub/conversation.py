@@ -1,0 +1,191 @@
+"""A conversation with a model: its turns, the chat template around them, and an answer piece by piece."""
+
+from __future__ import annotations
+
+import codecs
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..data.fields import messages_of
+from ..data.records import BadRecord
+from ..disk import about, read_json, write_json
+from ..generate import Sampling, check_continues, known_ids, stream
+from .checkpoint import check_engine, open_checkpoint
+from .configs import read_generation_config
+from .tokenizer import AutoTokenizer, PretrainedTokenizer
+
+Message = dict[str, str]
+
+PROBE = "xyzzy"  # an answer that no template changes
+
+
+@dataclass
+class Conversation:
+    """The turns so far, and what answers.
+
+    model: of either engine. tokenizer: with a chat template. stop_ids: what ends an answer. messages: the turns, maybe
+    with a system message at the head. dropped: how many turns the last answer did without, since the context was full.
+    """
+
+    model: Any
+    tokenizer: PretrainedTokenizer
+    stop_ids: tuple[int, ...]
+    messages: list[Message] = field(default_factory=list)
+    dropped: int = 0
+
+    @classmethod
+    def open(
+        cls,
+        name_or_folder: str | os.PathLike[str],
+        *,
+        engine: str = "numpy",
+        dtype: Any = None,
+        device: Any = None,
+        verify: bool = True,
+    ) -> Conversation:
+        """A new conversation with the model of a folder, or of a name on the hub. Raises ValueError for one that has no
+        chat template, or whose answers would not end."""
+        check_engine(engine, device)
+        checkpoint = open_checkpoint(name_or_folder)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.tokenizer_folder)
+        if tokenizer.chat_template is None:
+            raise ValueError(
+                f"{checkpoint.folder} has no chat template, by which it would know who speaks: it continues texts "
+                "(minillm generate). Take a chat model, or put its chat_template.jinja into the folder."
+            )
+        model = checkpoint.model(engine=engine, dtype=dtype, device=device, verify=verify)
+        check_continues(model)
+        settings = read_generation_config(checkpoint.folder) or {}
+        return cls(model, tokenizer, stop_ids_of(tokenizer, settings.get("eos_token_id")))
+
+    @property
+    def system(self) -> str:
+        """What the model is told before the first turn; "" for nothing."""
+        return self.messages[0]["content"] if self.messages and self.messages[0]["role"] == "system" else ""
+
+    @system.setter
+    def system(self, text: str) -> None:
+        turns = self.messages[1:] if self.system else self.messages
+        self.messages = [*([{"role": "system", "content": text}] if text else []), *turns]
+
+    def reset(self) -> None:
+        """Forget all turns but the system message."""
+        self.messages = self.messages[:1] if self.system else []
+
+    def answer(
+        self, text: str, *, max_new_tokens: int, sampling: Sampling | None = None, seed: int | None = None
+    ) -> Iterator[str]:
+        """The answer to the user's `text`, piece by piece; both become turns of the conversation.
+
+        An answer that the caller does not read to its end (`close`) stays in the conversation as far as it was read; if
+        that is nothing, the user's turn goes, too. Raises ValueError for a turn that does not fit into the context.
+        """
+        self.messages.append({"role": "user", "content": text})
+        said: list[str] = []
+        try:
+            ids = self.fitting_ids(max_new_tokens)
+            for piece in self.pieces(ids, max_new_tokens, sampling, seed):
+                said.append(piece)
+                yield piece
+        finally:
+            if said:
+                self.messages.append({"role": "assistant", "content": "".join(said)})
+            else:
+                self.messages.pop()
+
+    def pieces(self, ids: list[int], max_new_tokens: int, sampling: Sampling | None, seed: int | None) -> Iterator[str]:
+        """New text, whole characters at a time."""
+        core = self.tokenizer.core
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        options: dict[str, Any] = {"sampling": sampling, "seed": seed, "allowed": known_ids(core)}
+        special = set(core.special_tokens.values())
+        with closing(
+            stream(self.model, ids, max_new_tokens=max_new_tokens, stop_ids=self.stop_ids, **options)
+        ) as tokens:
+            for token in tokens:
+                piece = "" if token in special else decoder.decode(core.decode_bytes([token]))
+                if piece:
+                    yield piece
+        if rest := decoder.decode(b"", final=True):
+            yield rest
+
+    def fitting_ids(self, max_new_tokens: int) -> list[int]:
+        """The ids of the conversation up to the next answer, for which there is room: where it is too long, its oldest
+        turns are left out, two at a time (question and answer), and counted in `dropped`."""
+        context, head = self.model.config.context, 1 if self.system else 0
+        room = context - min(max_new_tokens, context // 2)
+        for dropped in range(0, len(self.messages) - head, 2):
+            ids = self.ids([*self.messages[:head], *self.messages[head + dropped :]])
+            if len(ids) <= room:
+                self.dropped = dropped
+                return ids
+        self.dropped = 0
+        raise ValueError(
+            f"this turn alone has {len(ids)} tokens{' with the system message' if head else ''}, and the model takes "
+            f"{context} with the answer: shorten it."
+        )
+
+    def ids(self, messages: Sequence[Message]) -> list[int]:
+        """The ids of these turns and of what comes before an answer. Raises ValueError for a turn that holds a control
+        token's text: it would end the turn, and speak on in another's name."""
+        for message in messages:
+            found = [text for text in self.tokenizer.core.special_tokens if text in message["content"]]
+            if found:
+                raise ValueError(f"{found[0]!r} is a control token of this model: write it in another way.")
+        return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the turns to a JSON file. Raises FileExistsError for a file that holds no conversation."""
+        path = Path(path)
+        if path.exists():
+            try:
+                read_messages(path)
+            except ValueError:
+                raise FileExistsError(f"{path} exists and holds no conversation: choose another name.") from None
+        write_json(path, {"messages": self.messages})
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Go on with the turns of a JSON file. Raises FileNotFoundError or ValueError, and keeps the ones it has."""
+        self.messages = read_messages(Path(path))
+
+
+def read_messages(path: Path) -> list[Message]:
+    """The turns in a file that `save` wrote: {"messages": [{"role", "content"}, ...]}."""
+    content = read_json(path)
+    with about(path):
+        try:
+            value = content.get("messages") if isinstance(content, dict) else content
+            messages = [] if value == [] else [dict(message) for message in messages_of(value, "messages")]
+        except BadRecord as error:
+            raise ValueError(f"it holds no conversation: {error}.") from None
+        if messages and messages[-1]["role"] == "user":
+            raise ValueError("its last turn is the user's: it must end with an answer.")
+    return messages
+
+
+def stop_ids_of(tokenizer: PretrainedTokenizer, further: Any = None) -> tuple[int, ...]:
+    """What ends an answer: the end of text, what generation_config.json says, and the special token that the template
+    puts behind an answer. Raises ValueError if there is none."""
+    named = further if isinstance(further, list) else [further]
+    found = [tokenizer.eos_token_id, *named, end_of_turn(tokenizer)]
+    stops = tuple(dict.fromkeys(int(token_id) for token_id in found if token_id is not None))
+    if not stops:
+        raise ValueError(
+            f"nothing ends an answer: neither has {tokenizer.core!r} an end-of-text token, nor does its chat template "
+            "put a special token behind an answer."
+        )
+    return stops
+
+
+def end_of_turn(tokenizer: PretrainedTokenizer) -> int | None:
+    """The special token that the chat template puts behind an assistant's turn, None where it puts none: <|im_end|>,
+    <|eot_id|>, <end_of_turn>. Raises ValueError for a template that takes no such conversation."""
+    turns = [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    behind = text.rpartition(PROBE)[2].lstrip()
+    specials = sorted(tokenizer.core.special_tokens, key=len, reverse=True)
+    return next((tokenizer.core.special_tokens[name] for name in specials if behind.startswith(name)), None)
