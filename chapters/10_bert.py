@@ -521,26 +521,10 @@ for rule in RULES:
         gap_loss = bert.gap_loss(trained[rule, seed], held_out, MASK)
         measured.append([100 * doubted, 100 * fooled, 100 * fast, 100 * slow, gap_loss])
     by_rule[rule] = np.array(measured)  # (starts, 5)
-columns = ("right doubted", "wrong believed", "found at once", "found, hiding", "loss at [MASK]")
-print("rule".ljust(13), *(name.rjust(15) for name in columns))
-for rule, values in by_rule.items():
-    sd = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(5)
-    cells = [f"{m:.0f} ± {s:.0f}%" for m, s in zip(values[:, :4].mean(axis=0), sd)]
-    cells.append(f"{values[:, 4].mean():.2f} ± {sd[4]:.2f}")
-    print(rule.ljust(13), *(cell.rjust(15) for cell in cells))
+bert.print_rules(by_rule)
 print(f"by chance 1 place of {T - 2} is found: {100 / (T - 2):.0f}%")
-if SCALE != "smoke":
-    wrongs = {rule: values[:, 0] + values[:, 1] for rule, values in by_rule.items()}
-    assert all(np.all(wrongs["80 / 10 / 10"] < wrongs[rule]) for rule in ("100 / 0 / 0", "80 / 20 / 0"))
-    assert abs(wrongs["80 / 10 / 10"].mean() - wrongs["80 / 0 / 20"].mean()) < 15
-    means = {rule: values.mean(axis=0) for rule, values in by_rule.items()}
-    masks, keeps, swaps, both = (means[rule] for rule in RULES)
-    assert masks[0] > 80 and masks[1] < 5 and swaps[0] > 50 and both[1] < 10 < keeps[1]
-    assert swaps[0] > both[0] > keeps[0]
-    assert keeps[2] < min(masks[2], swaps[2], both[2]) - 5 and masks[2] > min(swaps[2], both[2]) - 10
-    assert all(fast < slow for _, _, fast, slow, _ in means.values())
-    assert np.ptp([keeps[3], swaps[3], both[3]]) < 5 and keeps[3] - keeps[2] > 10
-    assert np.ptp([keeps[4], swaps[4], both[4]]) < 0.1
+if SCALE == "cpu":
+    bert.assert_rules(by_rule)  # each ordering that the text below states
 bert.mistakes({rule: (values[:, 0], values[:, 1]) for rule, values in by_rule.items()})
 
 # %% [markdown]
@@ -548,15 +532,15 @@ r"""
 - **Kept tokens** teach to believe: without them most right tokens are doubted. **Random tokens** teach to doubt:
   with kept ones alone, several times as many of the wrong ones are believed as with both. The rule with both takes a
   middle way: it believes few of the wrong ones and doubts fewer of the right ones than the rules without kept tokens.
-- Taken together, the two mistakes of 80/0/20 and of 80/10/10 are about equal; the one errs by believing, the other by
-  doubting. Which is better depends on what a mistake costs.
+- Taken together, the two mistakes of 80/0/20 and of 80/10/10 are about equal; the one errs both ways, the other
+  almost only by doubting. Which is better depends on what a mistake costs.
 - With only `[MASK]`, nearly everything is doubted, right or wrong: what the model sees at a place is not used for that
   place.
 - **Finding** the least fitting place needs less: there the model of `[MASK]` alone does nearly as well as those with
   random tokens, since its answers come from the context. The copying one finds clearly fewer. Yet when each place is
   hidden it finds as many as its sisters: it knows what belongs there, and does not use it for a word that it sees.
 - At `[MASK]` itself the three rules with one origin hardly differ. Judged by the pretraining loss alone, the choice
-  would look useless.
+  between them would look useless. (100/0/0 started behind, from other models, as the curves above showed.)
 
 How much does it matter for what BERT is used for? The paper's own table (appendix C.2) is sober: after fine-tuning of
 the whole model, our four rules lie within about half a point of one another; the difference is about twice as large

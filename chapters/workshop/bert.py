@@ -282,6 +282,31 @@ def visible_chances(model: Bert, rows: Array) -> Array:
     return np.concatenate(parts)
 
 
+def print_rules(by_rule: dict[str, Array]) -> None:
+    """The table of the four rules: of each (starts, 5), mean ± sd."""
+    columns = ("right doubted", "wrong believed", "found at once", "found, hiding", "loss at [MASK]")
+    print("rule".ljust(13), *(name.rjust(15) for name in columns))
+    for rule, values in by_rule.items():
+        sd = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(5)
+        cells = [f"{m:.0f} ± {s:.0f}%" for m, s in zip(values[:, :4].mean(axis=0), sd)]
+        cells.append(f"{values[:, 4].mean():.2f} ± {sd[4]:.2f}")
+        print(rule.ljust(13), *(cell.rjust(15) for cell in cells))
+
+
+def assert_rules(by_rule: dict[str, Array]) -> None:
+    """What the chapter says about that table."""
+    masks, keeps, swaps, both = by_rule.values()  # 100/0/0, 80/0/20, 80/20/0, 80/10/10
+    sums = [values[:, 0] + values[:, 1] for values in by_rule.values()]  # both kinds of mistakes
+    assert np.all(sums[3] < sums[0]) and np.all(sums[3] < sums[2]) and abs(sums[3].mean() - sums[1].mean()) < 15
+    masks, keeps, swaps, both = (values.mean(axis=0) for values in (masks, keeps, swaps, both))
+    assert masks[0] > 80 and masks[1] < 5 and min(masks[0], swaps[0]) > 50
+    assert min(masks[0], swaps[0]) > both[0] > keeps[0] and both[1] < 10 and 3 * both[1] < keeps[1]
+    assert both[0] > 5 * both[1] and keeps[0] < 2 * keeps[1]
+    assert keeps[2] < min(masks[2], swaps[2], both[2]) - 5 and masks[2] > min(swaps[2], both[2]) - 10
+    assert np.ptp([keeps[3], swaps[3], both[3]]) < 5 and keeps[3] - keeps[2] > 10
+    assert np.ptp([keeps[4], swaps[4], both[4]]) < 0.1 and masks[4] > max(keeps[4], swaps[4], both[4])
+
+
 # --- pictures
 
 
