@@ -180,7 +180,7 @@ def next_token_batches(train_ids: Array, special: dict[str, int]) -> Callable[..
 
 
 def gpt_steps(scale: str) -> int:
-    """Steps in which a GPT is asked for as many tokens as a BERT in its own: it is asked for all of a row."""
+    """Steps in which a GPT is asked for about as many tokens as a BERT in its own: it is asked for all of a row."""
     return round(STEPS[scale] * RATE * (CONTEXT - 2) / (CONTEXT - 1))
 
 
@@ -242,7 +242,6 @@ def gap_loss(model: Bert | GPT, rows: Array, mask_id: int) -> float:
     return float(-np.log(chances(model, seen, places)[np.arange(len(rows)), answers]).mean())
 
 
-
 def chances(model: Bert | GPT, ids: Array, places: Array, chunk: int = 256) -> Array:
     """What a model says at one place of each row: probabilities (rows, V). A GPT's answer stands one place earlier."""
     places = places - isinstance(model, GPT)
@@ -257,20 +256,15 @@ def chances(model: Bert | GPT, ids: Array, places: Array, chunk: int = 256) -> A
     return np.concatenate(parts)
 
 
-def at_each_place(model: Bert | GPT, rows: Array, mask_id: int | None) -> Array:
-    """The probability of the token that stands at each place of the text: (rows, CONTEXT − 2).
-
-    `mask_id`: hide the place first (a GPT never sees it); None: let the model see it.
-    """
+def at_each_place(model: Bert | GPT, rows: Array, mask_id: int) -> Array:
+    """The probability of the token that stands at each place of the text, each hidden in turn by `mask_id` (a GPT never
+    sees it): (rows, CONTEXT − 2)."""
     found = np.empty((len(rows), CONTEXT - 2))
     for t in range(1, CONTEXT - 1):
         seen = rows.copy()
-        if mask_id is not None:
-            seen[:, t] = mask_id
+        seen[:, t] = mask_id
         places = np.full(len(rows), t)
         found[:, t - 1] = chances(model, seen, places)[np.arange(len(rows)), rows[:, t]]
-        if mask_id is None and isinstance(model, Bert):
-            return visible_chances(model, rows)
     return found
 
 
@@ -286,6 +280,31 @@ def visible_chances(model: Bert, rows: Array) -> Array:
             own = np.take_along_axis(logits, some[:, 1:-1, None], axis=-1)[..., 0]
             parts.append(np.exp(own - log_sum))
     return np.concatenate(parts)
+
+
+def print_rules(by_rule: dict[str, Array]) -> None:
+    """The table of the four rules: of each (starts, 5), mean ± sd."""
+    columns = ("right doubted", "wrong believed", "found at once", "found, hiding", "loss at [MASK]")
+    print("rule".ljust(13), *(name.rjust(15) for name in columns))
+    for rule, values in by_rule.items():
+        sd = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(5)
+        cells = [f"{m:.0f} ± {s:.0f}%" for m, s in zip(values[:, :4].mean(axis=0), sd)]
+        cells.append(f"{values[:, 4].mean():.2f} ± {sd[4]:.2f}")
+        print(rule.ljust(13), *(cell.rjust(15) for cell in cells))
+
+
+def assert_rules(by_rule: dict[str, Array]) -> None:
+    """What the chapter says about that table."""
+    masks, keeps, swaps, both = by_rule.values()  # 100/0/0, 80/0/20, 80/20/0, 80/10/10
+    sums = [values[:, 0] + values[:, 1] for values in by_rule.values()]  # both kinds of mistakes
+    assert np.all(sums[3] < sums[0]) and np.all(sums[3] < sums[2]) and abs(sums[3].mean() - sums[1].mean()) < 15
+    masks, keeps, swaps, both = (values.mean(axis=0) for values in (masks, keeps, swaps, both))
+    assert masks[0] > 80 and masks[1] < 5 and min(masks[0], swaps[0]) > 50
+    assert min(masks[0], swaps[0]) > both[0] > keeps[0] and both[1] < 10 and 3 * both[1] < keeps[1]
+    assert both[0] > 5 * both[1] and keeps[0] < 2 * keeps[1]
+    assert keeps[2] < min(masks[2], swaps[2], both[2]) - 5 and masks[2] > min(swaps[2], both[2]) - 10
+    assert np.ptp([keeps[3], swaps[3], both[3]]) < 5 and keeps[3] - keeps[2] > 10
+    assert np.ptp([keeps[4], swaps[4], both[4]]) < 0.1 and masks[4] > max(keeps[4], swaps[4], both[4])
 
 
 # --- pictures
@@ -320,6 +339,9 @@ def mask_grids(grids: dict[str, Array], labels: list[str]) -> Any:
     for ax, (title, grid) in zip(axes, grids.items()):
         ax.imshow(np.where(grid, 0.55, 0.0), vmin=0, vmax=1, cmap="Blues")
         ax.grid(visible=False)
+        for edge in np.arange(len(labels) - 1) + 0.5:
+            ax.axhline(edge, color="white", linewidth=1)
+            ax.axvline(edge, color="white", linewidth=1)
         ax.set_xticks(range(len(labels)), labels, rotation=90, fontsize=8)
         ax.set_yticks(range(len(labels)), labels, fontsize=8)
         ax.tick_params(length=0)
@@ -386,7 +408,8 @@ def mistakes(by_rule: dict[str, tuple[Array, Array]]) -> Any:
     ax.barh(names, fooled, 0.6, left=doubted, color=plot.ORANGE, label="wrong ones believed")
     for i, name in enumerate(names):
         sums = by_rule[name][0] + by_rule[name][1]
-        ax.plot(sums, [i] * len(sums), "o", color=plot.BLACK, mfc="white", markersize=5, label="" if i else "one start")
+        heights = i + 0.15 * (np.arange(len(sums)) - (len(sums) - 1) / 2)  # side by side where they are alike
+        ax.plot(sums, heights, "o", color=plot.BLACK, mfc="white", markersize=5, label="" if i else "one start")
     ax.invert_yaxis()
     ax.set_xlabel("probability given away at tokens that are seen (%)")
     ax.set_ylabel("[MASK] / random / kept")

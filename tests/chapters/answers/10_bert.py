@@ -35,9 +35,24 @@ def visible(lengths, T, causal):
     return mask & np.triu(np.ones((T, T), dtype=bool)) if causal else mask
 
 
+# %% exercise 1, wrong: a token may not look at itself
+# says: still look at itself
+def visible(lengths, T, causal):
+    is_token = np.arange(T) < np.array(lengths)[:, None]
+    mask = np.repeat(is_token[:, None, :], T, axis=1)
+    return mask & np.tri(T, k=-1, dtype=bool) if causal else mask
+
+
 # %% exercise 1, right: loops, and 1 and 0 in lists
 def visible(lengths, T, causal):
     return [[[int(s < n and (not causal or s <= t)) for s in range(T)] for t in range(T)] for n in lengths]
+
+
+# %% exercise 1, right: padding's share of the forbidden, as NOT OR
+def visible(lengths, T, causal):
+    padding = np.arange(T) >= np.asarray(lengths)[:, None, None]  # (B, 1, T)
+    later = np.triu(np.ones((T, T), dtype=int), 1) * bool(causal)
+    return 1 - (padding | later)
 
 
 # %% exercise 1, right: compares three ranges at once
@@ -86,10 +101,30 @@ def masked_loss(log_p, targets):
     return -log_p[asked][np.arange(asked.sum()), targets[asked]].mean()
 
 
+# %% exercise 2, wrong: every hidden position with every target
+# says: paired with every target
+def masked_loss(log_p, targets):
+    asked = targets != -100
+    return -log_p[asked][:, targets[asked]].mean()
+
+
+# %% exercise 2, wrong: the loss of each row
+# says: Are −100s left out
+def masked_loss(log_p, targets):
+    asked = targets != -100
+    return -log_p[asked][np.arange(asked.sum()), targets[asked]].sum() / len(targets)
+
+
 # %% exercise 2, right: a loop over positions
 def masked_loss(log_p, targets):
     found = [log_p[b, t, targets[b, t]] for b, t in np.ndindex(*targets.shape) if targets[b, t] != -100]
     return -sum(found) / len(found)
+
+
+# %% exercise 2, right: a weighted average, 0 where nothing is asked
+def masked_loss(log_p, targets):
+    chosen = np.take_along_axis(log_p, targets.clip(0)[..., None], axis=-1).squeeze(-1)  # (B, T)
+    return np.average(-chosen, weights=targets >= 0)
 
 
 # %% exercise 2, right: the library's loss, whose softmax leaves log-probabilities as they are
@@ -122,6 +157,19 @@ def trust(q, u, replaced, kept):
 # says: it must be the formula of the text
 def trust(q, u, replaced, kept):
     return q
+
+
+# %% exercise 3, wrong: the share of kept ones, without the context
+# says: it must be the formula of the text
+def trust(q, u, replaced, kept):
+    return (kept + replaced * u) / (kept + replaced)
+
+
+# %% exercise 3, wrong: the random token counts among the wrong ones only
+# says: it must be the formula of the text
+def trust(q, u, replaced, kept):
+    right = q * (kept + replaced * u)
+    return right / (right + replaced * u)
 
 
 # %% exercise 3, right: by odds
@@ -173,6 +221,31 @@ def hidden_scores(model, ids, mask_id):
 def hidden_scores(model, ids, mask_id):
     scores = np.zeros(len(ids))
     scores[1:-1] = bert.at_each_place(model, ids[None], mask_id)[0]
+    return scores
+
+
+# %% exercise 4, wrong: a place stays hidden when the next one's turn comes
+# says: only position t may be mask_id
+def hidden_scores(model, ids, mask_id):
+    scores, text = np.zeros(len(ids)), ids.copy()
+    for t in range(1, len(ids) - 1):
+        text[t] = mask_id
+        with no_grad():
+            logits = model(text[None]).data[0, t]
+        scores[t] = logits[ids[t]] - np.log(np.exp(logits).sum())
+    return scores
+
+
+# %% exercise 4, wrong: reads the place before, as for a GPT
+# says: read row t of the batch at position t
+def hidden_scores(model, ids, mask_id):
+    scores = np.zeros(len(ids))
+    for t in range(1, len(ids) - 1):
+        text = ids.copy()
+        text[t] = mask_id
+        with no_grad():
+            logits = model(text[None]).data[0, t - 1]
+        scores[t] = logits[ids[t]] - np.log(np.exp(logits).sum())
     return scores
 
 
