@@ -958,8 +958,8 @@ This is `minillm.data.dedup.choose_bands`, which has `sure` = 0.99.
 r"""
 ### Exercise 3: all parts on one side (medium, core, 15 minutes)
 
-Long documents were cut into parts, with sources such as `docstrings/tkinter.py#0`, `...#1`, up to `...#12`; a document
-that was not cut has no number. (A `#` may also stand elsewhere in a source; a part's number comes last, right after
+Long documents were cut into parts, whose sources end in `#0`, `#1`, up to `#12` for the longest; a document that was
+not cut has no number. (A `#` may also stand elsewhere in a source; a part's number comes last, right after
 one.) The library splits by the text, so that parts of one document can fall on both sides. Write
 `side_of(document, fraction, seed)`: "val" or "train", the same for all parts of a document, about `fraction` of the
 documents in val, another split for another seed. Use `split_place(name, seed)`.

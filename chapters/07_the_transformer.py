@@ -1158,8 +1158,8 @@ r"""
 You can now draw and write a GPT and a Llama, count what they cost, say what each part is for, and back it with a
 measurement.
 
-**What you take along**: `architecture(SCALE, vocab_size)` from `minillm.workshop.deliverables`, the config of a
-Llama for the recipe of chapter 08; and `scalar_gpt.py`, a whole GPT to read on a train.
+**What you take along**: `architecture(SCALE, vocab_size)` from `minillm.workshop.deliverables`, the config of the
+Llama that chapter 08 trains; and `chapters/workshop/scalar_gpt.py`, a whole GPT to read on a train.
 
 Next: [08 · Pretraining](08_pretraining.ipynb) trains for real: the optimizer, the schedule, and how to tell a
 healthy run from a sick one.

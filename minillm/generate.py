@@ -153,7 +153,7 @@ def stream(
     seed: int | None = None,
     use_cache: bool = True,
     allowed: Array | None = None,
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """The ids of `generate` for one prompt, each as soon as it is chosen."""
     sampling = sampling or Sampling()
     with closing(decode_steps(model, [prompt], max_new_tokens, sampling, seed, use_cache, allowed)) as steps:

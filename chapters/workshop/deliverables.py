@@ -208,8 +208,9 @@ def recurrent_baseline(scale: str) -> dict[str, Any]:
     """
     from .recurrence import LANGUAGE_MODELS, RATES, TABLE, write_comparison
 
-    recipe = {"tokenizer": tokenizer(scale).fingerprint(), **LANGUAGE_MODELS[scale], "rates": RATES, "table": TABLE}
-    folder = made("recurrent-baseline", recipe, lambda folder: write_comparison(folder, scale))
+    encoder, text = tokenizer(scale), corpus(scale)
+    recipe = {"tokenizer": encoder.fingerprint(), **LANGUAGE_MODELS[scale], "rates": RATES, "table": TABLE}
+    folder = made("recurrent-baseline", recipe, lambda folder: write_comparison(folder, scale, text, encoder))
     results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     return results
 

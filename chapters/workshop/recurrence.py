@@ -17,10 +17,10 @@ from minillm.models.lstm import LSTM, LSTMConfig
 from minillm.optim import AdamW, clip_grad_norm_
 from minillm.settings import TrainConfig
 from minillm.tensor import no_grad
+from minillm.tokenizers import Tokenizer
 from minillm.training import schedules
 from minillm.training.baselines import NGramModel
 
-from .deliverables import corpus, tokenizer
 from .scale import progress
 
 MakeBatch = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
@@ -272,11 +272,10 @@ def bits_per_byte(model: Any, ids: np.ndarray, n_bytes: int, context: int) -> fl
     return float(nats / x.size / np.log(2) * len(ids) / n_bytes)
 
 
-def compare_language_models(scale: str) -> Results:
-    """Train every kind from every seed; what deliverables.recurrent_baseline keeps."""
+def compare_language_models(scale: str, text: Path, encoder: Tokenizer) -> Results:
+    """Train every kind from every seed on the corpus in `text`; what deliverables.recurrent_baseline keeps."""
     recipe = LANGUAGE_MODELS[scale]
-    folder, encoder = corpus(scale), tokenizer(scale)
-    texts = {part: corpus_text(folder, part) for part in ("train", "val")}
+    texts = {part: corpus_text(text, part) for part in ("train", "val")}
     ids = {part: np.array(encoder.encode(text)) for part, text in texts.items()}
     n_bytes = len(texts["val"].encode())
     tokens = recipe["steps"] * recipe["batch"] * recipe["context"]
@@ -296,9 +295,10 @@ def compare_language_models(scale: str) -> Results:
     return results
 
 
-def write_comparison(folder: Path, scale: str) -> None:
+def write_comparison(folder: Path, scale: str, text: Path, encoder: Tokenizer) -> None:
     """Fill a deliverable's folder."""
-    (folder / "results.json").write_text(json.dumps(compare_language_models(scale)), encoding="utf-8")
+    results = compare_language_models(scale, text, encoder)
+    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
 
 
 def plot_language_models(results: Results) -> Any:

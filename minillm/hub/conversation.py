@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +78,7 @@ class Conversation:
 
     def answer(
         self, text: str, *, max_new_tokens: int, sampling: Sampling | None = None, seed: int | None = None
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         """The answer to the user's `text`, piece by piece; both become turns of the conversation.
 
         An answer that the caller does not read to its end (`close`) stays in the conversation as far as it was read; if
