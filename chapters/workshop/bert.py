@@ -28,8 +28,8 @@ from minillm.training.objectives import MaskedLM
 from .scale import progress
 
 Array = np.ndarray
-STEPS = {"smoke": 12, "cpu": 450, "gpu": 6000}  # of training a BERT from nothing; a GPT gets as many questions
-MORE_STEPS = {"smoke": 4, "cpu": 100, "gpu": 400}  # of training on by another rule
+STEPS = {"smoke": 12, "cpu": 420, "gpu": 6000}  # of training a BERT from nothing; a GPT gets as many questions
+MORE_STEPS = {"smoke": 4, "cpu": 90, "gpu": 400}  # of training on by another rule
 SEEDS = {"smoke": 1, "cpu": 3, "gpu": 5}
 RATE = 0.3  # share of the tokens that are hidden
 CONTEXT = 16  # tokens in a row: [CLS], 14 of text, [SEP]
