@@ -13,7 +13,7 @@ from ..generate import Sampling
 from ..hub.checkpoint import load_model_and_tokenizer
 from ..hub.conversation import Conversation
 from ..settings import EngineConfig
-from .options import add_option, choices, keywords
+from .options import add_option, add_sampling, choices, keywords, sampling_settings
 
 TEMPERATURE = 0.7  # when none is given
 COMMANDS = {  # what may be typed in place of a turn -> what it does
@@ -39,11 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", default="", metavar="TEXT", help="what the model is told before the first turn")
     parser.add_argument("--load", metavar="FILE", help="go on with a conversation that /save wrote")
     parser.add_argument("--max-new-tokens", type=int, default=400, help="length of an answer")
-    add_option(parser, Sampling, "temperature", f"0: always the likeliest token (default: {TEMPERATURE})", default=None)
-    add_option(parser, Sampling, "top_k", "choose among the k likeliest tokens")
-    add_option(parser, Sampling, "top_p", "choose among the likeliest tokens that together reach probability p")
-    add_option(parser, Sampling, "min_p", "leave out tokens less likely than min_p times the likeliest")
-    add_option(parser, Sampling, "repetition_penalty", "above 1: repeat less", default=None)
+    add_sampling(parser, TEMPERATURE)
     parser.add_argument("--seed", type=int, help="of the first answer; without it each run differs")
     add_option(parser, load_model_and_tokenizer, "engine", "what computes", choices=choices(EngineConfig, "name"))
     add_option(parser, load_model_and_tokenizer, "device", "PyTorch's: cpu, cuda, mps")
@@ -51,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    drawing = {name: value for name, value in keywords(Sampling, arguments).items() if value is not None}
+    drawing = sampling_settings(arguments)
     sampling = Sampling(**{"temperature": TEMPERATURE, **drawing})
     if arguments.max_new_tokens < 1:
         raise ValueError(f"max_new_tokens = {arguments.max_new_tokens} must be at least 1.")

@@ -15,7 +15,7 @@ from ..generate import Sampling, check_continues, known_ids, prompt_ids, stream_
 from ..hub.checkpoint import load_model_and_tokenizer
 from ..hub.finetuned import is_finetuned, open_finetuned
 from ..settings import EngineConfig
-from .options import add_option, choices, keywords
+from .options import add_option, add_sampling, choices, keywords, sampling_settings
 
 TEMPERATURE = 0.8  # when none is given
 
@@ -24,11 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder, of either format, or a hub name")
     parser.add_argument("--prompt", default="", help="text to continue; -: read it from standard input")
     add_option(parser, stream_text, "max_new_tokens", "length of the continuation", default=200)
-    add_option(parser, Sampling, "temperature", f"0: always the likeliest token (default: {TEMPERATURE})", default=None)
-    add_option(parser, Sampling, "top_k", "choose among the k likeliest tokens")
-    add_option(parser, Sampling, "top_p", "choose among the likeliest tokens that together reach probability p")
-    add_option(parser, Sampling, "min_p", "leave out tokens less likely than min_p times the likeliest")
-    add_option(parser, Sampling, "repetition_penalty", "above 1: repeat less", default=None)
+    add_sampling(parser, TEMPERATURE)
     parser.add_argument("--beams", type=int, help="search for the likeliest text with this many beams; draw nothing")
     parser.add_argument("--samples", type=int, default=1, help="how many continuations; of beams the best ones")
     parser.add_argument("--seed", type=int, help="of the first continuation; without it each run differs")
@@ -39,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    drawing = {name: value for name, value in keywords(Sampling, arguments).items() if value is not None}
+    drawing = sampling_settings(arguments)
     sampling = Sampling(**{"temperature": TEMPERATURE, **drawing})
     for name, least in (
         ("max_new_tokens", 1),
@@ -73,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def answer(arguments: argparse.Namespace) -> int:
     """What a fine-tuned run answers to the prompt: greedily, or as the options say."""
-    drawing = {name: value for name, value in keywords(Sampling, arguments).items() if value is not None}
+    drawing = sampling_settings(arguments)
     model, objective, config = open_finetuned(arguments.model, **keywords(load_model_and_tokenizer, arguments))
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     if isinstance(objective, Classify):

@@ -15,6 +15,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+from ..generate import Sampling
 from ..training.config_file import describe
 
 
@@ -61,6 +62,24 @@ def add_fields(parser: argparse.ArgumentParser, cls: type) -> None:
     """An option for every field of a config dataclass, with its default and the comment behind it."""
     for name, _, comment in describe(cls):
         add_option(parser, cls, name, comment)
+
+
+def add_sampling(parser: argparse.ArgumentParser, temperature: float) -> None:
+    """The options for how a token is drawn, one for each field of `Sampling`; `temperature` is what is said to be the
+    default. Their own default is None, so that `sampling_settings` gives what was asked for and nothing else."""
+    for name, text in {
+        "temperature": f"0: always the likeliest token (default: {temperature})",
+        "top_k": "choose among the k likeliest tokens",
+        "top_p": "choose among the likeliest tokens that together reach probability p",
+        "min_p": "leave out tokens less likely than min_p times the likeliest",
+        "repetition_penalty": "above 1: repeat less",
+    }.items():
+        add_option(parser, Sampling, name, text, default=None)
+
+
+def sampling_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `Sampling` that the command line sets."""
+    return {name: value for name, value in keywords(Sampling, arguments).items() if value is not None}
 
 
 def keywords(function: Callable[..., Any], arguments: argparse.Namespace) -> dict[str, Any]:
