@@ -234,8 +234,8 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(folder):
         screen = ""
 
         def until(pattern, interrupting=False):
-            """What is shown up to the pattern. A Ctrl-C between the prompt and the wait behind it is noticed at the next
-            key only (Python's own race), so it is pressed again where nothing comes."""
+            """What is shown up to the pattern. A Ctrl-C between the prompt and the wait behind it is noticed at the
+            next key only (a race of Python), so it is pressed again where nothing comes."""
             nonlocal screen
             end = time.monotonic() + 120
             while not re.search(pattern, screen):
