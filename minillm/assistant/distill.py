@@ -119,13 +119,13 @@ def log_mixture(log_p: AnyTensor, log_q: AnyTensor, beta: float) -> AnyTensor:
 
 
 class DistillLoss:
-    """The loss of a student's batch (ids (B, T), targets (B, T), −100 where a token does not count):
+    """The loss of a student's batch: ids (B, T), of packed rows (packing.py) then segments (B, T), and targets (B, T),
+    −100 where a token does not count:
 
         (1 − hard) τ² divergence(teacher, student) + hard · cross-entropy(targets)
 
     summed over the targets that count. `teacher` is a causal model on NumPy, which is put into evaluation mode, and of
-    which a port is made when the first student on torch comes, on its device and in its dtype; or one on torch. It
-    must not be the student itself. Both models read the same ids (`check_teacher`); if one has more rows than the
+    which a port is made for a student on torch, once; or one on torch. It must not be the student itself. Both models read the same ids (`check_teacher`); if one has more rows than the
     other, as padding, the divergence is over the ids that both have. Any number of threads may call it.
 
     Figures: "kl", KL(teacher‖student) at τ = 1 whatever is trained, "cross_entropy" of the targets, and "agreement",
@@ -137,48 +137,67 @@ class DistillLoss:
         self.teacher = teacher.eval()
         self.ported: Any = None  # the teacher on torch
 
-    def __call__(self, model: Any, ids: Any, targets: Any) -> tuple[AnyTensor, dict[str, AnyTensor]]:
+    def __call__(self, model: Any, *batch: Any) -> tuple[AnyTensor, dict[str, AnyTensor]]:
         config = self.config
-        kept = targets != IGNORE  # (B, T)
-        logits = target_logits(model, ids, kept)  # (N, V)
-        with no_grad():  # a teacher on torch is frozen
-            soft = target_logits(self.teacher_of(model), ids, kept)  # (N, V of the teacher)
+        targets = batch[-1]
+        soft = self.teacher_logits(model, *batch)  # (N, V of the teacher)
+        logits = counted_logits(model, *batch)  # (N, V)
         common = min(logits.shape[-1], soft.shape[-1])
         student, soft = logits[:, :common], soft[:, :common].to(logits.dtype)
+        targets = counted(targets, targets)  # (N,)
+        kept = targets != IGNORE
 
         distance = divergence(soft, student, config.divergence, beta=config.beta, temperature=config.temperature)
-        hard = ops.cross_entropy(logits if config.hard else logits.detach(), targets[kept], reduction="sum")
-        loss = (1 - config.hard) * config.temperature**2 * distance.sum()
+        hard = ops.cross_entropy(logits if config.hard else logits.detach(), targets, reduction="sum")
+        loss = (1 - config.hard) * config.temperature**2 * ops.where(kept, distance, 0.0).sum()
         if config.hard:
             loss = loss + config.hard * hard
         if (config.divergence, config.temperature) != ("forward", 1):
             distance = divergence(soft, student.detach())
-        agree = student.detach().max(-1)[1] == soft.max(-1)[1]  # (N,)
-        return loss, {"kl": distance.detach().sum(), "cross_entropy": hard.detach(), "agreement": agree.sum() * 1.0}
+        agree = (student.detach().max(-1)[1] == soft.max(-1)[1]) & kept
+        figures = {"kl": ops.where(kept, distance.detach(), 0.0).sum(), "cross_entropy": hard.detach()}
+        return loss, figures | {"agreement": agree.sum() * 1.0}
 
     def count(self, *batch: np.ndarray) -> float:
         """Targets that count."""
-        return count_targets(batch[1])
+        return count_targets(batch[-1])
 
-    def teacher_of(self, model: Any) -> Any:
-        """The teacher on the student's engine."""
-        first = next(iter(model.parameters()))
-        if isinstance(first, Tensor):
-            return self.teacher
+    def teacher_logits(self, model: Any, *batch: Any) -> AnyTensor:
+        """What the teacher says at the counted places, on the student's engine and without a graph."""
+        if isinstance(next(iter(model.parameters())), Tensor):
+            with no_grad():
+                return counted_logits(self.teacher, *batch)
         if self.ported is None:
-            if isinstance(next(iter(self.teacher.parameters())), Tensor):
-                from ..port import to_torch
+            self.prepare(model)
+        return counted_logits(self.ported, *batch)
 
-                self.ported = to_torch(self.teacher, device=first.device, dtype=first.dtype)
-            else:
-                self.ported = self.teacher.to(first.device)
-            self.ported.eval().requires_grad_(False)
-        return self.ported
+    def prepare(self, model: Any) -> None:
+        """Port the teacher to the device and the dtype of `model`, if that is on torch, and freeze the port. To be
+        called before a step is compiled; one that is not does it by itself."""
+        first = next(iter(model.parameters()))
+        if isinstance(first, Tensor) or self.ported is not None:
+            return
+        if isinstance(next(iter(self.teacher.parameters())), Tensor):
+            from ..port import to_torch
+
+            ported = to_torch(self.teacher, device=first.device, dtype=first.dtype)
+        else:
+            ported = self.teacher.to(first.device)
+        self.ported = ported.eval().requires_grad_(False)
 
 
-def target_logits(model: Any, ids: Any, kept: Any) -> AnyTensor:
-    """The logits (N, V) at the N places of ids (B, T) that are True in `kept`: the head computes no others."""
-    return model.logits(model.hidden(ids)[kept])
+def counted_logits(model: Any, ids: Any, *segments_targets: Any) -> AnyTensor:
+    """The logits (N, V) of a batch (ids, targets), or of a packed one (ids, segments, targets), at the counted places."""
+    *segments, targets = segments_targets
+    return model.logits(counted(model.hidden(ids, None, *segments), targets))
+
+
+def counted(x: Any, targets: Any) -> Any:
+    """The rows (N, ...) of x (B, T, ...) whose targets count: the head has nothing to do for others. On torch it is all
+    rows, N = B · T: a compiled step must know its shapes beforehand."""
+    if isinstance(targets, np.ndarray):
+        return x[targets != IGNORE]
+    return x.flatten(0, 1)
 
 
 def check_teacher(teacher: Any, tokenizer: Tokenizer, student: Any, student_tokenizer: Tokenizer, method: str) -> None:

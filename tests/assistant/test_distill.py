@@ -3,6 +3,7 @@ learn; one that does not comes nearer; what a student writes follows from its we
 
 import math
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,11 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.assistant.distill import DistillConfig, DistillLoss, check_teacher, divergence
+from minillm.engines.numpy_engine import NumpyEngine
+from minillm.engines.threads import ThreadedNumpyEngine
+from minillm.engines.torch_engine import TorchEngine
 from minillm.models import GPT, LSTM, GPTConfig, Llama, LlamaConfig, LSTMConfig
 from minillm.nn import evaluating
 from minillm.optim import AdamW
 from minillm.port import to_torch
-from minillm.settings import IGNORE
+from minillm.settings import IGNORE, EngineConfig, TrainConfig
 from minillm.tensor import Tensor, no_grad
 from minillm.tokenizers import CharTokenizer
 
@@ -201,24 +205,25 @@ def plain_loss(teacher, student, ids, targets, config):
     loss = (1 - config.hard) * config.temperature**2 * soft + config.hard * hard
     agreement = (t[:, :n].argmax(-1) == s[:, :n].argmax(-1)).sum()
     figures = {"kl": plain(t[:, :n], s[:, :n], "forward").sum(), "cross_entropy": hard, "agreement": agreement}
-    return loss, {name: float(value) for name, value in figures.items()}
+    return loss, {name: float(value.detach()) for name, value in figures.items()}
 
 
 def numbers(figures):
-    return {name: float(value) for name, value in figures.items()}
+    return {
+        name: float(value.data if isinstance(value, Tensor) else value) for name, value in figures.items()
+    }
 
 
 @pytest.mark.parametrize("kind", list(MODELS))
 @pytest.mark.parametrize(
-    "config",
+    ("config", "teachers", "students"),
     [
-        DistillConfig(),
-        DistillConfig(divergence="reverse", temperature=2.0, hard=0.3),
-        DistillConfig(divergence="js", beta=0.2, temperature=0.7),
+        (DistillConfig(), 30, 30),
+        (DistillConfig(divergence="reverse", temperature=2.0, hard=0.3), 36, 30),
+        (DistillConfig(divergence="js", beta=0.2, temperature=0.7), 30, 33),
     ],
     ids=["forward", "reverse", "js"],
 )
-@pytest.mark.parametrize(("teachers", "students"), [(30, 30), (36, 30), (30, 33)])
 def test_the_loss_and_its_gradients_on_both_engines(kind, config, teachers, students):
     rng = np.random.default_rng(3)
     ids, targets = batch_of(rng)
@@ -327,6 +332,52 @@ def test_many_threads_may_ask_one_teacher():
     assert found == [[value] * 20 for value in expected]
 
 
+def test_engines_compute_one_loss():
+    """Threads share the rows; one of them gets a row without a target."""
+    rng = np.random.default_rng(0)
+    batches = [batch_of(rng, rows=3), batch_of(rng, rows=4)]
+    batches[0][1][1] = IGNORE
+    config = TrainConfig(max_steps=3, batch_size=4, grad_accumulation=2, lr=1e-3)
+    options = DistillConfig(divergence="js", temperature=2.0, hard=0.2)
+    makers = {
+        "numpy": NumpyEngine,
+        "threads": partial(ThreadedNumpyEngine, threads=3),
+        "torch": partial(TorchEngine, settings=EngineConfig(device="cpu", compile="off")),
+    }
+    found = {}
+    for name, make in makers.items():
+        run = make(new("gpt", 2, dropout=0.0), config, loss=DistillLoss(new("gpt", 1), options))
+        rows = [run.batch_sums(*batches[0])]
+        for _ in range(3):
+            loss = run.forward_backward(batches)
+            run.clip_gradients(1.0)
+            run.step(1e-3)
+            rows.append({"loss": run.read(loss)[0], **run.gauges(1.0)})
+            del rows[-1]["memory_gb"]
+        found[name] = rows
+    assert set(found["numpy"][-1]) == {"loss", "kl", "cross_entropy", "agreement"}
+    for name in ("threads", "torch"):
+        for a, b in zip(found["numpy"], found[name]):
+            assert a == pytest.approx(b, rel=1e-9, abs=1e-10)
+
+
+def test_a_step_can_be_compiled_as_a_whole(monkeypatch):
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # traced, not translated
+    batch = batch_of(np.random.default_rng(0))
+    config = TrainConfig(max_steps=1, batch_size=4, lr=1e-3)
+    gradients, gauges = {}, {}
+    for compile in ("on", "off"):
+        loss = DistillLoss(new("gpt", 1), DistillConfig(divergence="js", temperature=2.0, hard=0.5))
+        settings = EngineConfig(device="cpu", compile=compile)
+        run = TorchEngine(new("gpt", 2, dropout=0.0), config, settings, loss=loss)
+        run.forward_backward([batch])
+        gradients[compile] = [p.grad for p in run.model.parameters()]
+        gauges[compile] = {**run.gauges(1.0), "memory_gb": 0.0}
+    assert gauges["on"] == pytest.approx(gauges["off"]) and gauges["on"]["kl"] > 0.1
+    torch.testing.assert_close(gradients["on"], gradients["off"])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_student_comes_nearer_to_its_teacher(kind):
     rng = np.random.default_rng(0)
@@ -354,7 +405,7 @@ def test_a_student_comes_nearer_to_its_teacher(kind):
 
 
 def test_a_teacher_that_does_not_fit_is_refused():
-    tokenizer, other = CharTokenizer.train("abcdef"), CharTokenizer.train("abcxyz")
+    tokenizer, other = CharTokenizer.train(["abcdef"]), CharTokenizer.train(["abcxyz"])
     config = GPTConfig(vocab_size=30, context=12, **SIZES)
     longer = GPTConfig(vocab_size=40, context=20, **SIZES)
     check_teacher(longer, tokenizer, config, tokenizer, "logits")
