@@ -23,8 +23,8 @@ from ..finetune.objectives import Row, about, check_length
 from ..generate import Sampling, generate, known_ids
 from ..settings import IGNORE, TrainConfig
 from ..tokenizers import Tokenizer
-from .distill import DistillConfig
 from .conversations import ChatTemplate
+from .distill import DistillConfig
 
 
 class OnPolicyData:
