@@ -19,6 +19,7 @@ import numpy as np
 
 from ..data import Preference
 from ..data.example_batches import Collate, ExampleBatcher, fingerprint, pad
+from ..data.fields import Message
 from ..engines.protocol import Batches, Engine
 from ..finetune.data import TaskEvaluation
 from ..finetune.objectives import Row, about, check_length
@@ -27,7 +28,7 @@ from ..settings import IGNORE, TrainConfig
 from ..tokenizers import Tokenizer
 from .conversations import ChatTemplate
 from .preferences import PreferenceConfig
-from .reference import log_probs_of, reference_log_probs, stacked
+from .reference import log_probs_of, reference_log_probs
 
 METRICS = ("loss", "accuracy", "margin")  # what can decide which checkpoint is the best
 
@@ -49,7 +50,8 @@ def pair_rows(
     for i, example in enumerate(examples):
         other = examples[(i + 1) % len(examples)]
         with about(example):
-            ids, targets = answer_row(example, other.rejected if i % 2 else other.chosen, template)
+            answer = other.rejected if i % 2 else other.chosen
+            ids, targets = answer_row(prompt_messages(example.prompt), answer, template)
         rows[i] += (ids[: context + 1], targets[:context])  # an estimate, to which the end of a long one is no matter
     return rows
 
@@ -61,7 +63,7 @@ def pair_row(example: Preference, template: ChatTemplate, context: int) -> Row:
             answer = getattr(example, name)
             if not answer.strip():
                 raise ValueError(f"the {name} answer is empty. Write a text, or leave such pairs out (--skip-bad).")
-            ids, targets = answer_row(example, answer, template)
+            ids, targets = answer_row(prompt_messages(example.prompt), answer, template)
             check_length(f"the {name} answer and its prompt have", len(targets), context)
             row += (ids, targets)
         if np.array_equal(row[0], row[2]):
@@ -72,10 +74,10 @@ def pair_row(example: Preference, template: ChatTemplate, context: int) -> Row:
         return row
 
 
-def answer_row(example: Preference, answer: str, template: ChatTemplate) -> Row:
-    """(ids (T + 1,), targets (T,)) of a prompt and an answer, up to where the answer ends: what a template writes behind
-    that is nothing to be learned."""
-    whole, mask = template.encode([*prompt_messages(example.prompt), assistant(answer)], "last")
+def answer_row(messages: Sequence[Message], answer: str, template: ChatTemplate) -> Row:
+    """(ids (T + 1,), targets (T,)) of messages and an answer to them, up to where that ends: what a template writes
+    behind it is nothing to be learned."""
+    whole, mask = template.encode([*messages, {"role": "assistant", "content": answer}], "last")
     end = max((i + 1 for i, answers in enumerate(mask) if answers), default=0)
     if end == 0:
         raise ValueError(f"{template.where} leaves nothing of the answer {answer!r:.50}: take another template.")
@@ -83,13 +85,15 @@ def answer_row(example: Preference, answer: str, template: ChatTemplate) -> Row:
     return ids, np.where(mask[1:end], ids[1:], IGNORE)
 
 
-def prompt_messages(prompt: str | Sequence[dict[str, str]]) -> list[dict[str, str]]:
+def prompt_messages(prompt: str | Sequence[Message]) -> list[Message]:
     """The messages of a prompt; a text is the user's one."""
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
 
 
-def assistant(answer: str) -> dict[str, str]:
-    return {"role": "assistant", "content": answer}
+def stacked(rows: Sequence[Sequence[np.ndarray]], value: int) -> np.ndarray:
+    """B rows of n arrays each, filled up to the longest of all with `value`: (B, n, T)."""
+    ids, _ = pad([part for row in rows for part in row], value)
+    return ids.reshape(len(rows), len(rows[0]), -1)
 
 
 class PairData:
@@ -178,7 +182,9 @@ class PreferenceData(PairData):
             rows = {"train": self.rows, "val": self.val_rows}
             size = config.batch_size * 2
             self.reference = reference_log_probs(run, rows, self.reference_file, size, progress=self.progress)
-        return self.batcher(run, config, partial(self.training_batch, run))
+        batcher = self.batcher(run, config, partial(self.training_batch, run))
+        batcher.ahead = self.config.loss != "kto"  # whose batches ask the model how far it has moved
+        return batcher
 
     def training_batch(self, run: Engine, places: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, ...]:
         kl = None

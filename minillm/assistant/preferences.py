@@ -189,22 +189,25 @@ class PreferenceLoss:
         log_probs = answer_log_probs(model, ids, targets)  # (B, 2)
         scale = 1 / constant((targets != IGNORE).sum(-1), log_probs) if config.per_token else 1.0
         policy = log_probs * scale
-        answers = (policy[:, 0], policy[:, 1])  # (B,) each
-        if config.has_reference:
-            reference = constant(reference, log_probs) * scale
-            answers += (reference[:, 0], reference[:, 1])
-        if config.loss == "dpo":
-            losses = dpo(*answers, config.strength, config.label_smoothing)
-        elif config.loss == "ipo":
-            losses = ipo(*answers, config.strength)
-        elif config.loss == "kto":
-            weights = (config.desirable_weight, config.undesirable_weight)
-            losses = kto(*answers, constant(kl, log_probs), config.strength, *weights)
-        elif config.loss == "simpo":
-            losses = simpo(*answers, config.strength, config.gamma)
+        chosen, rejected = policy[:, 0], policy[:, 1]  # (B,)
+        if not config.has_reference:
+            gains = policy
+            losses = (
+                simpo(chosen, rejected, config.strength, config.gamma)
+                if config.loss == "simpo"
+                else orpo(chosen, rejected, config.odds_weight)
+            )
         else:
-            losses = orpo(*answers, config.odds_weight)
-        gains = policy if reference is None else policy - reference
+            before = constant(reference, log_probs) * scale  # (B, 2)
+            gains = policy - before
+            pair = (chosen, rejected, before[:, 0], before[:, 1])
+            if config.loss == "dpo":
+                losses = dpo(*pair, config.strength, config.label_smoothing)
+            elif config.loss == "ipo":
+                losses = ipo(*pair, config.strength)
+            else:
+                weights = (config.desirable_weight, config.undesirable_weight)
+                losses = kto(*pair, constant(kl, log_probs), config.strength, *weights)
         rewards = gains.detach() * config.strength  # (B, 2)
         return losses.sum(), figures(rewards, log_probs.detach())
 

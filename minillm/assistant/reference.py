@@ -70,12 +70,6 @@ def log_probs_of(run: Engine, rows: Sequence[Row], batch_size: int, *, progress:
     return np.array(in_batches(answers, batch_size, batch, progress)).reshape(len(rows), -1)
 
 
-def stacked(rows: Sequence[Sequence[np.ndarray]], value: int) -> np.ndarray:
-    """B rows of n arrays each, filled up to the longest of all with `value`: (B, n, T)."""
-    ids, _ = pad([part for row in rows for part in row], value)
-    return ids.reshape(len(rows), len(rows[0]), -1)
-
-
 def weights_checksum(run: Engine) -> str:
     """A checksum of the model's weights without adapters, those in few bits included; all processes must ask for it."""
     arrays = {name: array for name, array in run.model_arrays().items() if ".lora_" not in name}
@@ -89,7 +83,7 @@ def crc_of(arrays: Mapping[str, np.ndarray]) -> str:
     crc = 0
     for name, array in sorted(arrays.items()):
         crc = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), crc)
-        crc = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), crc)
+        crc = zlib.crc32(np.ascontiguousarray(array).tobytes(), crc)
     return f"{crc:08x}"
 
 
