@@ -20,8 +20,8 @@ from .tensor import Tensor
 
 __all__ = [
     "attention", "binary_cross_entropy_with_logits", "cat", "cross_entropy", "dropout", "embedding", "gelu",
-    "layer_norm", "linear", "linear_cross_entropy", "log_softmax", "lstm", "lstm_cell", "mse_loss", "relu", "rms_norm",
-    "rope", "silu", "softmax", "stack", "swiglu", "where",
+    "layer_norm", "linear", "linear_cross_entropy", "log_sigmoid", "log_softmax", "lstm", "lstm_cell", "mse_loss",
+    "relu", "rms_norm", "rope", "silu", "softmax", "stack", "swiglu", "where",
 ]  # fmt: skip
 
 # A value that flows through a model: our Tensor, or torch's.
@@ -72,6 +72,11 @@ def swiglu(gate: AnyTensor, up: AnyTensor) -> AnyTensor:
     """SiLU(gate) · up, both (..., D). Shazeer 2020, arXiv 2002.05202."""
     check_alike("swiglu", "gate", gate, "up", up)
     return backend(gate).swiglu(gate, up)
+
+
+def log_sigmoid(x: AnyTensor) -> AnyTensor:
+    """ln σ(x) = −ln(1 + e^−x), without overflow."""
+    return backend(x).log_sigmoid(x)
 
 
 def softmax(x: AnyTensor, dim: int = -1) -> AnyTensor:
@@ -231,10 +236,11 @@ def cross_entropy(
 ) -> AnyTensor:
     """−ln softmax(logits)[target], in nats: logits (..., V), targets integers (...) -> a scalar.
 
-    Rows whose target is `ignore_index` count for nothing. `reduction`: "mean" over the rows that count, or "sum".
-    `label_smoothing` ε: the target becomes (1 − ε) one-hot + ε/V (Szegedy et al. 2015, arXiv 1512.00567, section 7).
+    Rows whose target is `ignore_index` count for nothing. `reduction`: "mean" over the rows that count, "sum", or
+    "none", which gives each row's loss (...), 0 for those that don't count. `label_smoothing` ε: the target becomes
+    (1 − ε) one-hot + ε/V (Szegedy et al. 2015, arXiv 1512.00567, section 7).
     """
-    check_loss("cross_entropy", logits, targets, reduction, label_smoothing)
+    check_loss("cross_entropy", logits, targets, reduction, label_smoothing, ("mean", "sum", "none"))
     return backend(logits).cross_entropy(logits, targets, ignore_index, reduction, label_smoothing)
 
 
@@ -250,7 +256,7 @@ def linear_cross_entropy(
     """cross_entropy(linear(h, weight), targets) without ever holding all the logits: h (..., D), weight (V, D),
     targets (...)."""
     check_features("linear_cross_entropy", h, weight, 2)
-    check_loss("linear_cross_entropy", h, targets, reduction, label_smoothing)
+    check_loss("linear_cross_entropy", h, targets, reduction, label_smoothing, ("mean", "sum", "none"))
     return backend(h).linear_cross_entropy(h, weight, targets, ignore_index, reduction, label_smoothing)
 
 
@@ -307,13 +313,15 @@ def check_features(op: str, x: AnyTensor, weight: AnyTensor, axes: int) -> None:
         )
 
 
-def check_reduction(op: str, reduction: str) -> None:
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"{op}: reduction must be 'mean' or 'sum', not {reduction!r}.")
+def check_reduction(op: str, reduction: str, choices: tuple[str, ...] = ("mean", "sum")) -> None:
+    if reduction not in choices:
+        raise ValueError(f"{op}: reduction must be {' or '.join(map(repr, choices))}, not {reduction!r}.")
 
 
-def check_loss(op: str, rows: AnyTensor, targets: Any, reduction: str, label_smoothing: float) -> None:
-    check_reduction(op, reduction)
+def check_loss(
+    op: str, rows: AnyTensor, targets: Any, reduction: str, label_smoothing: float, reductions: tuple[str, ...]
+) -> None:
+    check_reduction(op, reduction, reductions)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"{op}: label_smoothing must be from 0 to 1, not {label_smoothing}.")
     if shape_of(targets) != rows.shape[:-1]:

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 BOOL = torch.bool  # the type of a mask
 LOW_PRECISION = (torch.float16, torch.bfloat16)
+CHUNK = 4096  # rows of logits at a time, where each row's loss is asked for
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -37,6 +39,10 @@ def relu(x: Tensor) -> Tensor:
 
 def silu(x: Tensor) -> Tensor:
     return F.silu(x)
+
+
+def log_sigmoid(x: Tensor) -> Tensor:
+    return F.logsigmoid(x)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -188,24 +194,38 @@ def triton_attention(
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int, reduction: str, label_smoothing: float) -> Tensor:
-    logits = logits.reshape(-1, logits.shape[-1])
+    shape, logits = targets.shape, logits.reshape(-1, logits.shape[-1])
     if logits.dtype in LOW_PRECISION:
         logits = logits.float()
-    return F.cross_entropy(
+    loss = F.cross_entropy(
         logits, targets.reshape(-1), ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
     )
+    return loss.reshape(shape) if reduction == "none" else loss
 
 
 def linear_cross_entropy(
     h: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, reduction: str, label_smoothing: float
 ) -> Tensor:
-    """In chunks, as numpy_ops/cross_entropy.py does it; the softmax is a Triton kernel on a GPU that has Triton."""
+    """In chunks, as numpy_ops/cross_entropy.py does it; the softmax is a Triton kernel on a GPU that has Triton. With
+    "none" the backward pass makes each chunk's logits once more."""
+    if reduction == "none":
+        rows, flat = h.reshape(-1, h.shape[-1]), targets.reshape(-1)
+        options = (ignore_index, "none", label_smoothing)
+        losses = [
+            checkpoint(chunk_losses, part, weight, flat[i * CHUNK : (i + 1) * CHUNK], *options, use_reentrant=False)
+            for i, part in enumerate(rows.split(CHUNK))
+        ]
+        return torch.cat(losses).reshape(targets.shape)
     from .kernels.cross_entropy import linear_cross_entropy
 
     h, targets = h.reshape(-1, h.shape[-1]), targets.reshape(-1)
     return linear_cross_entropy(
         h, weight, targets, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
     )
+
+
+def chunk_losses(h: Tensor, weight: Tensor, targets: Tensor, *options: Any) -> Tensor:
+    return cross_entropy(linear(h, weight, None), targets, *options)
 
 
 def mse_loss(x: Tensor, target: Tensor, reduction: str) -> Tensor:

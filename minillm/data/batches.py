@@ -34,6 +34,8 @@ class Batcher:
     may begin in one epoch and end in the next. Raises ValueError where the dataset is shorter than one window.
     """
 
+    ahead = True
+
     def __init__(
         self,
         dataset: TokenDataset,

@@ -35,6 +35,8 @@ class ExampleBatcher:
     Raises ValueError for no examples, and where sizes don't fit.
     """
 
+    ahead = True
+
     def __init__(
         self,
         n_examples: int,

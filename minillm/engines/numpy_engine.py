@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
-from ..data import count_targets, require_targets
+from ..data import require_targets
 from ..nn import Module, evaluating
 from ..optim import SGD, AdamW, Optimizer, clip_grad_norm_, param_groups
 from ..settings import TrainConfig
-from ..tensor import no_grad
+from ..tensor import Tensor, no_grad
 from .memory import keep_freed_memory, peak_memory_gb
-from .protocol import Batch, Batches, Groups, Model
+from .protocol import Batch, Batches, Groups, Loss, Model, ModelLoss
 
 
 class NumpyEngine:
@@ -21,10 +22,13 @@ class NumpyEngine:
     rank = 0
     world_size = 1
 
-    def __init__(self, model: Model, config: TrainConfig, groups: Groups = param_groups):
+    def __init__(
+        self, model: Model, config: TrainConfig, groups: Groups = param_groups, loss: Loss | None = None
+    ) -> None:
         keep_freed_memory()
         self.model = model
-        self.label_smoothing = config.label_smoothing
+        self.loss = loss or ModelLoss(config.label_smoothing)
+        self.figures: dict[str, float] = {}  # of the last step
         self.optimizer = make_optimizer(model, config, groups)
         self._names = {id(p): name for name, p in model.named_parameters()}
 
@@ -34,12 +38,15 @@ class NumpyEngine:
         # The mean over all tokens of the step. A mean of the micro-batches' means would be another number as soon as
         # one holds more padding than another: so each adds its sum of losses, divided by the count of all. (What the
         # other number does to the gradient is measured in chapters/08_pretraining.ipynb.)
-        n_tokens = require_targets(sum(count_targets(targets) for *_, targets in micro_batches))
-        total = 0.0
+        n_tokens = require_targets(sum(self.loss.count(*batch) for batch in micro_batches))
+        total, sums = 0.0, Counter[str]()
         for batch in micro_batches:
-            loss = self.model(*batch, reduction="sum", label_smoothing=self.label_smoothing) * (1 / n_tokens)
+            loss, figures = self.loss(self.model, *batch)
+            loss = loss * (1 / n_tokens)
             loss.backward()  # gradients of several calls add up
             total += loss.item()
+            sums.update(numbers(figures))
+        self.figures = {name: value / n_tokens for name, value in sums.items()}
         return total
 
     def clip_gradients(self, max_norm: float) -> float:
@@ -57,11 +64,14 @@ class NumpyEngine:
         return scalars
 
     def batch_loss(self, *batch: np.ndarray) -> float:
-        return batch_loss(self.model, *batch)
+        return self.batch_sums(*batch)["loss"]
+
+    def batch_sums(self, *batch: np.ndarray) -> dict[str, float]:
+        return batch_sums(self.model, *batch, loss=self.loss)
 
     def rerun(self, micro_batches: list[Batch]) -> None:
         for batch in micro_batches:
-            batch_loss(self.model, *batch)
+            batch_sums(self.model, *batch, loss=self.loss)
 
     def agree(self, value: float) -> float:
         return value
@@ -70,7 +80,7 @@ class NumpyEngine:
         return batcher
 
     def gauges(self, tokens_per_second: float) -> dict[str, float]:
-        return {"memory_gb": peak_memory_gb()}
+        return {**self.figures, "memory_gb": peak_memory_gb()}
 
     def model_arrays(self) -> dict[str, np.ndarray]:
         return self.model.state_dict()
@@ -102,10 +112,20 @@ def make_optimizer(model: Module, config: TrainConfig, groups: Groups = param_gr
     return AdamW(members, config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
 
 
+def numbers(figures: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value.data if isinstance(value, Tensor) else value) for name, value in figures.items()}
+
+
+def batch_sums(model: Model, *batch: np.ndarray, loss: Loss) -> dict[str, float]:
+    """The sums of a NumPy model's losses ("loss") and of their figures over a batch, dropout off, no gradients kept."""
+    with evaluating(model), no_grad():
+        total, figures = loss(model, *batch)
+        return {"loss": total.item(), **numbers(figures)}
+
+
 def batch_loss(model: Model, *batch: np.ndarray) -> float:
     """The sum of a NumPy model's token losses over a batch in nats, dropout off, no gradients kept."""
-    with evaluating(model), no_grad():
-        return model(*batch, reduction="sum").item()
+    return batch_sums(model, *batch, loss=ModelLoss())["loss"]
 
 
 def outputs(model: Model, *batch: np.ndarray) -> np.ndarray:

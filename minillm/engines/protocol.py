@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..data import count_targets
+
 Model = Any  # a Module with `config` (a dataclass) and, on NumPy, `rng` (the generator of its dropout)
 Groups = Callable[[Any, float], list[dict[str, Any]]]  # model and weight decay -> the optimizer's: see param_groups
 Batch = tuple[np.ndarray, ...]  # what the model is called with, int64: its inputs (B, T), the targets last
@@ -21,8 +23,38 @@ class ProcessLost(RuntimeError):
     """Another process of the job has died, and this one cannot go on without it."""
 
 
+class Loss(Protocol):
+    """What training makes small, where that is not the model's own loss (`ModelLoss`): of preferences, rewards, ...
+
+    The first axis of every array of a batch is the examples: threads and processes share them out.
+    """
+
+    def __call__(self, model: Model, *batch: Any) -> tuple[Any, dict[str, Any]]:
+        """(loss, figures), scalars of the model's engine: the sum over the batch, and sums of what else the log should
+        show, detached. The batch's arrays are the engine's, too: ndarrays, or tensors on its device."""
+
+    def count(self, *batch: np.ndarray) -> float:
+        """What the sums of this batch are to be divided by: its targets, its pairs, ..."""
+
+
+class ModelLoss:
+    """The model's own loss of the targets, which stand last in a batch: cross-entropy, for most."""
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = label_smoothing
+
+    def __call__(self, model: Model, *batch: Any) -> tuple[Any, dict[str, Any]]:
+        smoothing = self.label_smoothing if model.training else 0.0
+        return model(*batch, reduction="sum", label_smoothing=smoothing), {}
+
+    def count(self, *batch: np.ndarray) -> float:
+        return count_targets(batch[-1])
+
+
 class Batches(Protocol):
     """Training batches for ever, from a position that can be saved: a Batcher, or one around another."""
+
+    ahead: bool  # whether a batch may be made before the step that it is for; not if the model writes it itself
 
     @property
     def row_tokens(self) -> float:
@@ -44,7 +76,8 @@ class Engine(Protocol):
     world_size: int
 
     def forward_backward(self, micro_batches: list[Batch]) -> Any:
-        """Set the gradients of the mean loss over every token of every micro-batch of every rank; return that loss."""
+        """Set the gradients of the mean loss over every token of every micro-batch of every rank (or what else the loss
+        counts); return that loss."""
 
     def clip_gradients(self, max_norm: float) -> Any:
         """Scale the gradients to a norm of at most `max_norm` (0: leave them); return the norm before."""
@@ -56,7 +89,11 @@ class Engine(Protocol):
         """Python floats, the same on every rank, of what the methods above returned."""
 
     def batch_loss(self, *batch: np.ndarray) -> float:
-        """The sum of a batch's token losses in nats; no gradient, dropout or label smoothing. Ranks share the rows."""
+        """The sum of a batch's losses, of tokens in nats; no gradient, dropout or label smoothing. Ranks share the
+        rows."""
+
+    def batch_sums(self, *batch: np.ndarray) -> dict[str, float]:
+        """The same as "loss", and beside it the loss's figures."""
 
     def rerun(self, micro_batches: list[Batch]) -> None:
         """The forward passes of a step once more, through `model` itself, whose layers somebody is looking at."""
@@ -68,8 +105,9 @@ class Engine(Protocol):
         """The batcher itself, or something that makes its batches ahead of time and has its methods."""
 
     def gauges(self, tokens_per_second: float) -> dict[str, float]:
-        """What the log should show of the machine: "memory_gb", the most memory used so far in 10⁹ bytes (of the
-        device, where there is one), and "mfu", the share of its peak arithmetic rate that is used, where known."""
+        """What the log should show of the last step: the loss's figures, "memory_gb", the most memory used so far in
+        10⁹ bytes (of the device, where there is one), and "mfu", the share of its peak arithmetic rate that is used,
+        where known."""
 
     def model_arrays(self) -> dict[str, np.ndarray]:
         """The weights by name, complete on every rank that writes."""

@@ -18,6 +18,8 @@ class ReadAhead:
     Its position is that of the batches handed out, as if nothing had been read ahead.
     """
 
+    ahead = True
+
     def __init__(self, batcher: Batches, depth: int, *, pin: bool):
         self.batcher = batcher
         self.depth = depth

@@ -13,6 +13,7 @@ import contextvars
 import copy
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from functools import partial
@@ -21,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from ..data import count_targets, require_targets
+from ..data import require_targets
 from ..optim import param_groups
 from ..settings import TrainConfig
 from ..tensor import Parameter
 from .blas import blas_threads, limit_blas_threads
-from .numpy_engine import NumpyEngine, batch_loss, outputs
-from .protocol import Batch, Groups, Model
+from .numpy_engine import NumpyEngine, batch_loss, batch_sums, numbers, outputs
+from .protocol import Batch, Groups, Loss, Model
 
 
 class Replicas:
@@ -88,8 +89,15 @@ class ThreadedNumpyEngine(NumpyEngine):
     of threads they are the same every time.
     """
 
-    def __init__(self, model: Model, config: TrainConfig, threads: int = 0, groups: Groups = param_groups):
-        super().__init__(model, config, groups)
+    def __init__(
+        self,
+        model: Model,
+        config: TrainConfig,
+        threads: int = 0,
+        groups: Groups = param_groups,
+        loss: Loss | None = None,
+    ) -> None:
+        super().__init__(model, config, groups, loss)
         self.replicas = Replicas(model, min(threads or blas_threads() or 1, config.batch_size))
 
     def forward_backward(self, micro_batches: list[Batch]) -> float:
@@ -100,30 +108,37 @@ class ThreadedNumpyEngine(NumpyEngine):
         for model in models:
             model.train()
             model.zero_grad()
-        n_tokens = require_targets(sum(count_targets(targets) for *_, targets in micro_batches))
-        total = 0.0
+        n_tokens = require_targets(sum(self.loss.count(*batch) for batch in micro_batches))
+        total, sums = 0.0, Counter[str]()
         for batch in micro_batches:
             # The model's generator, which checkpoints save, starts those of the replicas anew: a resumed run draws
             # the same dropout.
             for model, seed in zip(models[1:], self.model.rng.integers(2**63, size=len(models) - 1)):
                 model.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
-            options = {"scale": 1 / n_tokens, "label_smoothing": self.label_smoothing}
-            total += sum(self.replicas.on_rows(add_gradients, batch, **options))
+            for loss, figures in self.replicas.on_rows(add_gradients, batch, scale=1 / n_tokens, loss=self.loss):
+                total += loss
+                sums.update(figures)
         for parameter, *others in zip(*(model.parameters() for model in models)):
             for other in others:
                 if other.grad is not None:
                     parameter.grad = other.grad if parameter.grad is None else parameter.grad + other.grad
+        self.figures = {name: value / n_tokens for name, value in sums.items()}
         return total
 
-    def batch_loss(self, *batch: np.ndarray) -> float:
-        return self.replicas.batch_loss(*batch)
+    def batch_sums(self, *batch: np.ndarray) -> dict[str, float]:
+        sums = Counter[str]()
+        for part in self.replicas.on_rows(batch_sums, batch, loss=self.loss):
+            sums.update(part)
+        return dict(sums)
 
 
-def add_gradients(model: Model, *rows: np.ndarray, scale: float, label_smoothing: float) -> float:
-    """What a thread does in a training step: add the gradients of the rows' losses times `scale`; their sum."""
-    loss = model(*rows, reduction="sum", label_smoothing=label_smoothing) * scale
-    loss.backward()
-    return loss.item()
+def add_gradients(model: Model, *rows: np.ndarray, scale: float, loss: Loss) -> tuple[float, dict[str, float]]:
+    """What a thread does in a training step: add the gradients of the rows' losses times `scale`; their sum, and those
+    of their figures."""
+    total, figures = loss(model, *rows)
+    total = total * scale
+    total.backward()
+    return total.item(), numbers(figures)
 
 
 def replica(model: Model) -> Model:

@@ -24,14 +24,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from ..costs.sizes import training_flops
-from ..data import count_targets, require_targets
+from ..data import require_targets
 from ..data.batches import share_of_rank
 from ..nn import check_fits, evaluating, shapes
 from ..optim import param_groups
 from ..port import allocate, array_of, assign, fill, to_torch, whole
 from ..settings import IGNORE, EngineConfig, TrainConfig
 from .memory import peak_memory_gb
-from .protocol import Batch, Batches, Groups, Model, ProcessLost
+from .protocol import Batch, Batches, Groups, Loss, Model, ModelLoss, ProcessLost
 from .read_ahead import ReadAhead
 from .torch_machine import LOW_PRECISION, choose_device, choose_precision, join_processes, peak_flops
 
@@ -51,14 +51,23 @@ class TorchEngine:
     name = "torch"
 
     def __init__(
-        self, model: Model, config: TrainConfig, settings: EngineConfig | None = None, groups: Groups = param_groups
-    ):
+        self,
+        model: Model,
+        config: TrainConfig,
+        settings: EngineConfig | None = None,
+        groups: Groups = param_groups,
+        loss: Loss | None = None,
+    ) -> None:
         self.settings = settings = settings or EngineConfig()
         self.device = choose_device(settings.device)
         self.precision = choose_precision(settings.precision, self.device)
         self.rank, self.world_size = join_processes(self.device)
         self.config = config
         self.sharded = settings.parallel == "fsdp" and self.world_size > 1
+        if loss is not None and self.sharded:
+            raise ValueError("parallel = 'fsdp' cuts up models for their own loss only: give parallel = 'ddp'.")
+        self.loss = loss or ModelLoss(config.label_smoothing)
+        self.figures: dict[str, torch.Tensor] = {}  # of the last step
         self.model = self.place(model, settings)
         self.parameters = dict(self.model.named_parameters())
         self.optimizer = make_optimizer(self.model, config, self.device, groups)
@@ -99,7 +108,8 @@ class TorchEngine:
         """The model compiled and, among several processes, with its gradients averaged."""
         if self.sharded:
             return self.model
-        module = torch.compile(self.model, fullgraph=True) if self.compiles(settings) else self.model
+        under_loss = self.model if isinstance(self.loss, ModelLoss) else UnderLoss(self.model, self.loss)
+        module = torch.compile(under_loss, fullgraph=True) if self.compiles(settings) else under_loss
         if self.world_size > 1:
             self.averaged = [p.requires_grad for p in self.parameters.values()]
             devices = [self.device] if self.device.type == "cuda" else None
@@ -111,7 +121,9 @@ class TorchEngine:
 
     # --- a step -------------------------------------------------------------------------------------------------------
 
-    def batches(self, batcher: Batches) -> ReadAhead:
+    def batches(self, batcher: Batches) -> Batches:
+        if not batcher.ahead:
+            return batcher
         return ReadAhead(batcher, self.config.grad_accumulation, pin=self.device.type == "cuda")
 
     def forward_backward(self, micro_batches: list[Batch]) -> torch.Tensor:
@@ -140,22 +152,26 @@ class TorchEngine:
         seed = np.random.SeedSequence([self.config.seed, self.steps, self.rank]).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(seed) >> 1)
         self.optimizer.zero_grad(set_to_none=True)
-        n_tokens = require_targets(self.total(sum(count_targets(targets) for *_, targets in micro_batches)))
+        n_tokens = require_targets(self.total(sum(self.loss.count(*batch) for batch in micro_batches)))
         factor = self.loss_scale * self.world_size / n_tokens  # DDP and FSDP divide the sum over ranks by their number
         losses = []
+        self.figures = {}
         for i, batch in enumerate(micro_batches):
             with self.lost_peer(), self.averaging(last=i == len(micro_batches) - 1):
-                loss = self.loss_sum(self.module, batch, self.config.label_smoothing)
+                loss, figures = self.sums(self.module, batch)
                 (loss * factor).backward()
             losses.append(loss.detach())
+            for name, value in figures.items():
+                self.figures[name] = self.figures.get(name, 0.0) + torch.as_tensor(value, device=self.device) / n_tokens
         return self.total_tensor(torch.stack(losses).sum() / n_tokens)
 
-    def loss_sum(self, module: Any, batch: Batch, label_smoothing: float = 0.0) -> torch.Tensor:
+    def sums(self, module: Any, batch: Batch) -> tuple[torch.Tensor, dict[str, Any]]:
+        """What the loss gives for a batch, under the precision of the run."""
         dtype = LOW_PRECISION.get(self.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None and not self.sharded):
             arguments = [self.to_device(array) for array in batch]
-            loss = module(*arguments, reduction="sum", label_smoothing=label_smoothing)
-        return loss.float() if loss.dtype in LOW_PRECISION.values() else loss
+            loss, figures = module(*arguments) if is_under_loss(module) else self.loss(module, *arguments)
+        return loss.float() if loss.dtype in LOW_PRECISION.values() else loss, figures
 
     def to_device(self, array: np.ndarray) -> torch.Tensor:
         """The copy runs beside the computation where the array lies in pinned memory."""
@@ -204,19 +220,25 @@ class TorchEngine:
 
     # --- beside the steps ---------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def batch_loss(self, *batch: np.ndarray) -> float:
+        return self.batch_sums(*batch)["loss"]
+
+    @torch.no_grad()
+    def batch_sums(self, *batch: np.ndarray) -> dict[str, float]:
         # Numbers to predict have no IGNORE to fill up with: every rank takes all rows then.
-        n_rows, n_ranks = len(batch[0]), 1 if batch[-1].dtype.kind == "f" else self.world_size
+        alone = batch[-1].dtype.kind == "f" or not isinstance(self.loss, ModelLoss)
+        n_rows, n_ranks = len(batch[0]), 1 if alone else self.world_size
         mine = share_of_rank(n_rows, self.rank, n_ranks) if n_ranks > 1 else slice(None)
         missing = share_of_rank(n_rows, 0, n_ranks).stop - len(batch[0][mine])  # the last ranks' are filled up
         filled = [np.pad(a[mine], [(0, missing)] + [(0, 0)] * (a.ndim - 1)) for a in batch]
-        filled[-1][len(filled[-1]) - missing :] = IGNORE
+        if missing:
+            filled[-1][-missing:] = IGNORE
         with evaluating(self.model), self.lost_peer():
-            loss = self.loss_sum(self.model, tuple(filled))
+            loss, figures = self.sums(self.model, tuple(filled))
         if self.sharded:
             self.model.reshard()  # after a forward without a backward, the outermost weights are still whole
-        return loss.item() if n_ranks < self.world_size else self.total_tensor(loss).item()
+        total = loss.item() if n_ranks < self.world_size else self.total_tensor(loss).item()
+        return {"loss": total, **{name: float(value) for name, value in figures.items()}}
 
     def rerun(self, micro_batches: list[Batch]) -> None:
         for batch in micro_batches:
@@ -255,7 +277,7 @@ class TorchEngine:
             ) from error
 
     def gauges(self, tokens_per_second: float) -> dict[str, float]:
-        measured = {"memory_gb": self.memory_gb()}
+        measured = {name: float(value) for name, value in self.figures.items()} | {"memory_gb": self.memory_gb()}
         if self.peak_flops:
             flops = training_flops(self.model.config, self.model.config.context) * tokens_per_second
             measured["mfu"] = flops / (self.peak_flops * self.world_size)  # causal attention counted as half
@@ -331,6 +353,23 @@ class TorchEngine:
                 step = float(optimizer[f"{name}.step"])
                 state["step"] = torch.tensor(step, device=p.device if fused else "cpu")
             self.optimizer.state[p] = state
+
+
+class UnderLoss(torch.nn.Module):
+    """A model with a loss around it, as one module: what is compiled, and whose gradients are averaged."""
+
+    def __init__(self, model: Any, loss: Loss) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, *batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+        return self.loss(self.model, *batch)
+
+
+def is_under_loss(module: Any) -> bool:
+    """Whether it is an UnderLoss, compiled or averaged or as it is."""
+    inner = getattr(module, "module", module)  # of DistributedDataParallel
+    return isinstance(getattr(inner, "_orig_mod", inner), UnderLoss)
 
 
 def make_optimizer(model: Any, config: TrainConfig, device: torch.device, groups: Groups) -> torch.optim.Optimizer:

@@ -93,7 +93,7 @@ class TaskData:
                     f"{model_config.n_labels}: open it with n_labels = {n} and problem_type = {wanted!r}."
                 )
 
-    def batches(self, config: TrainConfig, context: int, rank: int, world_size: int) -> ExampleBatcher:
+    def batches(self, run: Engine, config: TrainConfig, context: int) -> ExampleBatcher:
         """Rows of like length together, so that little is padding."""
         return ExampleBatcher(
             len(self.rows),
@@ -102,9 +102,12 @@ class TaskData:
             seed=config.seed,
             data=fingerprint(self.train),
             lengths=[self.objective.size(row) for row in self.rows],
-            rank=rank,
-            world_size=world_size,
+            rank=run.rank,
+            world_size=run.world_size,
         )
+
+    def gauges(self) -> dict[str, float]:
+        return {}
 
     def batch(self, places: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, ...]:
         """The batch of these examples, each changed by augmentation as this epoch wants it."""

@@ -10,7 +10,7 @@ what is the default.
 
 import numpy as np
 
-from .activations import relu, silu, swiglu
+from .activations import log_sigmoid, relu, silu, swiglu
 from .attention import attention
 from .cross_entropy import cross_entropy, linear_cross_entropy
 from .dropout import dropout
@@ -26,8 +26,8 @@ from .softmax import log_softmax, softmax
 
 __all__ = [
     "attention", "binary_cross_entropy_with_logits", "cat", "cross_entropy", "dropout", "embedding", "gelu",
-    "layer_norm", "linear", "linear_cross_entropy", "log_softmax", "lstm", "lstm_cell", "mse_loss", "relu", "rms_norm",
-    "rope", "silu", "softmax", "stack", "swiglu", "where",
+    "layer_norm", "linear", "linear_cross_entropy", "log_sigmoid", "log_softmax", "lstm", "lstm_cell", "mse_loss",
+    "relu", "rms_norm", "rope", "silu", "softmax", "stack", "swiglu", "where",
 ]  # fmt: skip
 
 BOOL = np.dtype(bool)  # the type of a mask

@@ -1,4 +1,4 @@
-"""Nonlinearities of other models than GPT: ReLU (the first Transformer), SiLU and SwiGLU (Llama)."""
+"""Nonlinearities of other models than GPT: ReLU (the first Transformer), SiLU and SwiGLU (Llama), and ln σ."""
 
 from __future__ import annotations
 
@@ -28,6 +28,18 @@ def silu(x: Tensor) -> Tensor:
 
 def silu_backward(grad: Array, needs: tuple, x: Array, s: Array) -> tuple:
     return (grad * (s * (1 + x * (1 - s))),)
+
+
+# ln σ(x) = −ln(1 + e^−x) = min(x, 0) − ln(1 + e^−|x|), which overflows nowhere:  d/dx = 1 − σ(x) = σ(−x)
+
+
+def log_sigmoid(x: Tensor) -> Tensor:
+    y = np.minimum(x.data, x.dtype.type(0)) - np.log1p(np.exp(-np.abs(x.data)))
+    return Tensor.from_op(y, (x,), log_sigmoid_backward, (x.data,))
+
+
+def log_sigmoid_backward(grad: Array, needs: tuple, x: Array) -> tuple:
+    return (grad * logistic(-x),)
 
 
 # SwiGLU(g, u) = SiLU(g) · u, a gate g on the values u (Shazeer 2020, arXiv 2002.05202):

@@ -49,6 +49,8 @@ class Objective(Protocol):
 class ObjectiveBatcher:
     """A Batcher whose batches an objective has prepared. Position, saving and loading are the Batcher's own."""
 
+    ahead = True
+
     def __init__(self, batcher: Any, objective: Objective) -> None:
         self.batcher = batcher
         self.objective = objective

@@ -42,9 +42,12 @@ class TextData:
                 f"{self.val.info.tokenizer}: pack both with the same one."
             )
 
-    def batches(self, config: TrainConfig, context: int, rank: int, world_size: int) -> ObjectiveBatcher:
-        windows = Batcher(self.train, config.batch_size, context, seed=config.seed, rank=rank, world_size=world_size)
-        return ObjectiveBatcher(windows, self.asked)
+    def batches(self, run: Engine, config: TrainConfig, context: int) -> ObjectiveBatcher:
+        share = {"rank": run.rank, "world_size": run.world_size}
+        return ObjectiveBatcher(Batcher(self.train, config.batch_size, context, seed=config.seed, **share), self.asked)
+
+    def gauges(self) -> dict[str, float]:
+        return {}
 
     def evaluate(self, run: Engine, config: TrainConfig, context: int) -> Evaluation:
         return evaluate(

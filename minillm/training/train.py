@@ -30,11 +30,14 @@ class TrainingData(Protocol):
     def check(self, model_config: Any, tokenizer: Tokenizer | None) -> None:
         """Raise ValueError unless the data, the model and the tokenizer belong together."""
 
-    def batches(self, config: TrainConfig, context: int, rank: int, world_size: int) -> Batches:
-        """The training batches of one process, for ever."""
+    def batches(self, run: Engine, config: TrainConfig, context: int) -> Batches:
+        """The training batches of the process of `run`, for ever."""
 
     def evaluate(self, run: Engine, config: TrainConfig, context: int) -> Measured:
         """How well the model does on what it is not trained on."""
+
+    def gauges(self) -> dict[str, float]:
+        """What the log should show of the last batch that was made; {} if there is nothing to say of it."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def train(
         new = None if resume else new_run_folder(out_dir)
         run = engine(model, config)
         context = model.config.context
-        batches = data.batches(config, context, run.rank, run.world_size)
+        batches = data.batches(run, config, context)
         data.check(model.config, tokenizer)
         batcher = run.batches(batches)
         n_rows = run.world_size * config.grad_accumulation * config.batch_size  # in a step
@@ -125,7 +128,7 @@ def train(
                 total_steps = expected_steps(config, state)
                 row = {"step": state.step, "loss": loss, "lr": lr, "grad_norm": grad_norm, "tokens": state.tokens}
                 speed = n_tokens / (now - step_began)
-                row |= {"tokens_per_second": speed, "seconds": state.seconds, **run.gauges(speed)}
+                row |= {"tokens_per_second": speed, "seconds": state.seconds, **run.gauges(speed), **data.gauges()}
                 log.step(row, total_steps)
 
                 if state.step % config.eval_every == 0 or state.step >= total_steps:

@@ -275,12 +275,12 @@ def test_numpy_equals_torch_for_every_objective(what, kind):
     ported = to_torch(with_dropout(model, 0.0).to(np.float64))
     theirs = TorchEngine(ported, config, EngineConfig(name="torch", device="cpu", compile="off"))
     assert next(ported.parameters()).dtype == torch.float64
-    batches = [data.batches(config, 24, 0, 1) for _ in range(2)]
+    batches = [data.batches(ours, config, 24) for _ in range(2)]
     for _ in range(100):
         for run, batcher in zip((ours, theirs), batches):
-            run.loss = run.read(run.forward_backward([batcher.next()]))[0]
+            run.last = run.read(run.forward_backward([batcher.next()]))[0]
             run.clip_gradients(1.0)
             run.step(3e-3)
-        assert ours.loss == pytest.approx(theirs.loss, rel=1e-10, abs=1e-10)
+        assert ours.last == pytest.approx(theirs.last, rel=1e-10, abs=1e-10)
     for name, p in ours.model.named_parameters():
         np.testing.assert_allclose(theirs.model_arrays()[name], p.data, rtol=0, atol=1e-9, err_msg=name)

@@ -268,7 +268,8 @@ def classifications(draw, linear=False):
     else:
         ignore_index = -100
     options = {
-        "targets": targets, "ignore_index": ignore_index, "reduction": draw(st.sampled_from(["mean", "sum"])),
+        "targets": targets, "ignore_index": ignore_index,
+        "reduction": draw(st.sampled_from(["mean", "sum", "none"])),
         "label_smoothing": draw(st.sampled_from([0.0, 0.1, 1.0])),
     }  # fmt: skip
     if not linear:
@@ -340,6 +341,7 @@ OPS: dict[str, Entry] = {
         twins.linear_cross_entropy,
         classifications(linear=True),
     ),
+    "log_sigmoid": Entry(ops.log_sigmoid, reference.log_sigmoid, twins.log_sigmoid, single(spread=2.0)),
     "log_softmax": Entry(ops.log_softmax, reference.log_softmax, twins.log_softmax, along_axis()),
     "lstm": Entry(ops.lstm, reference.lstm, twins.lstm, lstms(sequence=True)),
     "lstm_cell": Entry(ops.lstm_cell, reference.lstm_cell, twins.lstm_cell, lstms()),

@@ -31,6 +31,12 @@ def relu(x):
     return F.relu(x)
 
 
+def log_sigmoid(x):
+    from torch.nn import functional as F
+
+    return F.logsigmoid(x)
+
+
 def silu(x):
     from torch.nn import functional as F
 
@@ -118,9 +124,10 @@ def cross_entropy(logits, *, targets, **options):
     import torch
     from torch.nn import functional as F
 
-    return F.cross_entropy(
+    loss = F.cross_entropy(
         logits.reshape(-1, logits.shape[-1]), torch.from_numpy(np.asarray(targets).reshape(-1)), **options
     )
+    return loss.reshape(logits.shape[:-1]) if options["reduction"] == "none" else loss
 
 
 def linear_cross_entropy(h, weight, *, targets, **options):

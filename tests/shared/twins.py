@@ -49,6 +49,10 @@ def sigmoid(x):
     return 1.0 / ((-x).exp() + 1.0)
 
 
+def log_sigmoid(x):
+    return sigmoid(x).log()
+
+
 def silu(x):
     return x * sigmoid(x)
 
@@ -128,13 +132,15 @@ def lstm(x, h, c, *weights):
 
 
 def cross_entropy(logits, *, targets, ignore_index=-100, reduction="mean", label_smoothing=0.0):
-    vocab_size = logits.shape[-1]
+    vocab_size, shape = logits.shape[-1], logits.shape[:-1]
     rows = log_softmax(logits.reshape(-1, vocab_size))
     targets = targets.reshape(-1)
     counts = targets != ignore_index  # (N,)
     wanted = np.eye(vocab_size)[np.where(counts, targets, 0)]  # one-hot (N, V)
     wanted = (1 - label_smoothing) * wanted + label_smoothing / vocab_size
     wanted = (wanted * counts[:, None]).astype(logits.dtype)
+    if reduction == "none":
+        return -(rows * wanted).sum(-1).reshape(*shape)
     loss = -(rows * wanted).sum()
     return loss / float(counts.sum()) if reduction == "mean" else loss
 
