@@ -46,7 +46,6 @@ What to watch instead:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -149,7 +148,7 @@ def over_rows(values: AnyTensor, counts: Any, length: str, longest: int) -> AnyT
         "token"      1/(Σ_i |o_i|) Σ_i Σ_t L_it    Yu et al. 2025, equation 8
         "constant"   1/N Σ_i 1/longest Σ_t L_it    Liu et al. 2025, section 3.1
     """
-    sums = (values * counts).sum(dim=1)  # (B,)
+    sums = (values * counts).sum(1)  # (B,)
     if length == "sequence":
         sums = sums / counts.sum(1).clip(min=1)
     total = sums.sum()
@@ -164,11 +163,16 @@ def count_rows(targets: Array, length: str) -> float:
 # --- the loss of a model ----------------------------------------------------------------------------------------------
 
 
+def features(model: Any, ids: Any, temperature: float = 1.0) -> AnyTensor:
+    """The last features (B, T, D) of ids (B, T), divided by the temperature: logits are linear in them, so that these
+    are divided by it, too."""
+    h = model.hidden(ids)
+    return h if temperature == 1 else h * (1 / temperature)
+
+
 def token_log_probs(model: Any, ids: Any, targets: Any, temperature: float = 1.0) -> AnyTensor:
-    """ln π(target) for each place, (B, T), 0 where it is −100: ids and targets (B, T). Logits are linear in the last
-    features, so that these are divided by the temperature in their stead."""
-    h = model.hidden(ids)  # (B, T, D)
-    return -model.loss(h if temperature == 1 else h * (1 / temperature), targets, reduction="none")
+    """ln π(target) for each place, (B, T), 0 where it is −100: ids and targets (B, T)."""
+    return -model.loss(features(model, ids, temperature), targets, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -193,10 +197,9 @@ class GRPOLoss:
         objective, ratio, binds = clipped_objective(log_probs, old, advantage[:, None], c.clip_low, c.clip_high)
         loss, counts = -objective, targets != IGNORE
         figure = "sequence" if c.length == "constant" else c.length  # a share is one of tokens, not of the longest
-        shares = (ratio.detach() * 0 + 1) * binds  # (B, T)
         figures = {
             "ratio": over_rows(ratio.detach(), counts, figure, c.max_new_tokens),
-            "clip_share": over_rows(shares, counts, figure, c.max_new_tokens),
+            "clip_share": over_rows(binds, counts, figure, c.max_new_tokens),
         }
         if c.kl:
             divergence = kl_estimate(log_probs, rest[0])  # (B, T)
