@@ -26,8 +26,8 @@ from .fields import (
     Label,
     Message,
     answer_of,
+    chat_of,
     label_of,
-    messages_of,
     pair_columns,
     prompt_of,
     single_column,
@@ -244,12 +244,7 @@ def read_chats(path: AnyPath, *, skip_bad: bool = False, encoding: str = "utf-8"
     column = single_column(table, None, CHAT_NAMES, "messages")
 
     def chat(record: dict[str, Any], where: str) -> Chat:
-        messages = messages_of(record.get(column), column)
-        if messages[0]["role"] == "assistant":
-            raise BadRecord("wrong order", "the chat begins with the assistant: the user's message must come first")
-        if messages[-1]["role"] != "assistant":
-            raise BadRecord("wrong order", "the chat ends without an answer: add the assistant's, or cut the last one")
-        return Chat(messages, where)
+        return Chat(chat_of(record.get(column), column), where)
 
     return collect(table, chat, {"messages": column}, skip_bad)
 

@@ -176,6 +176,16 @@ def messages_of(value: Any, column: str) -> tuple[Message, ...]:
     return tuple(messages)
 
 
+def chat_of(value: Any, column: str) -> tuple[Message, ...]:
+    """The messages of a chat to learn from: the user's comes first (after the system's), the assistant's last."""
+    messages = messages_of(value, column)
+    if messages[0]["role"] == "assistant":
+        raise BadRecord("wrong order", "the chat begins with the assistant: the user's message must come first")
+    if messages[-1]["role"] != "assistant":
+        raise BadRecord("wrong order", "the chat ends without an answer: add the assistant's, or cut the last one")
+    return messages
+
+
 def prompt_of(record: dict[str, Any], column: str) -> tuple[Message, ...]:
     """A prompt's messages; a text is the user's one."""
     value = record.get(column)
