@@ -20,6 +20,7 @@ from .nn import evaluating
 from .tensor import Tensor, no_grad
 
 Array = np.ndarray
+Seeds = int | Sequence[int | tuple[int, ...]]  # one for all rows, or one for each
 SMALLEST = sys.float_info.min  # below it floats lose digits ("denormal"), and 1 divided by them overflows
 LARGEST = 1e300  # a logit beyond it is as good as infinite, but can be subtracted
 
@@ -118,7 +119,7 @@ def generate(
     sampling: Sampling | None = None,
     stop_ids: Sequence[int] = (),
     keep_stop_id: bool = False,
-    seed: int | None = None,
+    seed: Seeds | None = None,
     use_cache: bool = True,
     allowed: Array | None = None,
 ) -> list[list[int]]:
@@ -126,8 +127,10 @@ def generate(
     unless `keep_stop_id`. `allowed`, booleans, says which ids may be chosen, none beyond its end: a model may have more
     than its tokenizer (see `known_ids`).
 
-    A row does not depend on the other rows of its batch: it has its own random generator, made from `seed` and its
-    index, and no padding (see `decode_steps`). With the same seed, cached and uncached decoding give the same ids.
+    A row does not depend on the other rows of its batch: it has its own random generator and no padding (see
+    `decode_steps`). The generator is made from `seed` and the row's index, or, where `seed` is a sequence, from that
+    prompt's own seed (whole numbers, one or a tuple) alone. With the same seed, cached and uncached decoding give the
+    same ids.
     """
     new: list[list[int]] = [[] for _ in prompts]
     stopped = [False] * len(prompts)
@@ -197,7 +200,7 @@ def decode_steps(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     sampling: Sampling,
-    seed: int | None,
+    seed: Seeds | None,
     use_cache: bool,
     allowed: Array | None = None,
 ) -> Generator[dict[int, int], None, None]:
@@ -205,7 +208,9 @@ def decode_steps(
 
     All rows stand at the same position. One whose prompt is longer takes its next id from the prompt, the others from
     the model, until every row has `max_new_tokens` new ids. So rows of different length need neither padding nor
-    masks, and each is computed exactly as if it were alone.
+    masks, and each is computed as if it were alone, but for rounding: BLAS adds up a product's terms in an order that
+    depends on how many rows it has. So logits differ in their last bits, and an id does where two tie but for these
+    bits, or a draw falls between: as good as never with float64 weights, now and then with float32.
     """
     check_continues(model)
     if len(prompts) == 0 or min(len(p) for p in prompts) == 0:
@@ -219,7 +224,7 @@ def decode_steps(
     ids = np.zeros((len(prompts), max(lengths) + max_new_tokens), dtype=np.int64)
     for row, prompt in enumerate(prompts):
         ids[row, : len(prompt)] = prompt
-    generators = np.random.default_rng(seed).spawn(len(prompts))
+    generators = row_generators(seed, len(prompts))
 
     cache, cache_start = None, -1
     with evaluating(model):  # until the last token, or until the caller closes this generator
@@ -239,6 +244,15 @@ def decode_steps(
                     ids[row, position] = step[row]
             if step:
                 yield step
+
+
+def row_generators(seed: Seeds | None, n_rows: int) -> list[np.random.Generator]:
+    """A random generator for each row: see `generate`."""
+    if seed is None or isinstance(seed, (int, np.integer)):
+        return np.random.default_rng(seed).spawn(n_rows)
+    if len(seed) != n_rows:
+        raise ValueError(f"generate: seed has {len(seed)} seeds for {n_rows} prompts: give each one, or one for all.")
+    return [np.random.default_rng(own) for own in seed]
 
 
 def check_continues(model: Any) -> None:

@@ -32,6 +32,7 @@ FLOORS = (
     ("plot", "engines", "beam"),
     ("training",),
     ("finetune",),
+    ("assistant",),
     ("hub",),
     ("commands", "workshop"),
     ("cli",),

@@ -163,6 +163,40 @@ def test_the_first_row_draws_the_same_numbers_alone_and_in_a_batch(model):
     )
 
 
+SEEDS = [(3, 0, 5), 17, (3, 1, 5), (2**70, 1)]
+
+
+def float64_model(engine):
+    """A tiny GPT with large weights in float64, on either engine."""
+    model = GPT(GPTConfig(vocab_size=61, context=64, n_layers=2, n_heads=2, d_model=32), np.random.default_rng(3))
+    for parameter in model.parameters():
+        parameter.data = parameter.data.astype(np.float64) * (6 if parameter.ndim == 2 else 1)
+    if engine == "torch":
+        pytest.importorskip("torch")
+        from minillm.port import to_torch
+
+        return to_torch(model)
+    return model
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+def test_a_row_with_a_seed_of_its_own_draws_the_same_in_any_batch(engine):
+    model = float64_model(engine)
+    alone = [generate(model, [prompt], max_new_tokens=25, seed=[own])[0] for prompt, own in zip(PROMPTS, SEEDS)]
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        rows = rng.integers(len(PROMPTS), size=rng.integers(1, 9)).tolist()  # in any order, some more than once
+        options = {"max_new_tokens": 25, "seed": [SEEDS[i] for i in rows]}
+        assert generate(model, [PROMPTS[i] for i in rows], **options) == [alone[i] for i in rows]
+    assert len({tuple(row) for row in alone}) == len(PROMPTS)
+    assert generate(model, PROMPTS[:1] * 2, max_new_tokens=25, seed=[1, 2])[0] != alone[0]
+
+
+def test_each_prompt_needs_a_seed_of_its_own_or_all_share_one(model):
+    with pytest.raises(ValueError, match="seed has 3 seeds for 4 prompts: give each one, or one for all"):
+        generate(model, PROMPTS, max_new_tokens=1, seed=[1, 2, 3])
+
+
 def test_rows_of_the_same_prompt_differ_and_a_seed_repeats_them(model):
     first = generate(model, [[1]] * 4, max_new_tokens=12, seed=7)
     assert len({tuple(row) for row in first}) > 1

@@ -32,6 +32,7 @@ PAIR_NAMES = (
     ("en", "zh"), ("english", "chinese"), ("document", "summary"), ("article", "summary"), ("article", "highlights"),
     ("text", "summary"), ("英文", "中文"), ("原文", "译文"), ("指令", "回答"),
 )  # fmt: skip
+PROMPT_NAMES = ("prompt", "messages", "question", "instruction", "input", "source", "提示", "问题", "指令")
 CHAT_NAMES = ("messages", "conversations")
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
@@ -173,6 +174,16 @@ def messages_of(value: Any, column: str) -> tuple[Message, ...]:
                 what = f"has a system message as number {number + first + 1}"
             raise BadRecord("wrong order", f"{column!r} {what}: user and assistant must speak in turn, the user first")
     return tuple(messages)
+
+
+def chat_of(value: Any, column: str) -> tuple[Message, ...]:
+    """The messages of a chat to learn from: the user's comes first (after the system's), the assistant's last."""
+    messages = messages_of(value, column)
+    if messages[0]["role"] == "assistant":
+        raise BadRecord("wrong order", "the chat begins with the assistant: the user's message must come first")
+    if messages[-1]["role"] != "assistant":
+        raise BadRecord("wrong order", "the chat ends without an answer: add the assistant's, or cut the last one")
+    return messages
 
 
 def prompt_of(record: dict[str, Any], column: str) -> tuple[Message, ...]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..data.fields import messages_of
+from ..assistant.conversations import ChatTemplate, stop_ids_of
+from ..data.fields import Message, messages_of
 from ..data.records import BadRecord
 from ..disk import about, read_json, write_json
 from ..generate import Sampling, check_continues, known_ids, stream
@@ -18,21 +19,18 @@ from .checkpoint import check_engine, open_checkpoint
 from .configs import read_generation_config
 from .tokenizer import AutoTokenizer, PretrainedTokenizer
 
-Message = dict[str, str]
-
-PROBE = "xyzzy"  # an answer that no template changes
-
 
 @dataclass
 class Conversation:
     """The turns so far, and what answers.
 
-    model: of either engine. tokenizer: with a chat template. stop_ids: what ends an answer. messages: the turns, maybe
-    with a system message at the head. dropped: how many turns the last answer did without, since the context was full.
+    model: of either engine. template: with the model's tokenizer. stop_ids: what ends an answer. messages: the turns,
+    maybe with a system message at the head. dropped: how many turns the last answer did without, since the context was
+    full.
     """
 
     model: Any
-    tokenizer: PretrainedTokenizer
+    template: ChatTemplate
     stop_ids: tuple[int, ...]
     messages: list[Message] = field(default_factory=list)
     dropped: int = 0
@@ -52,15 +50,12 @@ class Conversation:
         check_engine(engine, device)
         checkpoint = open_checkpoint(name_or_folder)
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.tokenizer_folder)
-        if tokenizer.chat_template is None:
-            raise ValueError(
-                f"{checkpoint.folder} has no chat template, by which it would know who speaks: it continues texts "
-                "(minillm generate). Take a chat model, or put its chat_template.jinja into the folder."
-            )
+        with about(checkpoint.folder):
+            template = chat_template_of(tokenizer)
         model = checkpoint.model(engine=engine, dtype=dtype, device=device, verify=verify)
         check_continues(model)
         settings = read_generation_config(checkpoint.folder) or {}
-        return cls(model, tokenizer, stop_ids_of(tokenizer, settings.get("eos_token_id")))
+        return cls(model, template, stop_ids_of(template, settings.get("eos_token_id")))
 
     @property
     def system(self) -> str:
@@ -82,7 +77,8 @@ class Conversation:
         """The answer to the user's `text`, piece by piece; both become turns of the conversation.
 
         An answer that the caller does not read to its end (`close`) stays in the conversation as far as it was read; if
-        that is nothing, the user's turn goes, too. Raises ValueError for a turn that does not fit into the context.
+        that is nothing, or white space, the user's turn goes, too. Raises ValueError for a turn that does not fit into
+        the context, and for one with a control token's text.
         """
         self.messages.append({"role": "user", "content": text})
         said: list[str] = []
@@ -92,14 +88,14 @@ class Conversation:
                 said.append(piece)
                 yield piece
         finally:
-            if said:
+            if "".join(said).strip():
                 self.messages.append({"role": "assistant", "content": "".join(said)})
             else:
                 self.messages.pop()
 
     def pieces(self, ids: list[int], max_new_tokens: int, sampling: Sampling | None, seed: int | None) -> Iterator[str]:
         """New text, whole characters at a time."""
-        core = self.tokenizer.core
+        core = self.template.tokenizer
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         options: dict[str, Any] = {"sampling": sampling, "seed": seed, "allowed": known_ids(core)}
         special = set(core.special_tokens.values())
@@ -119,7 +115,7 @@ class Conversation:
         context, head = self.model.config.context, 1 if self.system else 0
         room = context - min(max_new_tokens, context // 2)
         for dropped in range(0, len(self.messages) - head, 2):
-            ids = self.ids([*self.messages[:head], *self.messages[head + dropped :]])
+            ids = self.template.prompt([*self.messages[:head], *self.messages[head + dropped :]])
             if len(ids) <= room:
                 self.dropped = dropped
                 return ids
@@ -128,15 +124,6 @@ class Conversation:
             f"this turn alone has {len(ids)} tokens{' with the system message' if head else ''}, and the model takes "
             f"{context} with the answer: shorten it."
         )
-
-    def ids(self, messages: Sequence[Message]) -> list[int]:
-        """The ids of these turns and of what comes before an answer. Raises ValueError for a turn that holds a control
-        token's text: it would end the turn, and speak on in another's name."""
-        for message in messages:
-            found = [text for text in self.tokenizer.core.special_tokens if text in message["content"]]
-            if found:
-                raise ValueError(f"{found[0]!r} is a control token of this model: write it in another way.")
-        return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the turns to a JSON file. Raises FileExistsError for a file that holds no conversation."""
@@ -167,25 +154,11 @@ def read_messages(path: Path) -> list[Message]:
     return messages
 
 
-def stop_ids_of(tokenizer: PretrainedTokenizer, further: Any = None) -> tuple[int, ...]:
-    """What ends an answer: the end of text, what generation_config.json says, and the special token that the template
-    puts behind an answer. Raises ValueError if there is none."""
-    named = further if isinstance(further, list) else [further]
-    found = [tokenizer.eos_token_id, *named, end_of_turn(tokenizer)]
-    stops = tuple(dict.fromkeys(int(token_id) for token_id in found if token_id is not None))
-    if not stops:
+def chat_template_of(tokenizer: PretrainedTokenizer) -> ChatTemplate:
+    """How conversations are written for this tokenizer's model. Raises ValueError if it has no chat template."""
+    if tokenizer.chat_template is None:
         raise ValueError(
-            f"nothing ends an answer: neither has {tokenizer.core!r} an end-of-text token, nor does its chat template "
-            "put a special token behind an answer."
+            "there is no chat template, by which the model would know who speaks: it continues texts (minillm "
+            "generate). Take a chat model, or put its chat_template.jinja into the folder."
         )
-    return stops
-
-
-def end_of_turn(tokenizer: PretrainedTokenizer) -> int | None:
-    """The special token that the chat template puts behind an assistant's turn, None where it puts none: <|im_end|>,
-    <|eot_id|>, <end_of_turn>. Raises ValueError for a template that takes no such conversation."""
-    turns = [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False)
-    behind = text.rpartition(PROBE)[2].lstrip()
-    specials = sorted(tokenizer.core.special_tokens, key=len, reverse=True)
-    return next((tokenizer.core.special_tokens[name] for name in specials if behind.startswith(name)), None)
+    return ChatTemplate(tokenizer.chat_template, tokenizer.core, dict(tokenizer.tokens), tokenizer.template_name)

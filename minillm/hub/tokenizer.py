@@ -2,7 +2,7 @@
 
 The tokenizers of minillm.tokenizers turn text into ids. A checkpoint folder says more in tokenizer_config.json: which
 token pads, how long a text may be, what a conversation looks like. tokenizer_files.py reads it, special_tokens.py knows
-tokens by name, padding.py and chat.py make rows of one length and conversations.
+tokens by name, padding.py makes rows of one length, assistant/template.py conversations.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..assistant.template import check_chat_options, is_batch, render_conversation
 from ..disk import about, write_json, write_text
 from ..tokenizers import Tokenizer, WordPieceTokenizer
 from ..tokenizers.json_parts import TOKENIZER_JSON
 from . import tokenizer_files as files
-from .chat import check_chat_options, is_batch, render_conversation
 from .padding import Inputs, pad, to_tensors, truncate
 from .places import HUB_OPTIONS, find_folder
 from .special_tokens import ROLES, NamedTokens

@@ -15,7 +15,7 @@ import pytest
 
 from minillm.cli import main
 from minillm.generate import Sampling, generate
-from minillm.hub.conversation import Conversation, end_of_turn
+from minillm.hub.conversation import Conversation
 from minillm.hub.convert import convert
 from minillm.models import GPT, GPTConfig, config_to_dict
 from minillm.tokenizers import BPETokenizer
@@ -61,14 +61,14 @@ def test_a_turn_is_what_the_template_makes_of_it(folder):
     chat = Conversation.open(folder)
     chat.system = "Be brief."
     answer = say(chat, "hello")
-    core = chat.tokenizer.core
+    core = chat.template.tokenizer
     text = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
     ids = core.encode(text, allowed_special="all")
     (new,) = generate(chat.model, [ids], max_new_tokens=8, sampling=GREEDY)
     assert answer == core.decode(new) and len(answer) >= 8
     assert [m["role"] for m in chat.messages] == ["system", "user", "assistant"]
     assert chat.messages[-1]["content"] == answer
-    assert chat.ids(chat.messages)[: len(ids)] == ids
+    assert chat.template.prompt([*chat.messages, {"role": "user", "content": "and?"}])[: len(ids)] == ids
     chat.reset()
     assert chat.messages == [{"role": "system", "content": "Be brief."}]
     chat.system = ""
@@ -77,15 +77,15 @@ def test_a_turn_is_what_the_template_makes_of_it(folder):
 
 def test_an_answer_ends_where_the_template_ends_a_turn(folder):
     chat = Conversation.open(folder)
-    special = chat.tokenizer.core.special_tokens
-    assert end_of_turn(chat.tokenizer) == special["<|im_end|>"]
+    special = chat.template.tokenizer.special_tokens
+    assert chat.template.end_of_turn == special["<|im_end|>"]
     assert chat.stop_ids == (special["<|endoftext|>"], special["<|im_end|>"])
     said = say(chat, "hello")
-    ids = chat.tokenizer.core.encode(said)
+    ids = chat.template.tokenizer.encode(said)
     at = next(i for i, token in enumerate(ids) if token != ids[0])
     chat.stop_ids = (ids[at],)  # as if this token ended a turn
     chat.reset()
-    assert chat.tokenizer.core.encode(say(chat, "hello")) == ids[:at]
+    assert chat.template.tokenizer.encode(say(chat, "hello")) == ids[:at]
 
 
 def test_nobody_speaks_in_anothers_name(folder):
@@ -102,9 +102,9 @@ def test_a_full_context_drops_the_oldest_turns_and_says_how_many(tmp_path):
     for _ in range(4):
         say(chat, "hello there", n=10)
     assert chat.dropped >= 2 and chat.dropped % 2 == 0 and len(chat.messages) == 9
-    shown = chat.ids([chat.messages[0], *chat.messages[1 + chat.dropped : -1]])
+    shown = chat.template.prompt([chat.messages[0], *chat.messages[1 + chat.dropped : -1]])
     assert len(shown) <= 90 - 10
-    fuller = chat.ids([chat.messages[0], *chat.messages[chat.dropped - 1 : -1]])
+    fuller = chat.template.prompt([chat.messages[0], *chat.messages[chat.dropped - 1 : -1]])
     assert len(fuller) > 90 - 10, "more is left out than need be"
     before = list(chat.messages)
     with pytest.raises(ValueError, match=r"alone has \d+ tokens with the system message, .* takes 90"):

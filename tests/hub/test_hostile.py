@@ -14,6 +14,7 @@ import pytest
 from fuzz import VALUES
 from safetensors import SafetensorError, safe_open
 
+from minillm.assistant.template import render_chat
 from minillm.hub import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -22,7 +23,6 @@ from minillm.hub import (
     WeightsError,
 )
 from minillm.hub.architecture import ConfigurationError
-from minillm.hub.chat import render_chat
 from minillm.hub.checkpoint import open_checkpoint
 from minillm.hub.configs import ARCHITECTURES, from_hf, setting_names
 from minillm.hub.places import find_folder
@@ -336,7 +336,7 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_template_ends_and_every_error_names_it(name, monkeypatch):
     pytest.importorskip("jinja2")
-    monkeypatch.setattr("minillm.hub.sandbox.SECONDS", 0.5)
+    monkeypatch.setattr("minillm.assistant.sandbox.SECONDS", 0.5)
     began = time.monotonic()
     with pytest.raises(ValueError, match=r"^x/chat_template\.jinja (goes beyond|calls itself|refused|makes)"):
         render_chat(BOMBS[name], {"messages": []}, "x/chat_template.jinja")

@@ -7,36 +7,42 @@ Python.
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 
-def render_chat(template: str, variables: Mapping[str, Any], where: str = "the chat template") -> str:
+def render_chat(
+    template: str,
+    variables: Mapping[str, Any],
+    where: str = "the chat template",
+    marks: tuple[str, str] = ("", ""),
+) -> str:
     """The text that a template makes of `variables` (messages, tools, add_generation_prompt, bos_token, ...).
 
     The surroundings are those of transformers: blocks leave no empty lines, `break` and `continue` work, `tojson`
-    writes real characters, and there are `raise_exception(message)` and `strftime_now(format)`. Raises ImportError
-    without jinja2, ValueError, which begins with `where` (the template's file), with the template's own message if it
-    refuses the conversation, and for one that is not valid, fails, or goes beyond a limit (see sandbox.py).
+    writes real characters, and there are `raise_exception(message)` and `strftime_now(format)`. What stands between
+    {% generation %} and {% endgeneration %} is what the assistant says: `marks` are written at its two ends.
+
+    Raises ImportError without jinja2, ValueError, which begins with `where` (the template's file), with the template's
+    own message if it refuses the conversation, and for one that is not valid, fails, or goes beyond a limit (see
+    sandbox.py).
     """
     try:
         import jinja2
 
-        from .sandbox import LimitedEnvironment, TemplateLimit
+        from .sandbox import LimitedEnvironment, TemplateLimit, compiled
     except ImportError:
         raise ImportError("chat templates need the package jinja2: install it.") from None
 
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
 
-    environment = LimitedEnvironment()
-    environment.filters["tojson"] = environment.limited("tojson", partial(json.dumps, ensure_ascii=False))
+    environment = LimitedEnvironment(marks)
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = datetime.datetime.now().strftime
     try:
-        return environment.from_string(template).render(**variables)
+        program = jinja2.Template.from_code(environment, compiled(template), environment.make_globals(None))
+        return program.render(**variables)
     except TemplateLimit as error:
         raise ValueError(f"{where} goes beyond what a template may do: {error}.") from None
     except RecursionError:

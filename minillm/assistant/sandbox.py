@@ -9,13 +9,16 @@ made. No thread and no signal takes part, so that it works anywhere.
 from __future__ import annotations
 
 import functools
+import json
 import re
 import sys
 import time
 from collections.abc import Callable, Mapping
+from types import CodeType
 from typing import Any
 
 import jinja2.ext
+import jinja2.parser
 from jinja2 import nodes, pass_context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
@@ -35,24 +38,41 @@ class TemplateLimit(Exception):
     """A template that goes on for too long, or makes too much: the message says of what."""
 
 
+class Generation(jinja2.ext.Extension):
+    """{% generation %} ... {% endgeneration %}: transformers' tags around what the assistant says. What is in between
+    is written as it is, with the environment's two marks at its ends; a `set` in it holds up to its end."""
+
+    tags = {"generation"}  # noqa: RUF012  (as Jinja declares it)
+
+    def parse(self, parser: jinja2.parser.Parser) -> nodes.Node:
+        lineno = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        begin, end = (
+            nodes.Output([nodes.EnvironmentAttribute(name)], lineno=lineno) for name in ("begin_mark", "end_mark")
+        )
+        return nodes.Scope([begin, *body, end], lineno=lineno)
+
+
 class LimitedEnvironment(ImmutableSandboxedEnvironment):
-    """The environment for one rendering; the clock starts when it is made."""
+    """The environment for one rendering; the clock starts when it is made. marks: see `Generation`."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
-    def __init__(self) -> None:
+    def __init__(self, marks: tuple[str, str] = ("", "")) -> None:
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
-            extensions=[jinja2.ext.loopcontrols],
+            extensions=[jinja2.ext.loopcontrols, Generation],
             optimized=False,  # the optimizer computes constants without asking
             finalize=write,
         )
+        self.begin_mark, self.end_mark = marks
         self.deadline = time.monotonic() + SECONDS
         self.made = self.written = 0
         for name in ("urlize", "xmlattr"):
             del self.filters[name]
         del self.globals["lipsum"]
+        self.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)  # Jinja's own is for web pages
         self.filters = {name: self.limited(name, function) for name, function in self.filters.items()}
         self.tests = {name: self.limited(name, function) for name, function in self.tests.items()}
 
@@ -111,6 +131,12 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             return result if result is value else self.counted(result)
 
         return checked
+
+
+@functools.lru_cache(maxsize=16)
+def compiled(source: str) -> CodeType:
+    """The program that a template is. It is the same for every rendering: the environment comes with the rendering."""
+    return LimitedEnvironment().compile(source)
 
 
 @pass_context
