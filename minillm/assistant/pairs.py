@@ -78,9 +78,7 @@ def answer_row(messages: Sequence[Message], answer: str, template: ChatTemplate)
     """(ids (T + 1,), targets (T,)) of messages and an answer to them, up to where that ends: what a template writes
     behind it is nothing to be learned."""
     whole, mask = template.encode([*messages, {"role": "assistant", "content": answer}], "last")
-    end = max((i + 1 for i, answers in enumerate(mask) if answers), default=0)
-    if end == 0:
-        raise ValueError(f"{template.where} leaves nothing of the answer {answer!r:.50}: take another template.")
+    end = len(mask) - mask[::-1].index(True)
     ids = np.array(whole[:end], dtype=np.int64)
     return ids, np.where(mask[1:end], ids[1:], IGNORE)
 
