@@ -248,10 +248,10 @@ def decode_steps(
 
 def row_generators(seed: Seeds | None, n_rows: int) -> list[np.random.Generator]:
     """A random generator for each row: see `generate`."""
-    if seed is None or isinstance(seed, Integral):
+    if seed is None or isinstance(seed, (int, np.integer)):
         return np.random.default_rng(seed).spawn(n_rows)
     if len(seed) != n_rows:
-        raise ValueError(f"generate: seed has {len(seed)} seeds for {n_rows} prompts: give each its own, or one for all.")
+        raise ValueError(f"generate: seed has {len(seed)} seeds for {n_rows} prompts: give each one, or one for all.")
     return [np.random.default_rng(own) for own in seed]
 
 

@@ -193,7 +193,7 @@ def test_a_row_with_a_seed_of_its_own_draws_the_same_in_any_batch(engine):
 
 
 def test_each_prompt_needs_a_seed_of_its_own_or_all_share_one(model):
-    with pytest.raises(ValueError, match="seed has 3 seeds for 4 prompts: give each its own, or one for all"):
+    with pytest.raises(ValueError, match="seed has 3 seeds for 4 prompts: give each one, or one for all"):
         generate(model, PROMPTS, max_new_tokens=1, seed=[1, 2, 3])
 
 

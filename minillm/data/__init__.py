@@ -25,11 +25,13 @@ from .examples import (
     Labelled,
     Pair,
     Preference,
+    Prompt,
     Skipped,
     read_chats,
     read_labelled,
     read_pairs,
     read_preferences,
+    read_prompts,
 )
 from .folders import kinds_skipped
 from .labels import check_labels, label_names
@@ -59,6 +61,7 @@ __all__ = [
     "NearDuplicates",
     "Pair",
     "Preference",
+    "Prompt",
     "RepeatedLines",
     "Skipped",
     "TokenDataset",
@@ -94,6 +97,7 @@ __all__ = [
     "read_labelled",
     "read_pairs",
     "read_preferences",
+    "read_prompts",
     "read_synonyms",
     "read_table",
     "remove_stop_words",

@@ -1,4 +1,5 @@
-"""Examples: what a model is fine-tuned on, read from a user's own file: labelled texts, pairs, chats, preferences.
+"""Examples: what a model is fine-tuned on, read from a user's own file: labelled texts, pairs, chats, preferences,
+prompts.
 
 A file is a .csv, .tsv, .jsonl or .json (records.py says how each is read). Which columns hold what is found by their
 usual names, or named by the caller; what was taken is in the result's `columns`, so that a command can print it.
@@ -19,6 +20,7 @@ from .fields import (
     KINDS,
     LABEL_NAMES,
     PAIR_NAMES,
+    PROMPT_NAMES,
     TEXT_NAMES,
     Kind,
     Label,
@@ -73,6 +75,15 @@ class Preference:
     prompt: str | tuple[Message, ...]
     chosen: str
     rejected: str
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Messages to be answered, the user's the last, and all that the record says: what a reward judges an answer by."""
+
+    messages: tuple[Message, ...]
+    record: dict[str, Any]
     where: str = ""
 
 
@@ -266,6 +277,25 @@ def read_preferences(path: AnyPath, *, skip_bad: bool = False, encoding: str = "
         return Preference(before[0]["content"] if alone else before, chosen[1], rejected[1], where)
 
     return collect(table, preference, columns, skip_bad)
+
+
+def read_prompts(
+    path: AnyPath, *, prompt: str | None = None, skip_bad: bool = False, encoding: str = "utf-8"
+) -> Examples[Prompt]:
+    """The prompts of a file, from the column `prompt` (None: found by its usual names): each a text, the user's one
+    message, or in .jsonl and .json messages that end with the user's. `record` of each holds every field of its record,
+    as the file calls it, and the "messages".
+
+    Raises FileNotFoundError, or ValueError with file, line and remedy.
+    """
+    table = read_table(path, encoding=encoding)
+    column = single_column(table, prompt, PROMPT_NAMES, "prompt")
+
+    def asked(record: dict[str, Any], where: str) -> Prompt:
+        messages = prompt_of(record, column)
+        return Prompt(messages, {**record, "messages": [dict(message) for message in messages]}, where)
+
+    return collect(table, asked, {"prompt": column}, skip_bad)
 
 
 def collect(

@@ -32,6 +32,7 @@ PAIR_NAMES = (
     ("en", "zh"), ("english", "chinese"), ("document", "summary"), ("article", "summary"), ("article", "highlights"),
     ("text", "summary"), ("英文", "中文"), ("原文", "译文"), ("指令", "回答"),
 )  # fmt: skip
+PROMPT_NAMES = ("prompt", "messages", "question", "instruction", "input", "source", "提示", "问题", "指令")
 CHAT_NAMES = ("messages", "conversations")
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
 _HALF_PAIR = re.compile("[\ud800-\udfff]")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,6 +71,9 @@ class NumpyEngine:
     def batch_sums(self, *batch: np.ndarray) -> dict[str, float]:
         return batch_sums(self.model, *batch, loss=self.loss)
 
+    def outputs(self, function: Callable[..., Any]) -> Callable[..., np.ndarray]:
+        return partial(outputs, self.model, function=function)
+
     def rerun(self, micro_batches: list[Batch]) -> None:
         for batch in micro_batches:
             batch_sums(self.model, *batch, loss=self.loss)
@@ -128,7 +133,7 @@ def batch_loss(model: Model, *batch: np.ndarray) -> float:
     return batch_sums(model, *batch, loss=ModelLoss())["loss"]
 
 
-def outputs(model: Model, *batch: np.ndarray) -> np.ndarray:
-    """What a NumPy model gives for a batch, dropout off, no gradients kept."""
+def outputs(model: Model, *batch: np.ndarray, function: Callable[..., Any] | None = None) -> np.ndarray:
+    """What a NumPy model, or `function(model, ...)`, gives for a batch, dropout off, no gradients kept."""
     with evaluating(model), no_grad():
-        return model(*batch).data
+        return (model(*batch) if function is None else function(model, *batch)).data

@@ -95,6 +95,11 @@ class Engine(Protocol):
     def batch_sums(self, *batch: np.ndarray) -> dict[str, float]:
         """The same as "loss", and beside it the loss's figures."""
 
+    def outputs(self, function: Callable[..., Any]) -> Callable[..., np.ndarray]:
+        """What gives `function(model, *batch)`, a row for each of the batch's rows, as an array, computed as in a step
+        but without dropout and gradients. The function gets the batch's arrays as a Loss does. Every rank asks for
+        itself. The layers may change (adapters be switched off, ...) before `outputs` is called, but not after."""
+
     def rerun(self, micro_batches: list[Batch]) -> None:
         """The forward passes of a step once more, through `model` itself, whose layers somebody is looking at."""
 

@@ -45,7 +45,7 @@ class Replicas:
             threading.Thread(target=work, args=(queue,), name="rows", daemon=True).start()
             weakref.finalize(self, queue.put, None)
 
-    def on_rows(self, function: Callable[..., Any], batch: Batch, **options: Any) -> list[Any]:
+    def on_rows(self, function: Callable[..., Any], batch: Batch, /, **options: Any) -> list[Any]:
         """`function(replica, *rows, **options)` of all threads, each with its share of the rows, in their order."""
         shares = zip(*(np.array_split(array, len(self.models)) for array in batch))
         with limit_blas_threads(1):
@@ -66,9 +66,9 @@ class Replicas:
         """The sum of a batch's token losses in nats; no gradient, no dropout."""
         return sum(self.on_rows(batch_loss, batch))
 
-    def outputs(self, *batch: np.ndarray) -> np.ndarray:
-        """What the model gives for a batch, a row for each of its rows."""
-        return np.concatenate(self.on_rows(outputs, batch))
+    def outputs(self, *batch: np.ndarray, function: Callable[..., Any] | None = None) -> np.ndarray:
+        """What the model, or `function(model, ...)`, gives for a batch, a row for each of its rows."""
+        return np.concatenate(self.on_rows(outputs, batch, function=function))
 
 
 def work(queue: Queue) -> None:
@@ -130,6 +130,10 @@ class ThreadedNumpyEngine(NumpyEngine):
         for part in self.replicas.on_rows(batch_sums, batch, loss=self.loss):
             sums.update(part)
         return dict(sums)
+
+    def outputs(self, function: Callable[..., Any]) -> Callable[..., np.ndarray]:
+        replicas = Replicas(self.model, len(self.replicas.models))  # of its layers as they are now
+        return partial(replicas.outputs, function=function)
 
 
 def add_gradients(model: Model, *rows: np.ndarray, scale: float, loss: Loss) -> tuple[float, dict[str, float]]:

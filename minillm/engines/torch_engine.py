@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -169,11 +169,14 @@ class TorchEngine:
 
     def sums(self, module: Any, batch: Batch) -> tuple[torch.Tensor, dict[str, Any]]:
         """What the loss gives for a batch, under the precision of the run."""
-        dtype = LOW_PRECISION.get(self.precision)
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None and not self.sharded):
+        with self.autocast():
             arguments = [self.to_device(array) for array in batch]
             loss, figures = module(*arguments) if is_under_loss(module) else self.loss(module, *arguments)
         return loss.float() if loss.dtype in LOW_PRECISION.values() else loss, figures
+
+    def autocast(self) -> torch.autocast:
+        dtype = LOW_PRECISION.get(self.precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None and not self.sharded)
 
     def to_device(self, array: np.ndarray) -> torch.Tensor:
         """The copy runs beside the computation where the array lies in pinned memory."""
@@ -241,6 +244,15 @@ class TorchEngine:
             self.model.reshard()  # after a forward without a backward, the outermost weights are still whole
         total = loss.item() if n_ranks < self.world_size else self.total_tensor(loss).item()
         return {"loss": total, **{name: float(value) for name, value in figures.items()}}
+
+    def outputs(self, function: Callable[..., Any]) -> Callable[..., np.ndarray]:
+        return partial(self.answers, function)
+
+    @torch.no_grad()
+    def answers(self, function: Callable[..., Any], *batch: np.ndarray) -> np.ndarray:
+        with evaluating(self.model), self.autocast():
+            found = function(self.model, *(self.to_device(array) for array in batch))
+        return (found.float() if found.dtype in LOW_PRECISION.values() else found).cpu().numpy()
 
     def rerun(self, micro_batches: list[Batch]) -> None:
         for batch in micro_batches:

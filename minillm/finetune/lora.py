@@ -12,6 +12,8 @@ Both engines: `add_lora` takes a NumPy model, which `to_torch` and the engines t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -64,11 +66,12 @@ class LoRALinear(Linear):
     lora_B: Parameter  # (out, r)
     lora: LoraConfig
     original: Any  # the weight before it was merged; None: the adapter stands beside it
+    bypassed: bool  # inside of `without_adapters`
     rng: np.random.Generator | None  # the model's, which draws dropout on NumPy
 
     def forward(self, x: AnyTensor) -> AnyTensor:
         y = self.base(x)  # (..., out)
-        if self.original is not None:
+        if self.original is not None or self.bypassed:
             return y
         x = ops.dropout(x, self.lora.dropout, training=self.training, rng=self.rng)
         h = ops.linear(x, self.lora_A)  # (..., r)
@@ -137,7 +140,7 @@ def adapt(linear: Any, config: LoraConfig, dropout_rng: Any, rng: np.random.Gene
     bound = 1 / math.sqrt(n_in)
     a, b = rng.uniform(-bound, bound, (config.rank, n_in)), np.zeros((n_out, config.rank))
     linear.lora_A, linear.lora_B = parameter_like(linear.weight, a), parameter_like(linear.weight, b)
-    linear.lora, linear.original, linear.rng = config, None, dropout_rng
+    linear.lora, linear.original, linear.bypassed, linear.rng = config, None, False, dropout_rng
     change_class(linear, LoRALinear)
 
 
@@ -167,6 +170,23 @@ def adapters_in(model: Any, what: str) -> dict[str, Any]:
     if not (found := adapters(model)):
         raise ValueError(f"{what}: this {type(model).__name__} has no LoRA adapters: add_lora gives it some.")
     return found
+
+
+@contextmanager
+def without_adapters(model: Any) -> Iterator[None]:
+    """Inside, the model computes what it did before it had adapters; one that has none is left as it is. Copies of it,
+    such as the replicas that threads have, must be made inside. Raises ValueError if they are merged into its weights.
+    """
+    layers = adapters(model)
+    if merged := [name for name, layer in layers.items() if layer.original is not None]:
+        raise ValueError(f"without_adapters: that of {merged[0]} is merged into its weight: unmerge(model) first.")
+    for layer in layers.values():
+        layer.bypassed = True
+    try:
+        yield
+    finally:
+        for layer in layers.values():
+            layer.bypassed = False
 
 
 # --- merging ----------------------------------------------------------------------------------------------------------
@@ -211,7 +231,7 @@ def remove_lora(model: Any) -> list[str]:
     else the old ones. What is frozen stays frozen. Returns the names of the layers."""
     found = adapters_in(model, "remove_lora")
     for layer in found.values():
-        for name in ("lora_A", "lora_B", "lora", "original", "rng"):
+        for name in ("lora_A", "lora_B", "lora", "original", "bypassed", "rng"):
             delattr(layer, name)
         change_class(layer, Linear)
     return list(found)

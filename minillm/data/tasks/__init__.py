@@ -1,8 +1,9 @@
-"""Tasks that a small model can really learn, made on your machine: five applications and a test of transfer.
+"""Tasks that a small model can really learn, made on your machine: five applications, a test of transfer,
+and prompts with rewards.
 
 Read in this order: draw.py (the same drawings everywhere, no copies between splits), baselines.py (what every model has
 to beat), sentiment.py (the shortest grammar), transfer.py, translation.py, code.py with execution/ (how an answer is
-run), names.py, summarization.py and dialogue.py; samples.py writes data/tasks/.
+run), names.py, summarization.py, dialogue.py and verifiable.py; samples.py writes data/tasks/.
 
 Each task has `make(seed)`, which gives {"train", "val", "test", ...} with further held-out splits by name, and
 `baselines(splits)`, which gives {baseline: {split: predictions}} for all splits but "train" and "val". The data card
@@ -11,7 +12,7 @@ is data/README.md.
 
 from types import ModuleType
 
-from . import code, dialogue, sentiment, summarization, transfer, translation
+from . import code, dialogue, sentiment, summarization, transfer, translation, verifiable
 
 TASKS: dict[str, ModuleType] = {
     "sentiment": sentiment,
@@ -20,6 +21,7 @@ TASKS: dict[str, ModuleType] = {
     "code": code,
     "summarization": summarization,
     "dialogue": dialogue,
+    "verifiable": verifiable,
 }
 
 __all__ = ["TASKS"]

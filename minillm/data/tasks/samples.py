@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...disk import whole_file
-from . import code, dialogue, sentiment, summarization, transfer, translation
+from . import code, dialogue, sentiment, summarization, transfer, translation, verifiable
 
 ROWS = 100
 
@@ -36,6 +36,7 @@ def sample_files() -> dict[str, str]:
     files["code.sample.jsonl"] = lines({"instruction": p.source, "response": p.target} for p in requests)
     files["summarization.sample.jsonl"] = lines({"document": p.source, "summary": p.target} for p in reports)
     files["dialogue.sample.jsonl"] = lines({"messages": c.messages} for c in dialogue.make(train=ROWS)["train"])
+    files["verifiable.sample.jsonl"] = lines(p.record for p in verifiable.make(train=ROWS)["train"])
     return files
 
 
