@@ -8,7 +8,7 @@
 
 A distribution says more than one right token does: which others would have been nearly as good. The first two methods
 compare it id by id, and need one tokenizer for both models; the third needs the teacher's text only. The answers that
-`on-policy` and `sequence` need are written in written_answers.py.
+`on-policy` and `sequence` need are written in distill_data.py.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.assistant.distill import DistillConfig, DistillLoss, check_teacher, divergence
+from minillm.assistant.packing import collate_packed
 from minillm.engines.numpy_engine import NumpyEngine
 from minillm.engines.threads import ThreadedNumpyEngine
 from minillm.engines.torch_engine import TorchEngine
@@ -304,6 +305,21 @@ def test_a_student_that_is_its_teacher_agrees_and_stays():
         assert abs(value.item()) < 1e-12 and abs(found["kl"]) < 1e-12
         assert found["agreement"] == (targets != IGNORE).sum()
         assert max(np.abs(p.grad).max() for p in student.parameters()) < 1e-12
+
+
+@pytest.mark.parametrize("port", [False, True], ids=["numpy", "torch"])
+def test_packed_rows_have_the_loss_of_one_row_for_each(port):
+    rows = list(zip(*batch_of(np.random.default_rng(0), rows=4, length=6)))
+    student = new("llama", 2).eval()
+    loss = DistillLoss(new("gpt", 1), DistillConfig(divergence="js", hard=0.2))
+    alone, packed = tuple(map(np.stack, zip(*rows))), collate_packed([rows[:2], rows[2:3], rows[3:]], 0)
+    assert loss.count(*alone) == loss.count(*packed)
+    if port:
+        student = to_torch(student).eval()
+        alone, packed = tuple(map(torch.from_numpy, alone)), tuple(map(torch.from_numpy, packed))
+    (a, figures), (b, packed_figures) = loss(student, *alone), loss(student, *packed)
+    assert a.item() == pytest.approx(b.item(), rel=1e-10)
+    assert numbers(figures) == pytest.approx(numbers(packed_figures), rel=1e-10)
 
 
 def test_many_threads_may_ask_one_teacher():

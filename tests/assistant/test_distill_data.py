@@ -8,8 +8,9 @@ import pytest
 
 from minillm.assistant.conversations import ChatTemplate
 from minillm.assistant.distill import DistillConfig, DistillLoss
+from minillm.assistant.distill_data import OnPolicyData, write_chats
+from minillm.assistant.rows import Conversations
 from minillm.assistant.vocabulary import with_chat_tokens
-from minillm.assistant.written_answers import OnPolicyData, write_answers
 from minillm.data import Chat
 from minillm.engines.numpy_engine import NumpyEngine
 from minillm.engines.threads import ThreadedNumpyEngine
@@ -55,9 +56,10 @@ def engine_of(model, loss=None, config=TRAIN):
     return NumpyEngine(model, config, loss=loss or DistillLoss(new(9)[0], DistillConfig()))
 
 
-def policy(template, **options):
+def policy(template, context=CONTEXT, **options):
     options = {"max_new_tokens": 20, **options}
-    return OnPolicyData(template, CHATS, CHATS[:3], DistillConfig(method="on-policy", **options))
+    objective = Conversations(template, context)
+    return OnPolicyData(objective, CHATS, CHATS[:3], DistillConfig(method="on-policy", **options))
 
 
 # --- what the student writes ------------------------------------------------------------------------------------------
@@ -127,7 +129,7 @@ def test_greedy_answers_are_generates():
 def test_an_answer_ends_with_the_context():
     longest = max(len(new()[1].encode(c.messages)[0]) for c in CHATS) - 1
     model, template = new(context=longest)
-    data = policy(template, max_new_tokens=1000)
+    data = policy(template, longest, max_new_tokens=1000)
     data.check(model.config, template.tokenizer)
     batches = data.batches(engine_of(model), TRAIN, longest)
     for _ in range(3):
@@ -141,7 +143,7 @@ def test_the_share_of_batches_that_the_student_writes():
     none, half = policy(template, on_policy_share=0.0), policy(template, on_policy_share=0.5, max_new_tokens=1)
     batches = none.batches(engine_of(model), TRAIN, CONTEXT)
     own = {tuple(row[1][row[1] != IGNORE].tolist()) for row in none.rows}
-    assert {tuple(template.tokenizer.encode(a * 2)) + template.stop_ids[-1:] for a in "abcdefgh"} <= own
+    assert {(*template.tokenizer.encode(a * 2), template.end_of_turn) for a in "abcdefgh"} <= own
     for _ in range(5):
         _, targets = batches.next()
         assert {tuple(wanted[wanted != IGNORE].tolist()) for wanted in targets} <= own
@@ -154,15 +156,11 @@ def test_the_share_of_batches_that_the_student_writes():
 
 
 def test_what_does_not_fit_is_named():
-    model, template = new(context=20)
-    with pytest.raises(Misfit, match=r"the chat has \d+ tokens, and the model takes 20"):
-        policy(template).check(model.config, template.tokenizer)
+    _, template = new()
+    with pytest.raises(Misfit, match=r"the conversation has \d+ tokens, and the model takes 20"):
+        policy(template, 20)
     with pytest.raises(ValueError, match="ids, the model 3"):
         policy(template).check(GPTConfig(vocab_size=3, n_heads=2, d_model=16), template.tokenizer)
-    with pytest.raises(ValueError, match="chats to train on and to validate with, not 0 and 1"):
-        OnPolicyData(template, [], CHATS[:1], DistillConfig())
-    with pytest.raises(Misfit, match=r"chats\.jsonl, line 3"):
-        OnPolicyData(template, [chat("say a", "<|im_end|>", where="chats.jsonl, line 3")], CHATS, DistillConfig())
 
 
 # --- training on it ---------------------------------------------------------------------------------------------------
@@ -235,7 +233,7 @@ def test_a_student_learns_from_its_own_mistakes(tmp_path):
 
 def test_the_teachers_answers_take_the_place_of_the_last_turns():
     teacher, template = new(3)
-    chats, left_out = write_answers(teacher, template, CHATS, max_new_tokens=40, sampling=Sampling(), seed=1)
+    chats, left_out = write_chats(teacher, template, CHATS, max_new_tokens=40, sampling=Sampling(), seed=1)
     assert chats and len(chats) + left_out == len(CHATS)
     prompts = [c.messages[:-1] for c in CHATS]
     places = [prompts.index(c.messages[:-1]) for c in chats]
@@ -243,20 +241,20 @@ def test_the_teachers_answers_take_the_place_of_the_last_turns():
     for written in chats:
         assert written.messages[-1]["role"] == "assistant" and written.messages[-1]["content"].strip()
         template.encode(written.messages)  # which can be learned
-    again, _ = write_answers(teacher, template, CHATS, max_new_tokens=40, sampling=Sampling(), seed=1, batch_size=2)
+    again, _ = write_chats(teacher, template, CHATS, max_new_tokens=40, sampling=Sampling(), seed=1, batch_size=2)
     assert again == chats
-    assert write_answers(teacher, template, CHATS, max_new_tokens=40, sampling=Sampling(), seed=2)[0] != chats
+    assert write_chats(teacher, template, CHATS, max_new_tokens=40, sampling=Sampling(), seed=2)[0] != chats
 
 
 def test_answers_without_an_end_or_a_text_are_left_out():
     teacher, template = new(3)
     options = {"sampling": Sampling(), "seed": 1}
     chats = CHATS * 4
-    longer, few_left_out = write_answers(teacher, template, chats, max_new_tokens=60, **options)
-    shorter, more_left_out = write_answers(teacher, template, chats, max_new_tokens=8, **options)
+    longer, few_left_out = write_chats(teacher, template, chats, max_new_tokens=60, **options)
+    shorter, more_left_out = write_chats(teacher, template, chats, max_new_tokens=8, **options)
     assert 0 < few_left_out < more_left_out
     assert all(len(written.messages[-1]["content"]) < 8 and written in longer for written in shorter)
     with pytest.raises(ValueError, match=r"none of the teacher's 11 answers was a text that ends within 1 tokens"):
-        write_answers(teacher, template, CHATS, max_new_tokens=1, **options)
-    with pytest.raises(Misfit, match=r"the messages before the answer have \d+ tokens, and the model takes 20"):
-        write_answers(new(3, context=20)[0], template, CHATS, max_new_tokens=5)
+        write_chats(teacher, template, CHATS, max_new_tokens=1, **options)
+    with pytest.raises(Misfit, match=r"the messages before the answer.* have \d+ tokens, and the model takes 20"):
+        write_chats(new(3, context=20)[0], template, CHATS, max_new_tokens=5)
