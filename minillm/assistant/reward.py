@@ -51,7 +51,7 @@ class RewardLoss:
             raise ValueError(f"center = {center} must be 0 or more: how strongly rewards are drawn around 0.")
         self.center = center
 
-    def count(self, ids: Any) -> float:
+    def count(self, ids: Any, *rest: Any) -> float:
         """Pairs."""
         return len(ids)
 

@@ -130,7 +130,7 @@ def prepare_sft(config: AssistantConfig, splits: Splits, start: ChatStart, out_d
     chat, context = config.chat, start.model.config.context
     objective = Conversations(start.template, context, chat.train_on, chat.system)
     if chat.skip_bad:
-        drop_misfits(splits, objective)
+        splits.notes += drop_misfits(splits.examples, objective.encode)
     train_chats, val_chats = splits.examples["train"], splits.examples["val"]
     if not chat.pack:
         return Prepared(start.model, ChatData(objective, train_chats, val_chats, chat.metric))
