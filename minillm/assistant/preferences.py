@@ -131,11 +131,12 @@ class PreferenceConfig:
     odds_weight: float = 0.1  # of orpo: its lambda, how much the odds count beside the likelihood of the chosen answer
     desirable_weight: float = 1.0  # of kto: how much chosen answers count
     undesirable_weight: float = 1.0  # of kto: how much rejected answers count
+    center: float = 0.0  # of a reward model: how strongly the rewards of a pair are drawn to both sides of 0
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise ValueError(f"loss = {self.loss!r} must be one of {', '.join(LOSSES)}.")
-        for name in ("beta", "gamma", "odds_weight", "desirable_weight", "undesirable_weight"):
+        for name in ("beta", "gamma", "odds_weight", "desirable_weight", "undesirable_weight", "center"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more, and finite.")
         if not 0 <= self.label_smoothing < 0.5:
