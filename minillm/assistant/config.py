@@ -108,7 +108,7 @@ def build_config(sections: Sections) -> AssistantConfig:
     chat = config.chat
     for section, stages in OF_STAGE.items():
         if sections.get(section) and chat.kind not in stages:
-            raise ConfigError(f"[{section}] is for {' and '.join(stages)}, and chat.kind is {chat.kind!r}: leave it out.")
+            raise ConfigError(f"[{section}] is for {' and '.join(stages)}, not for {chat.kind}: leave it out.")
     paths: dict[str, Any] = {
         name: str(Path(getattr(chat, name)).resolve()) for name in ("data", "val", "test") if getattr(chat, name)
     }
@@ -142,7 +142,9 @@ def check_sections(config: AssistantConfig) -> None:
     if kind == "distill" and not config.distill.teacher:
         raise ConfigError("distill learns from a teacher: set distill.teacher, or --teacher.")
     if kind != "grpo" and not config.chat.data and config.chat.builtin != "dialogue" and kind != "sft":
-        raise ConfigError(f"[chat]: builtin = {config.chat.builtin!r} is a task of sft and grpo; {kind} has 'dialogue'.")
+        raise ConfigError(
+            f"[chat]: builtin = {config.chat.builtin!r} is a task of sft and grpo; {kind} has 'dialogue'."
+        )
 
 
 def recipe_names() -> list[str]:
@@ -153,7 +155,10 @@ def recipe_names() -> list[str]:
 def is_recipe(name: str | Path) -> bool:
     """Whether it is one of these recipes, or a file with a [chat] section."""
     path = Path(name) if Path(name).exists() else RECIPES / f"{name}.toml"
-    return path.is_file() and re.search(r"^\s*\[chat\]", path.read_text(encoding="utf-8", errors="replace"), re.M) is not None
+    return (
+        path.is_file()
+        and re.search(r"^\s*\[chat\]", path.read_text(encoding="utf-8", errors="replace"), re.M) is not None
+    )
 
 
 def read_recipe(name: str | Path) -> Sections:

@@ -68,8 +68,8 @@ def measured(task: str, examples: Sequence[Any], answers: Sequence[Answer]) -> d
 def make_report(
     splits: Splits, answers: dict[str, dict[str, list[Answer]]], more: dict[str, dict[str, float]], run: Path
 ) -> Report:
-    """`answers`: who (MODEL, the start, the teacher) -> split -> answers. `more`: split -> further figures of the model,
-    as of preferences."""
+    """`answers`: who (MODEL, the start, the teacher) -> split -> answers. `more`: split -> further figures of the
+    model, as of preferences."""
     scores: dict[str, dict[str, dict[str, float]]] = {}
     simple = splits.baselines()
     for split, examples in splits.answered.items():

@@ -79,5 +79,3 @@ def prompt_of(template: ChatTemplate, example: Chat, context: int, system: str =
         ids = template.prompt(with_system(example.messages[:-1], system))
         check_room(len(ids) + 1, context, "the messages before the answer, and a token of it, have")
         return ids
-
-

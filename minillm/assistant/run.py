@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.tasks import verifiable
 from ..engines.choose import process_rank
 from ..engines.protocol import Loss
 from ..finetune.freeze import count_line, trainable_parameters
@@ -31,13 +32,14 @@ from ..finetune.run import (
     steps_for,
     take_best,
 )
+from ..generate import Sampling
 from ..models import model_from_config
 from ..tokenizers import BPETokenizer, CharTokenizer, Tokenizer
 from ..tokenizers.base import END_OF_TEXT
 from ..tokenizers.extend import with_special_tokens
 from ..training.config_file import ConfigError, build
 from ..training.pretrain import model_config_class
-from ..training.train import TrainingData, TrainResult, train
+from ..training.train import TrainResult, train
 from .config import CONFIG_FILE, AssistantConfig
 from .conversations import CHATML_TOKENS, ChatTemplate
 from .data import ChatData, Packs
@@ -47,10 +49,12 @@ from .packing import PackedLoss
 from .pairs import PreferenceData
 from .preferences import PreferenceLoss
 from .reward import RewardData, RewardLoss
+from .rewards import Rewards, load_reward
 from .rollouts import RolloutData
 from .rows import Conversations
-from .splits import Splits
-from .written_answers import OnPolicyData, write_chats
+from .splits import DIALOGUE, Splits, dialogue_reward
+from .written_answers import OnPolicyData
+from .written_answers import write_answers as write_chats
 
 CONTEXT = 512  # tokens, of a new model whose [model] does not say
 NEW_ROWS = ("token_embedding", "head")  # what learns whole where tokens were added
@@ -61,17 +65,24 @@ REFERENCE_FILE = "reference.safetensors"
 class ChatStart:
     """A NumPy model to begin with, and the template that its conversations are written by. `name`: where they came
     from; `merged`: from adapters, so that no file has these weights; `added`: whether tokens of the template are new to
-    it."""
+    it. What it learns from, besides: `teacher`, of distill, and `rewards`, of grpo, if not those that [grpo] names."""
 
     model: Any
     template: ChatTemplate
     name: str = ""
     merged: bool = False
     added: bool = False
+    teacher: ChatStart | None = None
+    rewards: Rewards | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
         return self.template.tokenizer
+
+    @property
+    def kept(self) -> Any:
+        """What is saved beside the weights, as a tokenizer is: one with its template."""
+        return self.template
 
 
 @dataclass
@@ -79,7 +90,7 @@ class Prepared:
     """What `train` is given: a model, examples, and a loss if it is not the model's own."""
 
     model: Any
-    data: TrainingData
+    data: Any  # what `train` takes, with the examples to train on as `train`
     loss: Loss | None = None
 
 
@@ -105,7 +116,9 @@ def new_model(config: AssistantConfig, tokenizer: Tokenizer) -> Any:
     section = {"context": CONTEXT, **config.model}
     cls = model_config_class(section.pop("model_type", "llama"))
     if cls.task != "causal":
-        raise ConfigError(f"[model]: model_type = {cls.model_type!r} cannot hold a conversation: take llama, gpt, lstm.")
+        raise ConfigError(
+            f"[model]: model_type = {cls.model_type!r} cannot hold a conversation: take llama, gpt, lstm."
+        )
     shape = build(cls, {"vocab_size": tokenizer.vocab_size, **section}, "[model]")
     return model_from_config(shape, np.random.default_rng(config.train.seed))
 
@@ -158,12 +171,47 @@ def prepare_dpo(config: AssistantConfig, splits: Splits, start: ChatStart, out_d
     return Prepared(start.model, data, PreferenceLoss(config.preference))
 
 
+def prepare_grpo(config: AssistantConfig, splits: Splits, start: ChatStart, out_dir: Path) -> Prepared:
+    rewards = start.rewards or rewards_for(config, splits.task)
+    data = RolloutData(start.template, splits.examples["train"], splits.examples["val"], rewards, config.grpo)
+    return Prepared(start.model, data, GRPOLoss(config.grpo))
+
+
+def rewards_for(config: AssistantConfig, task: str) -> Rewards:
+    """The functions that [grpo] names, or that of the built-in task. Raises ValueError."""
+    places = [place.strip() for place in config.grpo.reward.split(",") if place.strip()]
+    if places:
+        return Rewards([load_reward(place) for place in places])
+    if not task:
+        raise ConfigError("grpo needs a reward for prompts of your own: --reward FILE.py:function, or a reward run.")
+    return Rewards([dialogue_reward if task == DIALOGUE else verifiable.reward])
+
+
 def prepare_distill(config: AssistantConfig, splits: Splits, start: ChatStart, out_dir: Path) -> Prepared:
-    raise NotImplementedError
+    """The teacher speaks of each token, or writes the answers that are learned from then."""
+    teacher, distill, chat = start.teacher, config.distill, config.chat
+    assert teacher is not None
+    if distill.method == "sequence":
+        train_chats, left_out = write_chats(
+            teacher.model, teacher.template, splits.examples["train"], max_new_tokens=distill.max_new_tokens,
+            sampling=Sampling(temperature=distill.sampling_temperature), seed=config.train.seed,
+        )  # fmt: skip
+        splits.notes.append(f"the teacher answered {len(train_chats):,} chats, and {left_out:,} not to the end.")
+        splits.examples["train"] = train_chats
+        return prepare_sft(config, splits, start, out_dir)
+    models = (teacher.model.config, teacher.tokenizer, start.model.config, start.tokenizer)
+    check_teacher(*models, distill.method)
+    loss = DistillLoss(teacher.model, distill)
+    if distill.method == "on-policy":
+        written = OnPolicyData(start.template, splits.examples["train"], splits.examples["val"], distill)
+        return Prepared(start.model, written, loss)
+    objective = Conversations(start.template, start.model.config.context, chat.train_on, chat.system)
+    data = ChatData(objective, splits.examples["train"], splits.examples["val"], chat.metric)
+    return Prepared(start.model, data, loss)
 
 
 PREPARE: dict[str, Callable[[AssistantConfig, Splits, ChatStart, Path], Prepared]] = {
-    "sft": prepare_sft, "reward": prepare_reward, "dpo": prepare_dpo, "distill": prepare_distill,
+    "sft": prepare_sft, "reward": prepare_reward, "dpo": prepare_dpo, "grpo": prepare_grpo, "distill": prepare_distill,
 }  # fmt: skip
 
 
@@ -191,11 +239,11 @@ def train_assistant(
     prepared = PREPARE[config.chat.kind](config, splits, start, out_dir)
     model = prepared.model
     apply_method(model, config.method, config.train.seed, NEW_ROWS if start.added else ())
-    settings = steps_for(config.train, config.chat.epochs, len(prepared.data.rows))
+    settings = steps_for(config.train, config.chat.epochs, len(prepared.data.train))
     if progress:
         for note in splits.notes[n_notes:]:
             print(f"note       {note}")
-        print(f"model      {describe(model, start)}; {count_line(model)}")
+        print(f"model      {describe(model, start.name)}; {count_line(model)}")
     only = set(trainable_parameters(model)) if config.method.name in ("lora", "qlora") else None
     result = train(
         model,
@@ -203,7 +251,7 @@ def train_assistant(
         settings,
         out_dir,
         engine=engine_for(config.method, config.engine, prepared.loss),
-        tokenizer=start.template,
+        tokenizer=start.kept,
         resume=resume,
         before_first_step=partial(config.save, out_dir / CONFIG_FILE, shape),
         on_best=on_best,

@@ -105,6 +105,11 @@ def built_in_splits(chat: ChatConfig) -> Splits:
     return Splits({name: verifiable.chats(rows) for name, rows in prompts.items()}, chat.builtin, baselines=simple)
 
 
+def dialogue_reward(answer: str, record: dict[str, Any]) -> float:
+    """The share of slots that an answer in a dialogue fills rightly."""
+    return dialogue.slot_accuracy(answer, record["chat"])
+
+
 def dialogue_prompt(chat: Chat) -> Prompt:
     """What is asked in a dialogue, with the whole of it for the reward."""
     return Prompt(chat.messages[:-1], {"chat": chat}, chat.where)

@@ -69,22 +69,22 @@ def run_once(
         for line in baseline_lines(splits):
             print(line)
     start = opened(config, splits)
-    measure = config.chat.kind != "reward"
-    before = {}
-    if measure and config.chat.kind in ("dpo", "grpo"):
-        before["start"] = answers_of(start.model, start, splits, config, progress)
-    teacher = None
     if config.chat.kind == "distill":
-        teacher = open_chat_start(config.distill.teacher)
-        before["teacher"] = answers_of(teacher.model, teacher, splits, config, progress)
-    result, figures = train_assistant(
-        config, splits, start, out, teacher=teacher, resume=resume, on_best=partial(export, config, out, start),
-        progress=progress,
-    )  # fmt: skip
+        start.teacher = open_chat_start(config.distill.teacher)
+    measure = config.chat.kind != "reward"
+    beside: dict[str, ChatStart] = {}
+    if config.chat.kind in ("dpo", "grpo"):
+        beside["start"] = start
+    if start.teacher is not None:
+        beside["teacher"] = start.teacher
+    before = {who: answers_of(other.model, other, splits, config, progress) for who, other in beside.items()}
+    result = train_assistant(
+        config, splits, start, out, resume=resume, on_best=partial(export, config, out, start), progress=progress
+    )
     if result.signal is not None or process_rank() > 0 or not measure:
         return result, None
     answers = {MODEL: answers_of(result.engine.model, start, splits, config, progress), **before}
-    report = make_report(splits, answers, figures, out)
+    report = make_report(splits, answers, {}, out)
     report.save(out / REPORT_FILE)
     return result, report
 
@@ -127,7 +127,7 @@ def export(config: AssistantConfig, out: Path, start: ChatStart, engine: Any) ->
     if config.method.name in ("lora", "qlora") and not start.merged and not start.added:
         own = is_native(read_config(find_folder(start.name)))
         if not own or engine.model.config.task == start.model.config.task:
-            save_adapter(engine.model, out / "adapter", start.name, tokenizer=start.template)
+            save_adapter(engine.model, out / "adapter", start.name, tokenizer=start.kept)
 
 
 def sections_of(arguments: argparse.Namespace) -> Sections:

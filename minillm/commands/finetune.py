@@ -1,5 +1,5 @@
-"""`minillm finetune`: train a model for a task, or to be an assistant (assistant.py), from a pretrained one or a new one,
-and measure it."""
+"""`minillm finetune`: train a model for a task, or to be an assistant (assistant.py), from a pretrained one or a new
+one, and measure it."""
 
 from __future__ import annotations
 

@@ -158,9 +158,11 @@ def apply_method(model: Any, method: MethodConfig, seed: int, also: tuple[str, .
         add_lora(model, lora, np.random.default_rng([seed, 2]))
 
 
-def engine_for(method: MethodConfig, engine: EngineConfig, loss: Loss | None = None) -> Callable[[Any, TrainConfig], Any]:
-    """What makes the engine: with learning rates by layer, and for qlora with the frozen weights in few bits. `loss`: if
-    not the model's own."""
+def engine_for(
+    method: MethodConfig, engine: EngineConfig, loss: Loss | None = None
+) -> Callable[[Any, TrainConfig], Any]:
+    """What makes the engine: with learning rates by layer, and for qlora with the frozen weights in few bits. `loss`:
+    where it is not the model's own."""
     groups = param_groups if method.layer_decay == 1 else partial(layer_wise_groups, factor=method.layer_decay)
     make = partial(engine_class(engine), groups=groups, loss=loss)
     if method.name != "qlora":
@@ -250,7 +252,7 @@ def finetune(
     if progress:
         for note in splits.notes[n_notes:]:
             print(f"note       {note}")
-        print(f"model      {describe(model, start)}; {count_line(model)}")
+        print(f"model      {describe(model, start.name)}; {count_line(model)}")
     thaw = GradualUnfreezing(model, config.method.unfreeze_every) if config.method.unfreeze_every else None
     only = set(trainable_parameters(model)) if config.method.name in ("lora", "qlora") else None
     result = train(
@@ -298,7 +300,7 @@ def load_weights(model: Any, arrays: dict[str, np.ndarray]) -> None:
     model.load_state_dict({**frozen, **arrays})
 
 
-def describe(model: Any, start: Start) -> str:
+def describe(model: Any, name: str) -> str:
     config = model.config
     kind = f"{config.model_type} of {config.n_layers} layers, {n_parameters(config):,} parameters"
-    return f"{start.name} ({kind})" if start.name else f"a new {kind}"
+    return f"{name} ({kind})" if name else f"a new {kind}"

@@ -110,5 +110,3 @@ def open_assistant(
     apply_method(model, config.method, config.train.seed, NEW_ROWS if start.added else ())
     load_weights(model, point.model)
     return on_engine(model, config.method, run, engine, device), start.template, config
-
-
