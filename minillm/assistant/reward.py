@@ -50,11 +50,12 @@ class RewardLoss:
             raise ValueError(f"center = {center} must be 0 or more: how strongly rewards are drawn around 0.")
         self.center = center
 
-    def count(self, ids: Any) -> float:
+    def count(self, *batch: Any) -> float:
         """Pairs."""
-        return len(ids)
+        return len(batch[0])
 
-    def __call__(self, model: Any, ids: Any) -> tuple[AnyTensor, dict[str, AnyTensor]]:
+    def __call__(self, model: Any, *batch: Any) -> tuple[AnyTensor, dict[str, AnyTensor]]:
+        (ids,) = batch
         B, _, T = ids.shape
         rewards = model(ids.reshape(2 * B, T)).reshape(B, 2)
         return bradley_terry(rewards[:, 0], rewards[:, 1], self.center).sum(), figures(rewards.detach())
@@ -75,8 +76,8 @@ class ScoredPairs(Pairs):
 
 
 class RewardData(ChatData):
-    """What `train` takes for a RewardLoss. `pad_id` is the model's; `metric`: one of METRICS (pairs.py). Raises `Misfit`
-    for a pair that the model cannot be given."""
+    """What `train` takes for a RewardLoss. `pad_id` is the model's; `metric`: one of METRICS (pairs.py). Raises
+    `Misfit` for a pair that the model cannot be given."""
 
     objective: ScoredPairs
 
