@@ -197,9 +197,10 @@ class GRPOLoss:
         objective, ratio, binds = clipped_objective(log_probs, old, advantage[:, None], c.clip_low, c.clip_high)
         loss, counts = -objective, targets != IGNORE
         figure = "sequence" if c.length == "constant" else c.length  # a share is one of tokens, not of the longest
+        shares = ops.where(binds, 1.0, log_probs.detach() * 0)  # (B, T), of the losses' dtype
         figures = {
             "ratio": over_rows(ratio.detach(), counts, figure, c.max_new_tokens),
-            "clip_share": over_rows(binds, counts, figure, c.max_new_tokens),
+            "clip_share": over_rows(shares, counts, figure, c.max_new_tokens),
         }
         if c.kl:
             divergence = kl_estimate(log_probs, rest[0])  # (B, T)
