@@ -40,6 +40,7 @@ What to watch instead:
   too easy or too hard
 - `entropy` of the next token: falls as the model makes up its mind. Near 0 early: all answers are the same
 - `response_length` and `ended`: answers that grow until they are cut off
+- `ratio`: 1 at the first step (but for rounding, and for dropout, which is best left off)
 - `clip_share`: 0 with one step a batch; above some 0.2, smaller steps or fewer `inner_epochs`
 - `kl`: how far the model has gone from where it began; a jump comes before nonsense that happens to be rewarded
 """

@@ -118,7 +118,7 @@ def asked(function: Reward, name: str, answer: Any, record: Any, where: str) -> 
 
 
 def told(error: BaseException, file: Path | None) -> str:
-    """"ZeroDivisionError: division by zero (rewards.py, line 3)": the last place in the user's file."""
+    """ "ZeroDivisionError: division by zero (rewards.py, line 3)": the last place in the user's file."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if file and Path(f.filename) == file]
     if isinstance(error, SyntaxError) and error.lineno:
         lines.append(error.lineno)

@@ -249,21 +249,30 @@ class RolloutBatches:
                     "now. Resume with the same settings, or start a new run from the saved weights."
                 )
         rollouts, used, dtype = state["rollouts"], state["used"], state["dtype"]
-        kinds = {"prompt": int, "answer": list[int], "ended": bool, "advantage": float, "old": list[float],
-                 "reference": list[float]}  # fmt: skip
+        last = self.settings.rows * self.settings.inner_epochs if rollouts else 0
         good = fits(rollouts, list[dict[str, Any]]) and len(rollouts) in (0, self.settings.rows)
-        good = good and all(r.keys() == kinds.keys() and all(fits(r[k], kinds[k]) for k in kinds) for r in rollouts)
-        good = good and all(
-            0 <= r["prompt"] < len(self.data.train) and len(r["old"]) == len(r["answer"]) for r in rollouts
-        )
-        last = len(rollouts) * self.settings.inner_epochs
+        good = good and all(self.is_rollout(rollout) for rollout in rollouts) and dtype in ("float32", "float64")
         if not (good and fits(used, int) and 0 <= used <= last and fits(state["drawn"], dict[str, float])):
             raise ValueError("the saved answers are damaged: start a new run from the saved weights.")
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"the saved answers' dtype must be float32 or float64, not {dtype!r:.50}.")
+        if used % self.batch_size:
+            raise ValueError(
+                f"the run stopped after {used} of {last} answers, which are no whole batches of batch_size = "
+                f"{self.batch_size}: resume with the batch_size that it had."
+            )
         self.prompts.load_state_dict(state["prompts"])
         self.rollouts, self.used, self.dtype = [Rollout(**r) for r in rollouts], used, dtype
         self.data.drawn = dict(state["drawn"])
+
+    def is_rollout(self, saved: dict[str, Any]) -> bool:
+        """Whether a saved object is an answer to one of these prompts."""
+        kinds = {"prompt": int, "answer": list[int], "ended": bool, "advantage": float, "old": list[float],
+                 "reference": list[float]}  # fmt: skip
+        if saved.keys() != kinds.keys() or not all(fits(saved[name], kind) for name, kind in kinds.items()):
+            return False
+        answer, n_ids = saved["answer"], self.run.model.config.vocab_size
+        lengths = (len(saved["old"]), len(saved["reference"]))
+        known = 0 <= saved["prompt"] < len(self.data.train) and all(0 <= token < n_ids for token in answer)
+        return known and len(answer) > 0 and lengths == (len(answer), len(answer) if self.settings.kl else 0)
 
 
 # --- the reference ----------------------------------------------------------------------------------------------------
