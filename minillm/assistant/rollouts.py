@@ -115,8 +115,9 @@ class RolloutData:
 
 
 class RolloutBatches:
-    """Batches for `GRPOLoss` for ever: micro-batches of `batch_size` of the answers drawn last, in another order in each
-    pass. The position holds the answers that are still to be learned from, so that a run goes on from it exactly."""
+    """Batches for `GRPOLoss` for ever: micro-batches of `batch_size` of the answers drawn last, in another order in
+    each pass. The position holds the answers that are still to be learned from, so that a run goes on from it exactly.
+    """
 
     ahead = False  # the next answers are drawn by the weights after this step
 
@@ -142,7 +143,7 @@ class RolloutBatches:
         self.rollouts: list[Rollout] = []
         self.used = 0  # rows given out of them, in all passes together
         self.dtype = "float32"  # of the log-probabilities, which is the weights'
-        self.ask_reference = reference_of(run, settings.temperature) if settings.kl else None
+        self.frozen = frozen_copy(run.model) if settings.kl and not adapters(run.model) else None
 
     @property
     def row_tokens(self) -> float:
@@ -176,7 +177,7 @@ class RolloutBatches:
         rows = [row_of(prompt, answer) for prompt, answer in zip(prompts, answers)]
         found = self.ask(self.run.outputs(partial(drawn_log_probs, temperature=settings.temperature)), rows)
         old, entropies = [pair[0] for pair in found], [pair[1] for pair in found]
-        references = [np.empty(0)] * len(rows) if self.ask_reference is None else self.reference(rows)
+        references = self.reference(rows) if settings.kl else [np.empty(0)] * len(rows)
         self.dtype, self.used = old[0].dtype.name, 0
         self.rollouts = [
             Rollout(number, answer, has_ended(data.template, answer), *map(plain, (advantage, before, reference)))
@@ -194,9 +195,13 @@ class RolloutBatches:
             data.drawn |= dict(zip(names, parts.mean(axis=0).tolist()))
 
     def reference(self, rows: list[Row]) -> list[Array]:
-        """ln π_ref of each answer's ids."""
-        assert self.ask_reference is not None
-        return self.ask(self.ask_reference(), rows)
+        """ln π_ref of each answer's ids: of a copy of the model as it was at the start, or, where adapters are what
+        learns, of the model without them."""
+        options = {"temperature": self.settings.temperature}
+        if self.frozen is not None:
+            return self.ask(self.run.outputs(partial(frozen_log_probs, frozen=self.frozen, **options)), rows)
+        with without_adapters(self.run.model):
+            return self.ask(self.run.outputs(partial(token_log_probs, **options)), rows)
 
     def ask(self, forward: Callable[..., Array], rows: list[Row]) -> list[Any]:
         """What `forward(ids, targets)` (B, ..., T) gives at the places of each answer, `batch_size` rows at a time."""
@@ -275,30 +280,19 @@ class RolloutBatches:
         return known and len(answer) > 0 and lengths == (len(answer), len(answer) if self.settings.kl else 0)
 
 
-# --- the reference ----------------------------------------------------------------------------------------------------
+# --- what is asked of a model -----------------------------------------------------------------------------------------
 
 
-def reference_of(run: Engine, temperature: float) -> Callable[[], Callable[..., Array]]:
-    """What gives, when it is called, a function (ids, targets) -> log-probabilities (B, T) under the model as it is now:
-    a copy of it, or, where adapters are what learns, the model without them."""
-    if adapters(run.model):
-        return partial(ask_without_adapters, run, temperature)
-    frozen = copy.deepcopy(run.model)
+def frozen_copy(model: Any) -> Any:
+    """The model as it is now, which learns no more."""
+    frozen = copy.deepcopy(model)
     for parameter in frozen.parameters():
         parameter.requires_grad = False
     frozen.eval()
-    return partial(run.outputs, partial(frozen_log_probs, frozen, temperature))
+    return frozen
 
 
-def ask_without_adapters(run: Engine, temperature: float) -> Callable[..., Array]:
-    def ask(*batch: Array) -> Array:
-        with without_adapters(run.model):  # also while it is asked: not all engines make copies of their layers
-            return run.outputs(partial(token_log_probs, temperature=temperature))(*batch)
-
-    return ask
-
-
-def frozen_log_probs(frozen: Any, temperature: float, model: Any, ids: Any, targets: Any) -> AnyTensor:
+def frozen_log_probs(model: Any, ids: Any, targets: Any, frozen: Any, temperature: float) -> AnyTensor:
     """`token_log_probs` of the frozen model in the place of the one that an engine brings."""
     return token_log_probs(frozen, ids, targets, temperature)
 

@@ -30,7 +30,7 @@ VARIANTS = [
 
 
 def as_written(new, old, reference, advantage, lengths, c):
-    """The papers' loss of answers o_i, row i's first |o_i| tokens: equation 3 of GRPO, 8 of DAPO, Dr. GRPO's figure 3."""
+    """The papers' loss of answers o_i, row i's first |o_i| tokens: GRPO's equation 3, DAPO's 8, Dr. GRPO's."""
     answers = []
     for i, n in enumerate(lengths):
         ratio = torch.exp(new[i, :n] - old[i, :n])

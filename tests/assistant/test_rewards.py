@@ -7,7 +7,8 @@ from minillm.assistant.rewards import Rewards, load_reward
 from minillm.data import Prompt
 
 PROMPTS = [
-    Prompt(({"role": "user", "content": f"{n}?"},), {"prompt": f"{n}?", "right": n}, f"p.jsonl, line {n}") for n in (1, 2)
+    Prompt(({"role": "user", "content": f"{n}?"},), {"prompt": f"{n}?", "right": n}, f"p.jsonl, line {n}")
+    for n in (1, 2)
 ]
 
 
@@ -97,7 +98,8 @@ def test_faults_of_a_batched_reward():
 
     for function in (few, one, broken):
         function.batched = True
-    for function, said in ((few, "gave 1 values for 2 answers"), (one, "gave 1 values"), (broken, "raised RuntimeError")):
+    said_of = {few: "gave 1 values for 2 answers", one: "gave 1 values", broken: "raised RuntimeError"}
+    for function, said in said_of.items():
         with pytest.raises(ValueError, match=f"'{function.__name__}'.* {said}") as caught:
             Rewards([function])(["a", "b"], PROMPTS)
         assert "p.jsonl, line 1" in str(caught.value)
