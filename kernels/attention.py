@@ -57,6 +57,7 @@ def flash_attention(
     cu_seqlens: int32 (n+1,): B is 1 and the tokens are n sequences packed one after another, the s-th at
         cu_seqlens[s]:cu_seqlens[s+1], none of which sees another; a pair (for q, for k) where they differ.
         max_seqlen: the longest of them, if known: saves launching programs that find nothing to do.
+        May be filled up with the number of tokens to (tokens+1,), a shape that says nothing of n, for torch.compile.
     impl: "fast", or "simple" for the kernel that is easy to read.
 
     A query that sees no key gives zeros, and zero gradients. Deterministic, forward and backward.
@@ -80,10 +81,6 @@ def flash_attention(
     seed_tensor = as_seed_tensor(seed, q.device) if dropout_p > 0 else None
     cu_q, cu_k = check_packing(q, k, cu_seqlens, mask is not None or key_padding_mask is not None)
     full_mask = merge_masks(q, k, mask, key_padding_mask)
-    sequences = q.shape[0] if cu_q is None else cu_q.shape[0] - 1
-    if max(sequences, q.shape[1]) > GRID_LIMIT:
-        given = f"{sequences} sequences, {q.shape[1]} heads"
-        raise ValueError(f"flash_attention: {given}; a GPU takes up to {GRID_LIMIT} of each at once: split the batch.")
     max_q, max_k = (q.shape[2], k.shape[2]) if max_seqlen is None else (max_seqlen, max_seqlen)  # if packed
     options = (scale, left, right, float(dropout_p), max_q, max_k, impl)
     return flash_forward(q, k, v, full_mask, cu_q, cu_k, seed_tensor, *options)[0]
@@ -100,7 +97,10 @@ def flash_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cu_q: Te
     reason = flash_unavailable_reason(q, k, v)
     if reason is not None:
         raise RuntimeError(f"flash_attention cannot run: {reason}")
-    call = Call(scale, left, right, dropout_p, mask, cu_q, cu_k, max_q, max_k, seed)
+    call = Call(scale, left, right, dropout_p, mask, *without_filling(q, cu_q, cu_k), max_q, max_k, seed)
+    if max(call.sequences(q), q.shape[1]) > GRID_LIMIT:
+        given = f"{call.sequences(q)} sequences, {q.shape[1]} heads"
+        raise ValueError(f"flash_attention: {given}; a GPU takes up to {GRID_LIMIT} of each at once: split the batch.")
     with torch.cuda.device_of(q):  # Triton launches on the current device
         return IMPLEMENTATIONS[impl][0](rows(q), rows(k), rows(v), call)
 
@@ -117,7 +117,7 @@ def flash_backward(do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse
                    cu_q: Tensor | None, cu_k: Tensor | None, seed: Tensor | None, scale: float, left: int, right: int,
                    dropout_p: float, max_q: int, max_k: int, impl: str) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The backward kernels as an operator: (dq, dk, dv) for the output gradient do, which may be a stride-0 view."""
-    call = Call(scale, left, right, dropout_p, mask, cu_q, cu_k, max_q, max_k, seed)
+    call = Call(scale, left, right, dropout_p, mask, *without_filling(q, cu_q, cu_k), max_q, max_k, seed)
     with torch.cuda.device_of(q):
         return IMPLEMENTATIONS[impl][1](rows(do.to(q.dtype)), rows(q), rows(k), rows(v), out, lse, call)
 
@@ -199,6 +199,15 @@ def check_packing(
     if cu_q.ndim != 1 or cu_q.shape != cu_k.shape:
         raise ValueError(f"flash_attention: cu_seqlens must be (n+1,), not {tuple(cu_q.shape)}, {tuple(cu_k.shape)}.")
     return cu_q.to(device=q.device, dtype=torch.int32), cu_k.to(device=q.device, dtype=torch.int32)
+
+
+def without_filling(q: Tensor, cu_q: Tensor | None, cu_k: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """cu_seqlens without the empty sequences at their end, of which each would be launched; looked for, which waits for
+    the device, only where there are as many sequences as tokens."""
+    if cu_q is None or cu_k is None or cu_q.shape[0] <= q.shape[2]:
+        return cu_q, cu_k
+    n = max(1, int(((cu_q < cu_q[-1]) | (cu_k < cu_k[-1])).sum()))
+    return cu_q[: n + 1], cu_k[: n + 1]
 
 
 def merge_masks(q: Tensor, k: Tensor, mask: Tensor | None, key_padding_mask: Tensor | None) -> Tensor | None:

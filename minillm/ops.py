@@ -129,6 +129,7 @@ def attention(
     *,
     causal: bool = False,
     mask: Any = None,
+    segments: Any = None,
     scale: float | None = None,
     dropout_p: float = 0.0,
     rng: np.random.Generator | None = None,
@@ -139,7 +140,9 @@ def attention(
     q (B, H, Tq, D); k and v (B, Hkv, Tk, D) where Hkv divides H (grouped-query attention: head h uses k/v head
     h // (H/Hkv)) -> (B, H, Tq, D). `causal`: query i sees keys up to i + Tk − Tq, so the last query sees every key,
     which is what decoding with a cache needs. `mask`: boolean, True = may look, broadcastable to (B, H, Tq, Tk). A
-    query that may look at no key gives zeros. `scale` is 1/√D by default. `impl`: "reference" (all scores at once),
+    query that may look at no key gives zeros. `segments`: int64 or int32 (B, T), for rows in which several texts stand
+    side by side (Tq = Tk = T, no mask): a query sees keys of its own text only, the stretch of equal numbers in which
+    it stands. `scale` is 1/√D by default. `impl`: "reference" (all scores at once),
     "sdpa" (PyTorch's), "triton" (our kernels), or "auto": the reference on NumPy, sdpa on PyTorch. One asked for by
     name where it can't run raises. Dropout draws as `dropout` does.
     """
@@ -171,20 +174,24 @@ def attention(
                 "and -inf, pass mask == 0.)"
             )
         mask = mask.reshape(shape)
-    return engine.attention(q, k, v, causal, mask, scale, dropout_p, rng, impl)
+    if segments is not None:
+        check_segments(q, k, mask, segments, engine.INTEGERS)
+    return engine.attention(q, k, v, causal, mask, segments, scale, dropout_p, rng, impl)
 
 
 def rope(x: AnyTensor, cos: Any, sin: Any) -> AnyTensor:
     """Rotary positions: turn each pair (xᵢ, xᵢ₊D/2) by its angle. Su et al. 2021, arXiv 2104.09864.
 
-    x (B, H, T, D) with D even; cos, sin (T, D/2), the cosines and sines of position times frequency, in x's dtype.
+    x (B, H, T, D) with D even; cos, sin (T, D/2), the cosines and sines of position times frequency, in x's dtype;
+    (B, 1, T, D/2) where rows have positions of their own.
     """
     if x.shape[-1] % 2:
         raise ValueError(f"rope: the last axis of x {tuple(x.shape)} must be even: features are rotated in pairs.")
-    if tuple(cos.shape[-2:]) != (x.shape[-2], x.shape[-1] // 2):
+    table = (x.shape[-2], x.shape[-1] // 2)
+    if tuple(cos.shape) not in (table, (x.shape[0], 1, *table)) or cos.shape != sin.shape:
         raise ValueError(
-            f"rope: cos and sin must be (T, D/2) = {(x.shape[-2], x.shape[-1] // 2)} for x {tuple(x.shape)} = "
-            f"(B, H, T, D), not {tuple(cos.shape)}."
+            f"rope: cos and sin must be (T, D/2) = {table} for x {tuple(x.shape)} = (B, H, T, D), or (B, 1, T, D/2), "
+            f"not {tuple(cos.shape)} and {tuple(sin.shape)}."
         )
     return backend(x).rope(x, cos, sin)
 
@@ -311,6 +318,19 @@ def check_features(op: str, x: AnyTensor, weight: AnyTensor, axes: int) -> None:
             f"{op}: x {tuple(x.shape)} must end with the {weight.shape[-1]} features that weight "
             f"{tuple(weight.shape)} takes."
         )
+
+
+def check_segments(q: AnyTensor, k: AnyTensor, mask: Any, segments: Any, integers: Sequence[Any]) -> None:
+    shape = (q.shape[0], q.shape[2])
+    if q.shape[2] != k.shape[2] or tuple(segments.shape) != shape:
+        raise ValueError(
+            f"attention: segments {tuple(segments.shape)} must be (B, T) = {shape}, one number for each query "
+            f"{tuple(q.shape)} and the same for its key {tuple(k.shape)}."
+        )
+    if mask is not None:
+        raise ValueError("attention: segments and a mask do not go together: give one mask that says both.")
+    if segments.dtype not in integers:
+        raise TypeError(f"attention: segments must be int64 or int32, not {segments.dtype}.")
 
 
 def check_reduction(op: str, reduction: str, choices: tuple[str, ...] = ("mean", "sum")) -> None:

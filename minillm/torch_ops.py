@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 BOOL = torch.bool  # the type of a mask
+INTEGERS = (torch.int64, torch.int32)  # and of segments
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 CHUNK = 4096  # rows of logits at a time, where each row's loss is asked for
 
@@ -124,6 +125,7 @@ def attention(
     v: Tensor,
     causal: bool,
     mask: Tensor | None,
+    segments: Tensor | None,
     scale: float | None,
     dropout_p: float,
     rng: Any,
@@ -133,8 +135,11 @@ def attention(
     Ours is taken by name, "triton": which is faster depends on the card (tests/bench/attention.py compares them)."""
     q, k = q.to(v.dtype), k.to(v.dtype)  # under autocast a norm or a rotation has made them float32
     if impl == "triton":
-        return triton_attention(q, k, v, causal, mask, scale, dropout_p)
+        return triton_attention(q, k, v, causal, mask, segments, scale, dropout_p)
     t_q, t_k = q.shape[2], k.shape[2]
+    if segments is not None:
+        texts = text_starts(segments).cumsum(1)  # (B, T): the number of each token's text
+        mask = (texts[:, :, None] == texts[:, None, :])[:, None]  # (B, 1, T, T)
     if causal and t_q == 1:
         causal = False  # the one query is the last: it sees everything
     if causal and (mask is not None or t_q != t_k or impl == "reference"):  # torch's is_causal is aligned top-left
@@ -176,8 +181,20 @@ def share_heads(x: Tensor, heads: int) -> Tensor:
     return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
 
 
+def text_starts(segments: Tensor) -> Tensor:
+    """Where in packed rows a text begins: segments (B, T) -> True (B, T) where another number stood before, or none."""
+    return F.pad(segments[:, 1:] != segments[:, :-1], (1, 0), value=True)
+
+
 def triton_attention(
-    q: Tensor, k: Tensor, v: Tensor, causal: bool, mask: Tensor | None, scale: float | None, dropout_p: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    causal: bool,
+    mask: Tensor | None,
+    segments: Tensor | None,
+    scale: float | None,
+    dropout_p: float,
 ) -> Tensor:
     if not torch.compiler.is_compiling():  # inside a compiled graph the operator itself checks, when it runs
         from .kernels.availability import flash_unavailable_reason
@@ -187,7 +204,15 @@ def triton_attention(
             raise RuntimeError(f"attention: impl='triton' cannot run here: {reason}.")
     from .kernels.attention import flash_attention
 
-    return flash_attention(q, k, v, causal=causal, scale=scale, mask=mask, dropout_p=dropout_p)
+    if segments is None:
+        return flash_attention(q, k, v, causal=causal, scale=scale, mask=mask, dropout_p=dropout_p)
+    (B, T), n_tokens = segments.shape, segments.numel()
+    places = torch.arange(n_tokens, dtype=torch.int32, device=q.device)
+    starts = places.where(text_starts(segments).flatten(), n_tokens).sort().values  # n_tokens where no text begins
+    q, k, v = (t.transpose(1, 2).flatten(0, 1).transpose(0, 1)[None] for t in (q, k, v))  # (1, H, B·T, D)
+    packing: dict[str, Any] = {"cu_seqlens": F.pad(starts, (0, 1), value=n_tokens), "max_seqlen": T}
+    out = flash_attention(q, k, v, causal=causal, scale=scale, dropout_p=dropout_p, **packing)
+    return out.reshape(-1, B, T, out.shape[-1]).transpose(0, 1)  # (B, H, T, D)
 
 
 # --- losses -----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ mask would be a guess, and `encode` refuses.
 from __future__ import annotations
 
 import datetime
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from typing import Any
 
 from ..data.fields import Message, chat_of, messages_of
 from ..data.records import BadRecord
+from ..disk import write_json, write_text
 from ..tokenizers import Tokenizer
 from .template import render_chat
 
@@ -63,7 +65,24 @@ class ChatTemplate:
         missing = [text for text in CHATML_TOKENS if text not in tokenizer.special_tokens]
         if missing:
             raise ValueError(f"ChatML needs the special token {missing[0]!r}: add it by with_chat_tokens.")
-        return cls(CHATML.read_text(encoding="utf-8"), tokenizer, {}, "the ChatML template")
+        variables = {"eos_token": CHATML_TOKENS[1]}
+        return cls(CHATML.read_text(encoding="utf-8"), tokenizer, variables, "the ChatML template")
+
+    # What a training run keeps beside its weights: a tokenizer, with all that the conversations need.
+
+    @property
+    def vocab_size(self) -> int:
+        return self.tokenizer.vocab_size
+
+    def fingerprint(self) -> str:
+        return self.tokenizer.fingerprint()
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write tokenizer.json, tokenizer_config.json with the variables, and chat_template.jinja."""
+        self.tokenizer.save(folder)
+        values = {**self.variables, "tokenizer_class": "PreTrainedTokenizerFast"}
+        write_json(Path(folder) / "tokenizer_config.json", dict(sorted(values.items())))
+        write_text(Path(folder) / "chat_template.jinja", self.source)
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """The ids of these messages, the user's last, up to where the assistant begins to speak. Raises ValueError."""

@@ -1,4 +1,5 @@
-"""`minillm finetune`: train a model for a task, from a pretrained one or a new one, and measure it."""
+"""`minillm finetune`: train a model for a task, or to be an assistant (assistant.py), from a pretrained one or a new
+one, and measure it."""
 
 from __future__ import annotations
 
@@ -10,6 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..assistant.config import SECTIONS as ASSISTANT
+from ..assistant.config import STAGES, is_recipe
+from ..assistant.config import recipe_names as assistant_recipes
 from ..data import Labelled, Pair, back_translate
 from ..engines.choose import process_rank
 from ..finetune.config import (
@@ -35,6 +39,7 @@ from ..training.checkpoint import CheckpointError
 from ..training.config_file import ConfigError, Sections, describe, override, read_toml
 from ..training.run_folder import check_no_run
 from ..training.train import TrainResult
+from . import assistant
 from .options import choices
 
 SHORT = {  # options that set one key of the configuration -> its section and name
@@ -46,14 +51,24 @@ SHORT = {  # options that set one key of the configuration -> its section and na
 }  # fmt: skip
 
 
+OF_ASSISTANTS = ("teacher", "reward", "loss", "template", "system", "pack")  # options that only assistants have
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     introduction = "The configuration is read from --config, then changed by the options. Sections, keys and defaults:"
     parser.epilog = f"{introduction}\n\n{all_keys()}"
-    parser.add_argument("kind", choices=KINDS, metavar="KIND", nargs="?", help=f"the task: {', '.join(KINDS)}")
+    kinds = f"the task: {', '.join(KINDS)}; or a step to an assistant: {', '.join(STAGES)}"
+    parser.add_argument("kind", choices=(*KINDS, *STAGES), metavar="KIND", nargs="?", help=kinds)
     parser.add_argument(
         "--model", metavar="MODEL", help="folder of a run or checkpoint, or hub name; default: a new one"
     )
     parser.add_argument("--data", metavar="FILE", help=".csv, .tsv, .jsonl or .json; default: the built-in task")
+    parser.add_argument("--teacher", metavar="MODEL", help="of distill: the model to learn from")
+    parser.add_argument("--reward", metavar="FILE.py:NAME", help="of grpo: the function that rewards, or a reward run")
+    parser.add_argument("--loss", choices=choices(ASSISTANT["preference"], "loss"), help="of dpo: which loss of pairs")
+    parser.add_argument("--template", metavar="FILE", help="of chats: chatml, or a file in Jinja; default: the model's")
+    parser.add_argument("--system", metavar="TEXT", help="of chats: what the assistant is told before each")
+    parser.add_argument("--pack", action="store_true", help="of sft: several chats in a row, apart from each other")
     parser.add_argument("--val", metavar="FILE", help="validation examples; default: a tenth of the data")
     parser.add_argument("--test", metavar="FILE", help="test examples; default: a tenth of the data")
     for name in ("text", "label", "source", "target"):
@@ -65,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="leave out bad examples, and count them")
     parser.add_argument("--cut", action="store_true", help="cut the ends of texts that are too long to be classified")
     parser.add_argument("--engine", choices=choices(EngineConfig, "name"), help="what computes")
-    recipes = ", ".join(recipe_names())
+    recipes = ", ".join([*recipe_names(), *assistant_recipes()])
     parser.add_argument("--config", metavar="FILE", help=f"TOML file, or a recipe that comes with minillm: {recipes}")
     parser.add_argument("--out", default="runs/finetune", metavar="FOLDER", help="run folder to make, or to resume")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder, as it was configured")
@@ -75,6 +90,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
+    if makes_assistant(arguments):
+        return assistant.run(arguments)
+    for option in OF_ASSISTANTS:
+        if getattr(arguments, option):
+            raise ConfigError(f"--{option} belongs to {', '.join(STAGES)}: leave it out.")
     if not arguments.resume:
         check_no_run(out)  # before anything takes time
     config = build_config(sections_of(arguments))
@@ -90,6 +110,15 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"\n{report}\n\nwrote {out}: best, last{adapter}, {CONFIG_FILE}, {REPORT_FILE}, metrics.jsonl")
     print(f"to use it: minillm predict {out} --data FILE --out FILE")
     return 0
+
+
+def makes_assistant(arguments: argparse.Namespace) -> bool:
+    """Whether it is a step to an assistant that is asked for: by its name, by a recipe, or by the run to resume."""
+    if arguments.kind:
+        return arguments.kind in STAGES
+    if arguments.resume:
+        return (Path(arguments.out) / assistant.CONFIG_FILE).exists()
+    return bool(arguments.config) and is_recipe(arguments.config)
 
 
 def run_once(
@@ -172,7 +201,8 @@ def sections_of(arguments: argparse.Namespace) -> Sections:
         sections = read_toml(path, SECTIONS)
     else:
         if not arguments.kind and not arguments.config:
-            raise ConfigError(f"which task? One of {', '.join(KINDS)}, as in: minillm finetune classify --data FILE.")
+            known = ", ".join((*KINDS, *STAGES))
+            raise ConfigError(f"which task? One of {known}, as in: minillm finetune classify --data FILE.")
         pretrained = "-pretrained" if arguments.model else ""
         sections = read_recipe(arguments.config or f"{arguments.kind}{pretrained}")
     asked: Sections = {"task": {"kind": arguments.kind}} if arguments.kind else {}
@@ -192,10 +222,12 @@ def sections_of(arguments: argparse.Namespace) -> Sections:
 def all_keys() -> str:
     """Every section and key of a fine-tuning configuration, with defaults and comments."""
     lines = []
-    for section, cls in SECTIONS.items():
+    for section, cls in {**SECTIONS, **ASSISTANT}.items():
         if section == "model":
             lines.append("  [model]: the shape of a new model, as in `minillm pretrain --help`")
             continue
+        if section == "chat":
+            lines.append(f"\n  in the place of [task], for {', '.join(STAGES)}:\n")
         for name, default, comment in describe(cls):
             lines.append(f"  {f'{section}.{name} = {default!r}':38} {comment}".rstrip())
     return "\n".join(lines)

@@ -69,6 +69,8 @@ class TorchEngine:
         self.loss = loss or ModelLoss(config.label_smoothing)
         self.figures: dict[str, torch.Tensor] = {}  # of the last step
         self.model = self.place(model, settings)
+        if hasattr(self.loss, "prepare"):  # one with a model of its own, which must be here before a step is compiled
+            self.loss.prepare(self.model)
         self.parameters = dict(self.model.named_parameters())
         self.optimizer = make_optimizer(self.model, config, self.device, groups)
         self.loss_scale = FIRST_LOSS_SCALE if self.precision == "fp16" else 1.0

@@ -24,16 +24,17 @@ from ..costs.sizes import n_parameters
 from ..data.augment import Augmentation
 from ..data.synonyms import our_synonyms, read_synonyms
 from ..engines.choose import engine_class, process_rank
+from ..engines.protocol import Loss
 from ..models import model_from_config
 from ..optim import param_groups
-from ..settings import TrainConfig
+from ..settings import EngineConfig, TrainConfig
 from ..tokenizers import BPETokenizer, CharTokenizer, Tokenizer, WordPieceTokenizer
 from ..tokenizers.extend import with_special_tokens
 from ..training.checkpoint import read_checkpoint
 from ..training.config_file import build
 from ..training.pretrain import model_config_class
 from ..training.train import TrainResult, train
-from .config import CONFIG_FILE, FinetuneConfig
+from .config import CONFIG_FILE, FinetuneConfig, MethodConfig
 from .data import TaskData
 from .freeze import GradualUnfreezing, count_line, freeze, layer_wise_groups, trainable_parameters, unfreeze
 from .heads import with_classifier, with_dropout, with_layers
@@ -92,13 +93,8 @@ def texts_of(example: Any) -> tuple[str, ...]:
 
 def prepare(config: FinetuneConfig, labels: tuple[str, ...], start: Start) -> tuple[Any, TaskObjective]:
     """The model with the head that the task needs, and the objective. Raises ValueError if they don't go together."""
-    model, tokenizer, task = start.model, start.tokenizer, config.task
-    method = config.method
-    if method.new_layers or method.renew_layers:
-        rng = np.random.default_rng([config.train.seed, 3])
-        model = with_layers(model, method.new_layers, method.renew_layers, rng)
-    if method.model_dropout >= 0:
-        model = with_dropout(model, method.model_dropout)
+    tokenizer, task = start.tokenizer, config.task
+    model = reshaped(start.model, config.method, config.train.seed)
     rng = np.random.default_rng([config.train.seed, 1])  # of new heads and adapters
     if task.kind in ("classify", "regress"):
         pad_id = padding(model, tokenizer)
@@ -116,6 +112,14 @@ def prepare(config: FinetuneConfig, labels: tuple[str, ...], start: Start) -> tu
     if tokenizer.eos_id is None:
         raise ValueError(f"{tokenizer!r} has no end-of-text token, by which an answer ends: take another model.")
     return model, Continue(tokenizer, tokenizer.eos_id, model.config.context, task.prompt)
+
+
+def reshaped(model: Any, method: MethodConfig, seed: int) -> Any:
+    """A model like `model` with the layers and the dropout that the method asks for; itself, if for none."""
+    if method.new_layers or method.renew_layers:
+        rng = np.random.default_rng([seed, 3])
+        model = with_layers(model, method.new_layers, method.renew_layers, rng)
+    return model if method.model_dropout < 0 else with_dropout(model, method.model_dropout)
 
 
 def scaled(config: FinetuneConfig, splits: Splits, start: Start) -> FinetuneConfig:
@@ -139,34 +143,36 @@ def padding(model: Any, tokenizer: Tokenizer) -> int:
     return found
 
 
-def apply_method(model: Any, config: FinetuneConfig) -> None:
-    """Freeze what the method freezes, and add what it adds, in place."""
-    method = config.method
+def apply_method(model: Any, method: MethodConfig, seed: int, also: tuple[str, ...] = ()) -> None:
+    """Freeze what the method freezes, and add what it adds, in place. Modules of the names `also` learn whole in any
+    case."""
     if method.name == "head":
         freeze(model)
         names = [name for name, _ in model.named_modules() if name in (*HEADS, "pooler")]
         unfreeze(model, *names)
     elif method.name in ("lora", "qlora"):
         targets = tuple(name.strip() for name in method.targets.split(",") if name.strip())
-        new = tuple(name for name, _ in model.named_modules() if name in (*HEADS, "pooler"))  # a pooler may be new, too
+        own = (*HEADS, "pooler", *also)  # a pooler may be new, too
+        new = tuple(name for name, _ in model.named_modules() if name in own)
         lora = LoraConfig(method.rank, method.alpha, method.dropout, targets, method.rslora, new)
-        add_lora(model, lora, np.random.default_rng([config.train.seed, 2]))
+        add_lora(model, lora, np.random.default_rng([seed, 2]))
 
 
-def engine_for(config: FinetuneConfig) -> Callable[[Any, TrainConfig], Any]:
-    """What makes the engine: with learning rates by layer, and for qlora with the frozen weights in few bits."""
-    groups = param_groups if config.method.layer_decay == 1 else partial(
-        layer_wise_groups, factor=config.method.layer_decay
-    )  # fmt: skip
-    make = partial(engine_class(config.engine), groups=groups)
-    if config.method.name != "qlora":
+def engine_for(
+    method: MethodConfig, engine: EngineConfig, loss: Loss | None = None
+) -> Callable[[Any, TrainConfig], Any]:
+    """What makes the engine: with learning rates by layer, and for qlora with the frozen weights in few bits. `loss`:
+    where it is not the model's own."""
+    groups = param_groups if method.layer_decay == 1 else partial(layer_wise_groups, factor=method.layer_decay)
+    make = partial(engine_class(engine), groups=groups, loss=loss)
+    if method.name != "qlora":
         return make
     from ..port import to_torch
     from .quantize import quantize_base
 
     def quantized(model: Any, train_config: TrainConfig) -> Any:
         ported = to_torch(model, seed=train_config.seed)
-        quantize_base(ported, config.method.quantize)
+        quantize_base(ported, method.quantize)
         return make(ported, train_config)
 
     return quantized
@@ -239,14 +245,14 @@ def finetune(
     config = scaled(config, splits, start)
     model, objective = prepare(config, splits.labels, start)
     shape = start.model.config if not config.start.model else None
-    apply_method(model, config)
+    apply_method(model, config.method, config.train.seed)
     n_notes = len(splits.notes)
     data = task_data(config, splits, objective)
-    settings = steps_for(config, len(data.train))
+    settings = steps_for(config.train, config.task.epochs, len(data.train))
     if progress:
         for note in splits.notes[n_notes:]:
             print(f"note       {note}")
-        print(f"model      {describe(model, start)}; {count_line(model)}")
+        print(f"model      {describe(model, start.name)}; {count_line(model)}")
     thaw = GradualUnfreezing(model, config.method.unfreeze_every) if config.method.unfreeze_every else None
     only = set(trainable_parameters(model)) if config.method.name in ("lora", "qlora") else None
     result = train(
@@ -254,7 +260,7 @@ def finetune(
         data,
         settings,
         out_dir,
-        engine=engine_for(config),
+        engine=engine_for(config.method, config.engine),
         tokenizer=objective.tokenizer,
         resume=resume,
         before_first_step=partial(config.save, out_dir / CONFIG_FILE, shape),
@@ -263,19 +269,25 @@ def finetune(
         only=only,
         progress=progress,
     )
-    if result.reason != "interrupted" and config.task.keep == "best" and (out_dir / "best").exists():
-        best = read_checkpoint(out_dir / "best")
-        result.engine.load(best.model, best.optimizer, None)
+    if config.task.keep == "best":
+        take_best(result, out_dir)
     return result, objective
 
 
-def steps_for(config: FinetuneConfig, n_examples: int) -> TrainConfig:
-    """[train] with the steps that task.epochs come to, if that is set."""
-    t, world = config.train, int(os.environ.get("WORLD_SIZE", 1))
-    if not config.task.epochs:
+def take_best(result: TrainResult, out_dir: Path) -> None:
+    """Give the model of a run that was not interrupted the weights of its best evaluation."""
+    if result.reason != "interrupted" and (out_dir / "best").exists():
+        best = read_checkpoint(out_dir / "best")
+        result.engine.load(best.model, best.optimizer, None)
+
+
+def steps_for(t: TrainConfig, epochs: float, n_examples: int) -> TrainConfig:
+    """[train] with the steps that so many epochs come to, if that is not 0."""
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if not epochs:
         return t
     each = n_examples / (t.batch_size * t.grad_accumulation * world)
-    steps = max(1, math.ceil(config.task.epochs * each))
+    steps = max(1, math.ceil(epochs * each))
     every = max(1, min(math.ceil(each), steps, t.eval_every))
     return replace(
         t, max_steps=steps, eval_every=every, save_every=every, warmup_steps=min(t.warmup_steps, steps // 10)
@@ -288,7 +300,7 @@ def load_weights(model: Any, arrays: dict[str, np.ndarray]) -> None:
     model.load_state_dict({**frozen, **arrays})
 
 
-def describe(model: Any, start: Start) -> str:
+def describe(model: Any, name: str) -> str:
     config = model.config
     kind = f"{config.model_type} of {config.n_layers} layers, {n_parameters(config):,} parameters"
-    return f"{start.name} ({kind})" if start.name else f"a new {kind}"
+    return f"{name} ({kind})" if name else f"a new {kind}"

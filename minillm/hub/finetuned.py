@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..finetune.config import CONFIG_FILE, SECTIONS, FinetuneConfig, build_config
+from ..finetune.config import CONFIG_FILE, SECTIONS, FinetuneConfig, MethodConfig, build_config
 from ..finetune.freeze import unfreeze
 from ..finetune.lora import adapters, merge, remove_lora
 from ..finetune.objectives import TaskObjective
@@ -78,20 +78,25 @@ def open_finetuned(
             f"in {run / CONFIG_FILE}, [start]."
         ) from error
     model, objective = prepare(config, labels, start)
-    apply_method(model, config)
+    apply_method(model, config.method, config.train.seed)
     load_weights(model, point.model)
+    return on_engine(model, config.method, run, engine, device), objective, config
+
+
+def on_engine(model: Any, method: MethodConfig, run: Path, engine: str, device: Any) -> Any:
+    """A run's model with its adapters, on NumPy as it is, or ported."""
     if engine == "numpy":
-        if config.method.name == "qlora":
+        if method.name == "qlora":
             raise CheckpointError(
                 f"{run} was trained on weights of few bits, which are PyTorch's: give --engine torch, "
                 f"or begin with {run / 'adapter'}."
             )
-        return model.eval(), objective, config
+        return model.eval()
     from ..port import to_torch
 
     ported = to_torch(model)
-    if config.method.name == "qlora":
+    if method.name == "qlora":
         from ..finetune.quantize import quantize_base
 
-        quantize_base(ported, config.method.quantize)
-    return ported.to(device or "cpu").eval(), objective, config
+        quantize_base(ported, method.quantize)
+    return ported.to(device or "cpu").eval()

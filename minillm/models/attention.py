@@ -58,20 +58,23 @@ class MultiHeadAttention(Module):
         *,
         kv: tuple[AnyTensor, AnyTensor] | None = None,
         mask: Any = None,
+        segments: Any = None,
         rope: tuple[Any, Any] | None = None,
         cache: KVCache | None = None,
     ) -> AnyTensor:
         """x (B, T, d_model) -> (B, T, d_model).
 
         `kv`: keys and values of another sequence, from `keys_values`; by default x's own. `mask`: boolean, True = may
-        look, broadcastable to (B, H, T, keys). `rope`: cosines and sines (T, head_dim/2) of x's positions.
+        look, broadcastable to (B, H, T, keys). `segments` (B, T): several texts in a row, see ops.attention. `rope`:
+        cosines and sines (T, head_dim/2) of x's positions, or (B, 1, T, head_dim/2), each row's own.
         """
         B, T, _ = x.shape
         q, k, v = self.heads(x, kv=kv, rope=rope)  # (B, H, T, hd) and (B, Hkv, T, hd)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)  # (B, Hkv, past + T, hd)
         dropout_p = self.dropout_p if self.training else 0.0
-        out = ops.attention(q, k, v, causal=self.causal, mask=mask, dropout_p=dropout_p, rng=self.rng, impl=self.impl)
+        hiding = {"causal": self.causal, "mask": mask, "segments": segments}
+        out = ops.attention(q, k, v, **hiding, dropout_p=dropout_p, rng=self.rng, impl=self.impl)  # (B, H, T, hd)
         return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))  # heads side by side again
 
     def heads(

@@ -9,25 +9,33 @@ from ..ops import AnyTensor
 
 
 class CausalLM(nn.Module):
-    """A model that predicts the next token. Its own `hidden(ids, cache)` gives the features (B, T, D)."""
+    """A model that predicts the next token. Its own `hidden(ids, cache, segments)` gives the features (B, T, D)."""
 
     config: Any
     token_embedding: nn.Embedding
     head: nn.Linear | None  # the output layer; None: it is the token table again ("tied")
 
     def forward(
-        self, ids: Any, targets: Any = None, *, cache: Any = None, reduction: str = "mean", label_smoothing: float = 0.0
+        self,
+        ids: Any,
+        targets: Any = None,
+        *,
+        cache: Any = None,
+        segments: Any = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
     ) -> AnyTensor:
         """ids (B, T) integers -> logits (B, T, V); with targets (B, T), −100 = ignored, the cross-entropy as a scalar.
 
         With a cache from `new_cache`, ids are the tokens after those that it has seen, and it is brought up to date.
+        With `segments` (B, T), a row holds several texts (see segments.py), which an LSTM refuses.
         """
-        h = self.hidden(ids, cache)  # (B, T, D)
+        h = self.hidden(ids, cache, segments)  # (B, T, D)
         if targets is None:
             return self.logits(h)
         return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
 
-    def hidden(self, ids: Any, cache: Any = None) -> AnyTensor:
+    def hidden(self, ids: Any, cache: Any = None, segments: Any = None) -> AnyTensor:
         """The last layer's features (B, T, D): what the head turns into logits."""
         raise TypeError(f"{type(self).__name__} defines no hidden().")
 

@@ -16,6 +16,7 @@ from .. import nn, ops
 from ..ops import AnyTensor
 from ..settings import ATTENTION
 from .checks import check_choice, check_dropout, check_heads, check_ids, check_whole
+from .segments import packed_positions
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,15 @@ class CausalSelfAttention(nn.Module):
         self.impl = config.attention
         self.rng = rng
 
-    def forward(self, x: AnyTensor, cache: nn.KVCache | None = None) -> AnyTensor:
+    def forward(self, x: AnyTensor, cache: nn.KVCache | None = None, segments: Any = None) -> AnyTensor:
         B, T, D = x.shape
         q, k, v = self.heads(x)  # each (B, H, T, D/H)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)  # (B, H, past + T, D/H)
         dropout_p = self.dropout_p if self.training else 0.0
-        out = ops.attention(q, k, v, causal=True, dropout_p=dropout_p, rng=self.rng, impl=self.impl)  # (B, H, T, D/H)
+        out = ops.attention(
+            q, k, v, causal=True, segments=segments, dropout_p=dropout_p, rng=self.rng, impl=self.impl
+        )  # (B, H, T, D/H)
         out = out.transpose(1, 2).reshape(B, T, D)  # heads side by side again
         return self.resid_dropout(self.proj(out))
 
@@ -98,8 +101,8 @@ class Block(nn.Module):
         self.norm_2 = nn.LayerNorm(config.d_model)
         self.mlp = MLP(config, rng)
 
-    def forward(self, x: AnyTensor, cache: nn.KVCache | None = None) -> AnyTensor:
-        x = x + self.attn(self.norm_1(x), cache)
+    def forward(self, x: AnyTensor, cache: nn.KVCache | None = None, segments: Any = None) -> AnyTensor:
+        x = x + self.attn(self.norm_1(x), cache, segments=segments)
         x = x + self.mlp(self.norm_2(x))
         return x
 
@@ -123,26 +126,31 @@ class GPT(nn.Module):
         targets: Any = None,
         *,
         cache: nn.KVCache | None = None,
+        segments: Any = None,
         reduction: str = "mean",
         label_smoothing: float = 0.0,
     ) -> AnyTensor:
         """ids (B, T) integers -> logits (B, T, V); with targets (B, T), −100 = ignored, the cross-entropy as a scalar.
 
-        With a cache, ids are the tokens after those that the cache holds already.
+        With a cache, ids are the tokens after those that the cache holds already. With `segments` (B, T), a row holds
+        several texts, each a stretch of equal numbers, and each has the features that it has alone (see segments.py).
         """
-        h = self.hidden(ids, cache)  # (B, T, D)
+        h = self.hidden(ids, cache, segments)  # (B, T, D)
         if targets is None:
             return self.logits(h)
         return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
 
-    def hidden(self, ids: Any, cache: nn.KVCache | None = None) -> AnyTensor:
+    def hidden(self, ids: Any, cache: nn.KVCache | None = None, segments: Any = None) -> AnyTensor:
         """The last layer's features (B, T, D): what the head turns into logits."""
         past = 0 if cache is None else cache.length
         T = check_ids(self, ids, past=past)
-        positions = self.position_embedding.weight[past : past + T]  # (T, D)
+        if segments is None:
+            positions = self.position_embedding.weight[past : past + T]  # (T, D)
+        else:
+            positions = self.position_embedding(packed_positions(self, ids, segments, cache))  # (B, T, D)
         x = self.dropout(self.token_embedding(ids) + positions)  # (B, T, D)
         for block in self.blocks:
-            x = block(x, cache)
+            x = block(x, cache, segments)
         return self.norm(x)
 
     def logits(self, h: AnyTensor) -> AnyTensor:

@@ -23,6 +23,7 @@ from .attention import MultiHeadAttention
 from .causal import CausalLM
 from .checks import check_choice, check_dropout, check_ids, check_positive, check_whole
 from .rope import check_rope_scaling, rope_tables
+from .segments import packed_positions
 
 MAX_POSITIONS, MAX_TABLE = 1 << 17, 1 << 25  # whose cosines and sines are kept, and how many numbers these may be
 
@@ -113,8 +114,10 @@ class Block(nn.Module):
         self.mlp = MLP(config, out_std, rng)
         self.dropout = nn.Dropout(config.dropout, rng)
 
-    def forward(self, x: AnyTensor, rope: tuple[Any, Any], cache: nn.KVCache | None = None) -> AnyTensor:
-        x = x + self.dropout(self.attn(self.norm_1(x), rope=rope, cache=cache))
+    def forward(
+        self, x: AnyTensor, rope: tuple[Any, Any], cache: nn.KVCache | None = None, segments: Any = None
+    ) -> AnyTensor:
+        x = x + self.dropout(self.attn(self.norm_1(x), rope=rope, cache=cache, segments=segments))
         x = x + self.dropout(self.mlp(self.norm_2(x)))
         return x
 
@@ -132,14 +135,16 @@ class Llama(CausalLM):
         self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False, rng=rng)
         self.make_rope(np.float32)
 
-    def hidden(self, ids: Any, cache: nn.KVCache | None = None) -> AnyTensor:
+    def hidden(self, ids: Any, cache: nn.KVCache | None = None, segments: Any = None) -> AnyTensor:
         """The last layer's features (B, T, D): what the head turns into logits."""
         past = 0 if cache is None else cache.length
         length = past + check_ids(self, ids, past=past)
-        rope = self.rope(past, length)
+        rope = self.rope(past, length)  # (T, head_dim/2) each
+        if segments is not None:
+            rope = self.packed_rope(rope, packed_positions(self, ids, segments, cache))  # (B, 1, T, head_dim/2) each
         x = self.token_embedding(ids)  # (B, T, D)
         for block in self.blocks:
-            x = block(x, rope, cache)
+            x = block(x, rope, cache, segments)
         return self.norm(x)
 
     def make_rope(self, dtype: Any) -> None:
@@ -162,6 +167,17 @@ class Llama(CausalLM):
         if isinstance(self.cos, np.ndarray):
             return cos.astype(self.cos.dtype), sin.astype(self.sin.dtype)
         return self.cos.new_tensor(cos), self.sin.new_tensor(sin)
+
+    def packed_rope(self, rope: tuple[Any, Any], positions: Any) -> tuple[Any, Any]:
+        """Cosines and sines (B, 1, T, head_dim/2) of positions (B, T), taken from the tables `rope` of 0, 1, 2, ..."""
+        scaling, length = self.config.rope_scaling, positions.shape[1]
+        if scaling is not None and scaling["rope_type"] == "dynamic" and length > len(self.cos):
+            raise ValueError(
+                f"Llama: rows of {length} tokens cannot hold several texts: the angles of a 'dynamic' rope_scaling "
+                f"depend on a text's length beyond {len(self.cos)}. Pack rows of at most {len(self.cos)} tokens."
+            )
+        cos, sin = rope
+        return cos[positions][:, None], sin[positions][:, None]
 
 
 def table_length(config: LlamaConfig) -> int:

@@ -114,8 +114,13 @@ class LSTM(CausalLM):
         if not config.tie_embeddings:
             self.head = nn.Linear(hidden, config.vocab_size, bias=False, std=0.1, rng=rng)
 
-    def hidden(self, ids: Any, cache: LSTMState | None = None) -> AnyTensor:
+    def hidden(self, ids: Any, cache: LSTMState | None = None, segments: Any = None) -> AnyTensor:
         """The last layer's features (B, T, H): what the head turns into logits."""
+        if segments is not None:
+            raise ValueError(
+                "LSTM: segments cannot be kept apart: the state runs on from one text into the next. Give each text a "
+                "row of its own."
+            )
         x = self.dropout(self.token_embedding(ids))  # (B, T, D)
         for i, layer in enumerate(self.layers):
             x, h, c = layer(x, None if cache is None else cache.layers[i])

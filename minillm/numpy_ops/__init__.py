@@ -31,3 +31,4 @@ __all__ = [
 ]  # fmt: skip
 
 BOOL = np.dtype(bool)  # the type of a mask
+INTEGERS = (np.dtype(np.int64), np.dtype(np.int32))  # and of segments

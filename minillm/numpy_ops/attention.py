@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from .dropout import dropout_scale
 #
 # Queries are taken `BLOCK` rows at a time. Causal rows i..j need only the keys up to j, so about half of the scores
 # are never computed, and a block of scores is small enough to stay in the cache through the passes of the softmax.
+# Where several texts stand in one row (`segments`), a block ends with its text, and its keys begin there.
 
 BLOCK = 128
 
@@ -34,6 +36,7 @@ def attention(
     v: Tensor,
     causal: bool,
     mask: Array | None,
+    segments: Array | None,
     scale: float | None,
     dropout_p: float,
     rng: np.random.Generator | None,
@@ -53,18 +56,17 @@ def attention(
 
     out = np.empty((*q5.shape[:4], v.shape[-1]), dtype=q.dtype)  # (B, Hkv, G, Tq, D)
     keep = records_graph(q, k, v)
-    blocks = []  # what backward needs of each block: its rows, its number of keys, P, dropout's M
-    for start in range(0, t_q, BLOCK):
-        rows = slice(start, min(start + BLOCK, t_q))
-        end = max(rows.stop + t_k - t_q, 0) if causal else t_k  # keys that the block's last row sees
-        scores = (q5[..., rows, :] * q.dtype.type(scale)) @ k5[..., :end, :].swapaxes(-1, -2)  # (B, Hkv, G, rows, end)
+    blocks = []  # what backward needs of each block: its texts, its rows, its keys, P, dropout's M
+    for texts, rows, keys in cut(t_q, t_k, causal, segments):
+        q_rows = q5[texts, ..., rows, :] * q.dtype.type(scale)
+        scores = q_rows @ k5[texts, ..., keys, :].swapaxes(-1, -2)  # (texts, Hkv, G, rows, keys)
         if hidden is not None:
-            scores += hidden[..., rows, :end] if hidden.shape[-2] > 1 else hidden[..., :end]
+            scores += hidden[..., rows, keys] if hidden.shape[-2] > 1 else hidden[..., keys]
         p = masked_softmax(scores)
         kept = dropout_scale(p.shape, dropout_p, q.dtype, rng, None) if dropout_p else None
-        np.matmul(p if kept is None else p * kept, v5[..., :end, :], out=out[..., rows, :])
+        np.matmul(p if kept is None else p * kept, v5[texts, ..., keys, :], out=out[texts, ..., rows, :])
         if keep:
-            blocks.append((rows, end, p, kept))
+            blocks.append((texts, rows, keys, p, kept))
     out4 = out.reshape(batch, heads, t_q, v.shape[-1])
     return Tensor.from_op(out4, (q, k, v), attention_backward, (q5, k5, v5, blocks, scale))
 
@@ -76,18 +78,34 @@ def attention_backward(
     dq = np.empty(q5.shape, grad.dtype)
     dk = np.zeros((*k5.shape[:2], *k5.shape[3:]), grad.dtype)  # (B, Hkv, Tk, D)
     dv = np.zeros((*v5.shape[:2], *v5.shape[3:]), grad.dtype)
-    for rows, end, p, kept in blocks:
-        g = grad5[..., rows, :]
-        ds = g @ v5[..., :end, :].swapaxes(-1, -2)  # dL/dP (B, Hkv, G, rows, end)
+    for texts, rows, keys, p, kept in blocks:
+        g = grad5[texts, ..., rows, :]
+        ds = g @ v5[texts, ..., keys, :].swapaxes(-1, -2)  # dL/dP (texts, Hkv, G, rows, keys)
         if kept is not None:
             ds *= kept
         ds -= np.einsum("...qk,...qk->...q", ds, p)[..., None]
         ds *= p  # dL/dS
         ds *= scale
-        np.matmul(ds, k5[..., :end, :], out=dq[..., rows, :])
-        dk[:, :, :end] += sum_group(ds.swapaxes(-1, -2) @ q5[..., rows, :])
-        dv[:, :, :end] += sum_group((p if kept is None else p * kept).swapaxes(-1, -2) @ g)
+        np.matmul(ds, k5[texts, ..., keys, :], out=dq[texts, ..., rows, :])
+        dk[texts, :, keys] += sum_group(ds.swapaxes(-1, -2) @ q5[texts, ..., rows, :])
+        dv[texts, :, keys] += sum_group((p if kept is None else p * kept).swapaxes(-1, -2) @ g)
     return dq.reshape(grad.shape[:3] + dq.shape[-1:]), dk, dv
+
+
+def cut(t_q: int, t_k: int, causal: bool, segments: Array | None) -> Iterator[tuple[slice, slice, slice]]:
+    """The blocks: which rows of the batch (all at once, if each is one text), which queries, and which keys these see:
+    from the first of their text to its last, or causal, to that of the last query."""
+    stretches = [(slice(None), 0, t_q)]  # (rows of the batch, first and last query of a text)
+    if segments is not None:
+        stretches = []
+        for i, row in enumerate(segments):
+            edges = [0, *(np.flatnonzero(row[1:] != row[:-1]) + 1).tolist(), t_q]
+            stretches += [(slice(i, i + 1), first, last) for first, last in zip(edges, edges[1:])]
+    for texts, first, last in stretches:
+        for start in range(first, last, BLOCK):
+            rows = slice(start, min(start + BLOCK, last))
+            end = (rows.stop if causal else last) + t_k - t_q
+            yield texts, rows, slice(first, max(end, 0))
 
 
 def sum_group(x: Array) -> Array:

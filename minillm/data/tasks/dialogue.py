@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from ..examples import Chat
+from ..examples import Chat, Preference
 from .baselines import Nearest, most_frequent, test_splits
 from .draw import Draw, fill, same_words_key
 from .names import DAYS, name_pools
@@ -163,6 +163,26 @@ def slot_accuracy(reply: str, chat: Chat) -> float:
 def success(reply: str, chat: Chat) -> bool:
     """Whether the reply fills every slot rightly."""
     return slot_accuracy(reply, chat) == 1
+
+
+def preferences(chats: dict[str, list[Chat]], seed: int = 0) -> dict[str, list[Preference]]:
+    """The chats of each split with two last replies: the right one, and one in which a slot is filled wrongly, drawn by
+    the seed."""
+    draw = Draw(seed, "dialogue preferences")
+    names = name_pools(draw)["seen"]
+    others = {
+        "thing": THINGS, "people": PEOPLE, "day": DAYS, "hour": HOURS, "town": names[2],
+        "name": [f"{given} {surname}" for given, surname in zip(*names[:2])], "result": [str(n) for n in range(41)],
+    }  # fmt: skip
+
+    def preference(chat: Chat) -> Preference:
+        reply, wanted = chat.messages[-1]["content"], slots(chat)
+        slot = draw.choice(list(wanted))
+        wrong = draw.choice([value for value in others[slot] if value != wanted[slot]])
+        before, _, behind = reply.rpartition(wanted[slot])  # the last place: "3 plus 3 is 6."
+        return Preference(chat.messages[:-1], reply, before + wrong + behind, chat.where)
+
+    return {split: [preference(chat) for chat in rows] for split, rows in chats.items()}
 
 
 def before_reply(chat: Chat) -> str:

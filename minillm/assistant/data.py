@@ -1,0 +1,108 @@
+"""Conversations to train on: what `train` takes for SFT, and for the distillation of logits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..data import Chat
+from ..data.example_batches import ExampleBatcher, fingerprint
+from ..engines.protocol import Engine
+from ..finetune.data import TaskEvaluation
+from ..finetune.objectives import Row
+from ..settings import TrainConfig
+from ..tokenizers import Tokenizer
+from .packing import collate_packed, pack
+from .rows import Conversations
+
+
+class Asked(Protocol):
+    """What a model is asked to learn of an example: `Conversations`, or `Packs` of them."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    def encode(self, example: Any) -> Row: ...
+
+    def collate(self, rows: Sequence[Any]) -> tuple[np.ndarray, ...]: ...
+
+    def size(self, row: Any) -> int: ...
+
+
+@dataclass(frozen=True)
+class Packs:
+    """Several conversations in a row, which do not see each other (packing.py): with `PackedLoss`."""
+
+    objective: Conversations
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.objective.tokenizer
+
+    def encode(self, example: tuple[Chat, ...]) -> tuple[Row, ...]:
+        return tuple(self.objective.encode(chat) for chat in example)
+
+    def collate(self, rows: Sequence[tuple[Row, ...]]) -> tuple[np.ndarray, ...]:
+        return collate_packed(rows, self.objective.template.stop_ids[0])
+
+    def size(self, row: tuple[Row, ...]) -> int:
+        return sum(map(self.objective.size, row))
+
+    def packed(self, chats: Sequence[Chat]) -> list[tuple[Chat, ...]]:
+        """The chats, as many together as the model's context takes."""
+        lengths = [self.objective.size(self.objective.encode(chat)) for chat in chats]
+        return [tuple(chats[i] for i in places) for places in pack(lengths, self.objective.context)]
+
+
+class ChatData:
+    """Examples to train on (`train`) and to choose the checkpoint with (`val`): by the loss, or another figure of the
+    run's loss, `metric`. Raises `Misfit` for an example that the model cannot be given."""
+
+    def __init__(self, objective: Asked, train: Sequence[Any], val: Sequence[Any], metric: str = "loss") -> None:
+        if not train or not val:
+            raise ValueError(
+                f"there must be examples to train on and to validate with, not {len(train)} and {len(val)}."
+            )
+        self.objective, self.metric = objective, metric
+        self.train = list(train)
+        self.rows: list[Any] = [objective.encode(example) for example in train]
+        self.val_rows: list[Any] = [objective.encode(example) for example in val]
+
+    def check(self, model_config: Any, tokenizer: Tokenizer | None) -> None:
+        """Raise ValueError unless the model has all of the tokenizer's ids."""
+        n_ids = self.objective.tokenizer.vocab_size
+        if n_ids > model_config.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {n_ids} ids, the model {model_config.vocab_size}: they do not belong together."
+            )
+
+    def batches(self, run: Engine, config: TrainConfig, context: int) -> ExampleBatcher:
+        """Rows of like length together, so that little is padding."""
+        return ExampleBatcher(
+            len(self.rows),
+            config.batch_size,
+            lambda places, epochs: self.objective.collate([self.rows[i] for i in places]),
+            seed=config.seed,
+            data=fingerprint(self.train),
+            lengths=[self.objective.size(row) for row in self.rows],
+            rank=run.rank,
+            world_size=run.world_size,
+        )
+
+    def gauges(self) -> dict[str, float]:
+        return {}
+
+    def evaluate(self, run: Engine, config: TrainConfig, context: int) -> TaskEvaluation:
+        """The loss over all of `val`, and its figures, each for a target that counts."""
+        order = sorted(self.val_rows, key=self.objective.size)
+        sums, n = Counter[str](), 0.0
+        for start in range(0, len(order), config.batch_size):
+            batch = self.objective.collate(order[start : start + config.batch_size])
+            sums.update(run.batch_sums(*batch))
+            n += run.loss.count(*batch)
+        means = {name: value / n for name, value in sums.items()}
+        return TaskEvaluation(means.pop("loss"), means, self.metric)

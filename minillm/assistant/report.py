@@ -1,0 +1,89 @@
+"""What a run came to: a table of what its answers are worth, with the model it began with and simple baselines beside
+it, and report.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import metrics
+from ..data import Chat, Prompt
+from ..data.tasks import dialogue, verifiable
+from ..finetune.report import MODEL, Report, learning_curve
+from .answers import Answer, write_answers
+from .config import AssistantConfig
+from .conversations import ChatTemplate
+from .rows import prompt_of
+from .splits import DIALOGUE, Splits
+
+MAIN = {DIALOGUE: "slots", "": "chrf"}  # built-in task -> what counts in the end; of the others: reward
+
+
+def answer_all(
+    model: Any, template: ChatTemplate, examples: Sequence[Chat | Prompt], config: AssistantConfig, progress: bool
+) -> list[Answer]:
+    """The model's greedy answer to each chat, in the place of its last turn, or prompt."""
+    context, system = model.config.context, config.chat.system
+    prompts = [prompt_of(template, example, context, system) for example in examples]
+    return write_answers(model, template, prompts, max_new_tokens=config.chat.max_new_tokens, progress=progress)
+
+
+def score(task: str, examples: Sequence[Any], texts: Sequence[str]) -> dict[str, float]:
+    """What answers are worth: of dialogues the share of slots that are right, and of answers in which all are; of the
+    verifiable tasks the reward; of the user's own chats their likeness to the answers that stand there."""
+    pairs = list(zip(texts, examples))
+    if task == DIALOGUE:
+        chats = [example.record["chat"] if isinstance(example, Prompt) else example for example in examples]
+        slots = [dialogue.slot_accuracy(text, chat) for text, chat in zip(texts, chats)]
+        return {"slots": float(np.mean(slots)), "success": float(np.mean([value == 1 for value in slots]))}
+    if task:
+        return {"reward": float(np.mean([verifiable.reward(text, record_of(example)) for text, example in pairs]))}
+    if isinstance(examples[0], Prompt):
+        return {}
+    truth = [example.messages[-1]["content"] for example in examples]
+    exact = float(np.mean(metrics.exact_match(texts, truth)))
+    return {"chrf": metrics.chrf(texts, truth), "exact_match": exact}
+
+
+def record_of(example: Chat | Prompt) -> dict[str, Any]:
+    """What a verifiable task is judged by; of a chat, whose last turn is the right answer, made anew."""
+    if isinstance(example, Prompt):
+        return example.record
+    asked, answer = (example.messages[i]["content"] for i in (-2, -1))
+    return {"kind": example.where, "prompt": asked, "answer": answer}
+
+
+def measured(task: str, examples: Sequence[Any], answers: Sequence[Answer]) -> dict[str, float]:
+    """`score`, and how many answers ended by themselves, after how many tokens on average."""
+    shape = {
+        "ended": float(np.mean([answer.ended for answer in answers])),
+        "tokens": float(np.mean([len(answer.ids) for answer in answers])),
+    }
+    return {**score(task, examples, [answer.text for answer in answers]), **shape}
+
+
+def make_report(
+    splits: Splits, answers: dict[str, dict[str, list[Answer]]], more: dict[str, dict[str, float]], run: Path
+) -> Report:
+    """`answers`: who (MODEL, the start, the teacher) -> split -> answers. `more`: split -> further figures of the
+    model, as of preferences."""
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    simple = splits.baselines()
+    for split, examples in splits.answered.items():
+        found = {who: measured(splits.task, examples, given[split]) for who, given in answers.items()}
+        found[MODEL] |= more.get(split, {})
+        found |= {who: score(splits.task, examples, given[split]) for who, given in simple.items() if split in given}
+        scores[split] = found
+    main = MAIN.get(splits.task, "reward")
+    intervals = {}
+    for split, examples in splits.answered.items():
+        texts = [answer.text for answer in answers[MODEL][split]]
+        each = [score(splits.task, [example], [text]).get(main) for example, text in zip(examples, texts)]
+        if main != "chrf" and None not in each:
+            interval = metrics.bootstrap(each)
+            intervals[split] = [interval.low, interval.high]
+    sizes = {split: len(examples) for split, examples in splits.answered.items()}
+    return Report(splits.task or "chat", main, sizes, scores, intervals, [], {}, learning_curve(run))

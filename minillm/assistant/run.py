@@ -1,0 +1,262 @@
+"""A run: conversations, a model to begin with and a way to learn become a folder with an assistant.
+
+    splits = read_splits(config.chat)
+    start = ChatStart(model, template)             # any decoder of ours on NumPy, from hub.assistants.open_chat_start
+    train_assistant(config, splits, start, "runs/assistant")
+
+The folder is a run's as pretraining leaves it (best/, last/, metrics.jsonl), with assistant.toml and report.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.tasks import verifiable
+from ..engines.choose import process_rank
+from ..engines.protocol import Loss
+from ..finetune.freeze import count_line, trainable_parameters
+from ..finetune.heads import with_classifier
+from ..finetune.run import (
+    apply_method,
+    describe,
+    drop_misfits,
+    engine_for,
+    padding,
+    reshaped,
+    steps_for,
+    take_best,
+)
+from ..generate import Sampling
+from ..models import model_from_config
+from ..tokenizers import BPETokenizer, CharTokenizer, Tokenizer
+from ..tokenizers.base import END_OF_TEXT
+from ..tokenizers.extend import with_special_tokens
+from ..training.config_file import ConfigError, build
+from ..training.pretrain import model_config_class
+from ..training.train import TrainResult, train
+from .config import CONFIG_FILE, AssistantConfig
+from .conversations import CHATML_TOKENS, ChatTemplate
+from .data import ChatData, Packs
+from .distill import DistillLoss, check_teacher
+from .grpo import GRPOLoss
+from .packing import PackedLoss
+from .pairs import PreferenceData
+from .preferences import PreferenceLoss
+from .reward import RewardData, RewardLoss
+from .rewards import Rewards, load_reward
+from .rollouts import RolloutData
+from .rows import Conversations
+from .splits import DIALOGUE, Splits, dialogue_reward
+from .written_answers import OnPolicyData
+from .written_answers import write_answers as write_chats
+
+CONTEXT = 512  # tokens, of a new model whose [model] does not say
+NEW_ROWS = ("token_embedding", "head")  # what learns whole where tokens were added
+REFERENCE_FILE = "reference.safetensors"
+
+
+@dataclass
+class ChatStart:
+    """A NumPy model to begin with, and the template that its conversations are written by. `name`: where they came
+    from; `merged`: from adapters, so that no file has these weights; `added`: whether tokens of the template are new to
+    it. What it learns from, besides: `teacher`, of distill, and `rewards`, of grpo, if not those that [grpo] names."""
+
+    model: Any
+    template: ChatTemplate
+    name: str = ""
+    merged: bool = False
+    added: bool = False
+    teacher: ChatStart | None = None
+    rewards: Rewards | None = None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.template.tokenizer
+
+    @property
+    def kept(self) -> Any:
+        """What is saved beside the weights, as a tokenizer is: one with its template."""
+        return self.template
+
+
+@dataclass
+class Prepared:
+    """What `train` is given: a model, examples, and a loss if it is not the model's own."""
+
+    model: Any
+    data: Any  # what `train` takes, with the examples to train on as `train`
+    loss: Loss | None = None
+
+
+def fresh(config: AssistantConfig, splits: Splits, template: ChatTemplate | None = None) -> ChatStart:
+    """A new model of the shape in [model] for this template's tokenizer, or one made from the training conversations,
+    with ChatML. Raises ConfigError."""
+    if template is not None:
+        return ChatStart(new_model(config, template.tokenizer), template)
+    said = [turn["content"] for chat in splits.examples["train"] for turn in chat.messages]
+    words = [*said, "system\nuser\nassistant\n", config.chat.system]
+    if config.start.tokenizer == "char":
+        made: Tokenizer = CharTokenizer.train(words, unk_token="<unk>")
+    elif config.start.tokenizer == "bpe":
+        made = BPETokenizer.train(words, config.start.vocab_size)
+    else:
+        raise ConfigError("[start]: tokenizer = 'wordpiece' is BERT's: an assistant takes 'char' or 'bpe'.")
+    made = with_special_tokens(made, [END_OF_TEXT, *CHATML_TOKENS])
+    return ChatStart(new_model(config, made), ChatTemplate.chatml(made))
+
+
+def new_model(config: AssistantConfig, tokenizer: Tokenizer) -> Any:
+    """A model of the shape in [model] for this tokenizer."""
+    section = {"context": CONTEXT, **config.model}
+    cls = model_config_class(section.pop("model_type", "llama"))
+    if cls.task != "causal":
+        raise ConfigError(
+            f"[model]: model_type = {cls.model_type!r} cannot hold a conversation: take llama, gpt, lstm."
+        )
+    shape = build(cls, {"vocab_size": tokenizer.vocab_size, **section}, "[model]")
+    return model_from_config(shape, np.random.default_rng(config.train.seed))
+
+
+# --- what each way to learn makes of model and examples ---------------------------------------------------------------
+
+
+def prepare_sft(config: AssistantConfig, splits: Splits, start: ChatStart, out_dir: Path) -> Prepared:
+    chat, context = config.chat, start.model.config.context
+    objective = Conversations(start.template, context, chat.train_on, chat.system)
+    if chat.skip_bad:
+        drop_misfits(splits, objective)
+    train_chats, val_chats = splits.examples["train"], splits.examples["val"]
+    if not chat.pack:
+        return Prepared(start.model, ChatData(objective, train_chats, val_chats, chat.metric))
+    packs = Packs(objective)
+    data = ChatData(packs, packs.packed(train_chats), packs.packed(val_chats), chat.metric)
+    splits.notes.append(f"{len(train_chats):,} training conversations in {len(data.rows):,} rows of up to {context}.")
+    return Prepared(start.model, data, PackedLoss(config.train.label_smoothing))
+
+
+def prepare_reward(config: AssistantConfig, splits: Splits, start: ChatStart, out_dir: Path) -> Prepared:
+    model = with_reward_head(start.model, start.tokenizer, config.train.seed)
+    data = RewardData(
+        start.template,
+        splits.examples["train"],
+        splits.examples["val"],
+        start.model.config.context,
+        model.config.pad_id,
+        config.chat.metric,
+    )
+    return Prepared(model, data, RewardLoss(config.preference.center))
+
+
+def with_reward_head(model: Any, tokenizer: Tokenizer, seed: int) -> Any:
+    """The model with a head of one number in the place of that for tokens, drawn by the seed."""
+    return with_classifier(model, "regression", (), padding(model, tokenizer), np.random.default_rng([seed, 1]))
+
+
+def prepare_dpo(config: AssistantConfig, splits: Splits, start: ChatStart, out_dir: Path) -> Prepared:
+    data = PreferenceData(
+        config.preference,
+        start.template,
+        splits.examples["train"],
+        splits.examples["val"],
+        start.model.config.context,
+        out_dir / REFERENCE_FILE,
+        config.chat.metric,
+    )
+    return Prepared(start.model, data, PreferenceLoss(config.preference))
+
+
+def prepare_grpo(config: AssistantConfig, splits: Splits, start: ChatStart, out_dir: Path) -> Prepared:
+    rewards = start.rewards or rewards_for(config, splits.task)
+    data = RolloutData(start.template, splits.examples["train"], splits.examples["val"], rewards, config.grpo)
+    return Prepared(start.model, data, GRPOLoss(config.grpo))
+
+
+def rewards_for(config: AssistantConfig, task: str) -> Rewards:
+    """The functions that [grpo] names, or that of the built-in task. Raises ValueError."""
+    places = [place.strip() for place in config.grpo.reward.split(",") if place.strip()]
+    if places:
+        return Rewards([load_reward(place) for place in places])
+    if not task:
+        raise ConfigError("grpo needs a reward for prompts of your own: --reward FILE.py:function, or a reward run.")
+    return Rewards([dialogue_reward if task == DIALOGUE else verifiable.reward])
+
+
+def prepare_distill(config: AssistantConfig, splits: Splits, start: ChatStart, out_dir: Path) -> Prepared:
+    """The teacher speaks of each token, or writes the answers that are learned from then."""
+    teacher, distill, chat = start.teacher, config.distill, config.chat
+    assert teacher is not None
+    if distill.method == "sequence":
+        train_chats, left_out = write_chats(
+            teacher.model, teacher.template, splits.examples["train"], max_new_tokens=distill.max_new_tokens,
+            sampling=Sampling(temperature=distill.sampling_temperature), seed=config.train.seed,
+        )  # fmt: skip
+        splits.notes.append(f"the teacher answered {len(train_chats):,} chats, and {left_out:,} not to the end.")
+        splits.examples["train"] = train_chats
+        return prepare_sft(config, splits, start, out_dir)
+    models = (teacher.model.config, teacher.tokenizer, start.model.config, start.tokenizer)
+    check_teacher(*models, distill.method)
+    loss = DistillLoss(teacher.model, distill)
+    if distill.method == "on-policy":
+        written = OnPolicyData(start.template, splits.examples["train"], splits.examples["val"], distill)
+        return Prepared(start.model, written, loss)
+    objective = Conversations(start.template, start.model.config.context, chat.train_on, chat.system)
+    data = ChatData(objective, splits.examples["train"], splits.examples["val"], chat.metric)
+    return Prepared(start.model, data, loss)
+
+
+PREPARE: dict[str, Callable[[AssistantConfig, Splits, ChatStart, Path], Prepared]] = {
+    "sft": prepare_sft, "reward": prepare_reward, "dpo": prepare_dpo, "grpo": prepare_grpo, "distill": prepare_distill,
+}  # fmt: skip
+
+
+def train_assistant(
+    config: AssistantConfig,
+    splits: Splits,
+    start: ChatStart,
+    out_dir: str | Path,
+    *,
+    resume: bool = False,
+    on_best: Callable[[Any], None] | None = None,
+    progress: bool = True,
+) -> TrainResult:
+    """Train the model that `start` holds on `splits`, in the run folder `out_dir`; afterwards `result.engine.model` has
+    the weights of the best evaluation. Raises as `train` does, and ValueError for what does not go together."""
+    out_dir, progress = Path(out_dir), progress and process_rank() == 0
+    if start.model.config.task != "causal":
+        raise ValueError(
+            f"{start.name or 'this model'} is a {start.model.config.model_type} for {start.model.config.task!r}, which "
+            "holds no conversation: take a gpt, llama or lstm."
+        )
+    shape = start.model.config if not config.start.model else None
+    start = replace(start, model=reshaped(start.model, config.method, config.train.seed))
+    n_notes = len(splits.notes)
+    prepared = PREPARE[config.chat.kind](config, splits, start, out_dir)
+    model = prepared.model
+    apply_method(model, config.method, config.train.seed, NEW_ROWS if start.added else ())
+    settings = steps_for(config.train, config.chat.epochs, len(prepared.data.train))
+    if progress:
+        for note in splits.notes[n_notes:]:
+            print(f"note       {note}")
+        print(f"model      {describe(model, start.name)}; {count_line(model)}")
+    only = set(trainable_parameters(model)) if config.method.name in ("lora", "qlora") else None
+    result = train(
+        model,
+        prepared.data,
+        settings,
+        out_dir,
+        engine=engine_for(config.method, config.engine, prepared.loss),
+        tokenizer=start.kept,
+        resume=resume,
+        before_first_step=partial(config.save, out_dir / CONFIG_FILE, shape),
+        on_best=on_best,
+        only=only,
+        progress=progress,
+    )
+    take_best(result, out_dir)
+    return result

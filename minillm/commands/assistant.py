@@ -1,0 +1,162 @@
+"""`minillm finetune sft|reward|dpo|grpo|distill`: from a base model to an assistant, and measure it."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..assistant.answers import Answer
+from ..assistant.config import CONFIG_FILE, SECTIONS, AssistantConfig, build_config, read_recipe
+from ..assistant.report import answer_all, make_report, score
+from ..assistant.run import ChatStart, fresh, train_assistant
+from ..assistant.splits import Splits, read_splits
+from ..engines.choose import process_rank
+from ..finetune.report import MODEL, REPORT_FILE, Report
+from ..hub.adapters import save_adapter
+from ..hub.assistants import open_chat_start
+from ..hub.configs import is_native, read_config
+from ..hub.places import find_folder
+from ..training.checkpoint import CheckpointError
+from ..training.config_file import ConfigError, Sections, override, read_toml
+from ..training.run_folder import check_no_run
+from ..training.train import TrainResult
+
+SHORT = {  # options that set one key of the configuration -> its section and name
+    "model": ("start", "model"), "data": ("chat", "data"), "val": ("chat", "val"), "test": ("chat", "test"),
+    "metric": ("chat", "metric"), "epochs": ("chat", "epochs"), "method": ("method", "name"),
+    "engine": ("engine", "name"), "skip_bad": ("chat", "skip_bad"), "template": ("chat", "template"),
+    "system": ("chat", "system"), "pack": ("chat", "pack"), "loss": ("preference", "loss"),
+    "reward": ("grpo", "reward"), "teacher": ("distill", "teacher"),
+}  # fmt: skip
+OF_TASKS = ("text", "label", "source", "target", "multi_label", "cut")  # options that only tasks have
+
+
+def run(arguments: argparse.Namespace) -> int:
+    out = Path(arguments.out)
+    if not arguments.resume:
+        check_no_run(out)  # before anything takes time
+    config = build_config(sections_of(arguments))
+    speaks = process_rank() == 0  # under torchrun the first process speaks for all
+    result, report = run_once(config, out, resume=arguments.resume, progress=speaks)
+    if not speaks:
+        return 0
+    print(f"{result.reason} at step {result.state.step:,} after {result.state.seconds:,.0f} s")
+    if result.signal is not None:
+        print(f"to go on: minillm finetune --resume --out {out}")
+        return 128 + result.signal
+    adapter = ", adapter" if (out / "adapter").exists() else ""
+    reported = f", {REPORT_FILE}" if report is not None else ""
+    if report is not None:
+        print(f"\n{report}")
+    print(f"\nwrote {out}: best, last{adapter}, {CONFIG_FILE}{reported}, metrics.jsonl")
+    if config.chat.kind == "reward":
+        print(f"to use it: minillm finetune grpo --model MODEL --data FILE --reward {out}")
+    else:
+        print(f"to use it: minillm chat {out}")
+    return 0
+
+
+def run_once(
+    config: AssistantConfig, out: Path, *, resume: bool = False, progress: bool = True
+) -> tuple[TrainResult, Report | None]:
+    """One run, from the conversations to its report, which is written beside it; no report if it was interrupted, or
+    of a reward model, which answers nothing."""
+    splits = read_splits(config.chat)
+    if progress:
+        print(splits)
+        for line in baseline_lines(splits):
+            print(line)
+    start = opened(config, splits)
+    if config.chat.kind == "distill":
+        start.teacher = open_chat_start(config.distill.teacher)
+    measure = config.chat.kind != "reward"
+    beside: dict[str, ChatStart] = {}
+    if config.chat.kind in ("dpo", "grpo"):
+        beside["start"] = start
+    if start.teacher is not None:
+        beside["teacher"] = start.teacher
+    before = {who: answers_of(other.model, other, splits, config, progress) for who, other in beside.items()}
+    result = train_assistant(
+        config, splits, start, out, resume=resume, on_best=partial(export, config, out, start), progress=progress
+    )
+    if result.signal is not None or process_rank() > 0 or not measure:
+        return result, None
+    answers = {MODEL: answers_of(result.engine.model, start, splits, config, progress), **before}
+    report = make_report(splits, answers, {}, out)
+    report.save(out / REPORT_FILE)
+    return result, report
+
+
+def opened(config: AssistantConfig, splits: Splits) -> ChatStart:
+    """The model to begin with: that of [start], or a new one, of a student with its teacher's tokenizer."""
+    if config.start.model:
+        return open_chat_start(config.start.model, config.chat.template, config.train.seed)
+    if config.chat.template not in ("", "chatml"):
+        raise ConfigError("[chat]: template goes with a model that is there: a new one is made for chatml.")
+    template = open_chat_start(config.distill.teacher).template if config.chat.kind == "distill" else None
+    return fresh(config, splits, template)
+
+
+def answers_of(
+    model: Any, start: ChatStart, splits: Splits, config: AssistantConfig, progress: bool
+) -> dict[str, list[Answer]]:
+    return {
+        split: answer_all(model, start.template, examples, config, progress)
+        for split, examples in splits.answered.items()
+    }
+
+
+def baseline_lines(splits: Splits) -> list[str]:
+    """What is simple to answer, and how far that comes: what is printed before a run."""
+    lines = []
+    for who, by_split in splits.baselines().items():
+        shown = []
+        for split, texts in by_split.items():
+            if split in splits.answered:
+                name, value = next(iter(score(splits.task, splits.answered[split], texts).items()))
+                shown.append(f"{split} {name} {value:.3f}")
+        lines.append(f"baseline   {who}: {', '.join(shown)}")
+    return lines
+
+
+def export(config: AssistantConfig, out: Path, start: ChatStart, engine: Any) -> None:
+    """The adapter in PEFT's format, beside the new best checkpoint; none where tokens were added, or where the head is
+    new to a model in minillm's own format, which PEFT could not open, or where it began with adapters."""
+    if config.method.name in ("lora", "qlora") and not start.merged and not start.added:
+        own = is_native(read_config(find_folder(start.name)))
+        if not own or engine.model.config.task == start.model.config.task:
+            save_adapter(engine.model, out / "adapter", start.name, tokenizer=start.kept)
+
+
+def sections_of(arguments: argparse.Namespace) -> Sections:
+    """The configuration that the command line asks for: the run's own or a recipe's, changed by the options."""
+    for option in OF_TASKS:
+        if getattr(arguments, option):
+            raise ConfigError(f"--{option.replace('_', '-')} belongs to tasks such as classify: leave it out.")
+    if arguments.resume:
+        if arguments.config or arguments.kind or arguments.model or arguments.data:
+            raise ConfigError(
+                f"--resume goes on with the configuration of the run, {arguments.out}/{CONFIG_FILE}: leave the kind, "
+                "--config, --model and --data out, or change single keys with --set."
+            )
+        path = Path(arguments.out) / CONFIG_FILE
+        if not path.exists():
+            raise CheckpointError(f"there is no run to resume in {arguments.out}: it has no {CONFIG_FILE}.")
+        sections = read_toml(path, SECTIONS)
+    else:
+        built_in = "" if arguments.data else "-dialogue"
+        sections = read_recipe(arguments.config or f"{arguments.kind}{built_in}")
+    asked: Sections = {"chat": {"kind": arguments.kind}} if arguments.kind else {}
+    for option, (section, key) in SHORT.items():
+        value = getattr(arguments, option)
+        if value not in (None, False):
+            asked.setdefault(section, {})[key] = value
+    for option in arguments.set:
+        override(asked, option, SECTIONS)
+    if "max_steps" in asked.get("train", {}):  # rather than a recipe's epochs
+        asked.setdefault("chat", {}).setdefault("epochs", 0.0)
+    if asked.get("start", {}).get("model"):
+        sections.pop("model", None)  # the shape of a new one, which is not needed
+    return {name: {**sections.get(name, {}), **asked.get(name, {})} for name in {**sections, **asked}}

@@ -1,0 +1,112 @@
+"""Assistants, opened for use and to go on with: a run of `minillm finetune sft` and its relatives, or any chat model.
+
+A run whose method trained all weights holds a whole model. One with adapters holds those alone: they are put on the
+model that it began with, which must still lie where it lay.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..assistant.config import CONFIG_FILE, SECTIONS, AssistantConfig, build_config
+from ..assistant.conversations import CHATML_TOKENS, ChatTemplate
+from ..assistant.run import NEW_ROWS, ChatStart, with_reward_head
+from ..assistant.vocabulary import with_chat_tokens
+from ..finetune.freeze import unfreeze
+from ..finetune.lora import adapters, merge, remove_lora
+from ..finetune.run import apply_method, load_weights, reshaped
+from ..training.checkpoint import CheckpointError, read_checkpoint
+from ..training.config_file import read_toml
+from .checkpoint import check_engine, open_checkpoint
+from .finetuned import on_engine
+from .places import NotFound
+from .tokenizer import AutoTokenizer, PretrainedTokenizer
+
+
+def is_assistant(run: str | Path) -> bool:
+    """Whether a folder is a run of `minillm finetune sft`, dpo, reward, grpo or distill."""
+    return (Path(run) / CONFIG_FILE).exists()
+
+
+def read_assistant_config(run: str | Path) -> AssistantConfig:
+    """The configuration of a run, as its assistant.toml says."""
+    return build_config(read_toml(Path(run) / CONFIG_FILE, SECTIONS))
+
+
+def template_of(tokenizer: PretrainedTokenizer, asked: str = "") -> ChatTemplate:
+    """The chat template of a folder's tokenizer, or what was `asked` for in its place: "chatml", or a file. Where the
+    folder has none it is ChatML. Raises ValueError for ChatML where the tokenizer lacks its tokens."""
+    core, variables = tokenizer.core, dict(tokenizer.tokens)
+    if asked == "chatml" or (not asked and tokenizer.chat_template is None):
+        return ChatTemplate.chatml(core)
+    if not asked:
+        return ChatTemplate(str(tokenizer.chat_template), core, variables, tokenizer.template_name)
+    try:
+        source = Path(asked).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"[chat]: template = {asked!r} must be 'chatml' or a file in Jinja: {error}.") from None
+    return ChatTemplate(source, core, variables, f"the chat template in {asked}")
+
+
+def open_chat_start(name_or_folder: str, asked: str = "", seed: int = 0) -> ChatStart:
+    """The model that a run begins with, on NumPy, with its template (see `template_of`). A tokenizer without the tokens
+    of ChatML gets them, and the model rows for them. Adapters, of a folder or a run, are merged into it."""
+    if is_assistant(name_or_folder):
+        model, template, _ = open_assistant(name_or_folder)
+        start = ChatStart(model, template, name_or_folder)
+        if asked and asked != "chatml":
+            start.template = template_of(PretrainedTokenizer(template.tokenizer, dict(template.variables)), asked)
+    else:
+        checkpoint = open_checkpoint(name_or_folder)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.tokenizer_folder)
+        tokenizer.core = checkpoint.tokenizer()  # which knows what ends its texts
+        model = checkpoint.model()
+        chatml = asked == "chatml" or (not asked and tokenizer.chat_template is None)
+        n_before = tokenizer.core.vocab_size
+        if chatml:
+            model, tokenizer.core = with_chat_tokens(model, tokenizer.core, CHATML_TOKENS, seed=seed)
+        added = tokenizer.core.vocab_size > n_before
+        start = ChatStart(model, template_of(tokenizer, asked), name_or_folder, added=added)
+    if adapters(start.model):
+        merge(start.model)
+        remove_lora(start.model)
+        unfreeze(start.model, "*")
+        start.merged = True
+    return start
+
+
+def open_assistant(
+    run: str | Path, *, engine: str = "numpy", device: Any = None, dtype: Any = None, verify: bool = True
+) -> tuple[Any, ChatTemplate, AssistantConfig]:
+    """(model, template, config) of a run, with the weights of the best evaluation. Raises CheckpointError for a folder
+    that is none or has no checkpoint yet, and as `open_checkpoint` does."""
+    run = Path(run)
+    check_engine(engine, device)
+    if not is_assistant(run):
+        raise CheckpointError(f"{run} is no run of minillm finetune sft: it has no {CONFIG_FILE}.")
+    config, best = read_assistant_config(run), run / "best"
+    if not best.exists():
+        raise CheckpointError(
+            f"{run} has no best checkpoint yet: go on with it (minillm finetune --resume --out {run})."
+        )
+    tokenizer = AutoTokenizer.from_pretrained(best)
+    if config.method.name not in ("lora", "qlora"):
+        checkpoint = open_checkpoint(best)
+        tokenizer.core = checkpoint.tokenizer()
+        model = checkpoint.model(engine=engine, device=device, dtype=dtype or "float32", verify=verify)
+        return model, template_of(tokenizer), config
+    point = read_checkpoint(best, verify=verify)
+    try:
+        start = open_chat_start(config.start.model, config.chat.template, config.train.seed)
+    except NotFound as error:
+        raise CheckpointError(
+            f"{run} holds adapters alone, and the model that they change is not where it was: {error} Its place stands "
+            f"in {run / CONFIG_FILE}, [start]."
+        ) from error
+    model = reshaped(start.model, config.method, config.train.seed)
+    if config.chat.kind == "reward":
+        model = with_reward_head(model, start.tokenizer, config.train.seed)
+    apply_method(model, config.method, config.train.seed, NEW_ROWS if start.added else ())
+    load_weights(model, point.model)
+    return on_engine(model, config.method, run, engine, device), start.template, config
