@@ -93,8 +93,8 @@ def ask(function: Reward, name: str, answers: Sequence[str], prompts: Sequence[P
             values = [given]
         if len(values) != len(answers):
             raise ValueError(
-                f"the reward {name!r} is batched and gave {len(values)} values for {len(answers)} answers, the first to "
-                f"{prompts[0].where or 'a prompt'}: it must return one number for each, in their order."
+                f"{prompts[0].where or 'a prompt'} and others: the reward {name!r} is batched and gave {len(values)} "
+                f"values for {len(answers)} answers: it must return one number for each, in their order."
             )
     else:
         pairs = zip(answers, prompts)

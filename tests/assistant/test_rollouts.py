@@ -7,10 +7,11 @@ from functools import partial
 import numpy as np
 import pytest
 
+from minillm.assistant.answers import answer_of, write_answers
 from minillm.assistant.conversations import ChatTemplate
 from minillm.assistant.grpo import GRPOConfig, GRPOLoss, advantages
 from minillm.assistant.rewards import Rewards
-from minillm.assistant.rollouts import RolloutData, text_of, write
+from minillm.assistant.rollouts import Prompts, RolloutData
 from minillm.assistant.vocabulary import with_chat_tokens
 from minillm.data import Prompt
 from minillm.engines.numpy_engine import NumpyEngine
@@ -60,7 +61,17 @@ def engine_for(name, settings=SETTINGS):
 
 
 def data_for(template, settings=SETTINGS, reward=many_a):
-    return RolloutData(template, PROMPTS, PROMPTS[:3], Rewards([reward]), settings)
+    return RolloutData(
+        Prompts(template, 48, settings.max_new_tokens), PROMPTS, PROMPTS[:3], Rewards([reward]), settings
+    )
+
+
+def text_of(template, ids):
+    return answer_of(ids, template).text
+
+
+def write(model, template, prompts, n, sampling, seeds):
+    return [a.ids for a in write_answers(model, template, prompts, max_new_tokens=n, sampling=sampling, seeds=seeds)]
 
 
 def drawn(engine="numpy", settings=SETTINGS, config=TRAIN, dtype=np.float64):
@@ -296,7 +307,7 @@ def test_evaluation_is_greedy_and_counts():
 def test_several_rewards_are_shown_apart():
     model, template = start()
     rewards = Rewards([many_a, lambda answer, example: 2.0], [1, 0.5])
-    data = RolloutData(template, PROMPTS, PROMPTS, rewards, SETTINGS)
+    data = RolloutData(Prompts(template, 48, 6), PROMPTS, PROMPTS, rewards, SETTINGS)
     data.batches(engine_for("numpy")(model, TRAIN), TRAIN, 48).draw()
     gauges = data.gauges()
     assert gauges["reward"] == pytest.approx(gauges["reward_many_a"] + 0.5 * gauges["reward_<lambda>"])
@@ -307,11 +318,11 @@ def test_what_does_not_fit_is_refused():
     data = data_for(template)
     data.check(model.config, None)
     with pytest.raises(Misfit, match=r"p.jsonl, line 1: the prompt and an answer of up to 30 tokens \(max_new"):
-        data_for(template, replace(SETTINGS, max_new_tokens=30)).check(model.config, None)
+        data_for(template, replace(SETTINGS, max_new_tokens=30))
     with pytest.raises(ValueError, match="they do not belong together"):
         data.check(replace(model.config, vocab_size=5), None)
     with pytest.raises(ValueError, match="there must be prompts to train on and to validate with, not 6 and 0"):
-        RolloutData(template, PROMPTS, [], Rewards([many_a]), SETTINGS)
+        RolloutData(Prompts(template, 48, 6), PROMPTS, [], Rewards([many_a]), SETTINGS)
     run = engine_for("numpy")(model, TRAIN)
     with pytest.raises(ValueError, match=r"4 \* 2 = 8 answers must be whole steps of .* = 3 \* 2 = 6: change one"):
         data.batches(run, replace(TRAIN, batch_size=3), 48)
@@ -320,7 +331,7 @@ def test_what_does_not_fit_is_refused():
         data.batches(run, TRAIN, 48)
     bad = Prompt(({"role": "assistant", "content": "a"},), {}, "p.jsonl, line 9")
     with pytest.raises(Misfit, match=r"p.jsonl, line 9: a prompt ends with the user's message"):
-        RolloutData(template, [bad], PROMPTS, Rewards([many_a]), SETTINGS)
+        RolloutData(Prompts(template, 48, 6), [bad], PROMPTS, Rewards([many_a]), SETTINGS)
 
 
 def test_a_reward_that_fails_ends_the_run_with_its_prompt(tmp_path):
