@@ -40,6 +40,7 @@ What to watch instead:
   too easy or too hard
 - `entropy` of the next token: falls as the model makes up its mind. Near 0 early: all answers are the same
 - `response_length` and `ended`: answers that grow until they are cut off
+- `ratio`: 1 at the first step (but for rounding, and for dropout, which is best left off)
 - `clip_share`: 0 with one step a batch; above some 0.2, smaller steps or fewer `inner_epochs`
 - `kl`: how far the model has gone from where it began; a jump comes before nonsense that happens to be rewarded
 """
@@ -66,6 +67,7 @@ class GRPOConfig:
     """How answers are drawn and what is learned from them: see the top of grpo.py."""
 
     reward: str = ""  # FILE.py:function, several with commas, or a reward run; empty: the built-in task's
+    reward: str = ""  # FILE.py:function, several with commas; empty: that of the built-in task
     group: int = 8  # answers to each prompt, which are compared with each other
     prompts_per_step: int = 8  # prompts answered at a time; times group: the rows of a batch of rollouts
     inner_epochs: int = 1  # passes over each batch of rollouts
@@ -198,9 +200,10 @@ class GRPOLoss:
         objective, ratio, binds = clipped_objective(log_probs, old, advantage[:, None], c.clip_low, c.clip_high)
         loss, counts = -objective, targets != IGNORE
         figure = "sequence" if c.length == "constant" else c.length  # a share is one of tokens, not of the longest
+        shares = ops.where(binds, 1.0, log_probs.detach() * 0)  # (B, T), of the losses' dtype
         figures = {
             "ratio": over_rows(ratio.detach(), counts, figure, c.max_new_tokens),
-            "clip_share": over_rows(binds, counts, figure, c.max_new_tokens),
+            "clip_share": over_rows(shares, counts, figure, c.max_new_tokens),
         }
         if c.kl:
             divergence = kl_estimate(log_probs, rest[0])  # (B, T)

@@ -50,7 +50,7 @@ from .pairs import PreferenceData
 from .preferences import PreferenceLoss
 from .reward import RewardData, RewardLoss
 from .rewards import Rewards, load_reward
-from .rollouts import RolloutData
+from .rollouts import Prompts, RolloutData
 from .rows import Conversations
 from .splits import DIALOGUE, Splits, dialogue_reward
 from .written_answers import OnPolicyData
@@ -173,7 +173,11 @@ def prepare_dpo(config: AssistantConfig, splits: Splits, start: ChatStart, out_d
 
 def prepare_grpo(config: AssistantConfig, splits: Splits, start: ChatStart, out_dir: Path) -> Prepared:
     rewards = start.rewards or rewards_for(config, splits.task)
-    data = RolloutData(start.template, splits.examples["train"], splits.examples["val"], rewards, config.grpo)
+    chat, context, longest = config.chat, start.model.config.context, config.grpo.max_new_tokens
+    objective = Prompts(start.template, context, longest, chat.system)
+    if chat.skip_bad:
+        drop_misfits(splits, objective)
+    data = RolloutData(objective, splits.examples["train"], splits.examples["val"], rewards, config.grpo)
     return Prepared(start.model, data, GRPOLoss(config.grpo))
 
 
