@@ -44,6 +44,7 @@ from .config import CONFIG_FILE, AssistantConfig
 from .conversations import CHATML_TOKENS, ChatTemplate
 from .data import ChatData, Packs
 from .distill import DistillLoss, check_teacher
+from .distill_data import OnPolicyData, write_chats
 from .grpo import GRPOLoss
 from .packing import PackedLoss
 from .pairs import PreferenceData
@@ -53,8 +54,6 @@ from .rewards import Rewards, load_reward
 from .rollouts import Prompts, RolloutData
 from .rows import Conversations
 from .splits import DIALOGUE, Splits, dialogue_reward
-from .written_answers import OnPolicyData
-from .written_answers import write_answers as write_chats
 
 CONTEXT = 512  # tokens, of a new model whose [model] does not say
 NEW_ROWS = ("token_embedding", "head")  # what learns whole where tokens were added
@@ -198,7 +197,7 @@ def prepare_distill(config: AssistantConfig, splits: Splits, start: ChatStart, o
     if distill.method == "sequence":
         train_chats, left_out = write_chats(
             teacher.model, teacher.template, splits.examples["train"], max_new_tokens=distill.max_new_tokens,
-            sampling=Sampling(temperature=distill.sampling_temperature), seed=config.train.seed,
+            sampling=Sampling(temperature=distill.sampling_temperature), seed=config.train.seed, system=chat.system,
         )  # fmt: skip
         splits.notes.append(f"the teacher answered {len(train_chats):,} chats, and {left_out:,} not to the end.")
         splits.examples["train"] = train_chats
@@ -206,10 +205,10 @@ def prepare_distill(config: AssistantConfig, splits: Splits, start: ChatStart, o
     models = (teacher.model.config, teacher.tokenizer, start.model.config, start.tokenizer)
     check_teacher(*models, distill.method)
     loss = DistillLoss(teacher.model, distill)
-    if distill.method == "on-policy":
-        written = OnPolicyData(start.template, splits.examples["train"], splits.examples["val"], distill)
-        return Prepared(start.model, written, loss)
     objective = Conversations(start.template, start.model.config.context, chat.train_on, chat.system)
+    if distill.method == "on-policy":
+        written = OnPolicyData(objective, splits.examples["train"], splits.examples["val"], distill, chat.metric)
+        return Prepared(start.model, written, loss)
     data = ChatData(objective, splits.examples["train"], splits.examples["val"], chat.metric)
     return Prepared(start.model, data, loss)
 
