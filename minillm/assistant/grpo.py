@@ -67,7 +67,6 @@ class GRPOConfig:
     """How answers are drawn and what is learned from them: see the top of grpo.py."""
 
     reward: str = ""  # FILE.py:function, several with commas, or a reward run; empty: the built-in task's
-    reward: str = ""  # FILE.py:function, several with commas; empty: that of the built-in task
     group: int = 8  # answers to each prompt, which are compared with each other
     prompts_per_step: int = 8  # prompts answered at a time; times group: the rows of a batch of rollouts
     inner_epochs: int = 1  # passes over each batch of rollouts
