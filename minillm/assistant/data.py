@@ -111,8 +111,9 @@ class ChatData:
         return TaskEvaluation(means.pop("loss"), means, self.metric)
 
     def figures(self, run: Engine, batch_size: int) -> dict[str, dict[str, float]]:
-        """The same of all tests, by their names."""
-        return {name: self.means(run, rows, batch_size) for name, rows in self.test_rows.items()}
+        """The same of all tests, by their names; of `val`, where there are none."""
+        parts = self.test_rows or {"val": self.val_rows}
+        return {name: self.means(run, rows, batch_size) for name, rows in parts.items()}
 
     def means(self, run: Engine, rows: Sequence[Any], batch_size: int) -> dict[str, float]:
         order = sorted(rows, key=self.objective.size)

@@ -50,7 +50,7 @@ from .packing import PackedLoss
 from .pairs import Pairs, PreferenceData
 from .preferences import PreferenceLoss
 from .reward import RewardData, RewardLoss, ScoredPairs
-from .rewards import Rewards, load_reward
+from .rewards import Reward, Rewards, load_reward
 from .rollouts import Prompts, RolloutData
 from .rows import Conversations
 from .splits import DIALOGUE, Splits, dialogue_reward
@@ -181,11 +181,11 @@ def prepare_grpo(config: AssistantConfig, splits: Splits, start: ChatStart, out_
     return Prepared(start.model, data, GRPOLoss(config.grpo))
 
 
-def rewards_for(config: AssistantConfig, task: str) -> Rewards:
-    """The functions that [grpo] names, or that of the built-in task. Raises ValueError."""
+def rewards_for(config: AssistantConfig, task: str, opened: Callable[[str], Reward] = load_reward) -> Rewards:
+    """The functions that [grpo] names, each as `opened` gives it, or that of the built-in task. Raises ValueError."""
     places = [place.strip() for place in config.grpo.reward.split(",") if place.strip()]
     if places:
-        return Rewards([load_reward(place) for place in places])
+        return Rewards([opened(place) for place in places])
     if not task:
         raise ConfigError("grpo needs a reward for prompts of your own: --reward FILE.py:function, or a reward run.")
     return Rewards([dialogue_reward if task == DIALOGUE else verifiable.reward])

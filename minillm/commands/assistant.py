@@ -10,12 +10,12 @@ from typing import Any
 from ..assistant.answers import Answer
 from ..assistant.config import CONFIG_FILE, SECTIONS, AssistantConfig, build_config, read_recipe
 from ..assistant.report import answer_all, make_report, pairs_report, score
-from ..assistant.run import ChatStart, fresh, train_assistant
+from ..assistant.run import ChatStart, fresh, rewards_for, train_assistant
 from ..assistant.splits import Splits, read_splits
 from ..engines.choose import process_rank
 from ..finetune.report import MODEL, REPORT_FILE, Report
 from ..hub.adapters import save_adapter
-from ..hub.assistants import open_chat_start
+from ..hub.assistants import open_chat_start, open_reward
 from ..hub.configs import is_native, read_config
 from ..hub.places import find_folder
 from ..training.checkpoint import CheckpointError
@@ -67,6 +67,8 @@ def run_once(
     start = opened(config, splits)
     if config.chat.kind == "distill":
         start.teacher = open_chat_start(config.distill.teacher)
+    if config.chat.kind == "grpo":
+        start.rewards = rewards_for(config, splits.task, open_reward)
     beside: dict[str, ChatStart] = {}
     if config.chat.kind in ("dpo", "grpo"):
         beside["start"] = start
@@ -82,7 +84,7 @@ def run_once(
         report = pairs_report(splits, figures, out)
     else:
         answers = {MODEL: answers_of(result.engine.model, start, splits, config, progress), **before}
-        report = make_report(splits, answers, figures, out)
+        report = make_report(splits, answers, figures, out, start.rewards)
     report.save(out / REPORT_FILE)
     return result, report
 

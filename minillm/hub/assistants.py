@@ -12,6 +12,8 @@ from typing import Any
 
 from ..assistant.config import CONFIG_FILE, SECTIONS, AssistantConfig, build_config
 from ..assistant.conversations import CHATML_TOKENS, ChatTemplate
+from ..assistant.reward import RewardModel
+from ..assistant.rewards import Reward, load_reward
 from ..assistant.run import NEW_ROWS, ChatStart, with_reward_head
 from ..assistant.vocabulary import with_chat_tokens
 from ..finetune.freeze import unfreeze
@@ -75,6 +77,16 @@ def open_chat_start(name_or_folder: str, asked: str = "", seed: int = 0) -> Chat
         unfreeze(start.model, "*")
         start.merged = True
     return start
+
+
+def open_reward(place: str) -> Reward:
+    """What rewards answers: the function that "FILE.py:function" names, or the reward model of a run."""
+    if not is_assistant(place):
+        return load_reward(place)
+    model, template, config = open_assistant(place)
+    if config.chat.kind != "reward":
+        raise ValueError(f"{place} is a run of {config.chat.kind}, no judge of answers: take a reward run.")
+    return RewardModel(model, template, name=Path(place).name)
 
 
 def open_assistant(
