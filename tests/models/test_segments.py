@@ -48,7 +48,7 @@ def rows_of_lengths(draw, longest=12):
 
 
 def random_model(name, **changes):
-    """With larger weights than the initial ones, so that every term counts."""
+    """A NumPy model with larger weights than the initial ones, so that every term counts."""
     rng = np.random.default_rng(0)
     model = model_from_config(replace(CONFIGS[name], **changes), rng).to(np.float64)
     for p in model.parameters():
@@ -76,7 +76,7 @@ def texts(rows):
 def gradients(model):
     found = {}
     for name, p in model.named_parameters():
-        found[name] = np.array(p.grad)
+        found[name] = np.asarray(p.grad)
         p.grad = None
     return found
 
@@ -110,7 +110,7 @@ def test_on_numpy(name, rows):
 
 
 @every_model
-@pytest.mark.parametrize("impl", ["reference", "sdpa", "auto"])
+@pytest.mark.parametrize("impl", ["reference", "sdpa"])
 @settings(max_examples=5)
 @given(rows=rows_of_lengths())
 def test_on_torch(name, impl, rows):
@@ -118,8 +118,8 @@ def test_on_torch(name, impl, rows):
 
 
 @pytest.mark.parametrize("name", ["gpt", "qwen3"])
-@settings(max_examples=3)
-@given(rows=rows_of_lengths())
+@settings(max_examples=2)
+@given(rows=rows_of_lengths(longest=6))
 def test_in_our_kernels(name, rows):
     """The interpreter computes float64, so that the tolerance is the same."""
     pytest.importorskip("triton")
@@ -198,7 +198,7 @@ def test_what_is_refused(tensor):
 
 def test_dynamic_angles_up_to_the_length_at_which_they_change():
     """Beyond it a text's angles depend on its length, which a row of several has not."""
-    model = random_model("llama", rope_scaling=DYNAMIC)
+    model = random_model("llama", head_dim=4, rope_scaling=DYNAMIC)
     check_packing(model, model, [[3, 5], [8]])
     ids, targets, segments = random_batch([[3, 6]])
     with pytest.raises(ValueError, match=r"rows of 9 tokens .* Pack rows of at most 8 tokens\."):
