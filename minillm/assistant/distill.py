@@ -1,14 +1,14 @@
 """Distillation: a small model, the student, learns from what a larger one, its teacher, says of each next token.
 
-| method      | whose answers                     | what is learned at each token                                       |
-| ----------- | --------------------------------- | ------------------------------------------------------------------- |
-| `logits`    | those of the examples             | the teacher's distribution (Hinton et al. 2015, arXiv 1503.02531)   |
-| `on-policy` | the student's own, written anew   | the teacher's distribution (GKD, Agarwal et al. 2023, 2306.13649)   |
-| `sequence`  | the teacher's, written beforehand | the answer's token, as in SFT (Kim & Rush 2016, arXiv 1606.07947)   |
+| method      | whose answers                     | what is learned at each token                                     |
+| ----------- | --------------------------------- | ----------------------------------------------------------------- |
+| `logits`    | those of the examples             | the teacher's distribution (Hinton et al. 2015, arXiv 1503.02531) |
+| `on-policy` | the student's own, written anew   | the teacher's distribution (GKD, Agarwal et al. 2023, 2306.13649) |
+| `sequence`  | the teacher's, written beforehand | the answer's token, as in SFT (Kim & Rush 2016, arXiv 1606.07947) |
 
 A distribution says more than one right token does: which others would have been nearly as good. The first two methods
 compare it id by id, and need one tokenizer for both models; the third needs the teacher's text only. The answers that
-`on-policy` and `sequence` need are written in written_answers.py.
+`on-policy` and `sequence` need are written in distill_data.py.
 """
 
 from __future__ import annotations
@@ -73,10 +73,11 @@ class DistillConfig:
 # Teacher P = softmax(z/τ) and student Q = softmax(x/τ), over the V ids that may come next:
 #   forward   KL(P‖Q) = Σᵢ Pᵢ ln (Pᵢ/Qᵢ)      large where Q lacks what P has: the student covers all that P may say
 #   reverse   KL(Q‖P)                         large where Q has what P lacks: it keeps to what P says often
-#   js        β KL(P‖M) + (1 − β) KL(Q‖M),  M = βP + (1 − β)Q       GKD, section 3; β → 0: β forward, β → 1: (1−β) reverse
-# with 0 ln 0 = 0. The forward one's gradient is (Q − P)/τ, and for large τ  Q − P ≈ (x − z)/(Vτ)  of centred logits
-# (Hinton, section 2.1): it shrinks like 1/τ². So the loss takes τ² times the divergence; then a sum with the hard
-# targets' cross-entropy, whose τ is 1, keeps its proportions when τ changes. At τ = 1 there is no such factor.
+#   js        β KL(P‖M) + (1 − β) KL(Q‖M),  M = βP + (1 − β)Q     for β → 0 it is β forward, for β → 1 (1 − β) reverse
+# (GKD, section 3) with 0 ln 0 = 0. The forward one's gradient is (Q − P)/τ, and for large τ  Q − P ≈ (x − z)/(Vτ)  of
+# centred logits (Hinton, section 2.1): it shrinks like 1/τ², as do the others' near P. So the loss takes τ² times the
+# divergence: a sum with the hard targets' cross-entropy, whose τ is 1, keeps its proportions when τ changes, and so
+# does the learning rate. At τ = 1 the factor is 1.
 
 
 def divergence(
@@ -125,8 +126,9 @@ class DistillLoss:
         (1 − hard) τ² divergence(teacher, student) + hard · cross-entropy(targets)
 
     summed over the targets that count. `teacher` is a causal model on NumPy, which is put into evaluation mode, and of
-    which a port is made for a student on torch, once; or one on torch. It must not be the student itself. Both models read the same ids (`check_teacher`); if one has more rows than the
-    other, as padding, the divergence is over the ids that both have. Any number of threads may call it.
+    which a port is made for a student on torch, once; or one on torch. It must not be the student itself. Both models
+    read the same ids (`check_teacher`); if one has more rows than the other, as padding, the divergence is over the ids
+    that both have. Any number of threads may call it.
 
     Figures: "kl", KL(teacher‖student) at τ = 1 whatever is trained, "cross_entropy" of the targets, and "agreement",
     how often both models find the same token the likeliest.
@@ -187,7 +189,7 @@ class DistillLoss:
 
 
 def counted_logits(model: Any, ids: Any, *segments_targets: Any) -> AnyTensor:
-    """The logits (N, V) of a batch (ids, targets), or of a packed one (ids, segments, targets), at the counted places."""
+    """The logits (N, V) at the counted places of a batch: ids, maybe segments, targets."""
     *segments, targets = segments_targets
     return model.logits(counted(model.hidden(ids, None, *segments), targets))
 

@@ -9,7 +9,7 @@ that its log-probability under the reference, too, can be computed once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ import numpy as np
 from ..data import ExampleBatcher, Preference, pad
 from ..data.fields import Message
 from ..engines.protocol import Engine
-from ..finetune.data import TaskEvaluation
 from ..finetune.objectives import Row, about
 from ..settings import IGNORE, TrainConfig
 from ..tokenizers import Tokenizer
@@ -132,16 +131,17 @@ class PreferenceData(ChatData):
         context: int,
         reference_file: str | Path,
         metric: str = "loss",
+        tests: Mapping[str, Sequence[Preference]] | None = None,
         *,
         system: str = "",
         progress: bool = True,
     ) -> None:
         check_pair_metric(metric)
-        super().__init__(Pairs(template, context, system), train, val, metric)
+        super().__init__(Pairs(template, context, system), train, val, metric, tests)
         self.config, self.reference_file, self.progress = config, Path(reference_file), progress
-        self.bare = {"train": self.rows, "val": self.val_rows}
+        self.bare = {"train": self.rows, "val": self.val_rows, **self.test_rows}
         if config.loss == "kto":
-            parts = zip(("train", "val"), (train, val))
+            parts = {"train": train, "val": val, **(tests or {})}.items()
             self.bare = {name: with_mismatched(self.objective, self.bare[name], part) for name, part in parts}
 
     def batches(self, run: Engine, config: TrainConfig, context: int) -> ExampleBatcher:
@@ -150,7 +150,8 @@ class PreferenceData(ChatData):
             size = 2 * config.batch_size
             found = reference_log_probs(run, self.bare, self.reference_file, size, progress=self.progress)
             both = {name: [(*row, r) for row, r in zip(self.bare[name], found[name])] for name in self.bare}
-            self.rows, self.val_rows = both["train"], both["val"]
+            self.rows, self.val_rows = both.pop("train"), both.pop("val")
+            self.test_rows = both
         batcher = super().batches(run, config, context)
         if self.config.loss == "kto":
             batcher.ahead, batcher.collate = False, partial(self.kto_batch, run)
@@ -162,11 +163,11 @@ class PreferenceData(ChatData):
         self.objective.kl = moved(run, rows, len(rows))
         return self.objective.collate(rows)
 
-    def evaluate(self, run: Engine, config: TrainConfig, context: int) -> TaskEvaluation:
-        """The loss and the figures of PreferenceLoss, means over the validation pairs; KTO's z is of all of them."""
+    def means(self, run: Engine, rows: Sequence[Row], batch_size: int) -> dict[str, float]:
+        """The loss and the figures of PreferenceLoss, means over the pairs; KTO's z is of all of them."""
         if self.config.loss == "kto":
-            self.objective.kl = moved(run, self.val_rows, 2 * config.batch_size)
-        return super().evaluate(run, config, context)
+            self.objective.kl = moved(run, rows, 2 * batch_size)
+        return super().means(run, rows, batch_size)
 
 
 def with_mismatched(objective: Pairs, rows: Sequence[Row], examples: Sequence[Preference]) -> list[Row]:

@@ -87,3 +87,10 @@ def make_report(
             intervals[split] = [interval.low, interval.high]
     sizes = {split: len(examples) for split, examples in splits.answered.items()}
     return Report(splits.task or "chat", main, sizes, scores, intervals, [], {}, learning_curve(run))
+
+
+def pairs_report(splits: Splits, figures: dict[str, dict[str, float]], run: Path) -> Report:
+    """The report of a reward model, which answers nothing: what it thinks of pairs of answers."""
+    sizes = {split: len(splits.examples[split]) for split in figures}
+    scores = {split: {MODEL: found} for split, found in figures.items()}
+    return Report(splits.task or "chat", "accuracy", sizes, scores, {}, [], {}, learning_curve(run))

@@ -9,7 +9,7 @@ chooses among drawn answers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,11 +89,12 @@ class RewardData(ChatData):
         context: int,
         pad_id: int,
         metric: str = "loss",
+        tests: Mapping[str, Sequence[Preference]] | None = None,
         *,
         system: str = "",
     ) -> None:
         check_pair_metric(metric)
-        super().__init__(ScoredPairs(template, context, system, pad_id=pad_id), train, val, metric)
+        super().__init__(ScoredPairs(template, context, system, pad_id=pad_id), train, val, metric, tests)
 
     def check(self, model_config: Any, tokenizer: Tokenizer | None) -> None:
         super().check(model_config, tokenizer)

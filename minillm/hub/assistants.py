@@ -6,6 +6,7 @@ model that it began with, which must still lie where it lay.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from .places import NotFound
 from .tokenizer import AutoTokenizer, PretrainedTokenizer
 
 
-def is_assistant(run: str | Path) -> bool:
+def is_assistant(run: str | os.PathLike[str]) -> bool:
     """Whether a folder is a run of `minillm finetune sft`, dpo, reward, grpo or distill."""
     return (Path(run) / CONFIG_FILE).exists()
 
@@ -77,7 +78,7 @@ def open_chat_start(name_or_folder: str, asked: str = "", seed: int = 0) -> Chat
 
 
 def open_assistant(
-    run: str | Path, *, engine: str = "numpy", device: Any = None, dtype: Any = None, verify: bool = True
+    run: str | os.PathLike[str], *, engine: str = "numpy", device: Any = None, dtype: Any = None, verify: bool = True
 ) -> tuple[Any, ChatTemplate, AssistantConfig]:
     """(model, template, config) of a run, with the weights of the best evaluation. Raises CheckpointError for a folder
     that is none or has no checkpoint yet, and as `open_checkpoint` does."""

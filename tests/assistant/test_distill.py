@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.assistant.distill import DistillConfig, DistillLoss, check_teacher, divergence
+from minillm.assistant.packing import collate_packed
 from minillm.engines.numpy_engine import NumpyEngine
 from minillm.engines.threads import ThreadedNumpyEngine
 from minillm.engines.torch_engine import TorchEngine
@@ -72,9 +73,7 @@ def plain(teacher, student, kind, beta=0.5, temperature=1.0):
 def with_gradients(function, teacher, student, weights, *options):
     """(values, gradient for the teacher, for the student) of the rows' weighted sum, from our engine or from torch."""
     ours = not isinstance(teacher, torch.Tensor)
-    t, s = (
-        Tensor(x.copy(), requires_grad=True) if ours else x.clone().requires_grad_() for x in (teacher, student)
-    )
+    t, s = (Tensor(x.copy(), requires_grad=True) if ours else x.clone().requires_grad_() for x in (teacher, student))
     values = function(t, s, *options)
     (values * (weights if ours else torch.from_numpy(weights))).sum().backward()
     results = (values.detach(), t.grad, s.grad)
@@ -209,9 +208,7 @@ def plain_loss(teacher, student, ids, targets, config):
 
 
 def numbers(figures):
-    return {
-        name: float(value.data if isinstance(value, Tensor) else value) for name, value in figures.items()
-    }
+    return {name: float(value.data if isinstance(value, Tensor) else value) for name, value in figures.items()}
 
 
 @pytest.mark.parametrize("kind", list(MODELS))
@@ -261,7 +258,7 @@ def test_the_teacher_is_ported_once_in_the_students_precision_and_never_drops_ou
     loss = DistillLoss(teacher.train(), DistillConfig())
     student = to_torch(new("gpt", 2, dropout=0.0), dtype=torch.float32).train()
     batch = torch.from_numpy(ids), torch.from_numpy(targets)
-    first, figures = loss(student, *batch)
+    first = loss(student, *batch)[0]
     ported = loss.ported
     assert first.dtype == torch.float32 and next(ported.parameters()).dtype == torch.float32
     assert first.item() == loss(student, *batch)[0].item()
@@ -308,6 +305,21 @@ def test_a_student_that_is_its_teacher_agrees_and_stays():
         assert abs(value.item()) < 1e-12 and abs(found["kl"]) < 1e-12
         assert found["agreement"] == (targets != IGNORE).sum()
         assert max(np.abs(p.grad).max() for p in student.parameters()) < 1e-12
+
+
+@pytest.mark.parametrize("port", [False, True], ids=["numpy", "torch"])
+def test_packed_rows_have_the_loss_of_one_row_for_each(port):
+    rows = list(zip(*batch_of(np.random.default_rng(0), rows=4, length=6)))
+    student = new("llama", 2).eval()
+    loss = DistillLoss(new("gpt", 1), DistillConfig(divergence="js", hard=0.2))
+    alone, packed = tuple(map(np.stack, zip(*rows))), collate_packed([rows[:2], rows[2:3], rows[3:]], 0)
+    assert loss.count(*alone) == loss.count(*packed)
+    if port:
+        student = to_torch(student).eval()
+        alone, packed = tuple(map(torch.from_numpy, alone)), tuple(map(torch.from_numpy, packed))
+    (a, figures), (b, packed_figures) = loss(student, *alone), loss(student, *packed)
+    assert a.item() == pytest.approx(b.item(), rel=1e-10)
+    assert numbers(figures) == pytest.approx(numbers(packed_figures), rel=1e-10)
 
 
 def test_many_threads_may_ask_one_teacher():
