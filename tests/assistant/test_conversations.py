@@ -189,7 +189,7 @@ UNFIT = {
         "no special token",
     ),
     "an end for short answers": (
-        "{% for m in messages %}{{ m.content + ('</s>' if m.content | length < 6 else '') }}{% endfor %}",
+        "{% for m in messages %}{{ m.content + ('</s>' if m.content | length < 6 else 'end.') }}{% endfor %}",
         [*ASKED[:-1], {"role": "assistant", "content": "much longer"}], "changes the answer's text",
     ),
     "an end that comes and goes": (
