@@ -26,7 +26,7 @@ CODE = ("minillm/**/*.py", "kernels/*.py", "chapters/**/*.py", "tests/**/*.py")
 # Files of other projects and of Python, and what benchmarks write, by the names that a text calls them.
 ELSEWHERE = {"tokenization.py", "encoder.py", "topics.py", "pydoc_data/topics.py", "attention.md", "train.md"}
 
-# A path, or a name that ends like a file of this repository; NAME.py is a placeholder.
+# A path, or a name that ends like a file of this repository; NAME.py and FILE.py are placeholders.
 NAME = re.compile(r"(?<![\w./:~*-])(?:\$\{workspaceFolder\}/)?((?:[.\w*-]+/)+[.\w*-]*|[\w-]+\.(?:py|md|ipynb|sh)\b)")
 
 
@@ -53,7 +53,7 @@ def prose(path: Path, root: Path = ROOT) -> str:
 def is_ours(name: str) -> bool:
     """A name that claims to be a file or folder of this repository: by its ending, or by the folder that it begins
     with."""
-    if "NAME" in name or name in ELSEWHERE or name.startswith(("http", "www.")):
+    if "NAME" in name or name == "FILE.py" or name in ELSEWHERE or name.startswith(("http", "www.")):
         return False
     if "/" not in name:
         return True
