@@ -4,10 +4,11 @@ Flat is the book. Read in this order: tensor.py (the graph and backward), tensor
 (each method beside its derivative), numpy_ops (the ops, forward beside backward), ops.py (the ops by name, for every
 engine; torch_ops.py has PyTorch's), nn.py (layers), models/gpt.py (the model), tokenizers/bpe.py, optim.py,
 training/train.py, generate.py, beam.py; then port.py (the same model on PyTorch) and debug.py. On the ground lie
-settings.py and disk/, on top cli.py.
+settings.py and disk/, on top commands/cli.py.
 
 Folders are the workshop, each imported only by those after it: metrics, tokenizers, data, numpy_ops, models, costs,
-engines, plot, training, hub, commands. What each holds, and in what order to read it, its own __init__.py says.
+engines, plot, training, finetune, assistant, hub, commands. What each holds, and in what order to read it, its own
+__init__.py says.
 
 The Auto classes of hub/, which read Hugging Face checkpoints, can be imported from here: `from minillm import
 AutoModel`.

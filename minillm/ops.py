@@ -328,7 +328,7 @@ def check_segments(q: AnyTensor, k: AnyTensor, mask: Any, segments: Any, integer
             f"{tuple(q.shape)} and the same for its key {tuple(k.shape)}."
         )
     if mask is not None:
-        raise ValueError("attention: segments and a mask do not go together: give one mask that says both.")
+        raise ValueError("attention: segments and mask must not both be given: make one mask that says all of it.")
     if segments.dtype not in integers:
         raise TypeError(f"attention: segments must be int64 or int32, not {segments.dtype}.")
 

@@ -35,7 +35,6 @@ FLOORS = (
     ("assistant",),
     ("hub",),
     ("commands", "workshop"),
-    ("cli",),
     ("__main__",),
 )
 

@@ -49,7 +49,7 @@ def test_python_examples_run(classifier):
 )
 def test_commands_exist(command):
     subprocess.run(
-        [sys.executable, "-m", "minillm.cli", command, "--help"], check=True, capture_output=True, timeout=60
+        [sys.executable, "-m", "minillm.commands.cli", command, "--help"], check=True, capture_output=True, timeout=60
     )
 
 

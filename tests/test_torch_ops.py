@@ -176,6 +176,10 @@ MISTAKES = {
     "attention's axes": lambda x, c: ops.attention(x, x, x),
     "attention's impl": lambda x, c: ops.attention(*[x[None, None]] * 3, impl="fast"),
     "attention's mask": lambda x, c: ops.attention(*[x[None, None]] * 3, mask=c(np.ones((2, 3)) > 0)),
+    "attention's segments": lambda x, c: ops.attention(*[x[None, None]] * 3, segments=c(np.zeros((1, 4), int))),
+    "attention's segments and mask": lambda x, c: ops.attention(
+        *[x[None, None]] * 3, mask=c(np.ones((3, 3)) > 0), segments=c(np.zeros((1, 3), int))
+    ),
     "rope's angles": lambda x, c: ops.rope(x[None, None], x, x),
     "lstm_cell's state": lambda x, c: ops.lstm_cell(x, x, x[:1], x, x),
     "lstm's axes": lambda x, c: ops.lstm(x, x, x, x, x),
@@ -208,6 +212,14 @@ def test_both_engines_refuse_a_mask_that_is_not_boolean():
         x = tensor(np.zeros((1, 1, 3, 4)))
         with pytest.raises(TypeError, match="attention: mask must be boolean"):
             ops.attention(x, x, x, mask=constant(np.zeros((3, 3))))
+
+
+def test_both_engines_refuse_segments_that_are_no_integers():
+    for tensor, constant in ((Tensor, np.asarray), (torch.tensor, torch.tensor)):
+        x = tensor(np.zeros((1, 1, 3, 4)))
+        ops.attention(x, x, x, segments=constant(np.zeros((1, 3), np.int32)))
+        with pytest.raises(TypeError, match=r"attention: segments must be int64 or int32, not (torch\.)?float64"):
+            ops.attention(x, x, x, segments=constant(np.zeros((1, 3))))
 
 
 @every_op

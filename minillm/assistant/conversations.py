@@ -215,13 +215,13 @@ class ChatTemplate:
         """Where in the text the assistant's turn `number` stands. Raises ValueError where that is not certain."""
         head, text, content = written.heads[number], written.text, turns[number]["content"].strip()
         here = text if number == len(turns) - 1 else self.render(turns[: number + 1], written.now)
-        if not (here.startswith(head) and text.startswith(head)):
+        if not text.startswith(head):
             raise self.refusal(number, "what it writes before the answer is another text once the answer is there")
         if self.tail is None or self.end_in_tail is None:
             raise self.refusal(number, "it puts no special token behind the answer, so that answers would not end")
         end_of_content = len(here) - len(self.tail)
         said = here[len(head) : end_of_content]
-        if end_of_content < len(head) or not here.endswith(self.tail) or not said.rstrip().endswith(content):
+        if not here.endswith(self.tail) or not said.rstrip().endswith(content):
             raise self.refusal(number, "it changes the answer's text")
         end = end_of_content + self.end_in_tail[0]
         if text[:end] != here[:end]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ class Asked(Protocol):
     @property
     def tokenizer(self) -> Tokenizer: ...
 
-    def encode(self, example: Any) -> Row: ...
+    def encode(self, example: Any) -> Any: ...
 
     def collate(self, rows: Sequence[Any]) -> tuple[np.ndarray, ...]: ...
 
@@ -60,9 +60,17 @@ class Packs:
 
 class ChatData:
     """Examples to train on (`train`) and to choose the checkpoint with (`val`): by the loss, or another figure of the
-    run's loss, `metric`. Raises `Misfit` for an example that the model cannot be given."""
+    run's loss, `metric`. `tests` are further ones by name, to measure the result on (`figures`). Raises `Misfit` for an
+    example that the model cannot be given."""
 
-    def __init__(self, objective: Asked, train: Sequence[Any], val: Sequence[Any], metric: str = "loss") -> None:
+    def __init__(
+        self,
+        objective: Asked,
+        train: Sequence[Any],
+        val: Sequence[Any],
+        metric: str = "loss",
+        tests: Mapping[str, Sequence[Any]] | None = None,
+    ) -> None:
         if not train or not val:
             raise ValueError(
                 f"there must be examples to train on and to validate with, not {len(train)} and {len(val)}."
@@ -71,6 +79,7 @@ class ChatData:
         self.train = list(train)
         self.rows: list[Any] = [objective.encode(example) for example in train]
         self.val_rows: list[Any] = [objective.encode(example) for example in val]
+        self.test_rows = {name: [objective.encode(e) for e in examples] for name, examples in (tests or {}).items()}
 
     def check(self, model_config: Any, tokenizer: Tokenizer | None) -> None:
         """Raise ValueError unless the model has all of the tokenizer's ids."""
@@ -98,11 +107,19 @@ class ChatData:
 
     def evaluate(self, run: Engine, config: TrainConfig, context: int) -> TaskEvaluation:
         """The loss over all of `val`, and its figures, each for a target that counts."""
-        order = sorted(self.val_rows, key=self.objective.size)
+        means = self.means(run, self.val_rows, config.batch_size)
+        return TaskEvaluation(means.pop("loss"), means, self.metric)
+
+    def figures(self, run: Engine, batch_size: int) -> dict[str, dict[str, float]]:
+        """The same of all tests, by their names; of `val`, where there are none."""
+        parts = self.test_rows or {"val": self.val_rows}
+        return {name: self.means(run, rows, batch_size) for name, rows in parts.items()}
+
+    def means(self, run: Engine, rows: Sequence[Any], batch_size: int) -> dict[str, float]:
+        order = sorted(rows, key=self.objective.size)
         sums, n = Counter[str](), 0.0
-        for start in range(0, len(order), config.batch_size):
-            batch = self.objective.collate(order[start : start + config.batch_size])
+        for start in range(0, len(order), batch_size):
+            batch = self.objective.collate(order[start : start + batch_size])
             sums.update(run.batch_sums(*batch))
             n += run.loss.count(*batch)
-        means = {name: value / n for name, value in sums.items()}
-        return TaskEvaluation(means.pop("loss"), means, self.metric)
+        return {name: value / n for name, value in sums.items()}

@@ -8,7 +8,7 @@ teacher's text takes the place of the examples' (Kim & Rush 2016, arXiv 1606.079
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,9 +42,10 @@ class OnPolicyData(ChatData):
         val: Sequence[Chat],
         settings: DistillConfig,
         metric: str = "loss",
+        tests: Mapping[str, Sequence[Chat]] | None = None,
     ) -> None:
         asked = replace(objective, train_on="last")
-        super().__init__(asked, train, val, metric)
+        super().__init__(asked, train, val, metric, tests)
         self.template, self.settings = asked.template, settings
         self.prompts = [prompt_of(asked.template, chat, asked.context, asked.system) for chat in train]
         self.made: dict[str, float] = {}

@@ -40,6 +40,7 @@ What to watch instead:
   too easy or too hard
 - `entropy` of the next token: falls as the model makes up its mind. Near 0 early: all answers are the same
 - `response_length` and `ended`: answers that grow until they are cut off
+- `ratio`: 1 at the first step (but for rounding, and for dropout, which is best left off)
 - `clip_share`: 0 with one step a batch; above some 0.2, smaller steps or fewer `inner_epochs`
 - `kl`: how far the model has gone from where it began; a jump comes before nonsense that happens to be rewarded
 """
@@ -198,9 +199,10 @@ class GRPOLoss:
         objective, ratio, binds = clipped_objective(log_probs, old, advantage[:, None], c.clip_low, c.clip_high)
         loss, counts = -objective, targets != IGNORE
         figure = "sequence" if c.length == "constant" else c.length  # a share is one of tokens, not of the longest
+        shares = ops.where(binds, 1.0, log_probs.detach() * 0)  # (B, T), of the losses' dtype
         figures = {
             "ratio": over_rows(ratio.detach(), counts, figure, c.max_new_tokens),
-            "clip_share": over_rows(binds, counts, figure, c.max_new_tokens),
+            "clip_share": over_rows(shares, counts, figure, c.max_new_tokens),
         }
         if c.kl:
             divergence = kl_estimate(log_probs, rest[0])  # (B, T)

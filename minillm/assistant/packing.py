@@ -57,7 +57,7 @@ def pack(lengths: Sequence[int] | Array, context: int) -> list[list[int]]:
     return rows
 
 
-def collate_packed(rows: Iterable[Sequence[tuple[Array, Array]]], pad_id: int) -> tuple[Array, Array, Array]:
+def collate_packed(rows: Iterable[Sequence[tuple[Array, ...]]], pad_id: int) -> tuple[Array, Array, Array]:
     """ids, segments and targets, each (B, T) int64, of rows of examples (ids (n,), targets (n,)), where targets[t] is
     the token after ids[t] or −100.
 

@@ -131,11 +131,12 @@ class PreferenceConfig:
     odds_weight: float = 0.1  # of orpo: its lambda, how much the odds count beside the likelihood of the chosen answer
     desirable_weight: float = 1.0  # of kto: how much chosen answers count
     undesirable_weight: float = 1.0  # of kto: how much rejected answers count
+    center: float = 0.0  # of a reward model: how strongly the rewards of a pair are drawn to both sides of 0
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise ValueError(f"loss = {self.loss!r} must be one of {', '.join(LOSSES)}.")
-        for name in ("beta", "gamma", "odds_weight", "desirable_weight", "undesirable_weight"):
+        for name in ("beta", "gamma", "odds_weight", "desirable_weight", "undesirable_weight", "center"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more, and finite.")
         if not 0 <= self.label_smoothing < 0.5:
@@ -178,14 +179,13 @@ class PreferenceLoss:
     def __init__(self, config: PreferenceConfig) -> None:
         self.config = config
 
-    def count(self, ids: Any, *rest: Any) -> float:
+    def count(self, *batch: Any) -> float:
         """Pairs."""
-        return len(ids)
+        return len(batch[0])
 
-    def __call__(
-        self, model: Any, ids: Any, targets: Any, reference: Any = None, kl: Any = None
-    ) -> tuple[AnyTensor, dict[str, AnyTensor]]:
+    def __call__(self, model: Any, *batch: Any) -> tuple[AnyTensor, dict[str, AnyTensor]]:
         config = self.config
+        ids, targets, *given = batch
         log_probs = answer_log_probs(model, ids, targets)  # (B, 2)
         scale = 1 / constant((targets != IGNORE).sum(-1), log_probs) if config.per_token else 1.0
         policy = log_probs * scale
@@ -198,7 +198,7 @@ class PreferenceLoss:
                 else orpo(chosen, rejected, config.odds_weight)
             )
         else:
-            before = constant(reference, log_probs) * scale  # (B, 2)
+            before = constant(given[0], log_probs) * scale  # (B, 2)
             gains = policy - before
             pair = (chosen, rejected, before[:, 0], before[:, 1])
             if config.loss == "dpo":
@@ -207,7 +207,7 @@ class PreferenceLoss:
                 losses = ipo(*pair, config.strength)
             else:
                 weights = (config.desirable_weight, config.undesirable_weight)
-                losses = kto(*pair, constant(kl, log_probs), config.strength, *weights)
+                losses = kto(*pair, constant(given[1], log_probs), config.strength, *weights)
         rewards = gains.detach() * config.strength  # (B, 2)
         return losses.sum(), figures(rewards, log_probs.detach())
 

@@ -16,6 +16,7 @@ from ..finetune.report import MODEL, Report, learning_curve
 from .answers import Answer, write_answers
 from .config import AssistantConfig
 from .conversations import ChatTemplate
+from .rewards import Rewards
 from .rows import prompt_of
 from .splits import DIALOGUE, Splits
 
@@ -31,18 +32,18 @@ def answer_all(
     return write_answers(model, template, prompts, max_new_tokens=config.chat.max_new_tokens, progress=progress)
 
 
-def score(task: str, examples: Sequence[Any], texts: Sequence[str]) -> dict[str, float]:
-    """What answers are worth: of dialogues the share of slots that are right, and of answers in which all are; of the
-    verifiable tasks the reward; of the user's own chats their likeness to the answers that stand there."""
+def score(task: str, examples: Sequence[Any], texts: Sequence[str], rewards: Rewards | None = None) -> dict[str, float]:
+    """What answers are worth: the mean of `rewards`, if there are some; of dialogues the share of slots that are right,
+    and of answers in which all are; of the verifiable tasks the reward; of the user's own chats their likeness to the
+    answers that stand there."""
+    if rewards is not None:
+        return {"reward": float(rewards(texts, examples).mean())}
     pairs = list(zip(texts, examples))
     if task == DIALOGUE:
-        chats = [example.record["chat"] if isinstance(example, Prompt) else example for example in examples]
-        slots = [dialogue.slot_accuracy(text, chat) for text, chat in zip(texts, chats)]
+        slots = [dialogue.slot_accuracy(text, chat) for text, chat in pairs]
         return {"slots": float(np.mean(slots)), "success": float(np.mean([value == 1 for value in slots]))}
     if task:
         return {"reward": float(np.mean([verifiable.reward(text, record_of(example)) for text, example in pairs]))}
-    if isinstance(examples[0], Prompt):
-        return {}
     truth = [example.messages[-1]["content"] for example in examples]
     exact = float(np.mean(metrics.exact_match(texts, truth)))
     return {"chrf": metrics.chrf(texts, truth), "exact_match": exact}
@@ -56,34 +57,48 @@ def record_of(example: Chat | Prompt) -> dict[str, Any]:
     return {"kind": example.where, "prompt": asked, "answer": answer}
 
 
-def measured(task: str, examples: Sequence[Any], answers: Sequence[Answer]) -> dict[str, float]:
+def measured(
+    task: str, examples: Sequence[Any], answers: Sequence[Answer], rewards: Rewards | None = None
+) -> dict[str, float]:
     """`score`, and how many answers ended by themselves, after how many tokens on average."""
     shape = {
         "ended": float(np.mean([answer.ended for answer in answers])),
         "tokens": float(np.mean([len(answer.ids) for answer in answers])),
     }
-    return {**score(task, examples, [answer.text for answer in answers]), **shape}
+    return {**score(task, examples, [answer.text for answer in answers], rewards), **shape}
 
 
 def make_report(
-    splits: Splits, answers: dict[str, dict[str, list[Answer]]], more: dict[str, dict[str, float]], run: Path
+    splits: Splits,
+    answers: dict[str, dict[str, list[Answer]]],
+    more: dict[str, dict[str, float]],
+    run: Path,
+    rewards: Rewards | None = None,
 ) -> Report:
     """`answers`: who (MODEL, the start, the teacher) -> split -> answers. `more`: split -> further figures of the
-    model, as of preferences."""
+    model, as of preferences. `rewards`: of grpo."""
     scores: dict[str, dict[str, dict[str, float]]] = {}
     simple = splits.baselines()
     for split, examples in splits.answered.items():
-        found = {who: measured(splits.task, examples, given[split]) for who, given in answers.items()}
+        found = {who: measured(splits.task, examples, given[split], rewards) for who, given in answers.items()}
         found[MODEL] |= more.get(split, {})
-        found |= {who: score(splits.task, examples, given[split]) for who, given in simple.items() if split in given}
+        by = {who: given[split] for who, given in simple.items() if split in given}
+        found |= {who: score(splits.task, examples, texts, rewards) for who, texts in by.items()}
         scores[split] = found
-    main = MAIN.get(splits.task, "reward")
+    main = "reward" if rewards is not None else MAIN.get(splits.task, "reward")
     intervals = {}
     for split, examples in splits.answered.items():
         texts = [answer.text for answer in answers[MODEL][split]]
-        each = [score(splits.task, [example], [text]).get(main) for example, text in zip(examples, texts)]
-        if main != "chrf" and None not in each:
+        if main != "chrf":  # which is no mean over answers
+            each = [score(splits.task, [e], [text], rewards)[main] for e, text in zip(examples, texts)]
             interval = metrics.bootstrap(each)
             intervals[split] = [interval.low, interval.high]
     sizes = {split: len(examples) for split, examples in splits.answered.items()}
     return Report(splits.task or "chat", main, sizes, scores, intervals, [], {}, learning_curve(run))
+
+
+def pairs_report(splits: Splits, figures: dict[str, dict[str, float]], run: Path) -> Report:
+    """The report of a reward model, which answers nothing: what it thinks of pairs of answers."""
+    sizes = {split: len(splits.examples[split]) for split in figures}
+    scores = {split: {MODEL: found} for split, found in figures.items()}
+    return Report(splits.task or "chat", "accuracy", sizes, scores, {}, [], {}, learning_curve(run))

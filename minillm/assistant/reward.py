@@ -8,25 +8,24 @@ chooses among drawn answers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .. import ops
-from ..data import Preference
-from ..data.example_batches import ExampleBatcher, pad
+from ..data import Preference, pad
 from ..data.fields import Message
 from ..engines.choose import outputs_of
-from ..engines.protocol import Engine
-from ..finetune.data import TaskEvaluation
-from ..finetune.objectives import Row
+from ..finetune.objectives import Row, tokens
 from ..finetune.predict import in_batches
 from ..ops import AnyTensor
-from ..settings import TrainConfig
 from ..tokenizers import Tokenizer
 from .conversations import ChatTemplate
-from .pairs import PairData, answer_row, stacked
+from .data import ChatData
+from .pairs import Pairs, answer_row, check_pair_metric, prompt_messages, stacked
 from .preferences import figures
 
 # Bradley & Terry 1952: y⁺ beats y⁻ with the probability σ(r(y⁺) − r(y⁻)). Ouyang et al. 2022, arXiv 2203.02155,
@@ -47,22 +46,40 @@ class RewardLoss:
     log-probabilities."""
 
     def __init__(self, center: float = 0.0) -> None:
-        if center < 0:
+        if not 0 <= center < math.inf:
             raise ValueError(f"center = {center} must be 0 or more: how strongly rewards are drawn around 0.")
         self.center = center
 
-    def count(self, ids: Any) -> float:
+    def count(self, *batch: Any) -> float:
         """Pairs."""
-        return len(ids)
+        return len(batch[0])
 
-    def __call__(self, model: Any, ids: Any) -> tuple[AnyTensor, dict[str, AnyTensor]]:
+    def __call__(self, model: Any, *batch: Any) -> tuple[AnyTensor, dict[str, AnyTensor]]:
+        (ids,) = batch
         B, _, T = ids.shape
         rewards = model(ids.reshape(2 * B, T)).reshape(B, 2)
         return bradley_terry(rewards[:, 0], rewards[:, 1], self.center).sum(), figures(rewards.detach())
 
 
-class RewardData(PairData):
-    """What `train` takes for a RewardLoss: see PairData. `pad_id` is the model's."""
+@dataclass
+class ScoredPairs(Pairs):
+    """Pairs whose answers are read whole, their ends included. `pad_id` is the model's."""
+
+    pad_id: int = 0
+
+    def read_of(self, ids: np.ndarray) -> int:
+        return len(ids)
+
+    def collate(self, rows: Sequence[Row]) -> tuple[np.ndarray, ...]:
+        """ids (B, 2, T)."""
+        return (stacked([(row[0], row[2]) for row in rows], self.pad_id),)
+
+
+class RewardData(ChatData):
+    """What `train` takes for a RewardLoss. `pad_id` is the model's; `metric`: one of METRICS (pairs.py). Raises
+    `Misfit` for a pair that the model cannot be given."""
+
+    objective: ScoredPairs
 
     def __init__(
         self,
@@ -72,30 +89,18 @@ class RewardData(PairData):
         context: int,
         pad_id: int,
         metric: str = "loss",
+        tests: Mapping[str, Sequence[Preference]] | None = None,
+        *,
+        system: str = "",
     ) -> None:
-        super().__init__(template, train, val, context - 1, metric)  # whose last token is read, too
-        self.pad_id = pad_id
+        check_pair_metric(metric)
+        super().__init__(ScoredPairs(template, context, system, pad_id=pad_id), train, val, metric, tests)
 
     def check(self, model_config: Any, tokenizer: Tokenizer | None) -> None:
         super().check(model_config, tokenizer)
         check_reward_model(model_config)
-        if model_config.pad_id != self.pad_id:
-            raise ValueError(f"pad_id = {self.pad_id} must be the model's, {model_config.pad_id}.")
-
-    def batches(self, run: Engine, config: TrainConfig, context: int) -> ExampleBatcher:
-        return self.batcher(run, config, self.training_batch)
-
-    def training_batch(self, places: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, ...]:
-        return self.collate([self.rows[i] for i in places])
-
-    def validation_batch(self, places: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, ...]:
-        return self.collate([self.val_rows[i] for i in places])
-
-    def collate(self, rows: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-        return (stacked([(row[0], row[2]) for row in rows], self.pad_id),)
-
-    def evaluate(self, run: Engine, config: TrainConfig, context: int) -> TaskEvaluation:
-        return self.measure(run, config.batch_size, self.validation_batch)
+        if model_config.pad_id != self.objective.pad_id:
+            raise ValueError(f"pad_id = {self.objective.pad_id} must be the model's, which is {model_config.pad_id}.")
 
 
 def check_reward_model(config: Any) -> None:
@@ -123,20 +128,45 @@ def rewards_of(
     check_reward_model(config)
     rows: list[Row] = []
     for number, (messages, answer) in enumerate(conversations, 1):
-        ids, _ = answer_row(messages, answer, template)
+        ids = ids_to_score(messages, answer, template)
         if len(ids) > config.context:
             raise ValueError(
                 f"conversation {number} of {len(conversations)} has {len(ids):,} tokens, and the reward model takes "
                 f"{config.context:,}: limit the answers' length, or train it on a model with a larger context."
             )
         rows.append((ids,))
-    ask = outputs_of(model)
-    pad_id = 0 if config.pad_id is None else config.pad_id
+    if config.pad_id is None:
+        batch_size = 1  # rows of one length only: it could not be told what padding is
+    ask, pad_id = outputs_of(model), config.pad_id or 0
 
     def batch(part: list[Row]) -> list[float]:
         ids, _ = pad([ids for (ids,) in part], pad_id)
         return list(ask(ids)[:, 0])
 
-    if config.pad_id is None:
-        batch_size = 1  # rows of one length only: it could not be told what padding is
     return np.array(in_batches(rows, batch_size, batch, progress))
+
+
+def ids_to_score(messages: Sequence[Message], answer: str, template: ChatTemplate) -> np.ndarray:
+    """The ids that a reward model reads. A template takes neither an empty answer nor one that spells a control token;
+    a model may write both, and they have to be judged: as plain text, ended as any other."""
+    plain = answer.strip() and not any(text in answer for text in template.tokenizer.special_tokens)
+    if plain:
+        return answer_row(messages, answer, template)[0]
+    end = template.end_of_turn
+    ids = [*template.prompt(messages), *tokens(template.tokenizer, answer), *([] if end is None else [end])]
+    return np.array(ids, dtype=np.int64)
+
+
+class RewardModel:
+    """A trained reward model as a reward for GRPO (rewards.py): of answers and records, which hold the `messages` that
+    were answered, or a `prompt`."""
+
+    batched = True
+
+    def __init__(self, model: Any, template: ChatTemplate, *, batch_size: int = 32, name: str = "reward_model") -> None:
+        check_reward_model(model.config)
+        self.model, self.template, self.batch_size, self.__name__ = model, template, batch_size, name
+
+    def __call__(self, answers: Sequence[str], records: Sequence[dict[str, Any]]) -> np.ndarray:
+        asked = [prompt_messages(record.get("messages") or record["prompt"]) for record in records]
+        return rewards_of(self.model, self.template, list(zip(asked, answers)), batch_size=self.batch_size)

@@ -93,8 +93,8 @@ def ask(function: Reward, name: str, answers: Sequence[str], prompts: Sequence[P
             values = [given]
         if len(values) != len(answers):
             raise ValueError(
-                f"the reward {name!r} is batched and gave {len(values)} values for {len(answers)} answers, of which the "
-                f"first is to {prompts[0].where or 'a prompt'}: it must return one number for each, in their order."
+                f"{prompts[0].where or 'a prompt'} and others: the reward {name!r} is batched and gave {len(values)} "
+                f"values for {len(answers)} answers: it must return one number for each, in their order."
             )
     else:
         pairs = zip(answers, prompts)
@@ -118,7 +118,7 @@ def asked(function: Reward, name: str, answer: Any, record: Any, where: str) -> 
 
 
 def told(error: BaseException, file: Path | None) -> str:
-    """"ZeroDivisionError: division by zero (rewards.py, line 3)": the last place in the user's file."""
+    """ "ZeroDivisionError: division by zero (rewards.py, line 3)": the last place in the user's file."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if file and Path(f.filename) == file]
     if isinstance(error, SyntaxError) and error.lineno:
         lines.append(error.lineno)

@@ -18,22 +18,22 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..data import ExampleBatcher, Prompt, fingerprint, pad
+from ..data import ExampleBatcher, Prompt, fingerprint
 from ..data.batches import epoch_key, permute
 from ..disk.records import fits
-from ..engines.blas import limit_blas_threads
 from ..engines.protocol import Batch, Engine
 from ..finetune.data import TaskEvaluation
 from ..finetune.lora import adapters, without_adapters
-from ..finetune.objectives import Row, about, check_length
-from ..finetune.predict import in_batches
-from ..generate import Sampling, generate, known_ids
+from ..finetune.objectives import Row, about
+from ..generate import Sampling
 from ..ops import AnyTensor
 from ..settings import IGNORE, TrainConfig
 from ..tokenizers import Tokenizer
+from .answers import Answer, write_answers
 from .conversations import ChatTemplate
 from .grpo import GRPOConfig, advantages, features, token_log_probs
 from .rewards import Rewards
+from .rows import check_room, collate, shifted, with_system
 
 Array = np.ndarray
 
@@ -50,16 +50,33 @@ class Rollout:
     reference: list[float]  # the same under the model at the start; [] without `kl`
 
 
+@dataclass(frozen=True)
+class Prompts:
+    """What is asked of a model: to answer in up to `max_new_tokens` tokens."""
+
+    template: ChatTemplate
+    context: int
+    max_new_tokens: int
+    system: str = ""
+
+    def encode(self, example: Prompt) -> list[int]:
+        """The ids up to where the answer begins. Raises Misfit for a prompt that the template cannot take, or that
+        leaves no room for the longest answer."""
+        with about(example):
+            ids = self.template.prompt(with_system(example.messages, self.system))
+            what = f"the prompt and an answer of up to {self.max_new_tokens} tokens (max_new_tokens) have"
+            check_room(len(ids) + self.max_new_tokens - 1, self.context, what)  # of the last id nothing is asked
+            return ids
+
+
 class RolloutData:
     """Prompts to answer, and the rewards for it: `train` to learn from, `val` to choose the checkpoint with. Goes with
-    `GRPOLoss`, in one process, on either engine.
-
-    Raises `Misfit` for a prompt that the template cannot take.
+    `GRPOLoss`, in one process, on either engine. Raises `Misfit` for a prompt that the model cannot be given.
     """
 
     def __init__(
         self,
-        template: ChatTemplate,
+        objective: Prompts,
         train: Sequence[Prompt],
         val: Sequence[Prompt],
         rewards: Rewards,
@@ -69,25 +86,19 @@ class RolloutData:
             raise ValueError(
                 f"there must be prompts to train on and to validate with, not {len(train)} and {len(val)}."
             )
-        self.template, self.rewards, self.settings = template, rewards, settings
+        self.template, self.rewards, self.settings = objective.template, rewards, settings
         self.train, self.val = list(train), list(val)
-        self.prompts = [prompt_ids(template, prompt) for prompt in train]
-        self.val_prompts = [prompt_ids(template, prompt) for prompt in val]
+        self.prompts = [objective.encode(prompt) for prompt in train]
+        self.val_prompts = [objective.encode(prompt) for prompt in val]
         self.drawn: dict[str, float] = {}  # gauges of the last batch of rollouts
 
     def check(self, model_config: Any, tokenizer: Tokenizer | None) -> None:
-        """Raise ValueError unless the model can be given these prompts, with room for the longest answer."""
-        ours = self.template.tokenizer
-        if ours.vocab_size > model_config.vocab_size:
+        """Raise ValueError unless the model has all of the tokenizer's ids."""
+        n_ids = self.template.tokenizer.vocab_size
+        if n_ids > model_config.vocab_size:
             raise ValueError(
-                f"the tokenizer has {ours.vocab_size} ids, the model {model_config.vocab_size}: they do not belong "
-                "together."
+                f"the tokenizer has {n_ids} ids, the model {model_config.vocab_size}: they do not belong together."
             )
-        longest = self.settings.max_new_tokens
-        for prompt, ids in zip([*self.train, *self.val], [*self.prompts, *self.val_prompts]):
-            with about(prompt):
-                what = f"the prompt and an answer of up to {longest} tokens (max_new_tokens) have"
-                check_length(what, len(ids) + longest - 1, model_config.context)  # of the last id nothing is asked
 
     def batches(self, run: Engine, config: TrainConfig, context: int) -> RolloutBatches:
         return RolloutBatches(self, run, config)
@@ -102,21 +113,25 @@ class RolloutData:
     def evaluate(self, run: Engine, config: TrainConfig, context: int) -> TaskEvaluation:
         """The mean reward of greedy answers to all of `val`, how long they are, and how many end. The loss, what is to
         be made small, is minus the reward."""
-        rows = [(np.array(ids),) for ids in self.val_prompts]
-        work = partial(greedy_answers, run.model, self.template, self.settings.max_new_tokens)
-        answers = in_batches(rows, self.settings.rows, work, False)
-        reward = float(self.rewards([text_of(self.template, ids) for ids in answers], self.val).mean())
-        figures = {"reward": reward, **self.shape(answers)}
-        return TaskEvaluation(-reward, figures, "reward")
+        answers = self.write(run.model, self.val_prompts)
+        reward = float(self.rewards([answer.text for answer in answers], self.val).mean())
+        return TaskEvaluation(-reward, {"reward": reward, **shape(answers)}, "reward")
 
-    def shape(self, answers: Sequence[list[int]]) -> dict[str, float]:
-        ended = [has_ended(self.template, ids) for ids in answers]
-        return {"response_length": float(np.mean([len(ids) for ids in answers])), "ended": float(np.mean(ended))}
+    def write(self, model: Any, prompts: Sequence[list[int]], **options: Any) -> list[Answer]:
+        n, rows = self.settings.max_new_tokens, self.settings.rows
+        return write_answers(model, self.template, prompts, max_new_tokens=n, batch_size=rows, **options)
+
+
+def shape(answers: Sequence[Answer]) -> dict[str, float]:
+    """How long answers are on average, and which share of them ended by itself."""
+    lengths, ended = [len(answer.ids) for answer in answers], [answer.ended for answer in answers]
+    return {"response_length": float(np.mean(lengths)), "ended": float(np.mean(ended))}
 
 
 class RolloutBatches:
-    """Batches for `GRPOLoss` for ever: micro-batches of `batch_size` of the answers drawn last, in another order in each
-    pass. The position holds the answers that are still to be learned from, so that a run goes on from it exactly."""
+    """Batches for `GRPOLoss` for ever: micro-batches of `batch_size` of the answers drawn last, in another order in
+    each pass. The position holds the answers that are still to be learned from, so that a run goes on from it exactly.
+    """
 
     ahead = False  # the next answers are drawn by the weights after this step
 
@@ -142,7 +157,7 @@ class RolloutBatches:
         self.rollouts: list[Rollout] = []
         self.used = 0  # rows given out of them, in all passes together
         self.dtype = "float32"  # of the log-probabilities, which is the weights'
-        self.ask_reference = reference_of(run, settings.temperature) if settings.kl else None
+        self.frozen = frozen_copy(run.model) if settings.kl and not adapters(run.model) else None
 
     @property
     def row_tokens(self) -> float:
@@ -168,48 +183,53 @@ class RolloutBatches:
         seeds = [(self.seed, int(i), int(epoch), sample) for i, epoch in zip(places, epochs) for sample in group]
         sampling = Sampling(temperature=settings.temperature)
         prompts = [data.prompts[i] for i in numbers]
-        answers = write(self.run.model, data.template, prompts, settings.max_new_tokens, sampling, seeds)
-        texts = [text_of(data.template, ids) for ids in answers]
-        parts = data.rewards.each(texts, [data.train[i] for i in numbers])  # (P · G, functions)
+        answers = data.write(self.run.model, prompts, sampling=sampling, seeds=seeds)
+        parts = data.rewards.each(
+            [answer.text for answer in answers], [data.train[i] for i in numbers]
+        )  # (P · G, functions)
         rewards = (parts @ np.array(data.rewards.weights)).reshape(-1, settings.group)  # (P, G)
         worth = advantages(rewards, settings.divide_by_std).reshape(-1)
-        rows = [row_of(prompt, answer) for prompt, answer in zip(prompts, answers)]
+        rows = [row_of(prompt, answer.ids) for prompt, answer in zip(prompts, answers)]
         found = self.ask(self.run.outputs(partial(drawn_log_probs, temperature=settings.temperature)), rows)
         old, entropies = [pair[0] for pair in found], [pair[1] for pair in found]
-        references = [np.empty(0)] * len(rows) if self.ask_reference is None else self.reference(rows)
+        references = self.reference(rows) if settings.kl else [np.empty(0)] * len(rows)
         self.dtype, self.used = old[0].dtype.name, 0
         self.rollouts = [
-            Rollout(number, answer, has_ended(data.template, answer), *map(plain, (advantage, before, reference)))
-            for number, answer, advantage, before, reference in zip(numbers, answers, worth, old, references)
+            Rollout(number, answer.ids, answer.ended, *(part.tolist() for part in of_tokens))
+            for number, answer, *of_tokens in zip(numbers, answers, worth, old, references)
         ]
         data.drawn = {
             "reward": float(rewards.mean()),
             "reward_std": float(rewards.std(axis=1).mean()),
             "equal_groups": float((np.ptp(rewards, axis=1) == 0).mean()),
             "entropy": float(np.concatenate(entropies).mean()),
-            **data.shape(answers),
+            **shape(answers),
         }
         if len(data.rewards.functions) > 1:
             names = [f"reward_{name}" for name in data.rewards.names]
             data.drawn |= dict(zip(names, parts.mean(axis=0).tolist()))
 
     def reference(self, rows: list[Row]) -> list[Array]:
-        """ln π_ref of each answer's ids."""
-        assert self.ask_reference is not None
-        return self.ask(self.ask_reference(), rows)
+        """ln π_ref of each answer's ids: of a copy of the model as it was at the start, or, where adapters are what
+        learns, of the model without them."""
+        options = {"temperature": self.settings.temperature}
+        if self.frozen is not None:
+            return self.ask(self.run.outputs(partial(frozen_log_probs, frozen=self.frozen, **options)), rows)
+        with without_adapters(self.run.model):
+            return self.ask(self.run.outputs(partial(token_log_probs, **options)), rows)
 
     def ask(self, forward: Callable[..., Array], rows: list[Row]) -> list[Any]:
         """What `forward(ids, targets)` (B, ..., T) gives at the places of each answer, `batch_size` rows at a time."""
         found = []
         for start in range(0, len(rows), self.batch_size):
             part = rows[start : start + self.batch_size]
-            ids, targets = padded(part)
+            ids, targets = self.padded(part)
             found += [array[..., goal != IGNORE] for array, goal in zip(forward(ids, targets), targets)]
         return found
 
     def collate(self, rollouts: Sequence[Rollout]) -> Batch:
         rows = [row_of(self.data.prompts[r.prompt], r.answer) for r in rollouts]
-        ids, targets = padded(rows)
+        ids, targets = self.padded(rows)
         worth = np.array([r.advantage for r in rollouts], dtype=self.dtype)
         batch = [ids, targets, worth, self.at_answers(targets, [r.old for r in rollouts])]
         if self.settings.kl:
@@ -217,6 +237,9 @@ class RolloutBatches:
         if self.settings.mask_cut:
             targets[[not r.ended for r in rollouts]] = IGNORE
         return tuple(batch)
+
+    def padded(self, rows: Sequence[Row]) -> tuple[Array, ...]:
+        return collate(rows, self.data.template.stop_ids[0])
 
     def at_answers(self, targets: Array, values: Sequence[list[float]]) -> Array:
         """(B, T), with the values of each row where its targets are, 0 elsewhere."""
@@ -249,47 +272,45 @@ class RolloutBatches:
                     "now. Resume with the same settings, or start a new run from the saved weights."
                 )
         rollouts, used, dtype = state["rollouts"], state["used"], state["dtype"]
-        kinds = {"prompt": int, "answer": list[int], "ended": bool, "advantage": float, "old": list[float],
-                 "reference": list[float]}  # fmt: skip
+        last = self.settings.rows * self.settings.inner_epochs if rollouts else 0
         good = fits(rollouts, list[dict[str, Any]]) and len(rollouts) in (0, self.settings.rows)
-        good = good and all(r.keys() == kinds.keys() and all(fits(r[k], kinds[k]) for k in kinds) for r in rollouts)
-        good = good and all(
-            0 <= r["prompt"] < len(self.data.train) and len(r["old"]) == len(r["answer"]) for r in rollouts
-        )
-        last = len(rollouts) * self.settings.inner_epochs
+        good = good and all(self.is_rollout(rollout) for rollout in rollouts) and dtype in ("float32", "float64")
         if not (good and fits(used, int) and 0 <= used <= last and fits(state["drawn"], dict[str, float])):
             raise ValueError("the saved answers are damaged: start a new run from the saved weights.")
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"the saved answers' dtype must be float32 or float64, not {dtype!r:.50}.")
+        if used % self.batch_size:
+            raise ValueError(
+                f"the run stopped after {used} of {last} answers, which are no whole batches of batch_size = "
+                f"{self.batch_size}: resume with the batch_size that it had."
+            )
         self.prompts.load_state_dict(state["prompts"])
         self.rollouts, self.used, self.dtype = [Rollout(**r) for r in rollouts], used, dtype
         self.data.drawn = dict(state["drawn"])
 
+    def is_rollout(self, saved: dict[str, Any]) -> bool:
+        """Whether a saved object is an answer to one of these prompts."""
+        kinds = {"prompt": int, "answer": list[int], "ended": bool, "advantage": float, "old": list[float],
+                 "reference": list[float]}  # fmt: skip
+        if saved.keys() != kinds.keys() or not all(fits(saved[name], kind) for name, kind in kinds.items()):
+            return False
+        answer, n_ids = saved["answer"], self.run.model.config.vocab_size
+        lengths = (len(saved["old"]), len(saved["reference"]))
+        known = 0 <= saved["prompt"] < len(self.data.train) and all(0 <= token < n_ids for token in answer)
+        return known and len(answer) > 0 and lengths == (len(answer), len(answer) if self.settings.kl else 0)
 
-# --- the reference ----------------------------------------------------------------------------------------------------
+
+# --- what is asked of a model -----------------------------------------------------------------------------------------
 
 
-def reference_of(run: Engine, temperature: float) -> Callable[[], Callable[..., Array]]:
-    """What gives, when it is called, a function (ids, targets) -> log-probabilities (B, T) under the model as it is now:
-    a copy of it, or, where adapters are what learns, the model without them."""
-    if adapters(run.model):
-        return partial(ask_without_adapters, run, temperature)
-    frozen = copy.deepcopy(run.model)
+def frozen_copy(model: Any) -> Any:
+    """The model as it is now, which learns no more."""
+    frozen = copy.deepcopy(model)
     for parameter in frozen.parameters():
         parameter.requires_grad = False
     frozen.eval()
-    return partial(run.outputs, partial(frozen_log_probs, frozen, temperature))
+    return frozen
 
 
-def ask_without_adapters(run: Engine, temperature: float) -> Callable[..., Array]:
-    def ask(*batch: Array) -> Array:
-        with without_adapters(run.model):  # also while it is asked: not all engines make copies of their layers
-            return run.outputs(partial(token_log_probs, temperature=temperature))(*batch)
-
-    return ask
-
-
-def frozen_log_probs(frozen: Any, temperature: float, model: Any, ids: Any, targets: Any) -> AnyTensor:
+def frozen_log_probs(model: Any, ids: Any, targets: Any, frozen: Any, temperature: float) -> AnyTensor:
     """`token_log_probs` of the frozen model in the place of the one that an engine brings."""
     return token_log_probs(frozen, ids, targets, temperature)
 
@@ -303,60 +324,6 @@ def drawn_log_probs(model: Any, ids: Any, targets: Any, temperature: float) -> A
     return ops.stack([log_probs, -(every.exp() * every).sum(-1)], dim=1)
 
 
-# --- answers and rows -------------------------------------------------------------------------------------------------
-
-
-def prompt_ids(template: ChatTemplate, prompt: Prompt) -> list[int]:
-    with about(prompt):
-        return template.prompt(prompt.messages)
-
-
-def write(
-    model: Any,
-    template: ChatTemplate,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    sampling: Sampling,
-    seeds: Sequence[tuple[int, ...]] | None,
-) -> list[list[int]]:
-    """The ids of an answer to each prompt, with the one that ends it if it came to one, all drawn together."""
-    with limit_blas_threads(1):  # a step's products are so small that more threads would wait for each other
-        return generate(
-            model,
-            prompts,
-            max_new_tokens=max_new_tokens,
-            sampling=sampling,
-            stop_ids=template.stop_ids,
-            keep_stop_id=True,
-            seed=seeds,
-            allowed=known_ids(template.tokenizer),
-        )
-
-
-def greedy_answers(model: Any, template: ChatTemplate, max_new_tokens: int, rows: list[Row]) -> list[list[int]]:
-    return write(model, template, [row[0].tolist() for row in rows], max_new_tokens, Sampling(temperature=0), None)
-
-
-def has_ended(template: ChatTemplate, answer: Sequence[int]) -> bool:
-    return answer[-1] in template.stop_ids
-
-
-def text_of(template: ChatTemplate, answer: Sequence[int]) -> str:
-    """What an answer says, without what ends it and other special tokens."""
-    return template.tokenizer.decode(answer, skip_special_tokens=True)
-
-
 def row_of(prompt: Sequence[int], answer: Sequence[int]) -> Row:
     """(ids (T,), targets (T,)): the answer's ids are the targets, nothing is asked of the prompt's."""
-    ids = np.array([*prompt, *answer], dtype=np.int64)
-    return ids[:-1], np.where(np.arange(1, len(ids)) < len(prompt), IGNORE, ids[1:])
-
-
-def padded(rows: Sequence[Row]) -> tuple[Array, Array]:
-    """ids (B, T), targets (B, T), filled up on the right, where no token that counts looks."""
-    return pad([ids for ids, _ in rows], 0)[0], pad([targets for _, targets in rows], IGNORE)[0]
-
-
-def plain(value: Any) -> Any:
-    """A number or an array as JSON has them."""
-    return value.tolist()
+    return shifted([*prompt, *answer], [False] * len(prompt) + [True] * len(answer))

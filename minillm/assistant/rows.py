@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data import Chat
+from ..data import Chat, Prompt
 from ..data.example_batches import pad
 from ..finetune.objectives import Row, about
 from ..settings import IGNORE
@@ -73,9 +73,11 @@ def with_system(messages: Sequence[dict[str, str]], system: str) -> tuple[dict[s
     return ({"role": "system", "content": system}, *messages)
 
 
-def prompt_of(template: ChatTemplate, example: Chat, context: int, system: str = "") -> list[int]:
-    """The ids of a chat up to where its last answer begins. Raises Misfit where that leaves no room for an answer."""
+def prompt_of(template: ChatTemplate, example: Chat | Prompt, context: int, system: str = "") -> list[int]:
+    """The ids of a prompt, or of a chat up to where its last answer begins. Raises Misfit where that leaves no room for
+    an answer."""
+    messages = example.messages if isinstance(example, Prompt) else example.messages[:-1]
     with about(example):
-        ids = template.prompt(with_system(example.messages[:-1], system))
+        ids = template.prompt(with_system(messages, system))
         check_room(len(ids) + 1, context, "the messages before the answer, and a token of it, have")
         return ids

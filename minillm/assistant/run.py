@@ -47,11 +47,11 @@ from .distill import DistillLoss, check_teacher
 from .distill_data import OnPolicyData, write_chats
 from .grpo import GRPOLoss
 from .packing import PackedLoss
-from .pairs import PreferenceData
+from .pairs import Pairs, PreferenceData
 from .preferences import PreferenceLoss
-from .reward import RewardData, RewardLoss
-from .rewards import Rewards, load_reward
-from .rollouts import RolloutData
+from .reward import RewardData, RewardLoss, ScoredPairs
+from .rewards import Reward, Rewards, load_reward
+from .rollouts import Prompts, RolloutData
 from .rows import Conversations
 from .splits import DIALOGUE, Splits, dialogue_reward
 
@@ -125,30 +125,33 @@ def new_model(config: AssistantConfig, tokenizer: Tokenizer) -> Any:
 # --- what each way to learn makes of model and examples ---------------------------------------------------------------
 
 
+def fitting(config: AssistantConfig, splits: Splits, objective: Any) -> dict[str, Any]:
+    """The examples as ChatData takes them, without those that do not fit into the model, if these may be left out."""
+    if config.chat.skip_bad:
+        splits.notes += drop_misfits(splits.examples, objective.encode)
+    examples = splits.examples
+    tests = {name: rows for name, rows in examples.items() if name not in ("train", "val")}
+    return {"train": examples["train"], "val": examples["val"], "metric": config.chat.metric, "tests": tests}
+
+
 def prepare_sft(config: AssistantConfig, splits: Splits, start: ChatStart, out_dir: Path) -> Prepared:
-    chat, context = config.chat, start.model.config.context
-    objective = Conversations(start.template, context, chat.train_on, chat.system)
-    if chat.skip_bad:
-        drop_misfits(splits, objective)
-    train_chats, val_chats = splits.examples["train"], splits.examples["val"]
-    if not chat.pack:
-        return Prepared(start.model, ChatData(objective, train_chats, val_chats, chat.metric))
+    objective = Conversations(start.template, start.model.config.context, config.chat.train_on, config.chat.system)
+    given = fitting(config, splits, objective)
+    if not config.chat.pack:
+        return Prepared(start.model, ChatData(objective, **given))
     packs = Packs(objective)
-    data = ChatData(packs, packs.packed(train_chats), packs.packed(val_chats), chat.metric)
-    splits.notes.append(f"{len(train_chats):,} training conversations in {len(data.rows):,} rows of up to {context}.")
-    return Prepared(start.model, data, PackedLoss(config.train.label_smoothing))
+    n_chats = len(given["train"])
+    given |= {name: packs.packed(given[name]) for name in ("train", "val")}
+    given["tests"] = {name: packs.packed(chats) for name, chats in given["tests"].items()}
+    splits.notes.append(f"{n_chats:,} conversations to train on, packed into {len(given['train']):,} rows.")
+    return Prepared(start.model, ChatData(packs, **given), PackedLoss(config.train.label_smoothing))
 
 
 def prepare_reward(config: AssistantConfig, splits: Splits, start: ChatStart, out_dir: Path) -> Prepared:
-    model = with_reward_head(start.model, start.tokenizer, config.train.seed)
-    data = RewardData(
-        start.template,
-        splits.examples["train"],
-        splits.examples["val"],
-        start.model.config.context,
-        model.config.pad_id,
-        config.chat.metric,
-    )
+    model, context, system = start.model, start.model.config.context, config.chat.system
+    model = with_reward_head(model, start.tokenizer, config.train.seed)
+    given = fitting(config, splits, ScoredPairs(start.template, context, system, pad_id=model.config.pad_id))
+    data = RewardData(template=start.template, context=context, pad_id=model.config.pad_id, system=system, **given)
     return Prepared(model, data, RewardLoss(config.preference.center))
 
 
@@ -158,29 +161,31 @@ def with_reward_head(model: Any, tokenizer: Tokenizer, seed: int) -> Any:
 
 
 def prepare_dpo(config: AssistantConfig, splits: Splits, start: ChatStart, out_dir: Path) -> Prepared:
+    context, system = start.model.config.context, config.chat.system
     data = PreferenceData(
         config.preference,
         start.template,
-        splits.examples["train"],
-        splits.examples["val"],
-        start.model.config.context,
-        out_dir / REFERENCE_FILE,
-        config.chat.metric,
+        context=context,
+        reference_file=out_dir / REFERENCE_FILE,
+        system=system,
+        **fitting(config, splits, Pairs(start.template, context, system)),
     )
     return Prepared(start.model, data, PreferenceLoss(config.preference))
 
 
 def prepare_grpo(config: AssistantConfig, splits: Splits, start: ChatStart, out_dir: Path) -> Prepared:
     rewards = start.rewards or rewards_for(config, splits.task)
-    data = RolloutData(start.template, splits.examples["train"], splits.examples["val"], rewards, config.grpo)
+    objective = Prompts(start.template, start.model.config.context, config.grpo.max_new_tokens, config.chat.system)
+    given = fitting(config, splits, objective)
+    data = RolloutData(objective, given["train"], given["val"], rewards, config.grpo)
     return Prepared(start.model, data, GRPOLoss(config.grpo))
 
 
-def rewards_for(config: AssistantConfig, task: str) -> Rewards:
-    """The functions that [grpo] names, or that of the built-in task. Raises ValueError."""
+def rewards_for(config: AssistantConfig, task: str, opened: Callable[[str], Reward] = load_reward) -> Rewards:
+    """The functions that [grpo] names, each as `opened` gives it, or that of the built-in task. Raises ValueError."""
     places = [place.strip() for place in config.grpo.reward.split(",") if place.strip()]
     if places:
-        return Rewards([load_reward(place) for place in places])
+        return Rewards([opened(place) for place in places])
     if not task:
         raise ConfigError("grpo needs a reward for prompts of your own: --reward FILE.py:function, or a reward run.")
     return Rewards([dialogue_reward if task == DIALOGUE else verifiable.reward])
@@ -202,11 +207,10 @@ def prepare_distill(config: AssistantConfig, splits: Splits, start: ChatStart, o
     check_teacher(*models, distill.method)
     loss = DistillLoss(teacher.model, distill)
     objective = Conversations(start.template, start.model.config.context, chat.train_on, chat.system)
+    given = fitting(config, splits, objective)
     if distill.method == "on-policy":
-        written = OnPolicyData(objective, splits.examples["train"], splits.examples["val"], distill, chat.metric)
-        return Prepared(start.model, written, loss)
-    data = ChatData(objective, splits.examples["train"], splits.examples["val"], chat.metric)
-    return Prepared(start.model, data, loss)
+        return Prepared(start.model, OnPolicyData(objective, settings=distill, **given), loss)
+    return Prepared(start.model, ChatData(objective, **given), loss)
 
 
 PREPARE: dict[str, Callable[[AssistantConfig, Splits, ChatStart, Path], Prepared]] = {
@@ -223,9 +227,10 @@ def train_assistant(
     resume: bool = False,
     on_best: Callable[[Any], None] | None = None,
     progress: bool = True,
-) -> TrainResult:
+) -> tuple[TrainResult, dict[str, dict[str, float]]]:
     """Train the model that `start` holds on `splits`, in the run folder `out_dir`; afterwards `result.engine.model` has
-    the weights of the best evaluation. Raises as `train` does, and ValueError for what does not go together."""
+    the weights of the best evaluation. Also gives what the loss and its figures are on each test split, where it has
+    some. Raises as `train` does, and ValueError for what does not go together."""
     out_dir, progress = Path(out_dir), progress and process_rank() == 0
     if start.model.config.task != "causal":
         raise ValueError(
@@ -258,4 +263,5 @@ def train_assistant(
         progress=progress,
     )
     take_best(result, out_dir)
-    return result
+    measured = isinstance(prepared.data, ChatData) and result.reason != "interrupted"
+    return result, prepared.data.figures(result.engine, settings.batch_size) if measured else {}

@@ -12,6 +12,7 @@ from ..data.example_split import check_leak, split_examples
 from ..data.examples import Prompt, read_prompts
 from ..data.tasks import dialogue, verifiable
 from .config import ChatConfig
+from .pairs import prompt_messages
 
 DIALOGUE = "dialogue"
 
@@ -38,13 +39,23 @@ class Splits:
 
     @property
     def answered(self) -> dict[str, list[Any]]:
-        """Chats, or prompts, to be answered when the result is measured."""
-        return self.chats or self.tests
+        """Chats, or prompts, to be answered when the result is measured; of preferences the chosen answers."""
+        if self.chats:
+            return self.chats
+        return {name: [chosen(example) for example in examples] for name, examples in self.tests.items()}
 
     def __str__(self) -> str:
         """What is to be printed before a run."""
         sizes = ", ".join(f"{name} {len(examples):,}" for name, examples in self.examples.items())
         return "\n".join([f"examples   {sizes}", *(f"note       {note}" for note in self.notes)])
+
+
+def chosen(example: Any) -> Any:
+    """A preference as the chat with the better answer; others as they are."""
+    if not isinstance(example, Preference):
+        return example
+    answer = {"role": "assistant", "content": example.chosen}
+    return Chat((*prompt_messages(example.prompt), answer), example.where)
 
 
 def read_splits(chat: ChatConfig, draw: int = 0) -> Splits:

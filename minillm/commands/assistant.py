@@ -9,13 +9,13 @@ from typing import Any
 
 from ..assistant.answers import Answer
 from ..assistant.config import CONFIG_FILE, SECTIONS, AssistantConfig, build_config, read_recipe
-from ..assistant.report import answer_all, make_report, score
-from ..assistant.run import ChatStart, fresh, train_assistant
+from ..assistant.report import answer_all, make_report, pairs_report, score
+from ..assistant.run import ChatStart, fresh, rewards_for, train_assistant
 from ..assistant.splits import Splits, read_splits
 from ..engines.choose import process_rank
 from ..finetune.report import MODEL, REPORT_FILE, Report
 from ..hub.adapters import save_adapter
-from ..hub.assistants import open_chat_start
+from ..hub.assistants import open_chat_start, open_reward
 from ..hub.configs import is_native, read_config
 from ..hub.places import find_folder
 from ..training.checkpoint import CheckpointError
@@ -43,14 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
     if not speaks:
         return 0
     print(f"{result.reason} at step {result.state.step:,} after {result.state.seconds:,.0f} s")
-    if result.signal is not None:
+    if report is None:
         print(f"to go on: minillm finetune --resume --out {out}")
-        return 128 + result.signal
+        return 128 + (result.signal or 0)
     adapter = ", adapter" if (out / "adapter").exists() else ""
-    reported = f", {REPORT_FILE}" if report is not None else ""
-    if report is not None:
-        print(f"\n{report}")
-    print(f"\nwrote {out}: best, last{adapter}, {CONFIG_FILE}{reported}, metrics.jsonl")
+    print(f"\n{report}\n\nwrote {out}: best, last{adapter}, {CONFIG_FILE}, {REPORT_FILE}, metrics.jsonl")
     if config.chat.kind == "reward":
         print(f"to use it: minillm finetune grpo --model MODEL --data FILE --reward {out}")
     else:
@@ -61,8 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 def run_once(
     config: AssistantConfig, out: Path, *, resume: bool = False, progress: bool = True
 ) -> tuple[TrainResult, Report | None]:
-    """One run, from the conversations to its report, which is written beside it; no report if it was interrupted, or
-    of a reward model, which answers nothing."""
+    """One run, from the conversations to its report, which is written beside it; no report if it was interrupted."""
     splits = read_splits(config.chat)
     if progress:
         print(splits)
@@ -71,20 +67,24 @@ def run_once(
     start = opened(config, splits)
     if config.chat.kind == "distill":
         start.teacher = open_chat_start(config.distill.teacher)
-    measure = config.chat.kind != "reward"
+    if config.chat.kind == "grpo":
+        start.rewards = rewards_for(config, splits.task, open_reward)
     beside: dict[str, ChatStart] = {}
     if config.chat.kind in ("dpo", "grpo"):
         beside["start"] = start
     if start.teacher is not None:
         beside["teacher"] = start.teacher
     before = {who: answers_of(other.model, other, splits, config, progress) for who, other in beside.items()}
-    result = train_assistant(
+    result, figures = train_assistant(
         config, splits, start, out, resume=resume, on_best=partial(export, config, out, start), progress=progress
     )
-    if result.signal is not None or process_rank() > 0 or not measure:
+    if result.signal is not None or process_rank() > 0:
         return result, None
-    answers = {MODEL: answers_of(result.engine.model, start, splits, config, progress), **before}
-    report = make_report(splits, answers, {}, out)
+    if config.chat.kind == "reward":
+        report = pairs_report(splits, figures, out)
+    else:
+        answers = {MODEL: answers_of(result.engine.model, start, splits, config, progress), **before}
+        report = make_report(splits, answers, figures, out, start.rewards)
     report.save(out / REPORT_FILE)
     return result, report
 

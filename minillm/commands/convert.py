@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ..hub.assistants import is_assistant, open_chat_start, read_assistant_config
 from ..hub.convert import convert
 from ..hub.finetuned import is_finetuned, open_start, read_run_config
 from ..models import config_to_dict
@@ -31,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     how = keywords(convert, arguments)
-    weights = [path.name for path in (convert_run if is_finetuned(arguments.name_or_folder) else convert)(**how)]
+    run = arguments.name_or_folder
+    write = convert_assistant if is_assistant(run) else convert_run if is_finetuned(run) else convert
+    weights = [path.name for path in write(**how)]
     if arguments.to == "gguf":
         print(f"wrote {arguments.out}")
         return 0
@@ -49,8 +52,21 @@ def convert_run(name_or_folder: str, out: str, **how: Any) -> list[Path]:
     if config.method.name not in ("lora", "qlora"):
         return convert(name_or_folder, out, **how)
     start = open_start(name_or_folder)
+    return convert_whole(start.model, start.tokenizer, out, **how)
+
+
+def convert_assistant(name_or_folder: str, out: str, **how: Any) -> list[Path]:
+    """`convert` of an assistant's run, with its chat template: of one with adapters, the whole model, merged."""
+    if read_assistant_config(name_or_folder).method.name not in ("lora", "qlora"):
+        return convert(name_or_folder, out, **how)
+    start = open_chat_start(name_or_folder)
+    return convert_whole(start.model, start.kept, out, **how)
+
+
+def convert_whole(model: Any, tokenizer: Any, out: str, **how: Any) -> list[Path]:
+    """`convert` of a model in memory."""
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "whole")
-        values, weights = config_to_dict(start.model.config), start.model.state_dict()
-        save_checkpoint(whole, config=values, model=weights, optimizer={}, state={}, tokenizer=start.tokenizer)
+        values, weights = config_to_dict(model.config), model.state_dict()
+        save_checkpoint(whole, config=values, model=weights, optimizer={}, state={}, tokenizer=tokenizer)
         return convert(whole, out, **how)

@@ -77,7 +77,7 @@ def evaluate_task(arguments: argparse.Namespace) -> int:
     model, objective, config = open_finetuned(arguments.model, **{k: v for k, v in opening.items() if k != "dtype"})
     splits = read_splits(config.task, config.train.seed)
     if config.task.skip_bad:
-        drop_misfits(splits, objective)
+        splits.notes += drop_misfits(splits.examples, objective.encode)
     check_unchanged(Path(arguments.model) / config.task.keep, splits)
     if len(arguments.data) > 1:
         raise ConfigError(f"a fine-tuned run is measured on one file of examples, not on {len(arguments.data)}.")
@@ -89,7 +89,7 @@ def evaluate_task(arguments: argparse.Namespace) -> int:
             print(f"note: {len(leaks):,} of them stand in the run's training examples, too, as: {leaks[0]}.")
         splits = splits.measured_on({Path(arguments.data[0]).name: list(examples)})
         if config.task.skip_bad:
-            drop_misfits(splits, objective)
+            splits.notes += drop_misfits(splits.examples, objective.encode)
     options: dict[str, Any] = {"batch_size": arguments.batch_size, "progress": True}
     answers = {
         name: predict(model, objective, examples, n_beams=config.task.beams, **options)

@@ -33,7 +33,7 @@ class Loss(Protocol):
         """(loss, figures), scalars of the model's engine: the sum over the batch, and sums of what else the log should
         show, detached. The batch's arrays are the engine's, too: ndarrays, or tensors on its device."""
 
-    def count(self, *batch: np.ndarray) -> float:
+    def count(self, first: Any, /, *rest: Any) -> float:
         """What the sums of this batch are to be divided by: its targets, its pairs, ..."""
 
 
@@ -47,7 +47,7 @@ class ModelLoss:
         smoothing = self.label_smoothing if model.training else 0.0
         return model(*batch, reduction="sum", label_smoothing=smoothing), {}
 
-    def count(self, *batch: np.ndarray) -> float:
+    def count(self, *batch: Any) -> float:
         return count_targets(batch[-1])
 
 
@@ -72,6 +72,7 @@ class Engine(Protocol):
 
     name: str
     model: Model  # the one being trained
+    loss: Loss
     rank: int  # of this process, 0 to world_size - 1; rank 0 writes the files
     world_size: int
 

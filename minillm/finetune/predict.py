@@ -74,7 +74,7 @@ def starts(model: Any, objective: Write | Continue, batch: list[Row]) -> tuple[l
     return [[objective.start_id] for _ in batch], model.given(ids_for(model, source))
 
 
-def in_batches(rows: list[Row], size: int, work: Callable[[list[Row]], list[Any]], progress: bool) -> list[Any]:
+def in_batches(rows: Sequence[Any], size: int, work: Callable[[list[Any]], list[Any]], progress: bool) -> list[Any]:
     """`work` on rows of like length, `size` at a time; the results in the order of the rows."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
     results: list[Any] = [None] * len(rows)

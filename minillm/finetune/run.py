@@ -181,7 +181,7 @@ def engine_for(
 def task_data(config: FinetuneConfig, splits: Splits, objective: TaskObjective) -> TaskData:
     task = config.task
     if task.skip_bad:
-        drop_misfits(splits, objective)
+        splits.notes += drop_misfits(splits.examples, objective.encode)
     changes = task.drop_words or task.swap_words or task.synonyms
     table = {} if not task.synonyms else our_synonyms() if task.synonyms == "ours" else read_synonyms(task.synonyms)
     rate = SYNONYM_RATE if table else 0.0
@@ -200,19 +200,22 @@ def task_data(config: FinetuneConfig, splits: Splits, objective: TaskObjective) 
     )
 
 
-def drop_misfits(splits: Splits, objective: TaskObjective) -> None:
-    """Leave out the examples that do not fit into the model, with a note of how many and the first of them."""
-    for name, examples in splits.examples.items():
+def drop_misfits(splits: dict[str, list[Any]], encode: Callable[[Any], Any]) -> list[str]:
+    """Leave out, in place, the examples that do not fit into the model; a note for each split of how many, and the
+    first of them."""
+    notes = []
+    for name, examples in splits.items():
         kept, first, n = [], "", 0
         for example in examples:
             try:
-                objective.encode(example)
+                encode(example)
                 kept.append(example)
             except Misfit as error:
                 first, n = first or str(error), n + 1
         if n:
-            splits.notes.append(f"{n:,} of {len(examples):,} examples in {name} are left out, the first: {first}")
-        splits.examples[name] = kept
+            notes.append(f"{n:,} of {len(examples):,} examples in {name} are left out, the first: {first}")
+        splits[name] = kept
+    return notes
 
 
 SYNONYM_RATE = 0.1  # of the words that the table has, replaced in each epoch

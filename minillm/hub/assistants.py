@@ -6,11 +6,14 @@ model that it began with, which must still lie where it lay.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from ..assistant.config import CONFIG_FILE, SECTIONS, AssistantConfig, build_config
 from ..assistant.conversations import CHATML_TOKENS, ChatTemplate
+from ..assistant.reward import RewardModel
+from ..assistant.rewards import Reward, load_reward
 from ..assistant.run import NEW_ROWS, ChatStart, with_reward_head
 from ..assistant.vocabulary import with_chat_tokens
 from ..finetune.freeze import unfreeze
@@ -24,7 +27,7 @@ from .places import NotFound
 from .tokenizer import AutoTokenizer, PretrainedTokenizer
 
 
-def is_assistant(run: str | Path) -> bool:
+def is_assistant(run: str | os.PathLike[str]) -> bool:
     """Whether a folder is a run of `minillm finetune sft`, dpo, reward, grpo or distill."""
     return (Path(run) / CONFIG_FILE).exists()
 
@@ -76,8 +79,18 @@ def open_chat_start(name_or_folder: str, asked: str = "", seed: int = 0) -> Chat
     return start
 
 
+def open_reward(place: str) -> Reward:
+    """What rewards answers: the function that "FILE.py:function" names, or the reward model of a run."""
+    if not is_assistant(place):
+        return load_reward(place)
+    model, template, config = open_assistant(place)
+    if config.chat.kind != "reward":
+        raise ValueError(f"{place} is a run of {config.chat.kind}, no judge of answers: take a reward run.")
+    return RewardModel(model, template, name=Path(place).name)
+
+
 def open_assistant(
-    run: str | Path, *, engine: str = "numpy", device: Any = None, dtype: Any = None, verify: bool = True
+    run: str | os.PathLike[str], *, engine: str = "numpy", device: Any = None, dtype: Any = None, verify: bool = True
 ) -> tuple[Any, ChatTemplate, AssistantConfig]:
     """(model, template, config) of a run, with the weights of the best evaluation. Raises CheckpointError for a folder
     that is none or has no checkpoint yet, and as `open_checkpoint` does."""

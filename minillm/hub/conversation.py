@@ -15,6 +15,7 @@ from ..data.fields import Message, messages_of
 from ..data.records import BadRecord
 from ..disk import about, read_json, write_json
 from ..generate import Sampling, check_continues, known_ids, stream
+from .assistants import is_assistant, open_assistant
 from .checkpoint import check_engine, open_checkpoint
 from .configs import read_generation_config
 from .tokenizer import AutoTokenizer, PretrainedTokenizer
@@ -48,6 +49,12 @@ class Conversation:
         """A new conversation with the model of a folder, or of a name on the hub. Raises ValueError for one that has no
         chat template, or whose answers would not end."""
         check_engine(engine, device)
+        if is_assistant(name_or_folder):
+            model, template, _ = open_assistant(
+                name_or_folder, engine=engine, dtype=dtype, device=device, verify=verify
+            )
+            check_continues(model)
+            return cls(model, template, template.stop_ids)
         checkpoint = open_checkpoint(name_or_folder)
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.tokenizer_folder)
         with about(checkpoint.folder):

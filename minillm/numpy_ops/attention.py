@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -100,7 +101,7 @@ def cut(t_q: int, t_k: int, causal: bool, segments: Array | None) -> Iterator[tu
         stretches = []
         for i, row in enumerate(segments):
             edges = [0, *(np.flatnonzero(row[1:] != row[:-1]) + 1).tolist(), t_q]
-            stretches += [(slice(i, i + 1), first, last) for first, last in zip(edges, edges[1:])]
+            stretches += [(slice(i, i + 1), first, last) for first, last in pairwise(edges)]
     for texts, first, last in stretches:
         for start in range(first, last, BLOCK):
             rows = slice(start, min(start + BLOCK, last))

@@ -108,8 +108,8 @@ def attention_weights(module: CausalSelfAttention | MultiHeadAttention, call: Ca
     S = k.shape[2]
     values = Tensor(np.broadcast_to(np.eye(S, dtype=k.dtype), (*k.shape[:3], S)))  # (B, Hkv, S, S)
     causal = isinstance(module, CausalSelfAttention) or module.causal
-    hiding = {name: call.options.get(name) for name in ("mask", "segments")}
-    return ops.attention(q, k, values, causal=causal, **hiding).data
+    mask, segments = call.options.get("mask"), call.options.get("segments")
+    return ops.attention(q, k, values, causal=causal, mask=mask, segments=segments).data
 
 
 def attention_grid(

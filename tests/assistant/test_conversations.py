@@ -132,12 +132,15 @@ def test_marks_in_odd_places():
         return [core.decode(stretch) for _, stretch in found]
 
     # Two spans in a turn, one that ends within what would be one token, and what is set inside stays inside.
-    two = "{% generation %}he{% set x = 1 %}{% endgeneration %}llo{% generation %} there{% endgeneration %}{{ x }}"
-    assert said(two) == ["he", " there"] * 2
-    assert said(two, train_on="last") == ["he", " there"]
+    two = "{% generation %} he{% set x = 1 %}{% endgeneration %}llo{% generation %} there{% endgeneration %}{{ x }}"
+    assert len(core.encode(" hello")) == 1
+    assert said(two) == [" he", " there"] * 2
+    assert said(two, train_on="last") == [" he", " there"]
+    assert said(two + "{% generation %}{% endgeneration %}") == [" he", " there"] * 2
     assert said("{% generation %}{{ m.content }}{% endgeneration %}<|im_end|>") == ["hello\n"] * 2
     only = "{% if loop.last %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}no{% endif %}<|im_end|>"
     assert said(only) == ["hello\n"]
+    assert said("{{ m.content }}<|im_end|>{% generation %}{% endgeneration %}") == ["hello\n<|im_end|>"] * 2
     with pytest.raises(ValueError, match="changes what it has between"):
         said("{% set x %}{% generation %} a {% endgeneration %}{% endset %}{{ x | trim }}")
     with pytest.raises(ValueError, match="within each other"):
@@ -185,6 +188,10 @@ UNFIT = {
         "{% for m in messages %}{{ m.content }}{% if not loop.last %}</s>{% endif %}{% endfor %}", AGAIN,
         "no special token",
     ),
+    "an end for short answers": (
+        "{% for m in messages %}{{ m.content + ('</s>' if m.content | length < 6 else 'end.') }}{% endfor %}",
+        [*ASKED[:-1], {"role": "assistant", "content": "much longer"}], "changes the answer's text",
+    ),
     "an end that comes and goes": (
         "{% for m in messages %}{{ m.content + ('</s>' if messages | length < 3 else '.') }}{% endfor %}", ASKED,
         "another text|changes the answer",
@@ -223,8 +230,8 @@ def test_white_space_that_belongs_to_a_token():
 
 def test_the_beginning_is_written_once():
     core = copy.copy(with_special_tokens(BPE, ["<s>", "</s>"]))
-    core.template = Template((("<s>", 0), ("$A", 0)), (("<s>", 0), ("$A", 0), ("$B", 0)), {"<s>": (core.special_tokens["<s>"],)})
     bos = core.special_tokens["<s>"]
+    core.template = Template((("<s>", 0), ("$A", 0)), (("<s>", 0), ("$A", 0), ("$B", 0)), {"<s>": (bos,)})
     assert core.encode_pair("hello")[0][0] == bos
     template = ChatTemplate(SAMPLES["Vicuna"].source, core, BOS_EOS)
     assert bos not in template.encode(ASKED)[0] + template.prompt(ASKED[:-1])
@@ -298,9 +305,12 @@ def test_a_folders_template_and_the_hubs_own_method_agree():
         chat_template_of(PretrainedTokenizer(core))
 
 
-def test_the_clock_stands_still_within_a_conversation(monkeypatch):
-    """A template may write the time; the texts that are compared have the same."""
-    source = "{{ strftime_now('%H:%M:%S.%f') }}" + SAMPLES["ChatML"].source
+def test_the_clock_stands_still_within_a_conversation():
+    """A template may write the time; the texts that are compared have the same. And there are no tools, which is not
+    to say that nothing is known of them."""
+    source = "{{ strftime_now('%H:%M:%S.%f') }}{% if tools is not none or documents is not none %}x{% endif %}"
+    source += SAMPLES["ChatML"].source
     template = ChatTemplate(source, with_special_tokens(BPE, IM), {})
     ids, mask = template.encode(AGAIN)
     assert [template.tokenizer.decode(said) for _, said in runs(ids, mask)] == ["a<|im_end|>", "b<|im_end|>"]
+    assert "x" not in template.tokenizer.decode(ids)

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from minillm.cli import main
+from minillm.commands.cli import main
 from minillm.generate import Sampling, generate
 from minillm.hub.conversation import Conversation
 from minillm.hub.convert import convert

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import minillm
 
-from minillm import cli
+from minillm.commands import cli
 from minillm.training.config_file import ConfigError, describe
 from minillm.training.pretrain import SECTIONS
 from minillm.training.run_folder import TrainingDiverged
@@ -133,7 +133,7 @@ def test_a_command_imports_what_it_needs_itself(words):
     """Not the Hugging Face side of the library, and no torch."""
     program = f"""
 import sys
-from minillm.cli import main
+from minillm.commands.cli import main
 try:
     main({words!r})
 finally:
@@ -144,11 +144,11 @@ finally:
 
 
 def test_every_file_in_commands_is_in_the_list():
-    files = {path.stem for path in Path(cli.__file__).with_name("commands").glob("*.py")}
-    assert files - {"__init__", "options", "table"} == set(cli.COMMANDS)
+    files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
+    assert files - {"__init__", "assistant", "cli", "options", "table"} == set(cli.COMMANDS)  # assistant is of finetune
 
 
-@pytest.mark.parametrize("module", ["minillm", "minillm.cli"])
+@pytest.mark.parametrize("module", ["minillm", "minillm.commands.cli"])
 def test_the_command_is_also_a_module(module):
     done = subprocess.run([sys.executable, "-m", module, "tokenizer"], capture_output=True, text=True)
     assert done.returncode == 2 and "the following arguments are required: COMMAND" in done.stderr

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from minillm.cli import main
+from minillm.commands.cli import main
 from minillm.commands.compare import compare, first_bytes, take_turns
 from minillm.data import Document
 from minillm.hub import PretrainedModel, PretrainedTokenizer

@@ -6,7 +6,7 @@ import os
 import pytest
 from command_line import minillm
 
-from minillm import cli
+from minillm.commands import cli
 
 
 def test_sources_stand_before_or_after_the_folder_and_repeat():

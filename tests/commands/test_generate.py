@@ -3,8 +3,8 @@
 import pytest
 from command_line import minillm
 
-from minillm import cli
 from minillm.beam import beam_search
+from minillm.commands import cli
 from minillm.generate import known_ids
 from minillm.hub.checkpoint import load_model_and_tokenizer
 

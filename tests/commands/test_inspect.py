@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from minillm.cli import main
+from minillm.commands.cli import main
 from minillm.commands.inspect import duration, inspect
 from minillm.commands.table import table
 from minillm.costs.cards import CARDS, find_card

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from command_line import TINY, minillm
 
-from minillm import cli
+from minillm.commands import cli
 from minillm.commands.pretrain import sections_of
 from minillm.engines.numpy_engine import NumpyEngine
 from minillm.settings import TrainConfig

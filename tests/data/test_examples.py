@@ -15,12 +15,14 @@ from minillm.data import (
     Labelled,
     Pair,
     Preference,
+    Prompt,
     check_labels,
     label_names,
     read_chats,
     read_labelled,
     read_pairs,
     read_preferences,
+    read_prompts,
     read_table,
 )
 
@@ -385,6 +387,41 @@ def test_a_column_without_a_name_is_no_prompt(write):
     assert "there is no prompt: add the key 'prompt'" in error(read_preferences, name)
     assert "there is no prompt" in error(read_preferences, write("a.csv", ",chosen,rejected\na,b,c\n"))
 
+
+# --- prompts ----------------------------------------------------------------------------------------------------------
+
+
+def test_prompts_in_every_form(write):
+    talk = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}, {"from": "human", "value": "7 + 1?"}]
+    name = write("a.jsonl", lines({"prompt": "2 + 3?", "right": 5, "list": [1, None]}, {"prompt": talk, "right": 8}))
+    first, second = read_prompts(name)
+    one = {"role": "user", "content": "2 + 3?"}
+    fields = {"prompt": "2 + 3?", "right": 5, "list": [1, None]}
+    assert first == Prompt((one,), {**fields, "messages": [one]}, "a.jsonl, line 1")
+    assert [m["role"] for m in second.messages] == ["user", "assistant", "user"]
+    assert second.record == {"prompt": talk, "right": 8, "messages": list(second.messages)}
+    assert read_prompts(write("b.csv", "question,right\n2 + 3?,5\n"))[0].record["right"] == "5"
+    assert read_prompts(write("c.jsonl", lines({"messages": [one]})))[0].messages == (one,)
+    assert read_prompts(write("d.csv", "prompt,asked\nx,y\n"), prompt="asked")[0].messages[0]["content"] == "y"
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"prompt": ""}, "'prompt' is empty: write a text, or remove the record"),
+        ({"prompt": 3}, "'prompt' is 3, which is no text: put it in quotes"),
+        ({"right": 3}, "there is no 'prompt': add it, or remove the record"),
+        ({"prompt": []}, "'prompt' is []: it must be a list of objects with role and content"),
+        ({"prompt": chat(USER, ANSWER)}, "'prompt' ends with the assistant: it must end with the user"),
+        ({"prompt": chat(USER, USER)}, "has two messages of the user in a row"),
+    ],
+)
+def test_wrong_prompts(write, record, message):
+    name = write("a.jsonl", lines({"prompt": "fine"}, record))
+    text = error(read_prompts, name)
+    assert text.startswith("a.jsonl, line 2: ") and message in text
+    read = read_prompts(name, skip_bad=True)
+    assert len(read) == 1 and read.skipped.counts.total() == 1
 
 # --- bad files --------------------------------------------------------------------------------------------------------
 

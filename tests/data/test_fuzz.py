@@ -34,6 +34,7 @@ from minillm.data import (
     read_labelled,
     read_pairs,
     read_preferences,
+    read_prompts,
 )
 from minillm.data.documents import Dropped
 from minillm.disk import claim, foreign_files
@@ -107,6 +108,7 @@ def example_files(folder: Path) -> dict[str, bytes]:
         "chats.jsonl": "\n".join(map(json.dumps, [{"messages": said}, {"messages": said[1:]}])).encode(),
         "chats.json": json.dumps([{"conversations": shared}] * 2, indent=1).encode(),
         "preferences.jsonl": "\n".join(map(json.dumps, [asked, {"chosen": said, "rejected": other}])).encode(),
+        "prompts.jsonl": "\n".join(map(json.dumps, [{"prompt": "a", "right": 1}, {"prompt": said[:2]}])).encode(),
     }
 
 
@@ -119,6 +121,7 @@ def read_every_label(folder: Path) -> None:
 
 def read_every_example(folder: Path) -> None:
     readers = {"pairs": read_pairs, "chats": read_chats, "preferences": read_preferences}
+    readers |= {"prompts": read_prompts}
     for file in sorted(p for p in folder.iterdir() if p.is_file()):
         for skip_bad in (True, False):
             read = readers[file.name.split(".")[0]](file, skip_bad=skip_bad)
@@ -179,7 +182,7 @@ READERS: dict[str, tuple[Callable[[Path], dict[str, bytes]], Callable[[Path], No
     "JSON and JSONL": (json_files, read_named),
     "JSON and JSONL, in a folder": (json_files, read_found),
     "labelled texts": (labelled_files, read_every_label),
-    "pairs, chats, preferences": (example_files, read_every_example),
+    "pairs, chats, preferences, prompts": (example_files, read_every_example),
     "a corpus": (corpus_files, read_corpus),
     "a folder's marker": (corpus_files, read_marker),
     "token file and sidecar": (token_files, read_tokens),

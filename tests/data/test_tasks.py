@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies
 
-from minillm.data.examples import Chat, Labelled, Pair, read_chats, read_labelled, read_pairs
-from minillm.data.tasks import TASKS, code, dialogue, sentiment, summarization, transfer, translation
+from minillm.data.examples import Chat, Labelled, Pair, Prompt, read_chats, read_labelled, read_pairs, read_prompts
+from minillm.data.tasks import TASKS, code, dialogue, sentiment, summarization, transfer, translation, verifiable
 from minillm.data.tasks.baselines import NaiveBayes, Nearest, most_frequent
 from minillm.data.tasks.draw import Draw, fill, near_copy_key
 from minillm.data.tasks.execution import passes
@@ -35,7 +35,7 @@ def made(name, seed=0):
 
 
 def text_of(example):
-    if isinstance(example, Chat):
+    if isinstance(example, Chat | Prompt):
         return "\n".join(message["content"] for message in example.messages)
     return example.text if isinstance(example, Labelled) else example.source
 
@@ -56,6 +56,8 @@ CHECKSUMS = {
     ("summarization", 1): "9f34e9d7 13f2211d d821d6c1 5e938e58",
     ("dialogue", 0): "3199373f 6a936e67 67df8206 503a2564 d12b8897",
     ("dialogue", 1): "b2ad0a62 ce10a672 046ad077 d6ebf81d 183f1466",
+    ("verifiable", 0): "2efa51cb 0c6a3327 176219e2 bccdd47c",
+    ("verifiable", 1): "003f073d b756e2c6 ea05d5fb 17d2ef4a",
     ("sentiment zh", 0): "74992774 e8a09002 3d837534 82295878 6bc5c6cd",
     ("sentiment zh", 1): "59b3edaf 21ee5790 26efe500 e1c197a1 e4b6e567",
 }  # fmt: skip
@@ -93,7 +95,7 @@ def test_no_text_of_a_held_out_split_nor_a_near_copy_is_in_another(name):
     where = {}
     for split, examples in made(name).items():
         for text in map(text_of, examples):
-            plain = text.lower() if name == "dialogue" else re.sub(r"\d", "", text.lower())
+            plain = text.lower() if name in ("dialogue", "verifiable") else re.sub(r"\d", "", text.lower())
             key = re.sub(r"[^\w]", "", plain)
             assert where.setdefault(key, split) == split, f"{text!r} of {split} is in {where[key]}, too"
         assert len({text_of(example) for example in examples}) == len(examples)
@@ -472,10 +474,115 @@ def test_combinations_of_talks_never_stood_together():
             assert name != "combinations" or found - seen, chat
 
 
+
+# --- verifiable -------------------------------------------------------------------------------------------------------
+
+
+def answer_by_reading(prompt):
+    """The right answer, from the words of the prompt; None for code, whose requests are read above."""
+    text = prompt.record["prompt"]
+    if prompt.where == "arithmetic":
+        a, sign, b = re.search(r"(\d+) (plus|minus) (\d+)", text).groups()
+        return str(int(a) + int(b) if sign == "plus" else int(a) - int(b))
+    if prompt.where == "sorting":
+        return " ".join(sorted(re.findall(r"\d", text)))
+    if prompt.where == "slots":
+        words = re.findall(r"\w+", text)
+        slots = [dialogue.THINGS, dialogue.PEOPLE, verifiable.DAYS, dialogue.HOURS]
+        words = [word if word in verifiable.DAYS else word.lower() for word in words]
+        words = [word for word in words if word not in ("thing", "people", "day", "hour")]
+        return ", ".join(next(word for word in words if word in slot) for slot in slots)
+    return None
+
+
+def test_answers_follow_from_the_prompt_and_are_short():
+    for prompt in [p for part in made("verifiable").values() for p in part[:400]]:
+        right = prompt.record["answer"]
+        assert answer_by_reading(prompt) in (right, None), prompt
+        assert verifiable.reward(f" {right}\n", prompt.record) == 1
+        assert len(right) <= 40 and prompt.record["kind"] == prompt.where
+        assert prompt.messages == ({"role": "user", "content": prompt.record["prompt"]},)
+
+
+def test_kinds_come_in_turn():
+    splits = made("verifiable")
+    assert [len(part) for part in splits.values()] == [4000, 200, 400, 400]
+    for part in splits.values():
+        assert [p.where for p in part[:5]] == ["arithmetic", "sorting", "slots", "code", "arithmetic"]
+        assert set(Counter(p.where for p in part).values()) == {len(part) // 4}
+    only = verifiable.make(train=50, kinds=["sorting"])
+    assert {p.where for part in only.values() for p in part} == {"sorting"} and len(only["train"]) == 50
+    for kinds in ([], ["poems"]):
+        with pytest.raises(ValueError, match="kinds must be some of arithmetic, sorting, slots, code, not"):
+            verifiable.make(kinds=kinds)
+    assert verifiable.make(train=40)["train"] == splits["train"][:40]
+
+
+def test_combinations_of_prompts_never_stood_together():
+    def parts(prompt):
+        text, answer = prompt.record["prompt"], prompt.record["answer"]
+        if prompt.where == "arithmetic":
+            return {re.search(r"(\d+) (plus|minus) (\d+)", text).groups()}
+        if prompt.where == "sorting":
+            return set(combinations(sorted(set(answer.split())), 2))
+        thing, _, day, _ = answer.split(", ")
+        return {(thing, day)}
+
+    splits = made("verifiable")
+    for kind in ("arithmetic", "sorting", "slots"):
+        every = {name: [parts(p) for p in part if p.where == kind] for name, part in splits.items()}
+        together = set().union(*every["train"])
+        single = {atom for pair in together for atom in pair}
+        assert all(found - together for found in every["combinations"])
+        assert {atom for found in every["combinations"] for pair in found for atom in pair} <= single
+        if kind != "arithmetic":  # of whose sums most stand together nowhere
+            assert not any(found - together for name in ("val", "test") for found in every[name])
+    requests = {pair.source: name for name, pairs in code.make(train=4000).items() for pair in pairs}
+    for name, part in splits.items():
+        split = "compositional" if name == "combinations" else name
+        assert {requests[p.record["prompt"]] for p in part if p.where == "code"} == {split}
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "answer", "expected"),
+    [
+        ("arithmetic", "45", "45", 1), ("arithmetic", "45", "045", 0), ("arithmetic", "45", "It is 45", 0),
+        ("arithmetic", "45", "", 0), ("sorting", "1 2 5 9", "1 2 5 9", 1), ("sorting", "1 2 5 9", "1 2 9 5", 0.5),
+        ("sorting", "1 2 5 9", "1 2", 0.5), ("sorting", "1 2 5 9", "1 2 5 9 9 9 9 9", 0.5),
+        ("sorting", "1 2 5 9", "1259", 0), ("sorting", "1 2 5 9", "", 0),
+        ("slots", "taxi, two, Monday, noon", "taxi, two, Monday, noon", 1),
+        ("slots", "taxi, two, Monday, noon", "taxi,two,Tuesday, ten", 0.5),
+        ("slots", "taxi, two, Monday, noon", "two, taxi, Monday, noon", 0.5),
+        ("slots", "taxi, two, Monday, noon", "taxi", 0.25),
+    ],
+)  # fmt: skip
+def test_what_an_answer_is_worth(kind, right, answer, expected):
+    assert verifiable.reward(answer, {"kind": kind, "prompt": "?", "answer": right}) == expected
+
+
+def test_code_is_worth_what_it_computes():
+    record = {"kind": "code", "prompt": "the sum of the squares of xs", "answer": "sum(x * x for x in xs)"}
+    for answer, expected in {
+        "sum([x ** 2 for x in xs])": 1, "sum(xs)": 0, "sum(x * x for x in ys)": 0, "sum(x * x for x in": 0, "": 0,
+        "__import__('os')": 0, "10 ** 10 ** 10": 0,
+    }.items():  # fmt: skip
+        assert verifiable.reward(answer, record) == expected, answer
+    half = {**record, "prompt": "the largest of xs", "answer": "max(xs)"}
+    assert 0 < verifiable.reward("max(xs[4:])", half) < 1
+
+
+def test_right_answers_can_be_shown():
+    prompts = made("verifiable")["val"][:3]
+    for chat, prompt in zip(verifiable.chats(prompts), prompts):
+        assert chat.messages == (*prompt.messages, {"role": "assistant", "content": prompt.record["answer"]})
+
+
 # --- baselines --------------------------------------------------------------------------------------------------------
 
 
 def right(name, prediction, example):
+    if name == "verifiable":
+        return verifiable.reward(prediction, example.record)
     if name == "code":
         return passes(prediction, code.tests_of(example))
     if name == "summarization":
@@ -511,6 +618,10 @@ BANDS = {  # baseline: split: from, to
         "most frequent": {"test": (0, 0.02), "names": (0, 0), "combinations": (0, 0.03)},
         "retrieval": {"test": (0.1, 0.35), "names": (0, 0), "combinations": (0, 0.1)},
     },
+}
+BANDS["verifiable"] = {
+    "most frequent": {"test": (0.03, 0.12), "combinations": (0.02, 0.1)},
+    "retrieval": {"test": (0.3, 0.45), "combinations": (0.15, 0.3)},
 }
 BANDS["sentiment zh"] = BANDS["sentiment"]
 
@@ -563,5 +674,7 @@ def test_sample_files_are_read_as_the_examples_that_they_are():
     for name, ending in (("translation", "tsv"), ("code", "jsonl"), ("summarization", "jsonl")):
         read = [(e.source, e.target) for e in read_pairs(folder / f"{name}.sample.{ending}")]
         assert read == [(e.source, e.target) for e in made(name)["train"][:100]]
+    for read, drawn in zip(read_prompts(folder / "verifiable.sample.jsonl"), made("verifiable")["train"]):
+        assert (read.messages, read.record) == (drawn.messages, {**drawn.record, "messages": list(drawn.messages)})
     read = [e.messages for e in read_chats(folder / "dialogue.sample.jsonl")]
     assert read == [e.messages for e in made("dialogue")["train"][:100]]

@@ -13,7 +13,16 @@ from minillm import nn
 from minillm.engines.numpy_engine import NumpyEngine
 from minillm.engines.threads import ThreadedNumpyEngine
 from minillm.finetune.freeze import count_line, trainable_parameters
-from minillm.finetune.lora import LoraConfig, LoRALinear, adapters, add_lora, merge, remove_lora, unmerge
+from minillm.finetune.lora import (
+    LoraConfig,
+    LoRALinear,
+    adapters,
+    add_lora,
+    merge,
+    remove_lora,
+    unmerge,
+    without_adapters,
+)
 from minillm.generate import generate
 from minillm.models import (
     GPT,
@@ -299,3 +308,31 @@ def test_a_model_that_is_on_torch_already_gets_the_same_adapters():
     assert isinstance(to_numpy(other).blocks[0].attn.q_proj, LoRALinear)
     compiled = torch.compile(other.eval(), fullgraph=True, backend="eager")
     assert torch.equal(compiled(torch.tensor(IDS)), one.eval()(torch.tensor(IDS)))
+
+
+@pytest.mark.parametrize("kind", ["gpt", "llama", "encoder-decoder"])
+def test_without_adapters_the_model_is_as_it_was(kind):
+    torch = pytest.importorskip("torch")
+    from minillm.port import to_torch
+
+    model = new(kind)
+    before = model(*inputs(kind)).data
+    add_lora(model, LoraConfig(rank=2), np.random.default_rng(0))
+    shake(model)
+    ported = to_torch(model)
+    after = model(*inputs(kind)).data
+    assert not np.allclose(after, before)
+    for tested, batch in ((model, inputs(kind)), (ported, tuple(map(torch.from_numpy, inputs(kind))))):
+        with pytest.raises(RuntimeError, match="on the way"), without_adapters(tested):
+            y = tested(*batch)
+            np.testing.assert_allclose(y.data if tested is model else y.detach().numpy(), before, rtol=1e-5, atol=1e-6)
+            raise RuntimeError("on the way")
+        y = tested(*batch)  # back, also after an error
+        np.testing.assert_allclose(y.data if tested is model else y.detach().numpy(), after, rtol=1e-5, atol=1e-6)
+    merge(model)
+    with pytest.raises(ValueError, match=r"is merged into its weight: unmerge\(model\) first"), without_adapters(model):
+        pass
+    unmerge(model)
+    remove_lora(model)
+    with without_adapters(model):  # nothing to do
+        np.testing.assert_array_equal(model(*inputs(kind)).data, before)

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from minillm.cli import main
+from minillm.commands.cli import main
 from minillm.generate import Sampling, generate
 from minillm.hub import (
     AutoModelForCausalLM,

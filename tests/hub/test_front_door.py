@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minillm.cli import main
+from minillm.commands.cli import main
 from minillm.generate import Sampling, generate, stream_text
 from minillm.hub import AutoModel, PretrainedModel, PretrainedTokenizer, WeightsError
 from minillm.hub.checkpoint import load_model_and_tokenizer, open_checkpoint

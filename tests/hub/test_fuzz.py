@@ -52,7 +52,8 @@ LABELS = ClassifierConfig(LlamaConfig(31, 16, 1, 2, 1, 8, d_ff=12, tie_embedding
 MESSAGES = [{"role": "user", "content": "Where is the boat?"}, {"role": "assistant", "content": "At sea."}]
 TEMPLATE = (
     "{% set ns = namespace(n=0) %}{% for m in messages if m.role %}{% set ns.n = ns.n + 1 %}"
-    "{{ '<|' ~ m['role'] ~ '|>' + m.content | trim }}{% if loop.last %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{{ '<|' ~ m['role'] ~ '|>' }}{% generation %}{{ m.content | trim }}{% endgeneration %}"
+    "{% if loop.last %}{{ eos_token }}{% endif %}{% endfor %}"
     "{% macro twice(x) %}{{ x * 2 }}{% endmacro %}{{ twice(ns.n) }}{{ messages | tojson }}"
     "{% for i in range(3) %}{{ '%5d' % i }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from minillm.cli import main
+from minillm.commands.cli import main
 from minillm.generate import Sampling, generate
 from minillm.hub.checkpoint import open_checkpoint
 from minillm.hub.convert import convert

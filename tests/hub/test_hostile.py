@@ -326,6 +326,10 @@ BOMBS = {
     "captured text": "{% set x %}{% for i in range(99999) %}" + "a" * 99_999 + "{% endfor %}{% endset %}",
     "lipsum": "{{ lipsum(99999) }}",
     "an include": "{% include 'x' %}",
+    "marks without end": "{% generation %}a",
+    "marks in marks": "{% generation %}" * 5_000 + "{% endgeneration %}" * 5_000,
+    "marks in a loop": "{% for a in range(99999) %}{% for b in range(99999) %}{% generation %}{% endgeneration %}"
+    "{% endfor %}{% endfor %}",
     "no function": "{{ 1() }}",
     "division": "{{ 1 / 0 }}",
     "no such method": "{{ messages.nothing.more }}",

@@ -325,7 +325,7 @@ def test_the_numpy_engine_needs_no_torch(folder):
     program += f"print(A.from_pretrained({str(folder)!r})(numpy.array([[1, 2]])).logits.shape)"
     run = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
     assert run.stdout.strip() == "(1, 2, 31)", run.stderr
-    program = "import sys; sys.modules['torch'] = None\nfrom minillm.cli import main\n"
+    program = "import sys; sys.modules['torch'] = None\nfrom minillm.commands.cli import main\n"
     program += f"sys.exit(main(['generate', {str(folder)!r}, '--engine', 'torch']))"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert run.returncode == 2 and "engine 'torch' needs PyTorch, which cannot be imported here" in run.stderr

@@ -108,6 +108,27 @@ def test_packed_sequences(device, impl, options):
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+def test_packed_sequences_filled_up_to_as_many_as_tokens(device, impl, monkeypatch):
+    """The same numbers, and no program is launched for what fills."""
+    from minillm.kernels import attention
+
+    launched = []
+    for name, (forward, backward) in attention.IMPLEMENTATIONS.items():
+        watched = [
+            lambda *args, f=f: (launched.append(args[-1].sequences(args[0])), f(*args))[1] for f in (forward, backward)
+        ]
+        monkeypatch.setitem(attention.IMPLEMENTATIONS, name, tuple(watched))
+    cu_seqlens = torch.tensor([0, 7, 8, 8, 30], dtype=torch.int32, device=device)
+    filled = torch.cat([cu_seqlens, cu_seqlens.new_full((26,), 30)])
+    tensors = draw(device, F16, tq=30, size=16, heads=2, kv_heads=1)
+    do = torch.randn(tensors[0].shape, device=device)
+    results = [run(flash_attention, tensors, do, impl=impl, causal=True, cu_seqlens=cu) for cu in (cu_seqlens, filled)]
+    for plain, same in zip(*results):
+        assert torch.equal(plain, same)
+    assert launched == [4, 4, 4, 4]
+
+
+@pytest.mark.parametrize("impl", IMPLS)
 def test_packed_sequences_of_other_lengths_for_keys(device, impl):
     pair = (
         torch.tensor([0, 30, 70], dtype=torch.int32, device=device),

@@ -174,7 +174,54 @@ def test_causal_attention_computes_no_keys_that_a_block_may_not_look_at(t_q, t_k
     q, k, v = (Tensor(a, requires_grad=True) for a in random_qkv(t_q, t_k))
     _, _, _, blocks, _ = ops.attention(q, k, v, causal=True).node.saved
     last = [min(start + BLOCK, t_q) - 1 for start in range(0, t_q, BLOCK)]
-    assert [p.shape[-1] for _, _, p, _ in blocks] == [max(i + t_k - t_q + 1, 0) for i in last]
+    assert [p.shape[-1] for *_, p, _ in blocks] == [max(i + t_k - t_q + 1, 0) for i in last]
+
+
+# --- several texts in a row -----------------------------------------------------------------------------------------
+
+
+def rows_of_texts(*rows) -> np.ndarray:
+    """Segments (B, T) of texts of these lengths; the first text of a row has the number of its third, as it may."""
+    return np.stack([np.repeat([7, 0, 7, 3, 5][: len(row)], row) for row in rows])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("kv_heads", [2, 4])
+def test_texts_in_a_row_are_as_each_alone(kv_heads, causal):
+    """Some longer than a block of queries, some that end where one ends, one of a single token."""
+    lengths = ([128, 1, 140, 31], [100, 28, 172])
+    q, k, v = random_qkv(300, 300, kv_heads)
+    grad = np.random.default_rng(9).standard_normal(q.shape)
+    out, grads = attend_with_gradients(q, k, v, grad, causal=causal, segments=rows_of_texts(*lengths))
+    for b, row in enumerate(lengths):
+        for end, length in zip(np.cumsum(row), row):
+            text = np.s_[b : b + 1, :, end - length : end]
+            alone, alone_grads = attend_with_gradients(q[text], k[text], v[text], grad[text], causal=causal)
+            np.testing.assert_array_equal(out[text], alone)
+            for g, a in zip(grads, alone_grads):
+                np.testing.assert_array_equal(g[text], a)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_no_scores_are_computed_between_texts(causal):
+    q, k, v = (Tensor(a, requires_grad=True) for a in random_qkv(10, 10))
+    segments = rows_of_texts([4, 1, 5], [10])
+    _, _, _, blocks, _ = ops.attention(q, k, v, causal=causal, segments=segments).node.saved
+    assert [p.shape[-2:] for *_, p, _ in blocks] == [(4, 4), (1, 1), (5, 5), (10, 10)]
+    assert [len(p) for *_, p, _ in blocks] == [1, 1, 1, 1]
+
+
+def test_dropout_within_texts():
+    """As above, with the identity as values: kept or dropped within a text, nothing between texts."""
+    q, k, _ = random_qkv(6, 6)
+    identity = np.broadcast_to(np.eye(6), (B, H, 6, 6)).copy()
+    options = {"segments": rows_of_texts([2, 4], [3, 3])}
+    p = attend(q, k, identity, **options)
+    dropped = attend(q, k, identity, dropout_p=0.4, rng=np.random.default_rng(7), **options)
+    assert (dropped[p == 0] == 0).all() and (p == 0).sum() == H * (16 + 18)
+    kept = dropped[p > 0] / p[p > 0]
+    np.testing.assert_allclose(kept[kept > 0], 1 / 0.6, rtol=1e-12)
+    assert 0.2 < np.mean(kept == 0) < 0.6
 
 
 # --- dropout on the probabilities -----------------------------------------------------------------------------------
@@ -247,6 +294,19 @@ def test_a_mask_of_numbers_is_refused():
         ops.attention(q, q, q, mask=np.zeros((2, 2)))
 
 
+def test_segments_that_do_not_fit_are_refused():
+    q, k = zeros(2, 4, 3, 8), zeros(2, 4, 5, 8)
+    segments = np.zeros((2, 3), dtype=np.int64)
+    for keys, given in ((k, segments), (q, segments[:1]), (q, segments[:, :2]), (q, segments[0])):
+        with pytest.raises(ValueError, match=r"^attention: segments .* must be \(B, T\) = \(2, 3\)"):
+            ops.attention(q, keys, keys, segments=given)
+    with pytest.raises(ValueError, match="segments and mask must not both be given"):
+        ops.attention(q, q, q, segments=segments, mask=np.ones((3, 3), dtype=bool))
+    for dtype in (np.float64, bool, np.uint8):
+        with pytest.raises(TypeError, match=f"segments must be int64 or int32, not {np.dtype(dtype)}"):
+            ops.attention(q, q, q, segments=segments.astype(dtype))
+
+
 def test_an_unknown_implementation_is_named():
     q = zeros(1, 1, 2, 4)
     with pytest.raises(ValueError, match="'flash'"):
@@ -276,3 +336,8 @@ def test_rope_errors():
         ops.rope(zeros(1, 1, 4, 5), np.zeros((4, 2)), np.zeros((4, 2)))
     with pytest.raises(ValueError, match=r"\(4, 3\).*\(5, 3\)"):
         ops.rope(x, np.zeros((5, 3)), np.zeros((5, 3)))
+    with pytest.raises(ValueError, match=r"not \(4, 3\) and \(4, 2\)"):
+        ops.rope(x, np.zeros((4, 3)), np.zeros((4, 2)))
+    for shape in ((2, 1, 4, 3), (1, 2, 4, 3), (1, 4, 3)):  # tables of other rows, for each head, without the heads
+        with pytest.raises(ValueError, match=r"\(B, 1, T, D/2\)"):
+            ops.rope(x, np.zeros(shape), np.zeros(shape))

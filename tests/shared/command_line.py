@@ -1,6 +1,6 @@
 """Running `minillm ...` in a test, in this process, and a training run that takes no time."""
 
-from minillm import cli
+from minillm.commands import cli
 
 TINY = ["--config", "debug", "--set", "train.max_steps=6", "--set", "train.eval_every=3", "--set", "train.save_every=2"]
 

@@ -219,6 +219,8 @@ def dropouts(draw):
 def attentions(draw):
     batch, kv_heads, group, d = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(1, 3)), draw(sides)
     t_q, t_k, d_v = draw(st.integers(1, 5)), draw(st.integers(1, 5)), draw(sides)
+    packed = draw(st.booleans())
+    t_k = t_q if packed else t_k
     heads = kv_heads * group
     inputs = [
         draw(values((batch, heads, t_q, d))),
@@ -226,7 +228,9 @@ def attentions(draw):
         draw(values((batch, kv_heads, t_k, d_v))),
     ]
     options: dict[str, Any] = {"causal": draw(st.booleans())}
-    if draw(st.booleans()):
+    if packed:
+        options["segments"] = draw(integers((batch, t_q), 3))
+    elif draw(st.booleans()):
         full = (batch, heads, t_q, t_k)
         shape = [n if draw(st.booleans()) else 1 for n in full]
         options["mask"] = draw(
@@ -240,7 +244,10 @@ def attentions(draw):
 @st.composite
 def ropes(draw):
     batch, heads, length, half = draw(sides), draw(sides), draw(sides), draw(st.integers(1, 3))
-    angle = np.arange(length)[:, None] * draw(values((half,), low=0.1))
+    places = np.arange(length)  # the same in every row, or not
+    if draw(st.booleans()):
+        places = draw(integers((batch, 1, length), 4))
+    angle = places[..., None] * draw(values((half,), low=0.1))
     return Call([draw(values((batch, heads, length, 2 * half)))], {"cos": np.cos(angle), "sin": np.sin(angle)})
 
 

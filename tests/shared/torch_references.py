@@ -73,7 +73,7 @@ def dropout(x, *, p, mask):
     return x * torch.from_numpy(mask) / (1 - p)
 
 
-def attention(q, k, v, *, causal=False, mask=None, scale=None):
+def attention(q, k, v, *, causal=False, mask=None, segments=None, scale=None):
     """PyTorch's scaled_dot_product_attention with one explicit boolean mask. Its own `is_causal` is aligned top-left;
     ours
     bottom-right, so the triangle is made here. A query that may look at nothing is let look everywhere, then set to
@@ -85,11 +85,13 @@ def attention(q, k, v, *, causal=False, mask=None, scale=None):
     allowed = np.ones((batch, heads, t_q, t_k), dtype=bool)
     if mask is not None:
         allowed = allowed & mask
-    if causal:
-        for i in range(t_q):
-            for j in range(t_k):
-                if j > i + (t_k - t_q):
-                    allowed[:, :, i, j] = False
+    for i in range(t_q):
+        for j in range(t_k):
+            if causal and j > i + (t_k - t_q):
+                allowed[:, :, i, j] = False
+            if segments is not None:  # one number from the first of both to the last
+                between = segments[:, min(i, j) : max(i, j) + 1]
+                allowed[(between != between[:, :1]).any(axis=1), :, i, j] = False
     sees = torch.from_numpy(allowed.any(axis=-1, keepdims=True))
     allowed = torch.from_numpy(allowed) | ~sees
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scale, enable_gqa=True)

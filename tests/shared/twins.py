@@ -88,7 +88,7 @@ def dropout(x, *, p, mask, training=True):
     return x * (mask.astype(x.dtype) / (1 - p)).astype(x.dtype) if training else x
 
 
-def attention(q, k, v, *, causal=False, mask=None, scale=None, kept=None):
+def attention(q, k, v, *, causal=False, mask=None, segments=None, scale=None, kept=None):
     """softmax(scale · Q Kᵀ over the allowed keys) V. `kept` is what dropout multiplied the probabilities by (B, H,
     Tq, Tk)."""
     heads, t_q, d = q.shape[1:]
@@ -98,6 +98,9 @@ def attention(q, k, v, *, causal=False, mask=None, scale=None, kept=None):
     k, v = k[:, head_of], v[:, head_of]  # (B, H, Tk, D)
     scores = q @ k.transpose(2, 3) * (1 / math.sqrt(d) if scale is None else scale)  # (B, H, Tq, Tk)
     allowed = np.broadcast_to(True if mask is None else mask, scores.shape)
+    if segments is not None:
+        texts = np.stack([np.cumsum(np.append(0, row[1:] != row[:-1])) for row in segments])  # (B, T): their numbers
+        allowed = allowed & (texts[:, None, :, None] == texts[:, None, None, :])
     if causal:
         query, key = np.arange(t_q)[:, None], np.arange(t_k)
         allowed = allowed & (key - t_k <= query - t_q)  # both counted from the end

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from minillm.cli import main
+from minillm.commands.cli import main
 from minillm.data import Document, pack
 from minillm.disk import checksum
 from minillm.models import GPT, GPTConfig

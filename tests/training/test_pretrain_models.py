@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minillm import cli
+from minillm.commands import cli
 from minillm.data import pack, read_documents
 from minillm.engines.numpy_engine import batch_loss
 from minillm.hub.checkpoint import load_model_and_tokenizer

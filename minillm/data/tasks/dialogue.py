@@ -169,7 +169,7 @@ def preferences(chats: dict[str, list[Chat]], seed: int = 0) -> dict[str, list[P
     """The chats of each split with two last replies: the right one, and one in which a slot is filled wrongly, drawn by
     the seed."""
     draw = Draw(seed, "dialogue preferences")
-    names = name_pools(draw)["seen"]
+    names = name_pools(Draw(seed, "dialogue"))["seen"]  # those of `make`
     others = {
         "thing": THINGS, "people": PEOPLE, "day": DAYS, "hour": HOURS, "town": names[2],
         "name": [f"{given} {surname}" for given, surname in zip(*names[:2])], "result": [str(n) for n in range(41)],

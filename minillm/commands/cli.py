@@ -13,10 +13,10 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from . import __version__
-from .commands.options import HelpFormatter
-from .engines.protocol import ProcessLost
-from .training.run_folder import TrainingDiverged
+from .. import __version__
+from ..engines.protocol import ProcessLost
+from ..training.run_folder import TrainingDiverged
+from .options import HelpFormatter
 
 COMMANDS = {  # the name of a file in commands/ -> what it does
     "quickstart": "from raw text to a trained model in four minutes",
@@ -79,7 +79,7 @@ def make_parser(words: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentPars
     for name, summary in COMMANDS.items():
         p = subparsers.add_parser(name, help=summary, description=summary, formatter_class=HelpFormatter)
         if name in words:
-            command = importlib.import_module(f".commands.{name}", __package__)
+            command = importlib.import_module(f".{name}", __package__)
             command.add_arguments(p)
             p.set_defaults(function=command.run)
     return parser

@@ -1,0 +1,86 @@
+"""From a base model to an assistant, measured: SFT on the built-in dialogues, then DPO; GRPO on a verifiable task;
+distillation into a small student. Three seeds each.
+
+    .venv-dev/bin/python tests/bench/assistant.py FOLDER [sft dpo grpo distill ...]
+
+The base model is pretrained in FOLDER, on stories (minillm/data/tasks/stories.py), once for each seed. Everything is on
+NumPy, by the recipes that come with minillm. The same command goes on where it was stopped.
+"""
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from minillm.commands.cli import main
+from minillm.data import Document, pack
+from minillm.data.tasks import dialogue, verifiable
+from minillm.data.tasks.stories import stories
+from minillm.engines.threads import ThreadedNumpyEngine
+from minillm.finetune.report import MODEL
+from minillm.models import Llama, LlamaConfig
+from minillm.settings import TrainConfig
+from minillm.tokenizers import BPETokenizer
+from minillm.training.text import TextData
+from minillm.training.train import train
+
+SEEDS = (1, 2, 3)
+CONTEXT, VOCABULARY, STEPS = 256, 400, 1000
+
+
+def base(folder, seed):
+    """A model that has read stories: its run folder, made unless it is there."""
+    made = folder / f"base-{seed}"
+    if (made / "best").exists():
+        return made
+    texts = stories()
+    said = [turn["content"] for chat in dialogue.make()["train"] for turn in chat.messages]
+    asked = [prompt.record["prompt"] for prompt in verifiable.make()["train"]]
+    tokenizer = BPETokenizer.train([*said, *asked, *texts[:2000]], VOCABULARY)
+    shape = LlamaConfig(tokenizer.vocab_size, CONTEXT, 4, 4, d_model=128, d_ff=352)
+    data = []
+    for name, part in (("train", texts[:-200]), ("val", texts[-200:])):
+        documents = [Document(text, f"story {i}") for i, text in enumerate(part)]
+        data.append(pack(documents, tokenizer, folder / f"{name}.bin"))
+    model = wider(Llama(shape, np.random.default_rng(seed)))
+    config = TrainConfig(seed=seed, max_steps=STEPS, batch_size=16, lr=3e-3, beta2=0.98, weight_decay=0.01,
+                         eval_every=250, save_every=STEPS, eval_tokens=0)  # fmt: skip
+    train(model, TextData(*data), config, made, engine=ThreadedNumpyEngine, tokenizer=tokenizer)
+    return made
+
+
+def wider(model):
+    """With matrices drawn at 1/sqrt(d_model), at which a narrow Llama begins to learn sooner than at 0.02."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 and "embedding" not in name:
+            parameter.data *= 1 / (0.02 * model.config.d_model**0.5)
+    return model
+
+
+def stage(out, *words):
+    """`minillm finetune` with these words, unless its report is there; the report's scores."""
+    report = out / "report.json"
+    if not report.exists():
+        began = time.perf_counter()
+        resume = (out / "last").exists()
+        status = main(["finetune", *(["--resume"] if resume else map(str, words)), "--out", str(out)])
+        if status:
+            sys.exit(status)
+        print(f"{out.name}: {time.perf_counter() - began:,.0f} s", flush=True)
+    return json.loads(report.read_text(encoding="utf-8"))["scores"]
+
+
+def sft(folder, seed):
+    return stage(folder / f"sft-{seed}", "sft", "--model", base(folder, seed), *seeded(seed))
+
+
+def dpo(folder, seed):
+    sft(folder, seed)
+    return stage(folder / f"dpo-{seed}", "dpo", "--model", folder / f"sft-{seed}", *seeded(seed))
+
+
+def seeded(seed):
+    return ["--set", f"train.seed={seed}"]
