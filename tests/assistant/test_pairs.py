@@ -349,3 +349,13 @@ def test_a_file_of_the_users_is_not_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match=r"reference.safetensors was not made by minillm, and is not overwritten"):
         data.batches(NumpyEngine(make_model(), TrainConfig()), TrainConfig(batch_size=4), CONTEXT)
     assert (tmp_path / "reference.safetensors").read_text() == "my own notes"
+
+
+def test_an_answer_may_fill_the_context():
+    """Its last token is a target only, so that one more than the context fits."""
+    length = len(Pairs(TEMPLATE, CONTEXT).encode(Preference("a", "b", "c"))[0]) - 1
+    exact = CONTEXT + 1 - length
+    row = Pairs(TEMPLATE, CONTEXT).encode(Preference("a", "b" * exact, "c"))
+    assert len(row[1]) == CONTEXT and make_model().hidden(row[0][None, :-1]).shape[1] == CONTEXT
+    with pytest.raises(Misfit, match=f"has {CONTEXT + 1} tokens"):
+        Pairs(TEMPLATE, CONTEXT).encode(Preference("a", "b" * (exact + 1), "c"))
