@@ -84,3 +84,41 @@ def dpo(folder, seed):
 
 def seeded(seed):
     return ["--set", f"train.seed={seed}"]
+
+
+def grpo(folder, seed):
+    """A start that has seen some of the right answers, and the same model after rewards."""
+    warm = ("sft", "--model", base(folder, seed), "--set", "chat.builtin=sorting", "--set", "train.max_steps=150")
+    stage(folder / f"warm-{seed}", *warm, *seeded(seed))
+    return stage(folder / f"grpo-{seed}", "grpo", "--model", folder / f"warm-{seed}", *seeded(seed))
+
+
+def distill(folder, seed):
+    """The teacher is the assistant of `sft`; the small student learns from it, or, for comparison, from the dialogues
+    alone in as many steps."""
+    sft(folder, seed)
+    teacher = folder / f"sft-{seed}"
+    scores = stage(folder / f"distill-{seed}", "distill", "--teacher", teacher, *seeded(seed))
+    alone = stage(folder / f"student-{seed}", "distill", "--teacher", teacher, "--set", "distill.hard=1", *seeded(seed))
+    return {split: {**scores[split], "student alone": alone[split][MODEL]} for split in scores}
+
+
+STAGES = {"sft": sft, "dpo": dpo, "grpo": grpo, "distill": distill}
+
+
+def table(name, found):
+    """The figures of each split and of each who answered, mean and standard deviation over the seeds."""
+    for split, by_who in found[0].items():
+        print(f"\n{name}, {split}")
+        for who, figures in by_who.items():
+            cells = []
+            for figure in figures:
+                values = [scores[split][who][figure] for scores in found]
+                cells.append(f"{figure} {statistics.mean(values):.3f} ± {statistics.pstdev(values):.3f}")
+            print(f"  {who:14} {'  '.join(cells)}")
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    for name in sys.argv[2:] or STAGES:
+        table(name, [STAGES[name](folder, seed) for seed in SEEDS])
