@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -139,3 +140,70 @@ def test_the_run_its_whole_folders_and_llama_cpp_answer_alike(base, method, fold
     for ids, choice in zip(ours, said_by_llama_cpp(tmp_path / "model.gguf", asked)):
         assert choice["message"]["content"] == conversation.template.tokenizer.decode(ids[:-1])
         assert choice["finish_reason"] == "stop"
+
+
+# --- every way to learn: both engines, interrupted and resumed --------------------------------------------------------
+
+WAYS = {
+    "sft": ["--data", "chats.jsonl"],
+    "reward": ["--data", "pairs.jsonl"],
+    "dpo": ["--data", "pairs.jsonl"],
+    "grpo": ["--data", "prompts.jsonl", "--reward", "rewards.py:short", "--set", "grpo.max_new_tokens=6",
+             "--set", "grpo.group=2", "--set", "grpo.prompts_per_step=4", "--set", "grpo.inner_epochs=2"],
+    "distill": ["--data", "chats.jsonl", "--teacher", "run", "--set", "distill.method=on-policy",
+                "--set", "distill.max_new_tokens=6"],
+}  # fmt: skip
+NAMED = ("--data", "--teacher", "--reward")
+
+
+def way(folder, kind, out, *options, method="full", model="run", status=0, capsys=None):
+    """One run of a few steps, of the model `model` in the folder."""
+    given = [f"{folder}/{text}" if before in NAMED else text for before, text in zip(["", *WAYS[kind]], WAYS[kind])]
+    given += ["--model", folder / model, "--method", method, "--out", out]
+    return minillm("finetune", kind, *given, *FEW, *options, status=status, capsys=capsys)
+
+
+def logged(run):
+    """All that the log says of steps and evaluations, but for time and memory."""
+    machine = ("seconds", "tokens_per_second", "memory_gb")
+    return [{k: v for k, v in row.items() if k not in machine} for row in read_metrics(run / "metrics.jsonl")]
+
+
+class Interrupted:
+    """Stands for StopRequest: Ctrl-C during the third step."""
+
+    steps = 0
+
+    def __init__(self):
+        self.signal = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    @property
+    def requested(self):
+        self.steps += 1
+        self.signal = signal.SIGINT if self.steps >= 3 else None
+        return float(self.signal is not None)
+
+
+@pytest.mark.parametrize(
+    "kind, engine, method",
+    [*((kind, "numpy", "full") for kind in WAYS), ("dpo", "numpy", "lora"), ("grpo", "numpy", "lora"),
+     ("sft", "torch", "lora"), ("dpo", "torch", "qlora"), ("grpo", "torch", "full")],
+)  # fmt: skip
+def test_a_run_that_is_interrupted_goes_on_to_the_same_end(kind, engine, method, run, folder, tmp_path, monkeypatch):
+    options = ["--engine", engine]
+    way(folder, kind, tmp_path / "whole", *options, method=method)
+    with monkeypatch.context() as patch:
+        patch.setattr("minillm.training.train.StopRequest", Interrupted)
+        way(folder, kind, tmp_path / "cut", *options, method=method, status=128 + signal.SIGINT)
+    minillm("finetune", "--resume", "--out", tmp_path / "cut")
+    assert logged(tmp_path / "cut") == logged(tmp_path / "whole") and len(logged(tmp_path / "cut")) == 6
+    for name, array in read_checkpoint(tmp_path / "whole" / "last").model.items():
+        np.testing.assert_array_equal(read_checkpoint(tmp_path / "cut" / "last").model[name], array)
+    report = json.loads((tmp_path / "cut" / "report.json").read_text())
+    assert report["scores"] == json.loads((tmp_path / "whole" / "report.json").read_text())["scores"]
