@@ -146,6 +146,8 @@ def check_sections(config: AssistantConfig) -> None:
         raise ConfigError("[method]: name = 'head' trains a classifier's head: an assistant learns by full or lora.")
     if method.name == "qlora" and config.engine.name != "torch":
         raise ConfigError("[method]: qlora's 4-bit weights are PyTorch's: give --engine torch, or --method lora.")
+    if kind == "reward" and config.preference.loss != PreferenceConfig.loss:
+        raise ConfigError(f"[preference]: loss = {config.preference.loss!r} is of dpo; reward has Bradley and Terry's.")
     if kind == "distill" and not config.distill.teacher:
         raise ConfigError("distill learns from a teacher: set distill.teacher, or --teacher.")
     if kind != "grpo" and not config.chat.data and config.chat.builtin != "dialogue" and kind != "sft":

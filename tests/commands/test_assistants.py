@@ -334,6 +334,7 @@ def test_models_that_cannot_do_what_is_asked(judge, run, folder, tmp_path, capsy
     [
         ("sft", ["--teacher", "x"], "[distill] is for distill"),
         ("sft", ["--loss", "ipo"], "[preference] is for reward and dpo"),
+        ("reward", ["--loss", "ipo"], "is of dpo"),
         ("dpo", ["--reward", "x.py:y"], "[grpo] is for grpo"),
         ("dpo", ["--pack"], "pack = true"),
         ("dpo", ["--cut"], "--cut belongs to tasks"),
