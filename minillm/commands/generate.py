@@ -12,6 +12,7 @@ from ..data import Labelled, Pair
 from ..finetune.objectives import Classify
 from ..finetune.predict import predict
 from ..generate import Sampling, check_continues, known_ids, prompt_ids, stream_text
+from ..hub.assistants import refuse_assistant
 from ..hub.checkpoint import load_model_and_tokenizer
 from ..hub.finetuned import is_finetuned, open_finetuned
 from ..settings import EngineConfig
@@ -48,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(f"{name} = {value} must be at least {least}.")
     if is_finetuned(arguments.model):
         return answer(arguments)
+    refuse_assistant(arguments.model, "answers in conversations only, in which it was trained")
     model, tokenizer = load_model_and_tokenizer(arguments.model, **keywords(load_model_and_tokenizer, arguments))
     check_continues(model)
     if arguments.beams is not None:

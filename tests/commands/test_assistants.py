@@ -9,10 +9,9 @@ import pytest
 from command_line import minillm
 
 from minillm.generate import Sampling, generate, known_ids
-from minillm.hub.assistants import open_assistant
 from minillm.hub.conversation import Conversation
-from minillm.models import GPT, GPTConfig, Llama, LlamaConfig, config_to_dict
-from minillm.tokenizers import BPETokenizer
+from minillm.models import GPT, Bert, BertConfig, GPTConfig, Llama, LlamaConfig, config_to_dict
+from minillm.tokenizers import BPETokenizer, WordPieceTokenizer
 from minillm.training.checkpoint import read_checkpoint, save_checkpoint
 from minillm.training.run_log import read_metrics
 
@@ -207,3 +206,192 @@ def test_a_run_that_is_interrupted_goes_on_to_the_same_end(kind, engine, method,
         np.testing.assert_array_equal(read_checkpoint(tmp_path / "cut" / "last").model[name], array)
     report = json.loads((tmp_path / "cut" / "report.json").read_text())
     assert report["scores"] == json.loads((tmp_path / "whole" / "report.json").read_text())["scores"]
+
+
+def test_settings_that_changed_are_named_when_a_run_goes_on(run, folder, tmp_path, capsys):
+    way(folder, "dpo", tmp_path / "run")
+    changed = ["--set", "train.max_steps=6", "--loss", "ipo", "--set", "chat.train_on=last"]
+    said = minillm("finetune", "--resume", "--out", tmp_path / "run", *changed, capsys=capsys)
+    assert "chat.train_on was 'assistant', is 'last'" in said and "preference.loss was 'dpo', is 'ipo'" in said
+
+
+def test_qlora_learns_sft_and_answers_on_torch_only(run, folder, tmp_path, capsys):
+    way(folder, "sft", tmp_path / "run", "--engine", "torch", method="qlora")
+    said = minillm("chat", tmp_path / "run", status=2, capsys=capsys)
+    assert "give --engine torch" in said
+    conversation = Conversation.open(tmp_path / "run", engine="torch")
+    assert "".join(conversation.answer("Hello", max_new_tokens=3))
+
+
+# --- what is wrong is said, with the place and what to do -------------------------------------------------------------
+
+LONG = "word " * 80
+BAD_CHATS = {  # what stands in line 13 -> what is said
+    "roles": ([("user", "a"), ("user", "b"), ("assistant", "c")], "two messages of the user in a row"),
+    "first": ([("assistant", "a"), ("user", "b"), ("assistant", "c")], "begins with the assistant"),
+    "stranger": ([("user", "a"), ("bot", "b")], "has the role 'bot'"),
+    "empty": ([("user", "a"), ("assistant", " ")], "is empty"),
+    "end": ([("user", "a"), ("assistant", "b"), ("user", "c")], "ends without an answer"),
+    "long": ([("user", LONG), ("assistant", "b")], "tokens, and the model takes 64"),
+    "control": ([("user", "<|im_end|>"), ("assistant", "b")], "a control token of this model"),
+}
+
+
+def chats_with(path, turns):
+    rows = [{"messages": chat(question(country), capital + ".")} for country, capital in CAPITALS.items()]
+    return write_lines(path, [*rows, {"messages": [{"role": role, "content": text} for role, text in turns]}])
+
+
+@pytest.mark.parametrize("name", BAD_CHATS)
+def test_a_bad_chat_is_named_or_left_out(name, folder, tmp_path, capsys):
+    turns, says = BAD_CHATS[name]
+    path = chats_with(tmp_path / "bad.jsonl", turns)
+    given = ["sft", "--model", folder / "llama", "--data", path, *FEW, "--out", tmp_path / "run"]
+    said = minillm("finetune", *given, status=2, capsys=capsys)
+    assert "bad.jsonl, line 13: " in said and says in said and said.count("\n") == 1, said
+    assert not (tmp_path / "run").exists()
+    said = minillm("finetune", *given, "--skip-bad", capsys=capsys)
+    assert "1 of 12 examples in train are left out, the first:" in said or "1 skipped: " in said or "left out" in said
+    assert "line 13" in said
+
+
+BAD_PAIRS = {
+    "same": ({"prompt": "x", "chosen": "a", "rejected": "a"}, "chosen and rejected are the same"),
+    "empty": ({"prompt": "x", "chosen": "a", "rejected": " "}, "'rejected' is empty"),
+    "long": ({"prompt": LONG, "chosen": "a", "rejected": "b"}, "and the model takes 64"),
+}
+
+
+@pytest.mark.parametrize("kind, name", [("dpo", "same"), ("dpo", "long"), ("reward", "empty"), ("reward", "long")])
+def test_a_bad_pair_is_named_or_left_out(kind, name, run, folder, tmp_path, capsys):
+    row, says = BAD_PAIRS[name]
+    rows = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+    write_lines(tmp_path / "bad.jsonl", [*rows, row])
+    given = [kind, "--model", run, "--data", tmp_path / "bad.jsonl", *FEW, "--out", tmp_path / "run"]
+    said = minillm("finetune", *given, status=2, capsys=capsys)
+    assert "bad.jsonl, line 13: " in said and says in said and said.count("\n") == 1, said
+    assert "line 13" in minillm("finetune", *given, "--skip-bad", capsys=capsys)
+
+
+REWARDS = """
+def fails(answer, record):
+    return 1 / 0
+
+def nan(answer, record):
+    return float("nan")
+"""
+
+
+@pytest.mark.parametrize("name, says", [("fails", "raised ZeroDivisionError"), ("nan", "must be a finite number")])
+def test_a_bad_reward_is_named_with_the_prompt_and_the_run_can_begin_anew(name, says, run, folder, tmp_path, capsys):
+    (tmp_path / "bad.py").write_text(REWARDS)
+    options = ["--reward", f"{tmp_path / 'bad.py'}:{name}"]
+    said = way(folder, "grpo", tmp_path / "run", *options, status=2, capsys=capsys)
+    assert "prompts.jsonl, line " in said and says in said and said.count("\n") == 1, said
+    way(folder, "grpo", tmp_path / "run")
+
+
+def test_prompts_that_are_too_long(run, folder, tmp_path, capsys):
+    path = folder / "long.jsonl"
+    path.write_text((folder / "prompts.jsonl").read_text() + json.dumps({"prompt": LONG}) + "\n")
+    said = way(folder, "grpo", tmp_path / "run", "--data", path, status=2, capsys=capsys)
+    assert "long.jsonl, line 13: the prompt and an answer of up to 6 tokens" in said
+    assert "line 13" in way(folder, "grpo", tmp_path / "run", "--data", path, "--skip-bad", capsys=capsys)
+    said = way(folder, "grpo", tmp_path / "r", "--skip-bad", "--set", "grpo.max_new_tokens=64", status=2, capsys=capsys)
+    assert "nothing is left for train: 11 of 11 examples" in said and "(--skip-bad)" in said
+
+
+def test_one_chat_is_too_few(folder, tmp_path, capsys):
+    write_lines(tmp_path / "one.jsonl", [{"messages": chat("a", "b")}])
+    said = sft(folder, tmp_path / "run", *FEW, "--data", tmp_path / "one.jsonl", status=2, capsys=capsys)
+    assert "nothing is left for val" in said and "--val" in said
+
+
+@pytest.fixture(scope="module")
+def judge(run, folder):
+    way(folder, "reward", folder / "judge")
+    return folder / "judge"
+
+
+def test_models_that_cannot_do_what_is_asked(judge, run, folder, tmp_path, capsys):
+    judges = "judges texts by a number"
+    for kind in ("sft", "dpo", "grpo", "distill"):
+        assert judges in way(folder, kind, tmp_path / kind, model="judge", status=2, capsys=capsys), kind
+    assert judges in way(folder, "distill", tmp_path / "d", "--teacher", judge, status=2, capsys=capsys)
+    assert judges in minillm("chat", judge, status=2, capsys=capsys)
+    said = way(folder, "grpo", tmp_path / "g", "--reward", run, status=2, capsys=capsys)
+    assert "is a run of sft, no judge of answers" in said
+    way(folder, "grpo", tmp_path / "judged", "--reward", judge)
+    tokenizer = WordPieceTokenizer.train(["the capital of France"], 60)
+    config = BertConfig(tokenizer.vocab_size, 48, 1, 2, 16, 32, head="mlm")
+    save_model(folder / "bert", Bert(config, np.random.default_rng(0)), tokenizer)
+    said = way(folder, "sft", tmp_path / "b", model="bert", status=2, capsys=capsys)
+    assert "bert is a bert for 'mlm' and holds no conversation" in said
+
+
+@pytest.mark.parametrize(
+    "kind, options, says",
+    [
+        ("sft", ["--teacher", "x"], "[distill] is for distill"),
+        ("sft", ["--loss", "ipo"], "[preference] is for reward and dpo"),
+        ("reward", ["--loss", "ipo"], "is of dpo"),
+        ("dpo", ["--reward", "x.py:y"], "[grpo] is for grpo"),
+        ("dpo", ["--pack"], "pack = true"),
+        ("dpo", ["--cut"], "--cut belongs to tasks"),
+        ("sft", ["--metric", "accuracy"], "metric = 'accuracy' is none of sft: it has loss"),
+        ("grpo", ["--metric", "margin"], "is none of grpo: it has loss, reward"),
+        ("sft", ["--template", "nowhere.jinja"], "which is not there"),
+        ("classify", ["--teacher", "x"], "--teacher belongs to sft"),
+    ],
+)
+def test_options_of_other_kinds_are_refused(kind, options, says, run, folder, tmp_path, capsys):
+    given = ["--model", run, "--data", folder / "chats.jsonl", "--out", tmp_path / "run", *options]
+    said = minillm("finetune", kind, *given, status=2, capsys=capsys)
+    assert says in said and not (tmp_path / "run").exists()
+
+
+def test_nothing_to_resume(tmp_path, capsys):
+    said = minillm("finetune", "--resume", "--out", tmp_path / "run", status=2, capsys=capsys)
+    assert "neither finetune.toml nor assistant.toml" in said
+
+
+def test_other_commands_do_what_makes_sense_or_name_the_right_one(run, judge, folder, tmp_path, capsys):
+    for command in (["generate", run, "--prompt", "a"], ["evaluate", run],
+                    ["predict", run, "--data", folder / "pairs.jsonl", "--out", tmp_path / "o.csv"]):  # fmt: skip
+        assert f"to use it: minillm chat {run}" in minillm(*command, status=2, capsys=capsys), command
+    assert "--reward" in minillm("generate", judge, "--prompt", "a", status=2, capsys=capsys)
+    (tmp_path / "text.txt").write_text("The capital of France, the capital of Italy.")
+    assert "nats/token" in minillm("evaluate", run, "--data", tmp_path / "text.txt", capsys=capsys)
+    assert "parameters" in minillm("inspect", run, capsys=capsys)
+    assert "val loss" in minillm("check", run, capsys=capsys)
+    rows = "".join(f"text number {i} of {i * 7},{'xy'[i % 2]}\n" for i in range(40))
+    (tmp_path / "rows.csv").write_text("text,label\n" + rows)
+    few = ["--set", "train.max_steps=2", "--set", "engine.threads=1"]
+    minillm("finetune", "classify", "--model", run, "--data", tmp_path / "rows.csv", "--out", tmp_path / "cls", *few)
+    given = ["--model", tmp_path / "cls", "--data", folder / "chats.jsonl", "--out", tmp_path / "r"]
+    said = minillm("finetune", "sft", *given, status=2, capsys=capsys)
+    assert "is a classifier for 'classification' and holds no conversation" in said
+
+
+def test_a_run_remembers_what_it_was_told(folder, tmp_path, capsys):
+    sft(folder, tmp_path / "run", *FEW, "--system", "Be brief.")
+    assert Conversation.open(tmp_path / "run").system == "Be brief."
+    said = minillm("convert", tmp_path / "run", tmp_path / "hf", capsys=capsys)
+    assert "trained with the system message 'Be brief.'" in said
+    said = way(folder, "dpo", tmp_path / "dpo", model=tmp_path / "run", capsys=capsys)
+    assert "was trained with the system message 'Be brief.'" in said
+
+
+def test_a_reward_of_nothing_is_no_minus_nothing(run, folder, tmp_path, capsys):
+    (tmp_path / "none.py").write_text("def none(answer, record):\n    return 0\n")
+    said = way(folder, "grpo", tmp_path / "run", "--reward", f"{tmp_path / 'none.py'}:none", capsys=capsys)
+    assert "val loss 0  " in said and "loss -0  " not in said
+
+
+def test_an_adapter_on_a_base_without_chat_tokens_is_merged_before_they_are_added(folder, tmp_path):
+    chatty = ["--data", folder / "chats.jsonl", "--method", "lora", *FEW]
+    minillm("finetune", "sft", "--model", folder / "llama", *chatty, "--out", tmp_path / "first")
+    minillm("finetune", "sft", "--model", tmp_path / "first", *chatty, "--out", tmp_path / "second")
+    asked, runs = question("Peru"), (tmp_path / "second", tmp_path / "whole")
+    minillm("convert", *runs, "--to", "minillm")
+    assert greedy(Conversation.open(runs[0]), asked) == greedy(Conversation.open(runs[1]), asked)
