@@ -46,7 +46,8 @@ _own = "".join(f"{chr(first)}-{chr(last)}" for first, last in OWN_RANGES) + "\U0
 _syllabic = f"{_front}{_consonant}{_vowel}"
 OWN_WORD = (  # the place where a word of a script without spaces begins
     rf"(?:(?=[\p{{L}}\p{{N}}])[{_own}]"
-    rf"|[{_front}]|(?<![{_front}])[{_consonant}](?=[\p{{M}}{_vowel}])|(?<![{_syllabic}]\p{{M}}*)[{_consonant}{_vowel}])"
+    rf"|[{_front}]|(?<![{_front}]\p{{M}}*)[{_consonant}](?=[\p{{M}}{_vowel}])"
+    rf"|(?<![{_syllabic}]\p{{M}}*)[{_consonant}{_vowel}])"
 )
 # A letter or mark of a script with spaces; for the flag V1 of `regex`.
 SPACED_LETTER = rf"[[\p{{L}}\p{{M}}{JOINERS}]--[{_own}{_syllabic}]]"

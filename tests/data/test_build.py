@@ -331,7 +331,7 @@ def test_text_that_repeats_itself_keeps_something_to_measure_by(tmp_path: Path) 
     assert report.splits["val"]["documents"] == 1 and report.overlap["mean"] == report.overlap["max"] == 1.0
     assert "was kept: a score on it flatters" in report.notes[-1]
     config = CorpusConfig(contamination="drop_train")
-    with pytest.raises(ValueError, match="nothing is left to train on.*--contamination drop_held_out"):
+    with pytest.raises(ValueError, match=r"nothing is left to train on.*--contamination drop_held_out"):
         build_corpus([Document(line * 200, "song")], tmp_path / "d", config)
 
 

@@ -231,7 +231,7 @@ def test_stop_words() -> None:
     assert remove_stop_words("The cat and the hat sat.", ["en"]) == ("cat hat sat.", 3)
     assert remove_stop_words("for_each x.is it's re-do the", ["en"]) == ("for_each x.is it's re-do ", 1)
     assert remove_stop_words("我们的目的是了解世界", ["zh"]) == ("目的了解世界", 3)
-    for whole in ("地铁站", "和平路", "现在", "过程", "酒吧", "土耳其", "都市", "首都", "维也纳", "厕所外", "人们", "这里"):
+    for whole in ("地铁站", "和平路", "现在", "过程", "酒吧", "土耳其", "都市", "维也纳", "厕所外", "人们", "这里"):
         assert remove_stop_words(whole, ["zh"]) == (whole, 0)
     assert remove_stop_words("我 在 地铁 站 和 家，的确", ["zh"]) == ("我 地铁 站 家，的确", 2)  # cut into words
     assert remove_stop_words("用Python和C写，和 家", ["zh"]) == ("用Python和C写， 家", 1)

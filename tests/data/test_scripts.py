@@ -11,14 +11,14 @@ from minillm.data.documents import Document
 from minillm.data.scripts import OWN, OWN_RANGES, OWN_WORD, char_kinds, count_words, word_starts
 from minillm.data.shingles import word_hashes
 
-# One paragraph in each language, a copy of it set otherwise, and one that differs in a sign or two.
+# A paragraph in each language, and what makes another one of it.
 PARAGRAPHS = {
-    "Chinese": ("港口的灯塔每天晚上六点亮起来，给远处的船指路。", "港口的灯塔每天晚上七点亮起来，给远处的船指路。"),
-    "Japanese": ("港の灯台は毎晩六時に明かりをつけて、船を導きます。", "港の灯台は毎晩七時に明かりをつけて、船を導きます。"),
-    "Thai": ("ประภาคารที่ท่าเรือเปิดไฟทุกคืนเพื่อบอกทางให้เรือ", "ประภาคารที่ท่าเรือปิดไฟทุกคืนเพื่อบอกทางให้เรือ"),
-    "Hindi": ("बंदरगाह की बत्ती हर रात जहाज़ों को रास्ता दिखाती है।", "बंदरगाह कि बत्ती हर रात जहाज़ों को रास्ता दिखाती है।"),
-    "Arabic": ("تضيء منارة الميناء كل ليلة لترشد السفن إلى الطريق.", "تضيء منارة الميناء كل نهار لترشد السفن إلى الطريق."),
-    "Korean": ("항구의 등대는 매일 밤 불을 켜서 배에 길을 알려 준다.", "항구의 등대는 매일 밤 불을 꺼서 배에 길을 알려 준다."),
+    "Chinese": ("港口的灯塔每天晚上六点亮起来，给远处的船指路。", "六", "七"),
+    "Japanese": ("港の灯台は毎晩六時に明かりをつけて、船を導きます。", "六", "七"),
+    "Thai": ("ประภาคารที่ท่าเรือเปิดไฟทุกคืนเพื่อบอกทางให้เรือ", "เปิด", "ปิด"),
+    "Hindi": ("बंदरगाह की बत्ती हर रात जहाज़ों को रास्ता दिखाती है।", "की", "कि"),
+    "Arabic": ("تضيء منارة الميناء كل ليلة لترشد السفن إلى الطريق.", "ليلة", "نهار"),
+    "Korean": ("항구의 등대는 매일 밤 불을 켜서 배에 길을 알려 준다.", "켜서", "꺼서"),
 }
 
 
@@ -69,8 +69,8 @@ def test_which_characters_are_words_of_their_own() -> None:
     assert {ord(c) for c in "々〇あアｱ中豈ကក"} <= own and not {ord(c) for c in "가ก・।"} & own
 
 
-@given(st.text(alphabet="กรนเไาะิ่็ກເາ中あкa1 ฿。🙂がé", max_size=30), st.integers(0, 2))
-def test_the_pattern_finds_the_same_words(text: str, _: int) -> None:
+@given(st.text(alphabet="กรนเไาะิ่็ກເາ中あкa1 ฿。🙂がé", max_size=30))
+def test_the_pattern_finds_the_same_words(text: str) -> None:
     spaced = regex.sub(f"(?={OWN_WORD})", "|", text).count("|")
     starts, _inside = word_starts(np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32))
     kinds = char_kinds()
@@ -89,7 +89,8 @@ def test_equal_stretches_are_cut_alike(before: str, after: str) -> None:
 
 @pytest.mark.parametrize("language", PARAGRAPHS)
 def test_planted_paragraphs_and_near_misses(language: str) -> None:
-    paragraph, other = PARAGRAPHS[language]
+    paragraph, word, another = PARAGRAPHS[language]
+    other = paragraph.replace(word, another)
     assert count_words(paragraph) >= 8 and count_words(other) >= 8
     first = Document(f"A.\n\n{paragraph}\n\nB.\n", "first")
     second = Document(f"C.\n\n{other}\n\n{paragraph}\n\nD.\n", "second")
@@ -100,7 +101,8 @@ def test_planted_paragraphs_and_near_misses(language: str) -> None:
 @pytest.mark.parametrize("language", PARAGRAPHS)
 def test_near_copies_and_others(language: str) -> None:
     """One word changed in a long text leaves a near copy; every sentence changed leaves none."""
-    paragraph, other = PARAGRAPHS[language]
+    paragraph, word, another = PARAGRAPHS[language]
+    other = paragraph.replace(word, another)
     minhash = MinHash(512)
     words = words_of(paragraph)
     rng = np.random.default_rng(0)
@@ -116,7 +118,8 @@ def test_near_copies_and_others(language: str) -> None:
 
 
 def test_paragraphs_of_books_that_indent_by_a_wide_space() -> None:
-    paragraph, other = PARAGRAPHS["Chinese"]
+    paragraph, word, another = PARAGRAPHS["Chinese"]
+    other = paragraph.replace(word, another)
     text = f"\u3000\u3000{paragraph}\n\u3000\u3000{other}\n\u3000\u3000{paragraph}\n"
     (kept,) = deduplicate([Document(text, "book")], paragraphs=True)
     assert kept.text == f"\u3000\u3000{paragraph}\n\u3000\u3000{other}\n"
