@@ -62,8 +62,8 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pattern", choices=list(PATTERNS), default=GIVEN,
         help="how text is split before merging (bpe; default: gpt4). llama3 is gpt4's; qwen2 brings text into "
-        "Unicode's form NFC first; qwen35 does so, too, and leaves vowel signs and accents with their letters: for Hindi, "
-        "Thai and the like",
+        "Unicode's form NFC first; qwen35 does so, too, and leaves vowel signs and accents with their letters: "
+        "for Hindi, Thai and the like",
     )  # fmt: skip
     parser.add_argument(
         "--cased", action="store_true", default=GIVEN,

@@ -29,7 +29,7 @@ class CorpusConfig:
     min_chars: int = 20  # shorter documents are dropped
     near_threshold: float = 0.8  # MinHash similarity from which a document is a near copy; 0 turns the search off
     paragraphs: bool = False  # drop repeated paragraphs: for prose, not for code
-    val_fraction: float = 0.05  # share of documents held out for validation
+    val_fraction: float = 0.05  # share of documents held out for validation; 0: none, and pretrain evaluates nothing
     test_fraction: float = 0.0  # share held out for the final test
     seed: int = 0  # another seed gives another split
     contamination: Literal["report", "drop_held_out", "drop_train"] = "drop_held_out"  # what is done about overlaps

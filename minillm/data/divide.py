@@ -33,10 +33,12 @@ class Kept:
         self.sizes.append(len(document.text))
 
     def add_parts(self, document: Document, limit: int, config: CorpusConfig) -> Iterator[Document]:
-        """Yield the parts of a document, of about `limit` characters and none below the config's min_chars."""
+        """Yield the parts of a document, of about `limit` characters, none far shorter or below the config's
+        min_chars."""
+        least = max(config.min_chars, limit // 4)
         parts: list[Document] = []
         for part in cut_document(document, limit):
-            if parts and min(len(parts[-1].text.strip()), len(part.text.strip())) < config.min_chars:
+            if parts and min(len(parts[-1].text.strip()), len(part.text.strip())) < least:
                 parts[-1] = replace(parts[-1], text=parts[-1].text + part.text)
             else:
                 parts.append(part)

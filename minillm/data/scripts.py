@@ -45,7 +45,7 @@ _front, _consonant, _vowel = SYLLABLES.values()
 _own = "".join(f"{chr(first)}-{chr(last)}" for first, last in OWN_RANGES) + "\U00020000-\U0003ffff"
 _syllabic = f"{_front}{_consonant}{_vowel}"
 OWN_WORD = (  # the place where a word of a script without spaces begins
-    rf"(?:(?=[\p{{L}}\p{{N}}])[{_own}]"
+    rf"(?:[\u4e00-\u9fff]|(?=[\p{{L}}\p{{N}}])[{_own}]"
     rf"|[{_front}]|(?<![{_front}]\p{{M}}*)[{_consonant}](?=[\p{{M}}{_vowel}])"
     rf"|(?<![{_syllabic}]\p{{M}}*)[{_consonant}{_vowel}])"
 )
@@ -71,23 +71,26 @@ def word_starts(points: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.bool_], 
     else:
         above = np.where(points < MARKS_ABOVE, OWN, MARK).astype(np.uint8)
         kind = np.where(points < TABLE_SIZE, char_kinds()[np.minimum(points, TABLE_SIZE - 1)], above)
+    if highest < FIRST_MARK:
+        inside = kind != SEPARATOR
+        starts = inside.copy()
+        starts[1:] &= ~inside[:-1]
+        return starts, inside
     marks = kind == MARK
-    any_marks = highest >= FIRST_MARK and bool(marks.any())
-    if any_marks:  # a mark is what its letter is; without one before it, nothing
+    if marks.any():  # a mark is what its letter is; without one before it, nothing
         letter = np.maximum.accumulate(np.where(marks, 0, np.arange(len(kind))))
         kind = kind[letter]
         kind[kind == MARK] = SEPARATOR
     starts = kind != SEPARATOR
     starts[1:] &= (kind[1:] >= OWN) | (kind[:-1] != LETTER)
     syllabic = kind >= FRONT_VOWEL
-    if highest >= FIRST_MARK and syllabic.any():
+    if syllabic.any():
         behind = syllabic[1:] & syllabic[:-1]
         followed = np.append((marks | (kind == VOWEL))[1:], False)
         begins = (kind == FRONT_VOWEL) | ((kind == CONSONANT) & followed)
         begins[1:] &= (kind[1:] == FRONT_VOWEL) | (kind[:-1] != FRONT_VOWEL)
         starts[1:] &= ~behind | begins[1:]
-    if any_marks:
-        starts &= ~marks
+    starts &= ~marks
     return starts, kind != SEPARATOR
 
 
