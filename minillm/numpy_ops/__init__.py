@@ -22,13 +22,13 @@ from .losses import binary_cross_entropy_with_logits, mse_loss
 from .recurrent import lstm, lstm_cell
 from .rms_norm import rms_norm
 from .rope import rope
-from .row_losses import linear_row_losses
+from .row_losses import linear_row_losses as linear_row_losses  # what ops.linear_cross_entropy calls for "none"
 from .softmax import log_softmax, softmax
 
 __all__ = [
     "attention", "binary_cross_entropy_with_logits", "cat", "cross_entropy", "dropout", "embedding", "gelu",
-    "layer_norm", "linear", "linear_cross_entropy", "linear_row_losses", "log_sigmoid", "log_softmax", "lstm", "lstm_cell",
-    "mse_loss", "relu", "rms_norm", "rope", "silu", "softmax", "stack", "swiglu", "where",
+    "layer_norm", "linear", "linear_cross_entropy", "log_sigmoid", "log_softmax", "lstm", "lstm_cell", "mse_loss",
+    "relu", "rms_norm", "rope", "silu", "softmax", "stack", "swiglu", "where",
 ]  # fmt: skip
 
 BOOL = np.dtype(bool)  # the type of a mask
