@@ -28,7 +28,7 @@ from minillm.training.text import TextData
 from minillm.training.train import train
 
 SEEDS = (1, 2, 3)
-CONTEXT, VOCABULARY, STEPS = 256, 400, 1500
+CONTEXT, VOCABULARY, STEPS = 256, 400, 2500
 
 
 def base(folder):
