@@ -26,6 +26,7 @@ COMMANDS = {  # the name of a file in commands/ -> what it does
     "finetune": "train a model for a task: classify, translate, summarize, ...",
     "ablate": "the same fine-tuning with one thing changed at a time, as a table",
     "predict": "the answers of a fine-tuned model to the rows of a file",
+    "plot": "draw the loss of one or several runs",
     "check": "say whether a run is healthy, and if not, why",
     "evaluate": "measure a model on text: loss and bits per byte",
     "generate": "continue a text",

@@ -46,7 +46,7 @@ DATA = ["--corpus", "c", "--tokenizer", "t"]  # neither of which is there
         (["corpus", "out", "--from", "nowhere"], "nowhere"),
         (["corpus", "out", "--val-fraction", "2"], "2"),
         (["corpus", "out", "--max-mb", "-1"], "max_mb = -1.0 must be at least 0"),
-        (["quickstart", "--seconds", "0"], "seconds = 0.0 must be above 0"),
+        (["quickstart", "--seconds", "0"], "--seconds 0 must be above 0"),
     ],
 )
 def test_mistakes_end_with_one_line_and_status_2(arguments, message, tmp_path, monkeypatch, capsys):
