@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     ):  # before the prompt is printed
         value = getattr(arguments, name)
         if value is not None and value < least:
-            raise ValueError(f"{name} = {value} must be at least {least}.")
+            raise ValueError(f"--{name.replace('_', '-')} {value} must be at least {least}.")
     if is_finetuned(arguments.model):
         return answer(arguments)
     model, tokenizer = load_model_and_tokenizer(arguments.model, **keywords(load_model_and_tokenizer, arguments))

@@ -24,7 +24,7 @@ from ..training.baselines import NGramModel, xz_bits_per_byte
 from ..training.evaluate import Evaluation, evaluate
 from ..training.pretrain import DataConfig, packed, pretrain, read_config
 from ..training.train import TrainResult
-from .options import add_option, keywords, program
+from .options import add_option, keywords, program, whole
 from .plot import PICTURE, check_matplotlib, draw, how_to_draw, rows_of
 from .table import table
 
@@ -41,7 +41,7 @@ PROMPTS = ("def read", "class Queue", "import")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(parser, quickstart, "out", "run folder to make", metavar="FOLDER")
     add_option(parser, quickstart, "seconds", "time to train for; a few are enough to see the road")
-    add_option(parser, quickstart, "seed", "of the initial weights and the order of the data")
+    add_option(parser, quickstart, "seed", "of the initial weights and the order of the data", type=whole(0))
     add_option(parser, quickstart, "overwrite", "replace an earlier quickstart in the folder", action="store_true")
 
 

@@ -3,8 +3,9 @@
 Matplotlib figures (`figure.savefig("x.png")` works), or SVG and HTML that a notebook shows without any program or
 network. Colours are those of Okabe & Ito and viridis, which colour-blind readers can tell apart. Matplotlib is
 imported when the first figure is drawn, never by `import minillm`. Read style.py first, then in any order:
-curves.py (training as it happens, norms per layer), runs.py (the losses of several runs), attention.py (where heads look), computation.py (the graph
-behind a Tensor), tokens.py (text cut into tokens), sampling.py (the choice of the next token).
+curves.py (training as it happens, norms per layer), runs.py (the losses of several runs), attention.py (where heads
+look), computation.py (the graph behind a Tensor), tokens.py (text cut into tokens), sampling.py (the choice of the next
+token).
 """
 
 from .attention import Inside, attention_grid, look_inside
