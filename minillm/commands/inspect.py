@@ -126,7 +126,7 @@ def training_time(
     if tokens is not None and not 0 < tokens < math.inf:
         raise ValueError(f"tokens = {tokens} must be a number above 0.")
     if price is not None and not 0 <= price < math.inf:
-        raise ValueError(f"price = {price} must be 0 or more dollars per hour.")
+        raise ValueError(f"price = {price} must be a number above 0 or 0: dollars per hour.")
     n_tokens = tokens or TOKENS_PER_PARAMETER * n_parameters(config)
     per_second = card.flops * mfu / sizes.training_flops(config, length)
     hours = n_tokens / per_second / 3600
