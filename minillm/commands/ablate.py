@@ -112,7 +112,7 @@ def combinations(options: list[str]) -> dict[str, list[str]]:
     choices = []
     for option in options:
         key, equals, values = option.partition("=")
-        if not equals or not values:
+        if not equals or not values or "." not in key:
             raise ConfigError(
                 f"--vary must be section.key=value,value, as in --vary train.lr=1e-3,3e-4, not {option!r}."
             )

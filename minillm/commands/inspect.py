@@ -59,7 +59,9 @@ def inspect(
     if batch_size < 1:
         raise ValueError(f"batch_size = {batch_size} must be at least 1.")
     if card is None and (tokens is not None or price is not None):
-        raise ValueError("tokens and price are of training on a card, of which none is named: give --card NAME.")
+        raise ValueError(
+            "tokens and price are of training on a card: without a card there is no time or cost. Name one."
+        )
     sections = [about(checkpoint), parameters(config), memory(config, checkpoint.dtype, batch_size, length)]
     sections.append(operations(config, length))
     if card is not None:
@@ -126,7 +128,7 @@ def training_time(
     if tokens is not None and not 0 < tokens < math.inf:
         raise ValueError(f"tokens = {tokens} must be a number above 0.")
     if price is not None and not 0 <= price < math.inf:
-        raise ValueError(f"price = {price} must be a number above 0 or 0: dollars per hour.")
+        raise ValueError(f"price = {price} must be a number of dollars per hour, 0 or more.")
     n_tokens = tokens or TOKENS_PER_PARAMETER * n_parameters(config)
     per_second = card.flops * mfu / sizes.training_flops(config, length)
     hours = n_tokens / per_second / 3600

@@ -143,7 +143,9 @@ def indent(text: str, by: str = "  ") -> str:
 def make_folder(out: Path, overwrite: bool) -> None:
     """An empty folder `out`, marked as a quickstart's. Only an earlier one is ever removed, wherever it stopped, and
     only if nothing else lies in it."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.is_file():
+        raise FileExistsError(f"--out {out} is a file: give another name for the folder to make.")
+    if out.exists() and any(out.iterdir()):
         if not overwrite:
             raise FileExistsError(f"{out} is not empty: give --out, or --overwrite to replace an earlier quickstart.")
         remove_folder(out, KIND)

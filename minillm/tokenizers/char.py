@@ -121,7 +121,8 @@ class CharTokenizer(Tokenizer):
     @classmethod
     def from_hf_json(cls, content: dict[str, Any]) -> CharTokenizer:
         """The tokenizer that `hf_json` wrote. Raises ValueError for any other of this kind: words, for one."""
-        model, added = content["model"], content.get("added_tokens")
+        model: Any = content["model"]
+        added: Any = content.get("added_tokens")
         if not fits(model.get("vocab"), dict[str, int]) or not fits(added, list[dict[str, Any]]):
             raise ValueError("vocab must be ids by text, and added_tokens a list of tokens.")
         in_order = sorted(model["vocab"], key=model["vocab"].__getitem__)

@@ -94,8 +94,7 @@ def sections_for(name: str | Path, asked: Sections) -> Sections:
     kind = changes.pop("model_type", own)
     if kind == own:
         return sections
-    model_config_class(kind)  # raises for one that there is not
-    known = model_config_class(own).__dataclass_fields__
+    known = model_config_class(own).__dataclass_fields__.keys() & model_config_class(kind).__dataclass_fields__.keys()
     model |= {key: value for key, value in changes.items() if key in known}
     vocab_size = vocabulary_of({**sections.get("data", {}), **asked.get("data", {})})
     reference = build(model_config_class(own), {"vocab_size": vocab_size, **model}, "[model]")

@@ -46,6 +46,9 @@ DATA = ["--corpus", "c", "--tokenizer", "t"]  # neither of which is there
         (["corpus", "out", "--from", "nowhere"], "nowhere"),
         (["corpus", "out", "--val-fraction", "2"], "2"),
         (["corpus", "out", "--max-mb", "-1"], "--max-mb -1 must be at least 0"),
+        (["corpus", "out", "--seed", "-1"], "--seed -1 must be 0 or more."),
+        (["corpus", "out", "--min-chars", "0"], "--min-chars must be at least 1"),
+        (["ablate", "classify", "--vary", "lr=1,2"], "--vary must be section.key=value,value"),
         (["quickstart", "--seconds", "0"], "--seconds 0 must be above 0"),
     ],
 )
