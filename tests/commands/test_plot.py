@@ -64,7 +64,8 @@ def test_the_curves_are_the_rows_and_each_run_looks_otherwise(runs):
 @pytest.mark.parametrize("n_runs", [8, 15])
 def test_many_runs_still_differ(n_runs):
     rows = {f"run {i}": [{"step": s, "val_loss": 1.0 + i} for s in (1, 2)] for i in range(n_runs)}
-    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in loss_of_runs(rows).axes[0].lines}
+    lines = loss_of_runs(rows).axes[0].lines  # of which get_linestyle calls all patterns of dashes "--"
+    looks = {(line.get_color(), line.get_marker(), str(line._unscaled_dash_pattern)) for line in lines}
     assert len(looks) == n_runs
 
 

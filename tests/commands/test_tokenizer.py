@@ -61,7 +61,7 @@ def test_a_text_may_stand_behind_the_options(made, capsys):
         (["show", "tokenizer.json", "--steps"], "--steps replays how a text was encoded: give TEXT, too."),
         (["show", "tokenizer.json", "the", "--merges", "3"], "--merges is for what was learned, not for a TEXT"),
         (["decode", "tokenizer.json"], "give either ids, - for those of standard input, or --file FILE"),
-        (["decode", "tokenizer.json", "1", "two"], "command line: 'two' is no id of this tokenizer: they are from 0 to"),
+        (["decode", "tokenizer.json", "1", "two"], "line: 'two' is no id of this tokenizer: they are from 0 to"),
         (["decode", "tokenizer.json", "1", "300000"], "'300000' is no id of this tokenizer"),
         (["decode", "tokenizer.json", "--file", "t.txt"], "t.txt: 'hello' is no id of this tokenizer"),
         (["decode", "nofile", "1"], "there is no file nofile/tokenizer.json, nor its folder."),
