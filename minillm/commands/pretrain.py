@@ -118,7 +118,7 @@ def sections_and_start(arguments: argparse.Namespace) -> tuple[Sections, tuple[A
     model, tokenizer = open_start(name, asked.get("data", {}).get("tokenizer"))
     context = model.config.context
     train = file["train"] if "train" in file else training_of(name) or training_for(n_parameters(model.config), context)
-    rest = {section: file[section] for section in ("data", "engine") if section in file}
+    rest: Sections = {section: file[section] for section in ("data", "engine") if section in file}
     return begin_with(merged(rest, asked), train, name, model.config), (model, tokenizer)
 
 
