@@ -78,7 +78,7 @@ def test_read_json_says_what_is_wrong(tmp_path):
     (tmp_path / "cut.json").write_text('{"a": ')
     (tmp_path / "latin.json").write_bytes(b'"\xe9"')
     (tmp_path / "deep.json").write_text("[" * 100_000)
-    with pytest.raises(FileNotFoundError, match=r"its folder holds \['cut.json', 'deep.json', 'latin.json'\]\.$"):
+    with pytest.raises(FileNotFoundError, match=r"its folder holds cut.json, deep.json, latin.json\.$"):
         read_json(tmp_path / "a.json")
     with pytest.raises(FileNotFoundError, match=r"nor its folder\.$"):
         read_json(tmp_path / "no" / "a.json")

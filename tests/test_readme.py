@@ -53,6 +53,21 @@ def test_commands_exist(command):
     )
 
 
+def test_the_environment_is_active_where_a_command_is_typed():
+    """The first block makes one and activates it; no later line has a path of its own, nor needs one."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.S)
+    lines = [line.partition("#")[0].strip() for line in blocks[0].splitlines()]
+    assert lines == ["python3 -m venv .venv && . .venv/bin/activate", 'pip install -e ".[plot]"', "minillm quickstart"]
+    others = [line for line in "\n".join(blocks[1:]).splitlines() if not line.startswith("python3 -m venv .venv-dev")]
+    assert not [line for line in others if ".venv/" in line]
+
+
+def test_the_extras_that_are_named_are_there():
+    extras = re.findall(r"\.\[(\w+)\]", README)
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert "plot" in extras and all(re.search(rf"^{extra} = ", text, re.M) for extra in extras)
+
+
 def test_ci_runs_the_test_command():
     """`.ci/run` finds the command by its beginning."""
     lines = [line for line in README.splitlines() if line.startswith("python3 -m venv .venv-dev && ")]

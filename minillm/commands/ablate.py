@@ -23,6 +23,7 @@ from ..training.config_file import ConfigError, Sections, override, read_toml
 from ..training.run_folder import run_in
 from .finetune import add_arguments as add_finetune_arguments
 from .finetune import run_once, sections_of
+from .options import whole
 from .table import table
 
 NOTHING = (
@@ -49,14 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "compare these values of a setting; repeatable: all combinations; nothing: the run as it is. Default: the "
     text += "cures against overfitting"
     parser.add_argument("--vary", action="append", default=[], metavar="SECTION.KEY=V1,V2", help=text)
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each, with train.seed 1, 2, ...")
+    parser.add_argument("--seeds", type=whole(1), default=3, help="runs of each, with train.seed 1, 2, ...")
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.resume:
         raise ConfigError("ablate goes on by itself: give the same command again, and runs that have ended stay.")
-    if arguments.seeds < 1:
-        raise ConfigError(f"--seeds {arguments.seeds} must be at least 1.")
     base, out = sections_of(arguments), Path(arguments.out)
     if arguments.vary == ["nothing"]:
         variants: dict[str, list[str]] = {"the run": []}
@@ -113,7 +112,7 @@ def combinations(options: list[str]) -> dict[str, list[str]]:
     choices = []
     for option in options:
         key, equals, values = option.partition("=")
-        if not equals or not values:
+        if not equals or not values or "." not in key:
             raise ConfigError(
                 f"--vary must be section.key=value,value, as in --vary train.lr=1e-3,3e-4, not {option!r}."
             )

@@ -13,7 +13,7 @@ from ..generate import Sampling
 from ..hub.checkpoint import load_model_and_tokenizer
 from ..hub.conversation import Conversation
 from ..settings import EngineConfig
-from .options import add_option, add_sampling, choices, keywords, sampling_settings
+from .options import add_option, add_sampling, choices, keywords, sampling_settings, whole
 
 TEMPERATURE = 0.7  # when none is given
 COMMANDS = {  # what may be typed in place of a turn -> what it does
@@ -40,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--system", metavar="TEXT", help="what the model is told before the first turn; default: a run's own"
     )
     parser.add_argument("--load", metavar="FILE", help="go on with a conversation that /save wrote")
-    parser.add_argument("--max-new-tokens", type=int, default=400, help="length of an answer")
+    parser.add_argument("--max-new-tokens", type=whole(1), default=400, help="length of an answer")
     add_sampling(parser, TEMPERATURE)
-    parser.add_argument("--seed", type=int, help="of the first answer; without it each run differs")
+    parser.add_argument("--seed", type=whole(0), help="of the first answer; without it each run differs")
     add_option(parser, load_model_and_tokenizer, "engine", "what computes", choices=choices(EngineConfig, "name"))
     add_option(parser, load_model_and_tokenizer, "device", "PyTorch's: cpu, cuda, mps")
     add_option(parser, load_model_and_tokenizer, "verify", "compare a run's weights with their checksum")
@@ -51,10 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     drawing = sampling_settings(arguments)
     sampling = Sampling(**{"temperature": TEMPERATURE, **drawing})
-    if arguments.max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens = {arguments.max_new_tokens} must be at least 1.")
-    if arguments.seed is not None and arguments.seed < 0:
-        raise ValueError(f"seed = {arguments.seed} must be at least 0.")
     conversation = Conversation.open(arguments.model, **keywords(Conversation.open, arguments))
     if arguments.load:
         conversation.load(arguments.load)

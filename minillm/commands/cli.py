@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ COMMANDS = {  # the name of a file in commands/ -> what it does
     "finetune": "train a model for a task: classify, translate, summarize, ...",
     "ablate": "the same fine-tuning with one thing changed at a time, as a table",
     "predict": "the answers of a fine-tuned model to the rows of a file",
+    "plot": "draw the loss of one or several runs",
     "check": "say whether a run is healthy, and if not, why",
     "evaluate": "measure a model on text: loss and bits per byte",
     "generate": "continue a text",
@@ -34,6 +36,7 @@ COMMANDS = {  # the name of a file in commands/ -> what it does
     "inspect": "what a model is, and what it costs to train and run",
     "compare": "models side by side: size, speed here, bits per byte",
 }
+NAME = r"(?<![\w.-])([a-z]+(?:_[a-z]+)*)"  # of an argument, in an error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may know ASCII only
     words = sys.argv[1:] if argv is None else argv
+    arguments = argparse.Namespace()
     try:  # around the parser too: it imports the command, which takes a second in which Ctrl-C may come
         arguments = make_parser(words).parse_args(words)
         return arguments.function(arguments)
@@ -56,16 +60,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if "--traceback" in words:
             raise
-        print(f"minillm: {in_words(error)}", file=sys.stderr)
+        print(f"minillm: {as_typed(in_words(error), words, arguments)}", file=sys.stderr)
         return 2
 
 
 def in_words(error: Exception) -> str:
-    """What an error says; the system's own as "FILE: No such file or directory.", without its number."""
+    """What an error says; the system's own as "FILE: No such file or directory.", without its number, also where
+    another error quotes it."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         return f"{' and '.join(names)}: {error.strerror.rstrip('.')}."
-    return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror.rstrip('.')}."
+    return re.sub(r"\[Errno -?\d+\] ", "", str(error))
+
+
+def as_typed(text: str, words: Sequence[str], arguments: argparse.Namespace) -> str:
+    """An error of a function, which calls its arguments by their names, in the words of who typed the options:
+    "max_new_tokens = 0 must be ..." is "--max-new-tokens 0 must be ...", "Use engine='torch'" is "Use --engine torch".
+    Only options that were typed are meant, with the values that they have; advice may name any that there is."""
+    given = vars(arguments)
+
+    def option(name: str) -> str:
+        return f"--{name.replace('_', '-')}"
+
+    def typed(name: str) -> bool:
+        return any(word.partition("=")[0] == option(name) for word in words)
+
+    def with_value(match: re.Match[str]) -> str:
+        name, value = match[1], match[2].strip("'")
+        return f"{option(name)} {value}" if typed(name) and value == str(given.get(name)) else match[0]
+
+    def alone(match: re.Match[str]) -> str:
+        return f"{option(match[1])} must " if typed(match[1]) else match[0]
+
+    def advice(match: re.Match[str]) -> str:
+        return f"{option(match[1])} {match[2]}" if match[1] in given else match[0]
+
+    text = re.sub(rf"{NAME} = ('[^']*'|-?[\w.+-]*\w)", with_value, text)
+    text = re.sub(rf"{NAME} must ", alone, text)
+    return re.sub(rf"{NAME}='(\w+)'", advice, text)
 
 
 def make_parser(words: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:

@@ -20,7 +20,7 @@ from ..generate import generate
 from ..hub.checkpoint import Checkpoint, open_checkpoint
 from ..settings import EngineConfig
 from ..training.evaluate import evaluate
-from .options import add_option, choices, keywords
+from .options import add_option, choices, keywords, whole
 from .table import table
 
 ROUNDS = 5
@@ -30,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="checkpoint or run folders, or names on the hub")
     text = "held-out text; default: Python's help texts"
     add_option(parser, compare, "data", text, nargs="+", default=[], metavar="FILE")
-    add_option(parser, compare, "batch_size", "texts at a time")
-    add_option(parser, compare, "context", "tokens of each")
-    add_option(parser, compare, "max_bytes", "of the held-out text")
+    add_option(parser, compare, "batch_size", "texts at a time", type=whole(1))
+    add_option(parser, compare, "context", "tokens of each", type=whole(1))
+    add_option(parser, compare, "max_bytes", "of the held-out text", type=whole(1))
     add_option(parser, compare, "engine", "what runs the models", choices=choices(EngineConfig, "name"))
 
 

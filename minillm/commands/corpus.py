@@ -41,7 +41,9 @@ class Sources(argparse.Action):
 def run(arguments: argparse.Namespace) -> int:
     config = build(CorpusConfig, keywords(CorpusConfig, arguments), "corpus")
     if not arguments.max_mb >= 0:
-        raise ValueError(f"max_mb = {arguments.max_mb} must be at least 0; 0: all of each source.")
+        raise ValueError(f"--max-mb {arguments.max_mb:g} must be at least 0; 0: all of each source.")
+    if arguments.seed < 0:
+        raise ValueError(f"--seed {arguments.seed} must be 0 or more.")
     skipped: list[Any] = []
     how = keywords(read_documents, arguments)
     documents = source_documents(arguments.sources, int(arguments.max_mb * 1e6) or None, skipped, how)

@@ -29,21 +29,25 @@ from ..training.checkpoint import STATE_FILE, checkpoint_in
 from ..training.config_file import ConfigError, build
 from ..training.evaluate import evaluate
 from ..training.pretrain import CONFIG_FILE, DataConfig, model_objective, packed, resumed_sections
-from .options import add_option, choices, keywords
+from .options import add_option, choices, keywords, whole
 
 TEMPERATURE = 0.8  # of answers that are drawn for pass@k
+GIVEN = argparse.SUPPRESS  # an option that is not given leaves no trace: which of them fit depends on the run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder, of either format, or a hub name")
     text = "text files or folders; default: the corpus of the run"
     parser.add_argument("--data", nargs="+", default=[], metavar="FILE", help=text)
-    parser.add_argument("--split", default="val", help="split of the run's corpus")
+    parser.add_argument("--split", default=GIVEN, help="split of the run's corpus (default: val)")
     parser.add_argument("--json", metavar="FILE", help="write the scores of a fine-tuned run there, too")
-    parser.add_argument("--samples", type=int, default=0, help="of a fine-tuned code model: draw so many, for pass@k")
-    add_option(parser, evaluate, "batch_size", "sequences at a time", default=16)
-    add_option(parser, evaluate, "context", "tokens per sequence; 0: the model's", default=0)
-    add_option(parser, evaluate, "max_tokens", "stop after this many; 0: all")
+    parser.add_argument(
+        "--samples", type=whole(0), default=0, help="of a fine-tuned code model: draw so many, for pass@k"
+    )
+    add_option(parser, evaluate, "batch_size", "sequences at a time", default=16, type=whole(1))
+    context, end = "tokens per sequence (default: the model's context)", "stop after this many (default: all)"
+    add_option(parser, evaluate, "context", context, default=GIVEN, type=whole(0))
+    add_option(parser, evaluate, "max_tokens", end, default=GIVEN, type=whole(0))
     add_option(parser, load_model_and_tokenizer, "engine", "what computes", choices=choices(EngineConfig, "name"))
     add_option(parser, load_model_and_tokenizer, "device", "PyTorch's: cpu, cuda, mps")
     add_option(parser, load_model_and_tokenizer, "verify", "compare a run's weights with their checksum")
@@ -51,14 +55,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if is_finetuned(arguments.model):
+        check_text_options(arguments)
         return evaluate_task(arguments)
     if not arguments.data:
         refuse_assistant(arguments.model, "was measured when it was trained; of a text (--data FILE) it gives the loss")
+    check_task_options(arguments)
     opening = keywords(load_model_and_tokenizer, arguments)
     if arguments.engine == "torch":
         opening["dtype"] = "float32"  # what is measured on NumPy, too, whatever the files hold
     model, tokenizer = load_model_and_tokenizer(arguments.model, **opening)
-    arguments.context = arguments.context or model.config.context
+    arguments.context = vars(arguments).get("context") or model.config.context
+    split = vars(arguments).get("split", "val")
     with tempfile.TemporaryDirectory() as folder:
         if arguments.data:
             skipped: list[Dropped] = []
@@ -66,12 +73,32 @@ def run(arguments: argparse.Namespace) -> int:
             for kind in kinds_skipped((one.source, one.reason) for one in skipped):
                 print(kind, file=sys.stderr)
         else:
-            data = packed(data_of(arguments.model), arguments.split, tokenizer)
+            data = packed(data_of(arguments.model), split, tokenizer)
         objective = model_objective(model.config, tokenizer)
         result = evaluate(batch_loss_of(model), data, objective=objective, **keywords(evaluate, arguments))
-        print(f"{checkpoint_in(arguments.model)} on {' '.join(arguments.data) or arguments.split}: {result}")
+        print(f"{checkpoint_in(arguments.model)} on {' '.join(arguments.data) or split}: {result}")
         del data  # unmap the file before its folder goes (Windows)
     return 0
+
+
+def check_text_options(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError for options that have no meaning for a fine-tuned run, which is measured on examples."""
+    for name in ("split", "context", "max_tokens"):
+        if name in arguments:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(
+                f"{option} is for models of text; {arguments.model} is a fine-tuned run, which is measured on whole "
+                f"examples, those of its task or of --data: leave {option} out."
+            )
+
+
+def check_task_options(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError for options that only a fine-tuned run has a use for, and for a split beside a text."""
+    for option, value in (("--json", arguments.json), ("--samples", arguments.samples)):
+        if value:
+            raise ConfigError(f"{option} is for runs of minillm finetune, and {arguments.model} is none: leave it out.")
+    if "split" in arguments and arguments.data:
+        raise ConfigError("--split is of the run's own corpus, and --data is another text: leave one of them out.")
 
 
 def evaluate_task(arguments: argparse.Namespace) -> int:

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     ):  # before the prompt is printed
         value = getattr(arguments, name)
         if value is not None and value < least:
-            raise ValueError(f"{name} = {value} must be at least {least}.")
+            raise ValueError(f"--{name.replace('_', '-')} {value} must be at least {least}.")
     if is_finetuned(arguments.model):
         return answer(arguments)
     refuse_assistant(arguments.model, "answers in conversations only, in which it was trained")

@@ -11,7 +11,7 @@ from ..costs.cards import Card, find_card
 from ..costs.sizes import duration, in_bytes, n_parameters
 from ..hub.checkpoint import Checkpoint, open_checkpoint
 from ..models import ModelConfig
-from .options import add_option, keywords
+from .options import add_option, keywords, whole
 from .table import table
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -20,8 +20,8 @@ TOKENS_PER_PARAMETER = 20  # compute-optimal pretraining, Hoffmann et al. 2022, 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder, of either format, or a hub name")
-    add_option(parser, inspect, "batch_size", "texts at a time")
-    add_option(parser, inspect, "context", "tokens of each; 0: the model's context")
+    add_option(parser, inspect, "batch_size", "texts at a time", type=whole(1))
+    add_option(parser, inspect, "context", "tokens of each; 0: the model's context", type=whole(0))
     card = "a graphics card, such as h100 or 'RTX 4090': time and cost there"
     add_option(parser, inspect, "card", card, metavar="NAME")
     add_option(parser, inspect, "mfu", "share of the card's peak that training reaches")
@@ -59,7 +59,9 @@ def inspect(
     if batch_size < 1:
         raise ValueError(f"batch_size = {batch_size} must be at least 1.")
     if card is None and (tokens is not None or price is not None):
-        raise ValueError(f"tokens = {tokens}, price = {price}: without a card there is no time or cost. Name one.")
+        raise ValueError(
+            "tokens and price are of training on a card: without a card there is no time or cost. Name one."
+        )
     sections = [about(checkpoint), parameters(config), memory(config, checkpoint.dtype, batch_size, length)]
     sections.append(operations(config, length))
     if card is not None:
@@ -123,8 +125,10 @@ def training_time(
     """Operations divided by what the card does per second, at a share `mfu` ("model FLOPs utilization") of its peak."""
     if not 0 < mfu <= 1:
         raise ValueError(f"mfu = {mfu} must be above 0 and at most 1: a share of the card's peak.")
-    if (tokens is not None and not 0 < tokens < math.inf) or (price is not None and not 0 <= price < math.inf):
-        raise ValueError(f"tokens = {tokens} must be a number above 0, and price = {price} one that is not negative.")
+    if tokens is not None and not 0 < tokens < math.inf:
+        raise ValueError(f"tokens = {tokens} must be a number above 0.")
+    if price is not None and not 0 <= price < math.inf:
+        raise ValueError(f"price = {price} must be a number of dollars per hour, 0 or more.")
     n_tokens = tokens or TOKENS_PER_PARAMETER * n_parameters(config)
     per_second = card.flops * mfu / sizes.training_flops(config, length)
     hours = n_tokens / per_second / 3600

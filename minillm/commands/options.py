@@ -10,13 +10,19 @@ from __future__ import annotations
 import argparse
 import collections.abc
 import inspect
+import shlex
+import shutil
+import sys
 import types
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ..generate import Sampling
 from ..training.config_file import describe
+
+MODULES = ("__main__.py", "cli.py")  # what `python -m minillm` and `python -m minillm.commands.cli` run
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -80,6 +86,33 @@ def add_sampling(parser: argparse.ArgumentParser, temperature: float) -> None:
 def sampling_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of `Sampling` that the command line sets."""
     return {name: value for name, value in keywords(Sampling, arguments).items() if value is not None}
+
+
+def program() -> str:
+    """How this program was called, for commands that are printed to be typed next: "minillm" where that is what the
+    shell finds, the path that was typed where the environment isn't activated, or `python -m minillm`."""
+    called = Path(sys.argv[0])
+    if called.stem != "minillm":
+        return f"{shlex.quote(sys.executable)} -m minillm" if called.name in MODULES else "minillm"
+    found = shutil.which("minillm")
+    if found is not None and called.exists() and Path(found).samefile(called):
+        return "minillm"
+    return shlex.quote(str(called))
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """How argparse reads a whole number that must be at least `least`."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text.replace("_", "").replace(",", ""))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be {least} or more, not {value}")
+        return value
+
+    return read
 
 
 def keywords(function: Callable[..., Any], arguments: argparse.Namespace) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ..finetune.predict import Answer, predict
 from ..hub.assistants import refuse_assistant
 from ..hub.finetuned import open_finetuned
 from ..settings import EngineConfig
-from .options import add_option, choices, keywords
+from .options import add_option, choices, keywords, whole
 
 OUTPUTS = (".csv", ".tsv", ".jsonl")
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave the prediction of bad rows empty, and count them"
     )
-    add_option(parser, predict, "batch_size", "rows at a time")
+    add_option(parser, predict, "batch_size", "rows at a time", type=whole(1))
     add_option(parser, open_finetuned, "engine", "what computes", choices=choices(EngineConfig, "name"))
     add_option(parser, open_finetuned, "device", "PyTorch's: cpu, cuda, mps")
     add_option(parser, open_finetuned, "verify", "compare the run's weights with their checksum")

@@ -11,7 +11,6 @@ import shlex
 import time
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 from ..data import build_corpus, corpus_documents, corpus_text, stdlib_documents
 from ..disk import claim, remove_folder, write_json, write_text
@@ -24,9 +23,9 @@ from ..tokenizers.show import render
 from ..training.baselines import NGramModel, xz_bits_per_byte
 from ..training.evaluate import Evaluation, evaluate
 from ..training.pretrain import DataConfig, packed, pretrain, read_config
-from ..training.run_log import read_metrics
 from ..training.train import TrainResult
-from .options import add_option, keywords
+from .options import add_option, keywords, program, whole
+from .plot import PICTURE, check_matplotlib, draw, how_to_draw, rows_of
 from .table import table
 
 VOCAB_SIZE = 2048
@@ -34,7 +33,7 @@ BYTES_PER_SECOND = 100_000  # of training time: more text than can be read in it
 KIND = "run of quickstart"  # of folder
 FILES = (
     *("corpus", "tokenizer.json", "best", "last", "config.toml", "metrics.jsonl"),
-    *("samples.txt", "results.json", "loss.png"),
+    *("samples.txt", "results.json", PICTURE),
 )
 PROMPTS = ("def read", "class Queue", "import")
 
@@ -42,7 +41,7 @@ PROMPTS = ("def read", "class Queue", "import")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(parser, quickstart, "out", "run folder to make", metavar="FOLDER")
     add_option(parser, quickstart, "seconds", "time to train for; a few are enough to see the road")
-    add_option(parser, quickstart, "seed", "of the initial weights and the order of the data")
+    add_option(parser, quickstart, "seed", "of the initial weights and the order of the data", type=whole(0))
     add_option(parser, quickstart, "overwrite", "replace an earlier quickstart in the folder", action="store_true")
 
 
@@ -58,7 +57,7 @@ def quickstart(
     Raises FileExistsError if the folder holds something already and `overwrite` is False, or is no quickstart's.
     """
     if not seconds > 0:
-        raise ValueError(f"seconds = {seconds} must be above 0: it is the time to train for.")
+        raise ValueError(f"--seconds {seconds:g} must be above 0: it is the time to train for.")
     began = time.perf_counter()
     out = Path(out)
     make_folder(out, overwrite)
@@ -89,7 +88,7 @@ def quickstart(
     print("  read minillm/models/gpt.py (the model), training/train.py (the loop), optim.py, tensor.py (gradients)")
     result = train_model(out, seconds, seed)
     if result.signal is not None:
-        print(f"stopped; to go on: minillm pretrain --resume --out {shlex.quote(str(out))}")
+        print(f"stopped; to go on: {program()} pretrain --resume --out {shlex.quote(str(out))}")
         return 128 + result.signal
 
     say(5, "Evaluate on the held-out modules, beside models that only count, and a compressor")
@@ -115,19 +114,21 @@ def quickstart(
     say(7, f"Done in {total:,.0f} s, with at most {peak_memory_gb():.2f} GB of memory. The run folder:")
     results = {"bits_per_byte": bits, "tokens_seen": result.state.tokens, "seconds": total}
     write_json(out / "results.json", results)
-    plotted = plot(out / "metrics.jsonl", out / "loss.png")
+    folder, picture = shlex.quote(str(out)), "the loss of training and validation"
+    if not plot(out):
+        picture = f"not drawn, since matplotlib is missing. To get it: {how_to_draw(folder)}"
     print(
         f"  {out}\n"
         f"    best, last       checkpoints: weights, optimizer, tokenizer (read minillm/training/checkpoint.py)\n"
         f"    metrics.jsonl    one line per step and evaluation\n"
         f"    config.toml      every setting of this run\n"
         f"    results.json     the table above; samples.txt: the samples\n"
-        f"    loss.png         {'the loss curves' if plotted else 'not drawn, since matplotlib is not installed'}\n"
+        f"    {PICTURE}         {picture}\n"
         f"Next:\n"
-        f"  minillm generate {shlex.quote(str(out))} --prompt 'class Queue'\n"
-        f"  minillm finetune sft --model {shlex.quote(str(out))} --data CHATS.jsonl --out runs/mine\n"
-        f"  minillm tokenizer show {shlex.quote(str(out / 'tokenizer.json'))} 'any text'\n"
-        f"  minillm pretrain --help"
+        f"  {program()} generate {folder} --prompt 'class Queue'\n"
+        f"  {program()} finetune sft --model {folder} --data CHATS.jsonl --out runs/mine\n"
+        f"  {program()} tokenizer show {shlex.quote(str(out / 'tokenizer.json'))} 'any text'\n"
+        f"  {program()} pretrain --help"
     )
     return 0
 
@@ -143,7 +144,9 @@ def indent(text: str, by: str = "  ") -> str:
 def make_folder(out: Path, overwrite: bool) -> None:
     """An empty folder `out`, marked as a quickstart's. Only an earlier one is ever removed, wherever it stopped, and
     only if nothing else lies in it."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.is_file():
+        raise FileExistsError(f"--out {out} is a file: give another name for the folder to make.")
+    if out.exists() and any(out.iterdir()):
         if not overwrite:
             raise FileExistsError(f"{out} is not empty: give --out, or --overwrite to replace an earlier quickstart.")
         remove_folder(out, KIND)
@@ -172,16 +175,11 @@ def compare(corpus: Path, evaluation: Evaluation) -> dict[str, float]:
     }
 
 
-def plot(metrics: Path, path: Path) -> bool:
+def plot(out: Path) -> bool:
     """Draw the loss of training and validation over the steps; False where matplotlib is missing."""
     try:
-        from ..plot import LiveCurve
-
-        curve: Any = LiveCurve(title="quickstart")
-        rows = list(read_metrics(metrics))
-        curve.train = [(row["step"], row["loss"]) for row in rows if "loss" in row]
-        curve.val = [(row["step"], row["val_loss"]) for row in rows if "loss" not in row]
-        curve.draw().savefig(path)
+        check_matplotlib()
     except ImportError:
         return False
+    draw({out.name: rows_of(out)}, out / PICTURE)
     return True

@@ -13,7 +13,7 @@ from ..tokenizers import BPETokenizer, CharTokenizer, WordPieceTokenizer, load_t
 from ..tokenizers.bert_text import CASED, UNCASED
 from ..tokenizers.show import replay_encoding, show, show_merges
 from ..training.config_file import ConfigError
-from .options import HelpFormatter
+from .options import HelpFormatter, whole
 
 PATTERNS = {"gpt2": "gpt2", "gpt4": "gpt4", "llama3": "gpt4", "qwen2": "qwen2", "qwen35": "qwen35"}  # --pattern
 FITTING = {"bpe": ("vocab_size", "pattern"), "wordpiece": ("vocab_size", "cased"), "char": ()}  # beside --special
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for add, step, summary in (
         (add_train_arguments, run_train, "learn a tokenizer from text"),
         (add_encode_arguments, run_encode, "print the ids of a text or a file"),
+        (add_decode_arguments, run_decode, "print the text of ids"),
         (add_show_arguments, run_show, "show the tokens of a text, or the merges"),
     ):
         name = step.__name__.removeprefix("run_")
@@ -58,7 +59,9 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "--kind", choices=list(FITTING), default="bpe",
         help="byte-level BPE (GPT, Llama, Qwen), WordPiece (BERT), or one id per character",
     )  # fmt: skip
-    parser.add_argument("--vocab-size", type=int, default=GIVEN, help="number of ids (bpe, wordpiece; default: 4096)")
+    parser.add_argument(
+        "--vocab-size", type=whole(1), default=GIVEN, help="number of ids (bpe, wordpiece; default: 4096)"
+    )
     parser.add_argument(
         "--pattern", choices=list(PATTERNS), default=GIVEN,
         help="how text is split before merging (bpe; default: gpt4). llama3 is gpt4's; qwen2 brings text into "
@@ -96,6 +99,11 @@ def run_train(arguments: argparse.Namespace) -> int:
         tokenizer = BPETokenizer.train(texts, vocab_size, pattern=pattern, nfc=nfc, progress=progress, **specials)
     tokenizer.save(arguments.out)
     print(f"wrote {arguments.out}: {tokenizer.vocab_size:,} ids, fingerprint {tokenizer.fingerprint()}")
+    if kind != "char" and tokenizer.vocab_size < vocab_size:
+        print(
+            f"note: {tokenizer.vocab_size:,} ids, not {vocab_size:,}: the text is so small that there is nothing more "
+            "to join in it. More text gives more."
+        )
     return 0
 
 
@@ -136,13 +144,47 @@ def run_encode(arguments: argparse.Namespace) -> int:
     return 0
 
 
+# --- decode -----------------------------------------------------------------------------------------------------------
+
+
+def add_decode_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("tokenizer", metavar="TOKENIZER", help="tokenizer.json, or a folder with one")
+    parser.add_argument("ids", nargs="*", metavar="ID", help="ids, with spaces or commas between; -: standard input")
+    parser.add_argument("--file", metavar="FILE", help="file with ids, as `encode` prints them")
+
+
+def run_decode(arguments: argparse.Namespace) -> int:
+    if bool(arguments.ids) == bool(arguments.file):
+        raise ConfigError("give either ids, - for those of standard input, or --file FILE behind the tokenizer.")
+    tokenizer = load_tokenizer(arguments.tokenizer)
+    text, where = " ".join(arguments.ids), "the command line"
+    if arguments.file:
+        text, where = Path(arguments.file).read_text(encoding="utf-8"), arguments.file
+    elif arguments.ids == ["-"]:
+        text, where = sys.stdin.read(), "standard input"
+    print(tokenizer.decode(read_ids(text, where, tokenizer.vocab_size)))
+    return 0
+
+
+def read_ids(text: str, where: str, vocab_size: int) -> list[int]:
+    """The ids in a text, with spaces or commas between, or as a Python list. Raises ValueError for what is none."""
+    ids = []
+    for word in text.replace(",", " ").replace("[", " ").replace("]", " ").split():
+        if not (word.isascii() and word.isdigit() and len(word) < 20 and int(word) < vocab_size):
+            raise ValueError(
+                f"{where}: {word!r:.30} is no id of this tokenizer: they are from 0 to {vocab_size - 1:,}."
+            )
+        ids.append(int(word))
+    return ids
+
+
 # --- show -------------------------------------------------------------------------------------------------------------
 
 
 def add_show_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("tokenizer", metavar="TOKENIZER", help="tokenizer.json, or a folder with one")
     parser.add_argument("text", nargs="?", metavar="TEXT", help="text to cut; without it, the first merges (bpe)")
-    parser.add_argument("--merges", type=int, default=GIVEN, help="how many merges to show (bpe; default: 50)")
+    parser.add_argument("--merges", type=whole(1), default=GIVEN, help="how many merges to show (bpe; default: 50)")
     parser.add_argument("--steps", action="store_true", help="replay how the text was encoded, merge by merge (bpe)")
 
 
@@ -156,8 +198,6 @@ def run_show(arguments: argparse.Namespace) -> int:
         raise ConfigError("--steps replays how a text was encoded: give TEXT, too.")
     if "merges" in arguments and arguments.text is not None:
         raise ConfigError("--merges is for what was learned, not for a TEXT: leave one of the two out.")
-    if merges < 1:
-        raise ConfigError(f"--merges {merges} must be 1 or more.")
     print(tokenizer)
     if arguments.text is not None:
         print(show(tokenizer, arguments.text))

@@ -26,7 +26,7 @@ def read_json(path: AnyPath) -> Any:
         beside = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else None
         raise FileNotFoundError(
             f"there is no file {path}"
-            + (", nor its folder." if beside is None else f"; its folder holds {beside[:20]}.")
+            + (", nor its folder." if beside is None else f"; its folder holds {', '.join(beside[:20]) or 'nothing'}.")
         )
     try:
         text = path.read_text(encoding="utf-8")

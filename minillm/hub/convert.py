@@ -141,8 +141,8 @@ def copy_beside(checkpoint: Checkpoint, out: Path, to: str) -> None:
     if to != "hf" or not checkpoint.native or not made_here:
         return
     core = load_tokenizer(out)
-    if isinstance(core, CharTokenizer):  # transformers knows none such: leave the file for minillm
-        return
+    if isinstance(core, CharTokenizer):  # whose own format only minillm reads
+        write_json(out / TOKENIZER_JSON, core.hf_json())
     settings: dict[str, Any] = {}
     if isinstance(core, WordPieceTokenizer) and core.is_bert:
         settings = {

@@ -17,7 +17,7 @@ from ..disk import read_json
 from .base import END_OF_TEXT, Tokenizer
 from .bert_text import BertNormalizer
 from .bpe import BPETokenizer
-from .char import FORMAT, CharTokenizer
+from .char import FORMAT, WORD_LEVEL, CharTokenizer
 from .gpt2_files import load_gpt2, read_vocab_json
 from .json_parts import is_kind, tokenizer_json_path
 from .template import Template
@@ -45,7 +45,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> BPETokenizer | CharTokenizer
     if not file.exists() and Path(path).is_file():
         raise FileNotFoundError(f"{path} is not a tokenizer's file: give a tokenizer.json, or a folder with one.")
     content = read_json(file)
-    if isinstance(content, dict) and content.get("format") == FORMAT:
+    if isinstance(content, dict) and (content.get("format") == FORMAT or is_kind(content.get("model"), WORD_LEVEL)):
         return CharTokenizer.load(path)
     if isinstance(content, dict) and is_kind(content.get("model"), "WordPiece"):
         return WordPieceTokenizer.load(path)

@@ -20,9 +20,12 @@ from ..disk import about, read_json
 from ..disk.records import fits
 from .base import END_OF_TEXT, Tokenizer
 from .checks import check_special_tokens, check_text, check_texts, surrogate_error
-from .json_parts import tokenizer_json_path
+from .json_parts import is_kind, tokenizer_json_path
 
 FORMAT = "minillm-char-tokenizer"
+WORD_LEVEL = "WordLevel"  # what the `tokenizers` library calls a vocabulary of whole words
+ANY = r"[\s\S]"  # any character
+NO_UNK = "[UNK]"  # which that library must be given a name for
 
 
 class CharTokenizer(Tokenizer):
@@ -96,11 +99,52 @@ class CharTokenizer(Tokenizer):
         specials = list(self.special_tokens)
         return dict(format=FORMAT, characters=self.characters, special_tokens=specials, unk_token=self.unk_token)
 
+    def hf_json(self) -> dict[str, Any]:
+        """The contents of a tokenizer.json for the `tokenizers` library, which has no such tokenizer by name: each
+        character is a word there. Without an unk_token an unknown character is an error there, too."""
+        plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        vocab = {character: i for i, character in enumerate(self.characters)} | self.special_tokens
+        return {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [{"id": i, "content": token, **plain} for token, i in self.special_tokens.items()],
+            "normalizer": None,
+            "pre_tokenizer": {
+                "type": "Split", "pattern": {"Regex": ANY}, "behavior": "Isolated", "invert": False,
+            },
+            "post_processor": None,
+            "decoder": {"type": "Fuse"},
+            "model": {"type": WORD_LEVEL, "vocab": vocab, "unk_token": self.unk_token or NO_UNK},
+        }  # fmt: skip
+
+    @classmethod
+    def from_hf_json(cls, content: dict[str, Any]) -> CharTokenizer:
+        """The tokenizer that `hf_json` wrote. Raises ValueError for any other of this kind: words, for one."""
+        model: Any = content["model"]
+        added: Any = content.get("added_tokens")
+        if not fits(model.get("vocab"), dict[str, int]) or not fits(added, list[dict[str, Any]]):
+            raise ValueError("vocab must be ids by text, and added_tokens a list of tokens.")
+        in_order = sorted(model["vocab"], key=model["vocab"].__getitem__)
+        specials = [token.get("content") for token in added]
+        characters = in_order[: len(in_order) - len(specials)]
+        if not fits(specials, list[str]) or any(len(character) != 1 for character in characters):
+            raise ValueError("its words are more than a character each, and minillm has no tokenizer of words.")
+        unknown = model.get("unk_token")
+        tokenizer = cls("".join(characters), specials, unknown if unknown in specials else None)
+        wanted = tokenizer.hf_json()
+        if differing := [key for key, value in wanted.items() if content.get(key) != value]:
+            raise ValueError(f"it is no tokenizer of characters: {' and '.join(differing)} must be as minillm has it.")
+        return tokenizer
+
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CharTokenizer:
-        """Read what `save` wrote."""
+        """Read what `save` wrote, or what `hf_json` gave."""
         path = tokenizer_json_path(path)
         content = read_json(path)
+        if isinstance(content, dict) and is_kind(content.get("model"), WORD_LEVEL):
+            with about(path):
+                return cls.from_hf_json(content)
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise ValueError(f'{path} is no character tokenizer: it does not say "format": "{FORMAT}".')
         expected = {"characters", "special_tokens", "unk_token"}

@@ -97,7 +97,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     try:
         return cls(**checked)
     except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        raise ConfigError(f"{where}: {str(error).removeprefix(f'{cls.__name__}: ')}") from None
 
 
 def nearest(name: str, known: Any) -> str:

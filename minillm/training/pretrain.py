@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,12 +13,13 @@ import numpy as np
 
 from ..costs.sizes import duration, in_bytes, n_parameters, numpy_training_bytes, training_flops, training_memory
 from ..data import TokenDataset, corpus_folder, load_report, pack_split, split_file
-from ..disk import write_text
+from ..disk import check_free, remove_folder, write_text
 from ..engines.blas import blas_threads
 from ..engines.choose import engine_class, process_rank
 from ..engines.limits import free_memory, products_per_second
 from ..engines.protocol import Engine, Model
-from ..models import DECODERS, GPTConfig, ModelConfig, config_class, model_from_config
+from ..models import DECODERS, GPTConfig, ModelConfig, config_class, config_to_dict, model_from_config
+from ..models.sketch import sketch
 from ..settings import NEEDS_TORCH, EngineConfig, TrainConfig
 from ..tokenizers import load_tokenizer
 from ..tokenizers.base import Tokenizer
@@ -25,7 +27,8 @@ from ..tokenizers.extend import with_special_tokens
 from .checkpoint import CheckpointError
 from .config_file import ConfigError, Sections, build, nearest, read_toml, to_toml
 from .objectives import Objective, objective_for
-from .run_folder import check_no_run, check_saves
+from .run_folder import MAY_CHANGE, check_no_run, check_saves, run_in
+from .shapes import same_size, sections_of_size
 from .text import TextData
 from .train import TrainResult, train
 
@@ -40,6 +43,7 @@ class DataConfig:
     corpus: str = ""  # folder made by `minillm corpus`
     tokenizer: str = ""  # tokenizer.json made by `minillm tokenizer train`
     tokens: str = ""  # folder for the token files, where the corpus folder can't be written; empty: the corpus folder
+    start: str = ""  # weights to begin with: a run, a checkpoint folder or a name on the hub; empty: new ones
     verify: bool = True  # compare token files and corpus with their checksums, at some GB/s; false: sizes only
 
 
@@ -83,30 +87,58 @@ def preset_names() -> list[str]:
 
 def sections_for(name: str | Path, asked: Sections) -> Sections:
     """The sections of a config file, its model turned into one of the kind that is asked for, where that is another:
-    of the same size, as far as that kind has these settings."""
+    with about as many parameters (shapes.py)."""
     sections = read_config(name)
-    model = sections.get("model", {})
-    kind = asked.get("model", {}).get("model_type")
-    if kind is None or kind == model.get("model_type", "gpt"):
+    model, changes = dict(sections.get("model", {})), dict(asked.get("model", {}))
+    own = model.pop("model_type", "gpt")
+    kind = changes.pop("model_type", own)
+    if kind == own:
         return sections
-    cls = model_config_class(kind)
-    shape = {**model, "d_ff": 4 * model["d_model"]} if "d_model" in model else model
-    sections["model"] = {key: value for key, value in shape.items() if key in cls.__dataclass_fields__}
+    known = model_config_class(own).__dataclass_fields__.keys() & model_config_class(kind).__dataclass_fields__.keys()
+    model |= {key: value for key, value in changes.items() if key in known}
+    vocab_size = vocabulary_of({**sections.get("data", {}), **asked.get("data", {})})
+    reference = build(model_config_class(own), {"vocab_size": vocab_size, **model}, "[model]")
+    sections["model"] = same_size(kind, reference, changes)
     return sections
 
 
-def build_config(sections: Sections) -> tuple[PretrainConfig, Tokenizer]:
-    """Check all sections and make their dataclasses; the tokenizer is loaded, since the model needs its vocab_size.
+def sized_sections(parameters: int, asked: Sections) -> Sections:
+    """Sections for a model of about so many parameters, of the kind that is asked for, trained as suits its size
+    (shapes.py). Raises ConfigError where that cannot be."""
+    changes = dict(asked.get("model", {}))
+    kind = changes.pop("model_type", "gpt")
+    vocab_size = changes.get("vocab_size") or vocabulary_of(asked.get("data", {}))
+    sections = sections_of_size(parameters, vocab_size, changes)
+    if kind != "gpt":
+        model_config_class(kind)
+        sections["model"] = same_size(kind, GPTConfig(**sections["model"], vocab_size=vocab_size), changes)
+    return sections
+
+
+def vocabulary_of(data: dict[str, Any]) -> int:
+    """How many tokens the tokenizer of a [data] section has. Raises ConfigError where it names none, and as
+    `load_tokenizer`."""
+    return load_tokenizer(required(data.get("tokenizer", ""), "tokenizer")).vocab_size
+
+
+def required(path: str, key: str) -> str:
+    """The path that [data] must name. Raises ConfigError where it does not."""
+    if not path:
+        raise ConfigError(f'[data]: {key} is not set: give --{key} PATH, or {key} = "PATH" in the config file.')
+    return path
+
+
+def build_config(sections: Sections, tokenizer: Tokenizer | None = None) -> tuple[PretrainConfig, Tokenizer]:
+    """Check all sections and make their dataclasses; the tokenizer is loaded, since the model needs its vocab_size,
+    unless it is given.
 
     It gets the special tokens that the model's training needs and it lacks ([MASK] and [PAD] for BERT). Raises
     ConfigError, naming section, key and value, and what `load_tokenizer` raises.
     """
     data = build(DataConfig, sections.get("data", {}), "[data]")
-    for key in ("corpus", "tokenizer"):
-        if not getattr(data, key):
-            raise ConfigError(f'[data]: {key} is not set: give --{key} PATH, or {key} = "PATH" in the config file.')
+    required(data.corpus, "corpus")
     train_config = build(TrainConfig, sections.get("train", {}), "[train]")
-    tokenizer = load_tokenizer(data.tokenizer)
+    tokenizer = tokenizer or load_tokenizer(required(data.tokenizer, "tokenizer"))
     engine = build(EngineConfig, sections.get("engine", {}), "[engine]")
     section = dict(sections.get("model", {}))
     cls = model_config_class(section.pop("model_type", "gpt"))
@@ -174,20 +206,28 @@ def pretrain(
     out_dir: str | Path,
     *,
     engine: Callable[[Model, TrainConfig], Engine] | None = None,
+    start: tuple[Model, Tokenizer] | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     force: bool = False,
     progress: bool = True,
 ) -> TrainResult:
     """Train the model that `sections` describe in the run folder `out_dir`, in which the configuration is echoed.
 
+    `start`: a model to take the weights of, and its tokenizer; the sections then describe that model (`begin_with`).
+    `overwrite`: an earlier run in the folder gives way, as soon as all that can be wrong has been looked at.
     `engine` is that of section [engine] if None. Under torchrun every process calls this with the same arguments.
     With `resume`, `out_dir` holds an interrupted run: see `resumed_sections`. What does not fit into the memory is
     refused, unless `force`. Raises as `build_config` and `train` do.
     """
     out_dir = Path(out_dir)
     progress = progress and process_rank() == 0
-    (check_saves if resume else check_no_run)(out_dir)  # before anything takes time
-    config, tokenizer = build_config(sections)
+    check_folder(out_dir, resume, overwrite)  # before anything takes time
+    config, tokenizer = build_config(sections, None if start is None else start[1])
+    if config.data.start and start is None and not resume:
+        raise ConfigError(
+            f"[data]: start = {config.data.start!r} names weights to begin with, which only `minillm pretrain` opens."
+        )
     if engine is None:
         engine = engine_class(config.engine)
         check_attention(config)
@@ -195,9 +235,15 @@ def pretrain(
     val_data = packed(config.data, "val", tokenizer, progress=progress) if holds_out(config) else None
     if not force:
         check_memory(config)
-    model = model_from_config(config.model, initial_weights(config))
+    if start is None:
+        model = model_from_config(config.model, initial_weights(config))
+    else:
+        model = model_from_config(config.model, np.random.default_rng(config.train.seed))
+        model.load_state_dict(start[0].state_dict())
     if progress:
         print(summary(config, train_data, val_data))
+    if overwrite and not resume:
+        make_room(out_dir)
     return train(
         model,
         TextData(train_data, val_data, model_objective(config.model, tokenizer)),
@@ -222,6 +268,25 @@ def holds_out(config: PretrainConfig) -> bool:
             "holds no text out to evaluate on: set train.patience=0, or build the corpus with --val-fraction above 0."
         )
     return False
+
+
+def check_folder(out_dir: Path, resume: bool, overwrite: bool) -> None:
+    """Raise FileExistsError for a folder that a run may not be written to."""
+    if resume:
+        check_saves(out_dir)
+    elif overwrite:
+        check_free(out_dir, "run")
+    else:
+        check_no_run(out_dir, " or replace it (--overwrite),")
+
+
+def make_room(out_dir: Path) -> None:
+    """Remove an earlier run. Under torchrun the first process does, and the others wait."""
+    if process_rank() == 0 and out_dir.exists():
+        remove_folder(out_dir, "run")
+    deadline = time.monotonic() + 60
+    while run_in(out_dir) is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def check_attention(config: PretrainConfig) -> None:
@@ -265,8 +330,6 @@ def free_bytes(engine: EngineConfig) -> int | None:
 def initial_weights(config: PretrainConfig) -> np.random.Generator:
     """The generator to build the model with: the seed's; for a large model on torch a sketch (see port.py)."""
     if config.engine.name == "torch" and n_parameters(config.model) >= LARGE:
-        from ..models.sketch import sketch
-
         return sketch(config.train.seed)
     return np.random.default_rng(config.train.seed)
 
@@ -276,7 +339,30 @@ def resumed_sections(out_dir: str | Path) -> Sections:
     path = Path(out_dir) / CONFIG_FILE
     if not path.exists():
         raise CheckpointError(f"there is no run to resume in {out_dir}: it has no {CONFIG_FILE}.")
-    return read_toml(path, SECTIONS)
+    sections = read_toml(path, SECTIONS)
+    if sections.get("data", {}).get("start"):  # whose tokenizer may be elsewhere by now: the checkpoint has it, too
+        sections["data"]["tokenizer"] = str((run_in(Path(out_dir)) or Path(out_dir)).resolve())
+    return sections
+
+
+def begin_with(asked: Sections, train: dict[str, Any], name: str, config: ModelConfig) -> Sections:
+    """The sections of a run that goes on from the weights of a model of this `config`, by its `name`, with the
+    settings `train` and what else is asked for. Raises ConfigError for settings that would make it another model."""
+    model, changes = config_to_dict(config), dict(asked.get("model", {}))
+    for key, value in changes.items():
+        if key not in MAY_CHANGE and model.get(key) != value:
+            raise ConfigError(
+                f"[model]: {key} = {value!r} is not as {name} has it ({model.get(key, 'no such setting')!r}): its "
+                f"weights need the model as it is, but for {' and '.join(MAY_CHANGE)}."
+            )
+    kept = {key: value for key, value in model.items() if value is not None and key != "attention"}
+    data = {**asked.get("data", {}), "start": name}
+    return {
+        **asked,
+        "data": data,
+        "model": {**kept, **changes},
+        "train": {**train, **asked.get("train", {})},
+    }
 
 
 def summary(config: PretrainConfig, train_data: TokenDataset, val_data: TokenDataset | None) -> str:

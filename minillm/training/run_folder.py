@@ -61,8 +61,9 @@ def only_writer(out_dir: Path) -> AbstractContextManager[None]:
     return holding(out_dir, "training") if process_rank() == 0 else nullcontext()
 
 
-def check_no_run(out_dir: Path) -> None:
-    """Raise FileExistsError where a run has been before, or the user has a folder of a name that a run needs."""
+def check_no_run(out_dir: Path, or_else: str = "") -> None:
+    """Raise FileExistsError where a run has been before, or the user has a folder of a name that a run needs.
+    `or_else`: what else than going on with it the error should propose."""
     found = run_in(out_dir)
     if found is not None and read_marker(found) is None:
         raise FileExistsError(
@@ -70,7 +71,8 @@ def check_no_run(out_dir: Path) -> None:
         )
     if found is not None:
         raise FileExistsError(
-            f"{out_dir} already holds a run: go on with it (--resume --out {out_dir}), or choose another folder."
+            f"{out_dir} already holds a run: go on with it (--resume --out {out_dir}),{or_else} or choose another "
+            "folder."
         )
 
 

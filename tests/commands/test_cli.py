@@ -45,8 +45,11 @@ DATA = ["--corpus", "c", "--tokenizer", "t"]  # neither of which is there
         ),
         (["corpus", "out", "--from", "nowhere"], "nowhere"),
         (["corpus", "out", "--val-fraction", "2"], "2"),
-        (["corpus", "out", "--max-mb", "-1"], "max_mb = -1.0 must be at least 0"),
-        (["quickstart", "--seconds", "0"], "seconds = 0.0 must be above 0"),
+        (["corpus", "out", "--max-mb", "-1"], "--max-mb -1 must be at least 0"),
+        (["corpus", "out", "--seed", "-1"], "--seed -1 must be 0 or more."),
+        (["corpus", "out", "--min-chars", "0"], "--min-chars must be at least 1"),
+        (["ablate", "classify", "--vary", "lr=1,2"], "--vary must be section.key=value,value"),
+        (["quickstart", "--seconds", "0"], "--seconds 0 must be above 0"),
     ],
 )
 def test_mistakes_end_with_one_line_and_status_2(arguments, message, tmp_path, monkeypatch, capsys):
@@ -73,6 +76,48 @@ def test_files_that_are_not_what_they_should_be(made, tmp_path, monkeypatch, cap
     ]:
         error = minillm(*arguments, status=2, capsys=capsys)
         assert message in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compare", "m", "--batch-size"], ["compare", "m", "--context"], ["compare", "m", "--max-bytes"],
+        ["evaluate", "m", "--batch-size"], ["inspect", "m", "--batch-size"], ["ablate", "--seeds"],
+        ["chat", "m", "--max-new-tokens"], ["predict", "m", "--data", "d", "--out", "o", "--batch-size"],
+        ["tokenizer", "train", "t", "--vocab-size"], ["tokenizer", "show", "t", "--merges"],
+    ],
+)  # fmt: skip
+def test_counts_are_above_zero(words, capsys):
+    for value in ("0", "-1", "1.5", "many"):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*words, value])
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert f"argument {words[-1]}: must be 1 or more, not {value}" in error or "must be a whole number" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "shown"),
+    [
+        (["--top-k", "0"], "top_k = 0 must be at least 1.", "--top-k 0 must be at least 1."),
+        (["--top-k=0"], "top_k = 0 must be at least 1.", "--top-k 0 must be at least 1."),
+        ([], "top_k = 50 must be at least 1.", "top_k = 50 must be at least 1."),
+        (["--top-k", "0"], "top_k = 3 must be at least 1.", "top_k = 3 must be at least 1."),  # another's
+        (["--top-k", "0"], "top_k must be from 1, not 0.", "--top-k must be from 1, not 0."),
+        (["--device", "x"], "device = 'x': use engine='torch'.", "--device x: use --engine torch."),
+        (["--top-k", "0"], "[train]: lr = 0 must be above 0.", "[train]: lr = 0 must be above 0."),
+    ],
+)
+def test_errors_name_what_was_typed(words, text, shown):
+    given = argparse.Namespace(top_k=0, device="x", engine="numpy", lr=0)
+    assert cli.as_typed(text, words, given) == shown
+
+
+def test_errors_of_the_system_have_no_numbers():
+    quoted = ValueError(f"no network: {FileNotFoundError(2, 'No such file or directory')}.")
+    assert cli.in_words(quoted) == "no network: No such file or directory."
+    assert cli.in_words(OSError(28, "No space left on device")) == "No space left on device."
+    assert cli.in_words(FileNotFoundError(2, "No such file", "a.txt")) == "a.txt: No such file."
 
 
 def test_a_diverged_run_has_its_own_status_and_tracebacks_can_be_asked_for(monkeypatch, capsys):
@@ -125,7 +170,9 @@ def test_every_option_is_in_help_with_its_default(capsys):
         cli.main(["pretrain", "--help"])
     text = capsys.readouterr().out
     for section, cls in SECTIONS.items():
-        assert all(f"{section}.{name} = {default!r}" in text for name, default, _ in describe(cls))
+        fields = [(name, default) for name, default, _ in describe(cls) if name != "vocab_size"]  # is the tokenizer's
+        assert all(f"{section}.{name} = {default!r}" in text for name, default in fields)
+    assert "model.vocab_size  " in text
 
 
 @pytest.mark.parametrize("words", [["--help"], ["corpus", "--help"], ["tokenizer", "train", "--help"]])

@@ -2,6 +2,7 @@
 
 import shutil
 
+import pytest
 from command_line import minillm
 
 from minillm.training.run_log import read_metrics
@@ -17,7 +18,20 @@ def test_evaluate_prints_the_figures_of_the_corpus_and_of_any_text(made, text_fo
     shutil.copytree(made / "run" / "last", tmp_path / "moved")
     error = minillm("evaluate", tmp_path / "moved", status=2, capsys=capsys)
     assert "moved does not say what it was trained on" in error
-    error = minillm("evaluate", made / "run", "--max-tokens", "-1", status=2, capsys=capsys)
-    assert "max_tokens = -1 must be 0 (all) or more." in error
+    with pytest.raises(SystemExit):
+        minillm("evaluate", made / "run", "--max-tokens", "-1")
+    assert "argument --max-tokens: must be 0 or more, not -1" in capsys.readouterr().err
     error = minillm("evaluate", made / "run", "--split", "test", status=2, capsys=capsys)
     assert "has no split 'test'; its report.json has train, val." in error
+
+
+def test_options_that_mean_nothing_are_refused(made, tmp_path, capsys):
+    (tmp_path / "finetune.toml").write_text("")
+    for option in (["--split", "val"], ["--context", "8"], ["--max-tokens", "100"]):
+        error = minillm("evaluate", tmp_path, *option, status=2, capsys=capsys)
+        assert f"{option[0]} is for models of text" in error and f"leave {option[0]} out" in error
+    for option in (["--samples", "3"], ["--json", tmp_path / "scores.json"]):
+        error = minillm("evaluate", made / "run", *option, status=2, capsys=capsys)
+        assert f"{option[0]} is for runs of minillm finetune" in error
+    error = minillm("evaluate", made / "run", "--split", "val", "--data", "a.txt", status=2, capsys=capsys)
+    assert "leave one of them out" in error

@@ -20,10 +20,10 @@ def test_generate_continues_the_prompt_and_a_seed_repeats_it(made, capsys):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--max-new-tokens", 0, "max_new_tokens = 0 must be at least 1."),
-        ("--samples", 0, "samples = 0 must be at least 1."),
-        ("--seed", -1, "seed = -1 must be at least 0."),
-        ("--beams", 0, "beams = 0 must be at least 1."),
+        ("--max-new-tokens", 0, "--max-new-tokens 0 must be at least 1."),
+        ("--samples", 0, "--samples 0 must be at least 1."),
+        ("--seed", -1, "--seed -1 must be at least 0."),
+        ("--beams", 0, "--beams 0 must be at least 1."),
     ],
 )
 def test_what_cannot_be_generated_is_said_before_anything_is_printed(made, option, value, message, capsys):
@@ -52,7 +52,7 @@ def test_beams_give_the_likeliest_texts_best_first(made, capsys):
         (["--temperature", 0.8], "leave out --temperature."),
         (["--top-k", 5, "--min-p", 0.1, "--seed", 0], "leave out --top-k, --min-p, --seed."),
         (["--repetition-penalty", 1.0, "--top-p", 0.5], "leave out --top-p, --repetition-penalty."),
-        (["--samples", 4], "samples = 4 must be at most beams = 3, which find them."),
+        (["--samples", 4], "--samples 4 must be at most --beams 3, which find them."),
     ],
 )
 def test_beams_draw_nothing(made, options, message, capsys):
@@ -63,7 +63,7 @@ def test_beams_draw_nothing(made, options, message, capsys):
 def test_a_device_that_is_not_here_is_an_error_that_says_so(made, monkeypatch, capsys):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", bool)
-    messages = {"cuda": "PyTorch sees no CUDA device here", "gpu": "device = 'gpu' must be 'cpu', 'cuda'"}
+    messages = {"cuda": "PyTorch sees no CUDA device here", "gpu": "--device gpu must be 'cpu', 'cuda'"}
     for device, message in messages.items():
         error = minillm("generate", made / "run", "--engine", "torch", "--device", device, status=2, capsys=capsys)
         assert message in error

@@ -97,7 +97,7 @@ def test_wrong_arguments(llama):
     with pytest.raises(ValueError, match="tokens = -1"):
         inspect(llama, card="h100", tokens=-1)
     for wrong in ({"tokens": float("nan")}, {"tokens": float("inf")}, {"price": float("nan")}):
-        with pytest.raises(ValueError, match="must be a number above 0"):
+        with pytest.raises(ValueError, match="must be a number"):
             inspect(llama, card="h100", **wrong)
     for wrong in ({"price": 2.0}, {"tokens": 1e9}):
         with pytest.raises(ValueError, match=r"without a card.*Name one"):

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,13 +12,18 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import TINY, minillm
 
 from minillm.commands import cli
 from minillm.commands.pretrain import sections_of
+from minillm.costs.sizes import n_parameters
 from minillm.engines.numpy_engine import NumpyEngine
+from minillm.models import MODELS, GPTConfig, LlamaConfig
 from minillm.settings import TrainConfig
+from minillm.tokenizers import CharTokenizer, load_tokenizer
+from minillm.training.checkpoint import read_arrays
 from minillm.training.config_file import read_toml
 from minillm.training.pretrain import SECTIONS, build_config, preset_names, read_config, sections_for
 from minillm.training.run_log import read_metrics
@@ -91,13 +97,106 @@ def test_other_models_by_config(made, tmp_path):
     assert json.loads((tmp_path / "llama" / "last" / "config.json").read_text())["model_type"] == "llama"
 
 
-@pytest.mark.parametrize("kind", ["llama", "bert", "lstm", "encoder-decoder"])
-def test_a_config_of_one_kind_gives_another_kind_its_size(kind):
-    model = sections_for("debug", {"model": {"model_type": kind}})["model"]
-    debug = read_config("debug")["model"]
-    assert all(model[key] == debug[key] for key in ("context", "n_layers", "d_model"))
-    assert model.get("d_ff", 128) == 4 * debug["d_model"] and ("n_heads" in model) == (kind != "lstm")
+@pytest.mark.parametrize("preset", preset_names())
+@pytest.mark.parametrize("kind", ["gpt", "llama", "bert", "lstm", "encoder-decoder"])
+def test_a_config_of_one_kind_gives_another_kind_its_size(made, preset, kind):
+    data = {"corpus": str(made / "corpus"), "tokenizer": str(made / "tokenizer.json")}
+    own = build_config({**read_config(preset), "data": data})[0]
+    sections = sections_for(preset, {"model": {"model_type": kind}, "data": data})
+    sections["model"]["model_type"] = kind
+    config, _ = build_config({**sections, "data": data})
+    assert config.model.model_type == kind and config.model.context == own.model.context
+    assert n_parameters(config.model) == pytest.approx(n_parameters(own.model), rel=0.06)
     assert sections_for("debug", {"model": {"model_type": "gpt"}}) == sections_for("debug", {}) == read_config("debug")
+
+
+def test_what_is_set_beside_the_kind_counts(made):
+    """A wider model is meant to be larger; a width inside that is given is taken as it is."""
+    data = {"tokenizer": str(made / "tokenizer.json")}
+    llama = {"model_type": "llama", "d_model": 64}
+    model = sections_for("debug", {"model": llama, "data": data})["model"]
+    as_gpt = {**read_config("debug")["model"], "d_model": 64}
+    vocab_size = load_tokenizer(made / "tokenizer.json").vocab_size
+    count = n_parameters(LlamaConfig(**model, vocab_size=vocab_size))
+    assert count == pytest.approx(n_parameters(GPTConfig(**as_gpt, vocab_size=vocab_size)), rel=0.02)
+    model = sections_for("debug", {"model": {**llama, "d_ff": 24}, "data": data})["model"]
+    assert model["d_ff"] == 24 and model["d_model"] == 64
+
+
+def test_one_dial(made, tmp_path, capsys):
+    data = ["--corpus", made / "corpus", "--tokenizer", made / "tokenizer.json", "--set", "train.max_steps=1"]
+    for words in (["--size", "tiny"], ["--parameters", "300k", "--set", "model.model_type=llama"]):
+        out = minillm("pretrain", *data, *words, "--out", tmp_path / words[0], capsys=capsys)
+        count = int(re.search(r"with ([\d,]+) parameters", out)[1].replace(",", ""))
+        assert count == pytest.approx(300_000, rel=0.2)
+        echoed = read_toml(tmp_path / words[0] / "config.toml", SECTIONS)
+        assert echoed["train"]["lr"] == 4e-3 and echoed["train"]["max_steps"] == 1
+    for words, message in [
+        (["--parameters", "many"], "--parameters takes a number such as 1M, 350k or 124M, not 'many'."),
+        (["--parameters", "-1M"], "--parameters -1M must be a number of parameters above 0, such as 1M."),
+        (["--parameters", "100"], "no model of 100 parameters has a vocabulary of"),
+        (["--size", "tiny", "--resume"], "--resume goes on with the configuration of the run"),
+        (["--size", "tiny", "--from", made / "run"], "leave --size and --parameters out"),
+    ]:
+        options = [f"{words[0]}={words[1]}", *words[2:]] if words[0] == "--parameters" else words
+        assert message in minillm("pretrain", *data, *options, "--out", tmp_path / "no", status=2, capsys=capsys)
+    assert not (tmp_path / "no").exists()
+
+
+def test_presets_and_architectures_are_listed(capsys):
+    out = minillm("pretrain", "--list-presets", capsys=capsys)
+    assert all(name in out for name in [*preset_names(), "tiny", "300k"]) and "4 × 128" in out
+    with pytest.raises(SystemExit):
+        cli.main(["pretrain", "--help"])
+    out = capsys.readouterr().out
+    for cls, _ in (MODELS[kind] for kind in ("gpt", "llama", "bert", "lstm", "encoder-decoder")):
+        assert f"of {cls.model_type} " in out
+        assert all(f"model.{field.name}" in out for field in dataclasses.fields(cls))
+
+
+def test_training_goes_on_from_saved_weights(made, tmp_path, capsys):
+    corpus, out = ["--corpus", made / "corpus"], tmp_path / "more"
+    steps = ["--set", "train.lr=1e-9", "--set", "train.max_steps=1"]
+    minillm("convert", made / "run", tmp_path / "hf")
+    for start in (made / "run", tmp_path / "hf"):
+        minillm("pretrain", "--from", start, *corpus, *steps, "--out", out, "--overwrite")
+        before, after = (read_arrays(f / "model.safetensors") for f in (made / "run" / "best", out / "last"))
+        assert all(np.abs(before[name] - after[name]).max() < 1e-6 for name in before)
+        state = json.loads((out / "last" / "state.json").read_text())
+        assert state["run"]["step"] == 1 and state["train_config"]["lr"] == 1e-9
+    shutil.rmtree(tmp_path / "hf")  # a run stands alone, where it goes on
+    minillm("pretrain", "--resume", "--out", out, "--set", "train.max_steps=3")
+    minillm("pretrain", "--from", made / "run", *corpus, "--out", tmp_path / "as-it-was")
+    echoed = read_toml(tmp_path / "as-it-was" / "config.toml", SECTIONS)
+    assert echoed["train"]["max_steps"] == 6 and echoed["data"]["start"] == str(made / "run")
+    capsys.readouterr()
+    for words, message in [
+        (["--set", "model.d_model=64"], "d_model = 64 is not as "),
+        (["--set", "model.model_type=llama"], "model_type = 'llama' is not as "),
+        (["--tokenizer", tmp_path / "other.json"], "was trained with tokenizer"),
+    ]:
+        CharTokenizer.train(["abc"]).save(tmp_path / "other.json")
+        error = minillm("pretrain", "--from", made / "run", *corpus, *words, "--out", out, status=2, capsys=capsys)
+        assert message in error
+    error = minillm("pretrain", "--from", "./nowhere", *corpus, "--out", tmp_path / "n", status=2, capsys=capsys)
+    assert "./nowhere" in error
+
+
+def test_an_earlier_run_gives_way_only_when_all_is_well(made, tmp_path, capsys):
+    data = ["--corpus", made / "corpus", "--tokenizer", made / "tokenizer.json", *TINY]
+    out = ["--out", tmp_path / "run"]
+    minillm("pretrain", *data, *out)
+    weights = tmp_path / "run" / "last" / "model.safetensors"
+    first = weights.read_bytes()
+    assert "or replace it (--overwrite)" in minillm("pretrain", *data, *out, status=2, capsys=capsys)
+    minillm("pretrain", *data, *out, "--overwrite", "--set", "model.n_heads=5", status=2, capsys=capsys)
+    assert weights.read_bytes() == first
+    minillm("pretrain", *data, *out, "--overwrite", "--set", "train.seed=1")
+    assert weights.read_bytes() != first
+    assert [r["step"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in r] == list(range(1, 7))
+    (tmp_path / "run" / "thesis.tex").write_text("precious")
+    error = minillm("pretrain", *data, *out, "--overwrite", status=2, capsys=capsys)
+    assert "thesis.tex" in error and (tmp_path / "run" / "thesis.tex").exists()
 
 
 def test_the_configs_that_come_with_minillm_are_valid(made):
@@ -149,7 +248,7 @@ def test_a_signal_saves_and_exits_and_the_run_goes_on(made, tmp_path, number, st
     finally:
         process.kill()
     assert process.returncode == status, output
-    assert "finishing this step and saving" in output and "to go on: minillm pretrain --resume" in output
+    assert "finishing this step and saving" in output and "minillm pretrain --resume --out" in output
     state = json.loads((tmp_path / "run" / "last" / "state.json").read_text())["run"]
     step = state["step"]
     assert step == [row["step"] for row in read_metrics(metrics) if "loss" in row][-1] > 0

@@ -161,8 +161,8 @@ def test_what_does_not_fit_is_refused_with_numbers(data, tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("kind", ["gpt", "llama", "bert", "lstm", "encoder-decoder"])
 def test_what_is_trained_by_default_fits_a_laptop(made, kind):
-    sections = pretrain.sections_for("laptop", {"model": {"model_type": kind}})
-    sections["data"] = {"corpus": str(made / "corpus"), "tokenizer": str(made / "tokenizer.json")}
+    data = {"corpus": str(made / "corpus"), "tokenizer": str(made / "tokenizer.json")}
+    sections = {**pretrain.sections_for("laptop", {"model": {"model_type": kind}, "data": data}), "data": data}
     sections["model"]["model_type"] = kind
     config, _ = pretrain.build_config(sections)
     need = training_memory(config.model, config.train.batch_size, config.model.context)

@@ -1,5 +1,6 @@
 """minillm tokenizer: every kind trained, encoded with and shown."""
 
+import io
 import shutil
 
 import pytest
@@ -17,6 +18,26 @@ def test_tokenizer_encode_and_show(made, tmp_path, capsys):
     shown = minillm("tokenizer", "show", made, "the cat 你好", "--steps", capsys=capsys)
     assert "你好" in shown and "' cat'" in shown
     assert len(minillm("tokenizer", "show", made, "--merges", 5, capsys=capsys).splitlines()) == 6
+
+
+def test_ids_become_their_text(made, tmp_path, monkeypatch, capsys):
+    ids = minillm("tokenizer", "encode", made, "the cat 你好", capsys=capsys)
+    (tmp_path / "ids.txt").write_text(ids)
+    monkeypatch.setattr("sys.stdin", io.StringIO(ids))
+    for words in (ids.split(), [",".join(ids.split())], [str(ids.split())], ["--file", tmp_path / "ids.txt"], ["-"]):
+        if "'" in str(words[0]):
+            words = [words[0].replace("'", "")]  # a list as Python prints it
+        assert minillm("tokenizer", "decode", made, *words, capsys=capsys) == "the cat 你好\n"
+
+
+def test_a_text_too_small_for_the_vocabulary_is_said(tmp_path, capsys):
+    (tmp_path / "small.txt").write_text("hello hello there, hello you\n" * 3)
+    train = ["tokenizer", "train", tmp_path / "small.txt", "--out", tmp_path]
+    for kind in ("bpe", "wordpiece"):
+        out = minillm(*train, "--kind", kind, "--vocab-size", 5000, capsys=capsys)
+        n = load_tokenizer(tmp_path).vocab_size
+        assert n < 400 and f"note: {n} ids, not 5,000: the text is so small" in out
+    assert "note" not in minillm(*train, "--vocab-size", 258, capsys=capsys)
 
 
 def test_a_text_may_stand_behind_the_options(made, capsys):
@@ -39,8 +60,12 @@ def test_a_text_may_stand_behind_the_options(made, capsys):
         (["encode", "tokenizer.json", "--file", ""], "give either a text or --file FILE"),
         (["show", "tokenizer.json", "--steps"], "--steps replays how a text was encoded: give TEXT, too."),
         (["show", "tokenizer.json", "the", "--merges", "3"], "--merges is for what was learned, not for a TEXT"),
-        (["show", "tokenizer.json", "--merges", "-1"], "--merges -1 must be 1 or more."),
-        (["show", "tokenizer.json", "--merges", "0"], "--merges 0 must be 1 or more."),
+        (["decode", "tokenizer.json"], "give either ids, - for those of standard input, or --file FILE"),
+        (["decode", "tokenizer.json", "1", "two"], "line: 'two' is no id of this tokenizer: they are from 0 to"),
+        (["decode", "tokenizer.json", "1", "300000"], "'300000' is no id of this tokenizer"),
+        (["decode", "tokenizer.json", "--file", "t.txt"], "t.txt: 'hello' is no id of this tokenizer"),
+        (["decode", "nofile", "1"], "there is no file nofile/tokenizer.json, nor its folder."),
+        (["train", "t.txt", "--vocab-size", "9"], "--vocab-size must be from 257"),
         (["encode", "nofile", "hello"], "there is no file nofile/tokenizer.json, nor its folder."),
     ],
 )

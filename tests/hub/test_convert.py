@@ -181,6 +181,9 @@ def test_tokenizers_of_every_kind(tmp_path):
     gpt = GPT(GPTConfig(vocab_size=characters.vocab_size, context=8, n_layers=1, n_heads=2, d_model=8))
     convert(save_native(gpt, tmp_path / "char", characters), tmp_path / "char hf")
     assert AutoTokenizer.from_pretrained(tmp_path / "char hf")("dog").input_ids == characters.encode("dog")
+    theirs = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(tmp_path / "char hf")
+    assert theirs("dog").input_ids == characters.encode("dog") and theirs.eos_token == "<|endoftext|>"
+    assert load_model_and_tokenizer(tmp_path / "char hf")[1].fingerprint() == characters.fingerprint()
     transformers = pytest.importorskip("transformers")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "bert hf")
     assert dict(theirs("The dog sleeps")) == dict(ours("The dog sleeps"))

@@ -2,7 +2,8 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizer_samples import any_text
 
 from minillm.tokenizers import CharTokenizer, load_tokenizer
@@ -79,3 +80,37 @@ def test_what_cannot_be_is_refused() -> None:
         CharTokenizer("ab", [], unk_token="<unk>")
     with pytest.raises(ValueError, match=r"ids\[0\] is 9"):
         CharTokenizer("ab", []).decode([9])
+
+
+@given(training=any_text.filter(bool), text=any_text, unknown=st.sampled_from([None, "<unk>"]))
+@settings(max_examples=60, deadline=None)
+def test_the_tokenizers_library_gives_the_same_ids(tmp_path_factory, training, text, unknown):
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizer = CharTokenizer.train([training], unk_token=unknown)
+    if unknown is None:
+        text = "".join(character for character in text if character in training)
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(tokenizer.hf_json()))
+    ids = tokenizer.encode(text)
+    assert theirs.encode(text, add_special_tokens=False).ids == ids
+    assert theirs.decode(ids, skip_special_tokens=False) == tokenizer.decode(ids)
+    path = tmp_path_factory.mktemp("char") / "tokenizer.json"
+    path.write_text(json.dumps(tokenizer.hf_json()), encoding="utf-8")
+    assert load_tokenizer(path).fingerprint() == tokenizer.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("decoder", None, "decoder must be as minillm has it"),
+        ("model", {"type": "WordLevel", "vocab": {"word": 0, "b": 1}, "unk_token": "b"}, "more than a character each"),
+        ("model", {"type": "WordLevel", "vocab": ["a"]}, "vocab must be ids by text"),
+        ("added_tokens", "none", "added_tokens a list of tokens"),
+        ("pre_tokenizer", {"type": "Whitespace"}, "pre_tokenizer must be as minillm has it"),
+    ],
+)
+def test_words_are_no_characters(tmp_path, part, value, message):
+    content = {**CharTokenizer.train(["ab"], special_tokens=[]).hf_json(), part: value}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message) as error:
+        load_tokenizer(tmp_path)
+    assert "tokenizer.json" in str(error.value)
