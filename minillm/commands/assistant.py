@@ -23,6 +23,7 @@ from ..training.checkpoint import CheckpointError
 from ..training.config_file import ConfigError, Sections, override, read_toml
 from ..training.run_folder import check_no_run
 from ..training.train import TrainResult
+from .options import program
 
 SHORT = {  # options that set one key of the configuration -> its section and name
     "model": ("start", "model"), "data": ("chat", "data"), "val": ("chat", "val"), "test": ("chat", "test"),
@@ -47,14 +48,14 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     print(f"{result.reason} at step {result.state.step:,} after {result.state.seconds:,.0f} s")
     if report is None:
-        print(f"to go on: minillm finetune --resume --out {out}")
+        print(f"to go on: {program()} finetune --resume --out {out}")
         return 128 + (result.signal or 0)
     adapter = ", adapter" if (out / "adapter").exists() else ""
     print(f"\n{report}\n\nwrote {out}: best, last{adapter}, {CONFIG_FILE}, {REPORT_FILE}, metrics.jsonl")
     if config.chat.kind == "reward":
-        print(f"to use it: minillm finetune grpo --model MODEL --data FILE --reward {out}")
+        print(f"to use it: {program()} finetune grpo --model MODEL --data FILE --reward {out}")
     else:
-        print(f"to use it: minillm chat {out}")
+        print(f"to use it: {program()} chat {out}")
     return 0
 
 

@@ -40,7 +40,7 @@ from ..training.config_file import ConfigError, Sections, describe, override, re
 from ..training.run_folder import check_no_run
 from ..training.train import TrainResult
 from . import assistant
-from .options import choices
+from .options import choices, program
 
 SHORT = {  # options that set one key of the configuration -> its section and name
     "model": ("start", "model"), "data": ("task", "data"), "val": ("task", "val"), "test": ("task", "test"),
@@ -104,11 +104,11 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     print(f"{result.reason} at step {result.state.step:,} after {result.state.seconds:,.0f} s")
     if report is None:
-        print(f"to go on: minillm finetune --resume --out {out}")
+        print(f"to go on: {program()} finetune --resume --out {out}")
         return 128 + (result.signal or 0)
     adapter = ", adapter" if (out / "adapter").exists() else ""
     print(f"\n{report}\n\nwrote {out}: best, last{adapter}, {CONFIG_FILE}, {REPORT_FILE}, metrics.jsonl")
-    print(f"to use it: minillm predict {out} --data FILE --out FILE")
+    print(f"to use it: {program()} predict {out} --data FILE --out FILE")
     return 0
 
 

@@ -8,8 +8,10 @@ Everything is on NumPy, by the recipes that come with minillm. The same command 
 """
 
 import json
+import statistics
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from minillm.data import Document, pack
 from minillm.data.tasks import dialogue, verifiable
 from minillm.data.tasks.stories import stories
 from minillm.engines.threads import ThreadedNumpyEngine
+from minillm.finetune.report import MODEL
 from minillm.models import Llama, LlamaConfig
 from minillm.settings import TrainConfig
 from minillm.tokenizers import BPETokenizer
