@@ -422,7 +422,7 @@ SPLIT = {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated", 
         ("post_processor", BOS, "post_processor puts in the id 999, which no token has"),
         ("added_tokens", [{"id": 3}], "an added token must have a 'content' and an 'id'"),
         ("decoder", {"type": "WordPiece"}, "decoder is WordPiece"),
-        ("model.type", "Unigram", "the model is Unigram, but only byte-level BPE and WordPiece can be read"),
+        ("model.type", "Unigram", "the model is Unigram, but BPETokenizer reads byte-level BPE: load_tokenizer reads"),
         ("model.dropout", 0.1, "model.dropout is 0.1"),
         ("model.end_of_word_suffix", "</w>", 'model.end_of_word_suffix is "</w>"'),
         ("model.continuing_subword_prefix", "##", "model.continuing_subword_prefix"),
@@ -500,7 +500,7 @@ def test_unsupported_parts_are_named(tmp_path: Path, part: str, value: object, m
     (content[outer[0]] if outer else content)[key] = value
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match=f"tokenizer.json.*{message}"):
-        load_tokenizer(tmp_path)
+        BPETokenizer.load(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["Whitespace", "Metaspace", "WhitespaceSplit"])
@@ -510,7 +510,7 @@ def test_bpe_that_is_not_of_bytes_is_refused_by_its_pre_tokenizer(tmp_path: Path
     content = {"model": model, "pre_tokenizer": {"type": kind}, "decoder": {"type": "Metaspace"}}
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match=f"the pre_tokenizer is {kind}, but only BPE that ends in ByteLevel"):
-        load_tokenizer(tmp_path)
+        BPETokenizer.load(tmp_path)
 
 
 def test_a_file_without_a_pre_tokenizer_and_one_nested_too_deeply(tmp_path: Path) -> None:
@@ -518,10 +518,10 @@ def test_a_file_without_a_pre_tokenizer_and_one_nested_too_deeply(tmp_path: Path
     del content["pre_tokenizer"]
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match=r"tokenizer\.json: the pre_tokenizer is none"):
-        load_tokenizer(tmp_path)
+        BPETokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("[" * 200_000, encoding="utf-8")
     with pytest.raises(ValueError, match=r"tokenizer\.json is nested too deeply|is not JSON"):
-        load_tokenizer(tmp_path)
+        BPETokenizer.load(tmp_path)
 
 
 @pytest.mark.parametrize(
