@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from ..tokenizers import BPETokenizer, Tokenizer
+from ..tokenizers import BPETokenizer, PipelineTokenizer, Tokenizer
 from ..tokenizers.formats import spell, unspell
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -84,6 +84,8 @@ class NamedTokens:
         bpe = isinstance(self.core, BPETokenizer)
         given = [(i, token) for i, token in enumerate(self.core.tokens) if token is not None]
         names = {i: spell(token) if bpe else token.decode("utf-8", "replace") for i, token in given}
+        if isinstance(self.core, PipelineTokenizer):
+            names = dict(self.core.token_names)
         names.update({token.id: token.text for token in self.core.added_tokens})
         return names
 
@@ -128,5 +130,7 @@ def id_in_vocabulary(core: Tokenizer, text: str) -> int | None:
             return core.id_of_token.get(unspell(text))
         except KeyError:  # a character that no ordinary token is written with
             return None
+    if isinstance(core, PipelineTokenizer):
+        return core.model.vocab.get(text)
     token_bytes = text.encode()
     return core.tokens.index(token_bytes) if token_bytes in core.tokens else None

@@ -36,7 +36,9 @@ def pattern_in(step: Mapping[str, Any], path: Path, where: str) -> regex.Pattern
     try:
         return compiled(text) if text else None
     except (regex.error, ValueError) as error:
-        raise ValueError(f"{path}: {where} has the pattern {short(text)}, which cannot be read: {error}.") from None
+        raise ValueError(
+            f"{path}: {where} has the pattern {short(text)}, which cannot be read: {str(error).rstrip('.')}."
+        ) from None
 
 
 @lru_cache(maxsize=64)
@@ -44,10 +46,10 @@ def compiled(text: str) -> regex.Pattern[str]:
     """An Oniguruma pattern for `regex`. Raises ValueError for what the two read differently."""
     without_sets, sets = outside_of_sets(text)
     if found := FOREIGN.search(without_sets):
-        raise ValueError(f"{found.group()} means something else in Python")
+        raise ValueError(f"{found.group()} means something else in Python.")
     for inside in (text.replace("\\\\", "") for text in sets):
         if "&&" in inside or re.search(r"\\[hHRX]", inside) or "[" in re.sub(r"\\.|\[:\^?[a-z]+:\]", "", inside):
-            raise ValueError(f"the set [{inside}] means something else in Python")
+            raise ValueError(f"the set [{inside}] means something else in Python.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of what later versions of `regex` may take for nested sets
         return regex.compile(text, regex.MULTILINE | regex.VERSION0)

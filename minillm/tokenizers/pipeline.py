@@ -9,19 +9,16 @@ characters of the text it stands for (`encode_offsets`). Read `PipelineTokenizer
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
-from ..disk import about
 from .added import WHITE_SPACE, AddedToken
 from .aligned import Aligned, Span, span_of
 from .base import Special, Tokenizer
 from .byte_spelling import CHARACTER_OF_BYTE, spell
 from .decoders import Decoder
-from .json_parts import tokenizer_json_path
 from .normalizers import Normalizer
 from .pieces import PieceCache
 from .pre_tokenizers import AtStart, ByteLevel, Metaspace, Piece, PreTokenizer
@@ -68,7 +65,7 @@ class Encoded(NamedTuple):
 
 
 class PipelineTokenizer(Tokenizer):
-    """Made of the parts of a tokenizer.json: read one with `load` (pipeline_formats.py)."""
+    """Made of the parts of a tokenizer.json: `load_tokenizer` reads one (pipeline_formats.py)."""
 
     def __init__(self, parts: Parts, *, added_tokens: Iterable[AddedToken], template: Template):
         added_tokens = list(added_tokens)
@@ -85,14 +82,6 @@ class PipelineTokenizer(Tokenizer):
         self.is_byte_level = bool(parts.pre_tokenizer) and isinstance(parts.pre_tokenizer[-1], ByteLevel)
         self._first_only = any(isinstance(step, Metaspace) and step.scheme == "first" for step in parts.pre_tokenizer)
         self._cache = PieceCache(self.encode_piece)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> PipelineTokenizer:
-        """Read a tokenizer.json. Raises ValueError that names the part that this library does not know."""
-        from .pipeline_formats import read_pipeline
-
-        with about(tokenizer_json_path(path)):
-            return read_pipeline(tokenizer_json_path(path))
 
     # ---- text -> ids
 

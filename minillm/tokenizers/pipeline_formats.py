@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..disk import read_json
 from .bpe_characters import CharacterBPE
 from .byte_spelling import BYTE_OF_CHARACTER
 from .decoders import read_decoder
@@ -21,13 +20,11 @@ from .template import read_template
 from .unigram import Unigram
 
 
-def read_pipeline(path: Path) -> PipelineTokenizer:
-    """The tokenizer of a file. Raises ValueError that names the part that is not known or not made as it must be."""
-    return pipeline_of(read_json(path), path)
-
-
 def pipeline_of(content: Any, path: Path) -> PipelineTokenizer:
-    """The tokenizer that the contents of a tokenizer.json describe; `path` for messages."""
+    """The tokenizer that the contents of a tokenizer.json describe; `path` is where they lie.
+
+    Raises ValueError that names the part that is not known or not made as it must be.
+    """
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise ValueError(f"{path} is no tokenizer.json: it has no 'model'.")
     normalizer = read_normalizer(content.get("normalizer"), path)

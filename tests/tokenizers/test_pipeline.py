@@ -24,7 +24,6 @@ from minillm.tokenizers.normalizers import read_normalizer
 from minillm.tokenizers.patterns import compiled
 from minillm.tokenizers.pipeline_formats import pipeline_of
 from minillm.tokenizers.pre_tokenizers import read_pre_tokenizer
-from minillm.tokenizers.protobuf import fields
 from minillm.tokenizers.sections import find_spans
 from minillm.tokenizers.unigram import Unigram
 
@@ -312,13 +311,6 @@ def test_a_charsmap_that_is_cut_off() -> None:
     for text in ("", "AAAA", whole[:40], "AQAAAAAA"):
         with pytest.raises(ValueError):
             CharsMap(text)
-
-
-def test_protobuf_that_is_cut_off() -> None:
-    assert list(fields(bytes([0x0D, 0, 0, 0x80, 0x3F, 0x11]) + bytes(8))) == [(1, 1.0), (2, 0.0)]
-    for data in (b"\x08", b"\x12\x05ab", b"\x0b", b"\x08" + b"\xff" * 11):
-        with pytest.raises(ValueError, match=r"has no end|is cut off"):
-            list(fields(data))
 
 
 def test_the_merges_of_bytes_are_those_of_characters() -> None:
