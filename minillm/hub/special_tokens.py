@@ -85,14 +85,15 @@ class NamedTokens:
         given = [(i, token) for i, token in enumerate(self.core.tokens) if token is not None]
         names = {i: spell(token) if bpe else token.decode("utf-8", "replace") for i, token in given}
         if isinstance(self.core, PipelineTokenizer):
-            names = dict(self.core.token_names)
+            return {**self.core.token_names, **self.core.added_names}
         names.update({token.id: token.text for token in self.core.added_tokens})
         return names
 
     @cached_property
     def id_of_name(self) -> dict[str, int]:
         """The reverse of `token_of`."""
-        return {name: token_id for token_id, name in self.token_of.items()}
+        added = {token.text: token.id for token in self.core.added_tokens}
+        return {**{name: token_id for token_id, name in self.token_of.items()}, **added}
 
     def get_vocab(self) -> dict[str, int]:
         """token -> id, added tokens among them."""

@@ -324,4 +324,6 @@ def with_tokens(core: Any, items: list[Declared], folder: Path) -> Any:
     if made.added_tokens == core.added_tokens:
         return core
     made.special_tokens = {token.text: token.id for token in made.added_tokens if token.special}
+    if isinstance(made, PipelineTokenizer):
+        made.name_added()
     return made

@@ -76,12 +76,20 @@ class PipelineTokenizer(Tokenizer):
         tokens: list[bytes | None] = [None] * (top + 1)
         for token_id, token in self.token_names.items():
             tokens[token_id] = parts.decoder.token_bytes(token)
-        for added in added_tokens:
-            tokens[added.id] = added.text.encode()
         super().__init__(tokens, {}, added_tokens=added_tokens, template=template)
+        self.name_added()
         self.is_byte_level = bool(parts.pre_tokenizer) and isinstance(parts.pre_tokenizer[-1], ByteLevel)
         self._first_only = any(isinstance(step, Metaspace) and step.scheme == "first" for step in parts.pre_tokenizer)
         self._cache = PieceCache(self.encode_piece)
+
+    def name_added(self) -> None:
+        """Take the added tokens' names as they are found in a text: those that are looked for in the normalised text
+        are normalised themselves ("▁bar" in Llama 2). To be called again when there are more."""
+        self.added_names = {}
+        for token in self.added_tokens:
+            normal = self._normalize(token.text) if token.normalized else ""
+            self.added_names[token.id] = normal or token.text
+            self.tokens[token.id] = self.parts.decoder.token_bytes(normal) if normal else token.text.encode()
 
     # ---- text -> ids
 
@@ -189,8 +197,7 @@ class PipelineTokenizer(Tokenizer):
 
     def name_of(self, token_id: int) -> str:
         """How the file writes a token."""
-        added = next((token.text for token in self.added_tokens if token.id == token_id), None)
-        return added if added is not None else self.token_names[token_id]
+        return self.added_names.get(token_id) or self.token_names[token_id]
 
     def decode(self, ids: Iterable[int], errors: str = "replace", *, skip_special_tokens: bool = False) -> str:
         """The text that `ids` stand for, by the file's decoder: without the space that was put before the text.
@@ -201,8 +208,7 @@ class PipelineTokenizer(Tokenizer):
         data = self.decode_bytes(ids)  # raises ValueError for an id that is none
         if errors != "replace":
             return data.decode("utf-8", errors)
-        added = {token.id: token.text for token in self.added_tokens}
-        return self.parts.decoder.decode([added.get(i) or self.token_names[i] for i in ids])
+        return self.parts.decoder.decode(list(map(self.name_of, ids)))
 
     # ---- files
 

@@ -35,6 +35,7 @@ def llama() -> Tokenizer:
         TEXTS, trainers.BpeTrainer(vocab_size=600, limit_alphabet=60, special_tokens=specials, show_progress=False)
     )
     peer = changed(peer)
+    peer.add_tokens(["bar"])
     peer.pre_tokenizer = None
     peer.decoder = d.Sequence([d.Replace("▁", " "), d.ByteFallback(), d.Fuse(), d.Strip(" ", 1, 0)])
     peer.post_processor = processors.TemplateProcessing(

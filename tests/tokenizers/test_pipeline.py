@@ -38,7 +38,7 @@ tricky = st.sampled_from(
     "aBs'lLrevé中ſ12٣ \n\r\t\x00\x01\x0b\x1c\x7f\x85\xa0\u2003\u3000\u200b\u200d\u2028\ufeff\ufffd!.<|>😀👨👍🏽🇨🇳ﬁ①é"
     "Å\u0301\u0327\u0323\u0308ΣςİÅ½Ⅻ▁_~$,ßẞǅ"
 )
-marks = ["<s>", "</s>", "zap", " zap", "<mask>", "<|endoftext|>", "<unk>", "<0x41>", "</w>"]
+marks = ["<s>", "</s>", "zap", " zap", "bar", " bar", "<mask>", "<|endoftext|>", "<unk>", "<0x41>", "</w>"]
 parts = st.one_of(
     st.text(alphabet=st.one_of(tricky, script, further, asian), max_size=20),
     st.text(alphabet=tricky, max_size=30),
