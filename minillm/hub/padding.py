@@ -50,8 +50,8 @@ def cut(ids: list[int], n: int, side: str) -> list[int]:
 
 
 def pad(
-    columns: Mapping[str, list[list[int]]], length: int, values: Mapping[str, int], side: str, multiple: int | None
-) -> dict[str, list[list[int]]]:
+    columns: Mapping[str, list[list[Any]]], length: int, values: Mapping[str, Any], side: str, multiple: int | None
+) -> dict[str, list[list[Any]]]:
     """Every row of every column filled up to `length`, or the next multiple of `multiple`; with 0 where `values` says
     nothing. Longer rows stay as they are."""
     if multiple:
@@ -66,6 +66,17 @@ def pad(
 class Inputs(dict[str, Any]):
     """What a tokenizer makes of texts: input_ids, attention_mask and token_type_ids, for `model(**inputs)`."""
 
+    words: list[list[int | None]] | None = None  # for each token of each row the number of its word, if it is known
+
+    def word_ids(self, batch_index: int = 0) -> list[int | None]:
+        """For each token of a row the number of the word that it is a part of, None for special ones.
+
+        Raises ValueError if nobody asked for places (`is_split_into_words` or `return_offsets_mapping`).
+        """
+        if self.words is None:
+            raise ValueError("words are not known: pass is_split_into_words=True or return_offsets_mapping=True.")
+        return self.words[batch_index]
+
     def __getattr__(self, name: str) -> Any:
         if name in self:
             return self[name]
@@ -73,7 +84,9 @@ class Inputs(dict[str, Any]):
 
     def to(self, device: Any) -> Inputs:
         """The same on another device (PyTorch)."""
-        return Inputs({name: value.to(device) for name, value in self.items()})
+        moved = Inputs({name: value.to(device) for name, value in self.items()})
+        moved.words = self.words
+        return moved
 
 
 def to_tensors(inputs: Inputs, kind: str) -> Inputs:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from ..tokenizers import BPETokenizer, Tokenizer
+from ..tokenizers import BPETokenizer, PipelineTokenizer, Tokenizer
 from ..tokenizers.formats import spell, unspell
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -84,13 +84,16 @@ class NamedTokens:
         bpe = isinstance(self.core, BPETokenizer)
         given = [(i, token) for i, token in enumerate(self.core.tokens) if token is not None]
         names = {i: spell(token) if bpe else token.decode("utf-8", "replace") for i, token in given}
+        if isinstance(self.core, PipelineTokenizer):
+            return {**self.core.token_names, **self.core.added_names}
         names.update({token.id: token.text for token in self.core.added_tokens})
         return names
 
     @cached_property
     def id_of_name(self) -> dict[str, int]:
         """The reverse of `token_of`."""
-        return {name: token_id for token_id, name in self.token_of.items()}
+        added = {token.text: token.id for token in self.core.added_tokens}
+        return {**{name: token_id for token_id, name in self.token_of.items()}, **added}
 
     def get_vocab(self) -> dict[str, int]:
         """token -> id, added tokens among them."""
@@ -128,5 +131,7 @@ def id_in_vocabulary(core: Tokenizer, text: str) -> int | None:
             return core.id_of_token.get(unspell(text))
         except KeyError:  # a character that no ordinary token is written with
             return None
+    if isinstance(core, PipelineTokenizer):
+        return core.model.vocab.get(text)
     token_bytes = text.encode()
     return core.tokens.index(token_bytes) if token_bytes in core.tokens else None

@@ -16,7 +16,14 @@ from typing import Any, Literal, NamedTuple
 
 from ..disk import about, check_values, read_json
 from ..disk.records import DIGITS
-from ..tokenizers import BPETokenizer, CharTokenizer, Tokenizer, WordPieceTokenizer, load_tokenizer
+from ..tokenizers import (
+    BPETokenizer,
+    CharTokenizer,
+    PipelineTokenizer,
+    Tokenizer,
+    WordPieceTokenizer,
+    load_tokenizer,
+)
 from ..tokenizers.added import AddedToken
 from ..tokenizers.base import END_OF_TEXT
 from ..tokenizers.bert_text import BertNormalizer
@@ -205,6 +212,8 @@ def read_gpt2_files(folder: Path, config: Mapping[str, Any]) -> BPETokenizer:
 def check_split(core: Tokenizer, class_name: str, config: Mapping[str, Any], folder: Path, bare: bool) -> None:
     """Raise ValueError, naming the setting, if the class splits text as `core` does not."""
     where = folder / CONFIG_FILE
+    if isinstance(core, PipelineTokenizer) and core.is_byte_level:
+        return  # SmolLM and others name GPT-2's class, and have digits apart: the file is what they were trained with
     if not isinstance(core, BPETokenizer):
         raise ValueError(f"{where}: tokenizer_class is {class_name}, but {TOKENIZER_JSON} is no byte-level BPE.")
     pattern, nfc = SPLITS[class_name]
@@ -315,4 +324,6 @@ def with_tokens(core: Any, items: list[Declared], folder: Path) -> Any:
     if made.added_tokens == core.added_tokens:
         return core
     made.special_tokens = {token.text: token.id for token in made.added_tokens if token.special}
+    if isinstance(made, PipelineTokenizer):
+        made.name_added()
     return made

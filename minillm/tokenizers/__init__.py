@@ -6,6 +6,10 @@ text, template.py puts them around it. Then split.py (pre-tokens), pieces.py (co
 and bpe_fast.py (the same merges step by step, and fast), show.py (watch it work), extend.py (more special tokens). The
 files: byte_spelling.py (bytes as text), formats.py and gpt2_files.py (BPE), wordpiece_formats.py, json_parts.py (what
 the readers share).
+
+pipeline.py is every other tokenizer.json, part by part: unigram.py (T5, XLM-R) or bpe_characters.py (Llama 2, Gemma) as
+the model, normalizers.py with unicode_forms.py and charsmap.py before it, pre_tokenizers.py with patterns.py,
+decoders.py behind it, aligned.py (which character came from where), sections.py, pipeline_formats.py.
 """
 
 from __future__ import annotations
@@ -13,24 +17,28 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..disk import read_json
+from ..disk import about, read_json
 from .base import END_OF_TEXT, Tokenizer
 from .bert_text import BertNormalizer
 from .bpe import BPETokenizer
 from .char import FORMAT, WORD_LEVEL, CharTokenizer
 from .gpt2_files import load_gpt2, read_vocab_json
-from .json_parts import is_kind, tokenizer_json_path
+from .json_parts import tokenizer_json_path
+from .pipeline import PipelineTokenizer
+from .pipeline_formats import is_plain_byte_level, is_plain_wordpiece, pipeline_of
 from .template import Template
 from .wordpiece import WordPieceTokenizer
 from .wordpiece_formats import VOCAB_TXT
 
 __all__ = [
-    "END_OF_TEXT", "BPETokenizer", "BertNormalizer", "CharTokenizer", "Template", "Tokenizer", "WordPieceTokenizer",
-    "load_tokenizer",
+    "END_OF_TEXT", "BPETokenizer", "BertNormalizer", "CharTokenizer", "PipelineTokenizer", "Template", "Tokenizer",
+    "WordPieceTokenizer", "load_tokenizer",
 ]  # fmt: skip
 
 
-def load_tokenizer(path: str | os.PathLike[str]) -> BPETokenizer | CharTokenizer | WordPieceTokenizer:
+def load_tokenizer(
+    path: str | os.PathLike[str],
+) -> BPETokenizer | CharTokenizer | PipelineTokenizer | WordPieceTokenizer:
     """Read a tokenizer of any kind from a tokenizer.json, or from a folder that holds one, or GPT-2's two files, or
     BERT's vocab.txt (as an uncased one: `WordPieceTokenizer.load_vocab` can be told otherwise).
 
@@ -47,6 +55,9 @@ def load_tokenizer(path: str | os.PathLike[str]) -> BPETokenizer | CharTokenizer
     content = read_json(file)
     if isinstance(content, dict) and (content.get("format") == FORMAT or is_kind(content.get("model"), WORD_LEVEL)):
         return CharTokenizer.load(path)
-    if isinstance(content, dict) and is_kind(content.get("model"), "WordPiece"):
+    if is_plain_wordpiece(content):
         return WordPieceTokenizer.load(path)
-    return BPETokenizer.load(path)
+    if is_plain_byte_level(content):
+        return BPETokenizer.load(path)
+    with about(file):
+        return pipeline_of(content, file)

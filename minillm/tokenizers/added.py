@@ -58,6 +58,11 @@ def any_of(texts: tuple[str, ...]) -> regex.Pattern[str]:
     return regex.compile("|".join(map(regex.escape, sorted(texts, key=len, reverse=True))))
 
 
+def is_in_word(text: str, start: int, end: int) -> bool:
+    """Whether a letter, a digit or "_" touches what stands from `start` to `end`."""
+    return bool(_WORD.match(text[start - 1 : start]) or _WORD.match(text, end))
+
+
 def find_added_tokens(items: Iterable[str | int], tokens: Sequence[AddedToken]) -> Iterator[str | int]:
     """The stream with the tokens found: their ids in place of their texts.
 
@@ -94,7 +99,7 @@ def find_added_tokens(items: Iterable[str | int], tokens: Sequence[AddedToken]) 
                     limit = start
                     break
             searched = match.end()
-            if token.single_word and (_WORD.match(text[start - 1 : start]) or _WORD.match(text, match.end())):
+            if token.single_word and is_in_word(text, start, match.end()):
                 continue
             if token.lstrip:
                 while start > done and text[start - 1] in WHITE_SPACE:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ..disk import write_json
 from .added import END, AddedToken, find_added_tokens
 from .checks import check_text, check_texts, surrogate_error
-from .json_parts import tokenizer_json_path
+from .json_parts import MAX_IDS, tokenizer_json_path
 from .template import PLAIN, Template
 
 END_OF_TEXT = "<|endoftext|>"
@@ -77,7 +77,12 @@ class Tokenizer:
         raise NotImplementedError(f"{type(self).__name__} must say how it is saved.")
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `path` (or `path`/tokenizer.json, unless the name ends in .json), whole or not at all."""
+        """Write `path` (or `path`/tokenizer.json, unless the name ends in .json), whole or not at all.
+
+        Raises ValueError for more ids than `load` takes.
+        """
+        if self.vocab_size > MAX_IDS:
+            raise ValueError(f"{self.vocab_size} ids are more than a file can have, {MAX_IDS}: give lower ones.")
         write_json(tokenizer_json_path(path), self.to_json())
 
     # ---- properties

@@ -136,7 +136,12 @@ def merge_long_word(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[
 
 
 def merge_very_long(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[int]) -> list[int]:
-    """The same by a heap of (rank, place) over a linked list of tokens; a merged token keeps its left place."""
+    """The same by a heap of (rank, place) over a linked list of tokens."""
+    return [token for token in merge_in_place(ids, ranks, merged) if token >= 0]
+
+
+def merge_in_place(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[int]) -> list[int]:
+    """Every token at the place of its first part, -1 at those of the others."""
     n = len(ids)
     left, right = list(range(-1, n - 1)), list(range(1, n + 1))
     heap = [(ranks[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in ranks]
@@ -156,4 +161,4 @@ def merge_very_long(ids: list[int], ranks: Mapping[Pair, int], merged: Sequence[
         before = left[i]
         if before >= 0 and (ids[before], ids[i]) in ranks:
             heapq.heappush(heap, (ranks[ids[before], ids[i]], before))
-    return [token for token in ids if token >= 0]
+    return ids

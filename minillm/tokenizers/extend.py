@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from .added import AddedToken
 from .base import Tokenizer
+from .pipeline import PipelineTokenizer
 
 T = TypeVar("T", bound=Tokenizer)
 
@@ -32,4 +33,6 @@ def with_special_tokens(tokenizer: T, texts: Iterable[str]) -> T:
             extended.tokens = [*extended.tokens, text.encode()]
             extended.added_tokens = [*extended.added_tokens, token]
             extended.special_tokens = {**extended.special_tokens, text: token.id}
+            if isinstance(extended, PipelineTokenizer):
+                extended.name_added()
     return extended

@@ -92,7 +92,9 @@ def model_of(content: Any, path: Path) -> dict[str, Any]:
     model = content["model"]
     kind = model.get("type", "BPE")  # files before 2021 leave it out
     if kind != "BPE":
-        raise ValueError(f"{path}: the model is {kind}, but only byte-level BPE and WordPiece can be read.")
+        raise ValueError(
+            f"{path}: the model is {kind}, but BPETokenizer reads byte-level BPE: load_tokenizer reads more."
+        )
     if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
         raise ValueError(f"{path}: the model has no 'vocab' and 'merges'.")
     return model

@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 from .added import AddedToken
 
 TOKENIZER_JSON = "tokenizer.json"
+MAX_IDS = 1 << 21  # ids that a tokenizer can have: eight times as many as the largest vocabularies
 
 
 def tokenizer_json_path(path: str | os.PathLike[str]) -> Path:
@@ -67,11 +68,14 @@ def read_added_tokens(content: Mapping[str, Any], path: Path) -> list[AddedToken
 
 
 def check_ids(ids: Mapping[str, Any], path: Path) -> None:
-    """Raise ValueError unless each token has an id of its own from 0 up, without a hole that must be a mistake."""
+    """Raise ValueError unless each token has an id of its own from 0 up, below `MAX_IDS`."""
     if bad := [token for token, token_id in ids.items() if type(token_id) is not int or token_id < 0]:
         raise ValueError(f"{path}: the id of {bad[0]!r} must be a whole number from 0 up, not {ids[bad[0]]!r}.")
-    if max(ids.values(), default=0) > 4 * len(ids) + 1000:
-        raise ValueError(f"{path}: {len(ids)} tokens have ids up to {max(ids.values())}, so the file must be wrong.")
+    if max(ids.values(), default=0) >= MAX_IDS:
+        raise ValueError(
+            f"{path}: {len(ids)} tokens have ids up to {max(ids.values())}; with more than {MAX_IDS} the file must be "
+            "wrong."
+        )
     owner: dict[int, str] = {}
     for token, token_id in ids.items():
         if owner.setdefault(token_id, token) != token:

@@ -421,7 +421,7 @@ def test_unsupported_parts_are_named(tmp_path: Path, part: str, value: Any, mess
         content |= {"added_tokens": [], "post_processor": None}
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
-        load_tokenizer(tmp_path)
+        WordPieceTokenizer.load(tmp_path)
 
 
 # ---- the vocabulary of a real model
