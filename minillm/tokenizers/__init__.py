@@ -23,7 +23,7 @@ from .bert_text import BertNormalizer
 from .bpe import BPETokenizer
 from .char import FORMAT, WORD_LEVEL, CharTokenizer
 from .gpt2_files import load_gpt2, read_vocab_json
-from .json_parts import tokenizer_json_path
+from .json_parts import is_kind, tokenizer_json_path
 from .pipeline import PipelineTokenizer
 from .pipeline_formats import is_plain_byte_level, is_plain_wordpiece, pipeline_of
 from .template import Template

@@ -338,7 +338,7 @@ def test_models_that_cannot_do_what_is_asked(judge, run, folder, tmp_path, capsy
         ("dpo", ["--reward", "x.py:y"], "[grpo] is for grpo"),
         ("dpo", ["--pack"], "pack = true"),
         ("dpo", ["--cut"], "--cut belongs to tasks"),
-        ("sft", ["--metric", "accuracy"], "metric = 'accuracy' is none of sft: it has loss"),
+        ("sft", ["--metric", "accuracy"], "--metric accuracy is none of sft: it has loss"),
         ("grpo", ["--metric", "margin"], "is none of grpo: it has loss, reward"),
         ("sft", ["--template", "nowhere.jinja"], "which is not there"),
         ("classify", ["--teacher", "x"], "--teacher belongs to sft"),

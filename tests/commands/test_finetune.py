@@ -335,7 +335,7 @@ WRONG = [
     (["translate", "--model", "BERT"], "needs a model that writes"),
     (["translate", "--model", "GPT", "--method", "head"], "head trains a classifier's new head"),
     (["classify", "--set", "task.limt=3"], "Did you mean 'limit'?"),
-    (["classify", "--metric", "f1"], "metric = 'f1' is none of this task's: they are loss, accuracy, "),
+    (["classify", "--metric", "f1"], "--metric f1 is none of this task's: they are loss, accuracy, "),
     (["classify", "--epochs", "nan"], "epochs, limit and seed must be 0 or more"),
     (["classify", "--source", "text"], "source = 'text' has no meaning for classify"),
     (["translate", "--label", "text"], "label = 'text' has no meaning for translate"),
