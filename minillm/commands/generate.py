@@ -118,8 +118,16 @@ def answer(arguments: argparse.Namespace) -> int:
 
 def check_class(arguments: argparse.Namespace, drawing: Iterable[str]) -> None:
     """Raise ValueError for options that a model which labels texts has no use for, by name."""
-    plain = {"max_new_tokens": None, "min_new_tokens": 0, "no_repeat_ngram": 0, "stop": [], "beams": None, "seed": None}
-    unused = [*drawing, *(name for name, value in {**plain, "samples": 1}.items() if getattr(arguments, name) != value)]
+    idle: dict[str, Any] = {
+        "max_new_tokens": None,
+        "min_new_tokens": 0,
+        "stop": [],
+        "no_repeat_ngram": 0,
+        "beams": None,
+        "samples": 1,
+    }
+    unused = [*drawing, *(name for name, value in idle.items() if getattr(arguments, name) != value)]
+    unused += ["seed"] * (arguments.seed is not None)
     if unused:
         names = ", ".join("--" + name.replace("_", "-") for name in unused)
         raise ValueError(f"{arguments.model} labels a text, it writes and draws nothing: leave out {names}.")

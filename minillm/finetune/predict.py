@@ -44,7 +44,8 @@ def predict(
     """An answer for each example; of its fields only the text or the source is used.
 
     Texts are written greedily, with `n_beams` (see beam.py), or drawn as `sampling` says, by `rules` (see `generate`),
-    up to an end or `max_new_tokens` (0: as many as the context lets). Raises `Misfit` for an example that does not fit into the model.
+    up to an end or `max_new_tokens` (0: as many as the context lets). Raises `Misfit` for an example that does not fit
+    into the model.
     """
     rows = [objective.inputs(example) for example in examples]
     if isinstance(objective, Classify):

@@ -68,8 +68,8 @@ class Conversation:
             for name in ("num_beams", "num_return_sequences"):
                 if settings.get(name, 1) != 1:
                     raise ValueError(
-                        f"generation_config.json: {name} = {settings[name]}, but one answer is written, piece by piece: "
-                        "set it to 1 there."
+                        f"generation_config.json: {name} = {settings[name]} must be 1 to chat: one answer is written, "
+                        "piece by piece."
                     )
         model = checkpoint.model(engine=engine, dtype=dtype, device=device, verify=verify)
         check_continues(model)
@@ -97,8 +97,8 @@ class Conversation:
     def answer(
         self, text: str, *, max_new_tokens: int, sampling: Sampling | None = None, seed: int | None = None
     ) -> Generator[str, None, None]:
-        """The answer to the user's `text`, piece by piece; both become turns of the conversation. `sampling`: by default
-        as the model's folder asks for.
+        """The answer to the user's `text`, piece by piece; both become turns of the conversation. `sampling`: by
+        default as the model's folder asks for.
 
         An answer that the caller does not read to its end (`close`) stays in the conversation as far as it was read; if
         that is nothing, or white space, the user's turn goes, too. Raises ValueError for a turn that does not fit into

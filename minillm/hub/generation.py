@@ -152,11 +152,10 @@ def sampling_in(how: Values) -> dict[str, Any]:
 
 
 def drawing_in(how: Values) -> dict[str, Any]:
-    """What the settings say of how an id is drawn, for those who draw unless `do_sample` is false: fields of `Sampling`,
-    the repetition_penalty among them."""
-    named = ("temperature", "top_k", "top_p", "min_p")
-    drawing = sampling_in(how) if "do_sample" in how else {name: how[name] or None for name in named if name in how}
-    return {**drawing, **{name: how[name] for name in ("repetition_penalty",) if name in how}}
+    """The fields of `Sampling` that the settings name, for those who draw unless `do_sample` is false."""
+    named = [field.name for field in fields(Sampling) if field.name in how]
+    drawing = {**{name: how[name] for name in named}, **(sampling_in(how) if "do_sample" in how else {})}
+    return {**drawing, **({"top_k": drawing["top_k"] or None} if "top_k" in drawing else {})}
 
 
 def rules_in(how: Values, stop_ids: Sequence[int], max_new_tokens: int, longest: int) -> Rules | None:
