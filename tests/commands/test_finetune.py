@@ -210,9 +210,10 @@ def test_a_decoder_answers_and_its_run_is_generated_from(folder, tmp_path, metho
     assert answers[0] == answers[1]
     minillm("generate", out, "--prompt", "the soup", "--beams", "2")
     minillm("generate", out, "--prompt", "the soup", "--seed", "1", "--max-new-tokens", "3")
-    whole = minillm("generate", out, "--prompt", "the soup", "--min-new-tokens", "4", capsys=capsys)
-    assert minillm("generate", out, "--prompt", "the soup", "--min-new-tokens", "4", "--stop", whole[1:3],
-                   capsys=capsys) == whole[: whole.index(whole[1:3])] + "\n"  # fmt: skip
+    capsys.readouterr()
+    longer = ["generate", out, "--prompt", "the soup", "--min-new-tokens", "4"]
+    whole = minillm(*longer, capsys=capsys)
+    assert minillm(*longer, "--stop", whole[1:3], capsys=capsys) == whole[: whole.index(whole[1:3])] + "\n"
     if method == "lora":
         adapted = open_checkpoint(out / "adapter").model()
         ids = np.arange(5)[None]

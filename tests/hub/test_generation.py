@@ -75,6 +75,8 @@ RULES = [
 @pytest.mark.parametrize("beams", [{}, {"num_beams": 3, "num_return_sequences": 2}], ids=["greedy", "beams"])
 @pytest.mark.parametrize("how", RULES, ids=lambda how: next(iter(how)))
 def test_rules_are_followed_as_by_transformers(pair, how, beams):
+    if beams and isinstance(how.get("forced_eos_token_id"), list):
+        how = {**how, "forced_eos_token_id": 30}  # several are equally likely: which comes first is not said
     check_equal(pair, **how, **beams)
 
 
@@ -103,7 +105,7 @@ options = st.fixed_dictionaries(
 
 
 @given(options, st.lists(st.lists(st.integers(0, 59), min_size=3, max_size=3), min_size=1, max_size=3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_drawn_settings_give_the_ids_of_transformers(pair, how, prompts):
     eos = how.get("eos_token_id", [])
     how = {**how, "bad_words_ids": [w for w in how.get("bad_words_ids", []) if len(w) > 1 or w[0] not in eos] or None}
@@ -209,21 +211,20 @@ def test_stop_strings_end_a_row_as_in_transformers(beams, tmp_path):
     theirs.save_pretrained(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     fast = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    ours, tokenizer = (
-        AutoModelForCausalLM.from_pretrained(tmp_path, dtype="float64"),
-        AutoTokenizer.from_pretrained(tmp_path),
-    )
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="float64")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     quiet = [i for i, token in enumerate(core.tokens) if token is None or not token.isalpha() or len(token) > 1]
     quiet += [i for i, token in enumerate(core.tokens) if i not in quiet and token not in b"abcdefgh"]
     how = {"max_new_tokens": 12, "num_beams": beams, "pad_token_id": 260, "suppress_tokens": quiet}
+    how |= {"no_repeat_ngram_size": 2, "length_penalty": 0.0}
     ended = 0
-    for stops in ("c", ["ab", "ef", "dd"], ["ga", "ch", "hh", "fa", "b"]):
+    for stops in ("c", ["ab", "ef", "dd"], ["ga", "ch", "hh", "fa", "b"], ["e", "h"]):
         with torch.no_grad():
             expected = theirs.generate(torch.tensor(PROMPTS), **how, stop_strings=stops, tokenizer=fast)
         found = ours.generate(PROMPTS, **how, stop_strings=stops, tokenizer=tokenizer)
         assert found.tolist() == expected.tolist()
         ended += found.shape[1] < 17 or bool((found == 260).any())
-    assert ended
+    assert ended >= 2
     with pytest.raises(ValueError, match=r"stop_strings = \['c'\] need the tokenizer"):
         ours.generate(PROMPTS, stop_strings="c")
 
