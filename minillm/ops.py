@@ -264,6 +264,8 @@ def linear_cross_entropy(
     targets (...)."""
     check_features("linear_cross_entropy", h, weight, 2)
     check_loss("linear_cross_entropy", h, targets, reduction, label_smoothing, ("mean", "sum", "none"))
+    if reduction == "none":
+        return backend(h).linear_row_losses(h, weight, targets, ignore_index, label_smoothing)
     return backend(h).linear_cross_entropy(h, weight, targets, ignore_index, reduction, label_smoothing)
 
 

@@ -231,22 +231,24 @@ def cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int, reduction:
 def linear_cross_entropy(
     h: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, reduction: str, label_smoothing: float
 ) -> Tensor:
-    """In chunks, as numpy_ops/cross_entropy.py does it; the softmax is a Triton kernel on a GPU that has Triton. With
-    "none" the backward pass makes each chunk's logits once more."""
-    if reduction == "none":
-        rows, flat = h.reshape(-1, h.shape[-1]), targets.reshape(-1)
-        options = (ignore_index, "none", label_smoothing)
-        losses = [
-            checkpoint(chunk_losses, part, weight, flat[i * CHUNK : (i + 1) * CHUNK], *options, use_reentrant=False)
-            for i, part in enumerate(rows.split(CHUNK))
-        ]
-        return torch.cat(losses).reshape(targets.shape)
+    """In chunks, as numpy_ops/cross_entropy.py does it; the softmax is a Triton kernel on a GPU that has Triton."""
     from .kernels.cross_entropy import linear_cross_entropy
 
     h, targets = h.reshape(-1, h.shape[-1]), targets.reshape(-1)
     return linear_cross_entropy(
         h, weight, targets, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
     )
+
+
+def linear_row_losses(h: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, label_smoothing: float) -> Tensor:
+    """In chunks; the backward pass makes each chunk's logits once more."""
+    rows, flat = h.reshape(-1, h.shape[-1]), targets.reshape(-1)
+    options = (ignore_index, "none", label_smoothing)
+    losses = [
+        checkpoint(chunk_losses, part, weight, flat[i * CHUNK : (i + 1) * CHUNK], *options, use_reentrant=False)
+        for i, part in enumerate(rows.split(CHUNK))
+    ]
+    return torch.cat(losses).reshape(targets.shape)
 
 
 def chunk_losses(h: Tensor, weight: Tensor, targets: Tensor, *options: Any) -> Tensor:

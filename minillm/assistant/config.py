@@ -47,7 +47,7 @@ class ChatConfig:
     train_on: Literal["assistant", "last", "all"] = "assistant"  # whose words are learned; last: the last answer alone
     pack: bool = False  # several conversations in a row, which do not see each other (sft)
     epochs: float = 0.0  # passes over the training examples; 0: train.max_steps instead
-    metric: str = "loss"  # that decides which checkpoint is the best: loss, accuracy, margin, reward, kl
+    metric: str = "loss"  # that decides which checkpoint is the best: loss; accuracy, margin; reward; kl, agreement
     limit: int = 0  # train on this many examples only; 0: all
     val_limit: int = 0  # look at this many validation examples only; 0: all
     skip_bad: bool = False  # leave out examples that cannot be read or do not fit, and count them
@@ -69,6 +69,10 @@ SECTIONS: dict[str, Any] = {
     "chat": ChatConfig, "start": StartConfig, "model": LlamaConfig, "method": MethodConfig,
     "preference": PreferenceConfig, "grpo": GRPOConfig, "distill": DistillConfig, "train": TrainConfig,
     "engine": EngineConfig,
+}  # fmt: skip
+METRICS = {  # kind -> what can decide which checkpoint is the best; of grpo the loss is minus the reward
+    "sft": ("loss",), "reward": ("loss", "accuracy", "margin"), "dpo": ("loss", "accuracy", "margin"),
+    "grpo": ("loss", "reward"), "distill": ("loss", "kl", "cross_entropy", "agreement"),
 }  # fmt: skip
 OF_STAGE = {"preference": ("reward", "dpo"), "grpo": ("grpo",), "distill": ("distill",)}  # section -> whose it is
 
@@ -129,6 +133,9 @@ def resolved(section: Any, key: str) -> Any:
 def check_sections(config: AssistantConfig) -> None:
     """Raise ConfigError for sections that do not go together."""
     kind, start, method = config.chat.kind, config.start, config.method
+    known = METRICS["sft" if kind == "distill" and config.distill.method == "sequence" else kind]
+    if config.chat.metric not in known:
+        raise ConfigError(f"[chat]: metric = {config.chat.metric!r} is none of {kind}: it has {', '.join(known)}.")
     if not start.model and kind not in ("sft", "distill"):
         raise ConfigError(f"{kind} goes on with a model that answers already: set start.model, or --model.")
     if start.model and config.model:
@@ -139,6 +146,8 @@ def check_sections(config: AssistantConfig) -> None:
         raise ConfigError("[method]: name = 'head' trains a classifier's head: an assistant learns by full or lora.")
     if method.name == "qlora" and config.engine.name != "torch":
         raise ConfigError("[method]: qlora's 4-bit weights are PyTorch's: give --engine torch, or --method lora.")
+    if kind == "reward" and config.preference.loss != PreferenceConfig.loss:
+        raise ConfigError(f"[preference]: loss = {config.preference.loss!r} is of dpo; reward has Bradley and Terry's.")
     if kind == "distill" and not config.distill.teacher:
         raise ConfigError("distill learns from a teacher: set distill.teacher, or --teacher.")
     if kind != "grpo" and not config.chat.data and config.chat.builtin != "dialogue" and kind != "sft":

@@ -30,6 +30,7 @@ from ..data.fields import Message, chat_of, messages_of
 from ..data.records import BadRecord
 from ..disk import write_json, write_text
 from ..tokenizers import Tokenizer
+from ..tokenizers.base import END_OF_TEXT
 from .template import render_chat
 
 CHATML = Path(__file__).parent / "templates" / "chatml.jinja"
@@ -272,12 +273,14 @@ class Written:
 
 
 def stop_ids_of(template: ChatTemplate, further: Any = None) -> tuple[int, ...]:
-    """What ends an answer: the end of text, what `further` (generation_config.json's eos_token_id: an id, several or
-    None) says, and the special token that the template puts behind an answer. Raises ValueError if there is none."""
+    """What ends an answer: the end of text (whatever eos_token is: <|endoftext|>, too, as in llama.cpp), what `further`
+    (generation_config.json's eos_token_id: an id, several or None) says, and the special token that the template puts
+    behind an answer. Raises ValueError if there is none."""
     tokenizer = template.tokenizer
     ids = {token.text: token.id for token in tokenizer.added_tokens}
     named = further if isinstance(further, list) else [further]
-    found = [ids.get(template.variables.get("eos_token", "")), tokenizer.eos_id, *named, template.end_of_turn]
+    ends = [ids.get(template.variables.get("eos_token", "")), tokenizer.eos_id, ids.get(END_OF_TEXT)]
+    found = [*ends, *named, template.end_of_turn]
     stops = tuple(dict.fromkeys(int(token_id) for token_id in found if token_id is not None))
     if not stops:
         raise ValueError(

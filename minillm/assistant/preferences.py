@@ -33,7 +33,7 @@ WITH_REFERENCE = ("dpo", "ipo", "kto")
 # --- the formulas: tensors (B,) of either engine in, one loss for each pair (B,) out ----------------------------------
 
 # DPO, Rafailov et al. 2023, arXiv 2305.18290, equation 7, with the labels smoothed as in Mitchell 2023, "A note on DPO
-# with noisy preferences", equation 3: a share ε of the choices is taken to be wrong.
+# with noisy preferences": a share ε of the choices is taken to be wrong.
 #   h = ln π(y⁺|x)/πᵣ(y⁺|x) − ln π(y⁻|x)/πᵣ(y⁻|x)
 #   ℓ = −(1 − ε) ln σ(βh) − ε ln σ(−βh)
 

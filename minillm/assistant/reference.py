@@ -43,12 +43,13 @@ def reference_log_probs(
         if kept is None:
             raise OSError(f"{path} cannot be read by process {run.rank}: all must see the folder of the run.")
         return kept
+    if run.rank == 0:
+        claim(path.parent, "run", [path.name])  # before anything is computed: it may be the user's
     if show and why:
         print(f"note       {path.name} {why}: the reference is computed anew")
     with without_adapters(run.model):
         found = {name: log_probs_of(run, part, batch_size, progress=show) for name, part in rows.items()}
     if run.rank == 0:
-        claim(path.parent, "run", [path.name])
         with whole_file(path) as temporary:
             try:
                 save_file(found, temporary, metadata={**wanted, "crc32": crc_of(found)})

@@ -30,7 +30,7 @@ from .preferences import figures
 
 # Bradley & Terry 1952: y⁺ beats y⁻ with the probability σ(r(y⁺) − r(y⁻)). Ouyang et al. 2022, arXiv 2203.02155,
 # equation 1. That fixes differences only: a c > 0 draws the rewards of each pair to both sides of 0 (Eisenstein et al.
-# 2023, arXiv 2312.09244, section 2).
+# 2023, arXiv 2312.09244).
 #   ℓ = −ln σ(r(y⁺) − r(y⁻)) + c (r(y⁺) + r(y⁻))²
 
 

@@ -115,7 +115,7 @@ class RolloutData:
         be made small, is minus the reward."""
         answers = self.write(run.model, self.val_prompts)
         reward = float(self.rewards([answer.text for answer in answers], self.val).mean())
-        return TaskEvaluation(-reward, {"reward": reward, **shape(answers)}, "reward")
+        return TaskEvaluation(0.0 - reward, {"reward": reward, **shape(answers)}, "reward")
 
     def write(self, model: Any, prompts: Sequence[list[int]], **options: Any) -> list[Answer]:
         n, rows = self.settings.max_new_tokens, self.settings.rows

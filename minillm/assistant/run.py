@@ -64,13 +64,15 @@ REFERENCE_FILE = "reference.safetensors"
 class ChatStart:
     """A NumPy model to begin with, and the template that its conversations are written by. `name`: where they came
     from; `merged`: from adapters, so that no file has these weights; `added`: whether tokens of the template are new to
-    it. What it learns from, besides: `teacher`, of distill, and `rewards`, of grpo, if not those that [grpo] names."""
+    it; `system`: what it was told when it was trained. What it learns from, besides: `teacher`, of distill, and
+    `rewards`, of grpo, if not those that [grpo] names."""
 
     model: Any
     template: ChatTemplate
     name: str = ""
     merged: bool = False
     added: bool = False
+    system: str = ""
     teacher: ChatStart | None = None
     rewards: Rewards | None = None
 
@@ -126,9 +128,16 @@ def new_model(config: AssistantConfig, tokenizer: Tokenizer) -> Any:
 
 
 def fitting(config: AssistantConfig, splits: Splits, objective: Any) -> dict[str, Any]:
-    """The examples as ChatData takes them, without those that do not fit into the model, if these may be left out."""
+    """The examples as ChatData takes them, without those that do not fit into the model, if these may be left out.
+    Raises ValueError where that leaves none."""
     if config.chat.skip_bad:
-        splits.notes += drop_misfits(splits.examples, objective.encode)
+        left_out = drop_misfits(splits.examples, objective.encode)
+        splits.notes += left_out
+        for name in ("train", "val"):
+            if not splits.examples[name]:
+                raise ValueError(
+                    f"nothing is left for {name}: {next(note for note in left_out if f'in {name} ' in note)}"
+                )
     examples = splits.examples
     tests = {name: rows for name, rows in examples.items() if name not in ("train", "val")}
     return {"train": examples["train"], "val": examples["val"], "metric": config.chat.metric, "tests": tests}
@@ -218,6 +227,18 @@ PREPARE: dict[str, Callable[[AssistantConfig, Splits, ChatStart, Path], Prepared
 }  # fmt: skip
 
 
+def check_speaks(model: Any, name: str = "") -> None:
+    """Raise ValueError for a model that cannot answer: one that labels or fills in, a reward model among them."""
+    config = model.config
+    if config.task != "causal":
+        what = f"a {config.model_type} for {config.task!r}"
+        if getattr(config, "problem_type", "") == "regression":
+            what = "a model that judges texts by a number, as a reward run does,"
+        raise ValueError(
+            f"{name or 'this model'} is {what} and holds no conversation: take a gpt, llama or lstm that writes."
+        )
+
+
 def train_assistant(
     config: AssistantConfig,
     splits: Splits,
@@ -232,11 +253,7 @@ def train_assistant(
     the weights of the best evaluation. Also gives what the loss and its figures are on each test split, where it has
     some. Raises as `train` does, and ValueError for what does not go together."""
     out_dir, progress = Path(out_dir), progress and process_rank() == 0
-    if start.model.config.task != "causal":
-        raise ValueError(
-            f"{start.name or 'this model'} is a {start.model.config.model_type} for {start.model.config.task!r}, which "
-            "holds no conversation: take a gpt, llama or lstm."
-        )
+    check_speaks(start.model, start.name)
     shape = start.model.config if not config.start.model else None
     start = replace(start, model=reshaped(start.model, config.method, config.train.seed))
     n_notes = len(splits.notes)

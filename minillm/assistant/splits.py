@@ -123,4 +123,5 @@ def dialogue_reward(answer: str, record: dict[str, Any]) -> float:
 
 def dialogue_prompt(chat: Chat) -> Prompt:
     """What is asked in a dialogue, with the whole of it for the reward."""
-    return Prompt(chat.messages[:-1], {"chat": chat}, chat.where)
+    asked = chat.messages[:-1]
+    return Prompt(asked, {"messages": asked, "chat": chat}, chat.where)

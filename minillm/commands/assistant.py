@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 from ..assistant.answers import Answer
 from ..assistant.config import CONFIG_FILE, SECTIONS, AssistantConfig, build_config, read_recipe
 from ..assistant.report import answer_all, make_report, pairs_report, score
-from ..assistant.run import ChatStart, fresh, rewards_for, train_assistant
+from ..assistant.run import ChatStart, check_speaks, fresh, rewards_for, train_assistant
 from ..assistant.splits import Splits, read_splits
 from ..engines.choose import process_rank
 from ..finetune.report import MODEL, REPORT_FILE, Report
 from ..hub.adapters import save_adapter
-from ..hub.assistants import open_chat_start, open_reward
+from ..hub.assistants import open_chat_start, open_reward, read_assistant_config
 from ..hub.configs import is_native, read_config
 from ..hub.places import find_folder
 from ..training.checkpoint import CheckpointError
@@ -38,6 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.resume:
         check_no_run(out)  # before anything takes time
     config = build_config(sections_of(arguments))
+    if arguments.resume and (changes := changed_settings(read_assistant_config(out), config)):
+        print(f"note       the run goes on with other settings than it had: {'; '.join(changes)}.")
     speaks = process_rank() == 0  # under torchrun the first process speaks for all
     result, report = run_once(config, out, resume=arguments.resume, progress=speaks)
     if not speaks:
@@ -65,8 +68,12 @@ def run_once(
         for line in baseline_lines(splits):
             print(line)
     start = opened(config, splits)
+    check_speaks(start.model, start.name)
+    if progress and start.system and not config.chat.system:
+        print(f"note       {start.name} was trained with the system message {start.system!r}, which --system can give.")
     if config.chat.kind == "distill":
         start.teacher = open_chat_start(config.distill.teacher)
+        check_speaks(start.teacher.model, start.teacher.name)
     if config.chat.kind == "grpo":
         start.rewards = rewards_for(config, splits.task, open_reward)
     beside: dict[str, ChatStart] = {}
@@ -128,6 +135,19 @@ def export(config: AssistantConfig, out: Path, start: ChatStart, engine: Any) ->
         own = is_native(read_config(find_folder(start.name)))
         if not own or engine.model.config.task == start.model.config.task:
             save_adapter(engine.model, out / "adapter", start.name, tokenizer=start.kept)
+
+
+def changed_settings(before: AssistantConfig, now: AssistantConfig) -> list[str]:
+    """What a resumed run is told otherwise than before: "chat.system was '', is 'Be brief.'"; of [train] `train` says
+    it, and going on for longer is what a run is resumed for."""
+    changes = []
+    for section in SECTIONS:
+        old, new = getattr(before, section), getattr(now, section)
+        if section not in ("train", "model"):
+            names = [field.name for field in fields(old) if getattr(old, field.name) != getattr(new, field.name)]
+            told = [f"{section}.{n} was {getattr(old, n)!r}, is {getattr(new, n)!r}" for n in names if n != "epochs"]
+            changes += told
+    return changes
 
 
 def sections_of(arguments: argparse.Namespace) -> Sections:

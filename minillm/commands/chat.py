@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model = "checkpoint or run folder with a chat template, of either format, or a name on the hub"
     parser.add_argument("model", metavar="MODEL", help=model)
-    parser.add_argument("--system", default="", metavar="TEXT", help="what the model is told before the first turn")
+    parser.add_argument(
+        "--system", metavar="TEXT", help="what the model is told before the first turn; default: a run's own"
+    )
     parser.add_argument("--load", metavar="FILE", help="go on with a conversation that /save wrote")
     length = f"length of an answer (default: the folder's, or {MAX_NEW_TOKENS})"
     parser.add_argument("--max-new-tokens", type=int, help=length)
@@ -58,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     conversation = Conversation.open(arguments.model, **keywords(Conversation.open, arguments))
     if arguments.load:
         conversation.load(arguments.load)
-    if arguments.system:
+    if arguments.system is not None:
         conversation.system = arguments.system
     sampling = Sampling(**{"temperature": TEMPERATURE, **conversation.drawing, **drawing})
     n_new = arguments.max_new_tokens or conversation.settings.get("max_new_tokens", MAX_NEW_TOKENS)

@@ -57,7 +57,10 @@ def convert_run(name_or_folder: str, out: str, **how: Any) -> list[Path]:
 
 def convert_assistant(name_or_folder: str, out: str, **how: Any) -> list[Path]:
     """`convert` of an assistant's run, with its chat template: of one with adapters, the whole model, merged."""
-    if read_assistant_config(name_or_folder).method.name not in ("lora", "qlora"):
+    config = read_assistant_config(name_or_folder)
+    if config.chat.system:
+        print(f"note: it was trained with the system message {config.chat.system!r}; give it that where it goes.")
+    if config.method.name not in ("lora", "qlora"):
         return convert(name_or_folder, out, **how)
     start = open_chat_start(name_or_folder)
     return convert_whole(start.model, start.kept, out, **how)

@@ -20,6 +20,7 @@ from ..finetune.report import MODEL, make_report
 from ..finetune.run import drop_misfits
 from ..finetune.splits import Splits, read_examples, read_splits
 from ..generate import Sampling
+from ..hub.assistants import refuse_assistant
 from ..hub.checkpoint import load_model_and_tokenizer
 from ..hub.finetuned import is_finetuned, open_finetuned
 from ..metrics import pass_at_k
@@ -51,6 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if is_finetuned(arguments.model):
         return evaluate_task(arguments)
+    if not arguments.data:
+        refuse_assistant(arguments.model, "was measured when it was trained; of a text (--data FILE) it gives the loss")
     opening = keywords(load_model_and_tokenizer, arguments)
     if arguments.engine == "torch":
         opening["dtype"] = "float32"  # what is measured on NumPy, too, whatever the files hold

@@ -197,7 +197,10 @@ def sections_of(arguments: argparse.Namespace) -> Sections:
             )
         path = Path(arguments.out) / CONFIG_FILE
         if not path.exists():
-            raise CheckpointError(f"there is no run to resume in {arguments.out}: it has no {CONFIG_FILE}.")
+            raise CheckpointError(
+                f"there is no run to resume in {arguments.out}: it has neither {CONFIG_FILE} nor "
+                f"{assistant.CONFIG_FILE}."
+            )
         sections = read_toml(path, SECTIONS)
     else:
         if not arguments.kind and not arguments.config:

@@ -13,6 +13,7 @@ from ..data import Labelled, Pair
 from ..finetune.objectives import Classify
 from ..finetune.predict import predict
 from ..generate import Sampling, check_continues, generate, known_ids, prompt_ids, stream_text
+from ..hub.assistants import refuse_assistant
 from ..hub.checkpoint import load_model_and_tokenizer
 from ..hub.finetuned import is_finetuned, open_finetuned
 from ..hub.rules import Rules, StopTexts, check_stop_texts, cut, until
@@ -59,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if is_finetuned(arguments.model):
         return answer(arguments)
+    refuse_assistant(arguments.model, "answers in conversations only, in which it was trained")
     model, tokenizer = load_model_and_tokenizer(arguments.model, **keywords(load_model_and_tokenizer, arguments))
     check_continues(model)
     if arguments.beams is not None:

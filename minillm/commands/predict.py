@@ -20,6 +20,7 @@ from ..data.records import BadRecord, Table, read_table
 from ..disk import write_text
 from ..finetune.objectives import Classify, Misfit, TaskObjective
 from ..finetune.predict import Answer, predict
+from ..hub.assistants import refuse_assistant
 from ..hub.finetuned import open_finetuned
 from ..settings import EngineConfig
 from .options import add_option, choices, keywords
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--out {arguments.out}: the ending says what to write, one of {' '.join(OUTPUTS)}.")
     if Path(arguments.out).exists() and Path(arguments.out).samefile(arguments.data):
         raise ValueError(f"--out {arguments.out} is the file to read: write to another one.")
+    refuse_assistant(arguments.run, "writes no column of answers")
     model, objective, config = open_finetuned(**keywords(open_finetuned, arguments))
     classify = isinstance(objective, Classify)
     wanted = arguments.text or config.task.text or config.task.source or None

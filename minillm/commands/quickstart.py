@@ -125,6 +125,7 @@ def quickstart(
         f"    loss.png         {'the loss curves' if plotted else 'not drawn, since matplotlib is not installed'}\n"
         f"Next:\n"
         f"  minillm generate {shlex.quote(str(out))} --prompt 'class Queue'\n"
+        f"  minillm finetune sft --model {shlex.quote(str(out))} --data CHATS.jsonl --out runs/mine\n"
         f"  minillm tokenizer show {shlex.quote(str(out / 'tokenizer.json'))} 'any text'\n"
         f"  minillm pretrain --help"
     )

@@ -15,7 +15,7 @@ from ..tokenizers.show import replay_encoding, show, show_merges
 from ..training.config_file import ConfigError
 from .options import HelpFormatter
 
-PATTERNS = {"gpt2": "gpt2", "gpt4": "gpt4", "llama3": "gpt4", "qwen2": "qwen2"}  # --pattern -> a name in tokenizers
+PATTERNS = {"gpt2": "gpt2", "gpt4": "gpt4", "llama3": "gpt4", "qwen2": "qwen2", "qwen35": "qwen35"}  # --pattern
 FITTING = {"bpe": ("vocab_size", "pattern"), "wordpiece": ("vocab_size", "cased"), "char": ()}  # beside --special
 GIVEN = argparse.SUPPRESS  # an option that is not given leaves no trace: which of them fit depends on the kind
 
@@ -62,7 +62,8 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pattern", choices=list(PATTERNS), default=GIVEN,
         help="how text is split before merging (bpe; default: gpt4). llama3 is gpt4's; qwen2 brings text into "
-        "Unicode's form NFC first",
+        "Unicode's form NFC first; qwen35 does so, too, and leaves vowel signs and accents with their letters: "
+        "for Hindi, Thai and the like",
     )  # fmt: skip
     parser.add_argument(
         "--cased", action="store_true", default=GIVEN,
@@ -91,7 +92,7 @@ def run_train(arguments: argparse.Namespace) -> int:
         tokenizer = WordPieceTokenizer.train(texts, vocab_size, normalizer=form, progress=progress, **specials)
     else:
         pattern = PATTERNS[given.get("pattern", "gpt4")]
-        nfc = pattern == "qwen2"
+        nfc = pattern in ("qwen2", "qwen35")
         tokenizer = BPETokenizer.train(texts, vocab_size, pattern=pattern, nfc=nfc, progress=progress, **specials)
     tokenizer.save(arguments.out)
     print(f"wrote {arguments.out}: {tokenizer.vocab_size:,} ids, fingerprint {tokenizer.fingerprint()}")

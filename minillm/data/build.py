@@ -1,7 +1,8 @@
 """The pipeline: documents in, a folder with train.jsonl and val.jsonl out, and a report of everything that was done.
 
-    clean each document -> remove lines repeated across documents -> drop copies and near copies -> split by hash
-    -> measure (and by default remove) what the held-out part shares with the training part
+    clean each document -> remove lines repeated across documents -> drop copies and near copies -> split by hash,
+    documents cut into parts where they are too few -> measure (and by default remove) what the held-out part shares
+    with the training part
 
 Documents stream from disk to disk, pass by pass, one at a time. What stays in memory is a few kilobytes for each
 document (its digests and MinHash signature), never its text.
@@ -13,7 +14,6 @@ import hashlib
 import json
 import math
 import os
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
@@ -22,14 +22,17 @@ from typing import IO
 
 from tqdm import tqdm
 
-from ..disk import find_whole_folder, holding, read_marker, whole_file, whole_folder, write_json
+from ..disk import find_whole_folder, holding, read_marker, whole_folder, write_json
 from .clean import RepeatedLines, clean_text
 from .corpus import REPORT, CorpusConfig, CorpusReport
 from .dedup import deduplicate
-from .documents import Document, Dropped, cut_document, open_jsonl, read_jsonl, write_jsonl
+from .divide import Kept, choose_splits, cut_pass, in_words, rewrite, too_few, wanted_splits
+from .documents import Document, Dropped, open_jsonl, read_jsonl, write_jsonl
 from .folders import kinds_skipped
-from .split import SPLITS, Contamination, split_place
+from .split import Contamination
 from .stopwords import remove_stop_words
+
+MOST_OFTEN = 10  # of the texts that a rule took, the report names as many
 
 
 def build_corpus(
@@ -50,7 +53,8 @@ def build_corpus(
     The folder appears only when it is complete (disk/). Raises FileExistsError where `out_dir` exists already (with
     `overwrite`, an earlier corpus is replaced, unless something else lies in its folder; a folder that minillm did not
     make as a corpus never is), BlockingIOError where another process builds it, ValueError where no documents are left,
-    or none for validation. A single document is cut into parts, some of which can be held out.
+    or one that is too short for something to be held out. Where documents are too few to be divided, they are cut into
+    parts; with a `val_fraction` of 0 all is for training.
     """
     config = config if config is not None else CorpusConfig()
     with holding(out_dir, "building a corpus"):
@@ -68,12 +72,12 @@ def build_in(
     dropped: list[Dropped] = []
     lines = clean_pass(documents, work / "cleaned", config, report, dropped, progress)
     report.notes += kinds_skipped((one.source, one.reason) for one in skipped if one.stage == "read")
-    if report.documents_in - len(dropped) == 1 and config.val_fraction + config.test_fraction > 0:
-        cut_only_document(work / "cleaned", config, report, dropped)
     with open_jsonl(work / "dropped.jsonl") as log:
         log_dropped(log, [*skipped, *dropped], report)
-        places = dedup_pass(work / "cleaned", work / "kept", config, lines, report, log, progress)
-        split_pass(work / "kept", work, places, config, report)
+        kept = dedup_pass(work / "cleaned", work / "kept", config, lines, report, log, progress)
+        if too_few(kept, config):
+            kept = cut_pass(work / "kept", kept, config, report)
+        split_pass(work / "kept", work, kept, config, report)
         contamination_pass(work, config, report, log, progress)
     (work / "cleaned").unlink()
     (work / "kept").unlink()
@@ -86,11 +90,11 @@ def build_in(
             n_documents, n_bytes = n_documents + 1, n_bytes + len(data)
         digest.update(name.encode())
         report.splits[name] = {"documents": n_documents, "bytes": n_bytes}
-        if n_documents == 0 and name != "test":
+        if n_documents == 0 and name == "train":
             raise ValueError(
-                f"no document is left for {name!r} (of {report.documents_in:,} read; dropped: {report.dropped}): give "
-                "more documents, cut long files into more parts, or relax the config "
-                f"({name}: val_fraction={config.val_fraction}, contamination_limit={config.contamination_limit})."
+                "nothing is left to train on: every document shares a fifth of its 13-word runs, or what "
+                f"contamination_limit = {config.contamination_limit} says, with the held-out text, and contamination = "
+                "drop_train took them all. Give other text, or --contamination drop_held_out."
             )
     report.fingerprint = digest.hexdigest()[:16]
     write_json(work / REPORT, asdict(report))
@@ -108,6 +112,7 @@ def clean_pass(
     """Clean every document on its way to disk; count the lines that many documents share."""
     lines = RepeatedLines()
     counts: Counter[str] = Counter()
+    notices: Counter[str] = Counter()  # the first line of each licence header
     with (
         open_jsonl(to) as stream,
         tqdm(desc="clean", unit="B", unit_scale=True, disable=not progress) as bar,
@@ -117,9 +122,19 @@ def clean_pass(
             bar.update(size)
             report.documents_in += 1
             report.bytes_in += size
+            headers: list[str] = []
             text = clean_text(
-                document.text, normalization=config.normalization, licences=config.licences, counts=counts
+                document.text,
+                normalization=config.normalization,
+                licences=config.licences,
+                counts=counts,
+                headers=headers,
             )
+            for header in headers:
+                report.removed_chars["licence"] = report.removed_chars.get("licence", 0) + len(header)
+                notices[first_words(header)] += 1
+            if len(notices) > 100_000:
+                notices = Counter(dict(notices.most_common(1000)))
             if config.stop_words:
                 text, n = remove_stop_words(text, config.stop_words)
                 counts["stop_words"] += n
@@ -132,24 +147,14 @@ def clean_pass(
     if report.documents_in == 0:
         raise ValueError("there are no documents to build a corpus from: the stream of documents is empty.")
     report.rules = dict(counts)
+    if notices:
+        report.removed["licence"] = dict(notices.most_common(MOST_OFTEN))
     return lines
 
 
-def cut_only_document(cleaned: Path, config: CorpusConfig, report: CorpusReport, dropped: list[Dropped]) -> None:
-    """Cut the only document into about twenty parts, so that some can be held out; unless it is too short for two."""
-    (document,) = read_jsonl(cleaned)
-    limit = max(len(document.text) // 20, 4 * config.min_chars)
-    parts = list(cut_document(document, limit))
-    short = [part for part in parts if len(part.text.strip()) < config.min_chars]
-    if len(parts) - len(short) > 1:
-        dropped += [
-            Dropped(part.source, "clean", f"a part of fewer than {config.min_chars} characters") for part in short
-        ]
-        rewrite(cleaned, (part for part in parts if part not in short))
-        report.notes.append(
-            f"the only document, {document.source!r} with {len(document.text):,} characters, was cut into {len(parts)} "
-            "parts: without that nothing could be held out"
-        )
+def first_words(text: str) -> str:
+    """The beginning of the first line in which something stands."""
+    return next(line for line in map(str.strip, text.split("\n")) if any(map(str.isalnum, line)))[:100]
 
 
 def dedup_pass(
@@ -160,9 +165,9 @@ def dedup_pass(
     report: CorpusReport,
     log: IO[str],
     progress: bool,
-) -> array[float]:
-    """Remove repeated lines and copies; return the place of each document kept on the hash line (0 to 1)."""
-    places = array("d")
+) -> Kept:
+    """Remove repeated lines and copies."""
+    kept = Kept()
     dropped: list[Dropped] = []
     documents = read_with_progress(cleaned, "deduplicate", progress)
     if config.repeated_lines:
@@ -171,11 +176,20 @@ def dedup_pass(
     with open_jsonl(to) as stream:
         for document in deduplicate(documents, near_threshold=threshold, paragraphs=config.paragraphs, dropped=dropped):
             write_jsonl(stream, document)
-            places.append(split_place(document.text, config.seed))
+            kept.add(document, config)
             log_dropped(log, dropped, report)
             dropped.clear()
     log_dropped(log, dropped, report)
-    return places
+    if lines.removed:
+        most = lines.removed.most_common(MOST_OFTEN)
+        report.removed["repeated_lines"] = {line[:100]: n for line, n in most}
+        report.removed_chars["repeated_lines"] = sum(len(line) * n for line, n in lines.removed.items())
+    if not kept.places:
+        raise ValueError(
+            f"nothing is left of the {report.documents_in:,} documents read (dropped: {in_words(report.dropped)}): "
+            "give more or longer text, or a smaller --min-chars."
+        )
+    return kept
 
 
 def without_repeated_lines(
@@ -200,21 +214,19 @@ def read_with_progress(path: Path, what: str, progress: bool) -> Iterator[Docume
         bar.update(total - bar.n)  # the JSON around the texts
 
 
-def split_pass(kept: Path, work: Path, places: array[float], config: CorpusConfig, report: CorpusReport) -> None:
-    """Write one file a split. Where the hash leaves validation empty, the document that is next in line goes there."""
-    chosen = [
-        "val" if p < config.val_fraction else "test" if p >= 1 - config.test_fraction else "train" for p in places
-    ]
-    if config.val_fraction > 0 and "val" not in chosen and len(places) > 1:
-        chosen[min(range(len(places)), key=places.__getitem__)] = "val"
+def split_pass(path: Path, work: Path, kept: Kept, config: CorpusConfig, report: CorpusReport) -> None:
+    """Write one file a split. Where the hash leaves one empty, the document that is next in line goes there."""
+    chosen, filled = choose_splits(kept.places, config)
+    for name in filled:
         report.notes.append(
-            f"{len(places)} documents at val_fraction {config.val_fraction} left none for validation, so one was "
-            "taken: its score will be noisy"
+            f"{len(chosen)} documents at val_fraction {config.val_fraction}, test_fraction {config.test_fraction} left "
+            f"none for {name}, so one was taken: {'a score on it' if name != 'train' else 'what it teaches'} will be "
+            "noisy"
         )
-    wanted = [n for n in SPLITS if n == "train" or getattr(config, f"{n}_fraction") > 0]
+    wanted = wanted_splits(config)
     streams = {n: open_jsonl(work / f"{n}.jsonl") for n in wanted}
     try:
-        for name, document in zip(chosen, read_jsonl(kept)):
+        for name, document in zip(chosen, read_jsonl(path)):
             write_jsonl(streams[name], document)
     finally:
         for stream in streams.values():
@@ -241,8 +253,17 @@ def contamination_pass(work: Path, config: CorpusConfig, report: CorpusReport, l
     overlaps: list[float] = []
     for name in held_out:
         path = work / f"{name}.jsonl"
-        shares = ((document, check.held_out_overlap(document.text)) for document in read_jsonl(path))
-        rewrite(path, below_limit(limit, shares, "its 13-word runs stand in the training text", dropped, overlaps))
+        found = [check.held_out_overlap(document.text) for document in read_jsonl(path)]
+        if found and min(found) >= limit:  # better one that flatters, and is said to, than none
+            least = found.index(min(found))
+            report.notes.append(
+                f"all {len(found)} documents of {name} share {limit:.0%} or more of their 13-word runs with the "
+                f"training text; the one that shares least, {found[least]:.0%}, was kept: a score on it flatters"
+            )
+            overlaps.append(found[least])
+            found[least] = -1.0
+        measured = zip(read_jsonl(path), found)
+        rewrite(path, below_limit(limit, measured, "its 13-word runs stand in the training text", dropped, overlaps))
     log_dropped(log, dropped, report)
     if overlaps:
         report.overlap = {"mean": sum(overlaps) / len(overlaps), "max": max(overlaps)}
@@ -260,16 +281,9 @@ def below_limit(
         if share >= limit:
             dropped.append(Dropped(document.source, "contamination", reason, similarity=round(share, 4)))
             continue
-        if kept_shares is not None:
+        if kept_shares is not None and share >= 0:
             kept_shares.append(share)
         yield document
-
-
-def rewrite(path: Path, documents: Iterator[Document]) -> None:
-    """Replace a JSONL file by documents that may be read from the file itself."""
-    with whole_file(path) as new, open_jsonl(new) as stream:
-        for document in documents:
-            write_jsonl(stream, document)
 
 
 def log_dropped(log: IO[str], dropped: list[Dropped], report: CorpusReport) -> None:

@@ -17,6 +17,9 @@ from typing import Literal
 import numpy as np
 import regex
 
+from .licences import cut_headers
+from .scripts import OWN_WORD, SPACED_LETTER
+
 Normalization = Literal["NFC", "NFKC", "none"]
 
 # Control characters but tab and newline; zero-width space, direction marks, byte order mark, soft hyphen; the direction
@@ -31,18 +34,24 @@ _LINE_ENDING = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _MARKS = regex.compile("(?:(?!\u034f)\\p{M}){30}(?=(?!\u034f)\\p{M})")
 _TRAILING = re.compile("(?<![ \t])[ \t]+(?=\n|\\Z)")  # the look-behind keeps a long run of spaces linear in time
 _MANY_BLANKS = re.compile("\n{4,}")
-_LICENCE = re.compile(
-    r"copyright|licen[sc]e|all rights reserved|spdx-|©|permission is hereby granted|版权所有|许可证", re.IGNORECASE
+# A word of a sentence: letters alone between spaces (so `encode(self,` is none); a Korean one may have a single letter.
+_WORD = re.compile("(?<!\\S)[^\\W\\d_]{2,}[.,;:!?]?(?!\\S)")
+# The same in any script, and the words of those that put no spaces between them.
+_WORD_OF_ANY = regex.compile(
+    rf"{OWN_WORD}|(?<!\S)(?:{SPACED_LETTER}{{2,}}|\p{{Hangul}})[.,;:!?…।॥؟،؛۔։]?(?!\S)", regex.V1
 )
-_HEADER_LINES = 80  # a licence header stands within the first lines; further down it is content
-# A word of a sentence: letters alone between spaces (so `encode(self,` is none), or a Chinese character.
-_WORD = re.compile("(?<!\\S)[^\\W\\d_\u3400-\u9fff]{2,}[.,;:!?]?(?!\\S)|[\u3400-\u9fff]")
 
 
 def clean_text(
-    text: str, *, normalization: Normalization = "NFC", licences: bool = True, counts: Counter[str] | None = None
+    text: str,
+    *,
+    normalization: Normalization = "NFC",
+    licences: bool = True,
+    counts: Counter[str] | None = None,
+    headers: list[str] | None = None,
 ) -> str:
-    """Apply the rules to one text; add to `counts[rule]` how often each applied.
+    """Apply the rules to one text; add to `counts[rule]` how often each applied, to `headers` the licence headers that
+    were removed.
 
     The rules: "line_endings", "invisible", "unicode" (NFC writes é as one character and keeps ², ﬁ and full-width forms
     apart from their plain twins; NFKC merges those, which suits search and spoils formulas and Chinese punctuation),
@@ -57,7 +66,13 @@ def clean_text(
     for name, rule in RULES.items():
         if name == "licence" and not licences:
             continue
-        text, n = normalize_unicode(text, normalization) if name == "unicode" else rule(text)
+        if name == "licence":
+            text, found = without_licence_headers(text)
+            n = len(found)
+            if headers is not None:
+                headers += found
+        else:
+            text, n = normalize_unicode(text, normalization) if name == "unicode" else rule(text)
         if n and counts is not None:
             counts[name] += n
     return text
@@ -101,42 +116,20 @@ def squeeze_blank_lines(text: str) -> tuple[str, int]:
 
 
 def strip_licence_header(text: str) -> tuple[str, int]:
-    """Remove comment blocks near the top that speak of copyright or licences; counts blocks.
-
-    A block is a run of lines that begin with # or // (after white space), or /* ... */. It must begin within the
-    first 80 lines that are not blank; a `#!` line stays.
-    """
-    if _LICENCE.search(text) is None:
-        return text, 0
-    lines = text.split("\n")
-    kept: list[str] = []
-    n = n_kept = i = 0
-    while i < len(lines) and n_kept < _HEADER_LINES:
-        end, removable = comment_block(lines, i)
-        if removable and _LICENCE.search("\n".join(lines[i:end])):
-            n += 1
-        else:
-            kept += lines[i:end]
-            n_kept += sum(map(bool, lines[i:end]))
-        i = end
-    if n == 0:
-        return text, 0
-    return squeeze_blank_lines("\n".join(kept + lines[i:]))[0], n  # the gaps around what was removed are one gap now
+    """Remove the licence headers at the top (licences.py says what is one); counts the comments they stood in."""
+    text, headers = without_licence_headers(text)
+    return text, len(headers)
 
 
-def comment_block(lines: list[str], start: int) -> tuple[int, bool]:
-    """(index after the comment block or plain line at lines[start], whether it is nothing but comment)."""
-    line = lines[start].lstrip()
-    if line.startswith("/*"):
-        for i in range(start, len(lines)):
-            if "*/" in lines[i]:
-                return i + 1, lines[i].rstrip().endswith("*/")
-        return start + 1, False
-    mark = "//" if line.startswith("//") else "#" if line.startswith("#") and not line.startswith("#!") else None
-    end = start
-    while mark is not None and end < len(lines) and lines[end].lstrip().startswith(mark):
-        end += 1
-    return max(end, start + 1), mark is not None
+def without_licence_headers(text: str) -> tuple[str, list[str]]:
+    """(text without the licence headers at the top, what was taken of each comment)."""
+    headers: list[str] = []
+    while True:  # until nothing changes: the comments around what is gone are one now
+        rest, found = cut_headers(text)
+        if not found:
+            return text, headers
+        headers += found
+        text = squeeze_blank_lines(rest)[0]  # the gaps around it are one gap
 
 
 RULES: dict[str, Callable[[str], tuple[str, int]]] = {
@@ -169,6 +162,7 @@ class RepeatedLines:
         self.min_documents = min_documents
         self.min_share = min_share
         self.n_documents = 0
+        self.removed: Counter[str] = Counter()  # how often `remove` took which line
         self._counts = np.zeros((2, 1 << 20), dtype=np.uint32)
 
     def count(self, text: str) -> None:
@@ -191,6 +185,7 @@ class RepeatedLines:
                 first, second = two_places(stripped)
                 if min(self._counts[0, first], self._counts[1, second]) >= least:
                     n += 1
+                    self.removed[stripped] += 1
                     continue
             kept.append(line)
         return (squeeze_blank_lines("\n".join(kept))[0], n) if n else (text, 0)
@@ -198,9 +193,10 @@ class RepeatedLines:
 
 def is_wordy(line: str) -> bool:
     """Whether a line reads like a sentence: six words or more, and at most one in four pieces is something else."""
-    if len(line) < 6 or (line.isascii() and line.count(" ") + line.count("\t") < 5):
+    is_ascii = line.isascii()
+    if len(line) < 6 or (is_ascii and line.count(" ") + line.count("\t") < 5):
         return False  # most lines, and quickly
-    n_words = len(_WORD.findall(line))
+    n_words = len((_WORD if is_ascii else _WORD_OF_ANY).findall(line))
     return n_words >= 6 and 4 * n_words >= 3 * len(line.split())
 
 

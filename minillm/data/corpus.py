@@ -23,13 +23,13 @@ class CorpusConfig:
     """How `build_corpus` works. Refuses impossible values with ValueError."""
 
     normalization: Normalization = "NFC"  # NFC: accents join their letters; NFKC: look-alikes become one, too; none
-    licences: bool = True  # strip licence headers
+    licences: bool = True  # strip licence headers, at the top of a document
     repeated_lines: bool = True  # strip sentences that stand in many documents (2% of them, at least 10)
     stop_words: tuple[str, ...] = ()  # languages whose stop words are removed: en, zh
     min_chars: int = 20  # shorter documents are dropped
     near_threshold: float = 0.8  # MinHash similarity from which a document is a near copy; 0 turns the search off
     paragraphs: bool = False  # drop repeated paragraphs: for prose, not for code
-    val_fraction: float = 0.05  # share of documents held out for validation
+    val_fraction: float = 0.05  # share of documents held out for validation; 0: none, and pretrain evaluates nothing
     test_fraction: float = 0.0  # share held out for the final test
     seed: int = 0  # another seed gives another split
     contamination: Literal["report", "drop_held_out", "drop_train"] = "drop_held_out"  # what is done about overlaps
@@ -67,11 +67,14 @@ class CorpusReport:
     splits: dict[str, dict[str, int]] = field(default_factory=dict)  # split -> {"documents": n, "bytes": n}
     overlap: dict[str, float] = field(default_factory=dict)  # held-out documents: mean and max shared 13-word runs
     notes: list[str] = field(default_factory=list)
+    removed: dict[str, dict[str, int]] = field(default_factory=dict)  # rule -> {text that it took most often: times}
+    removed_chars: dict[str, int] = field(default_factory=dict)  # rule -> characters that it took
 
     def summary(self) -> str:
         """A few lines for a terminal."""
         lines = [f"read     {self.documents_in:7,} documents  {self.bytes_in / 1e6:9.3f} MB"]
-        lines += [f"  rule    {name:16} {n:9,} times" for name, n in self.rules.items()]
+        for name, n in self.rules.items():
+            lines.append(f"  rule    {name:16} {n:9,} times{self.what_went(name)}")
         lines += [f"  dropped {name:16} {n:9,}" for name, n in self.dropped.items()]
         lines += [
             f"{name:8} {s['documents']:7,} documents  {s['bytes'] / 1e6:9.3f} MB" for name, s in self.splits.items()
@@ -82,6 +85,13 @@ class CorpusReport:
             )
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join([*lines, f"fingerprint {self.fingerprint} (Python {self.python})"])
+
+    def what_went(self, rule: str) -> str:
+        """How much a rule took, and what most often; empty for one that takes single characters."""
+        if rule not in self.removed_chars:
+            return ""
+        most = [f"{n:,} × {text!r}" for text, n in self.removed.get(rule, {}).items()]
+        return f", {self.removed_chars[rule]:,} characters: {', '.join(most[:2])}{', ...' if len(most) > 2 else ''}"
 
 
 def load_report(folder: str | os.PathLike[str]) -> CorpusReport:

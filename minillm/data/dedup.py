@@ -27,11 +27,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .documents import Document, Dropped
+from .scripts import count_words
 from .shingles import Hashes, shingles
 
 Signature = npt.NDArray[np.uint32]
 
-_OWN_WORDS = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")  # kana, ideographs: as in shingles
+# Blank lines, or, as Chinese and Japanese books have it, a line that begins with a wide space.
+_GAP = re.compile(r"(\n[ \t]*\n\s*|\n(?=\u3000))")
 _CHUNK = 4096  # shingles hashed at once: 128 × 4096 × 8 bytes = 4 MB, about a core's cache
 
 
@@ -160,9 +162,9 @@ def text_digest(text: str) -> bytes:
 class ParagraphDuplicates:
     """Removes paragraphs that stood in an earlier document or earlier in the same one; the first stays.
 
-    A paragraph is what blank lines separate. Those with fewer than `MIN_WORDS` words (headings, "Example:") may repeat;
-    a Chinese or Japanese character is a word here. Right for prose, wrong for code, whose functions would lose
-    statements.
+    A paragraph is what blank lines separate, or begins with a wide space. Those with fewer than `MIN_WORDS` words
+    (headings, "Example:") may repeat, where a script without spaces has its words by scripts.py. Right for prose, wrong
+    for code, whose functions would lose statements.
     """
 
     MIN_WORDS = 8
@@ -172,7 +174,7 @@ class ParagraphDuplicates:
 
     def remove(self, document: Document) -> tuple[Document, list[str]]:
         """(the document without repeated paragraphs, the source of the first occurrence of each one removed)."""
-        pieces = re.split(r"(\n[ \t]*\n\s*)", document.text)  # paragraph, gap, paragraph, gap, ...
+        pieces = _GAP.split(document.text)  # paragraph, gap, paragraph, gap, ...
         kept, first_in = [], []
         for i in range(0, len(pieces), 2):
             if count_words(pieces[i]) >= self.MIN_WORDS:
@@ -185,15 +187,6 @@ class ParagraphDuplicates:
         if not first_in:
             return document, []
         return Document("".join(kept).rstrip() + "\n", document.source), first_in
-
-
-def count_words(text: str) -> int:
-    """The pieces between white space, or the Chinese and Japanese characters, which have none between them: the more.
-
-    >>> count_words("three words here"), count_words("这里有八个汉字。")
-    (3, 7)
-    """
-    return max(len(text.split()), 0 if text.isascii() else len(_OWN_WORDS.findall(text)))
 
 
 def deduplicate(

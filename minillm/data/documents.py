@@ -14,6 +14,7 @@ import json
 import lzma
 import os
 import tokenize
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -232,12 +233,16 @@ def cut_document(document: Document, limit: int) -> Iterator[Document]:
 
 
 def last_break(text: str, limit: int) -> int:
-    """The position just after the last blank line in text[:limit]; or after the last line; or `limit`."""
-    for separator in ("\n\n", "\n\r\n", "\n"):
+    """The position just after the last blank line in text[:limit]; or after the last line, sentence or word there; or
+    `limit`, or before it, so that no mark is parted from its letter."""
+    for separator in ("\n\n", "\n\r\n", "\n", ". ", "。", "।", " "):
         at = text.rfind(separator, 0, limit)
         if at > 0:
             return at + len(separator)
-    return limit
+    at = limit
+    while at > max(1, limit - 30) and at < len(text) and unicodedata.category(text[at])[0] == "M":
+        at -= 1
+    return at
 
 
 def read_jsonl_stream(stream: IO[str], source: str, text_key: str, skipped: list[Dropped] | None) -> Iterator[Document]:

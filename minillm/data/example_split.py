@@ -109,7 +109,8 @@ def split_examples(
         if fraction > 0 and not splits[name]:
             raise ValueError(
                 f"nothing is left for {name}: {len(examples):,} examples make {len(groups):,} groups without copies "
-                "between them, too few to be split so. Give more examples, or other fractions (two: no test)."
+                "between them, too few to be split so. Give more examples, a file for each split (--val, --test), "
+                "or other fractions (two: no test)."
             )
     return ExampleSplit(splits, notes_on(examples, groups))
 

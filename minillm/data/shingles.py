@@ -12,10 +12,10 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
+from .scripts import word_starts
+
 Hashes = npt.NDArray[np.uint64]
 
-_SEPARATOR, _LETTER, _OWN_WORD = 0, 1, 2
-_TABLE_SIZE = 0x20000  # above lie CJK ideographs (each a word) and little else
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴/φ, odd: multiplying by it permutes the 64-bit numbers
 _MAX_WORD = 256
 
@@ -23,17 +23,13 @@ _MAX_WORD = 256
 def word_hashes(text: str) -> Hashes:
     """The words of `text` in order, each as a 64-bit hash: (n_words,) uint64.
 
-    A word is a run of letters and digits, lower-cased, so that layout and punctuation do not matter; each Chinese or
-    Japanese character is a word of its own, since those scripts put no spaces between words. A word's hash is the
+    A word is a run of letters and digits, lower-cased, so that layout and punctuation do not matter; where a script
+    puts no spaces between words, each character or syllable is one (scripts.py). A word's hash is the
     polynomial Σ cᵢ·bⁱ mod 2⁶⁴ of its code points, mixed: the same on every machine (beyond 256 letters i starts
     again, so that two such monsters may share one).
     """
     points = np.frombuffer(text.lower().encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    classes = char_classes()
-    kind = np.where(points < _TABLE_SIZE, classes[np.minimum(points, _TABLE_SIZE - 1)], _OWN_WORD)  # (n_chars,)
-    starts = kind != _SEPARATOR
-    starts[1:] &= (kind[1:] == _OWN_WORD) | (kind[:-1] != _LETTER)
-    in_word = kind != _SEPARATOR
+    starts, in_word = word_starts(points)  # (n_chars,)
     letters = points[in_word].astype(np.uint64)  # (n_letters,), the separators gone
     first = np.flatnonzero(starts[in_word])  # (n_words,), where each word begins among them
     if len(first) == 0:
@@ -71,15 +67,6 @@ def mix(x: Hashes) -> Hashes:
     x *= np.uint64(0x94D049BB133111EB)
     x ^= x >> np.uint64(31)
     return x
-
-
-@functools.cache
-def char_classes() -> npt.NDArray[np.uint8]:
-    """For each code point below 0x20000: separator, letter or digit, or a word of its own."""
-    table = np.array([_LETTER if chr(i).isalnum() else _SEPARATOR for i in range(_TABLE_SIZE)], dtype=np.uint8)
-    for first, last in ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF)):  # kana, ideographs
-        table[first : last + 1][table[first : last + 1] == _LETTER] = _OWN_WORD
-    return table
 
 
 @functools.cache

@@ -20,21 +20,31 @@ she should so some such than that the their theirs them themselves then there th
 under until up very was we were what when where which while who whom why will with would you your yours yourself
 yourselves
 """
+# Chinese has no spaces, and to tell where a word ends takes a dictionary. These stand alone nearly always:
 _CHINESE = """
-的 了 着 过 地 得 和 与 及 或 而 且 但 是 在 也 都 就 还 又 很 把 被 让 给 对 从 向 于 以 为 之 其 这 那 此
-吗 呢 吧 啊 呀 们
+的 了 吗 呢 啊 呀 很 这 那 也 又 或 且 但 是
 我们 你们 他们 她们 它们 这个 那个 这些 那些 这样 那样 什么 因为 所以 但是 而且 如果 虽然 以及 或者 并且 由于 对于 关于
 """
-# Chinese has no spaces, so a one-character stop word also stands inside words. The commonest of those are kept whole.
+# ... except in these words, which are kept whole ...
 _CHINESE_KEPT = """
-目的 的确 了解 着急 过去 过程 通过 经过 超过 地方 地区 地球 土地 得到 获得 觉得 和平 与其 参与 而是 存在 现在 正在 在于
-首都 都市 成就 就是 还是 把握 对象 反对 从来 方向 向来 以前 以后 可以 所以然 认为 成为 行为 作为 为了 之前 之后 其他
-其中 极其 从此 给予 供给 对比 也许 又是 很多 等于 属于 位于 于是
+目的 的确 的士 的话 标的 有的放矢 众矢之的 了解 了不起 了得 了结 了断 了然 了如指掌 不了 为了 除了 罢了 明了 末了 终了
+吗啡 呢子 呢喃 毛呢 啊哈 哎呀 呀呀 很多 这里 这儿 这么 这时 这边 这种 那里 那儿 那么 那时 那边 那种 刹那 支那
+那不勒斯 巴塞罗那 也许 也门 维也纳 又是 或许 或然 抑或 不但 非但 岂但 但愿 但丁 暂且 姑且 苟且 尚且 况且 且慢
+就是 还是 是否 是非 于是 总是 只是 可是 要是 凡是 倒是 若是 正是 都是 老是 便是 算是 像是 国是
+实事求是 自以为是 似是而非
+场所 厕所 研究所 派出所 事务所 交易所 诊所 会所 住所 所以然 在于 属于 相对于
+"""
+# ... and these are a part of many more (地铁 过程 和平 现在 都市): removed only where no letter stands beside them, as
+# in text that is cut into words already.
+_CHINESE_ALONE = """
+着 过 地 得 和 与 及 而 在 都 就 还 把 被 让 给 对 从 向 于 以 为 之 其 此 吧 们
 """
 ENGLISH = frozenset(_ENGLISH.split())
 CHINESE = frozenset(_CHINESE.split())
+CHINESE_ALONE = frozenset(_CHINESE_ALONE.split())
 _CHINESE_WORDS = frozenset(_CHINESE_KEPT.split())
 
+_SPACES = re.compile("[ \t]*")
 LANGUAGES = ("en", "zh")
 
 
@@ -45,8 +55,10 @@ def remove_stop_words(text: str, languages: Iterable[str] = LANGUAGES) -> tuple[
 
     >>> remove_stop_words("The cat and the hat", ["en"])
     ('cat hat', 3)
-    >>> remove_stop_words("我们的目的是了解", ["zh"])
-    ('目的了解', 3)
+    Chinese ones that are a part of other words, too, are removed only where they stand alone:
+
+    >>> remove_stop_words("我们的目的是了解地铁", ["zh"]), remove_stop_words("我 在 地铁 站", ["zh"])
+    (('目的了解地铁', 3), ('我 地铁 站', 1))
     """
     chosen = tuple(languages)
     for language in chosen:
@@ -61,10 +73,12 @@ def remove_stop_words(text: str, languages: Iterable[str] = LANGUAGES) -> tuple[
         parts = []
         end = 0
         for match in chinese_pattern().finditer(text):
-            if match.group() in CHINESE:
+            if match.group() not in _CHINESE_WORDS:
                 parts.append(text[end : match.start()])
                 end = match.end()
                 n += 1
+                if match.start() == 0 or text[match.start() - 1].isspace():
+                    end = _SPACES.match(text, end).end()  # type: ignore[union-attr]
         if n == 0:
             break
         text = "".join(parts) + text[end:]
@@ -80,4 +94,6 @@ def english_pattern() -> re.Pattern[str]:
 
 @functools.cache
 def chinese_pattern() -> re.Pattern[str]:
-    return re.compile("|".join(sorted(CHINESE | _CHINESE_WORDS, key=len, reverse=True)))
+    """Stop words and words to keep, the longest first, so that none is found inside another."""
+    words = "|".join(sorted(CHINESE | _CHINESE_WORDS, key=len, reverse=True))
+    return re.compile(rf"{words}|(?<!\w)[{''.join(sorted(CHINESE_ALONE))}](?!\w)")

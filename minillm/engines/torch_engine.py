@@ -164,7 +164,8 @@ class TorchEngine:
                 (loss * factor).backward()
             losses.append(loss.detach())
             for name, value in figures.items():
-                self.figures[name] = self.figures.get(name, 0.0) + torch.as_tensor(value, device=self.device) / n_tokens
+                mine = torch.as_tensor(value, device=self.device)
+                self.figures[name] = self.figures.get(name, 0.0) + self.total_tensor(mine) / n_tokens
         return self.total_tensor(torch.stack(losses).sum() / n_tokens)
 
     def sums(self, module: Any, batch: Batch) -> tuple[torch.Tensor, dict[str, Any]]:

@@ -17,7 +17,7 @@ from ..data import Labelled, Pair
 from ..metrics.intervals import Interval
 from .predict import Answer
 
-LOWER_IS_BETTER = ("loss", "mse", "mae", "calibration_error")
+LOWER_IS_BETTER = ("loss", "mse", "mae", "calibration_error", "kl", "cross_entropy")
 CHINESE = re.compile("[\u3400-\u9fff]")
 Score = Callable[[Sequence[Any], Sequence[Answer]], dict[str, float]]
 Measures = dict[str, Callable[[Pair, str], float]]  # further figures by name: the mean over (example, answer)

@@ -14,10 +14,11 @@ from ..assistant.config import CONFIG_FILE, SECTIONS, AssistantConfig, build_con
 from ..assistant.conversations import CHATML_TOKENS, ChatTemplate
 from ..assistant.reward import RewardModel
 from ..assistant.rewards import Reward, load_reward
-from ..assistant.run import NEW_ROWS, ChatStart, with_reward_head
+from ..assistant.run import NEW_ROWS, ChatStart, check_speaks, with_reward_head
 from ..assistant.vocabulary import with_chat_tokens
 from ..finetune.freeze import unfreeze
 from ..finetune.lora import adapters, merge, remove_lora
+from ..finetune.report import REPORT_FILE
 from ..finetune.run import apply_method, load_weights, reshaped
 from ..training.checkpoint import CheckpointError, read_checkpoint
 from ..training.config_file import read_toml
@@ -32,7 +33,19 @@ def is_assistant(run: str | os.PathLike[str]) -> bool:
     return (Path(run) / CONFIG_FILE).exists()
 
 
-def read_assistant_config(run: str | Path) -> AssistantConfig:
+def refuse_assistant(run: str | os.PathLike[str], does: str) -> None:
+    """Raise ValueError, with the command that is meant, for a run of an assistant, of which another command was asked
+    what it `does`."""
+    if is_assistant(run):
+        kind = read_assistant_config(run).chat.kind
+        use = f"minillm finetune grpo --reward {run}" if kind == "reward" else f"minillm chat {run}"
+        raise ValueError(
+            f"{run} is a run of minillm finetune {kind}, and {does}. What it came to stands in "
+            f"{Path(run) / REPORT_FILE}; to use it: {use}."
+        )
+
+
+def read_assistant_config(run: str | os.PathLike[str]) -> AssistantConfig:
     """The configuration of a run, as its assistant.toml says."""
     return build_config(read_toml(Path(run) / CONFIG_FILE, SECTIONS))
 
@@ -47,6 +60,10 @@ def template_of(tokenizer: PretrainedTokenizer, asked: str = "") -> ChatTemplate
         return ChatTemplate(str(tokenizer.chat_template), core, variables, tokenizer.template_name)
     try:
         source = Path(asked).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(
+            f"[chat]: template = {asked!r} must be 'chatml' or a file in Jinja, which is not there."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"[chat]: template = {asked!r} must be 'chatml' or a file in Jinja: {error}.") from None
     return ChatTemplate(source, core, variables, f"the chat template in {asked}")
@@ -55,28 +72,28 @@ def template_of(tokenizer: PretrainedTokenizer, asked: str = "") -> ChatTemplate
 def open_chat_start(name_or_folder: str, asked: str = "", seed: int = 0) -> ChatStart:
     """The model that a run begins with, on NumPy, with its template (see `template_of`). A tokenizer without the tokens
     of ChatML gets them, and the model rows for them. Adapters, of a folder or a run, are merged into it."""
+    system = ""
     if is_assistant(name_or_folder):
-        model, template, _ = open_assistant(name_or_folder)
-        start = ChatStart(model, template, name_or_folder)
-        if asked and asked != "chatml":
-            start.template = template_of(PretrainedTokenizer(template.tokenizer, dict(template.variables)), asked)
+        model, template, config = open_assistant(name_or_folder)
+        system = config.chat.system
+        own = PretrainedTokenizer(template.tokenizer, dict(template.variables), chat_template=template.source)
     else:
         checkpoint = open_checkpoint(name_or_folder)
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.tokenizer_folder)
-        tokenizer.core = checkpoint.tokenizer()  # which knows what ends its texts
-        model = checkpoint.model()
-        chatml = asked == "chatml" or (not asked and tokenizer.chat_template is None)
-        n_before = tokenizer.core.vocab_size
-        if chatml:
-            model, tokenizer.core = with_chat_tokens(model, tokenizer.core, CHATML_TOKENS, seed=seed)
-        added = tokenizer.core.vocab_size > n_before
-        start = ChatStart(model, template_of(tokenizer, asked), name_or_folder, added=added)
-    if adapters(start.model):
-        merge(start.model)
-        remove_lora(start.model)
-        unfreeze(start.model, "*")
-        start.merged = True
-    return start
+        own = AutoTokenizer.from_pretrained(checkpoint.tokenizer_folder)
+        own.core = checkpoint.tokenizer()  # which knows what ends its texts
+        model, template = checkpoint.model(), None
+        check_speaks(model, name_or_folder)
+    merged = bool(adapters(model))
+    if merged:
+        merge(model)
+        remove_lora(model)
+        unfreeze(model, "*")
+    n_before = own.core.vocab_size
+    if asked == "chatml" or (not asked and own.chat_template is None):
+        model, own.core = with_chat_tokens(model, own.core, CHATML_TOKENS, seed=seed)
+    if template is None or asked:
+        template = template_of(own, asked)
+    return ChatStart(model, template, name_or_folder, merged, own.core.vocab_size > n_before, system)
 
 
 def open_reward(place: str) -> Reward:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..assistant.conversations import ChatTemplate, stop_ids_of
+from ..assistant.run import check_speaks
 from ..data.fields import Message, messages_of
 from ..data.records import BadRecord
 from ..disk import about, read_json, write_json
@@ -50,15 +51,18 @@ class Conversation:
         device: Any = None,
         verify: bool = True,
     ) -> Conversation:
-        """A new conversation with the model of a folder, or of a name on the hub. Raises ValueError for one that has no
-        chat template, whose answers would not end, or whose generation_config.json asks for what is not done here."""
+        """A new conversation with the model of a folder, or of a name on the hub; with that of a run of an assistant it
+        begins with the system message that it was trained with. Raises ValueError for one that has no chat template,
+        whose answers would not end, or whose generation_config.json asks for what is not done here."""
         check_engine(engine, device)
         if is_assistant(name_or_folder):
-            model, template, _ = open_assistant(
+            model, template, config = open_assistant(
                 name_or_folder, engine=engine, dtype=dtype, device=device, verify=verify
             )
-            check_continues(model)
-            return cls(model, template, template.stop_ids)
+            check_speaks(model, os.fspath(name_or_folder))
+            conversation = cls(model, template, template.stop_ids)
+            conversation.system = config.chat.system
+            return conversation
         checkpoint = open_checkpoint(name_or_folder)
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.tokenizer_folder)
         with about(checkpoint.folder):

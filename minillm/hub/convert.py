@@ -26,7 +26,7 @@ from .gguf import write_gguf
 from .gguf_reader import unpack_gguf
 from .names import in_file
 from .pretrained import size_in_bytes
-from .tokenizer import TEMPLATE_FILE, PretrainedTokenizer
+from .tokenizer import TEMPLATE_FILE, AutoTokenizer, PretrainedTokenizer
 from .tokenizer_files import CONFIG_FILE
 from .weights import Source, write_folder
 
@@ -92,11 +92,14 @@ def convert(
 
 
 def target_config(checkpoint: Checkpoint, config: ModelConfig, dtype: str) -> dict[str, Any]:
-    """config.json for transformers. A model trained here names the ids that its tokenizer ends texts with."""
+    """config.json for transformers. A model trained here names the ids that its tokenizer ends texts with; one that
+    chats ends at its turn's end, which tokenizer_config.json names."""
     original = checkpoint.original
     if not original and (checkpoint.folder / TOKENIZER_JSON).exists():
-        eos = load_tokenizer(checkpoint.folder).eos_id
-        original = {"bos_token_id": eos, "eos_token_id": eos}
+        original = {
+            "bos_token_id": load_tokenizer(checkpoint.folder).eos_id,
+            "eos_token_id": AutoTokenizer.from_pretrained(checkpoint.folder).eos_token_id,
+        }
     return dict(sorted({**to_hf(config, original, checkpoint.head), "dtype": dtype}.items()))
 
 

@@ -56,7 +56,7 @@ def open_finetuned(
     run = Path(run)
     check_engine(engine, device)
     if not is_finetuned(run):
-        raise CheckpointError(f"{run} is no run of minillm finetune: it has no {CONFIG_FILE}.")
+        raise CheckpointError(f"{run} is no run of minillm finetune for a task: it has no {CONFIG_FILE}.")
     config = read_run_config(run)
     kept = run / config.task.keep
     if not kept.exists():

@@ -216,6 +216,11 @@ def tokenizer_keys(checkpoint: Checkpoint) -> Iterator[Key]:
     core: Tokenizer = tokenizer.core
     if not isinstance(core, BPETokenizer):
         raise ValueError(f"{core!r} is no byte-level BPE, and llama.cpp has no other of ours: it cannot be written.")
+    if core.pattern not in PRE_TOKENIZERS:
+        raise ValueError(
+            f"the tokenizer splits text by {core.pattern!r}, for which no name is known here that llama.cpp is certain "
+            f"to have; it has {', '.join(PRE_TOKENIZERS)}: it cannot be written."
+        )
     yield "add_string", "tokenizer.ggml.model", "gpt2"
     yield "add_string", "tokenizer.ggml.pre", PRE_TOKENIZERS[core.pattern]
     tokens, types = token_list(core, checkpoint.config.vocab_size)

@@ -22,6 +22,7 @@ from .losses import binary_cross_entropy_with_logits, mse_loss
 from .recurrent import lstm, lstm_cell
 from .rms_norm import rms_norm
 from .rope import rope
+from .row_losses import linear_row_losses as linear_row_losses  # what ops.linear_cross_entropy calls for "none"
 from .softmax import log_softmax, softmax
 
 __all__ = [

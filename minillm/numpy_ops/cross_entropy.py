@@ -71,8 +71,6 @@ def linear_cross_entropy(
     weight = h.like(weight, "linear_cross_entropy")
     vocab_size, d_model = weight.shape
     targets, kept = class_ids("linear_cross_entropy", targets, vocab_size, ignore_index)
-    if reduction == "none":
-        return linear_row_losses(h, weight, targets, kept, label_smoothing)
     h2 = h.data.reshape(targets.size, d_model)  # (N, D)
     dh = np.empty_like(h2) if records_graph(h) else None
     dweight = np.zeros_like(weight.data) if records_graph(weight) else None
@@ -97,36 +95,6 @@ def linear_cross_entropy_backward(
 ) -> tuple:
     factor = grad * grad.dtype.type(scale)
     return (dh * factor).reshape(shape) if dh is not None else None, dweight * factor if dweight is not None else None
-
-
-# With one loss for each row, dL/dloss is (N,), and not known before the backward pass, which makes each chunk's logits
-# once more: a third more products, and nothing of their size is kept.
-
-
-def linear_row_losses(h: Tensor, weight: Tensor, targets: Array, kept: Array, label_smoothing: float) -> Tensor:
-    h2 = h.data.reshape(targets.size, weight.shape[1])  # (N, D)
-    losses = np.empty(targets.size, dtype=h.dtype)
-    for start in range(0, len(h2), CHUNK):
-        part = slice(start, start + CHUNK)
-        logits = h2[part] @ weight.data.T  # (CHUNK, V)
-        losses[part], _ = softmax_cross_entropy(logits, targets[part], kept[part], label_smoothing)
-    saved = (h2, weight.data, targets, kept, label_smoothing)
-    return Tensor.from_op(losses.reshape(h.shape[:-1]), (h, weight), linear_row_losses_backward, saved)
-
-
-def linear_row_losses_backward(
-    grad: Array, needs: tuple, h2: Array, weight: Array, targets: Array, kept: Array, label_smoothing: float
-) -> tuple:
-    dh, dweight = np.empty_like(h2), np.zeros_like(weight)
-    rows = grad.reshape(-1, 1)  # (N, 1)
-    for start in range(0, len(h2), CHUNK):
-        part = slice(start, start + CHUNK)
-        _, dlogits = softmax_cross_entropy(h2[part] @ weight.T, targets[part], kept[part], label_smoothing)
-        dlogits *= rows[part]
-        np.matmul(dlogits, weight, out=dh[part])
-        if needs[1]:
-            dweight += dlogits.T @ h2[part]
-    return dh.reshape(*grad.shape, -1), dweight if needs[1] else None
 
 
 def reduction_scale(reduction: str, n: int) -> float:

@@ -87,7 +87,7 @@ class BPETokenizer(Tokenizer):
     tokens: id -> bytes. In a trained tokenizer, 0..255 are the single bytes (byte_spelling.py), then one id per merge
         in order, then the special tokens. Files made elsewhere may have any other order.
     merges: the pairs of ids that merge, the earliest first; an earlier merge goes before a later one.
-    pattern: "gpt2", "gpt4" or "qwen2": how text is cut into the pieces to merge within (split.py).
+    pattern: "gpt2", "gpt4", "qwen2" or "qwen35": how text is cut into the pieces to merge within (split.py).
     special_tokens, added_tokens, template: as for every tokenizer (base.py).
     whole_pieces: a piece that is a token as it stands is not built by merges (`ignore_merges` in files of Llama 3).
     nfc: text is brought into Unicode's form NFC first, where é is one character (Qwen). Then `decode` gives that form.

@@ -23,7 +23,9 @@ from collections.abc import Iterator
 import regex
 
 # The patterns as published: "gpt2" in GPT-2's encoder.py; "gpt4" is cl100k_base of tiktoken's first release, which
-# GPT-3.5, GPT-4 and Llama 3 use; "qwen2", of Qwen 2 to 3, differs from it in giving each digit a piece of its own.
+# GPT-3.5, GPT-4 and Llama 3 use; "qwen2", of Qwen 2 to 3, differs from it in giving each digit a piece of its own;
+# "qwen35", of Qwen 3.5, besides counts marks as letters. The others cut a Hindi word at each of its vowel signs, a Thai
+# one at its tones, a decomposed é at its accent.
 # (Later tiktoken releases write gpt4's end as `\s++$|\s*[\r\n]|\s+(?!\S)|\s`, which puts a newline and the spaces
 # after it into one piece at the end of a text, and only there. That changes ids only if the vocabulary has a token of a
 # newline and then spaces, which training by this pattern never makes.)
@@ -35,6 +37,10 @@ UNICODE_PATTERNS = {
     ),
     "qwen2": (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+    "qwen35": (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
         r"|\s*[\r\n]+|\s+(?!\S)|\s+"
     ),
 }
@@ -51,6 +57,7 @@ def ascii_pattern(name: str, *, possessive: bool = sys.version_info >= (3, 11)) 
     U+001C to U+001F, which Unicode does not call white space. The commonest alternative, a word after an optional
     space, comes first; that changes nothing, as no earlier alternative can begin with a letter or a space and a letter.
     Quantifiers are possessive (`++`: never give back) from Python 3.11 on: backtracking could not find anything there.
+    ASCII has no marks, so that "qwen35" is "qwen2".
     """
     p = "+" if possessive else ""
     if name == "gpt2":
@@ -76,7 +83,11 @@ def check_pattern_name(name: str) -> None:
 
 
 def split_text(text: str, pattern: str) -> list[str]:
-    """All pre-tokens of `text`, in order, by the pattern "gpt2", "gpt4" or "qwen2"; joined, they are `text` again."""
+    """All pre-tokens of `text`, in order, by the pattern "gpt2", "gpt4", "qwen2" or "qwen35"; joined, they are `text`.
+
+    >>> split_text("हिन्दी में", "gpt4"), split_text("हिन्दी में", "qwen35")
+    (['ह', 'िन', '्द', 'ी', ' म', 'ें'], ['हिन्दी', ' में'])
+    """
     check_pattern_name(pattern)
     return [piece for pieces, _ in split_windows(text, pattern) for piece in pieces]
 

@@ -192,7 +192,7 @@ def pretrain(
         engine = engine_class(config.engine)
         check_attention(config)
     train_data = packed(config.data, "train", tokenizer, progress=progress)
-    val_data = packed(config.data, "val", tokenizer, progress=progress)
+    val_data = packed(config.data, "val", tokenizer, progress=progress) if holds_out(config) else None
     if not force:
         check_memory(config)
     model = model_from_config(config.model, initial_weights(config))
@@ -210,6 +210,18 @@ def pretrain(
         before_first_step=partial(config.save, out_dir / CONFIG_FILE),
         progress=progress,
     )
+
+
+def holds_out(config: PretrainConfig) -> bool:
+    """Whether the corpus has text to evaluate on. Raises ConfigError where it has none and the run would stop by it."""
+    if "val" in load_report(config.data.corpus).splits:
+        return True
+    if config.train.patience:
+        raise ConfigError(
+            f"[train]: patience = {config.train.patience} stops the run by its evaluations, and {config.data.corpus} "
+            "holds no text out to evaluate on: set train.patience=0, or build the corpus with --val-fraction above 0."
+        )
+    return False
 
 
 def check_attention(config: PretrainConfig) -> None:
@@ -267,7 +279,7 @@ def resumed_sections(out_dir: str | Path) -> Sections:
     return read_toml(path, SECTIONS)
 
 
-def summary(config: PretrainConfig, train_data: TokenDataset, val_data: TokenDataset) -> str:
+def summary(config: PretrainConfig, train_data: TokenDataset, val_data: TokenDataset | None) -> str:
     """What is about to be trained, in four lines."""
     t = config.train
     n_tokens = t.batch_size * t.grad_accumulation * config.model.context
@@ -276,10 +288,13 @@ def summary(config: PretrainConfig, train_data: TokenDataset, val_data: TokenDat
         operations = training_flops(config.model, config.model.context) * n_tokens * t.max_steps
         hours = operations / (REACHED * products_per_second()) / 3600
         length += f", about {duration(hours)} at the speed that this machine has now"
+    validation = "none: the corpus holds no text out, so nothing is evaluated, and there is no best checkpoint"
+    if val_data is not None:
+        validation = f"{len(val_data):,} tokens ({val_data.n_bytes / 1e6:.2f} MB)"
     return (
         f"model      {config.model.model_type} with {n_parameters(config.model):,} parameters, "
         f"{config.model.n_layers} layers, context {config.model.context}\n"
         f"train      {len(train_data):,} tokens ({train_data.n_bytes / 1e6:.2f} MB of text)\n"
-        f"validation {len(val_data):,} tokens ({val_data.n_bytes / 1e6:.2f} MB)\n"
+        f"validation {validation}\n"
         f"run        {n_tokens:,} tokens in each step and process; {length}"
     )

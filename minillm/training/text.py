@@ -16,10 +16,10 @@ from .objectives import NextToken, Objective, ObjectiveBatcher
 @dataclass(frozen=True)
 class TextData:
     """What `train` takes for pretraining: two token files, and an objective that makes their windows into batches (see
-    objectives.py), to predict the next token if None."""
+    objectives.py), to predict the next token if None. Without `val` nothing is evaluated."""
 
     train: TokenDataset
-    val: TokenDataset
+    val: TokenDataset | None
     objective: Objective | None = None
 
     @property
@@ -29,6 +29,8 @@ class TextData:
     def check(self, model_config: Any, tokenizer: Tokenizer | None) -> None:
         """Raise ValueError unless text, tokenizer and model speak of the same token ids."""
         for name, data in (("training", self.train), ("validation", self.val)):
+            if data is None:
+                return
             if data.vocab_size > model_config.vocab_size:
                 raise ValueError(
                     f"the {name} data has token ids up to {data.vocab_size - 1}, the model's vocab_size is "
@@ -36,11 +38,11 @@ class TextData:
                 )
             if tokenizer is not None:
                 data.check_tokenizer(tokenizer)
-        if self.train.info.tokenizer != self.val.info.tokenizer:
-            raise ValueError(
-                f"the training data was packed with tokenizer {self.train.info.tokenizer}, the validation data with "
-                f"{self.val.info.tokenizer}: pack both with the same one."
-            )
+            if data.info.tokenizer != self.train.info.tokenizer:
+                raise ValueError(
+                    f"the training data was packed with tokenizer {self.train.info.tokenizer}, the {name} data with "
+                    f"{data.info.tokenizer}: pack both with the same one."
+                )
 
     def batches(self, run: Engine, config: TrainConfig, context: int) -> ObjectiveBatcher:
         share = {"rank": run.rank, "world_size": run.world_size}
@@ -49,7 +51,9 @@ class TextData:
     def gauges(self) -> dict[str, float]:
         return {}
 
-    def evaluate(self, run: Engine, config: TrainConfig, context: int) -> Evaluation:
+    def evaluate(self, run: Engine, config: TrainConfig, context: int) -> Evaluation | None:
+        if self.val is None:
+            return None
         return evaluate(
             run.batch_loss,
             self.val,

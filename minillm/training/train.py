@@ -33,8 +33,8 @@ class TrainingData(Protocol):
     def batches(self, run: Engine, config: TrainConfig, context: int) -> Batches:
         """The training batches of the process of `run`, for ever."""
 
-    def evaluate(self, run: Engine, config: TrainConfig, context: int) -> Measured:
-        """How well the model does on what it is not trained on."""
+    def evaluate(self, run: Engine, config: TrainConfig, context: int) -> Measured | None:
+        """How well the model does on what it is not trained on; None where there is no such text."""
 
     def gauges(self) -> dict[str, float]:
         """What the log should show of the last batch that was made; {} if there is nothing to say of it."""
@@ -47,7 +47,7 @@ class TrainResult:
     reason: str
     state: RunState
     engine: Engine  # with the model as it is after the last step
-    evaluation: Measured | None  # the last one; None if the run was interrupted before it came to one
+    evaluation: Measured | None  # the last one; None if the run came to none
     signal: int | None = None
 
 
@@ -69,7 +69,8 @@ def train(
 ) -> TrainResult:
     """Train `model` in place; leave `last/`, `best/` and `metrics.jsonl` in the folder `out_dir`.
 
-    `data` is what there is to learn: `TextData(train_data, val_data)` for a language model. `engine` makes the engine,
+    `data` is what there is to learn: `TextData(train_data, val_data)` for a language model. What has nothing to be
+    measured on is not evaluated, and leaves no `best/`. `engine` makes the engine,
     from the model and the config. `tokenizer` is saved with every checkpoint, and checked against the data and the
     model. With `resume` the run in `out_dir` goes on from `last/`: its losses are those of a run that was never
     interrupted, to the last bit (on the same machine; not under a time budget, where the learning rate follows the
@@ -131,8 +132,8 @@ def train(
                 row |= {"tokens_per_second": speed, "seconds": state.seconds, **run.gauges(speed), **data.gauges()}
                 log.step(row, total_steps)
 
-                if state.step % config.eval_every == 0 or state.step >= total_steps:
-                    evaluation = data.evaluate(run, config, context)
+                is_due = state.step % config.eval_every == 0 or state.step >= total_steps
+                if is_due and (evaluation := data.evaluate(run, config, context)) is not None:
                     is_best = note_evaluation(state, evaluation)
                     log.evaluation(state, evaluation, is_best)
                     if is_best:

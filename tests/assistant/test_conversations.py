@@ -282,9 +282,9 @@ def test_what_ends_an_answer():
     special = ["<|endoftext|>", *IM, "</s>"]
     core = with_special_tokens(BPE, special)
     end, _, im_end, eos = (core.special_tokens[text] for text in special)
-    assert ChatTemplate.chatml(core).stop_ids == (end, im_end)
+    assert ChatTemplate.chatml(core).stop_ids == (im_end, end)
     assert ChatTemplate(SAMPLES["Tulu"].source, core, BOS_EOS).stop_ids == (eos, end)
-    assert stop_ids_of(ChatTemplate.chatml(core), [7, im_end]) == (end, 7, im_end)
+    assert stop_ids_of(ChatTemplate.chatml(core), [7, im_end]) == (im_end, end, 7)
     endless = ChatTemplate(NO_END, BPETokenizer.train(CORPUS, 260, special_tokens=[]), {})
     assert stop_ids_of(endless, 7) == (7,)
     with pytest.raises(ValueError, match="nothing ends an answer"):

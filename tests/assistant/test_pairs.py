@@ -310,3 +310,52 @@ def test_a_run_learns_its_pairs_and_resumes(name, tmp_path):
     run(6, "parts")
     resumed = run(12, "parts", resume=True)
     assert resumed.evaluation == evaluation  # to the last bit
+
+
+class OtherProcess(NumpyEngine):
+    """The second of two processes, which has not all of the weights; `verdict`: what the first one found."""
+
+    rank, world_size, verdict = 1, 2, 0.0
+
+    def model_arrays(self):
+        return {}
+
+    def agree(self, value):
+        assert value == 0  # it has no say
+        return self.verdict
+
+
+def test_other_processes_follow_the_first(tmp_path, monkeypatch, capsys):
+    path, rows = tmp_path / "reference.safetensors", {"train": [Pairs(TEMPLATE, CONTEXT).encode(p) for p in PAIRS]}
+    other = OtherProcess(make_model(), TrainConfig())
+    seen = asked(other, monkeypatch)
+    other.verdict = 1.0  # there is no file yet: all compute, the first one writes
+    computed = reference_log_probs(other, rows, path, 4)["train"]
+    assert seen == [7] and not path.exists()
+    first = reference_log_probs(NumpyEngine(make_model(), TrainConfig()), rows, path, 4)["train"]
+    np.testing.assert_array_equal(computed, first)
+    other.verdict = 0.0  # the first one has read it
+    np.testing.assert_array_equal(reference_log_probs(other, rows, path, 4)["train"], first)
+    assert seen == [7, 7]
+    path.unlink()
+    with pytest.raises(OSError, match="cannot be read by process 1: all must see the folder of the run"):
+        reference_log_probs(other, rows, path, 4)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_file_of_the_users_is_not_overwritten(tmp_path):
+    (tmp_path / "reference.safetensors").write_text("my own notes")
+    data = make_data(PreferenceConfig("dpo"), tmp_path)
+    with pytest.raises(FileExistsError, match=r"reference.safetensors was not made by minillm, and is not overwritten"):
+        data.batches(NumpyEngine(make_model(), TrainConfig()), TrainConfig(batch_size=4), CONTEXT)
+    assert (tmp_path / "reference.safetensors").read_text() == "my own notes"
+
+
+def test_an_answer_may_fill_the_context():
+    """Its last token is a target only, so that one more than the context fits."""
+    length = len(Pairs(TEMPLATE, CONTEXT).encode(Preference("a", "b", "c"))[0]) - 1
+    exact = CONTEXT + 1 - length
+    row = Pairs(TEMPLATE, CONTEXT).encode(Preference("a", "b" * exact, "c"))
+    assert len(row[1]) == CONTEXT and make_model().hidden(row[0][None, :-1]).shape[1] == CONTEXT
+    with pytest.raises(Misfit, match=f"has {CONTEXT + 1} tokens"):
+        Pairs(TEMPLATE, CONTEXT).encode(Preference("a", "b" * (exact + 1), "c"))

@@ -3,8 +3,8 @@ distillation into a small student. Three seeds each.
 
     .venv-dev/bin/python tests/bench/assistant.py FOLDER [sft dpo grpo distill ...]
 
-The base model is pretrained in FOLDER, on stories (minillm/data/tasks/stories.py), once for each seed. Everything is on
-NumPy, by the recipes that come with minillm. The same command goes on where it was stopped.
+The base model is pretrained in FOLDER once, on stories (minillm/data/tasks/stories.py); the seeds are of what follows.
+Everything is on NumPy, by the recipes that come with minillm. The same command goes on where it was stopped.
 """
 
 import json
@@ -28,12 +28,12 @@ from minillm.training.text import TextData
 from minillm.training.train import train
 
 SEEDS = (1, 2, 3)
-CONTEXT, VOCABULARY, STEPS = 256, 400, 1000
+CONTEXT, VOCABULARY, STEPS = 256, 400, 1500
 
 
-def base(folder, seed):
+def base(folder):
     """A model that has read stories: its run folder, made unless it is there."""
-    made = folder / f"base-{seed}"
+    made = folder / "base"
     if (made / "best").exists():
         return made
     texts = stories()
@@ -45,8 +45,8 @@ def base(folder, seed):
     for name, part in (("train", texts[:-200]), ("val", texts[-200:])):
         documents = [Document(text, f"story {i}") for i, text in enumerate(part)]
         data.append(pack(documents, tokenizer, folder / f"{name}.bin"))
-    model = wider(Llama(shape, np.random.default_rng(seed)))
-    config = TrainConfig(seed=seed, max_steps=STEPS, batch_size=16, lr=3e-3, beta2=0.98, weight_decay=0.01,
+    model = wider(Llama(shape, np.random.default_rng(1)))
+    config = TrainConfig(seed=1, max_steps=STEPS, batch_size=16, lr=3e-3, beta2=0.98, weight_decay=0.01,
                          eval_every=250, save_every=STEPS, eval_tokens=0)  # fmt: skip
     train(model, TextData(*data), config, made, engine=ThreadedNumpyEngine, tokenizer=tokenizer)
     return made
@@ -74,7 +74,7 @@ def stage(out, *words):
 
 
 def sft(folder, seed):
-    return stage(folder / f"sft-{seed}", "sft", "--model", base(folder, seed), *seeded(seed))
+    return stage(folder / f"sft-{seed}", "sft", "--model", base(folder), *seeded(seed))
 
 
 def dpo(folder, seed):
@@ -84,3 +84,41 @@ def dpo(folder, seed):
 
 def seeded(seed):
     return ["--set", f"train.seed={seed}"]
+
+
+def grpo(folder, seed):
+    """A start that has seen some of the right answers, and the same model after rewards."""
+    warm = ("sft", "--model", base(folder), "--set", "chat.builtin=sorting", "--set", "train.max_steps=150")
+    stage(folder / f"warm-{seed}", *warm, *seeded(seed))
+    return stage(folder / f"grpo-{seed}", "grpo", "--model", folder / f"warm-{seed}", *seeded(seed))
+
+
+def distill(folder, seed):
+    """The teacher is the assistant of `sft`; the small student learns from it, or, for comparison, from the dialogues
+    alone in as many steps."""
+    sft(folder, seed)
+    teacher = folder / f"sft-{seed}"
+    scores = stage(folder / f"distill-{seed}", "distill", "--teacher", teacher, *seeded(seed))
+    alone = stage(folder / f"student-{seed}", "distill", "--teacher", teacher, "--set", "distill.hard=1", *seeded(seed))
+    return {split: {**scores[split], "student alone": alone[split][MODEL]} for split in scores}
+
+
+STAGES = {"sft": sft, "dpo": dpo, "grpo": grpo, "distill": distill}
+
+
+def table(name, found):
+    """The figures of each split and of each who answered, mean and standard deviation over the seeds."""
+    for split, by_who in found[0].items():
+        print(f"\n{name}, {split}")
+        for who, figures in by_who.items():
+            cells = []
+            for figure in figures:
+                values = [scores[split][who][figure] for scores in found]
+                cells.append(f"{figure} {statistics.mean(values):.3f} ± {statistics.pstdev(values):.3f}")
+            print(f"  {who:14} {'  '.join(cells)}")
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    for name in sys.argv[2:] or STAGES:
+        table(name, [STAGES[name](folder, seed) for seed in SEEDS])

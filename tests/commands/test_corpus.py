@@ -67,3 +67,58 @@ def test_every_file_that_was_written_is_named(text_folder, tmp_path, capsys):
         told = out.split(f"{name}: ")[-1].strip().split(", ")
         there = sorted(p.name for p in (tmp_path / name).iterdir() if not p.name.startswith("."))
         assert sorted(told) == there
+
+
+TINY = [
+    f"--set={key}"
+    for key in ("train.max_steps=2", "train.max_seconds=0", "train.warmup_steps=1", "model.n_layers=1",
+                "model.n_heads=2", "model.d_model=16", "model.context=32")
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lines_file(tmp_path_factory):
+    """200 short lines in one file, as a first user brings them."""
+    names = ["boat", "lamp", "harbour", "tide", "salt", "crate", "rope", "wind", "gull", "pier"]
+    lines = [f"The {names[i % 10]} {i} saw the {names[i * 7 // 10 % 10]} {i * i}.\n" for i in range(200)]
+    file = tmp_path_factory.mktemp("lines") / "lines.txt"
+    file.write_text("".join(lines))
+    return file
+
+
+def test_two_hundred_lines_in_one_file_can_be_trained_on(lines_file, tmp_path, capsys):
+    out = minillm("corpus", tmp_path / "c", "--from", lines_file, capsys=capsys)
+    assert "note: 1 document could not be divided as asked" in out and "may stand on both sides" in out
+    assert "".join(sorted("".join(texts_of(tmp_path / "c")))).split() == "".join(sorted(lines_file.read_text())).split()
+    minillm("tokenizer", "train", tmp_path / "c", "--vocab-size", 300, "--out", tmp_path / "t.json")
+    pretrain = ["pretrain", "--config", "quickstart", "--tokenizer", tmp_path / "t.json", *TINY]
+    out = minillm(*pretrain, "--corpus", tmp_path / "c", "--out", tmp_path / "run", capsys=capsys)
+    assert "best validation loss" in out
+
+
+def test_all_text_for_training(lines_file, tmp_path, capsys):
+    """Nothing is evaluated then, and that is said; what the run leaves can be used."""
+    out = minillm("corpus", tmp_path / "c", "--from", lines_file, "--val-fraction", 0, capsys=capsys)
+    assert "could not be divided" not in out and "wrote" in out and "val.jsonl" not in out
+    minillm("tokenizer", "train", tmp_path / "c", "--vocab-size", 300, "--out", tmp_path / "t.json")
+    data = ["--tokenizer", tmp_path / "t.json", "--corpus", tmp_path / "c"]
+    pretrain = ["pretrain", "--config", "quickstart", *data, *TINY]
+    error = minillm(*pretrain, "--out", tmp_path / "p", "--set", "train.patience=2", status=2, capsys=capsys)
+    assert "patience = 2 stops the run by its evaluations" in error and not (tmp_path / "p").exists()
+    out = minillm(*pretrain, "--out", tmp_path / "run", capsys=capsys)
+    assert "nothing is evaluated, and there is no best checkpoint" in out and "best validation loss" not in out
+    assert not (tmp_path / "run" / "best").exists()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2] and not any("val_loss" in row for row in rows)
+    for command in (["check", tmp_path / "run"], ["evaluate", tmp_path / "run", "--split", "train"]):
+        minillm(*command, capsys=capsys)
+    out = minillm("pretrain", "--resume", "--out", tmp_path / "run", "--set", "train.max_steps=3", capsys=capsys)
+    assert "finished at step 3" in out
+
+
+def test_what_is_too_short_to_be_divided(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("One short line, and no more of it.\n")
+    error = minillm("corpus", tmp_path / "c", "--from", tmp_path / "a.txt", status=2, capsys=capsys)
+    assert "only one document is left, of 35 characters" in error and "--val-fraction 0" in error
+    assert not (tmp_path / "c").exists()
+    minillm("corpus", tmp_path / "c", "--from", tmp_path / "a.txt", "--val-fraction", 0)

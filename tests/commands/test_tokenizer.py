@@ -73,14 +73,14 @@ def test_a_wordpiece_tokenizer(made, tmp_path, capsys):
 def test_patterns_of_the_field(made, tmp_path, capsys):
     """Each gives numbers to its own rule: three digits to a token at most, or one."""
     shown = {}
-    for pattern in ("gpt2", "gpt4", "llama3", "qwen2"):
+    for pattern in ("gpt2", "gpt4", "llama3", "qwen2", "qwen35"):
         out = tmp_path / f"{pattern}.json"
         minillm("tokenizer", "train", made / "corpus", "--vocab-size", 300, "--pattern", pattern, "--out", out)
         shown[pattern] = minillm("tokenizer", "show", out, "12345", "--steps", capsys=capsys)
         nfc = load_tokenizer(out).nfc
-        assert nfc is (pattern == "qwen2")
+        assert nfc is (pattern in ("qwen2", "qwen35"))
     pieces = {pattern: text.split("is ")[1].split(" ")[0] for pattern, text in shown.items()}
-    assert pieces == {"gpt2": "1", "gpt4": "2", "llama3": "2", "qwen2": "5"}
+    assert pieces == {"gpt2": "1", "gpt4": "2", "llama3": "2", "qwen2": "5", "qwen35": "5"}
 
 
 def test_a_character_tokenizer(made, tmp_path, capsys):

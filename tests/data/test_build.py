@@ -126,8 +126,11 @@ def test_an_empty_validation_split_takes_the_next_in_line(tmp_path: Path) -> Non
     report = build_corpus(documents, tmp_path / "c")
     assert report.splits["val"]["documents"] == 1 and report.splits["train"]["documents"] == 4
     assert "noisy" in report.notes[0]
-    with pytest.raises(ValueError, match="no document is left for 'val'"):
-        build_corpus([Document("too short to be cut into two parts", "s")], tmp_path / "one")
+    for n in (1, 3):  # three copies are one document
+        with pytest.raises(ValueError, match=r"only one document is left, of 35 characters.*--val-fraction 0 to train"):
+            build_corpus([Document("too short to be cut into two parts", "s")] * n, tmp_path / "one")
+    with pytest.raises(ValueError, match=r"nothing is left of the 2 documents read \(dropped: clean 2\)"):
+        build_corpus([Document("x", "s")] * 2, tmp_path / "one")
     assert build_corpus(documents[:1], tmp_path / "one", CorpusConfig(val_fraction=0)).splits.keys() == {"train"}
     with pytest.raises(ValueError, match="stream of documents is empty"):
         build_corpus([], tmp_path / "none")
@@ -249,7 +252,8 @@ def test_the_only_document_is_cut_into_parts(tmp_path: Path) -> None:
     report = build_corpus(read_documents(tmp_path / "book.txt"), tmp_path / "c", CorpusConfig(near_threshold=0))
     n_parts = report.splits["train"]["documents"] + report.splits["val"]["documents"]
     assert report.splits["val"]["documents"] >= 1 and 18 <= n_parts <= 22 and report.documents_in == 1
-    assert any("the only document" in n and "was cut into" in n for n in report.notes)
+    assert f"1 document could not be divided as asked, so those longer than {len(text) // 20} " in report.notes[0]
+    assert f"gave {n_parts} parts" in report.notes[0]
     both = [d for split in ("train", "val") for d in corpus_documents(tmp_path / "c", split)]
     both.sort(key=lambda d: int(d.source.split("#")[1]))
     assert "".join(d.text for d in both).split() == text.split()
@@ -264,9 +268,91 @@ def test_how_the_only_document_is_cut(tmp_path: Path) -> None:
         report = build_corpus([Document(text[: n * 21], "s")], tmp_path / str(n), config)
         assert sum(split["documents"] for split in report.splits.values()) == n_parts and report.dropped == {}
     report = build_corpus([Document(text[: 7 * 21 - 2], "s")], tmp_path / "short", config)
-    assert report.dropped == {"clean": 1} and report.splits["train"]["documents"] == 1  # the last has 19 characters
-    with pytest.raises(ValueError, match="no document is left for 'val'"):
+    assert report.dropped == {} and report.splits["train"]["documents"] == 1  # the last has 19 characters, and joins
+    assert sum(split["bytes"] for split in report.splits.values()) == 7 * 21 - 1
+    with pytest.raises(ValueError, match="too short to be cut in two"):
         build_corpus([Document(text[: 3 * 21], "s")], tmp_path / "whole", config)
+
+
+SENTENCES = {
+    "English": "The boat left at {} with {} crates of salt. ",
+    "Chinese": "船在{}点开，带着{}箱盐。",
+    "Thai": "เรือออกเวลา {} พร้อมเกลือ {} ลัง ",
+    "one line of a poem": "{} and {}\n",
+}
+
+
+@pytest.mark.parametrize("kind", SENTENCES)
+@pytest.mark.parametrize("n_files", [1, 2, 3])
+def test_a_small_text_is_divided(kind: str, n_files: int, tmp_path: Path) -> None:
+    """20 kB in one, two or three files; without a line end in them, too."""
+    texts = []
+    for i in range(n_files):
+        numbers = np.random.default_rng(i).integers(0, 10**6, (10_000 // n_files // len(SENTENCES[kind]), 2))
+        texts.append("".join(SENTENCES[kind].format(a, b) for a, b in numbers).strip() + "\n")
+    report = build_corpus([Document(text, f"file {i}") for i, text in enumerate(texts)], tmp_path / "c")
+    val, train = (report.splits[name]["bytes"] for name in ("val", "train"))
+    assert 0.02 < val / (val + train) < 0.25 and val > 200
+    assert f"{n_files} document" in report.notes[0] and "may stand on both sides" in report.notes[0]
+    kept = [d.text for name in ("train", "val") for d in corpus_documents(tmp_path / "c", name)]
+    assert sorted("".join("".join(kept).split())) == sorted("".join("".join(texts).split()))  # nothing is lost
+    assert all(not text.startswith(tuple("ิ่้็")) for text in kept)  # no sign without its letter
+
+
+def test_one_long_document_among_others_is_not_held_out_whole(tmp_path: Path) -> None:
+    few = some_documents(8)
+    long = next(d for d in some_documents(300, seed=1) if split_of(d.text) == "val")
+    book = Document(long.text + "\n\n" + "\n\n".join(d.text for d in some_documents(40, seed=2)), "book")
+    for seed in range(200):
+        if split_of(book.text, seed=seed) == "val":
+            break
+    report = build_corpus([*few, book], tmp_path / "c", CorpusConfig(seed=seed))
+    assert report.splits["val"]["bytes"] < report.splits["train"]["bytes"] / 3
+    assert "9 documents could not be divided" in report.notes[0]
+    sources = {d.source for name in ("train", "val") for d in corpus_documents(tmp_path / "c", name)}
+    assert {d.source for d in few} < sources and "book#0" in sources  # the short ones stay whole
+
+
+def test_each_side_gets_a_document_where_there_are_enough(tmp_path: Path) -> None:
+    config = CorpusConfig(val_fraction=0.01, test_fraction=0.01, near_threshold=0, contamination="report")
+    report = build_corpus(some_documents(12), tmp_path / "c", config)
+    assert {name: split["documents"] for name, split in report.splits.items()} == {"train": 10, "val": 1, "test": 1}
+    assert [note.split(" left none for ")[1].split(",")[0] for note in report.notes] == ["val", "test"]
+    one_side = [d for d in some_documents(300) if split_of(d.text, 0.45, 0.45) == "val"][:6]
+    config = CorpusConfig(val_fraction=0.45, test_fraction=0.45, contamination="report")
+    report = build_corpus(one_side, tmp_path / "d", config)
+    assert {name: split["documents"] for name, split in report.splits.items()} == {"train": 1, "val": 4, "test": 1}
+
+
+def test_text_that_repeats_itself_keeps_something_to_measure_by(tmp_path: Path) -> None:
+    """Every part shares its runs with the others: the one that shares least stays, and that is said."""
+    line = "Two and two make four, and four and four make eight, and so it goes on and on for ever.\n"
+    report = build_corpus([Document(line * 200, "song")], tmp_path / "c")
+    assert report.splits["val"]["documents"] == 1 and report.overlap["mean"] == report.overlap["max"] == 1.0
+    assert "was kept: a score on it flatters" in report.notes[-1]
+    config = CorpusConfig(contamination="drop_train")
+    with pytest.raises(ValueError, match=r"nothing is left to train on.*--contamination drop_held_out"):
+        build_corpus([Document(line * 200, "song")], tmp_path / "d", config)
+
+
+def test_the_report_shows_what_went(tmp_path: Path) -> None:
+    header = "# Copyright (c) 2031 The Harbour Library.\n# All rights reserved.\n\n"
+    notice = "This page was printed for readers of the library.\n"
+    documents = [Document(header * (i % 2) + d.text + notice, d.source) for i, d in enumerate(some_documents(40))]
+    report = build_corpus(documents, tmp_path / "c")
+    assert report.rules == {"licence": 20, "repeated_lines": 40}
+    assert report.removed == {
+        "licence": {"# Copyright (c) 2031 The Harbour Library.": 20},
+        "repeated_lines": {notice.strip(): 40},
+    }
+    assert report.removed_chars == {"licence": 20 * (len(header) - 2), "repeated_lines": 40 * (len(notice) - 1)}
+    assert load_report(tmp_path / "c") == report
+    shown = [" ".join(line.split()) for line in report.summary().splitlines()]
+    assert "rule licence 20 times, 1,280 characters: 20 × '# Copyright (c) 2031 The Harbour Library.'" in shown
+    old = json.loads((tmp_path / "c" / "report.json").read_text())
+    del old["removed"], old["removed_chars"]  # as corpora had it before
+    (tmp_path / "c" / "report.json").write_text(json.dumps(old))
+    assert load_report(tmp_path / "c").removed == {}
 
 
 def test_what_was_skipped_is_counted_by_kind(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from minillm.data.shingles import char_classes, mix, ngram_hashes, shingles, word_hashes
+from minillm.data.shingles import mix, ngram_hashes, shingles, word_hashes
 
 BASE = 0x9E3779B97F4A7C15
 U64 = 2**64 - 1
@@ -55,14 +55,6 @@ def test_a_run_is_the_polynomial_of_its_words(words: list[int], n: int) -> None:
 
     expected = [run(words[i : i + n]) for i in range(len(words) - n + 1)]
     assert ngram_hashes(np.array(words, dtype=np.uint64), n).tolist() == expected
-
-
-def test_which_characters_are_words_of_their_own() -> None:
-    blocks = [range(0x3040, 0x3100), range(0x3400, 0x4DC0), range(0x4E00, 0xA000), range(0xF900, 0xFB00)]
-    own = {i for block in blocks for i in block if chr(i).isalnum()}
-    assert set(np.flatnonzero(char_classes() == 2).tolist()) == own
-    assert len(word_hashes("\U00020000\U00020001 \U0001fffe x")) == 3  # ideographs beyond the table, a separator
-    assert len(word_hashes("\uac00\uac01")) == 1  # Korean has spaces between words
 
 
 def test_five_words_are_a_shingle_and_fewer_are_one() -> None:

@@ -23,6 +23,7 @@ from minillm.data.tasks.baselines import NaiveBayes, Nearest, most_frequent
 from minillm.data.tasks.draw import Draw, fill, near_copy_key
 from minillm.data.tasks.execution import passes
 from minillm.data.tasks.samples import sample_files, write_samples
+from minillm.data.tasks.stories import stories
 
 ROOT = Path(__file__).parents[2]
 MAKERS = {name: task.make for name, task in TASKS.items()} | {"sentiment zh": partial(sentiment.make, language="zh")}
@@ -54,8 +55,8 @@ CHECKSUMS = {
     ("code", 1): "b56336b9 2de3a4db 18e6f8e6 6dbf86ab 37ee2f7b",
     ("summarization", 0): "f39b9702 7762d21a 65ae1b3e 4da62a8f",
     ("summarization", 1): "9f34e9d7 13f2211d d821d6c1 5e938e58",
-    ("dialogue", 0): "3199373f 6a936e67 67df8206 503a2564 d12b8897",
-    ("dialogue", 1): "b2ad0a62 ce10a672 046ad077 d6ebf81d 183f1466",
+    ("dialogue", 0): "4c1e73cf 8edf5c29 7ebf4f28 c9570483 5bb07d00",
+    ("dialogue", 1): "7d2dd4c5 542989b2 7e2d22aa 5d474b22 e3bc1aad",
     ("verifiable", 0): "2efa51cb 0c6a3327 176219e2 bccdd47c",
     ("verifiable", 1): "003f073d b756e2c6 ea05d5fb 17d2ef4a",
     ("sentiment zh", 0): "74992774 e8a09002 3d837534 82295878 6bc5c6cd",
@@ -446,6 +447,34 @@ def test_last_replies_follow_from_what_the_user_said():
         assert dialogue.success(reply, chat) and not dialogue.success("", chat)
 
 
+def test_the_rejected_of_two_replies_fills_one_slot_wrongly():
+    chats = made("dialogue")
+    known = {word for chat in chats["names"] for value in dialogue.slots(chat).values() for word in value.split()}
+    for split, pairs in dialogue.preferences(chats).items():
+        for chat, pair in zip(chats[split], pairs, strict=True):
+            assert (pair.prompt, pair.chosen) == (chat.messages[:-1], chat.messages[-1]["content"])
+            wanted, wrong = dialogue.slots(chat), replaced(chat, pair.rejected)
+            assert sum(wanted[slot] != wrong[slot] for slot in wanted) == 1
+            assert not dialogue.success(pair.rejected, chat)
+            if split == "train":
+                assert not known & set(re.findall(r"\w+", pair.rejected)), "a name that is held out"
+    assert dialogue.preferences(chats) == dialogue.preferences(chats)
+
+
+def replaced(chat, reply):
+    """The slots of a chat that ends with this reply."""
+    return dialogue.slots(Chat((*chat.messages[:-1], {"role": "assistant", "content": reply}), chat.where))
+
+
+def test_stories_name_their_people_and_towns_again_and_again():
+    told = stories(seed=0, count=300)
+    assert told == stories(seed=0, count=300) != stories(seed=1, count=300)
+    names = [Counter(re.findall(r"\b[A-Z][a-z]+(?:ville|ton|burg|mar|port|dale|stad|wick)\b", text)) for text in told]
+    assert sum(max(found.values(), default=0) > 1 for found in names) > 0.9 * len(told)
+    held_out = {word for chat in made("dialogue")["names"] for v in dialogue.slots(chat).values() for word in v.split()}
+    assert not held_out & {word for text in told for word in re.findall(r"\w+", text)}
+
+
 def test_replies_are_judged_by_their_slots():
     booked = Chat(({"role": "assistant", "content": "Booked: a boat for two on Friday at ten."},), "booking")
     assert dialogue.slot_accuracy("At ten on Friday, a boat for three.", booked) == 0.75
@@ -472,7 +501,6 @@ def test_combinations_of_talks_never_stood_together():
             found = sums(chat) | bookings(chat)
             assert {part for pair in found for part in pair} <= single
             assert name != "combinations" or found - seen, chat
-
 
 
 # --- verifiable -------------------------------------------------------------------------------------------------------

@@ -176,6 +176,7 @@ def test_what_llama_cpp_has_not_is_refused_by_name(tmp_path):
         (Llama(LlamaConfig(300, **shape, d_ff=32, rope_scaling=yarn)), tokenizer, "type 'yarn'"),
         (Llama(LlamaConfig(300, **shape, d_ff=32, head_dim=8)), tokenizer, "heads that share out d_model"),
         (GPT(GPTConfig(99, **shape)), CharTokenizer.train(["abc"]), "no byte-level BPE"),
+        (GPT(GPTConfig(300, **shape)), BPETokenizer.train(TEXT, 300, pattern="qwen35"), "splits text by 'qwen35'"),
     ]):  # fmt: skip
         weights = {"model": model.state_dict(), "optimizer": {}}
         values = config_to_dict(model.config)

@@ -335,3 +335,9 @@ def test_decoding_refuses_what_is_no_id() -> None:
     for bad in ([[1, 2]], [1.5], ["a"], np.zeros((2, 2), np.int64), [None]):
         with pytest.raises(TypeError, match=r"ids must be integers, but ids\[0\] is"):
             tok.decode(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_steps_end_with_the_ids_also_of_a_token_that_no_merge_builds(whole):
+    tokenizer = BPETokenizer([*(bytes([i]) for i in range(256)), b"ow"], [], "gpt4", {}, whole_pieces=whole)
+    assert list(merge_steps(tokenizer, "ow"))[-1] == tokenizer.encode("ow") == ([256] if whole else [*b"ow"])

@@ -79,6 +79,20 @@ def test_every_character_is_classified_as_the_tokenizers_library_does(pattern: s
         assert split_text(text, pattern) == [piece for piece, _ in peer.pre_tokenize_str(text)]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["हिन्दी", " में", " लिखा"], ["กินข้าวที่นี่"], ["cafe\u0301", " no\u0308el"], [" שָׁלוֹם"], ["كَتَبَ", "،", " قال"], ["தமிழ்"]],
+)
+def test_marks_stay_with_their_letters(words: list[str]) -> None:
+    assert split_text("".join(words), "qwen35") == words
+    assert len(split_text("".join(words), "qwen2")) > len(words)
+
+
+@given(text=ascii_text)
+def test_without_marks_the_pattern_is_qwen2s(text: str) -> None:
+    assert split_text(text, "qwen35") == split_text(text, "qwen2")
+
+
 def test_an_unknown_pattern_is_named() -> None:
-    with pytest.raises(ValueError, match="must be one of 'gpt2', 'gpt4', 'qwen2', not 'gpt5'"):
+    with pytest.raises(ValueError, match="must be one of 'gpt2', 'gpt4', 'qwen2', 'qwen35', not 'gpt5'"):
         split_text("x", "gpt5")

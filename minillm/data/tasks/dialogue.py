@@ -7,7 +7,8 @@
 Held out of training:
 
     test            new talks with names that are trained on
-    names           names and towns that never are: they have to be copied
+    names           names and towns that never are: they have to be copied (for which training has thousands of them,
+                    given names too: a model would learn a short list of them by heart)
     combinations    bookings of a thing on a day, and sums of two numbers, that never stood together in training
 """
 
@@ -19,7 +20,7 @@ from functools import partial
 from ..examples import Chat, Preference
 from .baselines import Nearest, most_frequent, test_splits
 from .draw import Draw, fill, same_words_key
-from .names import DAYS, name_pools
+from .names import DAYS, blend, name_pools
 
 THINGS = ("table", "room", "taxi", "boat", "court", "tour")
 PEOPLE = ("two", "three", "four", "five", "six")
@@ -108,6 +109,9 @@ def make(seed: int = 0, train: int = 6000) -> dict[str, list[Chat]]:
     """{"train", "val", "test", "names", "combinations"}: chats that end with the assistant; `where` is the kind."""
     draw, taken = Draw(seed, "dialogue"), set[str]()
     pools = name_pools(draw)
+    given, surnames, towns = pools["seen"]
+    blends = {blend(draw, given) for _ in range(2000)}.difference(pools["unseen"][0])
+    pools["seen"] = ([*given, *sorted(blends)], surnames, towns)
     apart = draw.held_out(15, THINGS, DAYS) | draw.held_out(15, NUMBERS, SIGNS, NUMBERS)
 
     def chat(kinds: tuple[str, ...], names: str = "seen", held_out: bool = False) -> tuple[str, Chat] | None:

@@ -31,6 +31,12 @@ def draw_town(draw: Draw) -> str:
     return (draw.choice(SYLLABLES) + draw.choice(SYLLABLES) + draw.choice(TOWN_ENDS)).capitalize()
 
 
+def blend(draw: Draw, names: list[str]) -> str:
+    """ "Aiyo", "Zaibek": the beginning of one of the names and the end of another, which no list has."""
+    first, second = draw.choice(names), draw.choice(names)
+    return first[: draw.between(1, 3)] + second[draw.between(1, 2) :].lower()
+
+
 def name_pools(draw: Draw) -> dict[str, tuple[list[str], list[str], list[str]]]:
     """{"seen", "unseen"}: given names, surnames and towns for training, and others that training never has."""
     given = draw.shuffled(GIVEN_NAMES.split())

@@ -10,9 +10,10 @@ needs just that, and its few thousand examples alone do not teach it: see tests/
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from .draw import Draw
-from .names import DAYS, GIVEN_NAMES, draw_surname, draw_town, name_pools
+from .names import DAYS, blend, draw_surname, draw_town, name_pools
 
 ALONE = (
     "{a} lives in {home}.", "{a} comes from {home}, as all friends of {a} know.", "Everyone in {home} knows {a}.",
@@ -30,19 +31,16 @@ ASKED = (
 )  # fmt: skip
 
 
-GIVEN = GIVEN_NAMES.split()
-
-
 def stories(seed: int = 0, count: int = 12_000) -> list[str]:
     """`count` stories of 4 to 8 sentences. No name or town that the dialogues hold out stands in them."""
     draw = Draw(seed, "stories")
-    unseen = name_pools(Draw(seed, "dialogue"))["unseen"]
-    held_out = {word for names in unseen for word in names}
-    return [story(draw, held_out) for _ in range(count)]
+    pools = name_pools(Draw(seed, "dialogue"))
+    held_out = {word for names in pools["unseen"] for word in names}
+    return [story(draw, pools["seen"][0], held_out) for _ in range(count)]
 
 
-def story(draw: Draw, held_out: set[str]) -> str:
-    told = {"a": person(draw, held_out), "b": person(draw, held_out), "day": draw.choice(DAYS)}
+def story(draw: Draw, given: list[str], held_out: set[str]) -> str:
+    told = {"a": person(draw, given, held_out), "b": person(draw, given, held_out), "day": draw.choice(DAYS)}
     told |= {"home": apart(draw, held_out, draw_town), "away": apart(draw, held_out, draw_town)}
     turned = {**told, "a": told["b"], "b": told["a"], "home": told["away"], "away": told["home"]}
     kinds = (ALONE, ALONE, TOGETHER, ASKED)
@@ -50,18 +48,12 @@ def story(draw: Draw, held_out: set[str]) -> str:
     return " ".join(lines)
 
 
-def person(draw: Draw, held_out: set[str]) -> str:
+def person(draw: Draw, given: list[str], held_out: set[str]) -> str:
     """ "Yaro Masodin", or "Masodin" alone."""
     surname = apart(draw, held_out, draw_surname)
     if draw.chance(25):
         return surname
-    return f"{apart(draw, held_out, draw_given)} {surname}"
-
-
-def draw_given(draw: Draw) -> str:
-    """ "Aiyo", "Zaibek": the beginning of one name and the end of another, which no list has."""
-    first, second = draw.choice(GIVEN), draw.choice(GIVEN)
-    return first[: draw.between(1, 3)] + second[draw.between(1, 3) :].lower()
+    return f"{apart(draw, held_out, partial(blend, names=given))} {surname}"
 
 
 def apart(draw: Draw, held_out: set[str], draw_one: Callable[[Draw], str]) -> str:
