@@ -22,14 +22,14 @@ otherwise: False, the usual choice, is exact for α <= 0 and a guess above.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from .generate import Sampling, check_continues, next_logits, window_start
+from .generate import Rules, Sampling, check_continues, next_logits, window_start
 from .models.encoder_decoder import Decoder
 from .nn import evaluating
 
@@ -56,19 +56,23 @@ def beam_search(
     keep_stop_id: bool = False,
     use_cache: bool = True,
     allowed: Array | None = None,
+    rules: Rules | None = None,
+    ends: Callable[[list[int]], bool] | None = None,
 ) -> list[list[Hypothesis]]:
     """For each prompt (a list of ids) the `n_return` best continuations found, best first; fewer where so few exist.
 
     Their ids are the new ones, without the stop id unless `keep_stop_id`. `allowed` is as for `generate`: probabilities
     are those among the ids that it allows. So is the window: a text longer than the model's context is continued from
     its last part, and so are all its beams. An encoder-decoder comes as `model.given(source)`, a prompt for each row of
-    its source. Prompts may differ in length; each is searched as if it were alone. Raises ValueError for what cannot be
-    searched, FloatingPointError for logits that are NaN or infinite.
+    its source. Prompts may differ in length; each is searched as if it were alone. `rules` and `ends` are as for
+    `generate`; rules change the log-probabilities, which are not scaled to a sum of 1 again. Raises ValueError for what
+    cannot be searched, FloatingPointError for logits that are NaN or infinite.
     """
     check_continues(model)
     check_search(model, prompts, max_new_tokens, n_beams, length_penalty, early_stopping, n_return)
     stops, lengths = frozenset(stop_ids), [len(prompt) for prompt in prompts]
-    searches = [Search(max_new_tokens, n_beams, length_penalty, early_stopping, stops) for _ in prompts]
+    how = (max_new_tokens, n_beams, length_penalty, early_stopping, stops)
+    searches = [Search(*how, prompt=tuple(prompt), ends=ends) for prompt in prompts]
     end = max(lengths) + max_new_tokens
     # As in generate.decode_steps all rows stand at the same position: a longer prompt is a single beam whose next id is
     # known. The rows of one prompt are its beams, as many as it has: one at first, none when its search has ended.
@@ -92,8 +96,11 @@ def beam_search(
                     continue
                 p = np.stack([Sampling().probabilities(logits[row], ids[row], allowed) for row in rows])
                 with np.errstate(divide="ignore"):  # log 0 = −∞: never chosen
-                    totals = sums[rows][:, None] + np.log(p)  # (k, V)
-                going = searches[prompt].step(ids[rows, lengths[prompt] :], totals)
+                    scores = np.log(p)  # (k, V)
+                if rules is not None:
+                    n_new = position - lengths[prompt]
+                    scores = np.stack([rules(n_new, after, ids[row]) for row, after in zip(rows, scores)])
+                going = searches[prompt].step(ids[rows, lengths[prompt] :], sums[rows][:, None] + scores)
                 beams += [Beam(rows[row], token, total) for row, token, total in going]
             if not beams:
                 break
@@ -127,6 +134,8 @@ class Search:
     early_stopping: bool | str
     stops: frozenset[int]
     finished: list[Hypothesis] = field(default_factory=list)  # the n_beams best so far, best first
+    prompt: tuple[int, ...] = ()
+    ends: Callable[[list[int]], bool] | None = None  # of the prompt and new ids: whether a text is done with them
 
     def step(self, new: Array, totals: Array) -> list[Beam]:
         """One token further: the new ids of k beams (k, n − 1) and the log-probabilities of each with every next id
@@ -135,16 +144,20 @@ class Search:
         going: list[Beam] = []
         # Of n_beams · (1 + stops) candidates n_beams go on, even if the best ones all stop. A stop counts only among
         # the n_beams best: else each step would finish texts that are worse than all that go on.
-        for rank, place in enumerate(best(totals, self.n_beams * (1 + len(self.stops)))):
+        n_stops = max(len(self.stops), self.ends is not None)
+        for rank, place in enumerate(best(totals, self.n_beams * (1 + n_stops))):
             row, token = divmod(place, totals.shape[1])
             total = float(totals[row, token])
-            if token in self.stops or length == self.max_new_tokens:
+            if token in self.stops or length == self.max_new_tokens or self.done([*new[row].tolist(), token]):
                 if rank < self.n_beams:
                     self.finished.append(Hypothesis([*new[row].tolist(), token], total / length**self.length_penalty))
             elif len(going) < self.n_beams:
                 going.append(Beam(row, token, total))
         self.finished = sorted(self.finished, key=attrgetter("score"), reverse=True)[: self.n_beams]
         return [] if going and self.ended(going[0].total, length) else going
+
+    def done(self, new: list[int]) -> bool:
+        return self.ends is not None and self.ends([*self.prompt, *new])
 
     def ended(self, total: float, length: int) -> bool:
         """Whether to stop, the best beginning having `length` new ids and the log-probability `total`."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 import codecs
 import math
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -21,6 +22,7 @@ from .tensor import Tensor, no_grad
 
 Array = np.ndarray
 Seeds = int | Sequence[int | tuple[int, ...]]  # one for all rows, or one for each
+Rules = Callable[[int, Array, Array], Array]  # number of new ids, scores (V,), all ids so far -> scores; −∞: never
 SMALLEST = sys.float_info.min  # below it floats lose digits ("denormal"), and 1 divided by them overflows
 LARGEST = 1e300  # a logit beyond it is as good as infinite, but can be subtracted
 
@@ -29,9 +31,7 @@ LARGEST = 1e300  # a logit beyond it is as good as infinite, but can be subtract
 class Sampling:
     """How the next token is chosen from the logits. Filters apply in the order of the fields, as in transformers."""
 
-    repetition_penalty: float = (
-        1.0  # > 1: tokens that occurred already become less likely (Keskar 2019, arXiv 1909.05858)
-    )
+    repetition_penalty: float = 1.0  # > 1: tokens that occurred become less likely (Keskar 2019, arXiv 1909.05858)
     temperature: float = 1.0  # logits are divided by it; 0 takes the likeliest token ("greedy")
     top_k: int | None = None  # keep the k likeliest tokens
     top_p: float | None = None  # keep the fewest tokens whose probability reaches p (Holtzman 2020, arXiv 1904.09751)
@@ -61,9 +61,10 @@ class Sampling:
             if value is not None and not 0 < value <= 1:
                 raise ValueError(f"{name} = {value} must be above 0 and at most 1: it is a probability.")
 
-    def probabilities(self, logits: Array, previous: Array, allowed: Array | None = None) -> Array:
+    def probabilities(self, logits: Array, previous: Array, allowed: Array | None = None, rule: Any = None) -> Array:
         """The distribution (V,) that the next token is drawn from, given its logits (V,) and the ids so far; of the ids
-        with True in `allowed`, None: of all."""
+        with True in `allowed`, None: of all. `rule`: (V,), ids -> (V,), what else changes the logits, after the
+        penalty."""
         x = logits.astype(np.float64)
         if not np.isfinite(x).all():
             raise FloatingPointError(
@@ -71,10 +72,9 @@ class Sampling:
                 "training run?"
             )
         if self.repetition_penalty != 1:
-            seen = np.unique(previous)
-            with np.errstate(over="ignore"):
-                x[seen] = np.where(x[seen] > 0, x[seen] / self.repetition_penalty, x[seen] * self.repetition_penalty)
-            x = np.clip(x, -LARGEST, LARGEST)
+            x = penalized(x, previous, self.repetition_penalty)
+        if rule is not None:
+            x = rule(x, previous)
         if allowed is not None:
             x[len(allowed) :] = -np.inf
             x[: len(allowed)][~allowed[: len(x)]] = -np.inf
@@ -100,10 +100,19 @@ class Sampling:
             x[p < self.min_p * p.max()] = -np.inf
         return softmax(x)
 
-    def choose(self, logits: Array, previous: Array, rng: np.random.Generator, allowed: Array | None = None) -> int:
-        """One token id: the place where the running sum of probabilities passes a random number in [0, 1)."""
-        cumulative = np.cumsum(self.probabilities(logits, previous, allowed))
+    def choose(self, logits: Array, previous: Array, rng: np.random.Generator, *limits: Any) -> int:
+        """One token id: the place where the running sum of probabilities passes a random number in [0, 1). `limits`:
+        `allowed` and `rule`."""
+        cumulative = np.cumsum(self.probabilities(logits, previous, *limits))
         return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+
+
+def penalized(x: Array, previous: Array, penalty: float) -> Array:
+    """Scores (V,) with those of the ids so far divided by the penalty where they are positive, else times it."""
+    seen = np.unique(previous)
+    with np.errstate(over="ignore"):
+        x[seen] = np.where(x[seen] > 0, x[seen] / penalty, x[seen] * penalty)
+    return np.clip(x, -LARGEST, LARGEST)
 
 
 def softmax(x: Array) -> Array:
@@ -122,10 +131,13 @@ def generate(
     seed: Seeds | None = None,
     use_cache: bool = True,
     allowed: Array | None = None,
+    rules: Rules | None = None,
+    ends: Callable[[list[int]], bool] | None = None,
 ) -> list[list[int]]:
     """Continue each prompt (a list of ids) by up to `max_new_tokens` ids; returns the new ids, without the stop id
     unless `keep_stop_id`. `allowed`, booleans, says which ids may be chosen, none beyond its end: a model may have more
-    than its tokenizer (see `known_ids`).
+    than its tokenizer (see `known_ids`). `rules` change the scores of the next id by what stands before it, and `ends`
+    says of a row's ids, prompt and new ones, whether it is done (hub/rules.py has both).
 
     A row does not depend on the other rows of its batch: it has its own random generator and no padding (see
     `decode_steps`). The generator is made from `seed` and the row's index, or, where `seed` is a sequence, from that
@@ -135,12 +147,12 @@ def generate(
     new: list[list[int]] = [[] for _ in prompts]
     stopped = [False] * len(prompts)
     sampling = sampling or Sampling()
-    with closing(decode_steps(model, prompts, max_new_tokens, sampling, seed, use_cache, allowed)) as steps:
+    with closing(decode_steps(model, prompts, max_new_tokens, sampling, seed, use_cache, allowed, rules)) as steps:
         for step in steps:
             for row, token in step.items():
                 if not stopped[row] and (keep_stop_id or token not in stop_ids):
                     new[row].append(token)
-                stopped[row] = stopped[row] or token in stop_ids
+                stopped[row] |= token in stop_ids or (ends is not None and ends([*prompts[row], *new[row]]))
             if all(stopped):
                 break
     return new
@@ -153,13 +165,14 @@ def stream(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     stop_ids: Sequence[int] = (),
-    seed: int | None = None,
+    seed: Seeds | None = None,
     use_cache: bool = True,
     allowed: Array | None = None,
+    rules: Rules | None = None,
 ) -> Generator[int, None, None]:
     """The ids of `generate` for one prompt, each as soon as it is chosen."""
     sampling = sampling or Sampling()
-    with closing(decode_steps(model, [prompt], max_new_tokens, sampling, seed, use_cache, allowed)) as steps:
+    with closing(decode_steps(model, [prompt], max_new_tokens, sampling, seed, use_cache, allowed, rules)) as steps:
         for step in steps:
             if step[0] in stop_ids:
                 return
@@ -203,6 +216,7 @@ def decode_steps(
     seed: Seeds | None,
     use_cache: bool,
     allowed: Array | None = None,
+    rules: Rules | None = None,
 ) -> Generator[dict[int, int], None, None]:
     """The loop under all of the above: yields {row: new id} for each position.
 
@@ -240,7 +254,8 @@ def decode_steps(
             step = {}
             for row, length in enumerate(lengths):
                 if length <= position < length + max_new_tokens:
-                    step[row] = sampling.choose(logits[row], ids[row, :position], generators[row], allowed)
+                    rule = None if rules is None else partial(rules, position - length)
+                    step[row] = sampling.choose(logits[row], ids[row, :position], generators[row], allowed, rule)
                     ids[row, position] = step[row]
             if step:
                 yield step

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from minillm import nn
 from minillm.beam import Hypothesis, Search, beam_search, best
 from minillm.generate import Sampling, generate, next_logits, window_start
+from minillm.hub.rules import Rules
 from minillm.models import (
     GPT,
     LSTM,
@@ -210,11 +211,11 @@ def their_search(torch, theirs, inputs, n_new, stops, pad, **options):
     return [[(ids[i], scores[i]) for i in range(row * k, row * k + k)] for row in range(len(inputs))]
 
 
-def compare_with_theirs(model, prompts, rows, n_new, stops, options):
+def compare_with_theirs(model, prompts, rows, n_new, stops, options, rules=None):
     ours = beam_search(
         model, prompts, max_new_tokens=n_new, stop_ids=stops, keep_stop_id=True, n_beams=options["num_beams"],
         n_return=options["num_beams"], length_penalty=options.get("length_penalty", 1.0),
-        early_stopping=options.get("early_stopping", False),
+        early_stopping=options.get("early_stopping", False), rules=rules,
     )  # fmt: skip
     stopped = 0
     for prompt, found, theirs in zip(prompts, ours, rows):
@@ -289,6 +290,49 @@ def test_an_encoder_decoders_beams_are_those_of_transformers(options):
             rows = their_search(torch, theirs, SOURCE, 9, stops, 0, attention_mask=mask, **options)
             stopped += compare_with_theirs(model, [[1]] * len(SOURCE), rows, 9, stops, options)
     assert stopped >= 5
+
+
+RULES = [
+    {"no_repeat_ngram_size": 2, "forced_bos_token_id": 5, "begin_suppress_tokens": [7], "forced_eos_token_id": 2},
+    {"repetition_penalty": 1.4, "min_new_tokens": 4, "bad_words_ids": [[3], [9, 9], [5, 6]]},
+    {"suppress_tokens": [0, 11, 12], "forced_eos_token_id": 4},
+]
+
+
+@pytest.mark.parametrize("how", RULES, ids=str)
+def test_an_encoder_decoder_keeps_to_the_rules_as_in_transformers(how):
+    """BART's and Marian's files name several of them. Forced ids add nothing to a sum, and forbidden ones do not make
+    the others likelier."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    for seed, options in enumerate(SETTINGS[1::2]):
+        model = make("encoder-decoder", seed)
+        theirs = marian(torch, transformers, model.model)
+        mask = torch.tensor(SOURCE != 0)
+        rows = their_search(torch, theirs, SOURCE, 9, (2, 4), 0, attention_mask=mask, **options, **how)
+        rules = Rules(stop_ids=(2, 4), max_new_tokens=9, **how)
+        compare_with_theirs(model, [[1]] * len(SOURCE), rows, 9, (2, 4), options, rules)
+
+
+def test_a_text_may_end_by_what_it_says(monkeypatch):
+    """The ids 2, 1 in a row end it, though neither does alone; the prompt counts."""
+
+    def ends(ids):
+        return ids[-2:] == [2, 1]
+
+    model = fixed(monkeypatch, {0: [0.2, 0.2, 0.6], 1: [0.1, 0.2, 0.7], 2: [0.1, 0.6, 0.3]})
+    options = {
+        "max_new_tokens": 4,
+        "n_beams": 2,
+        "n_return": 2,
+        "use_cache": False,
+        "ends": ends,
+        "length_penalty": 0.0,
+    }
+    first, second = beam_search(model, [[0]], **options)[0]
+    assert first == ([2, 1], pytest.approx(math.log(0.6 * 0.6))) and second.ids == [2, 2, 1]
+    assert beam_search(model, [[1, 2]], **options)[0][0] == ([1], pytest.approx(math.log(0.6)))
+    assert beam_search(model, [[0]], **{**options, "n_beams": 1, "n_return": 1})[0][0] == first
 
 
 # --- corners ---------------------------------------------------------------------------------------------------------

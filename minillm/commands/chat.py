@@ -15,7 +15,8 @@ from ..hub.conversation import Conversation
 from ..settings import EngineConfig
 from .options import add_option, add_sampling, choices, keywords, sampling_settings, whole
 
-TEMPERATURE = 0.7  # when none is given
+TEMPERATURE = 0.7  # when none is given, and the model's generation_config.json says nothing either
+MAX_NEW_TOKENS = 400  # the same
 COMMANDS = {  # what may be typed in place of a turn -> what it does
     "/temperature T": "0: always the likeliest token; more: more surprising",
     "/system TEXT": "tell the model something before the first turn; nothing: take it back",
@@ -40,8 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--system", metavar="TEXT", help="what the model is told before the first turn; default: a run's own"
     )
     parser.add_argument("--load", metavar="FILE", help="go on with a conversation that /save wrote")
-    parser.add_argument("--max-new-tokens", type=whole(1), default=400, help="length of an answer")
-    add_sampling(parser, TEMPERATURE)
+    length = f"length of an answer (default: the folder's, or {MAX_NEW_TOKENS})"
+    parser.add_argument("--max-new-tokens", type=whole(1), help=length)
+    add_sampling(parser, f"the folder's, or {TEMPERATURE}")
     parser.add_argument("--seed", type=whole(0), help="of the first answer; without it each run differs")
     add_option(parser, load_model_and_tokenizer, "engine", "what computes", choices=choices(EngineConfig, "name"))
     add_option(parser, load_model_and_tokenizer, "device", "PyTorch's: cpu, cuda, mps")
@@ -50,13 +52,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     drawing = sampling_settings(arguments)
-    sampling = Sampling(**{"temperature": TEMPERATURE, **drawing})
+    Sampling(**drawing)  # checked before the model is read
     conversation = Conversation.open(arguments.model, **keywords(Conversation.open, arguments))
     if arguments.load:
         conversation.load(arguments.load)
     if arguments.system is not None:
         conversation.system = arguments.system
-    chat = Chat(conversation, sampling, arguments.max_new_tokens, arguments.seed, sys.stdin.isatty())
+    sampling = Sampling(**{"temperature": TEMPERATURE, **conversation.drawing, **drawing})
+    n_new = arguments.max_new_tokens or conversation.settings.get("max_new_tokens", MAX_NEW_TOKENS)
+    chat = Chat(conversation, sampling, n_new, arguments.seed, sys.stdin.isatty())
     chat.talk()
     return 0
 

@@ -1,4 +1,5 @@
-"""`minillm generate`: continue a text, printing each piece as soon as it is chosen, or the best that beams find."""
+"""`minillm generate`: continue a text, printing each piece as soon as it is chosen, several texts at once, or the best
+that beams find."""
 
 from __future__ import annotations
 
@@ -11,23 +12,32 @@ from ..beam import beam_search
 from ..data import Labelled, Pair
 from ..finetune.objectives import Classify
 from ..finetune.predict import predict
-from ..generate import Sampling, check_continues, known_ids, prompt_ids, stream_text
+from ..generate import Sampling, check_continues, generate, known_ids, prompt_ids, stream_text
 from ..hub.assistants import refuse_assistant
 from ..hub.checkpoint import load_model_and_tokenizer
 from ..hub.finetuned import is_finetuned, open_finetuned
+from ..hub.rules import Rules, StopTexts, check_stop_texts, cut, until
 from ..settings import EngineConfig
 from .options import add_option, add_sampling, choices, keywords, sampling_settings
 
 TEMPERATURE = 0.8  # when none is given
+MAX_NEW_TOKENS = 200
+
+LEAST = {"max_new_tokens": 1, "min_new_tokens": 0, "no_repeat_ngram": 0, "samples": 1, "seed": 0, "beams": 1}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder, of either format, or a hub name")
     parser.add_argument("--prompt", default="", help="text to continue; -: read it from standard input")
-    add_option(parser, stream_text, "max_new_tokens", "length of the continuation", default=200)
+    parser.add_argument("--max-new-tokens", type=int, help=f"length of the continuation (default: {MAX_NEW_TOKENS})")
+    parser.add_argument("--min-new-tokens", type=int, default=0, help="no end of text before so many new tokens")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text (repeatable)")
     add_sampling(parser, TEMPERATURE)
+    no_repeat = "no N tokens in a row come twice, the prompt counted (0: they may)"
+    parser.add_argument("--no-repeat-ngram", type=int, default=0, metavar="N", help=no_repeat)
     parser.add_argument("--beams", type=int, help="search for the likeliest text with this many beams; draw nothing")
-    parser.add_argument("--samples", type=int, default=1, help="how many continuations; of beams the best ones")
+    samples = "how many continuations, in one batch; of beams the best ones"
+    parser.add_argument("--samples", type=int, default=1, help=samples)
     parser.add_argument("--seed", type=int, help="of the first continuation; without it each run differs")
     parser.add_argument("--no-cache", action="store_true", help="compute every step from scratch: slower, same result")
     add_option(parser, load_model_and_tokenizer, "engine", "what computes", choices=choices(EngineConfig, "name"))
@@ -38,15 +48,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     drawing = sampling_settings(arguments)
     sampling = Sampling(**{"temperature": TEMPERATURE, **drawing})
-    for name, least in (
-        ("max_new_tokens", 1),
-        ("samples", 1),
-        ("seed", 0),
-        ("beams", 1),
-    ):  # before the prompt is printed
+    for name, least in LEAST.items():  # before the prompt is printed
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} {value} must be at least {least}.")
+    check_stop_texts(arguments.stop)
+    arguments.new = arguments.max_new_tokens or MAX_NEW_TOKENS
+    if arguments.min_new_tokens > arguments.new:
+        raise ValueError(
+            f"min_new_tokens = {arguments.min_new_tokens} must be at most max_new_tokens = {arguments.new}."
+        )
     if is_finetuned(arguments.model):
         return answer(arguments)
     refuse_assistant(arguments.model, "answers in conversations only, in which it was trained")
@@ -55,18 +66,34 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.beams is not None:
         check_beams(arguments, drawing)
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
-    options = {"max_new_tokens": arguments.max_new_tokens, "use_cache": not arguments.no_cache}
-    if arguments.beams is not None:
-        texts = likeliest(model, tokenizer, prompt, n_beams=arguments.beams, n_return=arguments.samples, **options)
-        print(("\n" + "-" * 40 + "\n").join(prompt + text for text in texts))
-        return 0
-    for sample in range(arguments.samples):
-        seed = None if arguments.seed is None else arguments.seed + sample
+    stops = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
+    options: dict[str, Any] = {"max_new_tokens": arguments.new, "use_cache": not arguments.no_cache}
+    options["rules"] = rules_of(arguments, stops)
+    seeds = None if arguments.seed is None else [arguments.seed + sample for sample in range(arguments.samples)]
+    if arguments.beams is None and arguments.samples == 1:
         print(prompt, end="", flush=True)
-        for piece in stream_text(model, tokenizer, prompt, seed=seed, sampling=sampling, **options):
+        pieces = stream_text(model, tokenizer, prompt, seed=seeds, sampling=sampling, **options)
+        for piece in until(pieces, arguments.stop):
             print(piece, end="", flush=True)
-        print("\n" + "-" * 40 if sample + 1 < arguments.samples else "")
+        print()
+        return 0
+    options |= {"stop_ids": stops, "allowed": known_ids(tokenizer)}
+    ids = prompt_ids(tokenizer, prompt)
+    options["ends"] = StopTexts(tokenizer, arguments.stop, after=len(ids)) if arguments.stop else None
+    if arguments.beams is not None:
+        found = beam_search(model, [ids], n_beams=arguments.beams, n_return=arguments.samples, **options)[0]
+        new = [hypothesis.ids for hypothesis in found]
+    else:
+        new = generate(model, [ids] * arguments.samples, seed=seeds, sampling=sampling, **options)
+    texts = [prompt + cut(tokenizer.decode(row), arguments.stop) for row in new]
+    print(("\n" + "-" * 40 + "\n").join(texts))
     return 0
+
+
+def rules_of(arguments: argparse.Namespace, stop_ids: tuple[int, ...]) -> Rules | None:
+    """What the options forbid; None where that is nothing."""
+    new, n = arguments.min_new_tokens, arguments.no_repeat_ngram
+    return Rules(stop_ids=stop_ids, min_new_tokens=new, no_repeat_ngram_size=n) or None
 
 
 def answer(arguments: argparse.Namespace) -> int:
@@ -75,18 +102,37 @@ def answer(arguments: argparse.Namespace) -> int:
     model, objective, config = open_finetuned(arguments.model, **keywords(load_model_and_tokenizer, arguments))
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     if isinstance(objective, Classify):
+        check_class(arguments, drawing)
         (found,) = predict(model, objective, [Labelled(prompt, "", "--prompt")])
         print(", ".join(found.value) if isinstance(found.value, tuple) else found.value)
         return 0
     if arguments.beams is not None:
         check_beams(arguments, drawing)
     sampling = Sampling(**{"temperature": TEMPERATURE, **drawing}) if drawing or arguments.seed is not None else None
+    options: dict[str, Any] = {"max_new_tokens": arguments.new, "n_beams": arguments.beams or config.task.beams}
+    options["rules"] = rules_of(arguments, (objective.end_id,))
     for sample in range(arguments.samples):
         seed = None if arguments.seed is None else arguments.seed + sample
-        options = {"max_new_tokens": arguments.max_new_tokens, "n_beams": arguments.beams or config.task.beams}
         (found,) = predict(model, objective, [Pair(prompt, "", "--prompt")], sampling=sampling, seed=seed, **options)
-        print(found.value)
+        print(cut(found.value, arguments.stop))
     return 0
+
+
+def check_class(arguments: argparse.Namespace, drawing: Iterable[str]) -> None:
+    """Raise ValueError for options that a model which labels texts has no use for, by name."""
+    idle: dict[str, Any] = {
+        "max_new_tokens": None,
+        "min_new_tokens": 0,
+        "stop": [],
+        "no_repeat_ngram": 0,
+        "beams": None,
+        "samples": 1,
+    }
+    unused = [*drawing, *(name for name, value in idle.items() if getattr(arguments, name) != value)]
+    unused += ["seed"] * (arguments.seed is not None)
+    if unused:
+        names = ", ".join("--" + name.replace("_", "-") for name in unused)
+        raise ValueError(f"{arguments.model} labels a text, it writes and draws nothing: leave out {names}.")
 
 
 def check_beams(arguments: argparse.Namespace, drawing: Iterable[str]) -> None:
@@ -97,11 +143,3 @@ def check_beams(arguments: argparse.Namespace, drawing: Iterable[str]) -> None:
         raise ValueError(f"--beams looks for the likeliest text and draws nothing: leave out {names}.")
     if arguments.samples > arguments.beams:
         raise ValueError(f"samples = {arguments.samples} must be at most beams = {arguments.beams}, which find them.")
-
-
-def likeliest(model: Any, tokenizer: Any, prompt: str, **options: Any) -> list[str]:
-    """The best continuations of a text that beam search finds, best first."""
-    stops = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
-    ids = prompt_ids(tokenizer, prompt)
-    found = beam_search(model, [ids], stop_ids=stops, allowed=known_ids(tokenizer), **options)
-    return [tokenizer.decode(new) for new, _ in found[0]]

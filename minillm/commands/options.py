@@ -70,7 +70,7 @@ def add_fields(parser: argparse.ArgumentParser, cls: type) -> None:
         add_option(parser, cls, name, comment)
 
 
-def add_sampling(parser: argparse.ArgumentParser, temperature: float) -> None:
+def add_sampling(parser: argparse.ArgumentParser, temperature: float | str) -> None:
     """The options for how a token is drawn, one for each field of `Sampling`; `temperature` is what is said to be the
     default. Their own default is None, so that `sampling_settings` gives what was asked for and nothing else."""
     for name, text in {

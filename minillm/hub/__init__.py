@@ -3,10 +3,10 @@
 Read in this order: architecture.py (what must be known of an architecture) and gpt2.py, llama.py, bert.py (what is);
 places.py (a folder, or a name on the hub), configs.py and names.py (settings and tensors, translated by those tables),
 weights.py and dtypes.py (safetensors), loading.py (into a model), adapters.py (LoRA beside one), and checkpoint.py, the
-door through which all come in; pretrained.py and auto.py (the classes to use), convert.py, gguf.py and
-gguf_reader.py (one form into another); tokenizer.py, tokenizer_files.py, special_tokens.py and padding.py (text to
-inputs), conversation.py (a talk with a model); lm_eval.py, which nothing here imports (a model for the lm-eval
-harness).
+door through which all come in; pretrained.py and auto.py (the classes to use), rules.py and generation.py (what
+generation_config.json asks for); convert.py, gguf.py and gguf_reader.py (one form into another); tokenizer.py,
+tokenizer_files.py, special_tokens.py and padding.py (text to inputs), conversation.py (a talk with a model);
+lm_eval.py, which nothing here imports (a model for the lm-eval harness).
 
 A new decoder: a file beside gpt2.py, and its row in configs.ARCHITECTURES.
 """

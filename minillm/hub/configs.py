@@ -62,20 +62,33 @@ def read_object(path: Path) -> Values:
 
 @dataclass
 class GenerationSettings:
-    """The entries of generation_config.json that are read here, by their types; `generate` checks what they say."""
+    """The entries of generation_config.json that are followed here, by their types; `generate` checks what they say."""
 
     eos_token_id: int | list[int] | None
+    pad_token_id: int | None
+    decoder_start_token_id: int | None
     max_new_tokens: int | None
     max_length: int | None
+    min_new_tokens: int | None
+    min_length: int | None
     do_sample: bool | None
     temperature: float | None
     top_k: int | None
     top_p: float | None
+    min_p: float | None
     repetition_penalty: float | None
+    no_repeat_ngram_size: int | None
+    bad_words_ids: list[list[int]] | None
+    suppress_tokens: list[int] | None
+    begin_suppress_tokens: list[int] | None
+    forced_bos_token_id: int | None
+    forced_eos_token_id: int | list[int] | None
+    stop_strings: str | list[str] | None
     num_beams: int | None
     length_penalty: float | None
     early_stopping: bool | Literal["never"] | None
     num_return_sequences: int | None
+    use_cache: bool | None
 
 
 def read_generation_config(folder: Path) -> Values | None:

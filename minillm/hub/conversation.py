@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +16,12 @@ from ..data.fields import Message, messages_of
 from ..data.records import BadRecord
 from ..disk import about, read_json, write_json
 from ..generate import Sampling, check_continues, known_ids, stream
+from .architecture import Values
 from .assistants import is_assistant, open_assistant
 from .checkpoint import check_engine, open_checkpoint
 from .configs import read_generation_config
+from .generation import drawing_in, rules_in, settings_of, stop_ids_in, stop_texts_in
+from .rules import until
 from .tokenizer import AutoTokenizer, PretrainedTokenizer
 
 
@@ -28,7 +31,7 @@ class Conversation:
 
     model: of either engine. template: with the model's tokenizer. stop_ids: what ends an answer. messages: the turns,
     maybe with a system message at the head. dropped: how many turns the last answer did without, since the context was
-    full.
+    full. settings: of generation_config.json, which hold for the answers, but for `max_length`: a conversation grows.
     """
 
     model: Any
@@ -36,6 +39,7 @@ class Conversation:
     stop_ids: tuple[int, ...]
     messages: list[Message] = field(default_factory=list)
     dropped: int = 0
+    settings: Values = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -48,8 +52,8 @@ class Conversation:
         verify: bool = True,
     ) -> Conversation:
         """A new conversation with the model of a folder, or of a name on the hub; with that of a run of an assistant it
-        begins with the system message that it was trained with. Raises ValueError for one that has no
-        chat template, or whose answers would not end."""
+        begins with the system message that it was trained with. Raises ValueError for one that has no chat template,
+        whose answers would not end, or whose generation_config.json asks for what is not done here."""
         check_engine(engine, device)
         if is_assistant(name_or_folder):
             model, template, config = open_assistant(
@@ -63,10 +67,22 @@ class Conversation:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.tokenizer_folder)
         with about(checkpoint.folder):
             template = chat_template_of(tokenizer)
+        with about(checkpoint.folder):
+            settings = settings_of(read_generation_config(checkpoint.folder) or {}, {}, {})
+            for name in ("num_beams", "num_return_sequences"):
+                if settings.get(name, 1) != 1:
+                    raise ValueError(
+                        f"generation_config.json: {name} = {settings[name]} must be 1 to chat: one answer is written, "
+                        "piece by piece."
+                    )
         model = checkpoint.model(engine=engine, dtype=dtype, device=device, verify=verify)
         check_continues(model)
-        settings = read_generation_config(checkpoint.folder) or {}
-        return cls(model, template, stop_ids_of(template, settings.get("eos_token_id")))
+        return cls(model, template, stop_ids_of(template, stop_ids_in(settings)), settings=settings)
+
+    @property
+    def drawing(self) -> dict[str, Any]:
+        """How the model's folder asks for tokens to be drawn: fields of `Sampling`."""
+        return drawing_in(self.settings)
 
     @property
     def system(self) -> str:
@@ -85,7 +101,8 @@ class Conversation:
     def answer(
         self, text: str, *, max_new_tokens: int, sampling: Sampling | None = None, seed: int | None = None
     ) -> Generator[str, None, None]:
-        """The answer to the user's `text`, piece by piece; both become turns of the conversation.
+        """The answer to the user's `text`, piece by piece; both become turns of the conversation. `sampling`: by
+        default as the model's folder asks for.
 
         An answer that the caller does not read to its end (`close`) stays in the conversation as far as it was read; if
         that is nothing, or white space, the user's turn goes, too. Raises ValueError for a turn that does not fit into
@@ -95,20 +112,26 @@ class Conversation:
         said: list[str] = []
         try:
             ids = self.fitting_ids(max_new_tokens)
-            for piece in self.pieces(ids, max_new_tokens, sampling, seed):
-                said.append(piece)
-                yield piece
+            with closing(self.pieces(ids, max_new_tokens, sampling, seed)) as pieces:
+                for piece in until(pieces, stop_texts_in(self.settings)):
+                    said.append(piece)
+                    yield piece
         finally:
             if "".join(said).strip():
                 self.messages.append({"role": "assistant", "content": "".join(said)})
             else:
                 self.messages.pop()
 
-    def pieces(self, ids: list[int], max_new_tokens: int, sampling: Sampling | None, seed: int | None) -> Iterator[str]:
+    def pieces(
+        self, ids: list[int], max_new_tokens: int, sampling: Sampling | None, seed: int | None
+    ) -> Generator[str, None, None]:
         """New text, whole characters at a time."""
         core = self.template.tokenizer
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        sampling = Sampling(**self.drawing) if sampling is None else sampling
         options: dict[str, Any] = {"sampling": sampling, "seed": seed, "allowed": known_ids(core)}
+        rest_of_settings = {**self.settings, "repetition_penalty": 1.0}  # which `sampling` has
+        options["rules"] = rules_in(rest_of_settings, self.stop_ids, max_new_tokens, len(ids))
         special = set(core.special_tokens.values())
         with closing(
             stream(self.model, ids, max_new_tokens=max_new_tokens, stop_ids=self.stop_ids, **options)

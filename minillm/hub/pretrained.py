@@ -9,19 +9,18 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from ..beam import beam_search
 from ..disk import write_json
 from ..finetune.lora import adapters
-from ..generate import Sampling, generate
 from ..models import config_to_dict
 from ..tensor import Tensor, no_grad
 from .architecture import Values
 from .configs import architecture_of, n_labels, to_hf
 from .dtypes import dtype_name
+from .generation import in_one_block, new_ids, settings_of
 from .names import in_file
 from .weights import Source, write_folder
 
@@ -195,101 +194,56 @@ class PretrainedModel:
 
     def generate(
         self,
-        input_ids: Any,
+        input_ids: Any = None,
         attention_mask: Any = None,
         *,
-        max_new_tokens: int | None = None,
-        max_length: int | None = None,
-        do_sample: bool | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        repetition_penalty: float | None = None,
-        eos_token_id: int | list[int] | None = None,
-        decoder_start_token_id: int | None = None,
         seed: int | None = None,
-        num_beams: int | None = None,
-        length_penalty: float | None = None,
-        early_stopping: bool | Literal["never"] | None = None,
-        num_return_sequences: int | None = None,
-    ) -> list[list[int]]:
-        """Each prompt's ids and then up to `max_new_tokens` new ones (20), ended by an end-of-text id if that came.
+        tokenizer: Any = None,
+        generation_config: Any = None,
+        **settings: Any,
+    ) -> Any:
+        """Each prompt's ids and then up to `max_new_tokens` new ones (20), ended by an end-of-text id if that came ->
+        (B, T), an array on NumPy, a tensor on PyTorch; behind a text that ended first comes `pad_token_id`.
 
-        `input_ids`: lists of ids, of any lengths, or arrays with an attention_mask, whose padding is left out. The rows
-        that come back are lists, not padded. `max_length` counts the longest prompt in. What is not given is taken from
-        generation_config.json; where that says nothing either, decoding is greedy, and sampling keeps the 50 likeliest
-        (`top_k`; 0 keeps all), as in transformers. `eos_token_id` is then config.json's; [] never stops. An
-        encoder–decoder takes the source as an array (B, S), padded with the model's pad_id, and gives the target, which
-        begins with `decoder_start_token_id`.
+        `input_ids`: (B, S) with an attention_mask, whose padding is left out and handed back as it was; or lists of
+        ids, of any lengths, which come back with padding on the left. New ids begin at column S either way. An
+        encoder-decoder takes the source, padded with the model's pad_id, and gives the target, which begins with
+        `decoder_start_token_id`. `seed` is ours; `tokenizer` is needed for `stop_strings`.
 
-        `num_beams` above 1 is beam search (minillm/beam.py), which draws nothing and knows no repetition_penalty. Each
-        prompt then gives `num_return_sequences` rows (1), best first, fewer only where there are no more texts.
+        `settings` are those of transformers, by their names; what is not given is taken from `generation_config`, by
+        default generation_config.json, or config.json where there is none. Where that says nothing either, decoding is
+        greedy, and sampling keeps the 50 likeliest (`top_k`; 0 keeps all), as in transformers. `eos_token_id` is then
+        config.json's; [] never stops. `num_beams` above 1 is beam search (minillm/beam.py), which draws nothing. Each
+        prompt gives `num_return_sequences` rows (1), of beams best first. What changes the text and is not done here is
+        refused by name (hub/generation.py has the list): ValueError, TypeError for a name that transformers lacks.
         """
         if self.head not in ("causal", "seq2seq"):
             raise ValueError(f"generate: a {type(self.model).__name__} for {self.head!r} does not continue texts.")
+        how = settings_of(self.generation_config, self.config.values, settings, generation_config)
+        inputs = settings.get("inputs") if input_ids is None else input_ids
+        if inputs is None:
+            raise ValueError("generate: give it input_ids, (B, S) or lists of ids.")
         model: Any = self.model
         if self.head == "seq2seq":  # what is continued is the target, which begins with one id
-            if decoder_start_token_id is None:
+            if how.get("decoder_start_token_id") is None:
                 raise ValueError("generate: an encoder-decoder needs decoder_start_token_id, which begins each target.")
-            model = self.model.given(self.array(input_ids))
-            input_ids, attention_mask = [[decoder_start_token_id]] * len(input_ids), None
-        rows = [np.asarray(row).tolist() for row in input_ids]
+            model = self.model.given(self.array(inputs))
+            inputs, attention_mask = [[how["decoder_start_token_id"]]] * len(inputs), None
+        given = [np.asarray(row.cpu() if hasattr(row, "cpu") else row).tolist() for row in inputs]
+        rows = given
         if attention_mask is not None:
-            rows = [[i for i, keep in zip(row, mask) if keep] for row, mask in zip(rows, attention_mask)]
-        defaults = {"eos_token_id": self.config.values.get("eos_token_id"), **(self.generation_config or {})}
+            rows = [[i for i, keep in zip(row, mask) if keep] for row, mask in zip(given, attention_mask)]
+        found = new_ids(model, rows, how, seed, tokenizer)
+        made = [(row, new) for row, several in zip(given, found) for new in several]
+        return self.array_of_ids(in_one_block([row for row, _ in made], [new for _, new in made], how))
 
-        def setting(name: str, given: Any, otherwise: Any = None) -> Any:
-            found = defaults.get(name) if given is None else given
-            return otherwise if found is None else found
+    def array_of_ids(self, ids: np.ndarray) -> Any:
+        """(B, T) as this engine has it."""
+        if not self.on_torch:
+            return ids
+        import torch
 
-        if max_new_tokens is None and max_length is None:
-            max_new_tokens = setting("max_new_tokens", None)
-            max_length = setting("max_length", None) if max_new_tokens is None else None
-        if max_new_tokens is None:
-            longest = max((len(row) for row in rows), default=0)
-            max_new_tokens = 20 if max_length is None else max_length - longest
-            if max_new_tokens < 1:
-                raise ValueError(f"max_length = {max_length} counts the prompt in, and the longest has {longest} ids.")
-        stops = setting("eos_token_id", eos_token_id, [])
-        sampled = setting("do_sample", do_sample, False)
-        stop_ids = [stops] if isinstance(stops, int) else list(stops)
-        n_beams, n_return = setting("num_beams", num_beams, 1), setting("num_return_sequences", num_return_sequences, 1)
-        if n_beams != 1:
-            penalty = setting("repetition_penalty", repetition_penalty, 1.0)
-            if sampled or penalty != 1:
-                raise ValueError(
-                    f"generate: with num_beams = {n_beams}, do_sample must be False and repetition_penalty 1, not "
-                    f"{sampled} and {penalty}. What is not given comes from generation_config.json."
-                )
-            found = beam_search(
-                model,
-                rows,
-                max_new_tokens=max_new_tokens,
-                n_beams=n_beams,
-                length_penalty=setting("length_penalty", length_penalty, 1.0),
-                early_stopping=setting("early_stopping", early_stopping, False),
-                n_return=n_return,
-                stop_ids=stop_ids,
-                keep_stop_id=True,
-            )
-            return [row + new.ids for row, best in zip(rows, found) for new in best]
-        if n_return != 1:
-            raise ValueError(f"generate: num_return_sequences = {n_return} needs num_beams of as many; or repeat rows.")
-        new = generate(
-            model,
-            rows,
-            max_new_tokens=max_new_tokens,
-            sampling=Sampling(
-                temperature=setting("temperature", temperature, 1.0) if sampled else 0.0,
-                top_k=(setting("top_k", top_k, 50) or None) if sampled else None,
-                top_p=setting("top_p", top_p) if sampled else None,
-                repetition_penalty=setting("repetition_penalty", repetition_penalty, 1.0),
-            ),
-            stop_ids=stop_ids,
-            keep_stop_id=True,
-            seed=seed,
-        )
-        return [row + ids for row, ids in zip(rows, new)]
+        return torch.as_tensor(ids, device=self.device)
 
     # --- saving it
 

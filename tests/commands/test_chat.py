@@ -164,6 +164,81 @@ def test_both_engines_and_formats_give_the_same_answers(folder, tmp_path):
     assert len(answers) == 1
 
 
+# --- generation_config.json -------------------------------------------------------------------------------------------
+
+
+def with_settings(folder, place, **values):
+    convert(folder, place, to="hf")
+    (place / "generation_config.json").write_text(json.dumps(values))
+    return place
+
+
+def test_what_the_folder_asks_for_is_the_default(folder, tmp_path):
+    place = with_settings(folder, tmp_path / "hf", do_sample=True, temperature=0.4, top_p=0.9, min_p=0.1, top_k=0,
+                          repetition_penalty=1.3, eos_token_id=[5, 6], bos_token_id=0)  # fmt: skip
+    chat = Conversation.open(place)
+    assert Sampling(**chat.drawing) == Sampling(1.3, 0.4, None, 0.9, 0.1) and {5, 6} <= set(chat.stop_ids)
+    drawn = ["".join(chat.answer("hello", max_new_tokens=20, seed=3, **how)) for how in ({}, {"sampling": GREEDY})]
+    chat.reset()
+    again = "".join(chat.answer("hello", max_new_tokens=20, seed=3, sampling=Sampling(1.3, 0.4, None, 0.9, 0.1)))
+    assert drawn[0] == again != drawn[1]
+    assert Conversation.open(folder).drawing == {}
+    for values, expected in {
+        ("do_sample", False): {"temperature": 0.0},
+        ("do_sample", True): {"temperature": 1.0, "top_k": 50, "top_p": None, "min_p": None},
+        ("top_k", 0): {"top_k": None},
+        ("temperature", 0.3): {"temperature": 0.3},
+    }.items():
+        (place / "generation_config.json").write_text(json.dumps(dict([values])))
+        assert Conversation.open(place).drawing == expected
+
+
+def test_rules_and_stop_texts_of_the_folder_hold_for_answers(folder, tmp_path):
+    plain = say(Conversation.open(folder), "hello", n=30)
+    place = with_settings(folder, tmp_path / "hf", stop_strings=[plain[4:6], "never"])
+    chat = Conversation.open(place)
+    assert say(chat, "hello", n=30) == plain[: plain.index(plain[4:6])] == chat.messages[-1]["content"]
+    core = chat.template.tokenizer
+    first = core.encode(plain)[0]
+    (place / "generation_config.json").write_text(
+        json.dumps({"begin_suppress_tokens": [first], "no_repeat_ngram_size": 1})
+    )
+    chat = Conversation.open(place)
+    said = core.encode(say(chat, "hello", n=20))
+    assert said[0] != first and len(set(said)) == len(said)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_beams": 4}, r"num_beams = 4 must be 1 to chat"),
+        ({"num_return_sequences": 2}, r"num_return_sequences = 2 must be 1 to chat"),
+        ({"penalty_alpha": 0.6, "top_k": 4}, r"penalty_alpha = 0\.6 .* is not done here"),
+        ({"do_sample": True, "typical_p": 0.9}, r"typical_p = 0\.9 .*remove it there"),
+    ],
+)
+def test_settings_that_a_chat_cannot_follow_are_refused(folder, tmp_path, values, message):
+    with pytest.raises(ValueError, match=message):
+        Conversation.open(with_settings(folder, tmp_path / "hf", **values))
+
+
+def test_options_go_before_the_folder_and_the_folder_before_our_defaults(folder, tmp_path, monkeypatch, capsys):
+    seen = []
+
+    class Silent:
+        def __init__(self, conversation, sampling, max_new_tokens, *rest):
+            seen.append((sampling, max_new_tokens))
+
+        def talk(self):
+            pass
+
+    monkeypatch.setattr("minillm.commands.chat.Chat", Silent)
+    place = with_settings(folder, tmp_path / "hf", do_sample=True, temperature=0.4, top_p=0.9, max_new_tokens=77)
+    for arguments in ([folder], [place], [place, "--temperature", "0", "--max-new-tokens", "5", "--top-k", "3"]):
+        assert main(["chat", *map(str, arguments)]) == 0
+    assert seen == [(Sampling(temperature=0.7), 400), (Sampling(1.0, 0.4, 50, 0.9), 77), (Sampling(1.0, 0, 3, 0.9), 5)]
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 

@@ -210,6 +210,10 @@ def test_a_decoder_answers_and_its_run_is_generated_from(folder, tmp_path, metho
     assert answers[0] == answers[1]
     minillm("generate", out, "--prompt", "the soup", "--beams", "2")
     minillm("generate", out, "--prompt", "the soup", "--seed", "1", "--max-new-tokens", "3")
+    capsys.readouterr()
+    longer = ["generate", out, "--prompt", "the soup", "--min-new-tokens", "4"]
+    whole = minillm(*longer, capsys=capsys)
+    assert minillm(*longer, "--stop", whole[1:3], capsys=capsys) == whole[: whole.index(whole[1:3])] + "\n"
     if method == "lora":
         adapted = open_checkpoint(out / "adapter").model()
         ids = np.arange(5)[None]
@@ -422,6 +426,12 @@ def test_an_empty_text_and_several_labels_on_the_command_line(folder, tmp_path, 
     tune("classify", out, "--data", tmp_path / "d.csv", "--multi-label", "--model", folder / "gpt", "--epochs", "1")
     said = minillm("generate", out, "--prompt", "", status=2, capsys=capsys)
     assert "--prompt: the text has no token" in said and said.count("\n") == 1
+    for options, named in {
+        ("--temperature", "0.5", "--top-k", "3"): "--temperature, --top-k",
+        ("--beams", "2", "--stop", "x", "--samples", "2", "--seed", "0"): "--stop, --beams, --samples, --seed",
+    }.items():
+        said = minillm("generate", out, "--prompt", "the soup", *options, status=2, capsys=capsys)
+        assert f"labels a text, it writes and draws nothing: leave out {named}." in said
     answer = minillm("generate", out, "--prompt", "the soup", capsys=capsys).strip()
     assert set(answer.split(", ")) <= {"negative", "positive", "in", "out", ""} and "(" not in answer
     assert "samples = 0 must be" in minillm("generate", out, "--samples", "0", status=2, capsys=capsys)

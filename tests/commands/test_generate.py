@@ -5,8 +5,10 @@ from command_line import minillm
 
 from minillm.beam import beam_search
 from minillm.commands import cli
-from minillm.generate import known_ids
+from minillm.generate import Sampling, generate, known_ids
 from minillm.hub.checkpoint import load_model_and_tokenizer
+from minillm.hub.rules import Rules
+from minillm.models import GPT
 
 
 def test_generate_continues_the_prompt_and_a_seed_repeats_it(made, capsys):
@@ -15,6 +17,64 @@ def test_generate_continues_the_prompt_and_a_seed_repeats_it(made, capsys):
     assert first.startswith("the cat") and first == minillm(*options, "--no-cache", capsys=capsys)
     two = minillm(*options, "--samples", 2, capsys=capsys)
     assert two.startswith(first.rstrip("\n")) and two.count("the cat") == 2
+    second = minillm(*options[:-1], 4, capsys=capsys)  # a batch is what the texts are alone
+    assert two == first.rstrip("\n") + f"\n{'-' * 40}\n" + second
+
+
+def test_samples_are_written_in_one_batch(made, capsys, monkeypatch):
+    sizes = []
+    hidden = GPT.hidden
+    monkeypatch.setattr(GPT, "hidden", lambda self, ids, cache: sizes.append(ids.shape) or hidden(self, ids, cache))
+    minillm("generate", made / "run", "--prompt", "the cat", "--max-new-tokens", 4, "--samples", 5, capsys=capsys)
+    assert [rows for rows, _ in sizes] == [5] * 4
+
+
+def test_a_text_that_stops_is_left_out_with_what_follows(made, capsys):
+    options = ["generate", made / "run", "--prompt", "the cat", "--max-new-tokens", 40, "--seed", 3]
+    whole = minillm(*options, capsys=capsys)[len("the cat") : -1]
+    stop = whole[6:9]
+    expected = "the cat" + whole[: whole.index(stop)] + "\n"
+    assert minillm(*options, "--stop", stop, capsys=capsys) == expected
+    assert minillm(*options, "--stop", "no such text", "--stop", stop, capsys=capsys) == expected
+    assert minillm(*options, "--stop", "\N{SNOWMAN}", capsys=capsys) == f"the cat{whole}\n"
+    two = minillm(*options, "--stop", stop, "--samples", 2, capsys=capsys)
+    assert two.startswith(expected + "-" * 40) and stop not in two.split("the cat")[2]
+    beams = [*options[:-2], "--beams", 2]
+    likeliest = minillm(*beams, capsys=capsys)[len("the cat") :]
+    cut = minillm(*beams, "--stop", likeliest[3:5], capsys=capsys)
+    assert likeliest[3:5] not in cut[len("the cat") :]
+
+
+def test_rules_on_the_command_line(made, capsys):
+    """Greedily an untrained model repeats itself; and one that would rather end goes on."""
+    options = ["generate", made / "run", "--prompt", "the cat", "--max-new-tokens", 30]
+    model, tokenizer = load_model_and_tokenizer(made / "run")
+    ids = tokenizer.encode("the cat")
+    for how in (["--temperature", 0], ["--beams", 2], ["--seed", 1, "--samples", 2]):
+        said = minillm(*options, "--no-repeat-ngram", 1, *how, capsys=capsys)
+        assert said.startswith("the cat")
+    (new,) = generate(model, [ids], max_new_tokens=30, sampling=Sampling(temperature=0), stop_ids=[tokenizer.eos_id],
+                      allowed=known_ids(tokenizer), rules=Rules(no_repeat_ngram_size=2))  # fmt: skip
+    said = minillm(*options, "--no-repeat-ngram", 2, "--temperature", 0, capsys=capsys)
+    assert said == "the cat" + tokenizer.decode(new) + "\n" != minillm(*options, "--temperature", 0, capsys=capsys)
+
+
+def test_an_end_may_be_asked_not_to_come_too_soon(made, tmp_path, capsys, monkeypatch):
+    """The end of text is the likeliest id: nothing is said, unless so many tokens must come."""
+
+    def ending(self, h):
+        x = logits(self, h)
+        x.data[..., eos] = 99.0
+        return x
+
+    eos = load_model_and_tokenizer(made / "run")[1].eos_id
+    logits = GPT.logits
+    monkeypatch.setattr(GPT, "logits", ending)
+    options = ["generate", made / "run", "--prompt", "the cat", "--max-new-tokens", 9]
+    for how in ([], ["--beams", 2], ["--samples", 2]):
+        assert set(minillm(*options, *how, capsys=capsys)) <= set("the cat\n-")
+        longer = minillm(*options, *how, "--min-new-tokens", 5, capsys=capsys)
+        assert len(longer) > len("the cat\n") + 4 and longer != minillm(*options, *how, capsys=capsys)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +84,10 @@ def test_generate_continues_the_prompt_and_a_seed_repeats_it(made, capsys):
         ("--samples", 0, "--samples 0 must be at least 1."),
         ("--seed", -1, "--seed -1 must be at least 0."),
         ("--beams", 0, "--beams 0 must be at least 1."),
+        ("--no-repeat-ngram", -1, "--no-repeat-ngram -1 must be at least 0."),
+        ("--min-new-tokens", -1, "--min-new-tokens -1 must be at least 0."),
+        ("--min-new-tokens", 201, "min_new_tokens = 201 must be at most max_new_tokens = 200."),
+        ("--stop", "", "a text that ends the answer must have at least one character."),
     ],
 )
 def test_what_cannot_be_generated_is_said_before_anything_is_printed(made, option, value, message, capsys):

@@ -231,16 +231,20 @@ def test_greedy_generation_is_that_of_transformers(tmp_path):
     prompts = [[3, 4, 5], [9, 8, 7]]
     with torch.no_grad():
         expected = theirs.generate(torch.tensor(prompts), max_new_tokens=9, do_sample=False, pad_token_id=0)
-    assert ours.generate(prompts, max_new_tokens=9) == expected.tolist()
+    assert ours.generate(prompts, max_new_tokens=9).tolist() == expected.tolist()
     padded = np.array([[3, 4, 5], [9, 0, 0]])
-    alone = ours.generate([[9]], max_new_tokens=4)
-    assert ours.generate(padded, [[1, 1, 1], [1, 0, 0]], max_new_tokens=4)[1] == alone[0]
+    alone = ours.generate([[9]], max_new_tokens=4).tolist()[0]
+    row = ours.generate(padded, [[1, 1, 1], [1, 0, 0]], max_new_tokens=4).tolist()[1]
+    assert row == [9, 0, 0, *alone[1:]]  # padding comes back, new ids begin behind it
     stop = expected[0, 7].item()
     for eos in (stop, [stop, 1]):
         with torch.no_grad():
             stopped = theirs.generate(torch.tensor(prompts[:1]), max_new_tokens=9, eos_token_id=eos, pad_token_id=0)
-        assert ours.generate(prompts[:1], max_new_tokens=9, eos_token_id=eos) == stopped.tolist()
+        assert ours.generate(prompts[:1], max_new_tokens=9, eos_token_id=eos).tolist() == stopped.tolist()
     assert stopped[0, -1] == stop and stopped.shape[1] < 12
+
+
+GREEDY = {"do_sample": False}
 
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen2"])
@@ -255,11 +259,11 @@ def test_generation_follows_generation_config(family, tmp_path):
         for options in ({}, {"max_new_tokens": 3}, {"repetition_penalty": 1.0, "max_length": 15}):
             with torch.no_grad():
                 expected = theirs.generate(torch.tensor(prompt), **options)
-            assert ours.generate(prompt, **options) == expected.tolist()
+            assert ours.generate(prompt, **options).tolist() == expected.tolist()
     assert len(ours.generate([[9, 8]], max_new_tokens=12, eos_token_id=[])[0]) == 14
     ours.generation_config["do_sample"] = True
-    assert ours.generate([[9, 8]], seed=1) != ours.generate([[9, 8]], seed=2)
-    assert ours.generate([[9, 8]], seed=1, do_sample=False) == ours.generate([[9, 8]], seed=2, do_sample=False)
+    drawn, greedy = ([ours.generate([[9, 8]], seed=i, **how).tolist() for i in (1, 2)] for how in ({}, GREEDY))
+    assert drawn[0] != drawn[1] and greedy[0] == greedy[1]
     with pytest.raises(ValueError, match=r"max_length = 4 counts the prompt in, and the longest has 5 ids"):
         ours.generate([[9], [9, 8, 7, 6, 5]], max_length=4)
 
@@ -277,15 +281,15 @@ def test_beams_are_those_of_transformers(engine, tmp_path):
     for options in cases:
         with torch.no_grad():
             expected = theirs.generate(torch.tensor(prompts), max_new_tokens=9, **options).tolist()
-        made = ours.generate(prompts, max_new_tokens=9, **options)
+        made = ours.generate(prompts, max_new_tokens=9, **options).tolist()
         assert len(made) == len(expected)
         for row, padded in zip(made, expected):
-            assert row == padded[: len(row)]
-            assert set(padded[len(row) :]) <= {0, 7}  # to their beam search a pad_token_id of 0 is none
+            n = len(row) if row[-1] else row.index(0)
+            assert row[:n] == padded[:n] and set(row[n:]) <= {0}
+            assert set(padded[n:]) <= {0, 7}  # to their beam search a pad_token_id of 0 is none
     refused = {
-        "do_sample must be False and repetition_penalty 1, not True and 1.0": {"do_sample": True},
-        "not False and 1.5": {"repetition_penalty": 1.5},
-        "num_return_sequences = 2 needs num_beams": {"num_beams": 1, "num_return_sequences": 2},
+        "with num_beams = 3, do_sample must be False": {"do_sample": True},
+        "num_return_sequences = 2 needs do_sample, or num_beams": {"num_beams": 1, "num_return_sequences": 2},
         "n_return = 4 must be at most n_beams = 3": {"num_return_sequences": 4},
         "n_beams = 0 must be at least 1": {"num_beams": 0},
     }
@@ -474,12 +478,12 @@ def test_an_encoder_decoder_in_our_own_format(engine, tmp_path):
     assert tuple(output.logits.shape) == (2, 2, 61)
     new = generate(model.given(source), [[1], [1]], max_new_tokens=5, sampling=Sampling(temperature=0))
     made = again.generate(arrays[0], max_new_tokens=5, decoder_start_token_id=1)
-    assert made == [[1, *row] for row in new]
+    assert made.tolist() == [[1, *row] for row in new]
     found = beam_search(model.given(source), [[1], [1]], max_new_tokens=5, n_beams=3, n_return=2)
     made = again.generate(
         arrays[0], max_new_tokens=5, decoder_start_token_id=1, num_beams=3, num_return_sequences=2, length_penalty=1.0
     )
-    assert made == [[1, *new.ids] for best in found for new in best]
+    assert made.tolist() == [[1, *new.ids] for best in found for new in best]
     with pytest.raises(ValueError, match="needs decoder_input_ids"):
         again(arrays[0])
     with pytest.raises(ValueError, match="needs decoder_start_token_id"):
