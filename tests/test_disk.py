@@ -375,6 +375,21 @@ def test_a_disk_that_may_not_be_written_is_an_error_with_the_files_name(tmp_path
         write_text(tmp_path / "a", "")
 
 
+def test_a_folder_in_which_nothing_can_be_made_is_an_error_at_once(tmp_path, monkeypatch):
+    asked = []
+
+    def refuse(path, *_):
+        asked.append(path)
+        assert len(asked) < 20, "asked again and again"
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))  # as in /proc
+
+    with monkeypatch.context() as patch:
+        patch.setattr("minillm.disk.locks.os.open", refuse)
+        with pytest.raises(FileNotFoundError, match="minillm-lock"), holding(tmp_path / "run", "training"):
+            pass
+    assert len(asked) == 1
+
+
 def test_a_checksum_notices_each_flipped_bit(tmp_path):
     data = bytearray(random.Random(0).randbytes(300))
     write_bytes(tmp_path / "a", data)

@@ -218,8 +218,14 @@ class ChatTemplate:
         here = text if number == len(turns) - 1 else self.render(turns[: number + 1], written.now)
         if not text.startswith(head):
             raise self.refusal(number, "what it writes before the answer is another text once the answer is there")
-        if self.tail is None or self.end_in_tail is None:
-            raise self.refusal(number, "it puts no special token behind the answer, so that answers would not end")
+        if self.tail is None:
+            raise self.refusal(number, "it changes the answer's text, or leaves it out")
+        if self.end_in_tail is None:
+            has = ", ".join(self.tokenizer.special_tokens) or "none"
+            raise self.refusal(
+                number,
+                f"it puts no special token behind the answer (the tokenizer has {has}), so that answers would not end",
+            )
         end_of_content = len(here) - len(self.tail)
         said = here[len(head) : end_of_content]
         if not here.endswith(self.tail) or not said.rstrip().endswith(content):

@@ -107,7 +107,7 @@ def asked(function: Reward, name: str, answer: Any, record: Any, where: str) -> 
     """What the user's function returns. Raises ValueError for whatever it raises."""
     try:
         return function(answer, record)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the user's code: an exit() in it would end the run without a word
         code = getattr(function, "__code__", None)
         file = Path(code.co_filename) if code is not None else None
         quoted = shown(answer) if isinstance(answer, str) else f"{len(answer)} answers"

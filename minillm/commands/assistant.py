@@ -6,6 +6,7 @@ import argparse
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..assistant.answers import Answer
@@ -48,14 +49,14 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     print(f"{result.reason} at step {result.state.step:,} after {result.state.seconds:,.0f} s")
     if report is None:
-        print(f"to go on: {program()} finetune --resume --out {out}")
+        print(f"to go on: {program()} finetune --resume --out {quote(str(out))}")
         return 128 + (result.signal or 0)
     adapter = ", adapter" if (out / "adapter").exists() else ""
     print(f"\n{report}\n\nwrote {out}: best, last{adapter}, {CONFIG_FILE}, {REPORT_FILE}, metrics.jsonl")
     if config.chat.kind == "reward":
-        print(f"to use it: {program()} finetune grpo --model MODEL --data FILE --reward {out}")
+        print(f"to use it: {program()} finetune grpo --model MODEL --data FILE --reward {quote(str(out))}")
     else:
-        print(f"to use it: {program()} chat {out}")
+        print(f"to use it: {program()} chat {quote(str(out))}")
     return 0
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..assistant.config import SECTIONS as ASSISTANT
@@ -104,11 +105,11 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     print(f"{result.reason} at step {result.state.step:,} after {result.state.seconds:,.0f} s")
     if report is None:
-        print(f"to go on: {program()} finetune --resume --out {out}")
+        print(f"to go on: {program()} finetune --resume --out {quote(str(out))}")
         return 128 + (result.signal or 0)
     adapter = ", adapter" if (out / "adapter").exists() else ""
     print(f"\n{report}\n\nwrote {out}: best, last{adapter}, {CONFIG_FILE}, {REPORT_FILE}, metrics.jsonl")
-    print(f"to use it: {program()} predict {out} --data FILE --out FILE")
+    print(f"to use it: {program()} predict {quote(str(out))} --data FILE --out FILE")
     return 0
 
 

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.new = arguments.max_new_tokens or MAX_NEW_TOKENS
     if arguments.min_new_tokens > arguments.new:
         raise ValueError(
-            f"min_new_tokens = {arguments.min_new_tokens} must be at most max_new_tokens = {arguments.new}."
+            f"--min-new-tokens {arguments.min_new_tokens} must be at most --max-new-tokens {arguments.new}."
         )
     if is_finetuned(arguments.model):
         return answer(arguments)

@@ -52,9 +52,9 @@ def wait_for_lock(path: Path, lock_file: Path, wait: float) -> int | None:
     while True:
         try:
             return lock(lock_file, os.O_RDWR | os.O_CREAT)
-        except FileNotFoundError:
-            if not path.parent.is_dir():
-                raise
+        except FileNotFoundError as error:
+            if error.errno is not None:
+                raise  # the system's: the folder is gone, or nothing can be made in it (/proc)
             continue  # the holder removed it, as it was done, between our opening and locking it
         except BlockingIOError:
             pass
@@ -108,8 +108,11 @@ def lock(path: Path, flags: int = os.O_RDONLY) -> int:
     descriptor = os.open(path, flags, 0o666)
     try:
         lock_descriptor(descriptor)
-        if not os.path.samestat(os.fstat(descriptor), os.stat(path)):
-            raise FileNotFoundError(f"{path} is another one by now.")
+        still_there = False
+        with suppress(FileNotFoundError):
+            still_there = os.path.samestat(os.fstat(descriptor), os.stat(path))
+        if not still_there:
+            raise FileNotFoundError(f"{path} is another one by now, or gone.")
     except OSError:
         os.close(descriptor)
         raise

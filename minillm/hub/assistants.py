@@ -25,7 +25,7 @@ from ..training.config_file import read_toml
 from .checkpoint import check_engine, open_checkpoint
 from .finetuned import on_engine
 from .places import NotFound
-from .tokenizer import AutoTokenizer, PretrainedTokenizer
+from .tokenizer import TEMPLATE_FILE, AutoTokenizer, PretrainedTokenizer
 
 
 def is_assistant(run: str | os.PathLike[str]) -> bool:
@@ -67,6 +67,12 @@ def template_of(tokenizer: PretrainedTokenizer, asked: str = "") -> ChatTemplate
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"[chat]: template = {asked!r} must be 'chatml' or a file in Jinja: {error}.") from None
     return ChatTemplate(source, core, variables, f"the chat template in {asked}")
+
+
+def kept_template(asked: str, best: Path) -> str:
+    """What a run with adapters was told to write its conversations by: of a file the copy that lies beside its weights,
+    for that which was given may be gone, or be another by now."""
+    return asked if asked in ("", "chatml") else str(best / TEMPLATE_FILE)
 
 
 def open_chat_start(name_or_folder: str, asked: str = "", seed: int = 0) -> ChatStart:
@@ -128,7 +134,7 @@ def open_assistant(
         return model, template_of(tokenizer), config
     point = read_checkpoint(best, verify=verify)
     try:
-        start = open_chat_start(config.start.model, config.chat.template, config.train.seed)
+        start = open_chat_start(config.start.model, kept_template(config.chat.template, best), config.train.seed)
     except NotFound as error:
         raise CheckpointError(
             f"{run} holds adapters alone, and the model that they change is not where it was: {error} Its place stands "

@@ -215,7 +215,10 @@ def tokenizer_keys(checkpoint: Checkpoint) -> Iterator[Key]:
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.tokenizer_folder)
     core: Tokenizer = tokenizer.core
     if not isinstance(core, BPETokenizer):
-        raise ValueError(f"{core!r} is no byte-level BPE, and llama.cpp has no other of ours: it cannot be written.")
+        raise ValueError(
+            f"{core!r} is no byte-level BPE, and llama.cpp has no other of ours: it cannot be written. Train a model "
+            "that has one: a new one by minillm finetune sft gets it with --set start.tokenizer=bpe."
+        )
     if core.pattern not in PRE_TOKENIZERS:
         raise ValueError(
             f"the tokenizer splits text by {core.pattern!r}, for which no name is known here that llama.cpp is certain "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..training.checkpoint import checkpoint_in, find_checkpoint
@@ -35,6 +36,10 @@ def find_folder(name_or_folder: str | os.PathLike[str], **hub: Any) -> Path:
     if find_checkpoint(path) is not None:
         return checkpoint_in(path)
     name = os.fspath(name_or_folder)
+    if path.is_file() and path.suffix == ".gguf":
+        raise NotFound(
+            f"{name} is llama.cpp's: make a folder of it (minillm convert {quote(name)} FOLDER --to hf), and give that."
+        )
     if path.is_file():
         raise NotFound(f"{name} is a file. Give the folder that it lies in: a model needs {NEEDED}.")
     parts = name.split("/")

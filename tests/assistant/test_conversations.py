@@ -177,13 +177,15 @@ def test_a_system_message_that_moves_is_refused():
 
 UNFIT = {
     "a thought begun for the model": (DEEPSEEK_R1, ASKED, "another text once"),
-    "no end of turn": (NO_END, ASKED, "no special token behind"),
-    "another text": ("{% for m in messages %}<s>{{ m.content | upper }}</s>{% endfor %}", ASKED, "no special token"),
+    "no end of turn": (NO_END, ASKED, r"no special token behind the answer \(the tokenizer has .*</s>"),
+    "another text": ("{% for m in messages %}<s>{{ m.content | upper }}</s>{% endfor %}", ASKED, "changes the answer"),
     "a part of it": (
         "{% for m in messages %}<s>{{ m.content[:5] }}</s>{% endfor %}{% if add_generation_prompt %}<s>{% endif %}",
         [*ASKED[:-1], {"role": "assistant", "content": "too long"}], "changes the answer's text",
     ),
-    "no answers": ("{% for m in messages if m.role == 'user' %}{{ m.content }}</s>{% endfor %}", ASKED, "no special"),
+    "no answers": (
+        "{% for m in messages if m.role == 'user' %}{{ m.content }}</s>{% endfor %}", ASKED, "or leaves it out",
+    ),
     "an end for all but the last": (
         "{% for m in messages %}{{ m.content }}{% if not loop.last %}</s>{% endif %}{% endfor %}", AGAIN,
         "no special token",

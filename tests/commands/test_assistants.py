@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shlex
 import signal
 
 import numpy as np
@@ -291,6 +292,13 @@ def test_a_bad_reward_is_named_with_the_prompt_and_the_run_can_begin_anew(name, 
     way(folder, "grpo", tmp_path / "run")
 
 
+def test_a_reward_that_leaves_the_program_says_so(run, folder, tmp_path, capsys):
+    (tmp_path / "leaves.py").write_text("def leaves(answer, record):\n    raise SystemExit(0)\n")
+    options = ["--reward", f"{tmp_path / 'leaves.py'}:leaves"]
+    said = way(folder, "grpo", tmp_path / "run", *options, status=2, capsys=capsys)
+    assert "prompts.jsonl, line " in said and "'leaves' raised SystemExit: 0 (leaves.py, line 2)" in said
+
+
 def test_prompts_that_are_too_long(run, folder, tmp_path, capsys):
     path = folder / "long.jsonl"
     path.write_text((folder / "prompts.jsonl").read_text() + json.dumps({"prompt": LONG}) + "\n")
@@ -395,3 +403,42 @@ def test_an_adapter_on_a_base_without_chat_tokens_is_merged_before_they_are_adde
     asked, runs = question("Peru"), (tmp_path / "second", tmp_path / "whole")
     minillm("convert", *runs, "--to", "minillm")
     assert greedy(Conversation.open(runs[0]), asked) == greedy(Conversation.open(runs[1]), asked)
+
+
+ENDED_BY_EOS = """{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}<|endoftext|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+def test_adapters_keep_the_template_that_they_learned_with(run, folder, tmp_path):
+    file = tmp_path / "own.jinja"
+    file.write_text(ENDED_BY_EOS)
+    way(folder, "sft", tmp_path / "run", "--template", file, method="lora")
+    before = Conversation.open(tmp_path / "run")
+    for change in (lambda: file.write_text("another"), file.unlink):
+        change()
+        again = Conversation.open(tmp_path / "run")
+        assert again.template.source == before.template.source == ENDED_BY_EOS
+        assert greedy(again, question("Peru")) == greedy(before, question("Peru"))
+    minillm("convert", tmp_path / "run", tmp_path / "whole")
+    assert Conversation.open(tmp_path / "whole").template.source == ENDED_BY_EOS
+
+
+def test_what_is_said_to_be_typed_next_can_be_typed(folder, tmp_path, capsys):
+    said = sft(folder, tmp_path / "my run", *FEW, capsys=capsys)
+    (line,) = (line for line in said.splitlines() if line.startswith("to use it: minillm "))
+    assert shlex.split(line)[-2:] == ["chat", str(tmp_path / "my run")]
+
+
+def test_a_gguf_file_is_no_folder_to_chat_with(run, tmp_path, capsys):
+    minillm("convert", run, tmp_path / "model.gguf", "--to", "gguf")
+    said = minillm("chat", tmp_path / "model.gguf", status=2, capsys=capsys)
+    assert f"minillm convert {tmp_path / 'model.gguf'} FOLDER --to hf" in said
+
+
+def test_a_tokenizer_that_llama_cpp_lacks_is_refused_with_the_one_that_it_has(folder, tmp_path, capsys):
+    small = ["--set", "model.n_layers=1", "--set", "model.d_model=16", "--set", "model.n_heads=2", "--set"]
+    given = ["--data", folder / "chats.jsonl", "--out", tmp_path / "run", *small, "model.n_kv_heads=2", *FEW]
+    minillm("finetune", "sft", *given)
+    said = minillm("convert", tmp_path / "run", tmp_path / "m.gguf", "--to", "gguf", status=2, capsys=capsys)
+    assert "no byte-level BPE" in said and "--set start.tokenizer=bpe" in said

@@ -86,7 +86,7 @@ def test_an_end_may_be_asked_not_to_come_too_soon(made, tmp_path, capsys, monkey
         ("--beams", 0, "--beams 0 must be at least 1."),
         ("--no-repeat-ngram", -1, "--no-repeat-ngram -1 must be at least 0."),
         ("--min-new-tokens", -1, "--min-new-tokens -1 must be at least 0."),
-        ("--min-new-tokens", 201, "min_new_tokens = 201 must be at most max_new_tokens = 200."),
+        ("--min-new-tokens", 201, "--min-new-tokens 201 must be at most --max-new-tokens 200."),
         ("--stop", "", "a text that ends the answer must have at least one character."),
     ],
 )
