@@ -130,6 +130,7 @@ def attention(
     causal: bool = False,
     mask: Any = None,
     segments: Any = None,
+    window: int | None = None,
     scale: float | None = None,
     dropout_p: float = 0.0,
     rng: np.random.Generator | None = None,
@@ -142,9 +143,10 @@ def attention(
     which is what decoding with a cache needs. `mask`: boolean, True = may look, broadcastable to (B, H, Tq, Tk). A
     query that may look at no key gives zeros. `segments`: int64 or int32 (B, T), for rows in which several texts stand
     side by side (Tq = Tk = T, no mask): a query sees keys of its own text only, the stretch of equal numbers in which
-    it stands. `scale` is 1/√D by default. `impl`: "reference" (all scores at once),
-    "sdpa" (PyTorch's), "triton" (our kernels), or "auto": the reference on NumPy, sdpa on PyTorch. One asked for by
-    name where it can't run raises. Dropout draws as `dropout` does.
+    it stands. `window`: with `causal`, a query sees the last `window` of its keys only, its own position included
+    (Beltagy et al. 2020, arXiv 2004.05150, section 3.1). `scale` is 1/√D by default. `impl`: "reference" (all scores at
+    once), "sdpa" (PyTorch's), "triton" (our kernels), or "auto": the reference on NumPy, sdpa on PyTorch. One asked for
+    by name where it can't run raises. Dropout draws as `dropout` does.
     """
     if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
         raise ValueError(
@@ -163,6 +165,9 @@ def attention(
         )
     if impl not in ATTENTION:
         raise ValueError(f"attention: impl must be one of {', '.join(ATTENTION)}, not {impl!r}.")
+    if window is not None and (window < 1 or not causal):
+        rule = "it counts the keys that a query sees, its own the last: at least 1, with causal = True"
+        raise ValueError(f"attention: window = {window} with causal = {causal}: {rule}.")
     engine = backend(q)
     if mask is not None:
         shape, full = (1,) * (4 - mask.ndim) + tuple(mask.shape), (*q.shape[:3], k.shape[2])  # (1, ..., Tq, Tk)
@@ -176,7 +181,7 @@ def attention(
         mask = mask.reshape(shape)
     if segments is not None:
         check_segments(q, k, mask, segments, engine.INTEGERS)
-    return engine.attention(q, k, v, causal, mask, segments, scale, dropout_p, rng, impl)
+    return engine.attention(q, k, v, causal, mask, segments, window, scale, dropout_p, rng, impl)
 
 
 def rope(x: AnyTensor, cos: Any, sin: Any) -> AnyTensor:
