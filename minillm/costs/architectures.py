@@ -10,7 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..models import BertConfig, ClassifierConfig, EncoderDecoderConfig, GPTConfig, LlamaConfig, LSTMConfig, ModelConfig
+from ..models import (
+    BertConfig,
+    ClassifierConfig,
+    EncoderDecoderConfig,
+    GemmaConfig,
+    GPTConfig,
+    LlamaConfig,
+    LSTMConfig,
+    ModelConfig,
+)
 from ..settings import HIDDEN_SHARE
 
 
@@ -95,7 +104,25 @@ def llama_costs(c: LlamaConfig) -> Costs:
     )
 
 
-def windowed(c: LlamaConfig, n_layers: int) -> tuple[Attention, ...]:
+def gemma_costs(c: GemmaConfig) -> Costs:
+    D, V, L = c.d_model, c.vocab_size, c.n_layers
+    q, kv = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
+    return Costs(
+        parts=[
+            Part("token embedding", other=V * D),
+            Part("attention", matrix=L * (2 * D * q + 2 * D * kv), other=c.attention_bias * L * (q + 2 * kv + D)),
+            Part("feed-forward", matrix=L * 3 * D * c.d_ff),
+            Part("norms", other=(4 * L + 1) * D + L * 2 * c.head_dim),
+            Part("head", matrix=V * D, shared=c.tie_embeddings),
+        ],
+        # as Llama with norms on queries and keys, and two norms more in each layer
+        activations=L * (6 * D + 3 * q + 3 * kv + 4 * c.d_ff) + 2 * D,
+        attention=windowed(c, L),
+        cache_per_token=L * 2 * kv,
+    )
+
+
+def windowed(c: LlamaConfig | GemmaConfig, n_layers: int) -> tuple[Attention, ...]:
     """Attention in the layers with a window and in those without."""
     full = len(c.full_layers) if c.window else n_layers
     kinds = (Attention(full * c.n_heads, c.head_dim, causal=True),
@@ -172,6 +199,6 @@ def classifier_costs(c: ClassifierConfig) -> Costs:
 
 
 COSTS: dict[str, Any] = {  # by model_type
-    "gpt": gpt_costs, "llama": llama_costs, "bert": bert_costs, "encoder-decoder": encoder_decoder_costs,
+    "gpt": gpt_costs, "llama": llama_costs, "gemma": gemma_costs, "bert": bert_costs, "encoder-decoder": encoder_decoder_costs,
     "lstm": lstm_costs, "classifier": classifier_costs,
 }  # fmt: skip

@@ -67,9 +67,8 @@ def translate(values: Values, architecture: Architecture) -> Values:
     for name, allowed in architecture.fixed.items():
         if name in values and values[name] not in allowed:
             known, kind = " or ".join(map(repr, allowed)), architecture.model_type
-            raise ConfigurationError(
-                f"config.json: a {kind} with {name} = {values[name]!r:.80}, which must be {known}: minillm has no other."
-            )
+            wrong = f"a {kind} with {name} = {values[name]!r:.80}, which must be {known}"
+            raise ConfigurationError(f"config.json: {wrong}: minillm has no other.")
     hints, found = get_type_hints(architecture.config_class), {}
     for theirs, (ours, default) in architecture.settings.items():
         value = values.get(theirs, default)

@@ -155,7 +155,7 @@ def write_qwen(config: LlamaConfig, original: Values, head: str) -> Values:
     return values
 
 
-def written_layers(config: LlamaConfig) -> list[str]:
+def written_layers(config: Any) -> list[str]:
     full = range(config.n_layers) if not config.window else config.full_layers
     return ["full_attention" if i in full else "sliding_attention" for i in range(config.n_layers)]
 

@@ -32,6 +32,7 @@ class MultiHeadAttention(Module):
         qk_norm_eps: float | None = None,
         causal: bool = False,
         window: int | None = None,
+        scale: float | None = None,
         dropout: float = 0.0,
         impl: str = "auto",
         layer: int = 0,
@@ -50,6 +51,7 @@ class MultiHeadAttention(Module):
         self.k_norm = None if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
         self.causal = causal
         self.window = window
+        self.scale = scale  # of the scores; None: 1/√head_dim
         self.dropout_p = dropout  # of the attention weights
         self.impl = impl
         self.layer = layer  # which of the cache's buffers are ours
@@ -77,7 +79,8 @@ class MultiHeadAttention(Module):
             k, v = cache.update(self.layer, k, v)  # (B, Hkv, past + T, hd)
         dropout_p = self.dropout_p if self.training else 0.0
         hiding = {"causal": self.causal, "mask": mask, "segments": segments, "window": self.window}
-        out = ops.attention(q, k, v, **hiding, dropout_p=dropout_p, rng=self.rng, impl=self.impl)  # (B, H, T, hd)
+        how = {"scale": self.scale, "dropout_p": dropout_p, "rng": self.rng, "impl": self.impl}
+        out = ops.attention(q, k, v, **hiding, **how)  # (B, H, T, hd)
         return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))  # heads side by side again
 
     def heads(

@@ -24,10 +24,8 @@ from ..settings import ATTENTION
 from .attention import MultiHeadAttention
 from .causal import CausalLM
 from .checks import check_choice, check_dropout, check_ids, check_positive, check_whole, check_window
-from .rope import check_rope_scaling, rope_tables
+from .rope import check_rope_scaling, rope_rows, rope_tables, table_length
 from .segments import packed_positions
-
-MAX_POSITIONS, MAX_TABLE = 1 << 17, 1 << 25  # whose cosines and sines are kept, and how many numbers these may be
 
 
 @dataclass(frozen=True)
@@ -169,13 +167,8 @@ class Llama(CausalLM):
         What a cache holds was computed with the angles of its time, so that beyond the original length cached decoding
         is not the same as uncached (in transformers neither).
         """
-        if end <= len(self.cos):
-            return self.cos[start:end], self.sin[start:end]
         config = self.config
-        cos, sin = rope_tables(end, config.head_dim, config.rope_theta, config.rope_scaling, first=start)
-        if isinstance(self.cos, np.ndarray):
-            return cos.astype(self.cos.dtype), sin.astype(self.sin.dtype)
-        return self.cos.new_tensor(cos), self.sin.new_tensor(sin)
+        return rope_rows(self.cos, self.sin, start, end, config.head_dim, config.rope_theta, config.rope_scaling)
 
     def packed_rope(self, rope: tuple[Any, Any], positions: Any) -> tuple[Any, Any]:
         """Cosines and sines (B, 1, T, head_dim/2) of positions (B, T), taken from the tables `rope` of 0, 1, 2, ..."""
@@ -187,12 +180,3 @@ class Llama(CausalLM):
             )
         cos, sin = rope
         return cos[positions][:, None], sin[positions][:, None]
-
-
-def table_length(config: LlamaConfig) -> int:
-    """How many positions have their angles in a table: the context, or the length before dynamic scaling begins, up to
-    MAX_POSITIONS. A context may be any number, and most of a long one is never used."""
-    length, scaling = min(config.context, MAX_POSITIONS, MAX_TABLE // config.head_dim), config.rope_scaling
-    if scaling is not None and scaling["rope_type"] == "dynamic":
-        return min(length, int(scaling["original_max_position_embeddings"]))
-    return length

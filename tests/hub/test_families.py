@@ -1,4 +1,4 @@
-"""Random shapes of every family against transformers, in float64, in both directions and on both engines; dropouts where
+"""Random shapes of every family against transformers, in float64, in both directions, on both engines; dropouts where
 config.json has them; what is refused, and when."""
 
 import json
@@ -20,7 +20,8 @@ from minillm.hub.checkpoint import open_checkpoint
 
 HEADS = {
     "ForMaskedLM": AutoModelForMaskedLM, "LMHeadModel": AutoModelForCausalLM, "ForCausalLM": AutoModelForCausalLM,
-    "Model": AutoModel, "ForSequenceClassification": AutoModelForSequenceClassification,
+    "Model": AutoModel, "ForSequenceClassification": AutoModelForSequenceClassification, "TextModel": AutoModel,
+    "TextForSequenceClassification": AutoModelForSequenceClassification,
 }  # fmt: skip
 
 
@@ -63,6 +64,19 @@ def ministral(rng):
     return {**values, "layer_types": layer_types(rng, values["num_hidden_layers"])} if rng.integers(3) else values
 
 
+def gemma(rng):
+    values = decoder(rng, sliding_window=int(rng.integers(1, 14)), query_pre_attn_scalar=int(rng.integers(1, 40)))
+    values |= {"layer_types": layer_types(rng, values["num_hidden_layers"]), "attention_bias": bool(rng.integers(2))}
+    if rng.integers(3) == 0:
+        del values["layer_types"]
+        values["sliding_window_pattern"] = int(rng.integers(1, 4))
+    full = {"rope_type": "default", "rope_theta": float(rng.integers(50, 20000))}
+    if rng.integers(2):
+        full |= {"rope_type": "linear", "factor": 8.0}
+    local = {"rope_type": "default", "rope_theta": float(rng.integers(50, 2000))}
+    return {**values, "rope_parameters": {"full_attention": full, "sliding_attention": local}}
+
+
 def encoder(rng, **more):
     n_heads = int(rng.integers(1, 5))
     return {
@@ -103,6 +117,7 @@ FAMILIES = {  # how the names of the classes begin -> a random config
     "Ministral": ministral,
     "Qwen2": windows,
     "Qwen3": lambda rng: {**windows(rng), "attention_bias": bool(rng.integers(2))},
+    "Gemma3": gemma,
     "Bert": encoder,
     "Roberta": roberta,
     "XLMRoberta": roberta,
@@ -119,8 +134,9 @@ def drawn(name, seed, ending=None, **more):
     """A transformers model in float64, every parameter random, its class and a batch of inputs with padding."""
     rng = np.random.default_rng(seed)
     values = FAMILIES[name](rng)
-    config = getattr(transformers, f"{name}Config")(**values, **more)
-    ending = ending or some(rng, family_of(name), family_of(name), "Model", "ForSequenceClassification")
+    text = "Text" * (name == "Gemma3")  # the larger ones see pictures, too
+    config = getattr(transformers, f"{name}{text}Config")(**values, **more)
+    ending = ending or some(rng, family_of(name), family_of(name), f"{text}Model", f"{text}ForSequenceClassification")
     config.num_labels = 3
     config.pad_token_id = config.pad_token_id if family_of(name) == "ForMaskedLM" else 0
     torch.manual_seed(seed)
@@ -199,7 +215,7 @@ DROPOUTS = {
 def test_dropout_is_where_config_json_has_it(name, ending, tmp_path, monkeypatch):
     """The shares that are dropped, in their order in the forward pass, and that they come back."""
     ending = ending or family_of(name)
-    model, cls, auto, inputs = drawn(name, 1, ending, **DROPOUTS[name])
+    model, _, auto, inputs = drawn(name, 1, ending, **DROPOUTS[name])
     model.set_attn_implementation("eager")
     theirs, ours = [], []
     dropout, attention, own = torch.nn.functional.dropout, ops.attention, ops.dropout
