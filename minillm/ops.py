@@ -143,10 +143,9 @@ def attention(
     which is what decoding with a cache needs. `mask`: boolean, True = may look, broadcastable to (B, H, Tq, Tk). A
     query that may look at no key gives zeros. `segments`: int64 or int32 (B, T), for rows in which several texts stand
     side by side (Tq = Tk = T, no mask): a query sees keys of its own text only, the stretch of equal numbers in which
-    it stands. `window`: with `causal`, a query sees the last `window` of its keys only, its own position included
-    (Beltagy et al. 2020, arXiv 2004.05150, section 3.1). `scale` is 1/√D by default. `impl`: "reference" (all scores at
-    once), "sdpa" (PyTorch's), "triton" (our kernels), or "auto": the reference on NumPy, sdpa on PyTorch. One asked for
-    by name where it can't run raises. Dropout draws as `dropout` does.
+    it stands. `window`: with `causal`, a query sees the last `window` of its keys only, its own included (Beltagy et
+    al. 2020, arXiv 2004.05150). `scale` is 1/√D by default. `impl`: "reference" (all scores at once), "sdpa"
+    (PyTorch's), "triton" (ours), or "auto": reference on NumPy, sdpa on PyTorch; one that can't run raises.
     """
     if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
         raise ValueError(
@@ -166,8 +165,7 @@ def attention(
     if impl not in ATTENTION:
         raise ValueError(f"attention: impl must be one of {', '.join(ATTENTION)}, not {impl!r}.")
     if window is not None and (window < 1 or not causal):
-        rule = "it counts the keys that a query sees, its own the last: at least 1, with causal = True"
-        raise ValueError(f"attention: window = {window} with causal = {causal}: {rule}.")
+        raise ValueError(f"attention: window = {window}, causal = {causal}: a window needs causal, and at least 1 key.")
     engine = backend(q)
     if mask is not None:
         shape, full = (1,) * (4 - mask.ndim) + tuple(mask.shape), (*q.shape[:3], k.shape[2])  # (1, ..., Tq, Tk)

@@ -26,8 +26,7 @@ from .dropout import dropout_scale
 #
 # Queries are taken `BLOCK` rows at a time. Causal rows i..j need only the keys up to j, so about half of the scores
 # are never computed, and a block of scores is small enough to stay in the cache through the passes of the softmax.
-# Where several texts stand in one row (`segments`), a block ends with its text, and its keys begin there; with a
-# `window`, the keys of rows i..j begin with those that row i sees.
+# Where several texts stand in one row (`segments`), a block ends with its text, and its keys begin there.
 
 BLOCK = 128
 
@@ -144,9 +143,8 @@ def hidden_keys(
         head_axes = (1, 1) if mask.shape[1] == 1 else (kv_heads, group)
         allowed = mask.reshape(mask.shape[0], *head_axes, *mask.shape[2:])
     if causal and t_q > 1:
-        triangle = np.tri(t_q, t_k, t_k - t_q, dtype=bool)
-        if window is not None:
-            triangle &= ~np.tri(t_q, t_k, t_k - t_q - window, dtype=bool)
+        last, before = t_k - t_q, -t_q if window is None else t_k - t_q - window  # of the keys of query 0, and beyond
+        triangle = np.tri(t_q, t_k, last, dtype=bool) ^ np.tri(t_q, t_k, before, dtype=bool)
         allowed = triangle if allowed is None else allowed & triangle
     if allowed is None:
         return None
