@@ -199,6 +199,6 @@ def classifier_costs(c: ClassifierConfig) -> Costs:
 
 
 COSTS: dict[str, Any] = {  # by model_type
-    "gpt": gpt_costs, "llama": llama_costs, "gemma": gemma_costs, "bert": bert_costs, "encoder-decoder": encoder_decoder_costs,
-    "lstm": lstm_costs, "classifier": classifier_costs,
+    "gpt": gpt_costs, "llama": llama_costs, "gemma": gemma_costs, "bert": bert_costs,
+    "encoder-decoder": encoder_decoder_costs, "lstm": lstm_costs, "classifier": classifier_costs,
 }  # fmt: skip
