@@ -27,7 +27,7 @@ def read(values: Values, ours: Values, head: str) -> Values:
             f"config.json: rope_parameters of sliding_attention = {stretched!r:.80} are not plain."
         )
     full = [i for i, layer in enumerate(layers) if layer == "full_attention"]
-    more = {"rope_theta": theta, "rope_scaling": scaling, "local_rope_theta": local}
+    more: Values = {"rope_theta": theta, "rope_scaling": scaling, "local_rope_theta": local}
     more |= {**window_of(window, ["sliding_attention"]), "full_layers": full}
     if head in ("base", "classification"):
         more["tie_embeddings"] = True  # no head, so no matrix of its own

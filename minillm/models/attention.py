@@ -47,8 +47,8 @@ class MultiHeadAttention(Module):
         self.k_proj = Linear(d_model, self.n_kv_heads * head_dim, bias=qkv_bias, std=std, rng=rng)
         self.v_proj = Linear(d_model, self.n_kv_heads * head_dim, bias=qkv_bias, std=std, rng=rng)
         self.o_proj = Linear(n_heads * head_dim, d_model, bias=out_bias, std=out_std, rng=rng)
-        self.q_norm = None if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
-        self.k_norm = None if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
+        self.q_norm: Module | None = None if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
+        self.k_norm: Module | None = None if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
         self.causal = causal
         self.window = window
         self.scale = scale  # of the scores; None: 1/√head_dim
@@ -79,7 +79,7 @@ class MultiHeadAttention(Module):
             k, v = cache.update(self.layer, k, v)  # (B, Hkv, past + T, hd)
         dropout_p = self.dropout_p if self.training else 0.0
         hiding = {"causal": self.causal, "mask": mask, "segments": segments, "window": self.window}
-        how = {"scale": self.scale, "dropout_p": dropout_p, "rng": self.rng, "impl": self.impl}
+        how: dict[str, Any] = {"scale": self.scale, "dropout_p": dropout_p, "rng": self.rng, "impl": self.impl}
         out = ops.attention(q, k, v, **hiding, **how)  # (B, H, T, hd)
         return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))  # heads side by side again
 
