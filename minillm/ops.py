@@ -130,6 +130,7 @@ def attention(
     causal: bool = False,
     mask: Any = None,
     segments: Any = None,
+    window: int | None = None,
     scale: float | None = None,
     dropout_p: float = 0.0,
     rng: np.random.Generator | None = None,
@@ -142,9 +143,9 @@ def attention(
     which is what decoding with a cache needs. `mask`: boolean, True = may look, broadcastable to (B, H, Tq, Tk). A
     query that may look at no key gives zeros. `segments`: int64 or int32 (B, T), for rows in which several texts stand
     side by side (Tq = Tk = T, no mask): a query sees keys of its own text only, the stretch of equal numbers in which
-    it stands. `scale` is 1/√D by default. `impl`: "reference" (all scores at once),
-    "sdpa" (PyTorch's), "triton" (our kernels), or "auto": the reference on NumPy, sdpa on PyTorch. One asked for by
-    name where it can't run raises. Dropout draws as `dropout` does.
+    it stands. `window`: with `causal`, a query sees the last `window` of its keys only, its own included (Beltagy et
+    al. 2020, arXiv 2004.05150). `scale` is 1/√D by default. `impl`: "reference" (all scores at once), "sdpa"
+    (PyTorch's), "triton" (ours), or "auto": reference on NumPy, sdpa on PyTorch; one that can't run raises.
     """
     if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
         raise ValueError(
@@ -163,6 +164,8 @@ def attention(
         )
     if impl not in ATTENTION:
         raise ValueError(f"attention: impl must be one of {', '.join(ATTENTION)}, not {impl!r}.")
+    if window is not None and (window < 1 or not causal):
+        raise ValueError(f"attention: window = {window}, causal = {causal}: a window needs causal, and at least 1 key.")
     engine = backend(q)
     if mask is not None:
         shape, full = (1,) * (4 - mask.ndim) + tuple(mask.shape), (*q.shape[:3], k.shape[2])  # (1, ..., Tq, Tk)
@@ -176,7 +179,7 @@ def attention(
         mask = mask.reshape(shape)
     if segments is not None:
         check_segments(q, k, mask, segments, engine.INTEGERS)
-    return engine.attention(q, k, v, causal, mask, segments, scale, dropout_p, rng, impl)
+    return engine.attention(q, k, v, causal, mask, segments, window, scale, dropout_p, rng, impl)
 
 
 def rope(x: AnyTensor, cos: Any, sin: Any) -> AnyTensor:

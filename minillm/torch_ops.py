@@ -126,6 +126,7 @@ def attention(
     causal: bool,
     mask: Tensor | None,
     segments: Tensor | None,
+    window: int | None,
     scale: float | None,
     dropout_p: float,
     rng: Any,
@@ -135,15 +136,18 @@ def attention(
     Ours is taken by name, "triton": which is faster depends on the card (tests/bench/attention.py compares them)."""
     q, k = q.to(v.dtype), k.to(v.dtype)  # under autocast a norm or a rotation has made them float32
     if impl == "triton":
-        return triton_attention(q, k, v, causal, mask, segments, scale, dropout_p)
+        return triton_attention(q, k, v, causal, mask, segments, window, scale, dropout_p)
     t_q, t_k = q.shape[2], k.shape[2]
     if segments is not None:
         texts = text_starts(segments).cumsum(1)  # (B, T): the number of each token's text
         mask = (texts[:, :, None] == texts[:, None, :])[:, None]  # (B, 1, T, T)
-    if causal and t_q == 1:
+    window = None if window is not None and window >= t_k else window  # hides nothing
+    if causal and t_q == 1 and window is None:
         causal = False  # the one query is the last: it sees everything
-    if causal and (mask is not None or t_q != t_k or impl == "reference"):  # torch's is_causal is aligned top-left
+    # torch's is_causal is aligned top-left, and knows no window
+    if causal and (mask is not None or t_q != t_k or impl == "reference" or window is not None):
         triangle = torch.ones(t_q, t_k, dtype=torch.bool, device=q.device).tril(t_k - t_q)
+        triangle = triangle if window is None else triangle.triu(t_k - t_q - window + 1)
         mask = triangle if mask is None else mask & triangle
         causal = False
     if mask is None:
@@ -193,6 +197,7 @@ def triton_attention(
     causal: bool,
     mask: Tensor | None,
     segments: Tensor | None,
+    window: int | None,
     scale: float | None,
     dropout_p: float,
 ) -> Tensor:
@@ -204,14 +209,15 @@ def triton_attention(
             raise RuntimeError(f"attention: impl='triton' cannot run here: {reason}.")
     from .kernels.attention import flash_attention
 
+    options: dict[str, Any] = {"causal": causal, "window": window, "scale": scale, "dropout_p": dropout_p}
     if segments is None:
-        return flash_attention(q, k, v, causal=causal, scale=scale, mask=mask, dropout_p=dropout_p)
+        return flash_attention(q, k, v, mask=mask, **options)
     (B, T), n_tokens = segments.shape, segments.numel()
     places = torch.arange(n_tokens, dtype=torch.int32, device=q.device)
     starts = places.where(text_starts(segments).flatten(), n_tokens).sort().values  # n_tokens where no text begins
     q, k, v = (t.transpose(1, 2).flatten(0, 1).transpose(0, 1)[None] for t in (q, k, v))  # (1, H, B·T, D)
     packing: dict[str, Any] = {"cu_seqlens": F.pad(starts, (0, 1), value=n_tokens), "max_seqlen": T}
-    out = flash_attention(q, k, v, causal=causal, scale=scale, dropout_p=dropout_p, **packing)
+    out = flash_attention(q, k, v, **options, **packing)
     return out.reshape(-1, B, T, out.shape[-1]).transpose(0, 1)  # (B, H, T, D)
 
 

@@ -10,7 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..models import BertConfig, ClassifierConfig, EncoderDecoderConfig, GPTConfig, LlamaConfig, LSTMConfig, ModelConfig
+from ..models import (
+    BertConfig,
+    ClassifierConfig,
+    EncoderDecoderConfig,
+    GemmaConfig,
+    GPTConfig,
+    LlamaConfig,
+    LSTMConfig,
+    ModelConfig,
+)
 from ..settings import HIDDEN_SHARE
 
 
@@ -32,6 +41,7 @@ class Attention:
     heads: int
     head_dim: int
     causal: bool = False  # each position looks at those up to itself; else at all
+    window: int = 0  # and of those at so many of the last only; 0: at all
 
 
 @dataclass(frozen=True)
@@ -57,18 +67,18 @@ def costs_of(config: ModelConfig) -> Costs:
 
 
 def gpt_costs(c: GPTConfig) -> Costs:
-    D, V, L = c.d_model, c.vocab_size, c.n_layers
+    D, V, L, F = c.d_model, c.vocab_size, c.n_layers, c.ff_features
     return Costs(
         parts=[
             Part("token embedding", other=V * D),
             Part("position embedding", other=c.context * D),
             Part("attention", matrix=L * 4 * D * D, other=L * 4 * D),
-            Part("feed-forward", matrix=L * 8 * D * D, other=L * 5 * D),
+            Part("feed-forward", matrix=L * 2 * D * F, other=L * (F + D)),
             Part("norms", other=(2 * L + 1) * 2 * D),
             Part("head", matrix=V * D, shared=True),
         ],
-        # norm D, qkv's input D, q k v 3D, attention's output D; norm D, fc's input D, gelu's input 4D and output 4D
-        activations=L * 16 * D + 2 * D,
+        # norm D, qkv's input D, q k v 3D, attention's output D; norm D, fc's input D, gelu's input F and output F
+        activations=L * (8 * D + 2 * F) + 2 * D,
         attention=(Attention(L * c.n_heads, c.head_dim, causal=True),),
         cache_per_token=L * 2 * D,
     )
@@ -84,21 +94,47 @@ def llama_costs(c: LlamaConfig) -> Costs:
         parts=[
             Part("token embedding", other=V * D),
             Part("attention", matrix=L * (2 * D * q + 2 * D * kv), other=L * biases),
-            Part("feed-forward", matrix=L * 3 * D * c.d_ff),
+            Part("feed-forward", matrix=L * 3 * D * c.d_ff, other=c.mlp_bias * L * (2 * c.d_ff + D)),
             Part("norms", other=(2 * L + 1) * D + c.qk_norm * L * 2 * c.head_dim),
             Part("head", matrix=V * D, shared=c.tie_embeddings),
         ],
         activations=L * (4 * D + attention + swiglu) + 2 * D,
-        attention=(Attention(L * c.n_heads, c.head_dim, causal=True),),
+        attention=windowed(c, L),
         cache_per_token=L * 2 * kv,
     )
+
+
+def gemma_costs(c: GemmaConfig) -> Costs:
+    D, V, L = c.d_model, c.vocab_size, c.n_layers
+    q, kv = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
+    return Costs(
+        parts=[
+            Part("token embedding", other=V * D),
+            Part("attention", matrix=L * (2 * D * q + 2 * D * kv), other=c.attention_bias * L * (q + 2 * kv + D)),
+            Part("feed-forward", matrix=L * 3 * D * c.d_ff),
+            Part("norms", other=(4 * L + 1) * D + L * 2 * c.head_dim),
+            Part("head", matrix=V * D, shared=c.tie_embeddings),
+        ],
+        # as Llama with norms on queries and keys, and two norms more in each layer
+        activations=L * (6 * D + 3 * q + 3 * kv + 4 * c.d_ff) + 2 * D,
+        attention=windowed(c, L),
+        cache_per_token=L * 2 * kv,
+    )
+
+
+def windowed(c: LlamaConfig | GemmaConfig, n_layers: int) -> tuple[Attention, ...]:
+    """Attention in the layers with a window and in those without."""
+    full = len(c.full_layers) if c.window else n_layers
+    kinds = (Attention(full * c.n_heads, c.head_dim, causal=True),
+             Attention((n_layers - full) * c.n_heads, c.head_dim, causal=True, window=c.window))  # fmt: skip
+    return tuple(kind for kind in kinds if kind.heads)
 
 
 def bert_costs(c: BertConfig) -> Costs:
     D, V, L, F = c.d_model, c.vocab_size, c.n_layers, c.d_ff
     parts = [
         Part("token embedding", other=V * D),
-        Part("position embedding", other=(c.context + c.token_types) * D),
+        Part("position embedding", other=(c.first_position + c.context + c.token_types) * D),
         Part("attention", matrix=L * 4 * D * D, other=L * 4 * D),
         Part("feed-forward", matrix=L * 2 * D * F, other=L * (F + D)),
         Part("norms", other=(2 * L + 1) * 2 * D),
@@ -112,6 +148,8 @@ def bert_costs(c: BertConfig) -> Costs:
     if c.next_sentence:
         parts.append(Part("next sentence", other=2 * D + 2))
     if c.head == "classification":
+        if c.family != "bert":
+            parts.append(Part("classifier's own layer", other=D * D + D))
         parts.append(Part("classifier", other=c.n_labels * (D + 1)))
     return Costs(parts, L * (8 * D + 2 * F) + D, (Attention(L * c.n_heads, c.head_dim),))
 
@@ -161,6 +199,6 @@ def classifier_costs(c: ClassifierConfig) -> Costs:
 
 
 COSTS: dict[str, Any] = {  # by model_type
-    "gpt": gpt_costs, "llama": llama_costs, "bert": bert_costs, "encoder-decoder": encoder_decoder_costs,
-    "lstm": lstm_costs, "classifier": classifier_costs,
+    "gpt": gpt_costs, "llama": llama_costs, "gemma": gemma_costs, "bert": bert_costs,
+    "encoder-decoder": encoder_decoder_costs, "lstm": lstm_costs, "classifier": classifier_costs,
 }  # fmt: skip

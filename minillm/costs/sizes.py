@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, fields
 
 from ..models import ModelConfig
-from .architectures import costs_of
+from .architectures import Attention, costs_of
 
 
 def parameters_by_part(config: ModelConfig) -> dict[str, int]:
@@ -38,10 +38,15 @@ def forward_flops(config: ModelConfig, length: int) -> dict[str, float]:
 
 def attention_flops(config: ModelConfig, length: int) -> float:
     """Operations per token for QKᵀ and PV: 4 per key and feature, in each head."""
-    return sum(
-        4.0 * kind.heads * kind.head_dim * ((length + 1) / 2 if kind.causal else length)
-        for kind in costs_of(config).attention
-    )
+    return sum(4.0 * kind.heads * kind.head_dim * keys_seen(kind, length) for kind in costs_of(config).attention)
+
+
+def keys_seen(kind: Attention, length: int) -> float:
+    """How many keys a position looks at, on average over a text."""
+    if not kind.causal:
+        return length
+    window = min(kind.window or length, length)
+    return (window * (window + 1) / 2 + (length - window) * window) / length
 
 
 def training_flops(config: ModelConfig, length: int) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..models import DECODERS, BertConfig, ClassifierConfig, ModelConfig, model_from_config
+from ..models.checks import DROPOUTS
 
 
 def with_classifier(
@@ -42,7 +43,7 @@ def classifier_config(
     """The config of a model with a head for these labels on the body that `config` describes."""
     head: dict[str, Any] = {"n_labels": max(len(labels), 1), "labels": labels, "problem_type": problem_type}
     if isinstance(config, BertConfig):
-        own_pad = config.pad_id if pad_id is None else pad_id
+        own_pad = config.pad_id if pad_id is None or config.family == "roberta" else pad_id
         return replace(config, **head, head="classification", next_sentence=False, pooler=True, pad_id=own_pad)
     if isinstance(config, ClassifierConfig):
         return replace(config, **head, pad_id=config.pad_id if pad_id is None else pad_id)
@@ -85,16 +86,21 @@ WRITES = ("proj", "o_proj", "down")  # what a block's two halves add to the stre
 
 
 def with_dropout(model: Any, dropout: float) -> Any:
-    """A NumPy model like `model`, with the same weights and another dropout."""
+    """A NumPy model like `model`, with the same weights and another dropout, in all its parts."""
     config = model.config
     if isinstance(config, ClassifierConfig):
-        config = replace(config, decoder=replace(config.decoder, dropout=dropout))
+        config = replace(config, decoder=replace(config.decoder, **shared_dropout(config.decoder, dropout)))
     else:
-        config = replace(config, dropout=dropout)
+        config = replace(config, **shared_dropout(config, dropout))
     new = model_from_config(config, np.random.default_rng(0))
     new.rng.bit_generator.state = model.rng.bit_generator.state
     new.load_state_dict(model.state_dict())
     return new
+
+
+def shared_dropout(config: Any, dropout: float) -> dict[str, Any]:
+    """The settings for one dropout in all parts of a model."""
+    return {name: dropout if name == "dropout" else None for name in DROPOUTS if hasattr(config, name)}
 
 
 def is_classifier(config: ModelConfig) -> bool:

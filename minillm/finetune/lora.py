@@ -28,8 +28,8 @@ from .freeze import freeze, matching, unfreeze
 
 ALL_LINEAR = "all-linear"
 # model_type -> what is adapted by default, which are PEFT's choices too: in GPT-2 query, key and value are one matrix.
-TARGETS = {"gpt": ("qkv",), **dict.fromkeys(("llama", "bert", "encoder-decoder"), ("q_proj", "v_proj"))}
-HEADS = ("score", "classifier")  # new at fine-tuning, so that they learn whole
+TARGETS = {"gpt": ("qkv",), **dict.fromkeys(("llama", "gemma", "bert", "encoder-decoder"), ("q_proj", "v_proj"))}
+HEADS = ("score", "classifier", "classifier_dense")  # new at fine-tuning, so that they learn whole
 BARE = ("head",)  # output layers of which the models take the weight alone, past whatever stands beside it
 
 

@@ -31,11 +31,10 @@ from .configs import architecture_of, read_config, read_object, to_hf
 from .dtypes import CODES, dtype_name
 from .loading import Plan
 from .names import canonical_names, hf_name, in_file
-from .places import NotFound, find_folder
+from .places import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NotFound, find_folder
 from .pretrained import numbers
 from .weights import Source, Stored, WeightsError, common_dtype, read_header, shorten, write_file
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 A, B = ".lora_A.weight", ".lora_B.weight"  # PEFT's
 LORA = (".lora_A", ".lora_B")  # ours
@@ -91,7 +90,8 @@ class Adapter:
         return {"num_labels": rows[0]} if rows else {}
 
     def find_base(self, **hub: Any) -> Path:
-        """The folder of the base model: relative to the adapter's, as it is, or a name on the hub."""
+        """The folder of the base model: relative to the adapter's, as it is, or a name on the hub. `hub` as for
+        `find_folder`."""
         base, place = self.peft.base_model_name_or_path, self.folder / ADAPTER_CONFIG
         what_to_do = f"Give its folder, or its name on the hub, as base_model_name_or_path in {place}."
         if not base:

@@ -27,6 +27,11 @@ def as_it_is(config: Any, *_: Any) -> Any:
     return config
 
 
+def own_or_shared(own: float | None, shared: float) -> float:
+    """The dropout of a part: its own, or what all of a model share."""
+    return shared if own is None else own
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """One architecture of transformers. Which model of ours computes it, config.json, then the tensors."""
@@ -34,6 +39,7 @@ class Architecture:
     model_type: str  # as config.json names it
     config_class: type[Any]  # ours
     variant: Callable[[Any], str] | None = None  # model_type for a config, where several share one config class
+    also: tuple[str, ...] = ()  # those whose configs it can say as well: what came in by its name goes out by it
     is_decoder: bool = True  # each token sees those before it; a classifier on it is models/classifier.py's
 
     family: str  # how the names of its classes begin
@@ -60,14 +66,15 @@ def translate(values: Values, architecture: Architecture) -> Values:
     than our model computes with would load and be silently wrong."""
     for name, allowed in architecture.fixed.items():
         if name in values and values[name] not in allowed:
-            known = " or ".join(map(repr, allowed))
-            raise ConfigurationError(f"config.json: {name} = {values[name]!r} must be {known}: minillm has no other.")
+            known, kind = " or ".join(map(repr, allowed)), architecture.model_type
+            wrong = f"a {kind} with {name} = {values[name]!r:.80}, which must be {known}"
+            raise ConfigurationError(f"config.json: {wrong}: minillm has no other.")
     hints, found = get_type_hints(architecture.config_class), {}
     for theirs, (ours, default) in architecture.settings.items():
         value = values.get(theirs, default)
         value = 0 if value is None and default == 0 else value  # null, where 0 says to follow from the others
         if not fits(value, hint := hints[ours]):
-            kinds = f"{hint.__name__}, not {type(value).__name__} ({value!r:.50})"
-            raise ConfigurationError(f"config.json: {theirs} must be of type {kinds}.")
+            kinds = f"{getattr(hint, '__name__', hint)}, not {type(value).__name__} ({value!r:.50})"
+            raise ConfigurationError(f"config.json: {theirs} of a {architecture.model_type} must be of type {kinds}.")
         found[ours] = value
     return found

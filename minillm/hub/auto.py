@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from .adapters import is_adapter, read_adapter
 from .checkpoint import check_engine, open_checkpoint
 from .configs import read_config, read_generation_config
-from .places import HUB_OPTIONS, find_folder
+from .places import CONFIG, HUB_OPTIONS, find_folder
 from .pretrained import ConfigView, PretrainedModel
 
 
@@ -18,10 +18,10 @@ class AutoConfig:
     @classmethod
     def from_pretrained(cls, name_or_folder: str | os.PathLike[str], **hub: Any) -> ConfigView:
         """`hub`: revision, token, cache_dir, local_files_only, for a name on the hub (see places.py)."""
-        folder = find_folder(name_or_folder, **hub)
+        folder = find_folder(name_or_folder, only=CONFIG, **hub)
         if is_adapter(folder):
-            adapter = read_adapter(folder)
-            return ConfigView({**read_config(adapter.find_base(**hub)), **adapter.settings()})
+            adapter = read_adapter(find_folder(name_or_folder, **hub))
+            return ConfigView({**read_config(adapter.find_base(only=CONFIG, **hub)), **adapter.settings()})
         return ConfigView(read_config(folder))
 
 

@@ -21,11 +21,20 @@ from ..tokenizers.json_parts import TOKENIZER_JSON
 from ..training.checkpoint import MODEL_FILE, STATE_FILE, CheckpointError, check_tokenizer, check_undamaged
 from .adapters import Adapter, fit, is_adapter, read_adapter
 from .architecture import ConfigurationError, Values
-from .configs import architecture_of, from_hf, head_in, is_native, read_config, setting_names, with_settings
+from .configs import (
+    architecture_of,
+    from_hf,
+    head_in,
+    is_native,
+    named_architecture,
+    read_config,
+    setting_names,
+    with_settings,
+)
 from .dtypes import dtype_name
 from .loading import Plan, load_numpy, load_torch, make_plan, report_plan
 from .names import canonical_names
-from .places import find_folder
+from .places import CONFIG, find_folder
 from .sizes import check_sizes
 from .tokenizer_files import read_tokenizer_folder
 from .weights import Stored, WeightsError, common_dtype, read_folder, shorten
@@ -138,14 +147,15 @@ def open_checkpoint(
     saying what to do, and TypeError for a setting that config.json does not have; without a `head` WeightsError too for
     tensors that are missing or that the model has no place for.
     """
-    folder = find_folder(name_or_folder, **hub)
+    folder = find_folder(name_or_folder, only=CONFIG, **hub)  # what cannot be, is refused before weights are fetched
     if is_adapter(folder):
-        return open_adapter(folder, head, settings or {}, hub)
+        return open_adapter(find_folder(name_or_folder, **hub), head, settings or {}, hub)
     values = read_config(folder)
+    native = is_native(values)
+    if not native:
+        named_architecture(values)
     check_settings(settings or {}, values)
     values = with_settings(values, settings or {})
-    stored = read_folder(folder)
-    native = is_native(values)
     asked, architecture = head is not None, None
     if native:
         try:
@@ -160,7 +170,8 @@ def open_checkpoint(
         head = head or head_in(values)
         config = from_hf(values, head)
         architecture = architecture_of(config)
-        assert architecture is not None
+    stored = read_folder(folder := find_folder(name_or_folder, **hub))
+    if architecture is not None:
         config = architecture.as_stored(config, set(canonical_names(stored, architecture).values()), asked)
     if native and any(name.endswith(".lora_A") for name in stored):
         raise WeightsError(
@@ -181,8 +192,11 @@ def open_checkpoint(
 def open_adapter(folder: Path, head: str | None, settings: Values, hub: Values) -> Checkpoint:
     """The base model of an adapter as `open_checkpoint` gives it, and what the adapter changes."""
     adapter = read_adapter(folder)
+    values = read_config(adapter.find_base(only=CONFIG, **hub))
+    if not is_native(values):
+        named_architecture(values)
     base = adapter.find_base(**hub)
-    labels = {} if is_native(read_config(base)) else adapter.settings()
+    labels = {} if is_native(values) else adapter.settings()
     checkpoint = open_checkpoint(base, head or adapter.head, {**labels, **settings})
     try:
         architecture = architecture_of(checkpoint.config)

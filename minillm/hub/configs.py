@@ -12,11 +12,13 @@ from typing import Any, Literal
 from ..disk import about, check_values, read_json
 from ..models import MODELS, ClassifierConfig, ModelConfig
 from .architecture import Architecture, ConfigurationError, Values, translate
-from .bert import BERT
+from .bert import BERT, DISTILBERT, ROBERTA, XLM_ROBERTA
+from .gemma import GEMMA3
 from .gpt2 import GPT2
-from .llama import LLAMA, QWEN2, QWEN3
+from .llama import LLAMA, MINISTRAL, MISTRAL, QWEN2, QWEN3
 
-ARCHITECTURES = {a.model_type: a for a in (GPT2, LLAMA, QWEN2, QWEN3, BERT)}
+ALL = (GPT2, LLAMA, MISTRAL, MINISTRAL, QWEN2, QWEN3, GEMMA3, BERT, ROBERTA, XLM_ROBERTA, DISTILBERT)
+ARCHITECTURES = {architecture.model_type: architecture for architecture in ALL}
 GENERAL = ("num_labels", "id2label", "label2id", "problem_type", "bos_token_id", "eos_token_id", "pad_token_id")
 MAX_LABELS = 1 << 20  # names are made up for labels that have none
 
@@ -121,11 +123,8 @@ def from_hf(values: Values, head: str) -> ModelConfig:
 
     Raises ConfigurationError for an architecture or a setting that would compute something else.
     """
-    kind = values.get("model_type")
-    architecture = ARCHITECTURES.get(kind) if isinstance(kind, str) else None
-    if architecture is None:
-        known = ", ".join(ARCHITECTURES)
-        raise ConfigurationError(f"config.json: {kind!r} is not an architecture that minillm has: they are {known}.")
+    architecture = named_architecture(values)
+    kind = architecture.model_type
     if head not in architecture.heads.values():
         able = [name for name, other in ARCHITECTURES.items() if head in other.heads.values()]
         able_text = ", ".join(able) or "only models made by minillm"
@@ -146,17 +145,34 @@ def from_hf(values: Values, head: str) -> ModelConfig:
         raise ConfigurationError(f"config.json does not describe a {kind} that can be built: {error}") from None
 
 
+def named_architecture(values: Values) -> Architecture:
+    """The architecture that a transformers config.json names. Raises ConfigurationError for one that minillm has not,
+    and for weights that are no floats."""
+    kind = values.get("model_type")
+    architecture = ARCHITECTURES.get(kind) if isinstance(kind, str) else None
+    if architecture is None:
+        known = ", ".join(ARCHITECTURES)
+        raise ConfigurationError(f"config.json: {kind!r} is not an architecture that minillm has: they are {known}.")
+    if quantized := values.get("quantization_config"):
+        how = quantized.get("quant_method", "of a kind that it does not name") if isinstance(quantized, dict) else "?"
+        raise ConfigurationError(
+            f"config.json: a {kind} with quantized weights ({how!s:.40}): minillm reads floats. Take the model that it "
+            "was made from."
+        )
+    return architecture
+
+
 def head_in(values: Values) -> str:
     """The head that a transformers config.json says its weights have; that of pretraining where it says nothing."""
-    names = values.get("architectures") or []
+    architecture = named_architecture(values)
+    names, kind = values.get("architectures") or [], architecture.model_type
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigurationError(f"config.json: architectures = {names!r} must be a list of names of classes.")
-    architecture = ARCHITECTURES.get(values.get("model_type", ""))
-    heads = {"": "causal"} if architecture is None else architecture.heads  # from_hf will refuse it
-    for ending, head in heads.items():
+    for ending, head in architecture.heads.items():
         if not names or names[0].endswith(ending):
             return head
-    raise ConfigurationError(f"config.json: architectures = {names} is not supported: {', '.join(heads)} are.")
+    able = ", ".join(architecture.family + ending for ending in architecture.heads)
+    raise ConfigurationError(f"config.json: a {kind} with architectures = {names} is not supported: {able} are.")
 
 
 def n_labels(values: Values) -> int:
@@ -206,6 +222,9 @@ def to_hf(config: Any, original: Values, head: str) -> Values:
     if architecture is None:
         kind = f"a model of type {config.model_type!r}"
         raise ConfigurationError(f"transformers has no architecture for {kind}: write minillm's own format.")
+    given = ARCHITECTURES.get(original.get("model_type", ""))
+    if given is not None and architecture.model_type in given.also:
+        architecture = given
     values = {name: allowed[0] for name, allowed in architecture.fixed.items()}
     values |= {key: value for key, value in original.items() if key not in ("torch_dtype", "_name_or_path")}
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):

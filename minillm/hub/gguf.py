@@ -121,6 +121,11 @@ def gguf_architecture(config: ModelConfig, head: str) -> str:
     if isinstance(config, GPTConfig):
         return "gpt2"
     kind = variant(config)
+    if config.window or config.mlp_bias:
+        raise ValueError(
+            f"a {kind} with window = {config.window} and mlp_bias = {config.mlp_bias} is not written to GGUF: only "
+            "models that see all keys, without biases in the feed-forward network, are."
+        )
     scaling = (config.rope_scaling or {}).get("rope_type", "default")
     if scaling not in ("default", "linear", "llama3"):
         raise ValueError(f"rope_scaling of the type {scaling!r} is not written to GGUF: llama.cpp computes its own.")
@@ -140,10 +145,10 @@ def model_keys(config: Any, kind: str) -> Iterator[Key]:
     yield "add_uint32", f"{kind}.context_length", config.context
     yield "add_uint32", f"{kind}.embedding_length", config.d_model
     yield "add_uint32", f"{kind}.block_count", config.n_layers
-    yield "add_uint32", f"{kind}.feed_forward_length", 4 * config.d_model if gpt else config.d_ff
+    yield "add_uint32", f"{kind}.feed_forward_length", config.ff_features if gpt else config.d_ff
     yield "add_uint32", f"{kind}.attention.head_count", config.n_heads
     if gpt:
-        yield "add_float32", f"{kind}.attention.layer_norm_epsilon", 1e-5
+        yield "add_float32", f"{kind}.attention.layer_norm_epsilon", config.norm_eps
         return
     yield "add_uint32", f"{kind}.attention.head_count_kv", config.n_kv_heads
     yield "add_uint32", f"{kind}.attention.key_length", config.head_dim

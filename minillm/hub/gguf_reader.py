@@ -88,9 +88,8 @@ def config_of(keys: Mapping[str, Any], tensors: Mapping[str, Any]) -> GPTConfig 
     }
     if kind == "gpt2":
         inner, eps = of(f"{kind}.feed_forward_length", int), of(f"{kind}.attention.layer_norm_epsilon", float)
-        if inner != 4 * shared["d_model"] or abs(eps - 1e-5) > 1e-8:
-            raise ValueError(f"a GPT-2 with {inner} inner features and eps {eps:g}; ours has 4 · d_model and 1e-5.")
-        return GPTConfig(**shared)
+        inner = 0 if inner == 4 * shared["d_model"] else inner
+        return GPTConfig(**shared, d_ff=inner, norm_eps=float(np.float64(str(np.float32(eps)))))
     return LlamaConfig(
         **shared,
         n_kv_heads=of(f"{kind}.attention.head_count_kv", int, shared["n_heads"]),

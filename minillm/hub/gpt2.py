@@ -7,17 +7,15 @@ y = x Wᵀ + b with W (out, in). Everything else only has another name.
 from __future__ import annotations
 
 from ..models import GPTConfig
-from .architecture import Architecture, ConfigurationError, Values
-
-
-def read(values: Values, ours: Values, head: str) -> Values:
-    if values.get("n_inner") not in (None, 4 * ours["d_model"]):
-        raise ConfigurationError(f"config.json: n_inner = {values['n_inner']} must be 4 · n_embd or null.")
-    return {}
+from .architecture import Architecture, Values, own_or_shared
 
 
 def write(config: GPTConfig, original: Values, head: str) -> Values:
-    return {name: original.get(name, config.dropout) for name in ("attn_pdrop", "embd_pdrop")}
+    return {
+        "attn_pdrop": own_or_shared(config.attention_dropout, config.dropout),
+        "embd_pdrop": own_or_shared(config.embedding_dropout, config.dropout),
+        "n_inner": config.d_ff or None,
+    }
 
 
 GPT2 = Architecture(
@@ -28,14 +26,13 @@ GPT2 = Architecture(
     settings={
         "vocab_size": ("vocab_size", 50257), "n_positions": ("context", 1024), "n_layer": ("n_layers", 12),
         "n_head": ("n_heads", 12), "n_embd": ("d_model", 768), "resid_pdrop": ("dropout", 0.1),
+        "attn_pdrop": ("attention_dropout", 0.1), "embd_pdrop": ("embedding_dropout", 0.1), "n_inner": ("d_ff", 0),
+        "layer_norm_epsilon": ("norm_eps", 1e-5),
     },
     fixed={
-        "activation_function": ("gelu_new", "gelu_pytorch_tanh"), "layer_norm_epsilon": (1e-5,),
-        "scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,), "add_cross_attention": (False,),
-        "tie_word_embeddings": (True,),
+        "activation_function": ("gelu_new", "gelu_pytorch_tanh"), "scale_attn_weights": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,), "add_cross_attention": (False,), "tie_word_embeddings": (True,),
     },
-    further=("n_inner",),
-    read=read,
     write=write,
     tokenizer_class="GPT2Tokenizer",
     names={

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from ..training.checkpoint import checkpoint_in, find_checkpoint
+from .weights import INDEX, SINGLE, shards
 
-FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "merges.txt", "vocab.txt"]
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG = ["config.json", "generation_config.json", ADAPTER_CONFIG]  # what says which model it is
+TEXT = ["*.json", "*.jinja", "*.model", "*.spm", "merges.txt", "vocab.txt"]  # what a tokenizer consists of, and CONFIG
+WEIGHTS = [SINGLE, INDEX, ADAPTER_WEIGHTS]  # and the files that INDEX lists
 NETWORK = ("httpx", "httpcore", "requests", "urllib")  # packages, whose names may end in a number
 TOKEN_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # of environment variables
 NEEDED = "config.json, model.safetensors (or its shards with model.safetensors.index.json), and the tokenizer's files"
@@ -20,8 +25,9 @@ class NotFound(OSError):
     """A model that is neither here nor reachable: the message says what to download, and where to put it."""
 
 
-def find_folder(name_or_folder: str | os.PathLike[str], **hub: Any) -> Path:
-    """The folder with a model's files.
+def find_folder(name_or_folder: str | os.PathLike[str], *, only: Sequence[str] = (), **hub: Any) -> Path:
+    """The folder with a model's files; of a model on the hub, which are fetched first, `only` those of these patterns
+    (CONFIG, TEXT), () for all that is needed.
 
     A folder is taken as it is (of a run folder of `minillm pretrain`, the best checkpoint). Anything else is a name
     such as "openai-community/gpt2": the package huggingface_hub downloads it, resumes and checks, and keeps it in its
@@ -45,11 +51,16 @@ def find_folder(name_or_folder: str | os.PathLike[str], **hub: Any) -> Path:
     parts = name.split("/")
     if path.is_absolute() or name.startswith(("./", "../", "~", ".\\")) or not 1 <= len(parts) <= 2 or "" in parts:
         raise NotFound(f"there is no folder {name}. Give one with {NEEDED}, or a name on the hub: 'owner/model'.")
-    return download(name, hub)
+    if only:
+        return download(name, list(only), hub)
+    folder = download(name, [*TEXT, *WEIGHTS], hub)
+    if (folder / SINGLE).exists() or not (folder / INDEX).exists():
+        return folder
+    return download(name, shards(folder), hub)
 
 
-def download(name: str, options: dict[str, Any]) -> Path:
-    """The files of a hub model, from the cache or the network."""
+def download(name: str, patterns: list[str], options: dict[str, Any]) -> Path:
+    """Files of a hub model by their names, from the cache or the network."""
     try:
         import huggingface_hub
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -59,7 +70,7 @@ def download(name: str, options: dict[str, Any]) -> Path:
             f"minillm-from-scratch[hub]. {by_hand(name, 'https://huggingface.co')}"
         ) from None
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=FILES, **options))
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, **options))
     except HFValidationError as error:
         raise NotFound(f"{name!r} is neither a folder here nor a name on the hub: {error}") from None
     except (HfHubHTTPError, OSError, ValueError) as error:

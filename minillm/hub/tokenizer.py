@@ -23,7 +23,7 @@ from ..tokenizers.json_parts import TOKENIZER_JSON
 from . import tokenizer_files as files
 from .offsets import Tokens, encode_words, overflowing, token_mask, with_places
 from .padding import Inputs, pad, to_tensors, truncate
-from .places import HUB_OPTIONS, find_folder
+from .places import HUB_OPTIONS, TEXT, find_folder
 from .special_tokens import ROLES, NamedTokens
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -53,7 +53,7 @@ class AutoTokenizer:
         if unknown := [name for name in settings if name not in SETTINGS]:
             given = f"{unknown[0]!r} (given: {settings[unknown[0]]!r})"
             raise TypeError(f"AutoTokenizer.from_pretrained knows no {given}; it knows {', '.join(SETTINGS)}.")
-        folder = find_folder(name_or_folder, **hub)
+        folder = find_folder(name_or_folder, only=TEXT, **hub)
         core, config, content, size = files.read_tokenizer_folder(folder, settings)
         file = folder / TEMPLATE_FILE
         from_file = file.exists() and "chat_template" not in settings

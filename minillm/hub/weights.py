@@ -104,16 +104,8 @@ def how_to_convert(folder: Path) -> str:
 
 def read_shards(folder: Path) -> dict[str, Stored]:
     """The tensors of a checkpoint in several files, which INDEX lists: {"weight_map": {tensor: file}}."""
-    path = folder / INDEX
-    index = read_json(path)
-    weight_map = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise WeightsError(f"{path} has no 'weight_map' of tensor -> file.")
-    files = sorted(set(weight_map.values()))
-    for name in files:
-        if name in ("", ".", "..") or "/" in name or "\\" in name or not name.endswith(".safetensors"):
-            rule = "A shard must be a .safetensors file beside the index, no path."  # a stranger's reaches no further
-            raise WeightsError(f"{path} sends tensors to {name!r}. {rule}")
+    path, weight_map = folder / INDEX, read_index(folder)
+    files = shards(folder)
     beside = {path.name for path in folder.iterdir()}
     if absent := [name for name in files if name not in beside]:
         what = f"{folder} lacks {len(absent)} of {len(files)} shards: {', '.join(absent)}."
@@ -128,6 +120,25 @@ def read_shards(folder: Path) -> dict[str, Stored]:
     if lost := [name for name in weight_map if name not in tensors]:
         raise WeightsError(f"{path} names {len(lost)} tensors that their files do not hold: {shorten(lost)}.")
     return tensors
+
+
+def read_index(folder: Path) -> dict[str, str]:
+    """INDEX, tensor -> file, checked."""
+    path = folder / INDEX
+    index = read_json(path)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise WeightsError(f"{path} has no 'weight_map' of tensor -> file.")
+    for name in sorted(set(weight_map.values())):
+        if name in ("", ".", "..") or "/" in name or "\\" in name or not name.endswith(".safetensors"):
+            rule = "A shard must be a .safetensors file beside the index, no path."  # a stranger's reaches no further
+            raise WeightsError(f"{path} sends tensors to {name!r}. {rule}")
+    return weight_map
+
+
+def shards(folder: Path) -> list[str]:
+    """The files that INDEX lists."""
+    return sorted(set(read_index(folder).values()))
 
 
 def read_header(path: Path) -> dict[str, Stored]:

@@ -16,7 +16,8 @@ class MultiHeadAttention(Module):
 
     What the models of this library differ in: fewer key/value heads than query heads (`n_kv_heads`, grouped-query
     attention), biases, RMS norms on the queries and keys of each head (`qk_norm_eps`, their eps), rotary positions
-    (`rope` in forward) and keys and values from another sequence (`kv` in forward, cross-attention).
+    (`rope` in forward), keys and values from another sequence (`kv` in forward, cross-attention) and a `window` of the
+    last keys beyond which a causal query sees nothing.
     """
 
     def __init__(
@@ -30,6 +31,8 @@ class MultiHeadAttention(Module):
         out_bias: bool = True,
         qk_norm_eps: float | None = None,
         causal: bool = False,
+        window: int | None = None,
+        scale: float | None = None,
         dropout: float = 0.0,
         impl: str = "auto",
         layer: int = 0,
@@ -44,9 +47,11 @@ class MultiHeadAttention(Module):
         self.k_proj = Linear(d_model, self.n_kv_heads * head_dim, bias=qkv_bias, std=std, rng=rng)
         self.v_proj = Linear(d_model, self.n_kv_heads * head_dim, bias=qkv_bias, std=std, rng=rng)
         self.o_proj = Linear(n_heads * head_dim, d_model, bias=out_bias, std=out_std, rng=rng)
-        self.q_norm = None if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
-        self.k_norm = None if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
+        self.q_norm: Module | None = None if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
+        self.k_norm: Module | None = None if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
         self.causal = causal
+        self.window = window
+        self.scale = scale  # of the scores; None: 1/√head_dim
         self.dropout_p = dropout  # of the attention weights
         self.impl = impl
         self.layer = layer  # which of the cache's buffers are ours
@@ -73,8 +78,9 @@ class MultiHeadAttention(Module):
         if cache is not None:
             k, v = cache.update(self.layer, k, v)  # (B, Hkv, past + T, hd)
         dropout_p = self.dropout_p if self.training else 0.0
-        hiding = {"causal": self.causal, "mask": mask, "segments": segments}
-        out = ops.attention(q, k, v, **hiding, dropout_p=dropout_p, rng=self.rng, impl=self.impl)  # (B, H, T, hd)
+        hiding = {"causal": self.causal, "mask": mask, "segments": segments, "window": self.window}
+        how: dict[str, Any] = {"scale": self.scale, "dropout_p": dropout_p, "rng": self.rng, "impl": self.impl}
+        out = ops.attention(q, k, v, **hiding, **how)  # (B, H, T, hd)
         return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))  # heads side by side again
 
     def heads(

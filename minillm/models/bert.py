@@ -5,6 +5,10 @@ cannot be trained to predict the next token; instead some tokens are hidden and 
     then, as `head` says: logits (B, T, V) for the hidden tokens, or (B, n_labels) for the text from its first position
 
 What differs from GPT: no causal mask, the norm after each sum ("post-norm"), the exact GELU, and the loss.
+
+Its relatives (`family`) differ in details. RoBERTa (Liu et al. 2019, arXiv 1907.11692; XLM-R is the same) counts
+positions from pad_id + 1 on, padding left out, and has no pooler beneath its classifier, but a layer of the
+classifier's own. DistilBERT (Sanh et al. 2019, arXiv 1910.01108) has no types, and such a layer too, with ReLU.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from .checks import (
 from .classifier import PROBLEM_TYPES, classification_loss
 
 HEADS = ("none", "mlm", "classification")
+FAMILIES = ("bert", "roberta", "distilbert")
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class BertConfig:
     n_heads: int = 12
     d_model: int = 768
     d_ff: int = 3072  # features inside the feed-forward network
-    token_types: int = 2  # kinds of segment: 0 for the first text of a pair, 1 for the second
+    token_types: int = 2  # kinds of segment: 0 for the first text of a pair, 1 for the second; DistilBERT has none: 0
     norm_eps: float = 1e-12
     dropout: float = 0.1
     head: str = "mlm"  # "mlm" predicts hidden tokens, "classification" labels the text, "none" gives the features
@@ -57,9 +62,17 @@ class BertConfig:
     problem_type: str = "single_label_classification"  # or "multi_label_classification", "regression": chooses the loss
     pad_id: int | None = None  # positions with this id are hidden when no mask is given; None: none are
     attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
+    family: str = "bert"  # or "roberta", "distilbert": whose details
+    attention_dropout: float | None = None  # of the attention weights; None: dropout
+    classifier_dropout: float | None = None  # of what the classifier is given; None: dropout
 
     def __post_init__(self) -> None:
-        check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff", "token_types", "n_labels")
+        check_choice(self, "family", FAMILIES)
+        check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff", "n_labels")
+        if self.family == "distilbert":
+            object.__setattr__(self, "token_types", 0)
+        else:
+            check_whole(self, "token_types")
         check_heads(self)
         check_dropout(self)
         check_positive(self, "norm_eps")
@@ -70,6 +83,10 @@ class BertConfig:
         check_labels(self)
         if self.next_sentence and self.head != "mlm":
             raise ValueError(f"BertConfig: next_sentence is learned together with head = 'mlm', not {self.head!r}.")
+        if self.next_sentence and self.family != "bert":
+            raise ValueError(f"BertConfig: next_sentence is BERT's; a {self.family} is not trained with it.")
+        if self.family == "roberta" and self.pad_id is None:
+            raise ValueError("BertConfig: a roberta needs a pad_id: its positions are counted from there on.")
 
     @property
     def head_dim(self) -> int:
@@ -82,7 +99,14 @@ class BertConfig:
 
     @property
     def has_pooler(self) -> bool:
-        return self.pooler or self.next_sentence or self.head == "classification"
+        if self.head == "classification":
+            return self.family == "bert"
+        return self.family != "distilbert" and (self.pooler or self.next_sentence)
+
+    @property
+    def first_position(self) -> int:
+        """The row of the position table for a text's first token."""
+        return self.pad_id + 1 if self.family == "roberta" and self.pad_id is not None else 0
 
 
 class Block(nn.Module):
@@ -90,16 +114,21 @@ class Block(nn.Module):
 
     def __init__(self, config: BertConfig, rng: np.random.Generator) -> None:
         self.attn = MultiHeadAttention(
-            config.d_model, config.n_heads, dropout=config.dropout, impl=config.attention, rng=rng
+            config.d_model,
+            config.n_heads,
+            dropout=config.dropout if config.attention_dropout is None else config.attention_dropout,
+            impl=config.attention,
+            rng=rng,
         )
         self.norm_1 = nn.LayerNorm(config.d_model, eps=config.norm_eps)
         self.fc = nn.Linear(config.d_model, config.d_ff, rng=rng)
         self.proj = nn.Linear(config.d_ff, config.d_model, rng=rng)
         self.norm_2 = nn.LayerNorm(config.d_model, eps=config.norm_eps)
+        self.attn_dropout = nn.Dropout(config.dropout if config.family != "distilbert" else 0.0, rng)
         self.dropout = nn.Dropout(config.dropout, rng)
 
     def forward(self, x: AnyTensor, mask: Any = None) -> AnyTensor:
-        x = self.norm_1(x + self.dropout(self.attn(x, mask=mask)))
+        x = self.norm_1(x + self.attn_dropout(self.attn(x, mask=mask)))
         x = self.norm_2(x + self.dropout(self.proj(ops.gelu(self.fc(x)))))
         return x
 
@@ -125,8 +154,9 @@ class Bert(nn.Module):
         self.config = config
         self.rng = rng
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model, rng=rng)
-        self.position_embedding = nn.Embedding(config.context, config.d_model, rng=rng)
-        self.token_type_embedding = nn.Embedding(config.token_types, config.d_model, rng=rng)
+        self.position_embedding = nn.Embedding(config.first_position + config.context, config.d_model, rng=rng)
+        types = config.token_types
+        self.token_type_embedding = nn.Embedding(types, config.d_model, rng=rng) if types else None
         self.norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout, rng)
         self.blocks = [Block(config, rng) for _ in range(config.n_layers)]
@@ -135,6 +165,10 @@ class Bert(nn.Module):
         self.mlm = MaskedLMHead(config, rng) if config.head == "mlm" else None
         self.next_sentence = nn.Linear(config.d_model, 2, rng=rng) if config.next_sentence else None
         labels = config.head == "classification"
+        own = labels and config.family != "bert"
+        self.classifier_dense = nn.Linear(config.d_model, config.d_model, rng=rng) if own else None
+        p = config.dropout if config.classifier_dropout is None else config.classifier_dropout
+        self.classifier_dropout = nn.Dropout(p, rng)
         self.classifier = nn.Linear(config.d_model, config.n_labels, rng=rng) if labels else None
 
     def forward(
@@ -163,7 +197,14 @@ class Bert(nn.Module):
     def hidden(self, ids: Any, *, token_types: Any = None, mask: Any = None) -> AnyTensor:
         """What the head turns into logits: the last layer's features (B, T, D), for "classification" pooled (B, D)."""
         h = self.encode(ids, token_types=token_types, mask=mask)
-        return h if self.classifier is None else self.dropout(self.pool(h))
+        if self.classifier is None:
+            return h
+        if self.classifier_dense is None:
+            return self.classifier_dropout(self.pool(h))
+        if self.config.family == "distilbert":
+            return self.classifier_dropout(ops.relu(self.classifier_dense(h[:, 0])))
+        first = self.classifier_dropout(h[:, 0])
+        return self.classifier_dropout(self.classifier_dense(first).tanh())
 
     def encode(self, ids: Any, *, token_types: Any = None, mask: Any = None) -> AnyTensor:
         """The last layer's features (B, T, D)."""
@@ -172,15 +213,22 @@ class Bert(nn.Module):
             mask = ids != self.config.pad_id
         if mask is not None:
             mask = (mask != 0).reshape(B, 1, 1, T)  # nobody looks at padding
-        if token_types is None:
-            types = self.token_type_embedding.weight[:1]  # (1, D)
-        else:
-            types = self.token_type_embedding(token_types)  # (B, T, D)
-        x = self.token_embedding(ids) + self.position_embedding.weight[:T] + types  # (B, T, D)
+        x = self.token_embedding(ids) + self.positions(ids, T)  # (B, T, D)
+        if self.token_type_embedding is not None:
+            types = self.token_type_embedding
+            x = x + (types.weight[:1] if token_types is None else types(token_types))  # (1, D) or (B, T, D)
         x = self.dropout(self.norm(x))
         for block in self.blocks:
             x = block(x, mask)
         return x
+
+    def positions(self, ids: Any, length: int) -> AnyTensor:
+        """The rows of the position table for ids: (T, D), or (B, T, D) where padding has none of its own."""
+        table, pad_id = self.position_embedding, self.config.pad_id
+        if self.config.family != "roberta":
+            return table.weight[:length]
+        real = (ids != pad_id) * 1  # (B, T)
+        return table(real.cumsum(1) * real + pad_id)
 
     def pool(self, h: AnyTensor) -> AnyTensor:
         """A vector for the whole text (B, D), from the features (B, T, D) of its first position, [CLS]."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+# What all of a model shares, and what a part may have instead (None: what all share).
+DROPOUTS = ("dropout", "attention_dropout", "embedding_dropout", "classifier_dropout")
+
 
 def check_whole(config: Any, *names: str, optional: tuple[str, ...] = ()) -> None:
     """These settings must be whole numbers, at least 1; those in `optional` may be None instead."""
@@ -24,9 +27,11 @@ def check_positive(config: Any, *names: str) -> None:
 
 
 def check_dropout(config: Any) -> None:
-    """`dropout` must be a share."""
-    if not isinstance(config.dropout, (int, float)) or not 0 <= config.dropout < 1:
-        raise ValueError(f"{type(config).__name__}: dropout = {config.dropout!r} must be at least 0 and below 1.")
+    """`dropout` must be a share; those that a part may have of its own, too, or None."""
+    for name in DROPOUTS:
+        value = getattr(config, name, None)
+        if not isinstance(value, (int, float, type(None))) or not 0 <= (value or 0) < 1 or config.dropout is None:
+            raise ValueError(f"{type(config).__name__}: {name} = {value!r} must be at least 0 and below 1.")
 
 
 def check_choice(config: Any, name: str, choices: tuple[str, ...]) -> None:
@@ -53,6 +58,20 @@ def check_pad_id(config: Any, vocab_size: int) -> None:
     if config.pad_id is not None and not 0 <= config.pad_id < vocab_size:
         name = type(config).__name__
         raise ValueError(f"{name}: pad_id = {config.pad_id} is outside the vocabulary of {vocab_size}.")
+
+
+def check_window(config: Any) -> None:
+    """`window` must be a whole number, and `full_layers` numbers of layers that are without it; a list, as JSON has it,
+    becomes a tuple."""
+    window, layers, name = config.window, config.full_layers, type(config).__name__
+    if not isinstance(window, int) or isinstance(window, bool) or window < 0:
+        raise ValueError(f"{name}: window = {window!r} must be a whole number of keys, or 0 for all.")
+    good = isinstance(layers, (list, tuple)) and all(type(layer) is int for layer in layers)
+    if not good or sorted(set(layers)) != list(layers) or not all(0 <= layer < config.n_layers for layer in layers):
+        raise ValueError(f"{name}: full_layers = {layers!r:.80} must be numbers of layers below {config.n_layers}.")
+    if layers and not window:
+        raise ValueError(f"{name}: full_layers = {layers!r:.80} without a window: all layers see everything.")
+    object.__setattr__(config, "full_layers", tuple(layers))
 
 
 def check_heads(config: Any) -> None:

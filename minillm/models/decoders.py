@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from .gemma import Gemma, GemmaConfig
 from .gpt import GPT, GPTConfig
 from .llama import Llama, LlamaConfig
 
-DECODERS = {"gpt": (GPTConfig, GPT), "llama": (LlamaConfig, Llama)}  # model_type -> (config class, model class)
+DECODERS = {  # model_type -> (config class, model class)
+    "gpt": (GPTConfig, GPT), "llama": (LlamaConfig, Llama), "gemma": (GemmaConfig, Gemma),
+}  # fmt: skip

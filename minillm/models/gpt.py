@@ -15,7 +15,7 @@ import numpy as np
 from .. import nn, ops
 from ..ops import AnyTensor
 from ..settings import ATTENTION
-from .checks import check_choice, check_dropout, check_heads, check_ids, check_whole
+from .checks import check_choice, check_dropout, check_heads, check_ids, check_positive, check_whole
 from .segments import packed_positions
 
 
@@ -33,16 +33,25 @@ class GPTConfig:
     d_model: int = 768  # features of the residual stream
     dropout: float = 0.0  # GPT-2 was trained with 0.1
     attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
+    attention_dropout: float | None = None  # of the attention weights; None: dropout
+    embedding_dropout: float | None = None  # of the embeddings' sum; None: dropout
+    d_ff: int = 0  # features inside the feed-forward network; 0: 4 · d_model
+    norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model")
+        check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "ff_features")
         check_heads(self)
         check_dropout(self)
+        check_positive(self, "norm_eps")
         check_choice(self, "attention", ATTENTION)
 
     @property
     def head_dim(self) -> int:
         return self.d_model // self.n_heads
+
+    @property
+    def ff_features(self) -> int:
+        return self.d_ff or 4 * self.d_model
 
 
 class CausalSelfAttention(nn.Module):
@@ -54,7 +63,7 @@ class CausalSelfAttention(nn.Module):
         self.layer = layer  # which of the cache's buffers are ours
         self.qkv = nn.Linear(d_model, 3 * d_model, rng=rng)  # query, key and value of every head in one product
         self.proj = nn.Linear(d_model, d_model, std=residual_std(config), rng=rng)
-        self.dropout_p = config.dropout
+        self.dropout_p = config.dropout if config.attention_dropout is None else config.attention_dropout
         self.resid_dropout = nn.Dropout(config.dropout, rng)
         self.impl = config.attention
         self.rng = rng
@@ -80,15 +89,15 @@ class CausalSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """The feed-forward network: four times wider inside, applied to each position alone."""
+    """The feed-forward network: four times wider inside in GPT-2, applied to each position alone."""
 
     def __init__(self, config: GPTConfig, rng: np.random.Generator) -> None:
-        self.fc = nn.Linear(config.d_model, 4 * config.d_model, rng=rng)
-        self.proj = nn.Linear(4 * config.d_model, config.d_model, std=residual_std(config), rng=rng)
+        self.fc = nn.Linear(config.d_model, config.ff_features, rng=rng)
+        self.proj = nn.Linear(config.ff_features, config.d_model, std=residual_std(config), rng=rng)
         self.dropout = nn.Dropout(config.dropout, rng)
 
     def forward(self, x: AnyTensor) -> AnyTensor:
-        h = ops.gelu(self.fc(x), approximate="tanh")  # (B, T, 4D)
+        h = ops.gelu(self.fc(x), approximate="tanh")  # (B, T, F), 4D wide in GPT-2
         return self.dropout(self.proj(h))  # (B, T, D)
 
 
@@ -96,9 +105,9 @@ class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)): the norm stands before ("pre-norm"), the sum is left alone."""
 
     def __init__(self, config: GPTConfig, layer: int, rng: np.random.Generator) -> None:
-        self.norm_1 = nn.LayerNorm(config.d_model)
+        self.norm_1 = nn.LayerNorm(config.d_model, eps=config.norm_eps)
         self.attn = CausalSelfAttention(config, layer, rng)
-        self.norm_2 = nn.LayerNorm(config.d_model)
+        self.norm_2 = nn.LayerNorm(config.d_model, eps=config.norm_eps)
         self.mlp = MLP(config, rng)
 
     def forward(self, x: AnyTensor, cache: nn.KVCache | None = None, segments: Any = None) -> AnyTensor:
@@ -116,9 +125,9 @@ class GPT(nn.Module):
         self.rng = rng
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model, rng=rng)  # tokens
         self.position_embedding = nn.Embedding(config.context, config.d_model, std=0.01, rng=rng)  # positions
-        self.dropout = nn.Dropout(config.dropout, rng)
+        self.dropout = nn.Dropout(config.dropout if config.embedding_dropout is None else config.embedding_dropout, rng)
         self.blocks = [Block(config, layer, rng) for layer in range(config.n_layers)]
-        self.norm = nn.LayerNorm(config.d_model)
+        self.norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
 
     def forward(
         self,

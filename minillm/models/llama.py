@@ -1,9 +1,11 @@
-"""Llama (Touvron et al. 2023, arXiv 2307.09288) and its relatives Qwen2 and Qwen3: GPT with four parts exchanged.
+"""Llama (Touvron et al. 2023, arXiv 2307.09288) and its relatives Mistral, Qwen2 and Qwen3: GPT with four parts
+exchanged.
 
 RMS norm for layer norm; rotary positions, turned into queries and keys, for an added table; SwiGLU for GELU in the
 feed-forward network; and fewer key/value heads than query heads, which shrinks the cache. Qwen2 (arXiv 2407.10671) adds
 biases to queries, keys and values (`qkv_bias`), Qwen3 (arXiv 2505.09388) a norm on each head's queries and keys
-(`qk_norm`).
+(`qk_norm`). Mistral (arXiv 2310.06825) lets each token see a `window` of the last keys only; through the layers below,
+what lies further back still reaches it.
 
     ids (B, T) → token embedding (B, T, D) → n_layers × Block → RMS norm → logits (B, T, V)
 """
@@ -21,11 +23,9 @@ from ..ops import AnyTensor
 from ..settings import ATTENTION
 from .attention import MultiHeadAttention
 from .causal import CausalLM
-from .checks import check_choice, check_dropout, check_ids, check_positive, check_whole
-from .rope import check_rope_scaling, rope_tables
+from .checks import check_choice, check_dropout, check_ids, check_positive, check_whole, check_window
+from .rope import check_rope_scaling, rope_rows, rope_tables, table_length
 from .segments import packed_positions
-
-MAX_POSITIONS, MAX_TABLE = 1 << 17, 1 << 25  # whose cosines and sines are kept, and how many numbers these may be
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,10 @@ class LlamaConfig:
     tie_embeddings: bool = False  # the output layer is the token table again
     dropout: float = 0.0
     attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
+    attention_dropout: float | None = None  # of the attention weights; None: dropout
+    mlp_bias: bool = False  # in the feed-forward network
+    window: int = 0  # how many keys a token sees, its own the last; 0: all
+    full_layers: tuple[int, ...] | list[int] = ()  # numbers of layers that see all keys beside others with a window
 
     def __post_init__(self) -> None:
         check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff")
@@ -65,6 +69,7 @@ class LlamaConfig:
         check_whole(self, "n_kv_heads", "head_dim")
         check_positive(self, "norm_eps", "rope_theta")
         check_dropout(self)
+        check_window(self)
         check_choice(self, "attention", ATTENTION)
         if self.head_dim % 2:
             raise ValueError(f"LlamaConfig: head_dim = {self.head_dim} must be even: rotary positions turn pairs.")
@@ -81,9 +86,10 @@ class MLP(nn.Module):
     """The feed-forward network with a gate: one projection decides how much of the other passes."""
 
     def __init__(self, config: LlamaConfig, out_std: float, rng: np.random.Generator) -> None:
-        self.gate = nn.Linear(config.d_model, config.d_ff, bias=False, rng=rng)
-        self.up = nn.Linear(config.d_model, config.d_ff, bias=False, rng=rng)
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=False, std=out_std, rng=rng)
+        bias = config.mlp_bias
+        self.gate = nn.Linear(config.d_model, config.d_ff, bias=bias, rng=rng)
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=bias, rng=rng)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=bias, std=out_std, rng=rng)
 
     def forward(self, x: AnyTensor) -> AnyTensor:
         return self.down(ops.swiglu(self.gate(x), self.up(x)))
@@ -104,7 +110,8 @@ class Block(nn.Module):
             out_bias=config.out_bias,
             qk_norm_eps=config.norm_eps if config.qk_norm else None,
             causal=True,
-            dropout=config.dropout,
+            window=None if layer in config.full_layers else config.window or None,
+            dropout=config.dropout if config.attention_dropout is None else config.attention_dropout,
             impl=config.attention,
             layer=layer,
             out_std=out_std,
@@ -160,13 +167,8 @@ class Llama(CausalLM):
         What a cache holds was computed with the angles of its time, so that beyond the original length cached decoding
         is not the same as uncached (in transformers neither).
         """
-        if end <= len(self.cos):
-            return self.cos[start:end], self.sin[start:end]
         config = self.config
-        cos, sin = rope_tables(end, config.head_dim, config.rope_theta, config.rope_scaling, first=start)
-        if isinstance(self.cos, np.ndarray):
-            return cos.astype(self.cos.dtype), sin.astype(self.sin.dtype)
-        return self.cos.new_tensor(cos), self.sin.new_tensor(sin)
+        return rope_rows(self.cos, self.sin, start, end, config.head_dim, config.rope_theta, config.rope_scaling)
 
     def packed_rope(self, rope: tuple[Any, Any], positions: Any) -> tuple[Any, Any]:
         """Cosines and sines (B, 1, T, head_dim/2) of positions (B, T), taken from the tables `rope` of 0, 1, 2, ..."""
@@ -178,12 +180,3 @@ class Llama(CausalLM):
             )
         cos, sin = rope
         return cos[positions][:, None], sin[positions][:, None]
-
-
-def table_length(config: LlamaConfig) -> int:
-    """How many positions have their angles in a table: the context, or the length before dynamic scaling begins, up to
-    MAX_POSITIONS. A context may be any number, and most of a long one is never used."""
-    length, scaling = min(config.context, MAX_POSITIONS, MAX_TABLE // config.head_dim), config.rope_scaling
-    if scaling is not None and scaling["rope_type"] == "dynamic":
-        return min(length, int(scaling["original_max_position_embeddings"]))
-    return length

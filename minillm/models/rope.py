@@ -15,6 +15,7 @@ import numpy as np
 
 Array = np.ndarray
 BLOCK = 4096  # positions whose angles are computed at a time
+MAX_POSITIONS, MAX_TABLE = 1 << 17, 1 << 25  # whose cosines and sines are kept, and how many numbers these may be
 
 # Each scaling variant with the settings that it must have and those that it may have, named as in config.json.
 ROPE_TYPES: dict[str, tuple[set[str], set[str]]] = {
@@ -48,6 +49,28 @@ def rope_tables(
         angles = np.arange(start, min(start + BLOCK, length))[:, None] * frequencies  # (rows, head_dim/2)
         cos[rows], sin[rows] = np.cos(angles) * amplitude, np.sin(angles) * amplitude
     return cos, sin
+
+
+def table_length(config: Any) -> int:
+    """How many positions have their angles in a table: the context, or the length before dynamic scaling begins, up to
+    MAX_POSITIONS. A context may be any number, and most of a long one is never used."""
+    length, scaling = min(config.context, MAX_POSITIONS, MAX_TABLE // config.head_dim), config.rope_scaling
+    if scaling is not None and scaling["rope_type"] == "dynamic":
+        return min(length, int(scaling["original_max_position_embeddings"]))
+    return length
+
+
+def rope_rows(
+    cos: Any, sin: Any, start: int, end: int, head_dim: int, base: float, scaling: dict[str, Any] | None
+) -> tuple[Any, Any]:
+    """Cosines and sines (end − start, head_dim/2) for the last positions of a sequence of `end`: rows of the tables
+    `cos` and `sin`, of either engine, or made here where these are too short."""
+    if end <= len(cos):
+        return cos[start:end], sin[start:end]
+    more = rope_tables(end, head_dim, base, scaling, first=start)
+    if isinstance(cos, np.ndarray):
+        return more[0].astype(cos.dtype), more[1].astype(sin.dtype)
+    return cos.new_tensor(more[0]), sin.new_tensor(more[1])
 
 
 def rope_frequencies(length: int, head_dim: int, base: float, scaling: dict[str, Any]) -> tuple[Array, float]:

@@ -38,6 +38,7 @@ def attention(
     causal: bool,
     mask: Array | None,
     segments: Array | None,
+    window: int | None,
     scale: float | None,
     dropout_p: float,
     rng: np.random.Generator | None,
@@ -53,12 +54,12 @@ def attention(
     scale = 1 / math.sqrt(d) if scale is None else scale
     q5 = q.data.reshape(batch, kv_heads, heads // kv_heads, t_q, d)  # (B, Hkv, G, Tq, D)
     k5, v5 = k.data[:, :, None], v.data[:, :, None]  # (B, Hkv, 1, Tk, D)
-    hidden = hidden_keys(q5.shape, t_k, causal, mask, q.dtype)
+    hidden = hidden_keys(q5.shape, t_k, causal, mask, window, q.dtype)
 
     out = np.empty((*q5.shape[:4], v.shape[-1]), dtype=q.dtype)  # (B, Hkv, G, Tq, D)
     keep = records_graph(q, k, v)
     blocks = []  # what backward needs of each block: its texts, its rows, its keys, P, dropout's M
-    for texts, rows, keys in cut(t_q, t_k, causal, segments):
+    for texts, rows, keys in cut(t_q, t_k, causal, segments, window):
         q_rows = q5[texts, ..., rows, :] * q.dtype.type(scale)
         scores = q_rows @ k5[texts, ..., keys, :].swapaxes(-1, -2)  # (texts, Hkv, G, rows, keys)
         if hidden is not None:
@@ -93,9 +94,9 @@ def attention_backward(
     return dq.reshape(grad.shape[:3] + dq.shape[-1:]), dk, dv
 
 
-def cut(t_q: int, t_k: int, causal: bool, segments: Array | None) -> Iterator[tuple[slice, slice, slice]]:
+def cut(t_q: int, t_k: int, causal: bool, segments: Array | None, window: int | None) -> Iterator[tuple[slice, ...]]:
     """The blocks: which rows of the batch (all at once, if each is one text), which queries, and which keys these see:
-    from the first of their text to its last, or causal, to that of the last query."""
+    from the first of their text (or window) to its last, or causal, to that of the last query."""
     stretches = [(slice(None), 0, t_q)]  # (rows of the batch, first and last query of a text)
     if segments is not None:
         stretches = []
@@ -106,7 +107,8 @@ def cut(t_q: int, t_k: int, causal: bool, segments: Array | None) -> Iterator[tu
         for start in range(first, last, BLOCK):
             rows = slice(start, min(start + BLOCK, last))
             end = (rows.stop if causal else last) + t_k - t_q
-            yield texts, rows, slice(first, max(end, 0))
+            begin = first if window is None else max(first, start + t_k - t_q - window + 1)
+            yield texts, rows, slice(begin, max(end, begin))
 
 
 def sum_group(x: Array) -> Array:
@@ -128,10 +130,12 @@ def masked_softmax(scores: Array) -> Array:
     return p
 
 
-def hidden_keys(q_shape: tuple, t_k: int, causal: bool, mask: Array | None, dtype: np.dtype) -> Array | None:
+def hidden_keys(
+    q_shape: tuple, t_k: int, causal: bool, mask: Array | None, window: int | None, dtype: np.dtype
+) -> Array | None:
     """What is added to the scores (B, Hkv, G, Tq, Tk): 0 where a query may look, −∞ where it may not; None if
     everything is allowed. Causal: the last query stands at the last key (bottom-right aligned), so query i sees keys j
-    ≤ i + Tk − Tq.
+    ≤ i + Tk − Tq, and with a window > i + Tk − Tq − window.
     """
     kv_heads, group, t_q = q_shape[1:4]
     allowed = None
@@ -139,7 +143,8 @@ def hidden_keys(q_shape: tuple, t_k: int, causal: bool, mask: Array | None, dtyp
         head_axes = (1, 1) if mask.shape[1] == 1 else (kv_heads, group)
         allowed = mask.reshape(mask.shape[0], *head_axes, *mask.shape[2:])
     if causal and t_q > 1:
-        triangle = np.tri(t_q, t_k, t_k - t_q, dtype=bool)
+        last, before = t_k - t_q, -t_q if window is None else t_k - t_q - window  # of the keys of query 0, and beyond
+        triangle = np.tri(t_q, t_k, last, dtype=bool) ^ np.tri(t_q, t_k, before, dtype=bool)
         allowed = triangle if allowed is None else allowed & triangle
     if allowed is None:
         return None

@@ -15,6 +15,7 @@ from ..disk import check_fields, check_free, claim, holding, read_marker
 from ..engines.choose import process_rank
 from ..engines.protocol import Batches, Engine
 from ..models import config_to_dict
+from ..models.checks import DROPOUTS
 from ..settings import TrainConfig
 from ..tokenizers import Tokenizer
 from .checkpoint import (
@@ -31,7 +32,7 @@ from .checkpoint import (
 
 CHECKPOINTS = ("best", "last")
 RUN_FILES = (*CHECKPOINTS, "metrics.jsonl", "config.toml", "finetune.toml", "report.json", "adapter")
-MAY_CHANGE = ("dropout", "attention")  # settings of a model that a resumed run may have otherwise than before
+MAY_CHANGE = (*DROPOUTS, "attention")  # settings of a model that a resumed run may have otherwise than before
 
 
 @dataclass

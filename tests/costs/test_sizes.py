@@ -25,6 +25,7 @@ from minillm.models import (
     BertConfig,
     ClassifierConfig,
     EncoderDecoderConfig,
+    GemmaConfig,
     GPTConfig,
     LlamaConfig,
     LSTMConfig,
@@ -44,6 +45,13 @@ CONFIGS = {
     "qwen2": LlamaConfig(**DEEP, n_kv_heads=1, qkv_bias=True),
     "qwen3": LlamaConfig(**DEEP, n_kv_heads=2, head_dim=20, qk_norm=True),
     "llama biased": LlamaConfig(**DEEP, qkv_bias=True, out_bias=True),
+    "gpt of its own width": GPTConfig(**HEADS, d_ff=70),
+    "mistral": LlamaConfig(**DEEP, window=8, mlp_bias=True),
+    "ministral": LlamaConfig(**DEEP, window=8, full_layers=(0, 2)),
+    "gemma": GemmaConfig(**DEEP, n_kv_heads=2, head_dim=10, window=4, full_layers=(1,), attention_bias=True),
+    "roberta": BertConfig(**DEEP, family="roberta", pad_id=1),
+    "roberta classifier": BertConfig(**DEEP, family="roberta", pad_id=1, head="classification"),
+    "distilbert": BertConfig(**DEEP, family="distilbert"),
     "bert": BertConfig(**DEEP),
     "bert for pretraining": BertConfig(**DEEP, next_sentence=True),
     "bert classifier": BertConfig(**DEEP, head="classification", n_labels=5),
@@ -129,11 +137,11 @@ def test_operations_are_those_that_torch_counts(name):
     with FlopCounterMode(display=False) as counter:
         to_torch(model)(*[torch.tensor(a) for a in inputs])
     found = forward_flops(config, 32)
-    hidden_half = 2 * 32 / 33  # "reference" computes all scores of a causal layer, where only (T + 1)/2 are needed
+    # "reference" computes all scores of a causal layer, where only (T + 1)/2 are needed, or those in a window
     if isinstance(config, EncoderDecoderConfig):
         found["attention scores"] *= 3 * 32 / (2 * 32 + 33 / 2)
     elif not isinstance(config, BertConfig):
-        found["attention scores"] *= hidden_half
+        found["attention scores"] = sum(4.0 * 32 * kind.heads * kind.head_dim for kind in costs_of(config).attention)
     counted = counter.get_total_flops() / (4 * 32)
     small = 0
     if isinstance(config, ClassifierConfig):  # the score: once per text

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hf_models import FAMILIES, IDS, build, reload, tensor_names, their_logits, torch
+from hf_models import FAMILIES, IDS, build, for_tokens, reload, tensor_names, their_logits, torch
 
 from minillm.beam import beam_search
 from minillm.generate import Sampling, generate
@@ -39,7 +39,7 @@ from minillm.training.checkpoint import save_checkpoint
 
 
 def auto_class(family):
-    return AutoModelForMaskedLM if family == "bert" else AutoModelForCausalLM
+    return AutoModelForMaskedLM if for_tokens(family) else AutoModelForCausalLM
 
 
 # --- both directions --------------------------------------------------------------------------------------------------
@@ -70,8 +70,8 @@ def test_config_json_survives_the_round_trip(family, tmp_path):
     lost = {key: value for key, value in before.items() if after.get(key, "absent") != value}
     assert lost == {}
     files = [tmp_path / name / "generation_config.json" for name in ("theirs", "ours")]
-    assert files[0].exists() == files[1].exists() == (family != "bert")
-    if family != "bert":
+    assert files[0].exists() == files[1].exists() == (not for_tokens(family))
+    if not for_tokens(family):
         assert json.loads(files[0].read_text()) == json.loads(files[1].read_text())
 
 
@@ -519,16 +519,26 @@ def test_a_shape_that_no_architecture_has_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("family", "changes", "message"),
     [
-        ("gpt2", {"activation_function": "relu"}, "activation_function = 'relu'"),
-        ("gpt2", {"n_inner": 7}, "n_inner = 7"),
-        ("gpt2", {"layer_norm_epsilon": 1e-3}, "layer_norm_epsilon"),
+        ("gpt2", {"activation_function": "relu"}, "a gpt2 with activation_function = 'relu'"),
+        ("gpt2", {"n_inner": -7}, "ff_features = -7"),
+        ("gpt2", {"layer_norm_epsilon": 0.0}, "norm_eps = 0.0 must be above 0"),
         ("llama", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
-        ("llama", {"mlp_bias": True}, "mlp_bias"),
+        ("qwen2", {"mlp_bias": True}, "a qwen2 with mlp_bias = True"),
+        ("mistral", {"layer_types": ["full_attention"] * 2}, "called 'ministral'"),
+        ("mistral", {"sliding_window": 0}, "sliding_window = 0 must be a whole number, or null"),
+        ("ministral", {"layer_types": ["sliding_attention"]}, "must be a list of 2"),
+        ("ministral", {"layer_types": ["chunked_attention"] * 2}, "chunked_attention"),
+        ("llama", {"layer_types": ["sliding_attention"] * 2}, "only 'full_attention'"),
+        ("llama", {"quantization_config": {"quant_method": "gptq"}}, r"a llama with quantized weights \(gptq\)"),
+        ("roberta", {"pad_token_id": None}, "pad_token_id = None must be an id"),
+        ("roberta", {"pad_token_id": 23}, "pad_token_id = 23 must be an id"),
+        ("distilbert", {"activation": "relu"}, "a distilbert with activation = 'relu'"),
         ("llama", {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1.0}}, "longrope"),
-        ("qwen2", {"use_sliding_window": True}, "use_sliding_window"),
+        ("qwen2", {"layer_types": ["sliding_attention"] * 2}, "need use_sliding_window = true"),
+        ("qwen2", {"use_sliding_window": True, "layer_types": None, "max_window_layers": "2"}, "max_window_layers"),
         ("bert", {"position_embedding_type": "relative_key"}, "relative_key"),
-        ("bert", {"model_type": "roberta"}, "'roberta' is not an architecture that minillm has"),
-        ("gpt2", {"model_type": "bert"}, "a bert has no 'causal' head; gpt2, llama, qwen2, qwen3 have one"),
+        ("bert", {"model_type": "deberta"}, "'deberta' is not an architecture that minillm has"),
+        ("gpt2", {"model_type": "bert"}, "a bert has no 'causal' head; gpt2, llama, mistral, ministral, "),
         ("gpt2", {"n_head": 5}, "n_heads = 5"),
         ("llama", {"rope_parameters": [1, 2]}, r"rope_parameters .* = \[1, 2\] must be an object"),
         ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1.0}}, "above 1"),

@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,10 +17,17 @@ import pytest
 from minillm.hub import AutoModelForCausalLM, NotFound, PretrainedModel
 from minillm.hub.places import find_folder
 from minillm.models import GPT, GPTConfig
+from minillm.tokenizers import CharTokenizer
 
 CONFIG = GPTConfig(vocab_size=31, context=8, n_layers=1, n_heads=2, d_model=8)
 COMMIT = "c" * 40
 IDS = np.array([[1, 2, 3]])
+TOKENIZER = """
+import sys
+from minillm import AutoConfig, AutoTokenizer
+print(AutoConfig.from_pretrained(sys.argv[1]).vocab_size)
+print(len(AutoTokenizer.from_pretrained(sys.argv[1])("ab")["input_ids"]))
+"""
 LOAD = """
 import sys, numpy
 from minillm import AutoModelForCausalLM
@@ -94,12 +102,12 @@ def hub(tmp_path):
     server.server_close()
 
 
-def load(name, endpoint, cache, **environment):
+def load(name, endpoint, cache, program=LOAD, **environment):
     """What a fresh process prints that loads `name`: huggingface_hub reads its settings once, when imported."""
     settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_PROGRESS_BARS": "1", **environment}
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGINGFACE_"))}
     environment.update(settings, NO_PROXY="127.0.0.1", no_proxy="127.0.0.1", HF_HUB_DISABLE_XET="1")
-    return subprocess.run([sys.executable, "-c", LOAD, name], capture_output=True, text=True, env=environment)
+    return subprocess.run([sys.executable, "-c", program, name], capture_output=True, text=True, env=environment)
 
 
 def test_a_model_by_name_is_downloaded_once_and_kept(hub, tmp_path):
@@ -115,6 +123,43 @@ def test_a_model_by_name_is_downloaded_once_and_kept(hub, tmp_path):
     assert again.stdout == first.stdout and not any(line.startswith("GET /tiny") for line in Hub.requests)
     offline = load("tiny/gpt", "http://127.0.0.1:9", tmp_path / "cache", HF_HUB_OFFLINE="1")
     assert offline.stdout == first.stdout, offline.stderr
+
+
+def fetched():
+    """The files that were asked for, by name, and no more than asked for."""
+    return sorted({line.rpartition("/")[2] for line in Hub.requests if line.startswith("GET") and "/resolve/" in line})
+
+
+def test_a_config_and_a_tokenizer_come_without_weights(hub, tmp_path):
+    CharTokenizer.train(["abc"]).save(Hub.folder)
+    run = load("tiny/gpt", hub, tmp_path / "cache", TOKENIZER)
+    assert run.stdout.split() == ["31", "2"], run.stderr
+    assert "config.json" in fetched() and "tokenizer.json" in fetched()
+    assert not any(name.endswith((".safetensors", ".bin")) for name in fetched())
+
+
+def test_of_the_weights_those_that_the_index_lists(hub, tmp_path):
+    shutil.copyfile(next(Hub.folder.glob("model-*.safetensors")), Hub.folder / "consolidated.safetensors")
+    run = load("tiny/gpt", hub, tmp_path / "cache")
+    assert run.returncode == 0, run.stderr
+    shards = sorted(path.name for path in Hub.folder.glob("model-*.safetensors"))
+    assert [name for name in fetched() if name.endswith(".safetensors")] == shards and len(shards) > 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "t5"}, "'t5' is not an architecture that minillm has"),
+        ({"scale_attn_weights": False}, "a gpt2 with scale_attn_weights = False"),
+        ({"n_head": 3}, "does not describe a gpt2 that can be built"),
+    ],
+)
+def test_what_is_refused_is_refused_before_weights_are_fetched(changes, message, hub, tmp_path):
+    path = Hub.folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    run = load("tiny/gpt", hub, tmp_path / "cache")
+    assert message in run.stderr
+    assert fetched() == ["config.json"]
 
 
 @pytest.mark.parametrize("environment", [{}, {"HF_HUB_OFFLINE": "1"}])

@@ -12,6 +12,7 @@ from minillm.models import (
     BertConfig,
     ClassifierConfig,
     EncoderDecoderConfig,
+    GemmaConfig,
     GPTConfig,
     LlamaConfig,
     LSTMConfig,
@@ -29,6 +30,7 @@ LLAMA = LlamaConfig(**HEADS, n_kv_heads=2, tie_embeddings=True, rope_scaling=DYN
 CONFIGS = {
     "gpt": GPTConfig(**SHAPE, n_heads=4),
     "llama": LLAMA,
+    "gemma": GemmaConfig(**HEADS, n_kv_heads=2, head_dim=6, window=4, full_layers=(1,)),
     "bert": BertConfig(**HEADS, pad_id=0),
     "bert with next sentences": BertConfig(**HEADS, next_sentence=True),
     "bert classifier": BertConfig(**HEADS, head="classification", n_labels=3),
@@ -38,7 +40,7 @@ CONFIGS = {
     "gpt classifier": ClassifierConfig(GPTConfig(**SHAPE, n_heads=4), n_labels=3, pad_id=0),
     "llama classifier": ClassifierConfig(LLAMA, n_labels=3, problem_type="regression"),
 }
-TASKS = ["causal", "causal", "mlm", "mlm", "classification", "base", "seq2seq", "causal"]
+TASKS = ["causal", "causal", "causal", "mlm", "mlm", "classification", "base", "seq2seq", "causal"]
 TASKS += ["classification", "classification"]
 WITH_LOSS = [name for name in CONFIGS if name != "bert features"]
 

@@ -27,6 +27,9 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+DISTILBERT = {"vocab_size": 61, "max_position_embeddings": 24, "dim": 12, "hidden_dim": 20, "n_layers": 2, "n_heads": 4}
+MIXED = {"use_sliding_window": True, "sliding_window": 4, "layer_types": ["full_attention", "sliding_attention"]}
+GEMMA3 = {**DECODER, "sliding_window": 4, "layer_types": MIXED["layer_types"], "rope_parameters": None}
 GPT2 = {"vocab_size": 61, "n_positions": 24, "n_embd": 12, "n_layer": 2, "n_head": 3}
 FAMILIES = {
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", GPT2),
@@ -34,11 +37,26 @@ FAMILIES = {
     "llama with biases": ("LlamaConfig", "LlamaForCausalLM", {**DECODER, "attention_bias": True}),
     "llama tied": ("LlamaConfig", "LlamaForCausalLM", {**DECODER, "tie_word_embeddings": True}),
     "llama 3.1": ("LlamaConfig", "LlamaForCausalLM", {**DECODER, "rope_parameters": LLAMA3}),
+    "llama, biases in the mlp": ("LlamaConfig", "LlamaForCausalLM", {**DECODER, "mlp_bias": True}),
+    "gpt2, its own width": ("GPT2Config", "GPT2LMHeadModel", {**GPT2, "n_inner": 17, "layer_norm_epsilon": 1e-3}),
+    "mistral": ("MistralConfig", "MistralForCausalLM", {**DECODER, "sliding_window": 4}),
+    "mistral 0.3": ("MistralConfig", "MistralForCausalLM", {**DECODER, "sliding_window": None}),
+    "ministral": ("MinistralConfig", "MinistralForCausalLM", {**DECODER, **MIXED}),
+    "qwen2 with windows": ("Qwen2Config", "Qwen2ForCausalLM", {**DECODER, **MIXED}),
     "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", {**DECODER, "tie_word_embeddings": True}),
     "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", DECODER),
+    "gemma 3": ("Gemma3TextConfig", "Gemma3ForCausalLM", GEMMA3),
     "bert": ("BertConfig", "BertForMaskedLM", SMALL),
+    "roberta": ("RobertaConfig", "RobertaForMaskedLM", SMALL),
+    "xlm-roberta": ("XLMRobertaConfig", "XLMRobertaForMaskedLM", SMALL),
+    "distilbert": ("DistilBertConfig", "DistilBertForMaskedLM", DISTILBERT),
 }
 IDS = np.random.default_rng(3).integers(1, 61, (2, 11))
+
+
+def for_tokens(family):
+    """Whether it fills in hidden tokens."""
+    return FAMILIES[family][1].endswith("MaskedLM")
 
 
 def build(family, seed=0, cls=None, **settings):

@@ -228,6 +228,8 @@ def attentions(draw):
         draw(values((batch, kv_heads, t_k, d_v))),
     ]
     options: dict[str, Any] = {"causal": draw(st.booleans())}
+    if options["causal"] and draw(st.booleans()):
+        options["window"] = draw(st.integers(1, 6))
     if packed:
         options["segments"] = draw(integers((batch, t_q), 3))
     elif draw(st.booleans()):

@@ -73,7 +73,7 @@ def dropout(x, *, p, mask):
     return x * torch.from_numpy(mask) / (1 - p)
 
 
-def attention(q, k, v, *, causal=False, mask=None, segments=None, scale=None):
+def attention(q, k, v, *, causal=False, mask=None, segments=None, window=None, scale=None):
     """PyTorch's scaled_dot_product_attention with one explicit boolean mask. Its own `is_causal` is aligned top-left;
     ours
     bottom-right, so the triangle is made here. A query that may look at nothing is let look everywhere, then set to
@@ -88,6 +88,8 @@ def attention(q, k, v, *, causal=False, mask=None, segments=None, scale=None):
     for i in range(t_q):
         for j in range(t_k):
             if causal and j > i + (t_k - t_q):
+                allowed[:, :, i, j] = False
+            if window is not None and j <= i + (t_k - t_q) - window:
                 allowed[:, :, i, j] = False
             if segments is not None:  # one number from the first of both to the last
                 between = segments[:, min(i, j) : max(i, j) + 1]

@@ -88,7 +88,7 @@ def dropout(x, *, p, mask, training=True):
     return x * (mask.astype(x.dtype) / (1 - p)).astype(x.dtype) if training else x
 
 
-def attention(q, k, v, *, causal=False, mask=None, segments=None, scale=None, kept=None):
+def attention(q, k, v, *, causal=False, mask=None, segments=None, window=None, scale=None, kept=None):
     """softmax(scale · Q Kᵀ over the allowed keys) V. `kept` is what dropout multiplied the probabilities by (B, H,
     Tq, Tk)."""
     heads, t_q, d = q.shape[1:]
@@ -104,6 +104,8 @@ def attention(q, k, v, *, causal=False, mask=None, segments=None, scale=None, ke
     if causal:
         query, key = np.arange(t_q)[:, None], np.arange(t_k)
         allowed = allowed & (key - t_k <= query - t_q)  # both counted from the end
+        if window is not None:
+            allowed = allowed & (key - t_k > query - t_q - window)
     allowed = allowed.astype(q.dtype)
     e = (scores - Tensor(scores.data.max(axis=-1, keepdims=True))).exp() * allowed
     total = e.sum(-1, keepdim=True)
