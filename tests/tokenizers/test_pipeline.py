@@ -272,7 +272,7 @@ def test_a_unigram_model_without_an_unknown_token() -> None:
         ),
         ("decoder", {"type": "CTC"}, "the decoder is CTC"),
         ("decoder", {"type": "Strip", "content": "ab"}, "the decoder's Strip needs one character and two numbers"),
-        ("model.type", "WordLevel", 'the model is "WordLevel", but only BPE, Unigram and WordPiece'),
+        ("model.type", "Syllables", 'the model is "Syllables", but only BPE, Unigram and WordPiece'),
         ("model.dropout", 0.5, "model.dropout is 0.5"),
         ("model.unk_token", "<no>", "model.unk_token is '<no>', which is not in the vocabulary"),
         ("model.merges", [["a", "q", "x"]], "merge 0 must be two tokens"),
