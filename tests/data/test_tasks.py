@@ -474,7 +474,6 @@ def test_combinations_of_talks_never_stood_together():
             assert name != "combinations" or found - seen, chat
 
 
-
 # --- verifiable -------------------------------------------------------------------------------------------------------
 
 
