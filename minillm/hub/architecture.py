@@ -33,7 +33,8 @@ class Architecture:
 
     model_type: str  # as config.json names it
     config_class: type[Any]  # ours
-    variant: Callable[[Any], str] | None = None  # model_type for a config, where several share one config class
+    # model_type for a config, where several share one config class; None: no architecture of transformers
+    variant: Callable[[Any], str | None] | None = None
     is_decoder: bool = True  # each token sees those before it; a classifier on it is models/classifier.py's
 
     family: str  # how the names of its classes begin

@@ -174,6 +174,18 @@ class PretrainedModel(Module):
         """What `forward` is called with for a text so far; peft asks for it."""
         return {"input_ids": input_ids, **others}
 
+    def prepare_decoder_input_ids_from_labels(self, labels: Any) -> Any:
+        """Labels (B, T) -> what the decoder is given (B, T): the start id, then all but the last; −100 as padding.
+        Raises ValueError where the config names no such ids."""
+        start, pad = self.config.get("decoder_start_token_id"), self.config.pad_token_id
+        if start is None or pad is None:
+            raise ValueError("labels alone: config.decoder_start_token_id and pad_token_id are not set. Set them.")
+        shifted = labels * 1  # a copy
+        shifted[:, 1:] = labels[:, :-1]
+        shifted[:, 0] = start
+        shifted[shifted == -100] = pad
+        return shifted
+
     # --- calling it
 
     def forward(
@@ -184,6 +196,7 @@ class PretrainedModel(Module):
         labels: Any = None,
         decoder_input_ids: Any = None,
         *,
+        decoder_attention_mask: Any = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
@@ -195,7 +208,7 @@ class PretrainedModel(Module):
 
         `labels` adds the loss: (B, T) for "mlm" and "causal" (shifted here: labels may be the input_ids), (B,) or
         (B, n_labels) for "classification"; −100 is ignored. "seq2seq" takes the target so far as `decoder_input_ids`,
-        and `labels` not shifted. Decoders need no mask for padding on the right, which no token looks at, and refuse
+        and `labels` not shifted, from which decoder_input_ids follow if config.json has a decoder_start_token_id. Decoders need no mask for padding on the right, which no token looks at, and refuse
         padding on the left, which would move the positions. `output_hidden_states` and `output_attentions` add what
         inside.py says; those not given are the config's. `further`: arguments of transformers that may only be None;
         `use_cache` may be anything, as nothing is kept here (`generate` keeps its own).
@@ -206,11 +219,18 @@ class PretrainedModel(Module):
             raise TypeError("a model needs input_ids (B, T).")
         ids, mask = self.array(input_ids), self.array(attention_mask)
         types, targets = self.array(token_type_ids), self.array(labels)
+        if decoder_attention_mask is not None:
+            check_right_padding(self.array(decoder_attention_mask))
+        decoder_ids = self.array(decoder_input_ids)
+        if self.head == "seq2seq" and decoder_ids is None:
+            if targets is None:
+                raise ValueError("an encoder-decoder needs decoder_input_ids (B, T), the target so far, or labels.")
+            decoder_ids = self.prepare_decoder_input_ids_from_labels(targets)
         states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         weights = self.config.output_attentions if output_attentions is None else output_attentions
         with contextlib.nullcontext() if self.on_torch or targets is not None else no_grad():
             with looking_inside(self.model, states, weights) as inside:
-                output = self.answer(ids, mask, types, targets, self.array(decoder_input_ids))
+                output = self.answer(ids, mask, types, targets, decoder_ids)
             output.update(inside)
         output = Output({name: value if name == "loss" else shown(value) for name, value in output.items()})
         as_dict = self.config.return_dict if return_dict is None else return_dict
@@ -229,9 +249,7 @@ class PretrainedModel(Module):
     def features(self, ids: Any, mask: Any, types: Any, decoder_ids: Any) -> Any:
         """What the head turns into logits: computed once, so that loss and logits come from one draw of dropout."""
         if self.head == "seq2seq":
-            if decoder_ids is None:
-                raise ValueError("an encoder-decoder needs decoder_input_ids (B, T), the target so far.")
-            return self.model.hidden(ids, decoder_ids)  # (B, T, D)
+            return self.model.hidden(ids, decoder_ids, mask)  # (B, T, D)
         is_decoder = self.architecture is None or self.architecture.is_decoder
         if mask is not None and self.head == "classification":  # no position is looked for: padding may move
             ids, mask, types = padded_right(ids, mask, types)
@@ -294,8 +312,12 @@ class PretrainedModel(Module):
         model: Any = self.model
         if self.head == "seq2seq":  # what is continued is the target, which begins with one id
             if decoder_start_token_id is None:
+                decoder_start_token_id = (self.generation_config or {}).get("decoder_start_token_id")
+            if decoder_start_token_id is None:
+                decoder_start_token_id = self.config.get("decoder_start_token_id")
+            if decoder_start_token_id is None:
                 raise ValueError("generate: an encoder-decoder needs decoder_start_token_id, which begins each target.")
-            model = self.model.given(self.array(input_ids))
+            model = self.model.given(self.array(input_ids), self.array(attention_mask))
             input_ids, attention_mask = [[decoder_start_token_id]] * len(input_ids), None
         rows = [np.asarray(row).tolist() for row in input_ids]
         if attention_mask is not None:
