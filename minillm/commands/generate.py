@@ -9,7 +9,7 @@ from typing import Any
 
 from ..beam import beam_search
 from ..data import Labelled, Pair
-from ..finetune.objectives import Classify
+from ..finetune.objectives import Classify, TaskObjective, Write
 from ..finetune.predict import predict
 from ..generate import Sampling, check_continues, known_ids, prompt_ids, stream_text
 from ..hub.checkpoint import load_model_and_tokenizer
@@ -47,8 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
         if value is not None and value < least:
             raise ValueError(f"{name} = {value} must be at least {least}.")
     if is_finetuned(arguments.model):
-        return answer(arguments)
+        model, objective, config = open_finetuned(arguments.model, **keywords(load_model_and_tokenizer, arguments))
+        return answer(arguments, model, objective, config.task.beams)
     model, tokenizer = load_model_and_tokenizer(arguments.model, **keywords(load_model_and_tokenizer, arguments))
+    if getattr(model.config, "start_id", None) is not None:  # a pretrained encoder–decoder
+        return answer(arguments, model, Write.for_model(tokenizer, model.config))
     check_continues(model)
     if arguments.beams is not None:
         check_beams(arguments, drawing)
@@ -67,10 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def answer(arguments: argparse.Namespace) -> int:
-    """What a fine-tuned run answers to the prompt: greedily, or as the options say."""
+def answer(arguments: argparse.Namespace, model: Any, objective: TaskObjective, beams: int = 1) -> int:
+    """What a model answers to the prompt: greedily, or as the options say; with `beams` where they don't."""
     drawing = sampling_settings(arguments)
-    model, objective, config = open_finetuned(arguments.model, **keywords(load_model_and_tokenizer, arguments))
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     if isinstance(objective, Classify):
         (found,) = predict(model, objective, [Labelled(prompt, "", "--prompt")])
@@ -81,7 +83,7 @@ def answer(arguments: argparse.Namespace) -> int:
     sampling = Sampling(**{"temperature": TEMPERATURE, **drawing}) if drawing or arguments.seed is not None else None
     for sample in range(arguments.samples):
         seed = None if arguments.seed is None else arguments.seed + sample
-        options = {"max_new_tokens": arguments.max_new_tokens, "n_beams": arguments.beams or config.task.beams}
+        options = {"max_new_tokens": arguments.max_new_tokens, "n_beams": arguments.beams or beams}
         (found,) = predict(model, objective, [Pair(prompt, "", "--prompt")], sampling=sampling, seed=seed, **options)
         print(found.value)
     return 0

@@ -68,7 +68,7 @@ def translate(values: Values, architecture: Architecture) -> Values:
         value = values.get(theirs, default)
         value = 0 if value is None and default == 0 else value  # null, where 0 says to follow from the others
         if not fits(value, hint := hints[ours]):
-            kinds = f"{hint.__name__}, not {type(value).__name__} ({value!r:.50})"
+            kinds = f"{getattr(hint, '__name__', hint)}, not {type(value).__name__} ({value!r:.50})"
             raise ConfigurationError(f"config.json: {theirs} must be of type {kinds}.")
         found[ours] = value
     return found

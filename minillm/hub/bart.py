@@ -90,13 +90,14 @@ BART = Architecture(
         "dropout": ("dropout", 0.1), "attention_dropout": ("attention_dropout", 0.0),
         "activation_dropout": ("activation_dropout", 0.0), "activation_function": ("activation", "gelu"),
         "scale_embedding": ("scaled_embeddings", False), "pad_token_id": ("pad_id", 1),
+        "decoder_start_token_id": ("start_id", 2),
     },
     fixed={
         "tie_word_embeddings": (True,), "is_decoder": (False,), "normalize_before": (False,),
         "add_final_layer_norm": (False,), "normalize_embedding": (True,), "static_position_embeddings": (False,),
         "encoder_layerdrop": (0.0, 0), "decoder_layerdrop": (0.0, 0),
     },
-    further=("decoder_attention_heads", "decoder_ffn_dim", "decoder_start_token_id"),
+    further=("decoder_attention_heads", "decoder_ffn_dim"),
     read=read_bart,
     write=write,
     tokenizer_class="BartTokenizer",
@@ -120,6 +121,7 @@ MARIAN = replace(
     tokenizer_class="MarianTokenizer",
     settings={
         **BART.settings, "vocab_size": ("vocab_size", 58101), "pad_token_id": ("pad_id", 58100),
+        "decoder_start_token_id": ("start_id", 58100),
     },
     fixed={
         **BART.fixed, "normalize_embedding": (False,), "static_position_embeddings": (True,),

@@ -57,7 +57,11 @@ def make_plan(
         found = {today: stored[name] for name, today in canonical_names(stored, architecture).items()}
         turned = {name for name in ours if name.endswith(architecture.transposed)}
         heads = architecture.head_names
-        if head in ("causal", "mlm", "seq2seq"):  # any other model leaves the head that predicts tokens out, a twin or not
+        if head in (
+            "causal",
+            "mlm",
+            "seq2seq",
+        ):  # any other model leaves the head that predicts tokens out, a twin or not
             drop_twins(found, places, architecture.twins, where)
     fresh = [theirs for theirs in places if theirs not in found and theirs.startswith(heads)]
     unused = [theirs for theirs in found if theirs not in places and theirs.startswith(heads)]
@@ -160,12 +164,10 @@ def sketched_model(config: ModelConfig, lora: LoraConfig | None) -> Model:
 
 
 def exact_rope(model: Model, dtype: str) -> None:
-    """For float64, tables of angles and waves as they are before they are rounded to float32."""
+    """For float64, rotary tables as they are before they are rounded to float32."""
     for _, module in model.named_modules():
         if dtype == "float64" and hasattr(module, "make_rope"):
             module.make_rope(np.float64)
-        if dtype == "float64" and hasattr(module, "waves"):
-            module.make_waves(np.float64)
 
 
 def read_into(target: Any, stored: Stored, transposed: bool) -> None:

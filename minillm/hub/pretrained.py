@@ -119,7 +119,7 @@ class PretrainedModel(Module):
             if self.architecture is None
             else [*self.architecture.settings, *self.architecture.fixed, *self.architecture.further, "model_type"]
         )
-        free = name in ("pad_token_id", "problem_type", "id2label", "label2id")
+        free = name in ("pad_token_id", "decoder_start_token_id", "problem_type", "id2label", "label2id")
         if name in settled and not free and value != self.config.values.get(name):
             raise ValueError(
                 f"config.{name} = {value!r:.50}: the model is built with {self.config.values.get(name)!r:.50}. Give "
@@ -134,6 +134,8 @@ class PretrainedModel(Module):
                 self.model.config = dataclasses.replace(config, labels=names)
         if name == "pad_token_id" and isinstance(config, ClassifierConfig):
             self.model.config = dataclasses.replace(config, pad_id=value)
+        elif name.endswith("_token_id") and self.architecture is not None and name in self.architecture.settings:
+            self.model.config = dataclasses.replace(config, **{self.architecture.settings[name][0]: value})
         if name == "problem_type" and config.task == "classification":
             kind = value or ("regression" if config.n_labels == 1 else "single_label_classification")
             self.model.config = dataclasses.replace(config, problem_type=kind)
@@ -237,19 +239,24 @@ class PretrainedModel(Module):
         return output if as_dict else output.to_tuple()
 
     def answer(self, ids: Any, mask: Any, types: Any, targets: Any, decoder_ids: Any) -> Output:
-        h = self.features(ids, mask, types, decoder_ids)
+        h, memory = self.features(ids, mask, types, decoder_ids), None
+        if self.head == "seq2seq":
+            h, memory = h  # (B, T, D), (B, S, D)
         if self.head == "base":
             has_pooler = getattr(self.model, "pooler", None) is not None
             return Output(last_hidden_state=h, pooler_output=self.model.pool(h) if has_pooler else None)
         logits = self.model.logits(h)
         if self.head == "causal" and targets is not None:
             h, targets = h[:, :-1], targets[:, 1:]  # each token is predicted from those before it
-        return Output(loss=None if targets is None else self.model.loss(h, targets), logits=logits)
+        loss = None if targets is None else self.model.loss(h, targets)
+        return Output(loss=loss, logits=logits, encoder_last_hidden_state=memory)
 
     def features(self, ids: Any, mask: Any, types: Any, decoder_ids: Any) -> Any:
-        """What the head turns into logits: computed once, so that loss and logits come from one draw of dropout."""
+        """What the head turns into logits: computed once, so that loss and logits come from one draw of dropout. Of an
+        encoder–decoder, the decoder's features and the encoder's."""
         if self.head == "seq2seq":
-            return self.model.hidden(ids, decoder_ids, mask)  # (B, T, D)
+            memory = self.model.encode(ids, mask)  # (B, S, D)
+            return self.model.decode(decoder_ids, memory, self.model.source_mask(ids, mask)), memory
         is_decoder = self.architecture is None or self.architecture.is_decoder
         if mask is not None and self.head == "classification":  # no position is looked for: padding may move
             ids, mask, types = padded_right(ids, mask, types)

@@ -41,6 +41,8 @@ def resize(model: Any, n: int, seed: int) -> None:
             module.weight = resized(module.weight, n, rng)
         elif name == "mlm":
             module.bias = resized(module.bias, n, rng)
+        elif getattr(module, "logits_bias", None) is not None:
+            module.logits_bias = with_columns(module.logits_bias, n)
     for _, module in model.named_modules():
         config = getattr(module, "config", None)
         if config is not None:
@@ -69,3 +71,15 @@ def resized(parameter: Any, n: int, rng: np.random.Generator) -> Any:
     values = parameter.new_empty(new.shape)
     values.copy_(values.new_tensor(new))
     return type(parameter)(values, requires_grad=parameter.requires_grad)
+
+
+def with_columns(bias: Any, n: int) -> Any:
+    """Constants (1, V) for n ids, of either engine: 0 for new ones."""
+    kept = min(n, bias.shape[1])
+    if isinstance(bias, Tensor):
+        values = np.zeros((1, n), bias.dtype)
+        values[:, :kept] = bias.data[:, :kept]
+        return Parameter(values, requires_grad=bias.requires_grad)
+    new = bias.new_zeros(1, n)
+    new[:, :kept] = bias.detach()[:, :kept]
+    return type(bias)(new, requires_grad=bias.requires_grad)

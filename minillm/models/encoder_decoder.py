@@ -39,24 +39,28 @@ class EncoderDecoderConfig:
     source_vocab_size: int | None = None
     context: int = 512  # longest source and longest target, in tokens
     n_layers: int = 6  # of the encoder, and as many of the decoder unless n_decoder_layers is given
-    n_decoder_layers: int | None = None
     n_heads: int = 8
     d_model: int = 512
     d_ff: int = 2048  # features inside the feed-forward network
     dropout: float = 0.1
-    attention_dropout: float | None = None  # of the attention weights; None: as dropout
-    activation_dropout: float = 0.0  # inside the feed-forward network
-    activation: str = "relu"  # of the feed-forward network; or "gelu" (BART), "silu" (Marian)
     positions: str = "sinusoidal"  # a fixed table of waves, "halves", its sines before its cosines, or "learned"
-    first_position: int = 0  # the row of a learned table that the first token has; BART's is 2, and none has those before
     norm: str = "post"  # after each sum, as in the paper, or "pre": steadier when deep (arXiv 2002.04745)
     norm_eps: float = 1e-5
     shared_embeddings: bool = True  # one table for source, target and output layer (section 3.4)
+    pad_id: int | None = None  # source positions with this id are hidden
+    attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
+    # What BART and Marian have of their own.
+    n_decoder_layers: int | None = None  # None: as n_layers
+    attention_dropout: float | None = None  # of the attention weights; None: as dropout
+    activation_dropout: float = 0.0  # inside the feed-forward network
+    activation: str = "relu"  # of the feed-forward network; or "gelu" (BART), "silu" (Marian)
+    first_position: int = (
+        0  # the row of a learned table that the first token has; BART's is 2, and none has those before
+    )
     scaled_embeddings: bool = True  # entries times √d_model (section 3.4)
     embedding_norm: bool = False  # a norm on embedding + positions, as in BERT
     logits_bias: bool = False  # constants added to the logits, which no training changes
-    pad_id: int | None = None  # source positions with this id are hidden
-    attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
+    start_id: int | None = None  # what begins each target, where a pretrained model has an id of its own for it
 
     def __post_init__(self) -> None:
         check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff")
@@ -82,6 +86,10 @@ class EncoderDecoderConfig:
                 f"{self.source_vocab_size} and vocab_size = {self.vocab_size}. Set shared_embeddings = False."
             )
         check_pad_id(self, self.source_vocab_size or self.vocab_size)
+        if self.start_id is not None and not 0 <= self.start_id < self.vocab_size:
+            raise ValueError(
+                f"EncoderDecoderConfig: start_id = {self.start_id} is outside the vocabulary of {self.vocab_size}."
+            )
 
     @property
     def head_dim(self) -> int:
@@ -212,7 +220,7 @@ class EncoderDecoder(nn.Module):
             self.source_position_embedding = nn.Embedding(rows, config.d_model, rng=rng)
             self.target_position_embedding = nn.Embedding(rows, config.d_model, rng=rng)
         else:
-            self.make_waves(np.float32)
+            self.waves = sinusoids(config.context, config.d_model, halves=config.positions == "halves")
         self.source_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps) if config.embedding_norm else None
         self.target_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps) if config.embedding_norm else None
         zeros = np.zeros((1, config.vocab_size), dtype=np.float32)
@@ -272,13 +280,6 @@ class EncoderDecoder(nn.Module):
         x = x + positions  # (B, T, D)
         norm = self.source_norm if side == "source" else self.target_norm
         return self.dropout(x if norm is None else norm(x))
-
-    def make_waves(self, dtype: Any) -> None:
-        """Fill the table of positions (context, D), computed in float64 and kept in `dtype`."""
-        waves = sinusoids(self.config.context, self.config.d_model)
-        if self.config.positions == "halves":
-            waves = np.concatenate([waves[:, 0::2], waves[:, 1::2]], axis=1)
-        self.waves = waves.astype(dtype)
 
     def source_mask(self, source: Any, mask: Any = None) -> Any:
         """True where the source (B, S) holds a token, as attention wants it (B, 1, 1, S); None if nothing is hidden."""
@@ -384,8 +385,9 @@ def xavier(fan_in: int, fan_out: int) -> float:
     return math.sqrt(2 / (fan_in + fan_out))
 
 
-def sinusoids(context: int, d_model: int) -> np.ndarray:
-    """Position t as waves of lengths 2π to 10000·2π: sin(t/10000^(2i/D)) at feature 2i, cos at 2i + 1 (section 3.5).
-    float64 (context, D)."""
+def sinusoids(context: int, d_model: int, *, halves: bool = False) -> np.ndarray:
+    """Position t as waves of lengths 2π to 10000·2π: sin(t/10000^(2i/D)) at feature 2i, cos at 2i + 1 (section 3.5);
+    with `halves` all sines before all cosines. float32 (context, D)."""
     angles = np.arange(context)[:, None] / 10000 ** (np.arange(0, d_model, 2) / d_model)  # (context, D/2)
-    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(context, d_model)
+    waves = np.stack([np.sin(angles), np.cos(angles)], axis=1 if halves else -1)
+    return waves.reshape(context, d_model).astype(np.float32)
