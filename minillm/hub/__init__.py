@@ -1,6 +1,6 @@
 """Models and tokenizers in Hugging Face's format, in and out.
 
-Read in this order: architecture.py (what must be known of an architecture) and gpt2.py, llama.py, bert.py (what is);
+Read in this order: architecture.py (what must be known of an architecture) and gpt2.py, llama.py, bert.py, bart.py (what is);
 places.py (a folder, or a name on the hub), configs.py and names.py (settings and tensors, translated by those tables),
 weights.py and dtypes.py (safetensors), loading.py (into a model), adapters.py (LoRA beside one), and checkpoint.py, the
 door through which all come in; pretrained.py and auto.py (the classes to use) with config_view.py, output.py,

@@ -103,8 +103,9 @@ BART = Architecture(
     tokenizer_class="BartTokenizer",
     names={
         "target_embedding": "model.shared", "logits_bias": "final_logits_bias",
-        "source_position_embedding": "model.encoder.embed_positions", "source_norm": "model.encoder.layernorm_embedding",
-        "target_position_embedding": "model.decoder.embed_positions", "target_norm": "model.decoder.layernorm_embedding",
+        "source_position_embedding": "model.encoder.embed_positions",
+        "target_position_embedding": "model.decoder.embed_positions",
+        "source_norm": "model.encoder.layernorm_embedding", "target_norm": "model.decoder.layernorm_embedding",
         **{f"encoder.*.{ours}": f"model.encoder.layers.*.{theirs}" for ours, theirs in BLOCK.items()},
         **{f"decoder.*.{ours}": f"model.decoder.layers.*.{theirs}" for ours, theirs in {**BLOCK, **CROSS}.items()},
     },

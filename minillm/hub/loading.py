@@ -70,7 +70,9 @@ def make_plan(
     given = {theirs: tensor.shape for theirs, tensor in found.items() if theirs not in unused}
     others = [theirs for theirs, shape in expected.items() if given.get(theirs, shape) != shape]
     if ignore_mismatched_sizes:
-        needed, expected, given = ({k: v for k, v in d.items() if k not in others} for d in (needed, expected, given))
+        needed = {theirs: name for theirs, name in needed.items() if theirs not in others}
+        expected = {theirs: shape for theirs, shape in expected.items() if theirs not in others}
+        given = {theirs: shape for theirs, shape in given.items() if theirs not in others}
     if problems := differences(expected, given):
         shown = "\n  ".join([*problems[:40], "..."] if len(problems) > 40 else problems)
         count = f"{len(problems)} differences"

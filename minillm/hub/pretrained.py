@@ -48,8 +48,9 @@ class PretrainedModel(Module):
             return object.__new__(cls)
         import torch
 
-        wrapped = object.__new__(torch_wrapper(cls))
-        torch.nn.Module.__init__(wrapped)  # type: ignore[arg-type]
+        wrapper: Any = torch_wrapper(cls)
+        wrapped = object.__new__(wrapper)
+        torch.nn.Module.__init__(wrapped)
         return wrapped
 
     def __init__(
@@ -99,15 +100,6 @@ class PretrainedModel(Module):
             elif given is not None:
                 self.model.to(dtype_name(given) if not isinstance(given, type) else given)
         return self
-
-    def float(self) -> PretrainedModel:
-        return self.to("float32")
-
-    def double(self) -> PretrainedModel:
-        return self.to("float64")
-
-    def half(self) -> PretrainedModel:
-        raise ValueError("half: the NumPy engine computes in float32 or float64. Use engine='torch'.")
 
     # --- its config
 
@@ -209,8 +201,9 @@ class PretrainedModel(Module):
         token_type_ids (B, T), which text of a pair -> an `Output`, or its values as a tuple if `return_dict` is False.
 
         `labels` adds the loss: (B, T) for "mlm" and "causal" (shifted here: labels may be the input_ids), (B,) or
-        (B, n_labels) for "classification"; −100 is ignored. "seq2seq" takes the target so far as `decoder_input_ids`,
-        and `labels` not shifted, from which decoder_input_ids follow if config.json has a decoder_start_token_id. Decoders need no mask for padding on the right, which no token looks at, and refuse
+        (B, n_labels) for "classification"; −100 is ignored. "seq2seq" takes the source as input_ids, the target so far
+        as `decoder_input_ids` and `labels` not shifted, from which decoder_input_ids follow if config.json has a
+        decoder_start_token_id. Decoders need no mask for padding on the right, which no token looks at, and refuse
         padding on the left, which would move the positions. `output_hidden_states` and `output_attentions` add what
         inside.py says; those not given are the config's. `further`: arguments of transformers that may only be None;
         `use_cache` may be anything, as nothing is kept here (`generate` keeps its own).
@@ -319,7 +312,7 @@ class PretrainedModel(Module):
         model: Any = self.model
         if self.head == "seq2seq":  # what is continued is the target, which begins with one id
             if decoder_start_token_id is None:
-                decoder_start_token_id = (self.generation_config or {}).get("decoder_start_token_id")
+                decoder_start_token_id = (self.generation_config or GenerationValues()).get("decoder_start_token_id")
             if decoder_start_token_id is None:
                 decoder_start_token_id = self.config.get("decoder_start_token_id")
             if decoder_start_token_id is None:
@@ -435,6 +428,17 @@ class PretrainedModel(Module):
         """The config.json that goes with the model: transformers' settings, or ours where it has none such."""
         config = self.model.config
         return config_to_dict(config) if self.architecture is None else to_hf(config, self.original, self.head)
+
+    # --- on NumPy (last in the class: below, `float` would no longer be the type)
+
+    def float(self) -> PretrainedModel:
+        return self.to("float32")
+
+    def double(self) -> PretrainedModel:
+        return self.to("float64")
+
+    def half(self) -> PretrainedModel:
+        raise ValueError("half: the NumPy engine computes in float32 or float64. Use engine='torch'.")
 
 
 def on_numpy(model: Any) -> bool:

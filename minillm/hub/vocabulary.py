@@ -15,8 +15,8 @@ TABLES = ("token_embedding", "source_embedding", "target_embedding", "head")  # 
 
 def embeddings(model: Any) -> tuple[Any, Any]:
     """The layer that turns ids into vectors, and that whose weight (V, D) gives logits: the same one if tied."""
-    body = getattr(model, "decoder", None)
-    body = model if not hasattr(body, "token_embedding") else body  # a classifier's decoder
+    inner: Any = getattr(model, "decoder", None)
+    body = inner if hasattr(inner, "token_embedding") else model  # a classifier's decoder
     table = getattr(body, "token_embedding", None) or body.source_embedding
     return table, getattr(body, "head", None) or table
 

@@ -54,9 +54,7 @@ class EncoderDecoderConfig:
     attention_dropout: float | None = None  # of the attention weights; None: as dropout
     activation_dropout: float = 0.0  # inside the feed-forward network
     activation: str = "relu"  # of the feed-forward network; or "gelu" (BART), "silu" (Marian)
-    first_position: int = (
-        0  # the row of a learned table that the first token has; BART's is 2, and none has those before
-    )
+    first_position: int = 0  # row of a learned table that the first token has: BART's is 2
     scaled_embeddings: bool = True  # entries times √d_model (section 3.4)
     embedding_norm: bool = False  # a norm on embedding + positions, as in BERT
     logits_bias: bool = False  # constants added to the logits, which no training changes
