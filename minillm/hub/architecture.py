@@ -1,5 +1,6 @@
 """What must be known of one of transformers' architectures to read and write its checkpoints: what its settings and its
-tensors are called there and here, and where the two ways to say it differ. gpt2.py, llama.py and bert.py say it.
+tensors are called there and here, and where the two ways to say it differ. gpt2.py,
+llama.py, bert.py and bart.py say it.
 """
 
 from __future__ import annotations

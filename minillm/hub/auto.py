@@ -110,6 +110,6 @@ class AutoModelForSequenceClassification(AutoModel):
 
 
 class AutoModelForSeq2SeqLM(AutoModel):
-    """An encoder–decoder, which minillm trains and reads in its own format."""
+    """An encoder–decoder: BART, Marian, or one that minillm has trained, in its own format."""
 
     head = "seq2seq"

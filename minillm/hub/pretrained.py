@@ -48,7 +48,8 @@ class PretrainedModel(Module):
             return object.__new__(cls)
         import torch
 
-        wrapper: Any = torch_wrapper(cls)
+        own: Any = cls
+        wrapper = torch_wrapper(own)
         wrapped = object.__new__(wrapper)
         torch.nn.Module.__init__(wrapped)
         return wrapped

@@ -179,7 +179,7 @@ def test_the_source_is_encoded_once(monkeypatch):
     source, _, _ = random_batch(TINY)
     calls = []
     encode = EncoderDecoder.encode
-    monkeypatch.setattr(EncoderDecoder, "encode", lambda self, source: calls.append(source) or encode(self, source))
+    monkeypatch.setattr(EncoderDecoder, "encode", lambda self, *of: calls.append(of) or encode(self, *of))
     for block in model.decoder:
         keys_values = block.cross.keys_values
         block.cross.keys_values = lambda memory, f=keys_values: calls.append(memory) or f(memory)
