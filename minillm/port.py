@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from .models.sketch import is_sketched
-from .nn import Module
+from .nn import Embedding, Linear, Module
 from .tensor import Parameter
 
 
@@ -69,9 +69,32 @@ def unwrap(model: Any) -> Any:
 
 @cache
 def torch_class(cls: Any) -> Any:
-    """One torch class per class of ours. Naming `forward` again puts ours before torch.nn.Module's."""
+    """One torch class per class of ours. Naming `forward` again puts ours before torch.nn.Module's. A Linear and an
+    Embedding are torch's own kinds too, which peft and others look for, with the sizes of the weight that they have."""
     own = {"forward": cls.forward, "numpy_class": cls, "__doc__": cls.__doc__}
-    return type(cls.__name__, (torch.nn.Module, cls), own)
+    kind, sizes = TORCH_KINDS.get(cls, (torch.nn.Module, {}))
+    return type(cls.__name__, (kind, cls), {**own, **sizes})
+
+
+def rows(layer: Any) -> int:
+    return int(layer.weight.shape[0])
+
+
+def columns(layer: Any) -> int:
+    return int(layer.weight.shape[1])
+
+
+def table_sizes(layer: Any) -> str:
+    return f"{rows(layer)}, {columns(layer)}"
+
+
+TORCH_KINDS: dict[Any, tuple[Any, dict[str, Any]]] = {
+    Linear: (torch.nn.Linear, {"in_features": property(columns), "out_features": property(rows)}),
+    Embedding: (torch.nn.Embedding, {
+        "num_embeddings": property(rows), "embedding_dim": property(columns), "padding_idx": None, "max_norm": None,
+        "norm_type": 2.0, "scale_grad_by_freq": False, "sparse": False, "extra_repr": table_sizes,
+    }),
+}  # fmt: skip
 
 
 def port_module(module: Module, device: torch.device, dtype: torch.dtype | None, memo: dict[int, Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..beam import beam_search
 from ..data import Labelled, Pair
-from ..finetune.objectives import Classify
+from ..finetune.objectives import Classify, TaskObjective, Write
 from ..finetune.predict import predict
 from ..generate import Sampling, check_continues, generate, known_ids, prompt_ids, stream_text
 from ..hub.assistants import refuse_assistant
@@ -59,9 +59,12 @@ def run(arguments: argparse.Namespace) -> int:
             f"--min-new-tokens {arguments.min_new_tokens} must be at most --max-new-tokens {arguments.new}."
         )
     if is_finetuned(arguments.model):
-        return answer(arguments)
+        model, objective, config = open_finetuned(arguments.model, **keywords(load_model_and_tokenizer, arguments))
+        return answer(arguments, model, objective, config.task.beams)
     refuse_assistant(arguments.model, "answers in conversations only, in which it was trained")
     model, tokenizer = load_model_and_tokenizer(arguments.model, **keywords(load_model_and_tokenizer, arguments))
+    if getattr(model.config, "start_id", None) is not None:  # a pretrained encoder–decoder
+        return answer(arguments, model, Write.for_model(tokenizer, model.config))
     check_continues(model)
     if arguments.beams is not None:
         check_beams(arguments, drawing)
@@ -96,10 +99,9 @@ def rules_of(arguments: argparse.Namespace, stop_ids: tuple[int, ...]) -> Rules 
     return Rules(stop_ids=stop_ids, min_new_tokens=new, no_repeat_ngram_size=n) or None
 
 
-def answer(arguments: argparse.Namespace) -> int:
-    """What a fine-tuned run answers to the prompt: greedily, or as the options say."""
+def answer(arguments: argparse.Namespace, model: Any, objective: TaskObjective, beams: int = 1) -> int:
+    """What a model answers to the prompt: greedily, or as the options say; with `beams` where they don't."""
     drawing = sampling_settings(arguments)
-    model, objective, config = open_finetuned(arguments.model, **keywords(load_model_and_tokenizer, arguments))
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     if isinstance(objective, Classify):
         check_class(arguments, drawing)
@@ -109,7 +111,7 @@ def answer(arguments: argparse.Namespace) -> int:
     if arguments.beams is not None:
         check_beams(arguments, drawing)
     sampling = Sampling(**{"temperature": TEMPERATURE, **drawing}) if drawing or arguments.seed is not None else None
-    options: dict[str, Any] = {"max_new_tokens": arguments.new, "n_beams": arguments.beams or config.task.beams}
+    options: dict[str, Any] = {"max_new_tokens": arguments.new, "n_beams": arguments.beams or beams}
     options["rules"] = rules_of(arguments, (objective.end_id,))
     for sample in range(arguments.samples):
         seed = None if arguments.seed is None else arguments.seed + sample

@@ -155,25 +155,28 @@ def bert_costs(c: BertConfig) -> Costs:
 
 
 def encoder_decoder_costs(c: EncoderDecoderConfig) -> Costs:
-    D, V, L, F = c.d_model, c.vocab_size, c.n_layers, c.d_ff
+    D, V, F, E, L = c.d_model, c.vocab_size, c.d_ff, c.n_layers, c.decoder_layers  # E layers encode, L decode
     source_table = 0 if c.shared_embeddings else (c.source_vocab_size or V) * D
-    last_norms = 4 * D if c.norm == "pre" else 0
-    relu = F  # its output, which also tells where it let something through
-    attention = Attention(L * c.n_heads, c.head_dim)
+    norms = E * 2 + L * 3 + (2 if c.norm == "pre" else 0) + (2 if c.embedding_norm else 0)
+    inner = F if c.activation == "relu" else 2 * F  # relu's output also tells where it let something through
+    encoder, decoder = Attention(E * c.n_heads, c.head_dim), Attention(L * c.n_heads, c.head_dim)
     return Costs(
         parts=[
             Part("token embedding", other=V * D + source_table),
-            Part("position embedding", other=2 * c.context * D if c.positions == "learned" else 0),
-            Part("encoder attention", matrix=L * 4 * D * D, other=L * 4 * D),
-            Part("encoder feed-forward", matrix=L * 2 * D * F, other=L * (F + D)),
+            Part(
+                "position embedding",
+                other=2 * (c.first_position + c.context) * D if c.positions == "learned" else 0,
+            ),
+            Part("encoder attention", matrix=E * 4 * D * D, other=E * 4 * D),
+            Part("encoder feed-forward", matrix=E * 2 * D * F, other=E * (F + D)),
             Part("decoder attention", matrix=L * 4 * D * D, other=L * 4 * D),
             Part("cross-attention", matrix=L * 4 * D * D, other=L * 4 * D),
             Part("decoder feed-forward", matrix=L * 2 * D * F, other=L * (F + D)),
-            Part("norms", other=L * 5 * 2 * D + last_norms),
-            Part("head", matrix=V * D, shared=c.shared_embeddings),
+            Part("norms", other=norms * 2 * D),
+            Part("head", matrix=V * D, other=V if c.logits_bias else 0, shared=c.shared_embeddings),
         ],
-        activations=L * (8 * D + relu + 14 * D + relu) + 3 * D,  # encoder and decoder
-        attention=(attention, replace(attention, causal=True), attention),  # encoder, decoder, cross
+        activations=E * (8 * D + inner) + L * (14 * D + inner) + 3 * D,  # encoder and decoder
+        attention=(encoder, replace(decoder, causal=True), decoder),  # encoder, decoder, cross
         cache_per_token=L * 4 * D,  # of the target and, as long, of the source
     )
 

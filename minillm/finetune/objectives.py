@@ -115,19 +115,34 @@ class Classify:
 
 @dataclass(frozen=True)
 class Write:
-    """A text for a text, by an encoder–decoder: `start_id` begins each answer, `end_id` ends it."""
+    """A text for a text, by an encoder–decoder: `start_id` begins each answer, `end_id` ends it. With `dressed`, texts
+    stand between the tokens that the tokenizer's template puts around one, as a pretrained model has seen them."""
 
     tokenizer: Tokenizer
     start_id: int
     end_id: int
     pad_id: int
     context: int
+    dressed: bool = False
 
     @classmethod
     def for_tokenizer(cls, tokenizer: Tokenizer, context: int) -> Write:
         """With <s>, </s> and <pad>, which `prepared` gives to a tokenizer that lacks them."""
         pad_id, start_id, end_id = (tokenizer.special_tokens[name] for name in SPAN_TOKENS)
         return cls(tokenizer, start_id, end_id, pad_id, context)
+
+    @classmethod
+    def for_model(cls, tokenizer: Tokenizer, config: Any) -> Write:
+        """As the model with this config wants it: one that came with a start_id of its own was pretrained with it.
+        Raises ValueError if its tokenizer has no </s>."""
+        if config.start_id is None:
+            return cls.for_tokenizer(cls.prepared(tokenizer), config.context)
+        end_id = tokenizer.special_tokens.get(SPAN_TOKENS[2])
+        if end_id is None or config.pad_id is None:
+            raise ValueError(
+                f"{tokenizer!r} has no {SPAN_TOKENS[2]}, or the model no pad_id: where do its answers end?"
+            )
+        return cls(tokenizer, config.start_id, end_id, config.pad_id, config.context, dressed=True)
 
     @staticmethod
     def prepared(tokenizer: Tokenizer) -> Tokenizer:
@@ -136,13 +151,21 @@ class Write:
     def encode(self, example: Pair) -> Row:
         """(source ids (S,), target ids (T,) with the end)."""
         with about(example):
-            target = [*tokens(self.tokenizer, example.target), self.end_id]
+            target = self.ids(example.target)
+            if not self.dressed or target[-1:] != [self.end_id]:
+                target.append(self.end_id)
             check_length("the target has", len(target), self.context)
             return (*self.inputs(example), np.array(target, dtype=np.int64))
 
+    def ids(self, text: str) -> list[int]:
+        """A text's ids, as the model has seen texts."""
+        return (
+            self.tokenizer.encode_pair(text, disallowed_special=())[0] if self.dressed else tokens(self.tokenizer, text)
+        )
+
     def inputs(self, example: Any) -> Row:
         with about(example):
-            source = tokens(self.tokenizer, example.source)
+            source = self.ids(example.source)
             check_length("the source has", len(source), self.context)
             return (np.array(source, dtype=np.int64),)
 

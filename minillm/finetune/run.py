@@ -103,7 +103,7 @@ def prepare(config: FinetuneConfig, labels: tuple[str, ...], start: Start) -> tu
         own = (task.center, task.scale or 1.0)
         return model, Classify(tokenizer, kind, labels, pad_id, model.config.context, task.cut, *own)
     if model.config.task == "seq2seq":
-        return model, Write.for_tokenizer(Write.prepared(tokenizer), model.config.context)
+        return model, Write.for_model(tokenizer, model.config)
     if model.config.task != "causal":
         raise ValueError(
             f"{task.kind} needs a model that writes, and {start.name or 'this one'} is a {model.config.model_type} for "

@@ -1,10 +1,11 @@
 """Models and tokenizers in Hugging Face's format, in and out.
 
-Read in this order: architecture.py (what must be known of an architecture) and gpt2.py, llama.py, bert.py (what is);
-places.py (a folder, or a name on the hub), configs.py and names.py (settings and tensors, translated by those tables),
-weights.py and dtypes.py (safetensors), loading.py (into a model), adapters.py (LoRA beside one), and checkpoint.py, the
-door through which all come in; pretrained.py and auto.py (the classes to use), rules.py and generation.py (what
-generation_config.json asks for); convert.py, gguf.py and gguf_reader.py (one form into another); tokenizer.py,
+Read in this order: architecture.py (what must be known of an architecture) and gpt2.py, llama.py, gemma.py, bert.py,
+bart.py (what is); places.py (a folder, or a name on the hub), configs.py and names.py (settings and tensors, translated
+by those tables), weights.py and dtypes.py (safetensors), loading.py (into a model), adapters.py (LoRA beside one), and
+checkpoint.py, the door through which all come in; pretrained.py and auto.py (the classes to use) with config_view.py,
+output.py, inside.py, vocabulary.py and options.py (what their users know from transformers), rules.py and generation.py
+(what generation_config.json asks for); convert.py, gguf.py and gguf_reader.py (one form into another); tokenizer.py,
 tokenizer_files.py, special_tokens.py and padding.py (text to inputs), conversation.py (a talk with a model);
 lm_eval.py, which nothing here imports (a model for the lm-eval harness).
 
@@ -22,8 +23,9 @@ from .auto import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
 )
+from .output import Output
 from .places import NotFound
-from .pretrained import Output, PretrainedModel
+from .pretrained import PretrainedModel
 from .tokenizer import AutoTokenizer, PretrainedTokenizer
 from .weights import WeightsError
 

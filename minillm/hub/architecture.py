@@ -1,5 +1,6 @@
 """What must be known of one of transformers' architectures to read and write its checkpoints: what its settings and its
-tensors are called there and here, and where the two ways to say it differ. gpt2.py, llama.py and bert.py say it.
+tensors are called there and here, and where the two ways to say it differ. gpt2.py,
+llama.py, bert.py and bart.py say it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Architecture:
 
     model_type: str  # as config.json names it
     config_class: type[Any]  # ours
-    variant: Callable[[Any], str] | None = None  # model_type for a config, where several share one config class
+    # model_type for a config, where several share one config class; None: no architecture of transformers
+    variant: Callable[[Any], str | None] | None = None
     also: tuple[str, ...] = ()  # those whose configs it can say as well: what came in by its name goes out by it
     is_decoder: bool = True  # each token sees those before it; a classifier on it is models/classifier.py's
 

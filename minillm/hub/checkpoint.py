@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ..disk import read_json
-from ..engines.choose import require_torch
 from ..finetune.lora import LoraConfig
 from ..models import ModelConfig, config_from_dict, with_attention
 from ..settings import ATTENTION, NEEDS_TORCH
@@ -32,7 +31,7 @@ from .configs import (
     with_settings,
 )
 from .dtypes import dtype_name
-from .loading import Plan, load_numpy, load_torch, make_plan, report_plan
+from .loading import Plan, check_engine, load_numpy, load_torch, make_plan, report_plan
 from .names import canonical_names
 from .places import CONFIG, find_folder
 from .sizes import check_sizes
@@ -136,6 +135,8 @@ def open_checkpoint(
     name_or_folder: str | os.PathLike[str],
     head: str | None = None,
     settings: Values | None = None,
+    *,
+    ignore_mismatched_sizes: bool = False,
     **hub: Any,
 ) -> Checkpoint:
     """Read the headers of a checkpoint.
@@ -143,13 +144,15 @@ def open_checkpoint(
     `name_or_folder`: a folder in Hugging Face's or minillm's format, a run of `minillm pretrain` (its best checkpoint),
     or a name on the hub, to which `hub` belongs (see places.py); or a LoRA adapter (adapters.py), which is opened as
     the model that it names with the adapter in it. `head`: what the model is to be for; None: what it was
-    saved for. `settings`: entries of config.json to change. Raises NotFound, ConfigurationError or WeightsError, each
+    saved for. `settings`: entries of config.json to change. `ignore_mismatched_sizes`: tensors of another shape than
+    the model's are left out, and those parameters drawn anew. Raises NotFound, ConfigurationError or WeightsError, each
     saying what to do, and TypeError for a setting that config.json does not have; without a `head` WeightsError too for
     tensors that are missing or that the model has no place for.
     """
     folder = find_folder(name_or_folder, only=CONFIG, **hub)  # what cannot be, is refused before weights are fetched
     if is_adapter(folder):
-        return open_adapter(find_folder(name_or_folder, **hub), head, settings or {}, hub)
+        folder = find_folder(name_or_folder, **hub)
+        return open_adapter(folder, head, settings or {}, hub, ignore_mismatched_sizes)
     values = read_config(folder)
     native = is_native(values)
     if not native:
@@ -179,7 +182,7 @@ def open_checkpoint(
             f"first, with minillm convert {folder.parent} FOLDER --to minillm (or --to hf)."
         )
     check_sizes(config, stored, folder)
-    plan = make_plan(config, stored, architecture, head, folder)
+    plan = make_plan(config, stored, architecture, head, folder, ignore_mismatched_sizes=ignore_mismatched_sizes)
     if plan.fresh and not asked:
         raise WeightsError(f"{folder} has no weights for {shorten(plan.fresh)}, which its config.json promises.")
     if plan.unused and not asked:
@@ -189,7 +192,7 @@ def open_checkpoint(
     return Checkpoint(folder, values, native, config, head, stored, plan)
 
 
-def open_adapter(folder: Path, head: str | None, settings: Values, hub: Values) -> Checkpoint:
+def open_adapter(folder: Path, head: str | None, settings: Values, hub: Values, ignore: bool) -> Checkpoint:
     """The base model of an adapter as `open_checkpoint` gives it, and what the adapter changes."""
     adapter = read_adapter(folder)
     values = read_config(adapter.find_base(only=CONFIG, **hub))
@@ -197,7 +200,7 @@ def open_adapter(folder: Path, head: str | None, settings: Values, hub: Values) 
         named_architecture(values)
     base = adapter.find_base(**hub)
     labels = {} if is_native(values) else adapter.settings()
-    checkpoint = open_checkpoint(base, head or adapter.head, {**labels, **settings})
+    checkpoint = open_checkpoint(base, head or adapter.head, {**labels, **settings}, ignore_mismatched_sizes=ignore)
     try:
         architecture = architecture_of(checkpoint.config)
     except ConfigurationError:
@@ -229,16 +232,6 @@ def check_settings(settings: Values, values: Values) -> None:
         name = unknown[0]
         hint = "Use device='cuda'." if name == "device_map" else "See from_pretrained's docstring for what it takes."
         raise TypeError(f"from_pretrained: {name} = {settings[name]!r} is no entry of this config.json. {hint}")
-
-
-def check_engine(engine: str, device: Any) -> None:
-    """Raise ValueError for an engine that there is not, or a device that it does not run on."""
-    if engine not in ("numpy", "torch"):
-        raise ValueError(f"engine = {engine!r} must be 'numpy' or 'torch'.")
-    if engine == "numpy" and device not in (None, "cpu"):
-        raise ValueError(f"device = {device!r}: the NumPy engine runs on the CPU only. Use engine='torch'.")
-    if engine == "torch":
-        require_torch()
 
 
 def check_attention(config: ModelConfig, attention: str, engine: str) -> None:

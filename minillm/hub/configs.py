@@ -12,12 +12,13 @@ from typing import Any, Literal
 from ..disk import about, check_values, read_json
 from ..models import MODELS, ClassifierConfig, ModelConfig
 from .architecture import Architecture, ConfigurationError, Values, translate
+from .bart import BART, MARIAN
 from .bert import BERT, DISTILBERT, ROBERTA, XLM_ROBERTA
 from .gemma import GEMMA3
 from .gpt2 import GPT2
 from .llama import LLAMA, MINISTRAL, MISTRAL, QWEN2, QWEN3
 
-ALL = (GPT2, LLAMA, MISTRAL, MINISTRAL, QWEN2, QWEN3, GEMMA3, BERT, ROBERTA, XLM_ROBERTA, DISTILBERT)
+ALL = (GPT2, LLAMA, MISTRAL, MINISTRAL, QWEN2, QWEN3, GEMMA3, BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, BART, MARIAN)
 ARCHITECTURES = {architecture.model_type: architecture for architecture in ALL}
 GENERAL = ("num_labels", "id2label", "label2id", "problem_type", "bos_token_id", "eos_token_id", "pad_token_id")
 MAX_LABELS = 1 << 20  # names are made up for labels that have none
@@ -33,7 +34,8 @@ def architecture_of(config: ModelConfig) -> Architecture | None:
         return replace(body, names={**names, "score": "score"})
     for architecture in ARCHITECTURES.values():
         if isinstance(config, architecture.config_class):
-            return architecture if architecture.variant is None else ARCHITECTURES[architecture.variant(config)]
+            kind = architecture.model_type if architecture.variant is None else architecture.variant(config)
+            return None if kind is None else ARCHITECTURES[kind]
     return None
 
 

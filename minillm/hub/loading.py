@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.choose import require_torch
 from ..finetune.lora import LoraConfig, add_lora
 from ..models import Model, ModelConfig, model_from_config
 from ..models.sketch import draw, sketch
@@ -28,16 +29,24 @@ class Plan:
     tensors: dict[str, tuple[Stored, bool]]  # our name -> where it lies, and whether it stands on its side there
     fresh: list[str] = field(default_factory=list)  # parameters of a new head, which the checkpoint has no weights for
     unused: list[str] = field(default_factory=list)  # tensors of another task's head
+    resized: list[str] = field(default_factory=list)  # parameters whose tensors have another shape, and are not taken
 
 
 def make_plan(
-    config: ModelConfig, stored: dict[str, Stored], architecture: Architecture | None, head: str, where: Path | str
+    config: ModelConfig,
+    stored: dict[str, Stored],
+    architecture: Architecture | None,
+    head: str,
+    where: Path | str,
+    *,
+    ignore_mismatched_sizes: bool = False,
 ) -> Plan:
     """Match the parameters of a model with stored tensors (`architecture` None: the names are ours). Nothing is read
     yet.
 
     Raises WeightsError with the whole list of what is missing, unexpected or of another shape. What belongs to a head
     is not an error but goes into `fresh` and `unused`: other heads on a pretrained body are what fine-tuning is about.
+    With `ignore_mismatched_sizes` nor is another shape: what has one goes into `resized`.
     """
     ours = shapes(dict(model_from_config(config, sketch()).named_parameters()))
     if architecture is None:
@@ -48,20 +57,33 @@ def make_plan(
         found = {today: stored[name] for name, today in canonical_names(stored, architecture).items()}
         turned = {name for name in ours if name.endswith(architecture.transposed)}
         heads = architecture.head_names
-        if head in ("causal", "mlm"):  # any other model leaves the head that predicts tokens out, a twin or not
+        if head in (
+            "causal",
+            "mlm",
+            "seq2seq",
+        ):  # any other model leaves the head that predicts tokens out, a twin or not
             drop_twins(found, places, architecture.twins, where)
     fresh = [theirs for theirs in places if theirs not in found and theirs.startswith(heads)]
     unused = [theirs for theirs in found if theirs not in places and theirs.startswith(heads)]
     needed = {theirs: name for theirs, name in places.items() if theirs not in fresh}
     expected = {theirs: ours[name][::-1] if name in turned else ours[name] for theirs, name in needed.items()}
     given = {theirs: tensor.shape for theirs, tensor in found.items() if theirs not in unused}
+    others = [theirs for theirs, shape in expected.items() if given.get(theirs, shape) != shape]
+    if ignore_mismatched_sizes:
+        needed = {theirs: name for theirs, name in needed.items() if theirs not in others}
+        expected = {theirs: shape for theirs, shape in expected.items() if theirs not in others}
+        given = {theirs: shape for theirs, shape in given.items() if theirs not in others}
     if problems := differences(expected, given):
         shown = "\n  ".join([*problems[:40], "..."] if len(problems) > 40 else problems)
         count = f"{len(problems)} differences"
-        raise WeightsError(f"{where}: nothing was loaded, the weights do not fit config.json ({count}):\n  {shown}")
+        hint = "\nWith ignore_mismatched_sizes=True, tensors of a wrong shape are drawn anew." if others else ""
+        raise WeightsError(
+            f"{where}: nothing was loaded, the weights do not fit config.json ({count}):\n  {shown}{hint}"
+        )
     tensors = {name: (found[theirs], name in turned) for theirs, name in needed.items()}
     common_dtype({name: tensor for name, (tensor, _) in tensors.items()})  # refuses integers
-    return Plan(tensors, [places[theirs] for theirs in fresh], unused)
+    resized = [places[theirs] for theirs in others] if ignore_mismatched_sizes else []
+    return Plan(tensors, [places[theirs] for theirs in fresh], unused, resized)
 
 
 def drop_twins(found: dict[str, Stored], places: dict[str, str], twins: dict[str, str], where: Path | str) -> None:
@@ -87,6 +109,9 @@ def report_plan(plan: Plan, where: Path | str) -> None:
     if plan.fresh:
         drawn = f"{where} has no weights for {shorten(plan.fresh)}: they were drawn at random. Train the model."
         warnings.warn(drawn, stacklevel=4)
+    if plan.resized:
+        other = f"{where} has {shorten(plan.resized)} in another shape: drawn at random instead. Train the model."
+        warnings.warn(other, stacklevel=4)
     if plan.unused:
         warnings.warn(f"{where}: not used, as this model has no such head: {shorten(plan.unused)}.", stacklevel=4)
 
@@ -159,3 +184,13 @@ def read_into(target: Any, stored: Stored, transposed: bool) -> None:
             import torch
 
             rows[start : start + len(block)].copy_(torch.from_numpy(np.ascontiguousarray(block)))
+
+
+def check_engine(engine: str, device: Any) -> None:
+    """Raise ValueError for an engine that there is not, or a device that it does not run on."""
+    if engine not in ("numpy", "torch"):
+        raise ValueError(f"engine = {engine!r} must be 'numpy' or 'torch'.")
+    if engine == "numpy" and device not in (None, "cpu"):
+        raise ValueError(f"device = {device!r}: the NumPy engine runs on the CPU only. Use engine='torch'.")
+    if engine == "torch":
+        require_torch()

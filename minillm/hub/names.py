@@ -15,6 +15,8 @@ def hf_name(name: str, architecture: Architecture) -> str:
     >>> hf_name("blocks.3.attn.qkv.weight", GPT2)
     'transformer.h.3.attn.c_attn.weight'
     """
+    if name in architecture.names:  # a parameter of the model itself, of no layer
+        return architecture.names[name]
     path, _, kind = name.rpartition(".")
     number = re.search(r"(?<=\.)\d+(?=\.)", path)
     if number is None:

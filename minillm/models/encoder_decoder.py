@@ -6,6 +6,9 @@ in each of its blocks, between self-attention and the feed-forward network, it l
 
     source (B, S) → embedding + positions → n_layers × EncoderBlock → memory (B, S, D)
     ids (B, T)    → embedding + positions → n_layers × DecoderBlock, each looking at the memory → logits (B, T, V)
+
+BART (Lewis et al. 2019, arXiv 1910.13461) and Marian (Junczys-Dowmunt et al. 2018, arXiv 1804.00344) are this model
+with other settings: see hub/bart.py.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import numpy as np
 from .. import nn, ops
 from ..ops import AnyTensor
 from ..settings import ATTENTION
+from ..tensor import Parameter
 from .attention import MultiHeadAttention
 from .checks import check_choice, check_dropout, check_heads, check_ids, check_pad_id, check_positive, check_whole
 
@@ -34,28 +38,45 @@ class EncoderDecoderConfig:
     vocab_size: int = 37000  # of the target, and of the source too unless source_vocab_size is given
     source_vocab_size: int | None = None
     context: int = 512  # longest source and longest target, in tokens
-    n_layers: int = 6  # of the encoder, and as many of the decoder
+    n_layers: int = 6  # of the encoder, and as many of the decoder unless n_decoder_layers is given
     n_heads: int = 8
     d_model: int = 512
     d_ff: int = 2048  # features inside the feed-forward network
     dropout: float = 0.1
-    positions: str = "sinusoidal"  # a fixed table of waves, or "learned"
+    positions: str = "sinusoidal"  # a fixed table of waves, "halves", its sines before its cosines, or "learned"
     norm: str = "post"  # after each sum, as in the paper, or "pre": steadier when deep (arXiv 2002.04745)
     norm_eps: float = 1e-5
     shared_embeddings: bool = True  # one table for source, target and output layer (section 3.4)
     pad_id: int | None = None  # source positions with this id are hidden
     attention: str = "auto"  # "auto", "reference", "sdpa" or "triton": see ops.attention
+    # What BART and Marian have of their own.
+    n_decoder_layers: int | None = None  # None: as n_layers
+    attention_dropout: float | None = None  # of the attention weights; None: as dropout
+    activation_dropout: float = 0.0  # inside the feed-forward network
+    activation: str = "relu"  # of the feed-forward network; or "gelu" (BART), "silu" (Marian)
+    first_position: int = 0  # row of a learned table that the first token has: BART's is 2
+    scaled_embeddings: bool = True  # entries times √d_model (section 3.4)
+    embedding_norm: bool = False  # a norm on embedding + positions, as in BERT
+    logits_bias: bool = False  # constants added to the logits, which no training changes
+    start_id: int | None = None  # what begins each target, where a pretrained model has an id of its own for it
 
     def __post_init__(self) -> None:
         check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff")
-        check_whole(self, optional=("source_vocab_size",))
+        check_whole(self, optional=("source_vocab_size", "n_decoder_layers"))
         check_heads(self)
         check_dropout(self)
         check_positive(self, "norm_eps")
-        check_choice(self, "positions", ("sinusoidal", "learned"))
+        check_choice(self, "positions", ("sinusoidal", "halves", "learned"))
+        check_choice(self, "activation", tuple(ACTIVATIONS))
+        for name in ("attention_dropout", "activation_dropout"):
+            share = getattr(self, name)
+            if share is not None and (not isinstance(share, (int, float)) or not 0 <= share < 1):
+                raise ValueError(f"EncoderDecoderConfig: {name} = {share!r} must be at least 0 and below 1.")
+        if type(self.first_position) is not int or not 0 <= self.first_position <= 8:
+            raise ValueError(f"EncoderDecoderConfig: first_position = {self.first_position!r} must be 0 to 8.")
         check_choice(self, "norm", ("pre", "post"))
         check_choice(self, "attention", ATTENTION)
-        if self.positions == "sinusoidal" and self.d_model % 2:
+        if self.positions != "learned" and self.d_model % 2:
             raise ValueError(f"EncoderDecoderConfig: d_model = {self.d_model} must be even: sinusoids come in pairs.")
         if self.shared_embeddings and self.source_vocab_size not in (None, self.vocab_size):
             raise ValueError(
@@ -63,10 +84,21 @@ class EncoderDecoderConfig:
                 f"{self.source_vocab_size} and vocab_size = {self.vocab_size}. Set shared_embeddings = False."
             )
         check_pad_id(self, self.source_vocab_size or self.vocab_size)
+        if self.start_id is not None and not 0 <= self.start_id < self.vocab_size:
+            raise ValueError(
+                f"EncoderDecoderConfig: start_id = {self.start_id} is outside the vocabulary of {self.vocab_size}."
+            )
 
     @property
     def head_dim(self) -> int:
         return self.d_model // self.n_heads
+
+    @property
+    def decoder_layers(self) -> int:
+        return self.n_decoder_layers or self.n_layers
+
+
+ACTIVATIONS = {"relu": ops.relu, "gelu": ops.gelu, "silu": ops.silu}
 
 
 class DecoderCache:
@@ -105,14 +137,17 @@ class Residual(nn.Module):
 
 
 class MLP(nn.Module):
-    """The feed-forward network, max(0, x W₁ + b₁) W₂ + b₂ (section 3.3)."""
+    """The feed-forward network, max(0, x W₁ + b₁) W₂ + b₂ (section 3.3), or with another activation."""
 
     def __init__(self, config: EncoderDecoderConfig, rng: np.random.Generator) -> None:
         self.fc = nn.Linear(config.d_model, config.d_ff, std=xavier(config.d_model, config.d_ff), rng=rng)
         self.proj = nn.Linear(config.d_ff, config.d_model, std=xavier(config.d_model, config.d_ff), rng=rng)
+        self.activation = config.activation
+        self.dropout = nn.Dropout(config.activation_dropout, rng)
 
     def forward(self, x: AnyTensor) -> AnyTensor:
-        return self.proj(ops.relu(self.fc(x)))  # (B, T, d_ff), then (B, T, D)
+        h = ACTIVATIONS[self.activation](self.fc(x))  # (B, T, d_ff)
+        return self.proj(self.dropout(h))  # (B, T, D)
 
 
 class EncoderBlock(nn.Module):
@@ -179,13 +214,18 @@ class EncoderDecoder(nn.Module):
             self.source_embedding = nn.Embedding(source_size, config.d_model, std=std, rng=rng)
             self.head = nn.Linear(config.d_model, config.vocab_size, bias=False, std=std, rng=rng)
         if config.positions == "learned":
-            self.source_position_embedding = nn.Embedding(config.context, config.d_model, rng=rng)
-            self.target_position_embedding = nn.Embedding(config.context, config.d_model, rng=rng)
+            rows = config.first_position + config.context
+            self.source_position_embedding = nn.Embedding(rows, config.d_model, rng=rng)
+            self.target_position_embedding = nn.Embedding(rows, config.d_model, rng=rng)
         else:
-            self.waves = sinusoids(config.context, config.d_model)
+            self.waves = sinusoids(config.context, config.d_model, halves=config.positions == "halves")
+        self.source_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps) if config.embedding_norm else None
+        self.target_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps) if config.embedding_norm else None
+        zeros = np.zeros((1, config.vocab_size), dtype=np.float32)
+        self.logits_bias = Parameter(zeros, requires_grad=False) if config.logits_bias else None
         self.dropout = nn.Dropout(config.dropout, rng)
         self.encoder = [EncoderBlock(config, rng) for _ in range(config.n_layers)]
-        self.decoder = [DecoderBlock(config, layer, rng) for layer in range(config.n_layers)]
+        self.decoder = [DecoderBlock(config, layer, rng) for layer in range(config.decoder_layers)]
         # Pre-norm blocks leave their sum as it is, so that it needs a norm at the end; post-norm blocks end with one.
         self.encoder_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps) if config.norm == "pre" else None
         self.decoder_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps) if config.norm == "pre" else None
@@ -203,13 +243,14 @@ class EncoderDecoder(nn.Module):
             return self.logits(h)
         return self.loss(h, targets, reduction=reduction, label_smoothing=label_smoothing)
 
-    def hidden(self, source: Any, ids: Any) -> AnyTensor:
-        """The decoder's features (B, T, D): what the head turns into logits."""
-        return self.decode(ids, self.encode(source), self.source_mask(source))
+    def hidden(self, source: Any, ids: Any, mask: Any = None) -> AnyTensor:
+        """The decoder's features (B, T, D): what the head turns into logits. `mask` (B, S): 1 or True = a token of the
+        source, 0 = padding; by default what isn't pad_id is a token."""
+        return self.decode(ids, self.encode(source, mask), self.source_mask(source, mask))
 
-    def encode(self, source: Any) -> AnyTensor:
-        """What the decoder looks at: source ids (B, S) -> features (B, S, D)."""
-        mask = self.source_mask(source)
+    def encode(self, source: Any, mask: Any = None) -> AnyTensor:
+        """What the decoder looks at: source ids (B, S) -> features (B, S, D); `mask` as in hidden."""
+        mask = self.source_mask(source, mask)
         x = self.embed(source, 0, self.source_embedding, "source")
         for block in self.encoder:
             x = block(x, mask)
@@ -226,36 +267,45 @@ class EncoderDecoder(nn.Module):
         """Token and position embeddings (B, T, D) for the ids at positions `past` and on."""
         end = past + check_ids(self, ids, side, past)
         positions: AnyTensor
-        if self.config.positions == "sinusoidal":
+        first = self.config.first_position
+        if self.config.positions != "learned":
             positions = self.waves[past:end]  # (T, D)
         elif side == "source":
-            positions = self.source_position_embedding.weight[past:end]
+            positions = self.source_position_embedding.weight[first + past : first + end]
         else:
-            positions = self.target_position_embedding.weight[past:end]
-        return self.dropout(table(ids) * math.sqrt(self.config.d_model) + positions)  # scaled as in section 3.4
+            positions = self.target_position_embedding.weight[first + past : first + end]
+        x = table(ids) * math.sqrt(self.config.d_model) if self.config.scaled_embeddings else table(ids)
+        x = x + positions  # (B, T, D)
+        norm = self.source_norm if side == "source" else self.target_norm
+        return self.dropout(x if norm is None else norm(x))
 
-    def source_mask(self, source: Any) -> Any:
+    def source_mask(self, source: Any, mask: Any = None) -> Any:
         """True where the source (B, S) holds a token, as attention wants it (B, 1, 1, S); None if nothing is hidden."""
-        if self.config.pad_id is None:
+        if mask is None and self.config.pad_id is None:
             return None
-        return (source != self.config.pad_id).reshape(source.shape[0], 1, 1, source.shape[1])
+        kept = source != self.config.pad_id if mask is None else mask != 0
+        return kept.reshape(source.shape[0], 1, 1, source.shape[1])
 
     def logits(self, h: AnyTensor) -> AnyTensor:
         """Features (..., D) -> logits (..., V)."""
-        return ops.linear(h, self.head.weight)
+        logits = ops.linear(h, self.head.weight)
+        return logits if self.logits_bias is None else logits + self.logits_bias
 
     def loss(self, h: AnyTensor, targets: Any, *, reduction: str = "mean", label_smoothing: float = 0.0) -> AnyTensor:
         """The cross-entropy as a scalar, from features (B, T, D) and targets (B, T), −100 = ignored."""
+        if self.logits_bias is not None:
+            return ops.cross_entropy(self.logits(h), targets, reduction=reduction, label_smoothing=label_smoothing)
         weight = self.head.weight
         return ops.linear_cross_entropy(h, weight, targets, reduction=reduction, label_smoothing=label_smoothing)
 
     def new_cache(self, capacity: int | None = None) -> DecoderCache:
         """An empty cache for decoding up to `capacity` target positions (the whole context by default)."""
-        return DecoderCache(self.config.n_layers, capacity or self.config.context)
+        return DecoderCache(self.config.decoder_layers, capacity or self.config.context)
 
-    def given(self, source: Any) -> Decoder:
-        """This model with a fixed source (B, S): a model of the target alone, for `minillm.generate`."""
-        return Decoder(self, source)
+    def given(self, source: Any, mask: Any = None) -> Decoder:
+        """This model with a fixed source (B, S), and its mask as in hidden: a model of the target alone, for
+        `minillm.generate`."""
+        return Decoder(self, source, mask)
 
 
 class Decoder:
@@ -271,21 +321,22 @@ class Decoder:
 
     task = "causal"  # now that it has its source
 
-    def __init__(self, model: EncoderDecoder, source: Any) -> None:
+    def __init__(self, model: EncoderDecoder, source: Any, mask: Any = None) -> None:
         self.model = model
         self.config = model.config
         self.source = source
+        self.mask = mask
         self.memory: AnyTensor | None = None  # the source's features, made when first needed, in the caller's mode
 
     def hidden(self, ids: Any, cache: DecoderCache | None = None) -> AnyTensor:
         if self.memory is None:
-            self.memory = self.model.encode(self.source)
-        return self.model.decode(ids, self.memory, self.model.source_mask(self.source), cache)
+            self.memory = self.model.encode(self.source, self.mask)
+        return self.model.decode(ids, self.memory, self.model.source_mask(self.source, self.mask), cache)
 
     def select(self, rows: Sequence[int]) -> Decoder:
         """The same for other targets: the source of target i is what that of target rows[i] was. It isn't encoded again
         if it has been already."""
-        selected = Decoder(self.model, self.source[rows])
+        selected = Decoder(self.model, self.source[rows], None if self.mask is None else self.mask[rows])
         selected.memory = None if self.memory is None else self.memory[rows]
         return selected
 
@@ -318,7 +369,7 @@ def attention(
         config.d_model,
         config.n_heads,
         causal=causal,
-        dropout=config.dropout,
+        dropout=config.dropout if config.attention_dropout is None else config.attention_dropout,
         impl=config.attention,
         layer=layer,
         std=std,
@@ -332,8 +383,9 @@ def xavier(fan_in: int, fan_out: int) -> float:
     return math.sqrt(2 / (fan_in + fan_out))
 
 
-def sinusoids(context: int, d_model: int) -> np.ndarray:
-    """Position t as waves of lengths 2π to 10000·2π: sin(t/10000^(2i/D)) at feature 2i, cos at 2i + 1 (section 3.5).
-    float32 (context, D)."""
+def sinusoids(context: int, d_model: int, *, halves: bool = False) -> np.ndarray:
+    """Position t as waves of lengths 2π to 10000·2π: sin(t/10000^(2i/D)) at feature 2i, cos at 2i + 1 (section 3.5);
+    with `halves` all sines before all cosines. float32 (context, D)."""
     angles = np.arange(context)[:, None] / 10000 ** (np.arange(0, d_model, 2) / d_model)  # (context, D/2)
-    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(context, d_model).astype(np.float32)
+    waves = np.stack([np.sin(angles), np.cos(angles)], axis=1 if halves else -1)
+    return waves.reshape(context, d_model).astype(np.float32)

@@ -101,15 +101,24 @@ def write_down(calls: dict[str, Call], name: str, forward: Any, x: Tensor, *args
 
 @no_grad()
 def attention_weights(module: CausalSelfAttention | MultiHeadAttention, call: Call) -> Array:
-    """Who looked at whom (B, H, T, S) in a call of an attention layer. The weights are the layer's own: attention over
-    values that are one-hot vectors returns, in place of a mixture of values, the shares of the mixture."""
+    """Who looked at whom (B, H, T, S) in a call of an attention layer of the NumPy engine."""
+    return attention_shares(module, call).data
+
+
+def attention_shares(module: CausalSelfAttention | MultiHeadAttention, call: Call) -> Any:
+    """The attention weights (B, H, T, S) of a call, on either engine. They are the layer's own: attention over values
+    that are one-hot vectors returns, in place of a mixture of values, the shares of the mixture."""
     where = {name: given for name, given in call.options.items() if name in ("kv", "rope")}
     q, k, _ = module.heads(call.x, **where)  # (B, H, T, hd), (B, Hkv, S, hd)
     S = k.shape[2]
-    values = Tensor(np.broadcast_to(np.eye(S, dtype=k.dtype), (*k.shape[:3], S)))  # (B, Hkv, S, S)
+    values: Any  # (B, Hkv, S, S)
+    if isinstance(k, Tensor):
+        values = Tensor(np.broadcast_to(np.eye(S, dtype=k.dtype), (*k.shape[:3], S)))
+    else:
+        values = k.new_zeros(S, S).fill_diagonal_(1).expand(*k.shape[:3], S)
     causal = isinstance(module, CausalSelfAttention) or module.causal
     mask, segments = call.options.get("mask"), call.options.get("segments")
-    return ops.attention(q, k, values, causal=causal, mask=mask, segments=segments).data
+    return ops.attention(q, k, values, causal=causal, mask=mask, segments=segments)
 
 
 def attention_grid(

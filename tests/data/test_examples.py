@@ -423,6 +423,7 @@ def test_wrong_prompts(write, record, message):
     read = read_prompts(name, skip_bad=True)
     assert len(read) == 1 and read.skipped.counts.total() == 1
 
+
 # --- bad files --------------------------------------------------------------------------------------------------------
 
 BAD = 'text,label\ngood,1\n"two\nlines",2\n,1\nalone\n"open,1\na,b,c\nnone,\nlast,2\n'

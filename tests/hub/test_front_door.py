@@ -6,6 +6,7 @@ import pytest
 from minillm.commands.cli import main
 from minillm.generate import Sampling, generate, stream_text
 from minillm.hub import AutoModel, PretrainedModel, PretrainedTokenizer, WeightsError
+from minillm.hub.bart import BART_ONLY, MARIAN_ONLY
 from minillm.hub.checkpoint import load_model_and_tokenizer, open_checkpoint
 from minillm.hub.configs import ARCHITECTURES, architecture_of
 from minillm.hub.convert import convert
@@ -153,14 +154,19 @@ def test_a_tied_head_stands_in_for_the_table_that_a_file_lacks(tmp_path):
         open_checkpoint(tmp_path)
 
 
-SHAPES = {"gpt2": "gpt", "llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "bert": "bert"}
+SHAPES = {
+    "gpt2": CONFIGS["gpt"],
+    **{name: CONFIGS[name] for name in ("llama", "qwen2", "qwen3", "bert")},
+    "bart": EncoderDecoderConfig(**SHAPE, d_ff=12, **BART_ONLY),
+    "marian": EncoderDecoderConfig(**SHAPE, d_ff=12, **MARIAN_ONLY),
+}
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_tables_name_what_the_models_have(name):
     """Each setting of ours is a field of the config, each parameter has a name there, and no name stands for two."""
     architecture = ARCHITECTURES[name]
-    config = CONFIGS[SHAPES[name]]
+    config = SHAPES[name]
     assert architecture_of(config) is architecture
     fields = config_to_dict(config)
     assert all(ours in fields for ours, _ in architecture.settings.values())

@@ -179,7 +179,7 @@ def test_the_source_is_encoded_once(monkeypatch):
     source, _, _ = random_batch(TINY)
     calls = []
     encode = EncoderDecoder.encode
-    monkeypatch.setattr(EncoderDecoder, "encode", lambda self, source: calls.append(source) or encode(self, source))
+    monkeypatch.setattr(EncoderDecoder, "encode", lambda self, *of: calls.append(of) or encode(self, *of))
     for block in model.decoder:
         keys_values = block.cross.keys_values
         block.cross.keys_values = lambda memory, f=keys_values: calls.append(memory) or f(memory)
@@ -305,7 +305,7 @@ def test_config_survives_a_dictionary():
         ({"source_vocab_size": 0}, "source_vocab_size = 0 must be a whole number"),
         ({"n_heads": 3}, "d_model = 16 must be divisible by n_heads = 3"),
         ({"d_model": 15, "n_heads": 3}, "d_model = 15 must be even"),
-        ({"positions": "rotary"}, "positions = 'rotary' must be one of sinusoidal, learned"),
+        ({"positions": "rotary"}, "positions = 'rotary' must be one of sinusoidal, halves, learned"),
         ({"norm": "sandwich"}, "norm = 'sandwich' must be one of pre, post"),
         ({"attention": "flash"}, "attention = 'flash' must be one of auto"),
         ({"dropout": 1.5}, "dropout = 1.5"),

@@ -1,0 +1,203 @@
+"""BART's and Marian's checkpoints, in and out, against transformers."""
+
+import json
+
+import numpy as np
+import pytest
+from command_line import minillm
+from hf_models import IDS, reload, tensor_names, torch, transformers
+
+from minillm.generate import Sampling, generate
+from minillm.hub import AutoModelForSeq2SeqLM, AutoTokenizer, ConfigurationError, PretrainedModel
+from minillm.hub.finetuned import open_finetuned
+from minillm.models import EncoderDecoder, EncoderDecoderConfig
+
+CLASSES = {"bart": ("BartConfig", "BartForConditionalGeneration"), "marian": ("MarianConfig", "MarianMTModel")}
+TARGET = np.random.default_rng(5).integers(3, 61, (2, 7))
+MASK = (np.arange(11) < [[11], [7]]).astype(int)
+
+
+def random_model(kind, seed, **settings):
+    """A small model of the kind with every number random, but for Marian's waves; all its shape drawn, too."""
+    rng = np.random.default_rng(seed)
+    heads, inner = int(rng.integers(1, 4)), int(rng.integers(5, 30))
+    shape = {
+        "vocab_size": 61, "d_model": 2 * heads * int(rng.integers(1, 4)), "max_position_embeddings": 24,
+        "encoder_layers": int(rng.integers(1, 4)), "decoder_layers": int(rng.integers(1, 4)),
+        "encoder_attention_heads": heads, "decoder_attention_heads": heads,
+        "encoder_ffn_dim": inner, "decoder_ffn_dim": inner, "scale_embedding": bool(rng.integers(2)),
+        "activation_function": str(rng.choice(["gelu", "relu", "swish"])),
+    }  # fmt: skip
+    own = {"pad_token_id": 60, "decoder_start_token_id": 60, "eos_token_id": 0} if kind == "marian" else {}
+    config_class, model_class = CLASSES[kind]
+    config = getattr(transformers, config_class)(**{**shape, **own, "forced_eos_token_id": None, **settings})
+    torch.manual_seed(seed)
+    model = getattr(transformers, model_class)(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if kind == "bart" or "embed_positions" not in name:
+                parameter.copy_(0.4 * torch.randn(parameter.shape) + (parameter.ndim == 1))
+        model.final_logits_bias.copy_(torch.randn(model.final_logits_bias.shape))
+    return model
+
+
+def compare(kind, seed, engine, folder):
+    theirs = random_model(kind, seed).double()
+    theirs.save_pretrained(folder / "theirs")
+    ours = AutoModelForSeq2SeqLM.from_pretrained(folder / "theirs", engine=engine)
+    labels = np.where(np.arange(7) < [[7], [4]], TARGET, -100)
+    given = {"input_ids": IDS, "attention_mask": MASK, "labels": labels}
+    wanted = {"output_hidden_states": True, "output_attentions": True}
+    theirs.set_attn_implementation("eager")
+    with torch.no_grad():
+        expected = theirs(**{name: torch.tensor(value) for name, value in given.items()}, **wanted)
+    inputs = {name: value if engine == "numpy" else torch.tensor(value) for name, value in given.items()}
+    output = ours(**inputs, **wanted)
+    shown = [output.logits, output.encoder_last_hidden_state]
+    for name in ("decoder_hidden_states", "decoder_attentions", "cross_attentions", "encoder_hidden_states"):
+        assert len(output[name]) == len(expected[name])
+        shown += output[name]
+    hidden = [expected.logits, expected.encoder_last_hidden_state, *expected.decoder_hidden_states]
+    hidden += [*expected.decoder_attentions, *expected.cross_attentions, *expected.encoder_hidden_states]
+    for a, b in zip(shown, hidden, strict=True):
+        a, b = a if engine == "numpy" else a.detach().numpy(), b.numpy()
+        assert a.shape == b.shape and np.abs(a - b).max() < 1e-9
+    assert float(output.loss.item()) == pytest.approx(expected.loss.item(), abs=1e-9)
+
+    ours.save_pretrained(folder / "ours")
+    assert tensor_names(folder / "ours") == tensor_names(folder / "theirs")
+    back = reload(CLASSES[kind][1], folder / "ours")
+    names = [dict(m.named_parameters()) for m in (theirs, back)]
+    assert all(torch.equal(names[0][name], names[1][name]) for name in names[0])
+    assert torch.equal(theirs.final_logits_bias, back.final_logits_bias)
+    before, after = (json.loads((folder / name / "config.json").read_text()) for name in ("theirs", "ours"))
+    assert {key: value for key, value in before.items() if after.get(key, "absent") != value} == {}
+
+    for options in ({}, {"num_beams": 3}, {"num_beams": 4, "num_return_sequences": 2, "length_penalty": 0.3}):
+        with torch.no_grad():
+            ids, mask = torch.tensor(IDS), torch.tensor(MASK)
+            rows = theirs.generate(ids, attention_mask=mask, max_new_tokens=8, do_sample=False, **options).tolist()
+        found = ours.generate(inputs["input_ids"], inputs["attention_mask"], max_new_tokens=8, **options)
+        pad = theirs.config.pad_token_id
+        found = [list(np.asarray(row).tolist()) for row in found]
+        longest = max(len(row) for row in found)
+        assert [row + [pad] * (longest - len(row)) for row in found] == rows
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+@pytest.mark.parametrize("kind", CLASSES)
+def test_values_files_and_texts_are_those_of_transformers(exact, kind, engine, tmp_path):
+    compare(kind, len(engine), engine, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_hundred_random_configs(exact, kind, engine, tmp_path):
+    for seed in range(100):
+        compare(kind, 1000 + seed, engine, tmp_path / str(seed))
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_decoding_with_a_cache_gives_what_it_gives_without(kind, tmp_path):
+    random_model(kind, 3).save_pretrained(tmp_path)
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path).model
+    given = model.given(IDS, MASK)
+    found = [generate(given, [[2], [2]], max_new_tokens=12, use_cache=cached, sampling=Sampling(temperature=0))
+             for cached in (True, False)]  # fmt: skip
+    assert found[0] == found[1] and len(found[0][0]) == 12
+
+
+def test_what_would_compute_something_else_is_refused(tmp_path):
+    for kind, setting, value, said in (
+        ("bart", "decoder_ffn_dim", 99, r"decoder_ffn_dim = 99 must be encoder_ffn_dim, \d+"),
+        ("bart", "activation_function", "gelu_new", "'gelu_new' must be gelu, relu, silu or swish"),
+        ("bart", "scale_embedding", "yes", "scale_embedding must be of type bool"),
+        ("bart", "pad_token_id", "x", "pad_token_id must be of type int"),
+        ("marian", "share_encoder_decoder_embeddings", False, "share_encoder_decoder_embeddings = False must be True"),
+        ("marian", "decoder_vocab_size", 7, "decoder_vocab_size = 7 must be vocab_size, 61"),
+    ):
+        random_model(kind, 1).save_pretrained(tmp_path)
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), setting: value}))
+        with pytest.raises(ConfigurationError, match=said):
+            AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+
+
+def test_the_model_of_2017_stays_our_own(tmp_path):
+    model = EncoderDecoder(EncoderDecoderConfig(vocab_size=31, context=8, n_layers=1, n_heads=2, d_model=8, d_ff=12))
+    PretrainedModel(model).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "encoder-decoder"
+    with pytest.raises(ValueError, match="first_position = 9 must be 0 to 8"):
+        EncoderDecoderConfig(first_position=9)
+    with pytest.raises(ValueError, match="start_id = 31 is outside"):
+        EncoderDecoderConfig(vocab_size=31, start_id=31)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+def test_old_files_more_tokens_and_ids_that_are_written(engine, tmp_path):
+    """The table may stand in a file under each of its names, Marian's waves too."""
+    from safetensors.torch import load_file, save_file
+
+    theirs = random_model("marian", 4)
+    theirs.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    for name in ("lm_head.weight", "model.encoder.embed_tokens.weight"):
+        tensors[name] = tensors["model.shared.weight"].clone()
+    tensors["model.encoder.embed_positions.weight"] = torch.zeros(24, theirs.config.d_model)
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    ours = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, engine=engine)
+    ids, target = (IDS, TARGET) if engine == "numpy" else (torch.tensor(IDS), torch.tensor(TARGET))
+    before = np.asarray(ours(ids, decoder_input_ids=target, return_dict=False)[0].data)
+    with torch.no_grad():
+        expected = theirs(torch.tensor(IDS), decoder_input_ids=torch.tensor(TARGET)).logits.numpy()
+    assert np.abs(before - expected).max() < 1e-4
+    ours.resize_token_embeddings(64)
+    after = np.asarray(ours(ids, decoder_input_ids=target).logits.data)
+    assert after.shape[-1] == 64 and np.abs(after[..., :61] - before).max() < 1e-5
+    ours.config.decoder_start_token_id = ours.generation_config.decoder_start_token_id = 7
+    assert ours.prepare_decoder_input_ids_from_labels(target)[:, 0].tolist() == [7, 7]
+    assert ours.generate(ids, max_new_tokens=3)[0][0] == 7
+    with pytest.raises(ValueError, match="needs decoder_input_ids"):
+        ours(ids)
+
+
+def bart_folder(folder):
+    """A small BART with a tokenizer of its own, byte-level, as transformers writes both."""
+    from tokenizers import ByteLevelBPETokenizer
+
+    texts = ["one two three four five six seven eight nine ten", "eins zwei drei vier fünf sechs sieben acht neun zehn"]
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(texts * 3, 330, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    folder.mkdir(parents=True)
+    trained.save_model(str(folder))
+    merges = [tuple(line.split()) for line in (folder / "merges.txt").read_text("utf-8").splitlines()[1:]]
+    tokenizer = transformers.BartTokenizer(vocab=json.loads((folder / "vocab.json").read_text("utf-8")), merges=merges)
+    tokenizer.save_pretrained(folder)
+    n = len(tokenizer)
+    random_model("bart", 1, vocab_size=n, max_position_embeddings=40).save_pretrained(folder)
+    return tokenizer
+
+
+def test_translate_and_generate_take_a_bart(tmp_path, capsys):
+    tokenizer = bart_folder(tmp_path / "bart")
+    ours = AutoTokenizer.from_pretrained(tmp_path / "bart")
+    assert list(ours("two fünf").input_ids) == tokenizer("two fünf").input_ids
+    words = [("one", "eins"), ("two", "zwei"), ("three", "drei"), ("four", "vier"), ("five", "fünf"), ("six", "sechs")]
+    pairs = [(f"{a} {c}", f"{b} {d}") for a, b in words for c, d in words]
+    data = tmp_path / "pairs.tsv"
+    data.write_text("source\ttarget\n" + "".join(f"{a}\t{b}\n" for a, b in pairs), encoding="utf-8")
+    small = ["--set", "train.max_steps=2", "--set", "train.batch_size=2", "--set", "train.eval_every=1"]
+    run = tmp_path / "run"
+    start = ["--model", tmp_path / "bart", "--data", data]
+    minillm("finetune", "translate", *start, "--out", run, *small, capsys=capsys)
+    model, objective, _ = open_finetuned(run)
+    assert model.config.start_id == 2 and objective.dressed and objective.pad_id == 1 and objective.end_id == 2
+    assert objective.ids("two fünf") == tokenizer("two fünf").input_ids
+    minillm("generate", run, "--prompt", "one two", "--max-new-tokens", "4", capsys=capsys)
+
+    said = minillm("generate", tmp_path / "bart", "--prompt", "one two", "--max-new-tokens", 5, capsys=capsys)
+    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "bart")
+    ids = tokenizer("one two", return_tensors="pt").input_ids
+    expected = theirs.generate(ids, max_new_tokens=5, num_beams=1, do_sample=False)
+    assert said.rstrip("\n") == tokenizer.decode(expected[0], skip_special_tokens=True).rstrip("\n")
