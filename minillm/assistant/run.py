@@ -55,7 +55,7 @@ from .rollouts import Prompts, RolloutData
 from .rows import Conversations
 from .splits import DIALOGUE, Splits, dialogue_reward
 
-CONTEXT = 512  # tokens, of a new model whose [model] does not say
+CONTEXT = 512  # tokens, of a new model whose [model] does not say; no more than its teacher's
 NEW_ROWS = ("token_embedding", "head")  # what learns whole where tokens were added
 REFERENCE_FILE = "reference.safetensors"
 
@@ -95,11 +95,12 @@ class Prepared:
     loss: Loss | None = None
 
 
-def fresh(config: AssistantConfig, splits: Splits, template: ChatTemplate | None = None) -> ChatStart:
-    """A new model of the shape in [model] for this template's tokenizer, or one made from the training conversations,
+def fresh(config: AssistantConfig, splits: Splits, teacher: ChatStart | None = None) -> ChatStart:
+    """A new model of the shape in [model] for its teacher's tokenizer, or one made from the training conversations,
     with ChatML. Raises ConfigError."""
-    if template is not None:
-        return ChatStart(new_model(config, template.tokenizer), template)
+    if teacher is not None:
+        longest = min(CONTEXT, teacher.model.config.context)  # what the teacher, too, can read
+        return ChatStart(new_model(config, teacher.tokenizer, longest), teacher.template)
     said = [turn["content"] for chat in splits.examples["train"] for turn in chat.messages]
     words = [*said, "system\nuser\nassistant\n", config.chat.system]
     if config.start.tokenizer == "char":
@@ -112,9 +113,9 @@ def fresh(config: AssistantConfig, splits: Splits, template: ChatTemplate | None
     return ChatStart(new_model(config, made), ChatTemplate.chatml(made))
 
 
-def new_model(config: AssistantConfig, tokenizer: Tokenizer) -> Any:
-    """A model of the shape in [model] for this tokenizer."""
-    section = {"context": CONTEXT, **config.model}
+def new_model(config: AssistantConfig, tokenizer: Tokenizer, context: int = CONTEXT) -> Any:
+    """A model of the shape in [model] for this tokenizer; `context`: where [model] does not say."""
+    section = {"context": context, **config.model}
     cls = model_config_class(section.pop("model_type", "llama"))
     if cls.task != "causal":
         raise ConfigError(

@@ -104,8 +104,7 @@ def opened(config: AssistantConfig, splits: Splits) -> ChatStart:
         return open_chat_start(config.start.model, config.chat.template, config.train.seed)
     if config.chat.template not in ("", "chatml"):
         raise ConfigError("[chat]: template goes with a model that is there: a new one is made for chatml.")
-    template = open_chat_start(config.distill.teacher).template if config.chat.kind == "distill" else None
-    return fresh(config, splits, template)
+    return fresh(config, splits, open_chat_start(config.distill.teacher) if config.chat.kind == "distill" else None)
 
 
 def answers_of(

@@ -442,3 +442,9 @@ def test_a_tokenizer_that_llama_cpp_lacks_is_refused_with_the_one_that_it_has(fo
     minillm("finetune", "sft", *given)
     said = minillm("convert", tmp_path / "run", tmp_path / "m.gguf", "--to", "gguf", status=2, capsys=capsys)
     assert "no byte-level BPE" in said and "--set start.tokenizer=bpe" in said
+
+
+def test_a_new_student_reads_no_more_than_its_teacher(run, folder, tmp_path):
+    given = ["--teacher", run, "--data", folder / "chats.jsonl", "--out", tmp_path / "run", *FEW]
+    minillm("finetune", "distill", *given)
+    assert Conversation.open(tmp_path / "run").model.config.context == 64
