@@ -20,7 +20,8 @@ LAYERS = ("full_attention", "sliding_attention")  # what layer_types are made of
 
 def read(values: Values, ours: Values, head: str) -> Values:
     """What all of the family say; a window only of its own in each."""
-    if "sliding_attention" in (layers := layer_types(values, ours, window=False)):
+    layers = values.get("layer_types") or []
+    if not isinstance(layers, list) or any(layer != "full_attention" for layer in layers):
         raise ConfigurationError(f"config.json: layer_types = {layers!r:.50} must be a list of only 'full_attention'.")
     bias = bool(values.get("attention_bias", False))
     theta, scaling = rope_settings(values, ours["context"])

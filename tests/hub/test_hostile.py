@@ -124,7 +124,7 @@ def test_positions_beyond_the_table_have_the_same_angles(scaling, monkeypatch):
     config = LlamaConfig(31, 50, 1, 2, 1, 8, d_ff=12, rope_scaling=scaling)
     ids = np.arange(40)[None] % 31
     expected = Llama(config, np.random.default_rng(0))(ids).data
-    monkeypatch.setattr("minillm.models.llama.MAX_POSITIONS", 4)
+    monkeypatch.setattr("minillm.models.rope.MAX_POSITIONS", 4)
     model = Llama(config, np.random.default_rng(0))
     assert table_length(config) == len(model.cos) == 4
     np.testing.assert_array_equal(model(ids).data, expected)
@@ -145,10 +145,10 @@ def test_positions_beyond_the_table_have_the_same_angles(scaling, monkeypatch):
         ("generation_config.json", {"max_length": 10**99}, r"generation_config\.json is not JSON.*100 digits"),
         ("generation_config.json", [1], r"generation_config\.json must hold an object, not a list"),
         ("config.json", {"model_type": ["gpt2"]}, r"config\.json: model_type must be a text, not \['gpt2'\]"),
-        ("config.json", {"model_type": "gpt2", "n_embd": "8"}, r"config\.json: n_embd must be of type int, not str"),
-        ("config.json", {"model_type": "gpt2", "n_head": True}, r"config\.json: n_head must be of type int, not bool"),
+        ("config.json", {"model_type": "gpt2", "n_embd": "8"}, r"config\.json: n_embd of a gpt2 must be of type int, not str"),
+        ("config.json", {"model_type": "gpt2", "n_head": True}, r"config\.json: n_head of a gpt2 must be of type int, not bool"),
         ("config.json", {"model_type": "llama", "layer_types": 5}, r"config\.json: layer_types = 5 must be a list"),
-        ("config.json", {"model_type": "qwen3", "layer_types": ["sliding_attention"]}, r"of only 'full_attention'"),
+        ("config.json", {"model_type": "qwen3", "layer_types": ["sliding_attention"]}, r"must be a list of 32 of 'full_attention'"),
         ("config.json", {"model_type": "llama", "rope_parameters": {**YARN, ORIGINAL: {}}}, rf"{ORIGINAL} = {{}}, not"),
         ("config.json", {"model_type": "llama", "rope_scaling": {**YARN, ORIGINAL: 0}}, rf"{ORIGINAL} = 0, not a numb"),
         ("config.json", {"model_type": "qwen2", "rope_scaling": YARN, ORIGINAL: "8"}, rf"{ORIGINAL} = '8', not a numb"),
