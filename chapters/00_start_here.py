@@ -356,9 +356,7 @@ with check():
         "typical_probability returns nothing yet. The loss is −ln p; solve for p."
     )
     assert np.ndim(answer) == 0, f"Return one number, not {answer}."
-    assert 0 <= answer <= 1, (
-        f"A probability lies between 0 and 1; of a loss of ln 1024 you make {answer:.3g}."
-    )
+    assert 0 <= answer <= 1, f"A probability lies between 0 and 1; of a loss of ln 1024 you make {answer:.3g}."
     assert abs(answer - 1 / 1024) < 1e-9, (
         f"A loss of ln 1024 is that of guessing among 1024 tokens; you make {answer:.3g} of it."
     )
@@ -453,9 +451,7 @@ with check():
     assert share is not None, (
         "share_of_mlp returns nothing yet: add up p.data.size where '.mlp.' is in the name."
     )
-    assert np.ndim(share) == 0 and 0 < share < 1, (
-        f"A share lies between 0 and 1; you return {share}."
-    )
+    assert np.ndim(share) == 0 and 0 < share < 1, f"A share lies between 0 and 1; you return {share}."
     for layers, width in ((2, 96), (3, 32), (1, 64)):
         other = GPTConfig(500, context=16, n_layers=layers, n_heads=2, d_model=width)
         other = model if layers == 2 else GPT(other, rng=np.random.default_rng(0))

@@ -55,9 +55,7 @@ from minillm.workshop.cutting import (
 )
 
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
-TEXT = {"smoke": 60_000, "cpu": 200_000, "gpu": 1_500_000}[
-    SCALE
-]  # characters of English and of code
+TEXT = {"smoke": 60_000, "cpu": 200_000, "gpu": 1_500_000}[SCALE]  # characters of English and of code
 SIZES = {
     "smoke": [300, 400, 600],
     "cpu": [300, 500, 1000, 2000, 4000, 8000],
@@ -104,9 +102,7 @@ whole character is shown as a number in hex.)
 """
 
 # %%
-tokenizer = BPETokenizer.train(
-    [train["English"], train["Chinese"]], 600 if SCALE == "smoke" else 2000
-)
+tokenizer = BPETokenizer.train([train["English"], train["Chinese"]], 600 if SCALE == "smoke" else 2000)
 journey(tokenizer, "returning objects 我们也去")
 
 # %% [markdown]
@@ -308,9 +304,7 @@ can note the time at which each merge is found.
 """
 
 # %%
-words = count_words(
-    [train["English"]], "gpt4"
-)  # a pre-token, the id of each byte as chr(id) -> how often
+words = count_words([train["English"]], "gpt4")  # a pre-token, the id of each byte as chr(id) -> how often
 naive, naive_seconds = timed(train_naive(words, n_merges))
 fast, fast_seconds = timed(learn_merges(words, n_merges))
 assert fast == naive
@@ -465,10 +459,7 @@ measured = compare_sizes(largest, whole, unseen, progress(SIZES, "vocabularies")
 
 print("vocabulary  bytes/token (held out)  median occurs  bigram bits/byte (a third)  table")
 for size, seen, covered, median, bits, bits_of_part in zip(SIZES, *measured.values()):
-    print(
-        f"{size:10,} {seen:8.2f} ({covered:.2f}) {median:19,.0f} {bits:16.2f} ({bits_of_part:.2f})",
-        end="",
-    )
+    print(f"{size:10,} {seen:8.2f} ({covered:.2f}) {median:19,.0f} {bits:16.2f} ({bits_of_part:.2f})", end="")
     print(f" {size * 128 / 1e6:12.2f}M")
 
 CHOSEN = deliverables.VOCABULARY[SCALE]
@@ -503,9 +494,7 @@ next ones:
 kept = deliverables.tokenizer(SCALE)  # made at the first call, then read from its folder
 newest = [kept.token_bytes(256 + i).decode(errors="replace") for i in range(len(kept.merges))][-6:]
 print(f"{kept.vocab_size:,} tokens; the last merges made {newest}")
-assert (
-    kept.vocab_size == CHOSEN and kept.pattern == "gpt4" and kept.decode(kept.encode(line)) == line
-)
+assert kept.vocab_size == CHOSEN and kept.pattern == "gpt4" and kept.decode(kept.encode(line)) == line
 assert list(kept.merges) == list(largest.merges[: len(kept.merges)])  # what we have measured
 ids = kept.encode("The return value is a string.")
 spans(kept, ids, f"{len(ids)} tokens")
@@ -734,21 +723,9 @@ with check():
     assert len(answer) < 10, (
         "Still single bytes: find the pairs of neighbours that are in `merges`, join the earliest."
     )
-    assert as_plain(encode_word("xyz", [])) == [b"x", b"y", b"z"], (
-        "Without merges a word stays in single bytes."
-    )
+    assert as_plain(encode_word("xyz", [])) == [b"x", b"y", b"z"], "Without merges a word stays in single bytes."
     telling = words_that_tell(english, Counter(split_text(train["English"], "gpt4")))
-    words = [
-        " returning",
-        "Exception",
-        " x",
-        "模型",
-        " aaaaaaaa",
-        " trace",
-        " executes",
-        "   ",
-        7 * " ",
-    ]
+    words = [" returning", "Exception", " x", "模型", " aaaaaaaa", " trace", " executes", "   ", 7 * " "]
     for word in [*words, *(word for word, _ in zip(telling, range(20)))]:
         expected = [english.token_bytes(i) for i in english.encode_piece(word)]
         answer = as_plain(encode_word(word, pairs))
@@ -814,7 +791,9 @@ with check():
             assert cut == ids[: len(cut)] and len(cut) <= n, (
                 f"Not the first {n} or fewer of {ids}: {cut}"
             )
-            assert len(cut) in whole, f"{text!r} cut to {n} tokens still ends in half a character."
+            assert len(cut) in whole, (
+                f"{text!r} cut to {n} tokens still ends in half a character."
+            )
             longest = max(k for k in whole if k <= n)
             assert len(cut) >= longest, (
                 f"{text!r} cut to {n} tokens: {longest} would still be whole, you keep {len(cut)}."
@@ -862,21 +841,13 @@ with check():
     assert answer, "changes_of_counts returns an empty dictionary: ('a', 'b') must lose its count."
     answer = dict(as_plain(answer))
     assert all(answer.values()), f"Leave out pairs whose change is 0: {answer}"
-    assert answer.get(("a", "b")) == -2, (
-        "In a|b|c|a|b the pair ('a', 'b') occurs twice; both are joined."
-    )
-    unharmed = {
-        pair
-        for pair in answer
-        if pair not in {("a", "b"), ("b", "c"), ("c", "a"), ("ab", "c"), ("c", "ab")}
-    }
+    assert answer.get(("a", "b")) == -2, "In a|b|c|a|b the pair ('a', 'b') occurs twice; both are joined."
+    unharmed = {pair for pair in answer if pair not in {("a", "b"), ("b", "c"), ("c", "a"), ("ab", "c"), ("c", "ab")}}
     assert not unharmed, f"No such pair stands in a|b|c|a|b or in ab|c|ab: {unharmed}"
     for word in ("abcab", "aaaa", "abab", "xaby", "aaab", "zzz", "ababab", "aaaaa", "xaaaax"):
         for pair in (("a", "b"), ("a", "a"), ("b", "a")):
             before, after = Counter(pairwise(word)), Counter(pairwise(join(list(word), pair)))
-            expected = {
-                p: after[p] - before[p] for p in {**before, **after} if after[p] != before[p]
-            }
+            expected = {p: after[p] - before[p] for p in {**before, **after} if after[p] != before[p]}
             answer = dict(as_plain(changes_of_counts(list(word), pair)))
             assert answer == expected, (
                 f"{'|'.join(word)} becomes {'|'.join(join(list(word), pair))} when {pair} is joined. Count the pairs "

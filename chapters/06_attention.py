@@ -55,9 +55,7 @@ the library's loss leaves out. (`minillm.workshop.looking_back` makes the task.)
 """
 
 # %%
-ids, targets = make_batch(
-    np.random.default_rng(84), 1
-)  # what is read, and what comes next: (1, T) each
+ids, targets = make_batch(np.random.default_rng(84), 1)  # what is read, and what comes next: (1, T) each
 example = [VOCABULARY[i] for i in ids[0]]
 assert [v for v in VARIABLES if sum(v + "=" in token for token in example) > 1] == ["e", "f", "h"]
 last_answer = VOCABULARY[targets[0, -1]]
@@ -250,9 +248,7 @@ for d in dimensions:
 raw, scaled = (np.array(values) for values in measured.values())  # each (5, 3): d, what is measured
 for name, values in measured.items():
     for d, (spread, largest, stuck) in zip(dimensions, values):
-        print(
-            f"{name:8s} d = {d:4d}: spread {spread:4.1f}, largest weight {largest:.2f}, hardly move {stuck:2.0f}%"
-        )
+        print(f"{name:8s} d = {d:4d}: spread {spread:4.1f}, largest weight {largest:.2f}, hardly move {stuck:2.0f}%")
 assert np.all(np.abs(scaled[:, 0] - 1) < 0.2) and scaled[:, 1].max() < 0.3 < 0.8 < raw[-1, 1]
 assert scaled[:, 2].max() < 1 and np.all(np.diff(raw[:, 2]) > 0)
 assert raw[1, 2] < 10 and 20 < raw[2, 2] < 40 and raw[-1, 2] > 60
@@ -355,9 +351,7 @@ def loss():
 for name, M, gradient, tensor in zip("QKV", (Q, K, V), ours, tensors):
     numerical = np.abs(gradient - numerical_gradient(loss, M)).max()
     library = np.abs(gradient - tensor.grad[0, 0]).max()
-    print(
-        f"dL/d{name}: largest gap to finite differences {numerical:.0e}, to the library {library:.0e}"
-    )
+    print(f"dL/d{name}: largest gap to finite differences {numerical:.0e}, to the library {library:.0e}")
     assert numerical < 1e-7 and library < 1e-12
 
 # %% [markdown]
@@ -458,15 +452,11 @@ work outweighs the overhead of the calls.
 lengths = [2**i for i in range(6, LONGEST + 1)]
 seconds = looking_back.time_both(progress(lengths, "timing"), rng)  # the shortest of 7 runs each
 slope = {
-    name: np.polyfit(np.log(lengths[-4:]), np.log(values[-4:]), 1)[0]
-    for name, values in seconds.items()
+    name: np.polyfit(np.log(lengths[-4:]), np.log(values[-4:]), 1)[0] for name, values in seconds.items()
 }
 for i in (0, -1):
     ratio = seconds["attention"][i] / seconds["linear layer"][i]
-    print(
-        f"T = {lengths[i]:4d}: attention takes {ratio:.1f} times as long as the linear layer;",
-        end=" ",
-    )
+    print(f"T = {lengths[i]:4d}: attention takes {ratio:.1f} times as long as the linear layer;", end=" ")
     megabytes = 4 * lengths[i] ** 2 / 1e6  # 4 bytes for each number
     print(f"one head's P would fill {megabytes:.2f} MB")
 if SCALE != "smoke":
@@ -567,9 +557,7 @@ def new_model(kind, seed):
     if kind == "plain averaging":
         model.blocks[0].attn = PlainAveraging(config, layer=0, rng=r)
     if kind == "no positions":
-        model.position_embedding.weight.data[:] = (
-            0  # position_embedding: the table of position vectors
-        )
+        model.position_embedding.weight.data[:] = 0  # position_embedding: the table of position vectors
         model.position_embedding.weight.requires_grad = False
     if kind != "small start":
         for _, module in model.named_modules():
@@ -694,9 +682,7 @@ for kind in ("attention", "no positions"):
         both = both[:, groups["again"]].mean(axis=1)  # (2, 2000, H) -> (2, H)
         pairs.append(both[:, both.sum(axis=0).argmax()])
     looks[kind] = 100 * np.mean(pairs, axis=0)
-    print(
-        f"{kind:12s}: {looks[kind][0]:.0f}% on the latest, {looks[kind][1]:.0f}% on outdated ones"
-    )
+    print(f"{kind:12s}: {looks[kind][0]:.0f}% on the latest, {looks[kind][1]:.0f}% on outdated ones")
 even = 100 * np.mean(1 / (held_out.position + 1))  # at position t there are t + 1 places to look at
 outdated = held_out.is_outdated[groups["again"]].sum(axis=1).mean()
 print(f"(spread evenly, each place would get about {even:.0f}%;", end=" ")
@@ -723,9 +709,7 @@ looked, alone = 100 * np.array(looked).reshape(-1, 2), np.array(alone).reshape(-
 for i in range(STARTS):
     for head in range(2):
         x, y = looked[i, head], alone[i, head]
-        print(
-            f"start {i}, head {head}: {x:3.0f}% of the weight on the answer, alone {y:3.0f}% right"
-        )
+        print(f"start {i}, head {head}: {x:3.0f}% of the weight on the answer, alone {y:3.0f}% right")
     if SCALE != "smoke":
         less, more = sorted(zip(looked[i], alone[i]))
         assert more[0] > 3 * even and more[1] > less[1] - 10
@@ -775,9 +759,7 @@ first: by which factor will the two differ?
 # %% tags=["exercise"]
 def spread_of_scores(model):
     block = model.blocks[0]
-    x = (
-        model.token_embedding(held_out.ids) + model.position_embedding.weight[:T]
-    )  # (B, T, D): tokens + positions
+    x = model.token_embedding(held_out.ids) + model.position_embedding.weight[:T]  # (B, T, D): tokens + positions
     q, k, _ = block.attn.heads(block.norm_1(x))  # each (B, H, T, d); q.data and k.data are arrays
     return None
 
@@ -794,11 +776,7 @@ with check():
     assert 0 < small < large, (
         f"Larger matrices must give a larger spread; you have {small} and {large}."
     )
-    for kind, seed, answer in (
-        ("small start", 0, small),
-        ("attention", 0, large),
-        ("attention", 1, None),
-    ):
+    for kind, seed, answer in (("small start", 0, small), ("attention", 0, large), ("attention", 1, None)):
         model = new_model(kind, seed)
         block = model.blocks[0]
         x = model.token_embedding(held_out.ids) + model.position_embedding.weight[:T]
@@ -812,10 +790,7 @@ with check():
             f"{answer:.3f} is not the spread of all scores ({kind}, start {seed}). Each query of a head meets each key "
             "of the same head, in the same sequence: (B, H, T, T) scores, one standard deviation over all of them."
         )
-    print(
-        f"spread of the scores: {small:.3f} with the small start, {large:.2f} with the other:",
-        end=" ",
-    )
+    print(f"spread of the scores: {small:.3f} with the small start, {large:.2f} with the other:", end=" ")
     print(f"{large / small:.0f} times as much")
 
 # %% [markdown]
@@ -865,9 +840,7 @@ with check():
         "Some position sees the future: nothing may be True above the diagonal."
     )
     assert mask.diagonal().all(), "Each position sees itself: the diagonal is True."
-    assert not mask[3:, 0].any(), (
-        "Positions 3, 4 and 5 are three or more steps after 0: it is out of their window."
-    )
+    assert not mask[3:, 0].any(), "Positions 3, 4 and 5 are three or more steps after 0: it is out of their window."
     for size, window in ((6, 3), (5, 1), (4, 9), (9, 4), (7, 7), (1, 2)):
         mask = as_mask(window_mask(size, window))
         assert mask.shape == (size, size), f"T = {size}: the mask has shape {mask.shape}."
@@ -918,12 +891,8 @@ with check():
         Q, K, V = rng.standard_normal((3, t_k, 4))
         expected, _ = causal_attention(Q, K, V)
         mask = as_mask(decoding_mask(t_q, t_k))
-        assert mask.shape == (t_q, t_k), (
-            f"For {t_q} queries and {t_k} keys your mask is {mask.shape}."
-        )
-        assert mask[-1].all(), (
-            f"{t_q} queries, {t_k} keys: the last query stands at the last key and sees all."
-        )
+        assert mask.shape == (t_q, t_k), f"For {t_q} queries and {t_k} keys your mask is {mask.shape}."
+        assert mask[-1].all(), f"{t_q} queries, {t_k} keys: the last query stands at the last key and sees all."
         assert mask.any(axis=1).all(), f"{t_q} queries, {t_k} keys: some query sees nothing."
         S = np.where(mask, Q[-t_q:] @ K.T / np.sqrt(4), -np.inf)
         wrong = np.flatnonzero(~np.isclose(softmax(S) @ V, expected[-t_q:]).all(axis=1))

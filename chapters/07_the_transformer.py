@@ -175,9 +175,7 @@ ops.layer_norm(*tensors).backward(g)
 for name, array, gradient, tensor in zip("xwb", (x, w, b), ours, tensors):
     numerical = numerical_gradient(lambda: float((g * layer_norm(x, w, b)[0]).sum()), array)
     gaps = [np.abs(gradient - other).max() for other in (numerical, tensor.grad)]
-    print(
-        f"dL/d{name}: largest gap to finite differences {gaps[0]:.0e}, to the library {gaps[1]:.0e}"
-    )
+    print(f"dL/d{name}: largest gap to finite differences {gaps[0]:.0e}, to the library {gaps[1]:.0e}")
     assert gaps[0] < 1e-7 and gaps[1] < 1e-12
 print(f"dL/dx along (1, …, 1): {np.abs(ours[0].sum(axis=1)).max():.0e}")
 
@@ -241,9 +239,7 @@ def gpt(ids, model):
     return norm(x, model.norm) @ table.T
 
 
-example = GPT(
-    GPTConfig(text.vocab_size, CONTEXT, n_layers=3, n_heads=HEADS, d_model=D), rng=rng
-).to(np.float64)
+example = GPT(GPTConfig(text.vocab_size, CONTEXT, n_layers=3, n_heads=HEADS, d_model=D), rng=rng).to(np.float64)
 ids = text.train[: 2 * CONTEXT].reshape(2, CONTEXT)
 gap = np.abs(gpt(ids, example) - example(ids).data).max()
 print(f"logits {gpt(ids, example).shape}, largest gap to the library {gap:.0e}")
@@ -265,33 +261,24 @@ comparison two lines that counting reaches: the **unigram** model always answers
 # %%
 def new_gpt(seed, layers=2, std=D**-0.5):
     """A GPT whose matrices and tables are drawn with `std`, the last matrix of each layer with std / √(2 L)."""
-    model = GPT(
-        GPTConfig(text.vocab_size, CONTEXT, layers, HEADS, D), rng=np.random.default_rng(seed)
-    )
+    model = GPT(GPTConfig(text.vocab_size, CONTEXT, layers, HEADS, D), rng=np.random.default_rng(seed))
     return redrawn(model, std)
 
 
 def redrawn(model, std=D**-0.5):  # why this size, comes below
     for p in model.parameters():
         if p.ndim == 2:
-            p.data *= np.float32(
-                std / 0.02
-            )  # the library draws with 0.02, like GPT-2 with its 768 features
+            p.data *= np.float32(std / 0.02)  # the library draws with 0.02, like GPT-2 with its 768 features
     return model
 
 
 RUN = {"steps": STEPS, "lr": 4e-3, "batch": 8, "context": CONTEXT}
 counted = shop.token_ngrams(text)  # losses in nats per token
 curve = plot.LiveCurve(title="a GPT with four blocks", baselines=counted)
-trained = shop.train(
-    new_gpt(0, layers=4), text, seed=0, curve=curve, **{**RUN, "steps": 3 * STEPS // 2}
-)
+trained = shop.train(new_gpt(0, layers=4), text, seed=0, curve=curve, **{**RUN, "steps": 3 * STEPS // 2})
 figure = curve.finish()
 loss = shop.held_out_loss(trained, text, CONTEXT)
-print(
-    f"held-out loss {loss:.2f} nats per token, {text.bits_per_byte(loss):.2f} bits per byte;",
-    end=" ",
-)
+print(f"held-out loss {loss:.2f} nats per token, {text.bits_per_byte(loss):.2f} bits per byte;", end=" ")
 print(", ".join(f"{name} {value:.2f} nats" for name, value in counted.items()))
 if SCALE != "smoke":
     assert loss < counted["unigram"]
@@ -326,9 +313,7 @@ for block in trained.blocks:
         last.weight.data[:], last.bias.data[:] = kept
 
 for name, fresh, now, rise in zip(layers, *sizes.values(), cost):
-    print(
-        f"{name}: adds {fresh:.2f} of the stream when fresh, {now:.2f} when trained; without it {rise:+.2f}"
-    )
+    print(f"{name}: adds {fresh:.2f} of the stream when fresh, {now:.2f} when trained; without it {rise:+.2f}")
 if SCALE != "smoke":
     assert cost[1] == max(cost) > 5 * np.median(cost)
 shop.plot_additions(layers, sizes, cost)
@@ -382,9 +367,7 @@ def deep_gpt(kind, seed=0, layers=16):
     for block in model.blocks:
         if kind not in ("divided by √2L", "small tables"):
             for last in (block.attn.proj, block.mlp.proj):
-                last.weight.data *= np.float32(
-                    math.sqrt(2 * layers)
-                )  # as if it had not been divided
+                last.weight.data *= np.float32(math.sqrt(2 * layers))  # as if it had not been divided
         if kind == "without norms":
             block.norm_1 = block.norm_2 = shop.Unchanged()
     if kind == "without sums":
@@ -397,21 +380,14 @@ KINDS += ["without sums", "without norms"]
 measured = {}
 for kind in KINDS:
     model = deep_gpt(kind)
-    stream = plot.look_inside(model, held_out_ids[:4]).residual[
-        1:
-    ]  # (L, B, T, D): after each block
+    stream = plot.look_inside(model, held_out_ids[:4]).residual[1:]  # (L, B, T, D): after each block
     model(held_out_ids[:4, :-1], targets=held_out_ids[:4, 1:]).backward()
-    matrices = [
-        [p.grad.ravel() for p in block.parameters() if p.ndim == 2] for block in model.blocks
-    ]
+    matrices = [[p.grad.ravel() for p in block.parameters() if p.ndim == 2] for block in model.blocks]
     gradients = [shop.rms(np.concatenate(parts)) for parts in matrices]
     measured[kind] = [shop.rms(x) for x in stream], gradients, [shop.likeness(x) for x in stream]
 
 end = {kind: [column[-1] for column in columns] for kind, columns in measured.items()}
-print(
-    "from the first block to the last:",
-    *(f"{name:>18s}" for name in ("stream", "gradients", "likeness")),
-)
+print("from the first block to the last:", *(f"{name:>18s}" for name in ("stream", "gradients", "likeness")))
 for kind, columns in measured.items():
     print(kind.ljust(33), *(f"{column[0]:8.2g} →{column[-1]:8.2g}" for column in columns))
 grown = {kind: columns[0][-1] / columns[0][0] for kind, columns in measured.items()}
@@ -451,11 +427,7 @@ for kind, values in deep_losses.items():
 if SCALE != "smoke":
     best, *others = (np.mean(values) for values in deep_losses.values())
     assert best < min(others) and min(others) < counted["unigram"] + 0.1
-shop.plot_runs(
-    deep_losses,
-    "held-out loss (nats per token); each dot a start",
-    "the same model, other first weights",
-)
+shop.plot_runs(deep_losses, "held-out loss (nats per token); each dot a start", "the same model, other first weights")
 
 # %% [markdown]
 r"""
@@ -501,18 +473,14 @@ config = trained.config
 ours = count_parameters(config.vocab_size, config.context, config.d_model, config.n_layers)
 real = sum(p.data.size for p in trained.parameters())
 flops = count_forward_flops(config.vocab_size, CONTEXT, config.d_model, config.n_layers)
-print(
-    f"our GPT: {ours:,} parameters counted, {real:,} in the model, {n_parameters(config):,} by minillm.costs"
-)
+print(f"our GPT: {ours:,} parameters counted, {real:,} in the model, {n_parameters(config):,} by minillm.costs")
 print(f"forward per token: {flops:,} operations;", end=" ")
 print({name: f"{n:,.0f}" for name, n in forward_flops(config, CONTEXT).items()})
 gpt2 = GPTConfig()  # the defaults are GPT-2's smallest
 print(f"GPT-2: {count_parameters(50257, 1024, 768, 12):,} parameters:", parameters_by_part(gpt2))
 share = training_flops(gpt2, 1024) / (6 * n_parameters(gpt2))
 print(f"GPT-2: a training step takes {share:.2f} times 6 N operations per token")
-assert ours == real == n_parameters(config) and flops == sum(
-    forward_flops(config, CONTEXT).values()
-)
+assert ours == real == n_parameters(config) and flops == sum(forward_flops(config, CONTEXT).values())
 assert count_parameters(50257, 1024, 768, 12) == n_parameters(gpt2) and 0.9 < share < 1.2
 assert count_forward_flops(50257, 1024, 768, 12) * 3 == training_flops(gpt2, 1024)
 
@@ -533,10 +501,7 @@ for width in progress(WIDTHS, "timing"):
     seconds.append(shop.seconds_per_step(model, text.vocab_size, batch=16, context=64))
 speed = np.array(counted_flops) / np.array(seconds)
 for width, n, s, v in zip(WIDTHS, counted_flops, seconds, speed):
-    print(
-        f"D = {width:3d}: {n / 1e9:6.2f} GFLOP in {1e3 * s:6.1f} ms: {100 * v / peak:3.0f}% of",
-        end=" ",
-    )
+    print(f"D = {width:3d}: {n / 1e9:6.2f} GFLOP in {1e3 * s:6.1f} ms: {100 * v / peak:3.0f}% of", end=" ")
     print(f"{peak / 1e9:.0f} GFLOP/s, the speed of a large product")
 if SCALE != "smoke":
     assert speed[-1] > speed[0]
@@ -600,9 +565,7 @@ def rotate(x, positions, base=10_000.0):
     theta = base ** (-np.arange(half) / half)  # (d/2,): 10000^(−2i/d)
     angle = positions[:, None] * theta  # (T, d/2)
     a, b = x[..., :half], x[..., half:]
-    return np.concatenate(
-        [a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)], axis=-1
-    )
+    return np.concatenate([a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)], axis=-1)
 
 
 d, places = 8, np.arange(24)
@@ -611,18 +574,13 @@ Q, K = np.tile(q, (24, 1)), np.tile(k, (24, 1))  # (T, d): the same query and ke
 rotary = rotate(Q, places) @ rotate(K, places).T  # (T, T)
 far_away = rotate(Q, places + 1000) @ rotate(K, places + 1000).T
 theirs = ops.rope(Tensor(Q[None, None]), *rope_tables(24, d, 10_000.0)).data[0, 0]
-print(
-    f"1000 positions further on the scores differ by {np.abs(far_away - rotary).max():.0e};",
-    end=" ",
-)
+print(f"1000 positions further on the scores differ by {np.abs(far_away - rotary).max():.0e};", end=" ")
 print(f"largest gap to the library {np.abs(theirs - rotate(Q, places)).max():.0e}")
 
 token = trained.token_embedding.weight.data[text.held_out[0]]  # (D,): one token at all positions
 x = token + trained.position_embedding.weight.data[:24]  # (T, D), as GPT does it
 q1, k1, _ = trained.blocks[0].attn.heads(trained.blocks[0].norm_1(Tensor(x[None])))
-learned = (
-    q1.data[0, 0] @ k1.data[0, 0].T / math.sqrt(D // HEADS)
-)  # (T, T): head 0 of the trained GPT
+learned = q1.data[0, 0] @ k1.data[0, 0].T / math.sqrt(D // HEADS)  # (T, T): head 0 of the trained GPT
 
 
 def spread_at_a_distance(S):
@@ -633,9 +591,7 @@ def spread_at_a_distance(S):
 
 turned = np.cos(places * 10_000.0 ** (-np.arange(d // 2) / (d // 2))[:, None])  # (d/2, T)
 for name, S in (("learned positions", learned), ("RoPE", rotary)):
-    print(
-        f"{name}: scores at the same distance differ by {100 * spread_at_a_distance(S):.0f}% of their spread"
-    )
+    print(f"{name}: scores at the same distance differ by {100 * spread_at_a_distance(S):.0f}% of their spread")
 assert np.allclose(far_away, rotary, atol=1e-9) and np.allclose(theirs, rotate(Q, places))
 assert spread_at_a_distance(rotary) < 1e-9 < spread_at_a_distance(learned)
 shop.plot_positions({"learned positions": learned, "RoPE": rotary}, places, turned)
@@ -701,14 +657,7 @@ def llama(ids, model):
     return rms_norm(x, model.norm) @ model.token_embedding.weight.data.T
 
 
-settings = {
-    "n_layers": 2,
-    "n_heads": 4,
-    "n_kv_heads": 2,
-    "d_model": 32,
-    "d_ff": 85,
-    "tie_embeddings": True,
-}
+settings = {"n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_model": 32, "d_ff": 85, "tie_embeddings": True}
 example = Llama(LlamaConfig(text.vocab_size, CONTEXT, **settings), rng=rng).to(np.float64)
 example.make_rope(np.float64)  # its angles were kept in float32
 gap = np.abs(llama(ids, example) - example(ids).data).max()
@@ -730,24 +679,17 @@ here half as many key heads, are meant to save some.
 class Rotary(CausalSelfAttention):
     def heads(self, x):
         q, k, v = super().heads(x)  # each (B, H, T, d)
-        cos, sin = (
-            table[: q.shape[2]]
-            for table in rope_tables(CONTEXT, D // HEADS, 10_000.0, dtype=np.float32)
-        )
+        cos, sin = (table[: q.shape[2]] for table in rope_tables(CONTEXT, D // HEADS, 10_000.0, dtype=np.float32))
         return ops.rope(q, cos, sin), ops.rope(k, cos, sin), v
 
 
 class Grouped(CausalSelfAttention):
     def __init__(self, config, layer, rng):
         super().__init__(config, layer, rng)
-        self.qkv = nn.Linear(
-            D, 2 * D, std=D**-0.5, rng=rng
-        )  # D for queries, half of D for keys and for values
+        self.qkv = nn.Linear(D, 2 * D, std=D**-0.5, rng=rng)  # D for queries, half of D for keys and for values
 
     def heads(self, x):
-        qkv = (
-            self.qkv(x).reshape(*x.shape[:2], 2 * HEADS, D // HEADS).transpose(1, 2)
-        )  # (B, 2 H, T, d)
+        qkv = self.qkv(x).reshape(*x.shape[:2], 2 * HEADS, D // HEADS).transpose(1, 2)  # (B, 2 H, T, d)
         return qkv[:, :HEADS], qkv[:, HEADS : HEADS * 3 // 2], qkv[:, HEADS * 3 // 2 :]
 
 
@@ -764,16 +706,8 @@ class Gated(nn.Module):
 def variant(kind, seed, layers=2):
     r = np.random.default_rng(seed)
     if kind == "Llama":
-        settings = {
-            "n_layers": layers,
-            "n_heads": HEADS,
-            "n_kv_heads": HEADS // 2,
-            "d_model": D,
-            "d_ff": 8 * D // 3,
-        }
-        return redrawn(
-            Llama(LlamaConfig(text.vocab_size, CONTEXT, tie_embeddings=True, **settings), rng=r)
-        )
+        settings = {"n_layers": layers, "n_heads": HEADS, "n_kv_heads": HEADS // 2, "d_model": D, "d_ff": 8 * D // 3}
+        return redrawn(Llama(LlamaConfig(text.vocab_size, CONTEXT, tie_embeddings=True, **settings), rng=r))
     model = new_gpt(seed, layers)
     for i, block in enumerate(model.blocks):
         if kind in ("RoPE", "grouped queries"):
@@ -805,9 +739,7 @@ def train_variant(kind, seed):
 
 losses = shop.compare_runs(VARIANTS, SEEDS, train_variant)
 gains = {kind: np.array(losses["GPT"]) - np.array(values) for kind, values in losses.items()}
-print(
-    f"held-out loss after {STEPS} steps ({SEEDS} starts); how much lower than the GPT's of the same seed:"
-)
+print(f"held-out loss after {STEPS} steps ({SEEDS} starts); how much lower than the GPT's of the same seed:")
 for kind, values in losses.items():
     n = sum(p.data.size for p in variant(kind, 0).parameters() if p.requires_grad)
     kept = 2 * 2 * D // (2 if kind in ("grouped queries", "Llama") else 1)
@@ -817,9 +749,7 @@ if SCALE != "smoke":
     assert gains["RoPE"].min() > 0 and gains["Llama"].min() > 0
     assert abs(gains["RMS norm"].mean()) < gains["RoPE"].mean() / 2
     assert -gains["RoPE"].mean() < gains["grouped queries"].mean() < 0.02
-shop.plot_runs(
-    losses, "held-out loss (nats per token); each dot a start", "one part exchanged at a time"
-)
+shop.plot_runs(losses, "held-out loss (nats per token); each dot a start", "one part exchanged at a time")
 
 # %% [markdown]
 r"""
@@ -858,9 +788,7 @@ characters = np.array([letters.index(c) for c in " ".join(plain.split())])
 
 small = GPTConfig(len(letters), context=8, n_layers=1, n_heads=2, d_model=16)
 theirs = GPT(small, rng=np.random.default_rng(0)).to(np.float64)
-weights = {
-    name: scalar_gpt.as_values(array.tolist()) for name, array in theirs.state_dict().items()
-}
+weights = {name: scalar_gpt.as_values(array.tolist()) for name, array in theirs.state_dict().items()}
 values = scalar_gpt.all_values(list(weights.values()))
 moments = [[0.0, 0.0] for _ in values]
 optimizer = AdamW(theirs.parameters(), lr=1e-2, weight_decay=0.01)
@@ -871,9 +799,7 @@ for step in progress(range(1, SCALAR_STEPS + 1), "both"):
     window = characters[start : start + 9]
 
     began = time.perf_counter()
-    loss = scalar_gpt.cross_entropy(
-        scalar_gpt.gpt(window[:-1].tolist(), weights, 1, 2), window[1:].tolist()
-    )
+    loss = scalar_gpt.cross_entropy(scalar_gpt.gpt(window[:-1].tolist(), weights, 1, 2), window[1:].tolist())
     loss.backward()
     scalar_gpt.adamw(values, moments, step, lr=1e-2, weight_decay=0.01)
     spent["single numbers"].append(time.perf_counter() - began)
@@ -920,9 +846,7 @@ ids = text.held_out[None, :4]  # (B, T) = (1, 4)
 logits = model(ids)  # a breakpoint here
 assert logits.shape == (1, 4, text.vocab_size)
 commands = ["tbreak Block.forward", "continue", "where", "next", "next", "print(x.shape)"]
-seen = type_into_debugger(
-    "model(ids)", commands, {"model": model, "ids": ids, "Block": type(model.blocks[0])}
-)
+seen = type_into_debugger("model(ids)", commands, {"model": model, "ids": ids, "Block": type(model.blocks[0])})
 print(seen)
 assert "(1, 4, 64)" in seen and "hidden" in seen
 
@@ -986,26 +910,10 @@ def llama_parameters(V, D, L, H, Hkv, F):
 
 with check():
     mine = llama_parameters(400, 32, 2, 4, 2, 80)
-    assert mine is not None, (
-        "llama_parameters returns nothing yet: add up tables, matrices and gains of the norms."
-    )
-    for V, D_, L, H, Hkv, F in (
-        (400, 32, 2, 4, 2, 80),
-        (1000, 48, 3, 6, 1, 100),
-        (333, 40, 5, 5, 5, 111),
-    ):
-        shape = {
-            "n_layers": L,
-            "n_heads": H,
-            "n_kv_heads": Hkv,
-            "d_model": D_,
-            "d_ff": F,
-            "tie_embeddings": True,
-        }
-        right, mine = (
-            n_parameters(LlamaConfig(V, 64, **shape)),
-            llama_parameters(V, D_, L, H, Hkv, F),
-        )
+    assert mine is not None, "llama_parameters returns nothing yet: add up tables, matrices and gains of the norms."
+    for V, D_, L, H, Hkv, F in ((400, 32, 2, 4, 2, 80), (1000, 48, 3, 6, 1, 100), (333, 40, 5, 5, 5, 111)):
+        shape = {"n_layers": L, "n_heads": H, "n_kv_heads": Hkv, "d_model": D_, "d_ff": F, "tie_embeddings": True}
+        right, mine = n_parameters(LlamaConfig(V, 64, **shape)), llama_parameters(V, D_, L, H, Hkv, F)
         over = mine - right
         hint = "Draw the block once more and list what has weights, with shapes."
         if over == V * D_:
@@ -1059,16 +967,12 @@ with check():
             f"For {n_heads} query heads and keys {k.shape} the result must be {(n_heads, 5, 2)}, not {mine.shape}."
         )
         found = [[float(np.abs(row - key).max()) < 1e-12 for key in k] for row in mine]
-        assert np.any(found, axis=1).all(), (
-            "Some head's keys are none of the given ones: copy whole heads, unmixed."
-        )
+        assert np.any(found, axis=1).all(), "Some head's keys are none of the given ones: copy whole heads, unmixed."
         used = np.argmax(found, axis=1)
         assert np.bincount(used, minlength=3).tolist() == [n_heads // 3] * 3, (
             f"With {n_heads} query heads, key heads 0, 1, 2 are used {np.bincount(used, minlength=3).tolist()} times."
         )
-        assert np.all(np.diff(used) >= 0), (
-            f"The query heads use key heads {used.tolist()}: neighbours should share."
-        )
+        assert np.all(np.diff(used) >= 0), f"The query heads use key heads {used.tolist()}: neighbours should share."
 
 # %% [markdown]
 r"""
@@ -1096,7 +1000,6 @@ both $(T, F)$. First find the slope of $\text{SiLU}(z) = z\,\sigma(z)$, where $\
 $\sigma(z)\,(1 - \sigma(z))$.
 """
 
-
 # %% tags=["exercise"]
 def swiglu_backward(g, z, u):
     sigma = 1 / (1 + np.exp(-z))  # (T, F)
@@ -1106,23 +1009,17 @@ def swiglu_backward(g, z, u):
 with check():
     g, z, u = rng.standard_normal((3, 5, 6))
     dz, du = swiglu_backward(g.copy(), z.copy(), u.copy())
-    assert dz is not None and du is not None, (
-        "swiglu_backward returns nothing yet: return dL/dz and dL/du."
-    )
+    assert dz is not None and du is not None, "swiglu_backward returns nothing yet: return dL/dz and dL/du."
     dz, du = np.asarray(dz), np.asarray(du)
     for name, mine in (("z", dz), ("u", du)):
-        assert mine.shape == (5, 6), (
-            f"dL/d{name} must have the shape of {name}, (5, 6), not {mine.shape}."
-        )
+        assert mine.shape == (5, 6), f"dL/d{name} must have the shape of {name}, (5, 6), not {mine.shape}."
     tensors = [Parameter(a.copy()) for a in (z, u)]
     ops.swiglu(*tensors).backward(g)
     right_dz, right_du = (tensor.grad for tensor in tensors)
     swapped = np.allclose(dz, right_du) and np.allclose(du, right_dz)
     assert not swapped, "Both are right, in the other order: dL/dz comes first."
     assert np.allclose(du, right_du), "dL/du is wrong: in the product y, what is u multiplied by?"
-    assert not np.allclose(dz * u, right_dz), (
-        "dL/dz is wrong: SiLU(z) is multiplied by something, too."
-    )
+    assert not np.allclose(dz * u, right_dz), "dL/dz is wrong: SiLU(z) is multiplied by something, too."
     assert np.allclose(dz, right_dz), (
         "dL/dz is wrong: z stands in z σ(z) twice. Is your slope of SiLU ½ at z = 0, and about 1 at a large z?"
     )
@@ -1161,10 +1058,7 @@ def rotate_neighbours(x, positions, base=10_000.0):
     a, b = x[..., 0::2], x[..., 1::2]
     angle = positions[:, None] * base ** (-np.arange(a.shape[-1]) / a.shape[-1])
     y = np.empty_like(x)
-    y[..., 0::2], y[..., 1::2] = (
-        a * np.cos(angle) - b * np.sin(angle),
-        b * np.cos(angle) + a * np.sin(angle),
-    )
+    y[..., 0::2], y[..., 1::2] = a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)
     return y
 
 
@@ -1174,18 +1068,12 @@ def reorder_rows(W, n_heads):
 
 with check():
     W_Q, W_K = rng.standard_normal((2, 3 * 8, 10))  # three heads of 8 features, D = 10
-    assert reorder_rows(W_Q, 3) is not None, (
-        "reorder_rows returns nothing yet: return W with its rows reordered."
-    )
+    assert reorder_rows(W_Q, 3) is not None, "reorder_rows returns nothing yet: return W with its rows reordered."
     mine = [np.asarray(reorder_rows(W.copy(), 3)) for W in (W_Q, W_K)]
     assert mine[0].shape == (24, 10), f"W keeps its shape, (24, 10); yours has {mine[0].shape}."
-    assert np.array_equal(np.sort(mine[0], axis=0), np.sort(W_Q, axis=0)), (
-        "All rows must be there once, unchanged."
-    )
+    assert np.array_equal(np.sort(mine[0], axis=0), np.sort(W_Q, axis=0)), "All rows must be there once, unchanged."
     from_head = [int(np.flatnonzero((row == W_Q).all(axis=1))[0]) // 8 for row in mine[0]]
-    assert from_head == [0] * 8 + [1] * 8 + [2] * 8, (
-        f"Rows must stay in their heads; yours come from {from_head}."
-    )
+    assert from_head == [0] * 8 + [1] * 8 + [2] * 8, f"Rows must stay in their heads; yours come from {from_head}."
     x, places = rng.standard_normal((7, 10)), np.arange(7)
 
     def scores(turn, matrices):

@@ -50,9 +50,7 @@ MASK = special["[MASK]"]
 train_ids, val_ids = bert.prose_ids(corpus(SCALE, "prose"), tokenizer)  # (n,), (m,)
 held_out = bert.held_out_rows(val_ids, special)[:ROWS]  # (rows, 16)
 T = held_out.shape[1]
-print(
-    f"{len(train_ids):,} tokens to learn from, {len(val_ids):,} held out, vocabulary {V}, special: {special}"
-)
+print(f"{len(train_ids):,} tokens to learn from, {len(val_ids):,} held out, vocabulary {V}, special: {special}")
 pieces = [tokenizer.token_bytes(i) for i in held_out[0]]
 plot.token_spans(pieces, held_out[0].tolist(), title="a held-out row")
 
@@ -72,20 +70,12 @@ Same counts, same model of language; only now it uses the other side, too.
 # %%
 pairs = np.zeros((V, V), dtype=np.float32)  # row: the left one; column: what follows
 np.add.at(pairs, (train_ids[:-1], train_ids[1:]), 1)
-shares = (np.bincount(train_ids, minlength=V) + 1) / (
-    len(train_ids) + V
-)  # (V,) how frequent each is
-kinds = (pairs > 0).sum(
-    axis=1, keepdims=True
-) + 1  # (V, 1): how many different ones followed; never 0
+shares = (np.bincount(train_ids, minlength=V) + 1) / (len(train_ids) + V)  # (V,) how frequent each is
+kinds = (pairs > 0).sum(axis=1, keepdims=True) + 1  # (V, 1): how many different ones followed; never 0
 follows = (pairs + kinds * shares) / (pairs.sum(axis=1, keepdims=True) + kinds)  # (V, V) p(w | l)
 
 gap_rows = held_out[:, 1:-1]  # (rows, 14)
-left, gap, right = (
-    gap_rows[:, 3],
-    gap_rows[:, 4],
-    gap_rows[:, 5],
-)  # each row's fifth token is the gap
+left, gap, right = gap_rows[:, 3], gap_rows[:, 4], gap_rows[:, 5]  # each row's fifth token is the gap
 both = follows[left] * follows[:, right].T  # (rows, V)
 guesses = {
     "frequency alone": np.tile(shares, (len(gap), 1)),
@@ -261,9 +251,7 @@ about these. With `masked=1` it must agree with ours:
 
 # %%
 all_masked = bert.masking(tokenizer, masked=1.0, replaced=0.0)
-inputs, targets = all_masked(
-    held_out, held_out, 0
-)  # 0: the first row's number, which decides all chance
+inputs, targets = all_masked(held_out, held_out, 0)  # 0: the first row's number, which decides all chance
 asked = targets != -100
 print(f"hidden by the library: {100 * asked[:, 1:-1].mean():.1f}% of the text,", end=" ")
 print(f"{asked.sum(axis=1).min()} to {asked.sum(axis=1).max()} tokens in a row")
@@ -330,9 +318,7 @@ notes = {"BERT, 80/10/10": bert_notes, "BERT, only [MASK]": masks_notes, "GPT": 
 asked_in_a_step = dict(zip(notes, (asked, asked, bert.BATCH * (T - 1))))
 last, fallen = {}, {}  # loss at the end, and how much of it went in the second half: (starts,) each
 for name, starts in notes.items():
-    loss = np.array(
-        [[value for _, value in note["measured"]] for note in starts]
-    )  # (starts, times)
+    loss = np.array([[value for _, value in note["measured"]] for note in starts])  # (starts, times)
     last[name], fallen[name] = loss[:, -1], loss[:, loss.shape[1] // 2] - loss[:, -1]
     sd = f" ± {last[name].std(ddof=1):.2f}" if len(starts) > 1 else ""
     print(f"{name}: {last[name].mean():.2f}{sd} at the end")
@@ -362,9 +348,7 @@ for name, values in places.items():
     starts = values.mean(axis=1)
     sd = f" ± {starts.std(ddof=1):.2f}" if len(starts) > 1 else ""
     print(f"{name}: loss {starts.mean():.2f}{sd} over all places ({len(starts)} starts);", end=" ")
-    print(
-        f"first place {values[:, 0].mean():.2f}, middle {values[:, 6:8].mean():.2f}, last {values[:, -1].mean():.2f}"
-    )
+    print(f"first place {values[:, 0].mean():.2f}, middle {values[:, 6:8].mean():.2f}, last {values[:, -1].mean():.2f}")
 if SCALE != "smoke":
     assert np.all(places["BERT"][:, :-1] < places["GPT"][:, :-1])
     assert counted["both neighbours"] < places["BERT"].min() or SCALE == "gpu"
@@ -465,9 +449,7 @@ def continued(rule, seed):
 
 small_bert(SCALE)
 runs = [(rule, seed) for rule in RULES for seed in SEEDS]
-results = bert.side_by_side(
-    [lambda rule=rule, seed=seed: continued(rule, seed) for rule, seed in runs]
-)
+results = bert.side_by_side([lambda rule=rule, seed=seed: continued(rule, seed) for rule, seed in runs])
 trained = dict(zip(runs, results))
 
 # %% [markdown]
@@ -507,9 +489,7 @@ for rule, (masked, r) in RULES.items():
         lines[rule] = [], []
 if SCALE != "smoke":
     lowest = {rule: y[0] for rule, (_, y) in points.items()}  # belief in what fits worst
-    assert (
-        lowest["80 / 0 / 20"] > 0.1 > lowest["80 / 10 / 10"] and points["80 / 10 / 10"][1][-1] > 0.9
-    )
+    assert lowest["80 / 0 / 20"] > 0.1 > lowest["80 / 10 / 10"] and points["80 / 10 / 10"][1][-1] > 0.9
     heights = [np.interp(-3, np.log10(points[rule][0]), points[rule][1]) for rule in RULES]
     assert heights[1] > heights[3] > heights[2]  # at q = 0.001: kept, both, random
     assert np.allclose(*points["100 / 0 / 0"], atol=0.15)
@@ -593,10 +573,7 @@ ours = bert.Encoder(small_bert(SCALE))
 encoder = ours if MINILM is None else bert.Encoder(MINILM)
 name = "MiniLM" if MINILM is not None else "our small BERT (MiniLM is not installed)"
 config = encoder.model.model.config
-print(
-    f"{name}: {config.n_layers} blocks, {config.d_model} features, vocabulary {config.vocab_size},",
-    end=" ",
-)
+print(f"{name}: {config.n_layers} blocks, {config.d_model} features, vocabulary {config.vocab_size},", end=" ")
 print(f"{encoder.model.num_parameters():,} parameters")
 texts = ["A clerk counted the notes.", "It rains."]
 h, mask = encoder.features(texts)  # features (B, T, D); mask (B, T), 1 = a token
@@ -632,10 +609,7 @@ vectors = sentence_vectors(encoder, sentences)  # (16, D)
 similarity = vectors @ vectors.T  # (16, 16)
 size = 4
 same_group = np.kron(np.eye(len(bert.GROUPS)), np.ones((size, size))) - np.eye(len(sentences)) > 0
-within, across = (
-    similarity[same_group].mean(),
-    similarity[np.kron(np.eye(4), np.ones((4, 4))) == 0].mean(),
-)
+within, across = similarity[same_group].mean(), similarity[np.kron(np.eye(4), np.ones((4, 4))) == 0].mean()
 print(f"mean cosine within a group {within:.2f}, between groups {across:.2f}")
 if MINILM is not None:
     assert within > across + 0.05
@@ -673,9 +647,7 @@ for label, (a, b) in candidates.items():
     cosines = a @ b.T  # (24, 36)
     found = [cosines[:, :24].argmax(axis=1) == right, cosines.argmax(axis=1) == right]
     retrieved[label] = [bootstrap(part) for part in found]
-    cells = [
-        f"{100 * v:.0f}% ({100 * low:.0f} to {100 * high:.0f})" for v, low, high in retrieved[label]
-    ]
+    cells = [f"{100 * v:.0f}% ({100 * low:.0f} to {100 * high:.0f})" for v, low, high in retrieved[label]]
     print(label.ljust(24) + "".join(cell.rjust(18) for cell in cells))
 print("by chance".ljust(24) + f"{100 / 24:.0f}%".rjust(18) + f"{100 / 36:.0f}%".rjust(18))
 if MINILM is not None:
@@ -711,17 +683,10 @@ else:
     unit = after / np.linalg.norm(after, axis=1, keepdims=True)
     nearest = (unit @ unit.T - 2 * np.eye(12)).argmax(axis=1)  # of each, the most similar other one
     agree = (senses[nearest] == senses).sum()
-    print(
-        f"of {len(senses)} vectors after the blocks, {agree} have a nearest one of the same sense;",
-        end=" ",
-    )
-    print(
-        f"before the blocks, all are one and the same: largest difference {np.ptp(before, axis=0).max():.0e}"
-    )
+    print(f"of {len(senses)} vectors after the blocks, {agree} have a nearest one of the same sense;", end=" ")
+    print(f"before the blocks, all are one and the same: largest difference {np.ptp(before, axis=0).max():.0e}")
     assert agree >= 10 and np.ptp(before, axis=0).max() == 0
-    figure = bert.two_senses(
-        {"before the blocks": before, "after the blocks": after}, senses, tuple(bert.BANK)
-    )
+    figure = bert.two_senses({"before the blocks": before, "after the blocks": after}, senses, tuple(bert.BANK))
 figure
 
 # %% [markdown]
@@ -770,26 +735,17 @@ with check():
     answer = visible([3, 5, 1], 5, False)
     assert answer is not None, "visible returns nothing yet: return a mask of shape (B, T, T)."
     answer = as_mask(answer)
-    assert answer.shape == (3, 5, 5), (
-        f"For 3 texts and T = 5 the shape must be (3, 5, 5), not {answer.shape}."
-    )
-    assert not answer[0, :3, 3:].any(), (
-        "A token looks at padding: in the first text, keys 3 and 4 are padding."
-    )
+    assert answer.shape == (3, 5, 5), f"For 3 texts and T = 5 the shape must be (3, 5, 5), not {answer.shape}."
+    assert not answer[0, :3, 3:].any(), "A token looks at padding: in the first text, keys 3 and 4 are padding."
     assert answer[0, 0, :3].all(), "Without `causal` the first token sees the tokens after it, too."
-    assert answer[0, 4, 0], (
-        "A query that is padding may look at the tokens, too: only keys are forbidden."
-    )
+    assert answer[0, 4, 0], "A query that is padding may look at the tokens, too: only keys are forbidden."
     one_way = as_mask(visible([3, 5, 1], 5, True))
     assert one_way.shape == (3, 5, 5), "With `causal` the shape stays (B, T, T)."
     assert not np.triu(one_way, 1).any(), "With `causal`, nothing may be True above the diagonal."
     assert one_way[1].diagonal().all(), "With `causal`, a token may still look at itself."
     for n, T_ in (([3, 5, 1], 5), ([2, 2], 2), ([4], 7)):
         for causal in (False, True):
-            want = [
-                [[s < m and (s <= t or not causal) for s in range(T_)] for t in range(T_)]
-                for m in n
-            ]
+            want = [[[s < m and (s <= t or not causal) for s in range(T_)] for t in range(T_)] for m in n]
             got = as_mask(visible(n, T_, causal))
             assert np.array_equal(got, want), f"Wrong for lengths {n}, T = {T_}, causal = {causal}."
 
@@ -833,9 +789,7 @@ with check():
     assert np.ndim(answer) == 0, f"Return one number, not an array of shape {np.shape(answer)}."
     per_token = np.array([-log_p[b, t, targets[b, t]] for b, t in np.argwhere(targets != -100)])
     assert not np.isclose(answer, -per_token.mean()), "The sign: a loss is −ln p, above zero."
-    assert not np.isclose(answer, per_token.sum()), (
-        "That is the sum: divide by how many tokens are hidden."
-    )
+    assert not np.isclose(answer, per_token.sum()), "That is the sum: divide by how many tokens are hidden."
     assert not np.isclose(answer, per_token.sum() / targets.size), (
         "You divide by all positions; the mean is over the hidden ones only."
     )
@@ -895,9 +849,7 @@ with check():
         assert np.isclose(trust(*case), q_ * (k_ + r_ * u_) / (q_ * k_ + r_ * u_)), (
             f"Wrong for q, u, replaced, kept = {case}: how likely is it that this very token is drawn?"
         )
-    assert np.isclose(trust(0.3, 0.01, 0.0, 0.2), 1), (
-        "Without random tokens, what is seen is certain."
-    )
+    assert np.isclose(trust(0.3, 0.01, 0.0, 0.2), 1), "Without random tokens, what is seen is certain."
 
 # %% [markdown]
 r"""
@@ -935,23 +887,15 @@ with check():
     answer = hidden_scores(berts[0], ids.copy(), MASK)
     assert answer is not None, "hidden_scores returns nothing yet: return T numbers."
     answer = np.asarray(answer, dtype=float)
-    assert answer.shape == ids.shape, (
-        f"Return one number for each of the {len(ids)} positions, not {answer.shape}."
-    )
+    assert answer.shape == ids.shape, f"Return one number for each of the {len(ids)} positions, not {answer.shape}."
     expected = np.zeros(len(ids))
     expected[1:-1] = np.log(bert.at_each_place(berts[0], ids[None], MASK)[0])
     assert not np.allclose(answer, -expected, atol=1e-3), "The sign: ln p is below zero."
-    assert not np.allclose(answer, np.exp(expected) * (expected < 0), atol=1e-3), (
-        "That is p: take its logarithm."
-    )
-    assert answer[0] == 0 and answer[-1] == 0, (
-        "The first and the last position get 0: they are no text."
-    )
+    assert not np.allclose(answer, np.exp(expected) * (expected < 0), atol=1e-3), "That is p: take its logarithm."
+    assert answer[0] == 0 and answer[-1] == 0, "The first and the last position get 0: they are no text."
     seen_all = np.zeros(len(ids))
     seen_all[1:-1] = np.log(bert.visible_chances(berts[0], ids[None])[0])
-    assert not np.allclose(answer, seen_all, atol=1e-3), (
-        "Nothing is hidden in your batch: put mask_id in copy t at t."
-    )
+    assert not np.allclose(answer, seen_all, atol=1e-3), "Nothing is hidden in your batch: put mask_id in copy t at t."
     assert np.allclose(answer, expected, atol=1e-3), (
         "In copy t, only position t may be mask_id; read row t of the batch at position t, for the token ids[t]."
     )

@@ -87,9 +87,7 @@ def read_answers(path: Path) -> list[dict[str, str]]:
     cells = re.findall(r"^# %%.*", text, re.MULTILINE)
     if len(answers) != len(cells):
         shape = "# %% exercise 2, wrong: what it does"
-        raise ValueError(
-            f"{path.name}: {len(cells)} cells, {len(answers)} of them answers: begin each with {shape!r}."
-        )
+        raise ValueError(f"{path.name}: {len(cells)} cells, {len(answers)} of them answers: begin each with {shape!r}.")
     return answers
 
 
@@ -141,9 +139,7 @@ def execute(notebook: Any, scale: str, timeout: float, title: str = "") -> Any:
     def interrupt_cell() -> None:
         interruptions.append(asyncio.ensure_future(client.km.interrupt_kernel()))
 
-    def on_start(
-        notebook: Any,
-    ) -> None:  # nbclient's own handler would close the connection that it still waits on
+    def on_start(notebook: Any) -> None:  # nbclient's own handler would close the connection that it still waits on
         if os.name != "nt":
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt_cell)
 
@@ -156,9 +152,7 @@ def execute(notebook: Any, scale: str, timeout: float, title: str = "") -> Any:
             "resources": {"metadata": {"path": str(FOLDER)}},
             "record_timing": False,
             "on_notebook_start": on_start,
-            "on_cell_executed": lambda cell, cell_index, execute_reply: bar.update(
-                cell_index + 1 - bar.n
-            ),
+            "on_cell_executed": lambda cell, cell_index, execute_reply: bar.update(cell_index + 1 - bar.n),
         }
         client = NotebookClient(notebook, kernel_name="python3", **options)
         try:

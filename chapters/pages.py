@@ -38,14 +38,10 @@ def to_mathml(formula: str, display: str = "inline") -> str:
     """A formula in LaTeX as MathML. Raises ValueError where a command in it is not known."""
     from latex2mathml.converter import convert
 
-    mathml = convert(formula.strip(), display=display).replace(
-        ' xmlns="http://www.w3.org/1998/Math/MathML"', "", 1
-    )
+    mathml = convert(formula.strip(), display=display).replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "", 1)
     unknown = re.search(r"\\[A-Za-z]+", mathml)
     if unknown is not None:
-        raise ValueError(
-            f"The formula {formula.strip()!r} holds {unknown[0]}, which latex2mathml does not know."
-        )
+        raise ValueError(f"The formula {formula.strip()!r} holds {unknown[0]}, which latex2mathml does not know.")
     return mathml  # without a namespace, which HTML doesn't need
 
 
@@ -73,9 +69,7 @@ def to_html(notebook: Any) -> str:
     exporter = HTMLExporter()
     exporter.register_filter("markdown2html", markdown2html)
     body, _ = exporter.from_notebook_node(notebook)
-    body = re.sub(
-        r"<script\b.*?</script>", "", body, flags=re.DOTALL
-    )  # what would be fetched, and moves nothing here
+    body = re.sub(r"<script\b.*?</script>", "", body, flags=re.DOTALL)  # what would be fetched, and moves nothing here
     return body.replace("</head>", STYLE + "</head>", 1)
 
 

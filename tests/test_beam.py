@@ -450,7 +450,7 @@ def test_evaluation_mode_is_used_and_restored():
 def test_the_source_is_encoded_once(monkeypatch):
     calls = []
     encode = encoder_decoder.EncoderDecoder.encode
-    count = lambda self, source: calls.append(source.shape) or encode(self, source)  # noqa: E731
+    count = lambda self, source, *mask: calls.append(source.shape) or encode(self, source, *mask)  # noqa: E731
     monkeypatch.setattr(encoder_decoder.EncoderDecoder, "encode", count)
     for use in (True, False):
         beam_search(make("encoder-decoder"), [[1]] * 4, max_new_tokens=8, n_beams=3, use_cache=use)

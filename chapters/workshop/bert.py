@@ -28,11 +28,7 @@ from minillm.training.objectives import MaskedLM
 from .scale import progress
 
 Array = np.ndarray
-STEPS = {
-    "smoke": 12,
-    "cpu": 420,
-    "gpu": 6000,
-}  # of training a BERT from nothing; a GPT gets as many questions
+STEPS = {"smoke": 12, "cpu": 420, "gpu": 6000}  # of training a BERT from nothing; a GPT gets as many questions
 MORE_STEPS = {"smoke": 4, "cpu": 90, "gpu": 400}  # of training on by another rule
 SEEDS = {"smoke": 1, "cpu": 3, "gpu": 5}
 RATE = 0.3  # share of the tokens that are hidden
@@ -69,22 +65,15 @@ def rows_from(ids: Array, starts: Array, special: dict[str, int]) -> Array:
 def new_models(vectors: Array, shares: Array, seed: int) -> tuple[Bert, GPT]:
     """A BERT and a GPT of one size, whose token tables start as `vectors` (V, 64). `shares` (V,): how frequent each
     token is."""
-    bert = Bert(
-        BertConfig(len(shares), d_ff=256, dropout=0.0, pad_id=0, **SHAPE),
-        np.random.default_rng(seed),
-    )
+    bert = Bert(BertConfig(len(shares), d_ff=256, dropout=0.0, pad_id=0, **SHAPE), np.random.default_rng(seed))
     gpt = GPT(GPTConfig(len(shares), **SHAPE), np.random.default_rng(seed))
     for model in (bert, gpt):
         for _, module in model.named_modules():
             if isinstance(module, Linear):
-                module.weight.data *= (
-                    64**-0.5 / 0.02
-                )  # as in chapter 06: the library draws them for larger models
+                module.weight.data *= 64**-0.5 / 0.02  # as in chapter 06: the library draws them for larger models
         model.token_embedding.weight.data[:] = vectors
     wave = np.arange(POSITIONS)[:, None] / 100 ** (np.arange(32) / 32)  # (T, 32)
-    bert.position_embedding.weight.data[:] = 0.17 * np.concatenate(
-        [np.sin(wave), np.cos(wave)], axis=1
-    )
+    bert.position_embedding.weight.data[:] = 0.17 * np.concatenate([np.sin(wave), np.cos(wave)], axis=1)
     assert bert.mlm is not None
     bert.mlm.bias.data[:] = np.log(shares)
     return bert, gpt
@@ -128,9 +117,7 @@ def train(
     losses, measured = [], []
     model.train()
     for step in progress(range(steps), title):
-        optimizer.param_groups[0]["lr"] = lr * min(
-            1, (step + 1) / 50, 0.05 + 3 * (1 - step / steps)
-        )
+        optimizer.param_groups[0]["lr"] = lr * min(1, (step + 1) / 50, 0.05 + 3 * (1 - step / steps))
         ids, targets = batch(rng, step)
         loss = model(ids, targets)
         optimizer.zero_grad()
@@ -172,9 +159,7 @@ def masking(tokenizer: WordPieceTokenizer, masked: float, replaced: float) -> Ma
     return dataclasses.replace(objective, rate=RATE, masked=masked, replaced=replaced)
 
 
-def gap_batches(
-    train_ids: Array, special: dict[str, int], objective: MaskedLM
-) -> Callable[..., tuple[Array, Array]]:
+def gap_batches(train_ids: Array, special: dict[str, int], objective: MaskedLM) -> Callable[..., tuple[Array, Array]]:
     """Batches for a BERT: rows from random places, some tokens of each hidden by the objective."""
 
     def batch(rng: np.random.Generator, step: int) -> tuple[Array, Array]:
@@ -184,9 +169,7 @@ def gap_batches(
     return batch
 
 
-def next_token_batches(
-    train_ids: Array, special: dict[str, int]
-) -> Callable[..., tuple[Array, Array]]:
+def next_token_batches(train_ids: Array, special: dict[str, int]) -> Callable[..., tuple[Array, Array]]:
     """Batches for a GPT, from the same rows: at each place, the token that follows."""
 
     def batch(rng: np.random.Generator, step: int) -> tuple[Array, Array]:
@@ -225,9 +208,7 @@ def fill_first_models(folder: Path, scale: str, tokenizer: WordPieceTokenizer, t
         save(model, tokenizer, folder / name, losses=losses, measured=measured)
 
 
-def fill_small_bert(
-    folder: Path, scale: str, tokenizer: WordPieceTokenizer, text: Path, first: Path
-) -> None:
+def fill_small_bert(folder: Path, scale: str, tokenizer: WordPieceTokenizer, text: Path, first: Path) -> None:
     """The BERT from seed 0, trained a little longer."""
     model, _ = load(first / "bert-0")
     train_on(model, scale, tokenizer, prose_ids(text, tokenizer)[0], 0.8, 0.1, seed=0)
@@ -235,24 +216,11 @@ def fill_small_bert(
 
 
 def train_on(
-    model: Bert,
-    scale: str,
-    tokenizer: WordPieceTokenizer,
-    ids: Array,
-    masked: float,
-    replaced: float,
-    seed: int,
+    model: Bert, scale: str, tokenizer: WordPieceTokenizer, ids: Array, masked: float, replaced: float, seed: int
 ) -> Bert:
     """Train a BERT on with these shares of [MASK] and random tokens; returns it."""
     batch = gap_batches(ids, tokenizer.special_tokens, masking(tokenizer, masked, replaced))
-    train(
-        model,
-        batch,
-        MORE_STEPS[scale],
-        lr=0.003,
-        seed=100 + seed,
-        title=f"{masked:.0%} [MASK], seed {seed}",
-    )
+    train(model, batch, MORE_STEPS[scale], lr=0.003, seed=100 + seed, title=f"{masked:.0%} [MASK], seed {seed}")
     return model
 
 
@@ -316,13 +284,7 @@ def visible_chances(model: Bert, rows: Array) -> Array:
 
 def print_rules(by_rule: dict[str, Array]) -> None:
     """The table of the four rules: of each (starts, 5), mean ± sd."""
-    columns = (
-        "right doubted",
-        "wrong believed",
-        "found at once",
-        "found, hiding",
-        "loss at [MASK]",
-    )
+    columns = ("right doubted", "wrong believed", "found at once", "found, hiding", "loss at [MASK]")
     print("rule".ljust(13), *(name.rjust(15) for name in columns))
     for rule, values in by_rule.items():
         sd = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(5)
@@ -335,22 +297,14 @@ def assert_rules(by_rule: dict[str, Array]) -> None:
     """What the chapter says about that table."""
     masks, keeps, swaps, both = by_rule.values()  # 100/0/0, 80/0/20, 80/20/0, 80/10/10
     sums = [values[:, 0] + values[:, 1] for values in by_rule.values()]  # both kinds of mistakes
-    assert (
-        np.all(sums[3] < sums[0])
-        and np.all(sums[3] < sums[2])
-        and abs(sums[3].mean() - sums[1].mean()) < 15
-    )
+    assert np.all(sums[3] < sums[0]) and np.all(sums[3] < sums[2]) and abs(sums[3].mean() - sums[1].mean()) < 15
     masks, keeps, swaps, both = (values.mean(axis=0) for values in (masks, keeps, swaps, both))
     assert masks[0] > 80 and masks[1] < 5 and min(masks[0], swaps[0]) > 50
     assert min(masks[0], swaps[0]) > both[0] > keeps[0] and both[1] < 10 and 3 * both[1] < keeps[1]
     assert both[0] > 5 * both[1] and keeps[0] < 2 * keeps[1]
-    assert (
-        keeps[2] < min(masks[2], swaps[2], both[2]) - 5 and masks[2] > min(swaps[2], both[2]) - 10
-    )
+    assert keeps[2] < min(masks[2], swaps[2], both[2]) - 5 and masks[2] > min(swaps[2], both[2]) - 10
     assert np.ptp([keeps[3], swaps[3], both[3]]) < 5 and keeps[3] - keeps[2] > 10
-    assert np.ptp([keeps[4], swaps[4], both[4]]) < 0.1 and masks[4] > max(
-        keeps[4], swaps[4], both[4]
-    )
+    assert np.ptp([keeps[4], swaps[4], both[4]]) < 0.1 and masks[4] > max(keeps[4], swaps[4], both[4])
 
 
 # --- pictures
@@ -359,9 +313,7 @@ def assert_rules(by_rule: dict[str, Array]) -> None:
 def who_looks(tokens: list[str], place: int) -> Any:
     """The data flow to one place: a GPT's from the left, a BERT's from both sides."""
     figure, axes = plot.subplots(1, 2, height=2.6, width=8.0)
-    for ax, title, last in zip(
-        axes, ("GPT: guess what comes next", "BERT: fill the gap"), (place, len(tokens))
-    ):
+    for ax, title, last in zip(axes, ("GPT: guess what comes next", "BERT: fill the gap"), (place, len(tokens))):
         at = place - 1 if last == place else place
         for s, token in enumerate(tokens):
             seen = s < last
@@ -400,26 +352,15 @@ def mask_grids(grids: dict[str, Array], labels: list[str]) -> Any:
 
 
 def learning_curves(
-    notes: dict[str, Sequence[dict[str, Any]]],
-    asked_in_a_step: dict[str, float],
-    baselines: dict[str, float],
+    notes: dict[str, Sequence[dict[str, Any]]], asked_in_a_step: dict[str, float], baselines: dict[str, float]
 ) -> Any:
     """The loss at held-out gaps against the number of tokens that a model was asked for, a line for each start."""
     figure, ax = plot.subplots(height=3.2)
-    for (name, starts), color, marker in zip(
-        notes.items(), (plot.BLUE, plot.SKY, plot.VERMILION), "o^s"
-    ):
+    for (name, starts), color, marker in zip(notes.items(), (plot.BLUE, plot.SKY, plot.VERMILION), "o^s"):
         for i, note in enumerate(starts):
             step, loss = np.array(note["measured"]).T
             label = name if i == 0 else None
-            ax.plot(
-                (step + 1) * asked_in_a_step[name] / 1000,
-                loss,
-                color=color,
-                marker=marker,
-                ms=3,
-                label=label,
-            )
+            ax.plot((step + 1) * asked_in_a_step[name] / 1000, loss, color=color, marker=marker, ms=3, label=label)
     for (name, value), style in zip(baselines.items(), (":", "--", "-.")):
         ax.axhline(value, color=plot.BLACK, linestyle=style, linewidth=1.1, label=name)
     ax.set_xlabel("tokens that the model was asked for (thousands)")
@@ -444,27 +385,17 @@ def by_place(curves: dict[str, Array], baselines: dict[str, float]) -> Any:
     return figure
 
 
-def trust_curves(
-    measured: dict[str, tuple[Array, Array]], derived: dict[str, tuple[Array, Array]]
-) -> Any:
+def trust_curves(measured: dict[str, tuple[Array, Array]], derived: dict[str, tuple[Array, Array]]) -> Any:
     """How far a token that is seen is believed, against how well it fits: measured points, derived lines."""
     figure, ax = plot.subplots(height=3.4)
     for (name, (x, y)), color, marker in zip(measured.items(), plot.CYCLE, "os^D"):
         ax.plot(*derived[name], color=color, linewidth=1.0)
-        ax.plot(
-            x, y, marker, color=color, label=name, markersize=6, mfc="white", markeredgewidth=1.6
-        )
+        ax.plot(x, y, marker, color=color, label=name, markersize=6, mfc="white", markeredgewidth=1.6)
     ax.set_xscale("log")
     ax.set_ylim(-0.04, 1.04)
     ax.set_xlabel("probability of the token when it is hidden (how well it fits)")
     ax.set_ylabel("probability\nwhen it is seen")
-    ax.legend(
-        title="[MASK] / random / kept",
-        fontsize=8,
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.0),
-        frameon=False,
-    )
+    ax.legend(title="[MASK] / random / kept", fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return figure
 
 
@@ -477,18 +408,8 @@ def mistakes(by_rule: dict[str, tuple[Array, Array]]) -> Any:
     ax.barh(names, fooled, 0.6, left=doubted, color=plot.ORANGE, label="wrong ones believed")
     for i, name in enumerate(names):
         sums = by_rule[name][0] + by_rule[name][1]
-        heights = i + 0.15 * (
-            np.arange(len(sums)) - (len(sums) - 1) / 2
-        )  # side by side where they are alike
-        ax.plot(
-            sums,
-            heights,
-            "o",
-            color=plot.BLACK,
-            mfc="white",
-            markersize=5,
-            label="" if i else "one start",
-        )
+        heights = i + 0.15 * (np.arange(len(sums)) - (len(sums) - 1) / 2)  # side by side where they are alike
+        ax.plot(sums, heights, "o", color=plot.BLACK, mfc="white", markersize=5, label="" if i else "one start")
     ax.invert_yaxis()
     ax.set_xlabel("probability given away at tokens that are seen (%)")
     ax.set_ylabel("[MASK] / random / kept")
@@ -520,14 +441,7 @@ def two_senses(points: dict[str, Array], senses: Array, names: tuple[str, str]) 
         _, _, directions = np.linalg.svd(centred, full_matrices=False)
         flat = centred @ directions[:2].T  # (n, 2)
         for sense, (color, marker) in enumerate(((plot.BLUE, "o"), (plot.VERMILION, "s"))):
-            ax.plot(
-                *flat[senses == sense].T,
-                marker,
-                color=color,
-                label=names[sense],
-                mfc="white",
-                markeredgewidth=1.8,
-            )
+            ax.plot(*flat[senses == sense].T, marker, color=color, label=names[sense], mfc="white", markeredgewidth=1.8)
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("first direction")
     most = 1.2 * max(ax.dataLim.max.max() for ax in axes)
@@ -556,17 +470,13 @@ class Encoder:
 
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # that heads are left out, or a pooler drawn, is meant here
+            warnings.simplefilter("ignore", UserWarning)  # that heads are left out, or a pooler drawn, is meant here
             self.model = AutoModel.from_pretrained(folder)
 
     def inputs(self, texts: Sequence[str]) -> dict[str, Array]:
         """Ids and mask of texts, [CLS] before and [SEP] after each, padded to the longest, cut to what fits."""
         longest = min(64, self.model.model.config.context)
-        made = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=longest, return_tensors="np"
-        )
+        made = self.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="np")
         return {"input_ids": made.input_ids, "attention_mask": made.attention_mask}
 
     def features(self, texts: Sequence[str]) -> tuple[Array, Array]:
@@ -577,10 +487,7 @@ class Encoder:
     def token_vectors(self, texts: Sequence[str]) -> Array:
         """The mean of the token table's rows, without the blocks, [CLS] and [SEP]: (B, D), of length 1."""
         table = self.model.model.token_embedding.weight.data
-        rows = [
-            table[ids[1 : mask.sum() - 1]].mean(axis=0)
-            for ids, mask in zip(*self.inputs(texts).values())
-        ]
+        rows = [table[ids[1 : mask.sum() - 1]].mean(axis=0) for ids, mask in zip(*self.inputs(texts).values())]
         vectors = np.stack(rows)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -600,9 +507,7 @@ def bags_of_words(first: Sequence[str], second: Sequence[str]) -> tuple[Array, A
     1."""
     words = [re.findall(r"\w+", text.lower()) for text in (*first, *second)]
     names = sorted({word for text in words for word in text})
-    counts = np.array(
-        [[text.count(name) for name in names] for text in words], dtype=float
-    )  # (texts, words)
+    counts = np.array([[text.count(name) for name in names] for text in words], dtype=float)  # (texts, words)
     counts *= np.log(len(words) / (counts > 0).sum(axis=0))
     counts /= np.linalg.norm(counts, axis=1, keepdims=True)
     return counts[: len(first)], counts[len(first) :]

@@ -35,13 +35,9 @@ def journey(tokenizer: BPETokenizer, text: str) -> plot.Html:
     return stacked(
         [
             plot.token_spans(list(text), title=f"text: {len(text)} characters"),
-            plot.token_spans(
-                pieces, title=f"cut into {len(pieces)} pre-tokens (no token reaches beyond one)"
-            ),
+            plot.token_spans(pieces, title=f"cut into {len(pieces)} pre-tokens (no token reaches beyond one)"),
             plot.token_spans(data, title=f"as {len(data)} bytes"),
-            spans(
-                tokenizer, ids, f"joined to {len(ids)} tokens; their ids are what the model gets"
-            ),
+            spans(tokenizer, ids, f"joined to {len(ids)} tokens; their ids are what the model gets"),
         ]
     )
 
@@ -107,17 +103,11 @@ def bigram_bits(ids: np.ndarray, held_out: np.ndarray, vocab_size: int) -> float
     a, b = held_out[:-1], held_out[1:]
     place = np.minimum(np.searchsorted(pairs, a * vocab_size + b), len(pairs) - 1)
     met = np.where(pairs[place] == a * vocab_size + b, times[place], 0)
-    p = np.where(
-        begun[a] > 0,
-        (met + followers[a] * alone[b]) / np.maximum(begun[a] + followers[a], 1),
-        alone[b],
-    )
+    p = np.where(begun[a] > 0, (met + followers[a] * alone[b]) / np.maximum(begun[a] + followers[a], 1), alone[b])
     return float(-np.log2(p).sum() - np.log2(alone[held_out[0]]))
 
 
-def compare_sizes(
-    largest: BPETokenizer, text: str, unseen: str, sizes: Iterable[int]
-) -> dict[str, list[float]]:
+def compare_sizes(largest: BPETokenizer, text: str, unseen: str, sizes: Iterable[int]) -> dict[str, list[float]]:
     """What vocabularies of those sizes come to, the first tokens of `largest`, which was trained on `text`.
 
     Bytes per token of the text and of `unseen`; how often the median of the merged tokens occurs in the text; a
@@ -125,24 +115,16 @@ def compare_sizes(
     """
     part = text[: len(text) // 3]
     largest_of_part = BPETokenizer.train([part], largest.vocab_size, special_tokens=[])
-    names = (
-        "bytes per token, training",
-        "bytes per token, held out",
-        "median",
-        "bits, all",
-        "bits, third",
-    )
+    names = ("bytes per token, training", "bytes per token, held out", "median", "bits, all", "bits, third")
     measured: dict[str, list[float]] = {name: [] for name in names}
     n_bytes = len(unseen.encode())
     for size in sizes:
         smaller, smaller_of_part = (
-            BPETokenizer(t.tokens[:size], t.merges[: size - 256], "gpt4", {})
-            for t in (largest, largest_of_part)
+            BPETokenizer(t.tokens[:size], t.merges[: size - 256], "gpt4", {}) for t in (largest, largest_of_part)
         )
         ids, ids_of_unseen = (np.array(smaller.encode(t)) for t in (text, unseen))
         bits_of_part = bigram_bits(
-            *(np.array(smaller_of_part.encode(t)) for t in (part, unseen)),
-            smaller_of_part.vocab_size,
+            *(np.array(smaller_of_part.encode(t)) for t in (part, unseen)), smaller_of_part.vocab_size
         )
         values = (
             len(text.encode()) / len(ids),
@@ -160,26 +142,13 @@ def vocabulary_curves(sizes: Sequence[int], measured: dict[str, list[float]], ch
     """Bytes per token, the median token's occurrences and the bigram's bits per byte, against the vocabulary's size."""
     figure, (covers, occurs, costs) = plot.subplots(1, 3, height=3.0)
     covers.plot(sizes, measured["bytes per token, training"], marker="o", label="training text")
-    covers.plot(
-        sizes,
-        measured["bytes per token, held out"],
-        marker="s",
-        linestyle="--",
-        label="held-out text",
-    )
+    covers.plot(sizes, measured["bytes per token, held out"], marker="s", linestyle="--", label="held-out text")
     covers.set_title("bytes per token", fontsize=10)
     occurs.plot(sizes, measured["median"], marker="o", color=plot.GREEN)
     occurs.set_yscale("log")
     occurs.set_title("the median token occurs", fontsize=10)
     costs.plot(sizes, measured["bits, all"], marker="o", color=plot.BLUE, label="all of the text")
-    costs.plot(
-        sizes,
-        measured["bits, third"],
-        marker="s",
-        linestyle="--",
-        color=plot.ORANGE,
-        label="a third of it",
-    )
+    costs.plot(sizes, measured["bits, third"], marker="s", linestyle="--", color=plot.ORANGE, label="a third of it")
     costs.set_title("bigram, bits per byte", fontsize=10)
     for ax in (covers, occurs, costs):
         ax.axvline(chosen, color=plot.BLACK, linestyle=":", linewidth=1)
@@ -200,29 +169,21 @@ def accuracy_on_new_words(
     encoded: a list of ids for each word; answers: 0, 1 or 2 for each. A small GPT reads the ids, then a token that
     asks, and must name the answer as the next token.
     """
-    ask = (
-        max(max(ids) for ids in encoded) + 1
-    )  # the token that asks; the answers are the next three
+    ask = max(max(ids) for ids in encoded) + 1  # the token that asks; the answers are the next three
     length = max(map(len, encoded))
     config = GPTConfig(ask + 4, context=length + 1, n_layers=2, n_heads=2, d_model=32)
     model = GPT(config, rng=np.random.default_rng(seed))
     ids = np.full((len(encoded), length + 1), ask)  # (words, length + 1)
     for row, piece in enumerate(encoded):
-        ids[row, length - len(piece) : length] = (
-            piece  # at the right end; the left is filled with `ask`, too
-        )
+        ids[row, length - len(piece) : length] = piece  # at the right end; the left is filled with `ask`, too
     targets = ask + 1 + answers  # (words,)
     r = np.random.default_rng(seed)
     optimizer = AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = 3e-3 * schedules.linear(
-            step, steps, warmup=20, final=0.05
-        )
+        optimizer.param_groups[0]["lr"] = 3e-3 * schedules.linear(step, steps, warmup=20, final=0.05)
         rows = r.integers(n_test, len(encoded), 64)
         last = model.hidden(ids[rows])[:, -1]  # (64, D): only the last position has to answer
-        loss = ops.linear_cross_entropy(
-            last, model.token_embedding.weight, targets[rows]
-        )  # logits, then −ln p
+        loss = ops.linear_cross_entropy(last, model.token_embedding.weight, targets[rows])  # logits, then −ln p
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -237,12 +198,8 @@ def right_bars(right: dict[str, np.ndarray], baseline: float) -> Any:
     figure, ax = plot.subplots(height=1.9)
     ax.barh(list(right), [100 * values.mean() for values in right.values()], color=plot.BLUE)
     for place, values in enumerate(right.values()):
-        ax.plot(
-            100 * values, [place] * len(values), "o", color=plot.BLACK, mfc="white", markersize=5
-        )
-    ax.axvline(
-        100 * baseline, color=plot.BLACK, linestyle="--", label="always the commonest answer"
-    )
+        ax.plot(100 * values, [place] * len(values), "o", color=plot.BLACK, mfc="white", markersize=5)
+    ax.axvline(100 * baseline, color=plot.BLACK, linestyle="--", label="always the commonest answer")
     ax.set_xlabel("new words answered right (%); a dot is one start")
     ax.set_xlim(0, 105)
     ax.invert_yaxis()

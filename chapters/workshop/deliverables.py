@@ -134,9 +134,7 @@ def baselines(scale: str, kind: Kind = "prose") -> dict[str, float]:
 
 def measure_baselines(folder: Path, text: Path) -> None:
     train, val = corpus_text(text, "train"), corpus_text(text, "val")
-    bits = NGramModel.fit(train, order=LONGEST_NGRAM).total_bits(val) / len(
-        val.encode()
-    )  # (orders,)
+    bits = NGramModel.fit(train, order=LONGEST_NGRAM).total_bits(val) / len(val.encode())  # (orders,)
     found = {f"{n}-gram": float(value) for n, value in enumerate(bits, start=1)}
     found["xz"] = xz_bits_per_byte(val, given=train)
     write_text(folder / "baselines.json", json.dumps(found, indent=1) + "\n")
@@ -144,30 +142,9 @@ def measure_baselines(folder: Path, text: Path) -> None:
 
 # Chapter 07's choice: a Llama of a size that trains in seconds, in about a minute, or in minutes.
 ARCHITECTURES = {
-    "smoke": {
-        "context": 128,
-        "n_layers": 2,
-        "n_heads": 4,
-        "n_kv_heads": 2,
-        "d_model": 32,
-        "d_ff": 88,
-    },
-    "cpu": {
-        "context": 128,
-        "n_layers": 3,
-        "n_heads": 4,
-        "n_kv_heads": 2,
-        "d_model": 128,
-        "d_ff": 336,
-    },
-    "gpu": {
-        "context": 256,
-        "n_layers": 6,
-        "n_heads": 8,
-        "n_kv_heads": 4,
-        "d_model": 384,
-        "d_ff": 1024,
-    },
+    "smoke": {"context": 128, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_model": 32, "d_ff": 88},
+    "cpu": {"context": 128, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "d_model": 128, "d_ff": 336},
+    "gpu": {"context": 256, "n_layers": 6, "n_heads": 8, "n_kv_heads": 4, "d_model": 384, "d_ff": 1024},
 }
 
 
@@ -178,13 +155,7 @@ def architecture(scale: str, vocab_size: int) -> LlamaConfig:
 
 # How chapter 08's Python model is trained in another way than the preset "laptop".
 PYTHON_TRAINING: dict[str, dict[str, Any]] = {
-    "smoke": {
-        "max_steps": 24,
-        "batch_size": 4,
-        "warmup_steps": 4,
-        "eval_every": 12,
-        "eval_tokens": 4000,
-    },
+    "smoke": {"max_steps": 24, "batch_size": 4, "warmup_steps": 4, "eval_every": 12, "eval_tokens": 4000},
     "cpu": {"max_steps": 500, "eval_every": 100, "eval_tokens": 20_000, "save_every": 500},
     "gpu": {"max_steps": 6000},
 }
@@ -210,12 +181,8 @@ def python_model(scale: str) -> Path:
 
     def make(folder: Path) -> None:
         sections["data"] = {"corpus": str(text.resolve()), "tokenizer": str(tokens.resolve())}
-        with tqdm(
-            total=sections["train"]["max_steps"], desc="training the Python model", leave=False
-        ) as bar:
-            pretrain(
-                sections, folder / "run", engine=partial(CountedSteps, bar=bar), progress=False
-            )
+        with tqdm(total=sections["train"]["max_steps"], desc="training the Python model", leave=False) as bar:
+            pretrain(sections, folder / "run", engine=partial(CountedSteps, bar=bar), progress=False)
 
     return made("python-model", recipe, make) / "run"
 
@@ -242,15 +209,8 @@ def recurrent_baseline(scale: str) -> dict[str, Any]:
     from .recurrence import LANGUAGE_MODELS, RATES, TABLE, write_comparison
 
     encoder, text = tokenizer(scale), corpus(scale)
-    recipe = {
-        "tokenizer": encoder.fingerprint(),
-        **LANGUAGE_MODELS[scale],
-        "rates": RATES,
-        "table": TABLE,
-    }
-    folder = made(
-        "recurrent-baseline", recipe, lambda folder: write_comparison(folder, scale, text, encoder)
-    )
+    recipe = {"tokenizer": encoder.fingerprint(), **LANGUAGE_MODELS[scale], "rates": RATES, "table": TABLE}
+    folder = made("recurrent-baseline", recipe, lambda folder: write_comparison(folder, scale, text, encoder))
     results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     return results
 
@@ -273,15 +233,8 @@ def first_models(scale: str) -> Path:
 
     tokens, text = wordpiece(scale), corpus(scale, "prose")
     recipe = {"tokenizer": tokens.fingerprint(), "corpus": text.parent.name}
-    recipe |= {
-        "steps": bert.STEPS[scale],
-        "seeds": bert.SEEDS[scale],
-        "rate": bert.RATE,
-        "shape": bert.SHAPE,
-    }
-    return made(
-        "first-berts", recipe, lambda folder: bert.fill_first_models(folder, scale, tokens, text)
-    )
+    recipe |= {"steps": bert.STEPS[scale], "seeds": bert.SEEDS[scale], "rate": bert.RATE, "shape": bert.SHAPE}
+    return made("first-berts", recipe, lambda folder: bert.fill_first_models(folder, scale, tokens, text))
 
 
 def small_bert(scale: str) -> Path:
@@ -292,8 +245,4 @@ def small_bert(scale: str) -> Path:
 
     first, tokens, text = first_models(scale), wordpiece(scale), corpus(scale, "prose")
     recipe = {"first": first.name, "steps": bert.MORE_STEPS[scale], "masked": 0.8, "replaced": 0.1}
-    return made(
-        "small-bert",
-        recipe,
-        lambda folder: bert.fill_small_bert(folder, scale, tokens, text, first),
-    )
+    return made("small-bert", recipe, lambda folder: bert.fill_small_bert(folder, scale, tokens, text, first))

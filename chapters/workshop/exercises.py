@@ -35,11 +35,7 @@ def as_plain(answer: Any) -> Any:
     So a check compares what was meant: `(1, 2)`, `np.array([1, 2])` and `[1, 2]` are alike. Dictionaries keep their
     keys (a Counter becomes a dict), sets, strings, bytes and None stay.
     """
-    answer = (
-        getattr(answer, "data", answer)
-        if type(answer).__name__ in ("Tensor", "Parameter")
-        else answer
-    )
+    answer = getattr(answer, "data", answer) if type(answer).__name__ in ("Tensor", "Parameter") else answer
     if isinstance(answer, np.generic | np.ndarray):
         return answer.tolist()
     if isinstance(answer, dict):
@@ -56,7 +52,5 @@ def as_mask(answer: Any) -> np.ndarray:
     """
     mask = np.asarray(answer)
     whole = mask.dtype == bool or (mask.dtype.kind in "iuf" and bool(np.isin(mask, (0, 1)).all()))
-    assert whole, (
-        f"A mask holds True and False (or 1 and 0); yours has {mask.dtype} values such as {mask.flat[0]}."
-    )
+    assert whole, f"A mask holds True and False (or 1 and 0); yours has {mask.dtype} values such as {mask.flat[0]}."
     return mask.astype(bool)

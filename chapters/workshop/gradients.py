@@ -135,9 +135,7 @@ def colleagues() -> list[tuple[Callable[..., Any], bool, str]]:
     def half(grad: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
         return 0.5 * grad @ b.T, a.T @ grad
 
-    def second_untransposed(
-        grad: np.ndarray, a: np.ndarray, b: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
+    def second_untransposed(grad: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
         return grad @ b.T, a @ grad
 
     def mean_over_rows(grad: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -223,29 +221,14 @@ def price_and_use(
     """Above, the price of all gradients against the number of weights; below, the loss against evaluations used."""
     figure, (price, use) = plot.subplots(2, 1, height=6.0, width=5.5)
     price.loglog(weights, backward_cost, marker="o", label="forward + backward")
-    price.loglog(
-        weights[: len(difference_cost)], difference_cost, marker="s", label="finite differences"
-    )
-    price.loglog(
-        weights,
-        [2 * n for n in weights],
-        linestyle=":",
-        color=plot.BLACK,
-        label="2 for each weight",
-    )
+    price.loglog(weights[: len(difference_cost)], difference_cost, marker="s", label="finite differences")
+    price.loglog(weights, [2 * n for n in weights], linestyle=":", color=plot.BLACK, label="2 for each weight")
     price.set_xlabel("weights")
     price.set_ylabel("price of all gradients\n(evaluations)")
     price.legend(fontsize=9)
     for (method, runs), style, color in zip(results.items(), ("-", "--", "-."), plot.CYCLE):
         for i, (used, losses) in enumerate(runs):
-            use.plot(
-                used,
-                losses,
-                linestyle=style,
-                color=color,
-                linewidth=1,
-                label=method if i == 0 else None,
-            )
+            use.plot(used, losses, linestyle=style, color=color, linewidth=1, label=method if i == 0 else None)
     use.set_yscale("log")
     use.set_xlabel("evaluations used; a line is one start")
     use.set_ylabel("loss")

@@ -32,9 +32,7 @@ def make_batch(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndar
     row = np.arange(size)  # (size,)
     variable = rng.integers(0, len(VARIABLES), (size, ASSIGNMENTS))  # (size, 8)
     digit = rng.integers(0, len(DIGITS), (size, ASSIGNMENTS))  # (size, 8)
-    chosen = rng.integers(
-        0, ASSIGNMENTS, (size, QUESTIONS)
-    )  # (size, 4): which assignments to ask for
+    chosen = rng.integers(0, ASSIGNMENTS, (size, QUESTIONS))  # (size, 4): which assignments to ask for
     asked = variable[row[:, None], chosen]  # (size, 4): in each row, the columns in `chosen`
 
     memory = np.zeros((size, len(VARIABLES)), dtype=int)  # (size, 8): run the program
@@ -64,9 +62,7 @@ class HeldOut:
     latest: np.ndarray  # (N,): where the variable was assigned for the last time
     is_latest: np.ndarray  # (N, 8): is that assignment the latest one of the variable?
     is_outdated: np.ndarray  # (N, 8): is it an earlier one of the variable?
-    groups: dict[
-        str, np.ndarray
-    ]  # "all", and of the questions not asked before in the sequence "once" and "again"
+    groups: dict[str, np.ndarray]  # "all", and of the questions not asked before in the sequence "once" and "again"
 
 
 def hold_out(seed: int, size: int) -> HeldOut:
@@ -74,9 +70,7 @@ def hold_out(seed: int, size: int) -> HeldOut:
     ids, targets = make_batch(np.random.default_rng(seed), size)
     row, position = np.argwhere(targets != -100).T
     asked = ids[row, position] - QUESTION  # (N,): the variable of each question
-    assigned = ids[:, :ASSIGNMENTS] // len(
-        DIGITS
-    )  # (sequences, 8): the variable of each assignment
+    assigned = ids[:, :ASSIGNMENTS] // len(DIGITS)  # (sequences, 8): the variable of each assignment
     sets_it = assigned[row] == asked[:, None]  # (N, 8)
     latest = ASSIGNMENTS - 1 - sets_it[:, ::-1].argmax(axis=1)  # argmax finds the first
     is_latest = np.arange(ASSIGNMENTS) == latest[:, None]
@@ -94,18 +88,7 @@ def hold_out(seed: int, size: int) -> HeldOut:
     }
     correct = targets[row, position]
     outdated = sets_it & ~is_latest
-    return HeldOut(
-        ids,
-        targets,
-        row,
-        position,
-        correct,
-        np.array(in_sight),
-        latest,
-        is_latest,
-        outdated,
-        groups,
-    )
+    return HeldOut(ids, targets, row, position, correct, np.array(in_sight), latest, is_latest, outdated, groups)
 
 
 def one_at_random(held_out: HeldOut) -> np.ndarray:
@@ -118,18 +101,14 @@ def one_at_random(held_out: HeldOut) -> np.ndarray:
 
 def in_groups(right: Sequence[np.ndarray], held_out: HeldOut) -> np.ndarray:
     """Of each start's verdicts (N,) the percentage in the groups all, once and again: (starts, 3)."""
-    return 100 * np.array(
-        [[r[chosen].mean() for chosen in held_out.groups.values()] for r in right]
-    )
+    return 100 * np.array([[r[chosen].mean() for chosen in held_out.groups.values()] for r in right])
 
 
 def print_scores(score: dict[str, np.ndarray]) -> None:
     """A row for each kind: right answers in each group, from the lowest start to the highest."""
     print(f"{'% of answers right, lowest – highest start':44s} {'all':12s} {'once':12s} again")
     for kind, starts in score.items():
-        cells = [
-            f"{low:.0f} – {high:.0f}" for low, high in zip(starts.min(axis=0), starts.max(axis=0))
-        ]
+        cells = [f"{low:.0f} – {high:.0f}" for low, high in zip(starts.min(axis=0), starts.max(axis=0))]
         print(f"{kind + f' ({len(starts)})':44s}", *(f"{cell:12s}" for cell in cells))
 
 
@@ -207,18 +186,14 @@ def left_at(losses: Sequence[float], share: float = 0.75) -> float:
 def weight_on(model: Any, held_out: HeldOut, places: np.ndarray) -> np.ndarray:
     """The share of each question's weight that each head puts on the assignments marked in `places` (N, 8): (N, H)."""
     weights = plot.look_inside(model, held_out.ids).attention[0]  # (sequences, H, T, T)
-    weights = weights[
-        held_out.row, :, held_out.position, :ASSIGNMENTS
-    ]  # (N, H, 8): indexed axes come first
+    weights = weights[held_out.row, :, held_out.position, :ASSIGNMENTS]  # (N, H, 8): indexed axes come first
     return (weights * places[:, None, :]).sum(axis=-1)
 
 
 def right_alone(model: Any, head: int, held_out: HeldOut) -> float:
     """The percentage of right answers when the other of two heads is taken away: the columns of W_O that read its
     output are set to zero (and put back afterwards)."""
-    weight = model.blocks[
-        0
-    ].attn.proj.weight  # (D, D): columns 0 … d−1 read head 0, the others head 1
+    weight = model.blocks[0].attn.proj.weight  # (D, D): columns 0 … d−1 read head 0, the others head 1
     d = weight.shape[1] // 2
     kept = weight.data.copy()
     other = 1 - head
@@ -250,10 +225,7 @@ def time_both(lengths: Sequence[int], rng: np.random.Generator) -> dict[str, lis
 
 # --- pictures ----------------------------------------------------------------------------------------------------
 
-
-def spread_curves(
-    dimensions: Sequence[int], measured: dict[str, list[tuple[float, float, float]]]
-) -> Any:
+def spread_curves(dimensions: Sequence[int], measured: dict[str, list[tuple[float, float, float]]]) -> Any:
     """Three panels: what scores of dimension d look like, with the division by √d and without."""
     titles = ("spread of the scores", "largest weight of a row", "rows that hardly move (%)")
     figure, axes = plot.subplots(1, 3, height=2.8)
@@ -273,18 +245,11 @@ def spread_curves(
     return figure
 
 
-def cost_curves(
-    lengths: Sequence[int], seconds: dict[str, list[float]], slopes: dict[str, float]
-) -> Any:
+def cost_curves(lengths: Sequence[int], seconds: dict[str, list[float]], slopes: dict[str, float]) -> Any:
     """Milliseconds against the length, on logarithmic axes, each line with its slope."""
     figure, ax = plot.subplots(height=3.2)
     for (name, values), marker in zip(seconds.items(), "os"):
-        ax.loglog(
-            lengths,
-            1e3 * np.array(values),
-            marker=marker,
-            label=f"{name}: time ~ T^{slopes[name]:.1f}",
-        )
+        ax.loglog(lengths, 1e3 * np.array(values), marker=marker, label=f"{name}: time ~ T^{slopes[name]:.1f}")
     ax.set_xticks(lengths, lengths)
     ax.minorticks_off()
     ax.set_xlabel("T, positions")
@@ -299,19 +264,11 @@ def right_dots(score: dict[str, np.ndarray]) -> Any:
     score: kind -> (starts, 3), in percent; the columns are the groups all, once, again.
     """
     figure, ax = plot.subplots(height=3.2)
-    for i, (name, color, marker) in enumerate(
-        (("once", plot.BLUE, "o"), ("again", plot.VERMILION, "s")), start=1
-    ):
+    for i, (name, color, marker) in enumerate((("once", plot.BLUE, "o"), ("again", plot.VERMILION, "s")), start=1):
         for k, starts in enumerate(score.values()):
             place = k + 0.3 * (i - 1.5)
             label = f"variable assigned {name}" if k == 0 else None
-            ax.plot(
-                [starts[:, i].min(), starts[:, i].max()],
-                [place, place],
-                color=color,
-                linewidth=1,
-                alpha=0.6,
-            )
+            ax.plot([starts[:, i].min(), starts[:, i].max()], [place, place], color=color, linewidth=1, alpha=0.6)
             style = {"color": color, "mfc": "none", "markersize": 7, "markeredgewidth": 1.5}
             ax.plot(starts[:, i], [place] * len(starts), marker, label=label, **style)
     ax.axvline(100 / len(DIGITS), color=plot.BLACK, linestyle=":", label="guessing")
@@ -326,9 +283,7 @@ def right_dots(score: dict[str, np.ndarray]) -> Any:
 def plateau_curves(losses: dict[str, list[list[float]]]) -> Any:
     """The smoothed loss of every start of each kind, and the loss of a guess."""
     figure, ax = plot.subplots(height=3.2)
-    for (kind, starts), color, style in zip(
-        losses.items(), (plot.BLUE, plot.VERMILION), ("-", "--")
-    ):
+    for (kind, starts), color, style in zip(losses.items(), (plot.BLUE, plot.VERMILION), ("-", "--")):
         for i, values in enumerate(starts):
             label = f"{kind}, {len(starts)} starts" if i == 0 else None
             ax.plot(smooth(values), color=color, linestyle=style, linewidth=1.2, label=label)
@@ -345,14 +300,7 @@ def heads_alone(looked: np.ndarray, alone: np.ndarray) -> Any:
     figure, ax = plot.subplots(height=3.2)
     for i, (x, y) in enumerate(zip(looked, alone)):
         style = {"linestyle": "", "markersize": 8, "markerfacecolor": "none", "markeredgewidth": 2}
-        ax.plot(
-            x,
-            y,
-            marker="osD^vP"[i % 6],
-            color=plot.CYCLE[i % len(plot.CYCLE)],
-            label=f"start {i}",
-            **style,
-        )
+        ax.plot(x, y, marker="osD^vP"[i % 6], color=plot.CYCLE[i % len(plot.CYCLE)], label=f"start {i}", **style)
     ax.set_xlabel("weight on the assignment with the answer (%)")
     ax.set_ylabel("answers right,\nthis head alone (%)")
     ax.set_xlim(0, 105)

@@ -23,9 +23,7 @@ class Run:
     optimizer: Any
     loss: list[float] = field(default_factory=list)
     norm: list[float] = field(default_factory=list)  # of the gradients, before clipping
-    moved: list[float] = field(
-        default_factory=list
-    )  # size of the update over size of the weights, one matrix
+    moved: list[float] = field(default_factory=list)  # size of the update over size of the weights, one matrix
     val: list[tuple[int, float]] = field(default_factory=list)  # (steps made, held-out loss)
     _before: Any = None
 
@@ -108,9 +106,7 @@ class NotShifted:
     def model_settings(self) -> dict[str, Any]:
         return {"vocab_size": self.vocab_size}
 
-    def __call__(
-        self, ids: np.ndarray, targets: np.ndarray, first: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, ids: np.ndarray, targets: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
         return ids, ids
 
 
@@ -127,9 +123,7 @@ class Movement:
         self.before = watched(model).copy()
 
 
-def fit_power_law(
-    sizes: np.ndarray, losses: np.ndarray, floors: np.ndarray
-) -> tuple[float, float, float]:
+def fit_power_law(sizes: np.ndarray, losses: np.ndarray, floors: np.ndarray) -> tuple[float, float, float]:
     """E, A and α of L = E + A·N^−α: for each E in `floors` a straight line through log(L − E), the best E is kept."""
     best = (np.inf, 0.0, 0.0, 0.0)
     for floor in floors[floors < losses.min()]:
@@ -161,14 +155,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 def patients(train_ids: np.ndarray) -> dict[str, dict[str, Any]]:
     """How the four runs of exercise 4 are trained. Read this after you have answered."""
 
-    def not_shifted(
-        step: int, inputs: np.ndarray, targets: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def not_shifted(step: int, inputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return inputs, inputs
 
-    return {
-        "1": {"ids": train_ids[:5000]},
-        "2": {"change_batch": not_shifted},
-        "3": {"lr": 6e-2},
-        "4": {},
-    }
+    return {"1": {"ids": train_ids[:5000]}, "2": {"change_batch": not_shifted}, "3": {"lr": 6e-2}, "4": {}}

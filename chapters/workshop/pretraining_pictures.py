@@ -79,9 +79,7 @@ def draw_losses(
     ax.set_ylabel("training loss")
 
 
-def draw_points(
-    ax: Any, values: Mapping[str, Sequence[float]], colors: Sequence[str] = plot.CYCLE
-) -> None:
+def draw_points(ax: Any, values: Mapping[str, Sequence[float]], colors: Sequence[str] = plot.CYCLE) -> None:
     """One column for each kind: a dot for each seed, a line for their mean."""
     for i, ((_, seeds), color) in enumerate(zip(values.items(), colors)):
         ax.plot([i] * len(seeds), seeds, "o", color=color, markerfacecolor="none")
@@ -114,9 +112,7 @@ def draw_sizes(ax: Any, parts: Mapping[str, np.ndarray]) -> None:
     ax.legend(fontsize=7, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.22), frameon=False)
 
 
-def plot_health(
-    folders: Mapping[str, Path], moved: Mapping[str, Sequence[float]], floor: float
-) -> Figure:
+def plot_health(folders: Mapping[str, Path], moved: Mapping[str, Sequence[float]], floor: float) -> Figure:
     """A column for each run folder: losses, gradient norm, update over weight. `floor`: a counting model's loss."""
     figure, axes = plot.subplots(3, len(folders), height=5.4, sharex=True, sharey="row")
     for column, (name, folder) in zip(axes.T, folders.items()):
@@ -124,9 +120,7 @@ def plot_health(
         steps = [row for row in rows if "lr" in row]
         values = [(row["step"], row["val_loss"]) for row in rows if "val_loss" in row]
         at = [row["step"] for row in steps]
-        column[0].plot(
-            at, smooth([row["loss"] for row in steps]), color=plot.BLUE, label="training"
-        )
+        column[0].plot(at, smooth([row["loss"] for row in steps]), color=plot.BLUE, label="training")
         column[0].plot(*zip(*values), "o", color=plot.VERMILION, markersize=4, label="validation")
         column[0].axhline(floor, color=plot.BLACK, linestyle=":", linewidth=1, label="5-gram")
         column[1].plot(at, [row["grad_norm"] for row in steps], color=plot.GREEN, linewidth=1)
@@ -164,9 +158,7 @@ def plot_matrices(rows: Mapping[str, Sequence[float]]) -> Figure:
     figure, axes = plot.subplots(1, 3, height=3.2, sharey=True)
     titles = ("gradients: $\\sqrt{\\hat v}$", "AdamW's step for η = 1", "... over the weights")
     names = [name.removesuffix(".weight") for name in rows]
-    for ax, values, title, color in zip(
-        axes, zip(*rows.values()), titles, (plot.VERMILION, plot.BLUE, plot.BLUE)
-    ):
+    for ax, values, title, color in zip(axes, zip(*rows.values()), titles, (plot.VERMILION, plot.BLUE, plot.BLUE)):
         ax.barh(names, values, color=color)
         ax.set_xscale("log")
         ax.set_xlim(10 ** np.floor(np.log10(min(values))), 10 ** np.ceil(np.log10(max(values))))
@@ -178,9 +170,7 @@ def plot_matrices(rows: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
-def plot_sweep(
-    swept: Mapping[str, Mapping[float, Run]], best: Mapping[str, Sequence[Run]], unigram: float
-) -> Figure:
+def plot_sweep(swept: Mapping[str, Mapping[float, Run]], best: Mapping[str, Sequence[Run]], unigram: float) -> Figure:
     """Held-out loss by learning rate for each optimizer, and the training losses at the best."""
     figure, (left, right) = plot.subplots(1, 2, height=3.0)
     for (name, runs), color in zip(swept.items(), (plot.VERMILION, plot.BLUE)):
@@ -195,9 +185,7 @@ def plot_sweep(
     return figure
 
 
-def plot_schedules(
-    factors: Mapping[str, Sequence[float]], runs: Mapping[str, Sequence[Run]]
-) -> Figure:
+def plot_schedules(factors: Mapping[str, Sequence[float]], runs: Mapping[str, Sequence[Run]]) -> Figure:
     """The schedules, the first steps of the two cosines, and all held-out losses."""
     figure, (left, middle, right) = plot.subplots(1, 3, height=3.2)
     for (name, values), color, style in zip(factors.items(), plot.CYCLE, ("-", "--", "-", ":")):
@@ -250,9 +238,7 @@ def plot_mean_of_means(
 ) -> Figure:
     """What a target weighs in each half under the mean of means, and the error of the gradient."""
     figure, (left, right) = plot.subplots(1, 2, height=3.0)
-    for values, label, color in zip(
-        zip(*weights), ("in the full half", "in the padded half"), plot.CYCLE
-    ):
+    for values, label, color in zip(zip(*weights), ("in the full half", "in the padded half"), plot.CYCLE):
         left.plot(kept, values, "o-", color=color, label=label)
     left.axhline(1, color=plot.BLACK, linestyle=":", linewidth=1)
     left.set_ylabel("weight of a target\n(its fair share = 1)")
@@ -268,9 +254,7 @@ def plot_mean_of_means(
     return figure
 
 
-def plot_dropout(
-    cases: Mapping[tuple[str, float], Sequence[Run]], epochs: Mapping[str, float]
-) -> Figure:
+def plot_dropout(cases: Mapping[tuple[str, float], Sequence[Run]], epochs: Mapping[str, float]) -> Figure:
     """Held-out losses (bold, points) and training losses (thin) with dropout and without, for each text."""
     figure, axes = plot.subplots(1, len(epochs), height=3.2, sharey=True)
     for ax, name in zip(axes, epochs):
@@ -313,9 +297,7 @@ def plot_fp16(
     return figure
 
 
-def plot_bf16(
-    rates: np.ndarray, changed: Sequence[float], low: float, gained: Mapping[str, Sequence[float]]
-) -> Figure:
+def plot_bf16(rates: np.ndarray, changed: Sequence[float], low: float, gained: Mapping[str, Sequence[float]]) -> Figure:
     """The share of bf16 weights that a step changes, by learning rate; what training on at a low one gains."""
     figure, (left, right) = plot.subplots(1, 2, height=3.0)
     left.plot(rates, changed, "o-", color=plot.BLUE)
@@ -340,9 +322,7 @@ def plot_law(
     grid = np.logspace(np.log10(sizes[0] / 1.5), np.log10(largest_size * 4), 60)
     for (name, sample), color in zip(scatter.items(), (plot.BLUE, plot.ORANGE)):
         curves = np.array([law(sample, n) for n in grid])  # (60, resamples)
-        ax.fill_between(
-            grid, *np.percentile(curves, (5, 95), axis=1), color=color, alpha=0.25, linewidth=0
-        )
+        ax.fill_between(grid, *np.percentile(curves, (5, 95), axis=1), color=color, alpha=0.25, linewidth=0)
         ax.plot(
             grid,
             law(fits[name], grid),

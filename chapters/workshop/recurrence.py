@@ -29,25 +29,17 @@ Results = dict[str, Any]
 # --- diagrams ----------------------------------------------------------------------------------
 
 
-def box(
-    ax: Any, x: float, y: float, text: str, color: str, width: float = 0.9, height: float = 0.7
-) -> None:
+def box(ax: Any, x: float, y: float, text: str, color: str, width: float = 0.9, height: float = 0.7) -> None:
     """A rounded box with a text, its middle at (x, y)."""
     from matplotlib.patches import FancyBboxPatch
 
     corner = (x - width / 2, y - height / 2)
-    style = {
-        "boxstyle": "round,pad=0.02,rounding_size=0.12",
-        "facecolor": color,
-        "edgecolor": plot.BLACK,
-    }
+    style = {"boxstyle": "round,pad=0.02,rounding_size=0.12", "facecolor": color, "edgecolor": plot.BLACK}
     ax.add_patch(FancyBboxPatch(corner, width, height, linewidth=1.2, zorder=3, **style))
     ax.text(x, y, text, ha="center", va="center", zorder=4)
 
 
-def arrow(
-    ax: Any, start: tuple[float, float], end: tuple[float, float], color: str = plot.BLACK
-) -> None:
+def arrow(ax: Any, start: tuple[float, float], end: tuple[float, float], color: str = plot.BLACK) -> None:
     """A straight arrow."""
     style = {"arrowstyle": "-|>", "color": color, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", end, start, arrowprops=style, zorder=2)
@@ -102,12 +94,7 @@ def draw_cell() -> Any:
     line(ax, (0.9, 1.2), (7.6, 1.2))
     line(ax, (1.9, 0.1), (1.9, 1.2))
     ax.text(2.05, 0.12, "$x_t$", fontsize=12)
-    for x, name, kind in (
-        (3.0, "$f$", "σ"),
-        (4.5, "$i$", "σ"),
-        (6.2, "$g$", "tanh"),
-        (7.6, "$o$", "σ"),
-    ):
+    for x, name, kind in ((3.0, "$f$", "σ"), (4.5, "$i$", "σ"), (6.2, "$g$", "tanh"), (7.6, "$o$", "σ")):
         arrow(ax, (x, 1.2), (x, 1.85))
         box(ax, x, 2.2, kind, plot.SKY)
         ax.text(x + 0.12, 2.68, name, fontsize=12)
@@ -132,16 +119,12 @@ def draw_cell() -> Any:
 # --- gradients against distance ----------------------------------------------------------------
 
 
-def plot_shrinking(
-    panels: Mapping[str, Mapping[str, tuple]], title: str, lowest: float = 1e-12
-) -> Any:
+def plot_shrinking(panels: Mapping[str, Mapping[str, tuple]], title: str, lowest: float = 1e-12) -> Any:
     """Norms against the distance k, a panel each: {name: {label: (norms, factor of the theory)}}.
 
     A measured line is solid; factor**k is dashed, in its colour.
     """
-    figure, axes = plot.subplots(
-        1, len(panels), height=3.6, title=title, sharey=True, squeeze=False
-    )
+    figure, axes = plot.subplots(1, len(panels), height=3.6, title=title, sharey=True, squeeze=False)
     for ax, (name, curves) in zip(axes[0], panels.items()):
         for (label, (norms, factor)), color in zip(curves.items(), plot.CYCLE):
             k = np.arange(len(norms))
@@ -159,23 +142,17 @@ def plot_shrinking(
 # --- short runs on made-up tasks ---------------------------------------------------------------
 
 
-def learn(
-    model: Any, make_batch: MakeBatch, *, steps: int, lr: float, seed: int, size: int = 32
-) -> Any:
+def learn(model: Any, make_batch: MakeBatch, *, steps: int, lr: float, seed: int, size: int = 32) -> Any:
     """Train on `steps` fresh batches, as chapter 00 does: AdamW, gradients cut to norm 1, the rate falling to 5%."""
     rng = np.random.default_rng(seed)
     optimizer = AdamW(model.parameters(), lr=lr, weight_decay=0.0)
-    with limit_blas_threads(
-        1
-    ):  # the products are so small that two threads would only wait for each other
+    with limit_blas_threads(1):  # the products are so small that two threads would only wait for each other
         for step in range(steps):
             loss = model(*make_batch(rng, size))
             optimizer.zero_grad()
             loss.backward()
             clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.param_groups[0]["lr"] = lr * schedules.linear(
-                step, steps, warmup=20, final=0.05
-            )
+            optimizer.param_groups[0]["lr"] = lr * schedules.linear(step, steps, warmup=20, final=0.05)
             optimizer.step()
     return model
 
@@ -193,9 +170,7 @@ def count_weights(model: Any) -> int:
     return sum(p.data.size for p in model.parameters())
 
 
-def small_gpt(
-    vocabulary: int, context: int, seed: int, n_layers: int = 1, n_heads: int = 2, d_model: int = 28
-) -> GPT:
+def small_gpt(vocabulary: int, context: int, seed: int, n_layers: int = 1, n_heads: int = 2, d_model: int = 28) -> GPT:
     """A GPT whose matrices start with standard deviation 1/√d_model, with which small ones learn best (chapter 06)."""
     config = GPTConfig(vocabulary, context, n_layers=n_layers, n_heads=n_heads, d_model=d_model)
     model = GPT(config, rng=np.random.default_rng(seed))
@@ -218,12 +193,7 @@ def plot_scores(
     for i, ((kind, by_size), color) in enumerate(zip(scores.items(), plot.CYCLE)):
         place = np.arange(len(sizes)) + 0.05 * (i - (len(scores) - 1) / 2)
         means = [np.mean(by_size[size]) for size in sizes]
-        style = {
-            "color": color,
-            "marker": markers[i % 5],
-            "markerfacecolor": "none",
-            "markersize": 5,
-        }
+        style = {"color": color, "marker": markers[i % 5], "markerfacecolor": "none", "markersize": 5}
         ax.plot(place, means, color=color, linewidth=1.4)
         ax.plot([], [], label=kind, linewidth=1.4, **style)
         for x, size in zip(place, sizes):
@@ -268,25 +238,16 @@ def language_model(kind: str, vocabulary: int, recipe: Mapping[str, Any], seed: 
     """An untrained model of that kind: an LSTM of one layer or a GPT of two, both with one table
     that reads and writes."""
     if kind == "GPT":
-        model = small_gpt(
-            vocabulary, recipe["context"], seed, n_layers=2, n_heads=4, d_model=recipe["gpt"]
-        )
+        model = small_gpt(vocabulary, recipe["context"], seed, n_layers=2, n_heads=4, d_model=recipe["gpt"])
         model.token_embedding.weight.data *= TABLE / 0.02  # the library drew it with 0.02
         return model
-    shape = {
-        "context": recipe["context"],
-        "n_layers": 1,
-        "d_model": recipe["lstm"],
-        "tie_embeddings": True,
-    }
+    shape = {"context": recipe["context"], "n_layers": 1, "d_model": recipe["lstm"], "tie_embeddings": True}
     lstm = LSTM(LSTMConfig(vocabulary, **shape), rng=np.random.default_rng(seed))
     lstm.token_embedding.weight.data *= TABLE / 0.1  # the library drew it with 0.1
     return lstm
 
 
-def train_language_model(
-    model: Any, ids: np.ndarray, recipe: Mapping[str, Any], lr: float, seed: int
-) -> list[float]:
+def train_language_model(model: Any, ids: np.ndarray, recipe: Mapping[str, Any], lr: float, seed: int) -> list[float]:
     """Train on stretches of `ids` that the seed chooses; the loss of each step, in nats per token."""
     steps, batch, context = recipe["steps"], recipe["batch"], recipe["context"]
     config = TrainConfig(max_steps=steps, batch_size=batch, weight_decay=0.01, beta2=0.99)
@@ -318,23 +279,14 @@ def compare_language_models(scale: str, text: Path, encoder: Tokenizer) -> Resul
     ids = {part: np.array(encoder.encode(text)) for part, text in texts.items()}
     n_bytes = len(texts["val"].encode())
     tokens = recipe["steps"] * recipe["batch"] * recipe["context"]
-    results: Results = {
-        **recipe,
-        "tokens": tokens,
-        "corpus_tokens": len(ids["train"]),
-        "models": {},
-    }
+    results: Results = {**recipe, "tokens": tokens, "corpus_tokens": len(ids["train"]), "models": {}}
     runs = [(kind, seed) for kind in RATES for seed in range(recipe["seeds"])]
     for kind, seed in progress(runs, "training language models"):
         model = language_model(kind, encoder.vocab_size, recipe, seed)
-        row = results["models"].setdefault(
-            kind, {"parameters": count_weights(model), "lr": RATES[kind]}
-        )
+        row = results["models"].setdefault(kind, {"parameters": count_weights(model), "lr": RATES[kind]})
         losses = train_language_model(model, ids["train"], recipe, RATES[kind], seed)
         row.setdefault("losses", []).append(losses)
-        row.setdefault("bits_per_byte", []).append(
-            bits_per_byte(model, ids["val"], n_bytes, recipe["context"])
-        )
+        row.setdefault("bits_per_byte", []).append(bits_per_byte(model, ids["val"], n_bytes, recipe["context"]))
     read = tokens / len(ids["train"])  # the share of the text that the networks read, if below 1
     characters = min(len(texts["train"]), round(read * len(texts["train"])))
     counted = NGramModel.fit(texts["train"][:characters], order=6)
@@ -358,14 +310,7 @@ def plot_language_models(results: Results) -> Any:
     left.barh(range(len(bars)), [np.mean(bits) for bits in bars.values()], color=colors, height=0.7)
     for place, bits in enumerate(bars.values()):
         if len(bits) > 1:
-            left.plot(
-                bits,
-                [place] * len(bits),
-                "o",
-                color=plot.BLACK,
-                markerfacecolor="white",
-                markersize=4,
-            )
+            left.plot(bits, [place] * len(bits), "o", color=plot.BLACK, markerfacecolor="white", markersize=4)
     left.set_yticks(range(len(bars)), list(bars))
     left.invert_yaxis()
     left.set_xlabel("bits per byte, held-out text\n(dots: single starts)")
@@ -382,14 +327,10 @@ def plot_language_models(results: Results) -> Any:
     return figure
 
 
-def plot_growing_cost(
-    lengths: Sequence[int], milliseconds: Mapping[str, Sequence[float]], kilobytes: Mapping
-) -> Any:
+def plot_growing_cost(lengths: Sequence[int], milliseconds: Mapping[str, Sequence[float]], kilobytes: Mapping) -> Any:
     """Time and memory for one more token against the tokens before it."""
     figure, axes = plot.subplots(1, 2, height=3.0)
-    for ax, values, label in zip(
-        axes, (milliseconds, kilobytes), ("milliseconds for one token", "kilobytes kept")
-    ):
+    for ax, values, label in zip(axes, (milliseconds, kilobytes), ("milliseconds for one token", "kilobytes kept")):
         for (kind, numbers), marker in zip(values.items(), "os"):
             ax.plot(lengths, numbers, marker=marker, markersize=4, label=kind)
         ax.set_xscale("log", base=2)

@@ -135,12 +135,8 @@ def gpt(ids, weights, n_layers, n_heads):
     stream = add([table[i] for i in ids], weights["position_embedding.weight"])
     for layer in range(n_layers):
         block = f"blocks.{layer}."
-        stream = add(
-            stream, attention(norm(stream, block + "norm_1"), weights, block + "attn.", n_heads)
-        )
-        stream = add(
-            stream, [mlp(v, weights, block + "mlp.") for v in norm(stream, block + "norm_2")]
-        )
+        stream = add(stream, attention(norm(stream, block + "norm_1"), weights, block + "attn.", n_heads))
+        stream = add(stream, [mlp(v, weights, block + "mlp.") for v in norm(stream, block + "norm_2")])
     return [[dot(row, h) for row in table] for h in norm(stream, "norm")]
 
 
@@ -170,32 +166,19 @@ def as_values(numbers):
 
 def all_values(nested):
     """The values in nested lists, in order."""
-    return (
-        [v for part in nested for v in all_values(part)] if isinstance(nested, list) else [nested]
-    )
+    return [v for part in nested for v in all_values(part)] if isinstance(nested, list) else [nested]
 
 
 def new_weights(vocab_size, context, n_layers, D, rng, std=0.1):
     """Random matrices, biases 0, gains 1."""
     shapes = {"token_embedding.weight": (vocab_size, D), "position_embedding.weight": (context, D)}
     for layer in range(n_layers):
-        sizes = {
-            "attn.qkv": (3 * D, D),
-            "attn.proj": (D, D),
-            "mlp.fc": (4 * D, D),
-            "mlp.proj": (D, 4 * D),
-        }
+        sizes = {"attn.qkv": (3 * D, D), "attn.proj": (D, D), "mlp.fc": (4 * D, D), "mlp.proj": (D, 4 * D)}
         shapes |= {f"blocks.{layer}.{name}.weight": shape for name, shape in sizes.items()}
-    weights = {
-        name: [[rng.gauss(0, std) for _ in range(n)] for _ in range(m)]
-        for name, (m, n) in shapes.items()
-    }
+    weights = {name: [[rng.gauss(0, std) for _ in range(n)] for _ in range(m)] for name, (m, n) in shapes.items()}
     for name in list(weights)[2:]:  # a bias for each row of a linear layer's matrix
         weights[name.replace("weight", "bias")] = [0.0] * len(weights[name])
-    for norm in [
-        "norm",
-        *(f"blocks.{layer}.norm_{i}" for layer in range(n_layers) for i in (1, 2)),
-    ]:
+    for norm in ["norm", *(f"blocks.{layer}.norm_{i}" for layer in range(n_layers) for i in (1, 2))]:
         weights[norm + ".weight"], weights[norm + ".bias"] = [1.0] * D, [0.0] * D
     return {name: as_values(numbers) for name, numbers in weights.items()}
 

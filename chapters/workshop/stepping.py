@@ -52,7 +52,5 @@ def type_into_debugger(statement: str, commands: list[str], namespace: dict[str,
         screen.getvalue(),
         flags=re.MULTILINE,
     )
-    shown = shown.replace(
-        str(Path(minillm.__file__).parents[1]) + os.sep, ""
-    )  # which may have a space in it
+    shown = shown.replace(str(Path(minillm.__file__).parents[1]) + os.sep, "")  # which may have a space in it
     return shown.removesuffix("(Pdb) continue\n").rstrip()

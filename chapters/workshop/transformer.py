@@ -41,9 +41,7 @@ LLAMA_BLOCK = [
 
 def draw_architecture(llama: bool = False) -> Any:
     """A GPT, or a Llama with what differs in orange: the whole model on the left, one of its blocks on the right."""
-    figure, (whole, block) = plot.subplots(
-        1, 2, height=5.6, gridspec_kw={"width_ratios": [1, 1.35]}
-    )
+    figure, (whole, block) = plot.subplots(1, 2, height=5.6, gridspec_kw={"width_ratios": [1, 1.35]})
     for ax in (whole, block):
         ax.set_axis_off()
         ax.set_xlim(0, 10)
@@ -88,33 +86,17 @@ def box(ax: Any, x: float, y: float, width: float, height: float, text: str, fil
 
     corner = (x - width / 2, y - height / 2)
     style = "round,pad=0,rounding_size=0.25"
-    ax.add_patch(
-        FancyBboxPatch(
-            corner, width, height, boxstyle=style, facecolor=fill, edgecolor=plot.BLACK, zorder=3
-        )
-    )
+    ax.add_patch(FancyBboxPatch(corner, width, height, boxstyle=style, facecolor=fill, edgecolor=plot.BLACK, zorder=3))
     ax.text(x, y, text, ha="center", va="center", fontsize=9, zorder=4, linespacing=1.3)
 
 
 def arrow(ax: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
-    ax.annotate(
-        "",
-        end,
-        start,
-        arrowprops={"arrowstyle": "-|>", "color": plot.BLACK, "shrinkA": 0, "shrinkB": 0},
-    )
+    ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": plot.BLACK, "shrinkA": 0, "shrinkB": 0})
 
 
 def stream_line(ax: Any, x: float, top: float, bottom: float) -> None:
     """The residual stream, thick, from top to bottom."""
-    options = {
-        "arrowstyle": "-|>",
-        "linewidth": 4,
-        "color": plot.SKY,
-        "shrinkA": 0,
-        "shrinkB": 0,
-        "mutation_scale": 18,
-    }
+    options = {"arrowstyle": "-|>", "linewidth": 4, "color": plot.SKY, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 18}
     ax.annotate("", (x, bottom), (x, top), arrowprops=options)
 
 
@@ -168,15 +150,7 @@ def held_out_loss(model: Module, text: Text, context: int, most: int = 200) -> f
 
 
 def train(
-    model: Module,
-    text: Text,
-    *,
-    steps: int,
-    seed: int,
-    lr: float,
-    batch: int,
-    context: int,
-    curve: Any = None,
+    model: Module, text: Text, *, steps: int, seed: int, lr: float, batch: int, context: int, curve: Any = None
 ) -> Module:
     """A short run of AdamW (chapter 08) on random stretches; the same seed draws the same stretches for any model."""
     rng = np.random.default_rng(1000 + seed)
@@ -193,9 +167,7 @@ def train(
         optimizer.step()
         if curve is not None:
             due = step == steps - 1 or step % max(1, steps // 10) == 0
-            curve.update(
-                step, train=loss.item(), val=held_out_loss(model, text, context) if due else None
-            )
+            curve.update(step, train=loss.item(), val=held_out_loss(model, text, context) if due else None)
     return model
 
 
@@ -213,14 +185,9 @@ class WithoutSums(Module):
     """A block whose layers replace the stream instead of adding to it."""
 
     def __init__(self, block: Any) -> None:
-        self.norm_1, self.attn, self.norm_2, self.mlp = (
-            block.norm_1,
-            block.attn,
-            block.norm_2,
-            block.mlp,
-        )
+        self.norm_1, self.attn, self.norm_2, self.mlp = block.norm_1, block.attn, block.norm_2, block.mlp
 
-    def forward(self, x: Any, cache: Any = None) -> Any:
+    def forward(self, x: Any, cache: Any = None, segments: Any = None) -> Any:
         x = self.attn(self.norm_1(x), cache)
         return self.mlp(self.norm_2(x))
 
@@ -231,11 +198,7 @@ class WithoutSums(Module):
 def additions(model: Any, ids: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], list[str]]:
     """Run the model on ids (B, T). The stream before each addition and after the last, 2L + 1 arrays (B, T, D), what is
     added, 2L arrays, and the names of the 2L layers that add."""
-    parts = {
-        f"{part} {i}": getattr(block, part)
-        for i, block in enumerate(model.blocks)
-        for part in ("attn", "mlp")
-    }
+    parts = {f"{part} {i}": getattr(block, part) for i, block in enumerate(model.blocks) for part in ("attn", "mlp")}
     blocks = {f"block {i}": block for i, block in enumerate(model.blocks)}
     with no_grad(), watching({**parts, **blocks}) as calls:
         model.hidden(ids)
@@ -261,9 +224,7 @@ def likeness(x: np.ndarray) -> float:
     return float((cosines.sum(axis=(1, 2)) - T).mean() / (T * (T - 1)))
 
 
-def plot_additions(
-    names: Sequence[str], sizes: Mapping[str, Sequence[float]], cost: Sequence[float]
-) -> Any:
+def plot_additions(names: Sequence[str], sizes: Mapping[str, Sequence[float]], cost: Sequence[float]) -> Any:
     """Left, what each layer adds relative to the stream that it reads; right, what its absence costs."""
     figure, axes = plot.subplots(1, 2, height=3.4, sharey=True)
     places = np.arange(len(names))
@@ -284,16 +245,12 @@ def plot_by_depth(measured: Mapping[str, tuple[Sequence[float], ...]]) -> Any:
     for (name, columns), marker in zip(measured.items(), "osD^vPX"):
         for ax, values in zip(axes, columns):
             ax.plot(range(len(values)), values, marker=marker, markersize=4, label=name)
-    for ax, title in zip(
-        axes, ("size of the stream", "size of the gradients", "likeness of positions")
-    ):
+    for ax, title in zip(axes, ("size of the stream", "size of the gradients", "likeness of positions")):
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("block")
     for ax in axes[:2]:
         ax.set_yscale("log")
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9
-    )
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     return figure
 
 
@@ -301,14 +258,7 @@ def plot_runs(runs: Mapping[str, Sequence[float]], label: str, title: str = "") 
     """A row for each kind of model: every run a dot, their mean a line, the first kind's mean dashed."""
     figure, ax = plot.subplots(height=0.42 * len(runs) + 1.1)
     for place, (values, color) in enumerate(zip(runs.values(), plot.CYCLE)):
-        ax.plot(
-            values,
-            [place] * len(values),
-            "o",
-            color=color,
-            markerfacecolor="none",
-            markeredgewidth=1.8,
-        )
+        ax.plot(values, [place] * len(values), "o", color=color, markerfacecolor="none", markeredgewidth=1.8)
         ax.plot([np.mean(values)] * 2, [place - 0.32, place + 0.32], color=color, linewidth=3)
     ax.axvline(np.mean(next(iter(runs.values()))), color=plot.BLACK, linestyle=":", linewidth=1.2)
     ax.set_yticks(range(len(runs)), list(runs))
@@ -323,9 +273,7 @@ def mean_and_sd(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f} ± {np.std(values, ddof=1 if len(values) > 1 else 0):.3f}"
 
 
-def seconds_per_step(
-    model: Module, vocab_size: int, batch: int, context: int, repeats: int = 5
-) -> float:
+def seconds_per_step(model: Module, vocab_size: int, batch: int, context: int, repeats: int = 5) -> float:
     """The shortest of a few training steps: the one least disturbed by what else the machine does."""
     rng = np.random.default_rng(0)
     ids = rng.integers(0, vocab_size, (batch, context + 1))
@@ -341,21 +289,11 @@ def seconds_per_step(
     return min(times[1:])  # the first one also makes buffers
 
 
-def plot_times(
-    flops: Sequence[float], seconds: Sequence[float], names: Sequence[str], peak: float
-) -> Any:
+def plot_times(flops: Sequence[float], seconds: Sequence[float], names: Sequence[str], peak: float) -> Any:
     """Counted operations against measured time, with the line of a machine that always works at `peak` a second."""
     figure, ax = plot.subplots(height=3.2, width=5.8)
-    ax.loglog(
-        flops, 1e3 * np.array(seconds), "o-", color=plot.BLUE, label="a training step, measured"
-    )
-    ax.loglog(
-        flops,
-        1e3 * np.array(flops) / peak,
-        "--",
-        color=plot.BLACK,
-        label="at the speed of a large product",
-    )
+    ax.loglog(flops, 1e3 * np.array(seconds), "o-", color=plot.BLUE, label="a training step, measured")
+    ax.loglog(flops, 1e3 * np.array(flops) / peak, "--", color=plot.BLACK, label="at the speed of a large product")
     for x, y, name in zip(flops, seconds, names):
         ax.annotate(name, (x, 1e3 * y), xytext=(4, -13), textcoords="offset points", fontsize=9)
     ax.set_xmargin(0.18)  # room for the last name
@@ -365,9 +303,7 @@ def plot_times(
     return figure
 
 
-def plot_positions(
-    scores: Mapping[str, np.ndarray], distances: np.ndarray, turned: np.ndarray
-) -> Any:
+def plot_positions(scores: Mapping[str, np.ndarray], distances: np.ndarray, turned: np.ndarray) -> Any:
     """Scores (T, T) of one query with one key at all pairs of positions, and how the pairs of RoPE turn."""
     figure, axes = plot.subplots(1, 3, height=2.9, gridspec_kw={"width_ratios": [1, 1, 1.25]})
     for ax, (title, S) in zip(axes, scores.items()):
@@ -417,9 +353,7 @@ def matrix_speed(size: int = 1024) -> float:
     return 2.0 * size**3 / min(times)
 
 
-def compare_runs(
-    kinds: Sequence[str], seeds: int, run: Callable[[str, int], float]
-) -> dict[str, list[float]]:
+def compare_runs(kinds: Sequence[str], seeds: int, run: Callable[[str, int], float]) -> dict[str, list[float]]:
     """What `run(kind, seed)` gives, for each kind a list over the seeds."""
     pairs = [(kind, seed) for kind in kinds for seed in range(seeds)]
     results: dict[str, list[float]] = {kind: [] for kind in kinds}

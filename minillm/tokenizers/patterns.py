@@ -19,6 +19,7 @@ import regex
 from .json_parts import short
 
 # An escape, or a set's own brackets are skipped; what is left over may be one of these.
+WORD = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}"
 FOREIGN = re.compile(r"\\[hHGKRXyYOkg]|\(\?~|\(\?[a-z]*m[a-z]*[:)]")
 
 
@@ -52,7 +53,24 @@ def compiled(text: str) -> regex.Pattern[str]:
             raise ValueError(f"the set [{inside}] means something else in Python.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of what later versions of `regex` may take for nested sets
-        return regex.compile(text, regex.MULTILINE | regex.VERSION0)
+        return regex.compile(with_words(text), regex.MULTILINE | regex.VERSION0)
+
+
+def with_words(text: str) -> str:
+    r"""The pattern with \\w and \\W spelled out: `regex` counts characters such as ² to words, Oniguruma does not."""
+    in_set = False
+
+    def spelled(match: re.Match[str]) -> str:
+        nonlocal in_set
+        found = match.group()
+        if found in "[]":
+            in_set = found == "["
+            return found
+        if found == r"\w":
+            return WORD if in_set else f"[{WORD}]"
+        return f"[^{WORD}]" if found == r"\W" and not in_set else found
+
+    return re.sub(r"\\.|[\[\]]", spelled, text, flags=re.DOTALL)
 
 
 def outside_of_sets(text: str) -> tuple[str, list[str]]:

@@ -341,8 +341,8 @@ WRONG = [
     (["classify", "--set", "task.limt=3"], "Did you mean 'limit'?"),
     (["classify", "--metric", "f1"], "--metric f1 is none of this task's: they are loss, accuracy, "),
     (["classify", "--epochs", "nan"], "epochs, limit and seed must be 0 or more"),
-    (["classify", "--source", "text"], "source = 'text' has no meaning for classify"),
-    (["translate", "--label", "text"], "label = 'text' has no meaning for translate"),
+    (["classify", "--source", "text"], "--source text has no meaning for classify"),
+    (["translate", "--label", "text"], "--label text has no meaning for translate"),
     (["regress"], "there is no built-in task for 'regress'"),
 ]
 
@@ -434,7 +434,7 @@ def test_an_empty_text_and_several_labels_on_the_command_line(folder, tmp_path, 
         assert f"labels a text, it writes and draws nothing: leave out {named}." in said
     answer = minillm("generate", out, "--prompt", "the soup", capsys=capsys).strip()
     assert set(answer.split(", ")) <= {"negative", "positive", "in", "out", ""} and "(" not in answer
-    assert "samples = 0 must be" in minillm("generate", out, "--samples", "0", status=2, capsys=capsys)
+    assert "--samples 0 must be" in minillm("generate", out, "--samples", "0", status=2, capsys=capsys)
 
 
 def test_predictions_do_not_overwrite_what_they_are_read_from(run, folder, capsys):

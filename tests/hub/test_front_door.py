@@ -15,6 +15,7 @@ from minillm.models import (
     BertConfig,
     ClassifierConfig,
     EncoderDecoderConfig,
+    GemmaConfig,
     GPTConfig,
     LlamaConfig,
     LSTMConfig,
@@ -157,6 +158,12 @@ def test_a_tied_head_stands_in_for_the_table_that_a_file_lacks(tmp_path):
 SHAPES = {
     "gpt2": CONFIGS["gpt"],
     **{name: CONFIGS[name] for name in ("llama", "qwen2", "qwen3", "bert")},
+    "mistral": LlamaConfig(**SHAPE, d_ff=12, window=4),
+    "ministral": LlamaConfig(**SHAPE, d_ff=12, window=4, full_layers=(1,)),
+    "gemma3_text": GemmaConfig(**SHAPE, d_ff=12, window=4, full_layers=(1,)),
+    "roberta": BertConfig(**SHAPE, d_ff=12, family="roberta", token_types=1, next_sentence=False),
+    "xlm-roberta": BertConfig(**SHAPE, d_ff=12, family="xlm-roberta", token_types=1, next_sentence=False),
+    "distilbert": BertConfig(**SHAPE, d_ff=12, family="distilbert", next_sentence=False),
     "bart": EncoderDecoderConfig(**SHAPE, d_ff=12, **BART_ONLY),
     "marian": EncoderDecoderConfig(**SHAPE, d_ff=12, **MARIAN_ONLY),
 }

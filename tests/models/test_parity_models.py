@@ -166,8 +166,8 @@ def test_every_attention_gives_the_same(name, attention):
 
         if not interpreted() or torch.cuda.is_available():
             pytest.skip("needs Triton's interpreter; on a GPU tests/kernels compares the kernels")
-    model, args, options = model_and_batch(name, attention=attention, n_layers=1)
-    automatic, _, _ = model_and_batch(name, n_layers=1)
+    model, args, options = model_and_batch(name, attention=attention, n_layers=2)
+    automatic, _, _ = model_and_batch(name, n_layers=2)
     expected = automatic(*args, **options)
     expected.backward()
     ported = to_torch(model)
@@ -250,7 +250,8 @@ def test_sketched_models_have_the_same_shape(name):
     assert {k: p.shape for k, p in drawn.named_parameters()} == {k: p.shape for k, p in sketched.named_parameters()}
     ported = to_torch(sketched, seed=1)
     for key, p in drawn.named_parameters():
-        assert ported.get_parameter(key).detach().std(unbiased=False).item() == pytest.approx(p.data.std(), rel=0.3)
+        error = max(0.3, 4 / (2 * p.data.size) ** 0.5)  # of few numbers, what they scatter by
+        assert ported.get_parameter(key).detach().std(unbiased=False).item() == pytest.approx(p.data.std(), rel=error)
 
 
 def test_bert_sees_no_more_than_its_mask_on_torch():

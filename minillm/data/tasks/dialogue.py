@@ -110,7 +110,7 @@ def make(seed: int = 0, train: int = 6000) -> dict[str, list[Chat]]:
     draw, taken = Draw(seed, "dialogue"), set[str]()
     pools = name_pools(draw)
     given, surnames, towns = pools["seen"]
-    blends = {blend(draw, given) for _ in range(2000)}.difference(pools["unseen"][0])
+    blends = {blend(draw, given) for _ in range(2000)}.difference(*pools["unseen"])
     pools["seen"] = ([*given, *sorted(blends)], surnames, towns)
     apart = draw.held_out(15, THINGS, DAYS) | draw.held_out(15, NUMBERS, SIGNS, NUMBERS)
 
