@@ -140,7 +140,10 @@ CALLS: dict[str, Callable] = {  # PyTorch's name, and its variant if it has one 
     "nn.functional.binary_cross_entropy_with_logits": ops.binary_cross_entropy_with_logits,
     "nn.functional.dropout": dropout,
 }
-SPELLED = {"__rdiv__": "__rtruediv__", "clamp": "clip", "scaled_dot_product_attention": "attention"}  # theirs: ours
+SPELLED = {  # theirs: ours
+    "__rdiv__": "__rtruediv__", "clamp": "clip", "logsigmoid": "log_sigmoid",
+    "scaled_dot_product_attention": "attention",
+}  # fmt: skip
 OPERATORS = {"add", "sub", "mul", "div", "neg", "pow", "matmul", "eq", "ne", "lt", "le", "gt", "ge"}
 NO_SAMPLES = {  # ours that PyTorch has no samples for
     "__abs__": "Python's abs(x), which is x.abs(): those samples",

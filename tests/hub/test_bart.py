@@ -113,8 +113,8 @@ def test_what_would_compute_something_else_is_refused(tmp_path):
         ("bart", "decoder_ffn_dim", 99, r"decoder_ffn_dim = 99 must be encoder_ffn_dim, \d+"),
         ("bart", "activation_function", "gelu_new", "'gelu_new' must be gelu, relu, silu or swish"),
         ("bart", "scale_embedding", "yes", "scale_embedding of a bart must be of type bool"),
-        ("bart", "pad_token_id", "x", "pad_token_id must be of type int"),
-        ("marian", "share_encoder_decoder_embeddings", False, "share_encoder_decoder_embeddings = False must be True"),
+        ("bart", "pad_token_id", "x", "pad_token_id of a bart must be of type int"),
+        ("marian", "share_encoder_decoder_embeddings", False, "share_encoder_decoder_embeddings = False, which must"),
         ("marian", "decoder_vocab_size", 7, "decoder_vocab_size = 7 must be vocab_size, 61"),
     ):
         random_model(kind, 1).save_pretrained(tmp_path)
