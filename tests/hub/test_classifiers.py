@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from hf_models import FAMILIES, IDS, build, reload, tensor_names, torch
+from hf_models import FAMILIES, IDS, build, for_tokens, reload, tensor_names, torch
 
 from minillm.hub import AutoModelForCausalLM, AutoModelForSequenceClassification, PretrainedModel
 from minillm.models import Classifier, ClassifierConfig, GPTConfig, LlamaConfig
 
-DECODERS = [family for family in FAMILIES if family != "bert"]
+DECODERS = [family for family in FAMILIES if not for_tokens(family)]
 LENGTHS = np.array([[11], [6]])
 PADDED = np.where(np.arange(11) < LENGTHS, IDS, 0)  # IDS has no 0
 LABELS = {
@@ -22,7 +22,7 @@ LABELS = {
 def classifier(family, problem_type="single_label_classification", **settings):
     """A transformers classifier on this family's decoder."""
     cls = FAMILIES[family][1].replace("LMHeadModel", "ForSequenceClassification")
-    cls = cls.replace("ForCausalLM", "ForSequenceClassification")
+    cls = cls.replace("ForCausalLM", "ForSequenceClassification").replace("Gemma3For", "Gemma3TextFor")
     n_labels = LABELS[problem_type][0]
     return cls, build(family, cls=cls, problem_type=problem_type, num_labels=n_labels, pad_token_id=0, **settings)
 
