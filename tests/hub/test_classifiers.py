@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hf_models import FAMILIES, IDS, build, for_tokens, reload, tensor_names, torch
+from hf_models import FAMILIES, IDS, build, reload, tensor_names, torch
 
 from minillm.hub import AutoModelForCausalLM, AutoModelForSequenceClassification, PretrainedModel
 from minillm.models import Classifier, ClassifierConfig, GPTConfig, LlamaConfig
