@@ -23,7 +23,8 @@ from ..disk import write_text
 from ..finetune.config import MethodConfig, StartConfig
 from ..models import LlamaConfig, ModelConfig
 from ..settings import EngineConfig, TrainConfig
-from ..training.config_file import ConfigError, Sections, build, nearest, read_toml, to_toml
+from ..training import config_file
+from ..training.config_file import ConfigError, Sections, build, to_toml
 from .distill import DistillConfig
 from .grpo import GRPOConfig
 from .preferences import PreferenceConfig
@@ -172,9 +173,4 @@ def is_recipe(name: str | Path) -> bool:
 
 def read_recipe(name: str | Path) -> Sections:
     """The sections of a TOML file, given by its path or, for one that comes with minillm, by its name."""
-    recipe = RECIPES / f"{name}.toml"
-    if not Path(name).exists() and recipe.exists():
-        return read_toml(recipe, SECTIONS)
-    if not Path(name).exists() and Path(name).suffix != ".toml":
-        raise ConfigError(f"no config file {name}, and no recipe of that name. {nearest(str(name), recipe_names())}")
-    return read_toml(name, SECTIONS)
+    return config_file.read_recipe(name, RECIPES, SECTIONS)

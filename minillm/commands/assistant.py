@@ -21,10 +21,10 @@ from ..hub.assistants import open_chat_start, open_reward, read_assistant_config
 from ..hub.configs import is_native, read_config
 from ..hub.places import find_folder
 from ..training.checkpoint import CheckpointError
-from ..training.config_file import ConfigError, Sections, override, read_toml
+from ..training.config_file import ConfigError, Sections, read_toml
 from ..training.run_folder import check_no_run
 from ..training.train import TrainResult
-from .options import program
+from .options import changed_by, program
 
 SHORT = {  # options that set one key of the configuration -> its section and name
     "model": ("start", "model"), "data": ("chat", "data"), "val": ("chat", "val"), "test": ("chat", "test"),
@@ -169,15 +169,4 @@ def sections_of(arguments: argparse.Namespace) -> Sections:
     else:
         built_in = "" if arguments.data else "-dialogue"
         sections = read_recipe(arguments.config or f"{arguments.kind}{built_in}")
-    asked: Sections = {"chat": {"kind": arguments.kind}} if arguments.kind else {}
-    for option, (section, key) in SHORT.items():
-        value = getattr(arguments, option)
-        if value not in (None, False):
-            asked.setdefault(section, {})[key] = value
-    for option in arguments.set:
-        override(asked, option, SECTIONS)
-    if "max_steps" in asked.get("train", {}):  # rather than a recipe's epochs
-        asked.setdefault("chat", {}).setdefault("epochs", 0.0)
-    if asked.get("start", {}).get("model"):
-        sections.pop("model", None)  # the shape of a new one, which is not needed
-    return {name: {**sections.get(name, {}), **asked.get(name, {})} for name in {**sections, **asked}}
+    return changed_by(arguments, sections, "chat", SHORT, SECTIONS)

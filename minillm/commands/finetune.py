@@ -37,11 +37,11 @@ from ..hub.finetuned import open_finetuned, open_start
 from ..hub.places import find_folder
 from ..settings import EngineConfig
 from ..training.checkpoint import CheckpointError
-from ..training.config_file import ConfigError, Sections, describe, override, read_toml
+from ..training.config_file import ConfigError, Sections, describe, read_toml
 from ..training.run_folder import check_no_run
 from ..training.train import TrainResult
 from . import assistant
-from .options import choices, program
+from .options import changed_by, choices, program
 
 SHORT = {  # options that set one key of the configuration -> its section and name
     "model": ("start", "model"), "data": ("task", "data"), "val": ("task", "val"), "test": ("task", "test"),
@@ -209,18 +209,7 @@ def sections_of(arguments: argparse.Namespace) -> Sections:
             raise ConfigError(f"which task? One of {known}, as in: minillm finetune classify --data FILE.")
         pretrained = "-pretrained" if arguments.model else ""
         sections = read_recipe(arguments.config or f"{arguments.kind}{pretrained}")
-    asked: Sections = {"task": {"kind": arguments.kind}} if arguments.kind else {}
-    for option, (section, key) in SHORT.items():
-        value = getattr(arguments, option)
-        if value not in (None, False):
-            asked.setdefault(section, {})[key] = value
-    for option in arguments.set:
-        override(asked, option, SECTIONS)
-    if "max_steps" in asked.get("train", {}):  # rather than a recipe's epochs
-        asked.setdefault("task", {}).setdefault("epochs", 0.0)
-    if asked.get("start", {}).get("model"):
-        sections.pop("model", None)  # the shape of a new one, which is not needed
-    return {name: {**sections.get(name, {}), **asked.get(name, {})} for name in {**sections, **asked}}
+    return changed_by(arguments, sections, "task", SHORT, SECTIONS)
 
 
 def all_keys() -> str:

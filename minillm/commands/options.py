@@ -15,12 +15,12 @@ import shutil
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..generate import Sampling
-from ..training.config_file import describe
+from ..training.config_file import Sections, describe, override
 
 MODULES = ("__main__.py", "cli.py")  # what `python -m minillm` and `python -m minillm.commands.cli` run
 
@@ -124,3 +124,27 @@ def keywords(function: Callable[..., Any], arguments: argparse.Namespace) -> dic
 def choices(cls: type, field: str) -> tuple[Any, ...]:
     """The values that a field of a dataclass, a Literal, may have."""
     return typing.get_args(typing.get_type_hints(cls)[field])
+
+
+def changed_by(
+    arguments: argparse.Namespace,
+    sections: Sections,
+    examples: str,
+    short: Mapping[str, tuple[str, str]],
+    known: Mapping[str, Any],
+) -> Sections:
+    """The sections of a run's file or a recipe, changed by what the command line of `minillm finetune` asks for: its
+    kind, the options in `short` (option -> section and key) and --set. `examples`: the section of the examples, which
+    has kind and epochs. Raises ConfigError for a --set of a section that is not `known`."""
+    asked: Sections = {examples: {"kind": arguments.kind}} if arguments.kind else {}
+    for option, (section, key) in short.items():
+        value = getattr(arguments, option)
+        if value not in (None, False):
+            asked.setdefault(section, {})[key] = value
+    for option in arguments.set:
+        override(asked, option, known)
+    if "max_steps" in asked.get("train", {}):  # rather than a recipe's epochs
+        asked.setdefault(examples, {}).setdefault("epochs", 0.0)
+    if asked.get("start", {}).get("model"):
+        sections = {name: section for name, section in sections.items() if name != "model"}  # the shape of a new one
+    return {name: {**sections.get(name, {}), **asked.get(name, {})} for name in {**sections, **asked}}

@@ -18,7 +18,8 @@ from typing import Any, Literal
 from ..disk import write_text
 from ..models import EncoderDecoderConfig, ModelConfig
 from ..settings import EngineConfig, TrainConfig
-from ..training.config_file import ConfigError, Sections, build, nearest, read_toml, to_toml
+from ..training import config_file
+from ..training.config_file import ConfigError, Sections, build, to_toml
 
 CONFIG_FILE = "finetune.toml"
 RECIPES = Path(__file__).parent / "recipes"
@@ -182,9 +183,4 @@ def recipe_names() -> list[str]:
 
 def read_recipe(name: str | Path) -> Sections:
     """The sections of a TOML file, given by its path or, for one that comes with minillm, by its name."""
-    recipe = RECIPES / f"{name}.toml"
-    if not Path(name).exists() and recipe.exists():
-        return read_toml(recipe, SECTIONS)
-    if not Path(name).exists() and Path(name).suffix != ".toml":
-        raise ConfigError(f"no config file {name}, and no recipe of that name. {nearest(str(name), recipe_names())}")
-    return read_toml(name, SECTIONS)
+    return config_file.read_recipe(name, RECIPES, SECTIONS)

@@ -60,6 +60,17 @@ def read_toml(path: str | Path, known_sections: Mapping[str, Any]) -> Sections:
     return content
 
 
+def read_recipe(name: str | Path, folder: Path, known_sections: Mapping[str, Any]) -> Sections:
+    """The sections of a TOML file, given by its path or, for one in `folder`, by its name. Raises ConfigError."""
+    recipe = folder / f"{name}.toml"
+    if not Path(name).exists() and recipe.exists():
+        return read_toml(recipe, known_sections)
+    if not Path(name).exists() and Path(name).suffix != ".toml":
+        known = sorted(path.stem for path in folder.glob("*.toml"))
+        raise ConfigError(f"no config file {name}, and no recipe of that name. {nearest(str(name), known)}")
+    return read_toml(name, known_sections)
+
+
 def override(sections: Sections, option: str, known_sections: Mapping[str, Any]) -> None:
     """Apply one "section.key=value" (the argument of --set) to `sections`, in place.
 
