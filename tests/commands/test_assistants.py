@@ -223,6 +223,9 @@ def test_qlora_learns_sft_and_answers_on_torch_only(run, folder, tmp_path, capsy
     way(folder, "sft", tmp_path / "run", "--engine", "torch", method="qlora")
     said = minillm("chat", tmp_path / "run", status=2, capsys=capsys)
     assert "give --engine torch" in said
+    said = minillm("convert", tmp_path / "run", tmp_path / "whole", status=2, capsys=capsys)
+    assert f"Convert {tmp_path / 'run/adapter'}: its adapters on" in said
+    minillm("convert", tmp_path / "run/adapter", tmp_path / "whole")
     conversation = Conversation.open(tmp_path / "run", engine="torch")
     assert "".join(conversation.answer("Hello", max_new_tokens=3))
 
