@@ -62,7 +62,7 @@ class ChatConfig:
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens = {self.max_new_tokens} must be at least 1.")
         if (self.val or self.test) and not self.data:
-            raise ValueError("val and test go with data, which is not set: the built-in task has its own.")
+            raise ValueError("--val and --test go with --data: the built-in task has examples of its own for both.")
         if self.pack and self.kind != "sft":
             raise ValueError(f"pack = true puts conversations of sft into one row: {self.kind} has none of its own.")
 

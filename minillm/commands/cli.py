@@ -97,6 +97,7 @@ def as_typed(text: str, words: Sequence[str], arguments: argparse.Namespace) -> 
     def advice(match: re.Match[str]) -> str:
         return f"{as_option(match[1])} {match[2]}" if match[1] in given else match[0]
 
+    text = re.sub(r"^(\w+Config|[a-z]+(_[a-z]+)+): ", "", text)  # who says it
     text = re.sub(rf"{NAME} = ('[^']*'|-?[\w.+-]*\w)", with_value, text)
     text = re.sub(rf"{NAME} must ", alone, text)
     return re.sub(rf"{NAME}='(\w+)'", advice, text)

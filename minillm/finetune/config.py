@@ -70,7 +70,7 @@ class TaskConfig:
         if self.beams < 1:
             raise ValueError(f"beams = {self.beams} must be at least 1.")
         if (self.val or self.test) and not self.data:
-            raise ValueError("val and test go with data, which is not set: the built-in task has its own.")
+            raise ValueError("--val and --test go with --data: the built-in task has examples of its own for both.")
         if "{source}" not in self.prompt:
             raise ValueError(f"prompt = {self.prompt!r} must hold {{source}}, where the source goes.")
 
@@ -82,9 +82,9 @@ class StartConfig:
     model: str = (
         ""  # folder (a run, a checkpoint of either format, an adapter) or hub name; empty: a new one, as [model]
     )
-    weights: str = ""  # fingerprint of its weights, noted by a run of lora, whose adapters fit no others
     tokenizer: Literal["char", "bpe", "wordpiece"] = "char"  # of a new one, trained on the examples
     vocab_size: int = 1000  # of a bpe or wordpiece tokenizer
+    weights: str = ""  # fingerprint of its weights, noted by a run of lora, whose adapters fit no others
 
 
 @dataclass(frozen=True)

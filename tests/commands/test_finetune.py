@@ -347,6 +347,9 @@ WRONG = [
     (["classify", "--source", "text"], "--source text has no meaning for classify"),
     (["translate", "--label", "text"], "--label text has no meaning for translate"),
     (["regress"], "there is no built-in task for 'regress'"),
+    (["classify", "--val", "x.csv"], "--val and --test go with --data"),
+    (["translate", "--model", "GPT", "--method", "lora", "--set", "method.rank=0"], "minillm: rank = 0 must be"),
+    (["translate", "--model", "GPT", "--method", "lora", "--set", "method.targets=a"], "minillm: the target 'a' names"),
 ]
 
 
@@ -604,3 +607,12 @@ def test_a_run_that_goes_on_in_other_batches_says_so(folder, tmp_path, capsys):
     more = ["--set", "train.max_steps=99", "--set", "train.batch_size=5"]
     said = minillm("finetune", "--resume", "--out", out, *more, status=2, capsys=capsys)
     assert "and now would in batches of 5. Resume with the batch size" in said and "bucketed" not in said
+
+
+def test_ablation_goes_on_with_adapters_and_refuses_before_it_begins(folder, tmp_path, capsys):
+    given = ["ablate", "classify", "--data", folder / "reviews.csv", "--out", tmp_path / "a", "--seeds", "1", "--model"]
+    given += [folder / "gpt", "--method", "lora", "--set", "train.max_steps=2", "--set", "train.eval_every=2"]
+    said = minillm(*given, "--vary", "task.drop_words=0.1,2", status=2, capsys=capsys)
+    assert "drop_words must be at least 0 and below 1" in said and not (tmp_path / "a").exists()
+    for _ in range(2):  # the second time it has ended already
+        assert "mean ± standard deviation" in minillm(*given, "--vary", "task.drop_words=0.1", capsys=capsys)
