@@ -70,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def in_words(error: Exception) -> str:
     """What an error says; the system's own as "FILE: No such file or directory.", without its number, also where
     another error quotes it."""
+    if isinstance(error, UnicodeEncodeError) and codecs.lookup(sys.getfilesystemencoding()).name == "ascii":
+        text = error.object.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return f"a name in {text!r:.300} is not ASCII, and this locale knows nothing else: set LC_ALL=C.UTF-8 before."
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         return f"{' and '.join(names)}: {error.strerror.rstrip('.')}."

@@ -25,17 +25,18 @@ C_LOCALE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE"
 STEPS = "--set train.max_steps=2 --set train.eval_every=2 --set train.batch_size=4 --set engine.threads=1"
 
 
-def typed(folder, *lines, answers=""):
-    """What the commands of these lines print, one after the other, in `folder`; `answers`: on standard input."""
+def typed(folder, *lines, answers="", status=0):
+    """What the commands of these lines print, one after the other, in `folder`; `answers`: on standard input. With a
+    `status` what they say is wrong."""
     words = [word for line in lines for word in [*shlex.split(line), ";"]]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"} | C_LOCALE
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", DRIVER, *words], cwd=folder, env=environment, input=answers.encode(),
         capture_output=True, timeout=300,
     )  # fmt: skip
-    assert run.returncode == 0, run.stderr.decode()
+    assert run.returncode == status, run.stderr.decode()
     assert run.stdout.isascii() and b"Traceback" not in run.stderr
-    return run.stdout.decode()
+    return (run.stderr if status else run.stdout).decode()
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +98,10 @@ def test_a_chat_in_an_ascii_locale(folder):
     assert 'system = "Réponds en 中文."' in (folder / "an assistant/assistant.toml").read_text(encoding="utf-8")
     typed(folder, "chat 'an assistant' --max-new-tokens 3", answers="Où est 3?\n/save talk.json\n")
     assert json.loads((folder / "talk.json").read_text(encoding="utf-8"))["messages"][-2]["content"] == "Où est 3?"
+
+
+def test_a_name_that_the_locale_cannot_write_is_refused_with_the_way_out(folder):
+    (folder / "été").mkdir()
+    (folder / "été/reviews.csv").write_bytes((folder / "reviews.csv").read_bytes())
+    line = f"finetune classify --data été/reviews.csv --label Überschrift --out named {STEPS}"
+    assert "this locale knows nothing else: set LC_ALL=C.UTF-8" in typed(folder, line, status=2)
