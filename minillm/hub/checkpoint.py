@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..disk import read_json
@@ -36,7 +37,7 @@ from .names import canonical_names
 from .places import CONFIG, find_folder
 from .sizes import check_sizes
 from .tokenizer_files import read_tokenizer_folder
-from .weights import Stored, WeightsError, common_dtype, read_folder, shorten
+from .weights import Stored, WeightsError, common_dtype, fingerprint, read_folder, shorten
 
 ORIGINAL = "hf_config.json"  # in minillm's own format: the config.json of the checkpoint that it was converted from
 
@@ -59,6 +60,11 @@ class Checkpoint:
     def dtype(self) -> str:
         """That of most of the weights: "bfloat16"."""
         return common_dtype({name: tensor for name, (tensor, _) in self.plan.tensors.items()})
+
+    @property
+    def fingerprint(self) -> str:
+        """By which its weights are known again, an adapter's among them."""
+        return fingerprint({name: tensor for name, (tensor, _) in self.plan.tensors.items()})
 
     @property
     def state(self) -> Values:
@@ -179,7 +185,7 @@ def open_checkpoint(
     if native and any(name.endswith(".lora_A") for name in stored):
         raise WeightsError(
             f"{folder} holds the adapters of a run alone, without the model that they change: write the whole model "
-            f"first, with minillm convert {folder.parent} FOLDER --to minillm (or --to hf)."
+            f"first, with minillm convert {quote(str(folder.parent))} FOLDER --to minillm (or --to hf)."
         )
     check_sizes(config, stored, folder)
     plan = make_plan(config, stored, architecture, head, folder, ignore_mismatched_sizes=ignore_mismatched_sizes)
