@@ -36,7 +36,7 @@ from .names import canonical_names
 from .places import CONFIG, find_folder
 from .sizes import check_sizes
 from .tokenizer_files import read_tokenizer_folder
-from .weights import Stored, WeightsError, common_dtype, read_folder, shorten
+from .weights import Stored, WeightsError, common_dtype, read_folder, shorten, split_experts
 
 ORIGINAL = "hf_config.json"  # in minillm's own format: the config.json of the checkpoint that it was converted from
 
@@ -174,6 +174,8 @@ def open_checkpoint(
         config = from_hf(values, head)
         architecture = architecture_of(config)
     stored = read_folder(folder := find_folder(name_or_folder, **hub))
+    if architecture is not None and architecture.fused:
+        stored = split_experts(stored, architecture.fused, getattr(config, "decoder", config).n_experts)
     if architecture is not None:
         config = architecture.as_stored(config, set(canonical_names(stored, architecture).values()), asked)
     if native and any(name.endswith(".lora_A") for name in stored):

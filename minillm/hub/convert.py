@@ -28,7 +28,7 @@ from .names import in_file
 from .pretrained import size_in_bytes
 from .tokenizer import TEMPLATE_FILE, AutoTokenizer, PretrainedTokenizer
 from .tokenizer_files import CONFIG_FILE
-from .weights import Source, write_folder
+from .weights import Source, join_experts, write_folder
 
 BESIDE = (
     TOKENIZER_JSON, CONFIG_FILE, TEMPLATE_FILE, "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt",
@@ -113,7 +113,7 @@ def target_sources(checkpoint: Checkpoint, config: ModelConfig, to: str) -> dict
         read = merged_reader(checkpoint.plan, name_there, checkpoint.lora)
         theirs, shape, turned = in_file(name, parameter.shape, architecture, checkpoint.head)
         sources[theirs] = Source(shape, read, turned=stands != turned)
-    return sources
+    return join_experts(sources, architecture.fused) if architecture and architecture.writes_fused else sources
 
 
 def retied(checkpoint: Checkpoint, tied: bool) -> ModelConfig:

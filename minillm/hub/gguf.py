@@ -113,7 +113,7 @@ def type_of(name: str, shape: tuple[int, ...], dtype: str) -> str:
 
 def gguf_architecture(config: ModelConfig, head: str) -> str:
     """What llama.cpp calls this model: gpt2, llama, qwen2 or qwen3. Raises ValueError for one that it has not."""
-    if head != "causal" or not isinstance(config, GPTConfig | LlamaConfig):
+    if head != "causal" or type(config) not in (GPTConfig, LlamaConfig):
         raise ValueError(
             f"a {config.model_type!r} model for {head!r} has no place in GGUF here: take a GPT-2, Llama, Qwen2 or "
             "Qwen3 that continues texts."

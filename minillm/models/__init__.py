@@ -1,7 +1,7 @@
 """Models: one file each, a config dataclass and a Module; `MODELS` lists them.
 
-Read gpt.py first, then llama.py (with rope.py), gemma.py, moe.py (experts), bert.py, encoder_decoder.py, lstm.py and classifier.py: each
-says what differs from GPT. causal.py is what Llama, Gemma and the LSTM share, attention.py what all but GPT and the
+Read gpt.py first, then llama.py (with rope.py), gemma.py, moe.py (a mixture of experts), bert.py, encoder_decoder.py,
+lstm.py and classifier.py: each says what differs from GPT. causal.py is what Llama, Gemma and the LSTM share, attention.py what all but GPT and the
 LSTM compute attention with, checks.py what configs ask of their settings, segments.py how several texts share a row,
 sketch.py a large model before it has weights. A new decoder has its row in decoders.py, from where it comes into
 `MODELS`.

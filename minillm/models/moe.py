@@ -36,24 +36,15 @@ Route = tuple[AnyTensor, Any]  # a layer's probabilities of the experts (N, E), 
 
 @dataclass(frozen=True)
 class MoeConfig(LlamaConfig):
-    """The shape of a mixture of experts: a Llama's, and these. Defaults are Qwen3-30B-A3B's."""
+    """The shape of a mixture of experts: a Llama's, whose `d_ff` is that of layers without experts, and these. By
+    default a token takes 2 of 8, as in Mixtral (arXiv 2401.04088), which together are as wide as `d_ff`."""
 
     model_type: ClassVar[str] = "moe"
 
-    vocab_size: int = 151936
-    context: int = 40960
-    n_layers: int = 48
-    n_heads: int = 32
-    n_kv_heads: int = 4
-    d_model: int = 2048
-    head_dim: int = 128
-    d_ff: int = 6144  # in layers without experts
-    norm_eps: float = 1e-6
-    rope_theta: float = 1e6
     qk_norm: bool = True
-    n_experts: int = 128
-    top_k: int = 8  # experts that a token takes
-    d_expert: int = 768  # features inside of an expert
+    n_experts: int = 8
+    top_k: int = 2  # experts that a token takes
+    d_expert: int = 0  # features inside of an expert; 0: d_ff / top_k, filled in at once
     dense_layers: tuple[int, ...] | list[int] = ()  # numbers of layers that have one feed-forward network, as a Llama
     norm_weights: bool = True  # the chosen experts' weights sum to 1; False: they are their shares of all experts
     balance: float = 0.001  # how much `load_balance` counts in training
@@ -63,7 +54,9 @@ class MoeConfig(LlamaConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(self, "n_experts", "top_k", "d_expert")
+        check_whole(self, "top_k")
+        object.__setattr__(self, "d_expert", self.d_expert or max(1, self.d_ff // self.top_k))
+        check_whole(self, "n_experts", "d_expert")
         check_positive(self, "swiglu_alpha")
         if self.top_k > self.n_experts:
             raise ValueError(f"MoeConfig: top_k = {self.top_k} must be at most n_experts = {self.n_experts}.")

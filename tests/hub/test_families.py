@@ -77,6 +77,34 @@ def gemma(rng):
     return {**values, "rope_parameters": {"full_attention": full, "sliding_attention": local}}
 
 
+def experts(rng, name):
+    n = int(rng.integers(2, 6))
+    return {name: n, "num_experts_per_tok": int(rng.integers(1, n + 1)), "output_router_logits": bool(rng.integers(2)),
+            "router_aux_loss_coef": float(rng.random())}  # fmt: skip
+
+
+def qwen3_moe(rng):
+    values = decoder(rng, attention_bias=bool(rng.integers(2)), norm_topk_prob=bool(rng.integers(2)))
+    values |= {**experts(rng, "num_experts"), "moe_intermediate_size": int(rng.integers(3, 20))}
+    if rng.integers(2):
+        values |= {"use_sliding_window": True, "sliding_window": int(rng.integers(1, 14))}
+    values["num_hidden_layers"] += 1  # one of which has experts
+    if rng.integers(2):
+        values["decoder_sparse_step"] = int(rng.integers(1, 3))
+    return {**values, "mlp_only_layers": [0]} if rng.integers(2) else values
+
+
+def gpt_oss(rng):
+    values = decoder(rng, sliding_window=int(rng.integers(1, 14)), attention_bias=bool(rng.integers(2)))
+    values |= {**experts(rng, "num_local_experts"), "swiglu_limit": some(rng, 0.5, 7.0), "swiglu_alpha": rng.random()}
+    if rng.integers(2):
+        values["layer_types"] = layer_types(rng, values["num_hidden_layers"])
+    if rng.integers(2):
+        values["rope_parameters"] |= {"rope_type": "yarn", "factor": 4.0, "truncate": bool(rng.integers(2)),
+                                      "original_max_position_embeddings": 8}  # fmt: skip
+    return values
+
+
 def encoder(rng, **more):
     n_heads = int(rng.integers(1, 5))
     return {
@@ -117,6 +145,8 @@ FAMILIES = {  # how the names of the classes begin -> a random config
     "Ministral": ministral,
     "Qwen2": windows,
     "Qwen3": lambda rng: {**windows(rng), "attention_bias": bool(rng.integers(2))},
+    "Qwen3Moe": qwen3_moe,
+    "GptOss": gpt_oss,
     "Gemma3": gemma,
     "Bert": encoder,
     "Roberta": roberta,
