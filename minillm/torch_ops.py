@@ -155,19 +155,19 @@ def attention(
         triangle = triangle if window is None else triangle.triu(t_k - t_q - window + 1)
         mask = triangle if mask is None else mask & triangle
         causal = False
-    if sinks is not None:
+    if sinks is not None and impl != "reference":
         scale = q.shape[-1] ** -0.5 if scale is None else scale
         q, k, v, mask = with_sink(q, k, v, mask, sinks.to(v.dtype) / scale)
     if mask is None:
         grouped = k.shape[1] < q.shape[1]
         if impl == "reference":
-            return reference_attention(q, k, v, None, scale, dropout_p)
+            return reference_attention(q, k, v, None, scale, dropout_p, sinks)
         return F.scaled_dot_product_attention(q, k, v, None, dropout_p, causal, scale=scale, enable_gqa=grouped)
     # A query that may look at no key: what kernels make of the softmax of nothing differs (zeros, NaN, an average).
     # Such a query is shown every key and its result replaced by zeros, so that no NaN exists, forward or backward.
     sees_any = mask.any(dim=-1, keepdim=True)  # (..., Tq, 1)
     if impl == "reference":
-        out = reference_attention(q, k, v, mask | ~sees_any, scale, dropout_p)
+        out = reference_attention(q, k, v, mask | ~sees_any, scale, dropout_p, sinks)
     else:
         k, v = share_heads(k, q.shape[1]), share_heads(v, q.shape[1])  # with a mask, torch has no grouped kernel
         out = F.scaled_dot_product_attention(q, k, v, mask | ~sees_any, dropout_p, scale=scale)
@@ -175,7 +175,13 @@ def attention(
 
 
 def reference_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, dropout_p: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: float | None,
+    dropout_p: float,
+    sinks: Tensor | None,
 ) -> Tensor:
     """The formula as written, all scores at once; the softmax in float32 at least."""
     k, v = share_heads(k, q.shape[1]), share_heads(v, q.shape[1])
@@ -184,7 +190,9 @@ def reference_attention(
         scores = scores.float()
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    p = F.softmax(scores, dim=-1).to(v.dtype)
+    if sinks is not None:  # a column more, which nothing is gathered from
+        scores = torch.cat((sinks.to(scores.dtype)[None, :, None, None].expand(*scores.shape[:3], 1), scores), -1)
+    p = F.softmax(scores, dim=-1).to(v.dtype)[..., scores.shape[-1] - k.shape[2] :]
     return F.dropout(p, dropout_p) @ v if dropout_p else p @ v
 
 

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from hf_models import torch, transformers
+from moe_shapes import gpt_oss, qwen3_moe
 
 from minillm import ops
 from minillm.hub import (
@@ -75,34 +76,6 @@ def gemma(rng):
         full |= {"rope_type": "linear", "factor": 8.0}
     local = {"rope_type": "default", "rope_theta": float(rng.integers(50, 2000))}
     return {**values, "rope_parameters": {"full_attention": full, "sliding_attention": local}}
-
-
-def experts(rng, name):
-    n = int(rng.integers(2, 6))
-    return {name: n, "num_experts_per_tok": int(rng.integers(1, n + 1)), "output_router_logits": bool(rng.integers(2)),
-            "router_aux_loss_coef": float(rng.random())}  # fmt: skip
-
-
-def qwen3_moe(rng):
-    values = decoder(rng, attention_bias=bool(rng.integers(2)), norm_topk_prob=bool(rng.integers(2)))
-    values |= {**experts(rng, "num_experts"), "moe_intermediate_size": int(rng.integers(3, 20))}
-    if rng.integers(2):
-        values |= {"use_sliding_window": True, "sliding_window": int(rng.integers(1, 14))}
-    values["num_hidden_layers"] += 1  # one of which has experts
-    if rng.integers(2):
-        values["decoder_sparse_step"] = int(rng.integers(1, 3))
-    return {**values, "mlp_only_layers": [0]} if rng.integers(2) else values
-
-
-def gpt_oss(rng):
-    values = decoder(rng, sliding_window=int(rng.integers(1, 14)), attention_bias=bool(rng.integers(2)))
-    values |= {**experts(rng, "num_local_experts"), "swiglu_limit": some(rng, 0.5, 7.0), "swiglu_alpha": rng.random()}
-    if rng.integers(2):
-        values["layer_types"] = layer_types(rng, values["num_hidden_layers"])
-    if rng.integers(2):
-        values["rope_parameters"] |= {"rope_type": "yarn", "factor": 4.0, "truncate": bool(rng.integers(2)),
-                                      "original_max_position_embeddings": 8}  # fmt: skip
-    return values
 
 
 def encoder(rng, **more):
