@@ -146,9 +146,9 @@ def attention(
     side by side (Tq = Tk = T, no mask): a query sees keys of its own text only, the stretch of equal numbers in which
     it stands. `window`: with `causal`, a query sees the last `window` of its keys only, its own included (Beltagy et
     al. 2020, arXiv 2004.05150). `scale` is 1/√D by default. `impl`: "reference" (all scores at once), "sdpa"
-    (PyTorch's), "triton" (ours), or "auto": reference on NumPy, sdpa on PyTorch; one that can't run raises. `sinks` (H,):
-    a score for each head that takes part in the softmax and has no value, so that a query may look at next to nothing
-    (gpt-oss, 2025; why models need such a place: Xiao et al. 2023, arXiv 2309.17453).
+    (PyTorch's), "triton" (ours), or "auto": reference on NumPy, sdpa on PyTorch; one that can't run raises. `sinks`
+    (H,): a score for each head that takes part in the softmax and has no value, so that a query may look at next to
+    nothing (gpt-oss, 2025; why models need such a place: Xiao et al. 2023, arXiv 2309.17453).
     """
     if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
         raise ValueError(

@@ -199,9 +199,9 @@ def reference_attention(
 def with_sink(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, sinks: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A key more, which every query sees before the others and whose value is 0. That its score is the head's sink (H,),
-    divided by the scale here, takes a feature more: the sink in each query, 1 in that key, 0 in all others. (8 more: what
-    kernels read at once.)"""
+    """A key more, which every query sees before the others and whose value is 0. That its score is the head's sink
+    (H,), divided by the scale here, takes a feature more: the sink in each query, 1 in that key, 0 in all others. (8
+    more: what kernels read at once.)"""
     sink = F.pad(sinks[None, :, None, None].expand(*q.shape[:3], 1), (0, 7))  # (B, H, Tq, 8)
     key = F.pad(k.new_ones(*k.shape[:2], 1, 1), (k.shape[-1], 7))  # (B, Hkv, 1, D + 8)
     mask = q.new_ones(q.shape[2], 1, dtype=torch.bool) if mask is None else mask

@@ -31,12 +31,13 @@ from .configs import (
     with_settings,
 )
 from .dtypes import dtype_name
+from .experts import split_experts
 from .loading import Plan, check_engine, load_numpy, load_torch, make_plan, report_plan
 from .names import canonical_names
 from .places import CONFIG, find_folder
 from .sizes import check_sizes
 from .tokenizer_files import read_tokenizer_folder
-from .weights import Stored, WeightsError, common_dtype, read_folder, shorten, split_experts
+from .weights import Stored, WeightsError, common_dtype, read_folder, shorten
 
 ORIGINAL = "hf_config.json"  # in minillm's own format: the config.json of the checkpoint that it was converted from
 
@@ -175,7 +176,8 @@ def open_checkpoint(
         architecture = architecture_of(config)
     stored = read_folder(folder := find_folder(name_or_folder, **hub))
     if architecture is not None and architecture.fused:
-        stored = split_experts(stored, architecture.fused, getattr(config, "decoder", config).n_experts)
+        body: Any = getattr(config, "decoder", config)
+        stored = split_experts(stored, architecture.fused, body.n_experts)
     if architecture is not None:
         config = architecture.as_stored(config, set(canonical_names(stored, architecture).values()), asked)
     if native and any(name.endswith(".lora_A") for name in stored):

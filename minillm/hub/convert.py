@@ -22,13 +22,14 @@ from .adapters import merged_reader
 from .checkpoint import ORIGINAL, Checkpoint, open_checkpoint
 from .configs import architecture_of, to_hf
 from .dtypes import dtype_name
+from .experts import join_experts
 from .gguf import write_gguf
 from .gguf_reader import unpack_gguf
 from .names import in_file
 from .pretrained import size_in_bytes
 from .tokenizer import TEMPLATE_FILE, AutoTokenizer, PretrainedTokenizer
 from .tokenizer_files import CONFIG_FILE
-from .weights import Source, join_experts, write_folder
+from .weights import Source, write_folder
 
 BESIDE = (
     TOKENIZER_JSON, CONFIG_FILE, TEMPLATE_FILE, "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt",

@@ -22,6 +22,7 @@ from .architecture import Values
 from .config_view import ConfigView, GenerationValues
 from .configs import architecture_of, label_names, to_hf
 from .dtypes import dtype_name
+from .experts import join_experts
 from .generation import in_one_block, new_ids, settings_of
 from .inside import looking_inside
 from .loading import check_engine
@@ -29,7 +30,7 @@ from .names import in_file
 from .options import WHEN_SAVING, drop_meaningless
 from .output import Output
 from .vocabulary import embeddings, resize
-from .weights import Source, join_experts, write_folder
+from .weights import Source, write_folder
 
 
 class PretrainedModel(Module):

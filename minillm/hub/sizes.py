@@ -38,7 +38,9 @@ def check_sizes(config: ModelConfig, stored: Mapping[str, Stored], folder: Path)
     body: Any = getattr(config, "decoder", config)
     n_experts = (body.n_layers - len(body.dense_layers)) * body.n_experts if isinstance(body, MoeConfig) else 0
     if n_experts > len(stored):
-        raise WeightsError(f"{refused}: its layers have {n_experts:,} experts, and the weights {len(stored):,} tensors.")
+        raise WeightsError(
+            f"{refused}: its layers have {n_experts:,} experts, and the weights {len(stored):,} tensors."
+        )
     n_labels = getattr(config, "n_labels", 0)
     if n_labels > max(MAX_LABELS, largest):
         raise WeightsError(f"{refused}: {n_labels:,} labels are more than a new head may have, {MAX_LABELS:,}.")

@@ -63,8 +63,8 @@ class LlamaConfig:
         check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff")
         if not self.head_dim and self.d_model % self.n_heads:
             raise ValueError(
-                f"LlamaConfig: d_model = {self.d_model} must be divisible by n_heads = {self.n_heads}, or head_dim "
-                "must be given."
+                f"{type(self).__name__}: d_model = {self.d_model} must be divisible by n_heads = {self.n_heads}, or "
+                "head_dim must be given."
             )
         object.__setattr__(self, "head_dim", self.head_dim or self.d_model // self.n_heads)
         object.__setattr__(self, "n_kv_heads", self.n_kv_heads or self.n_heads)
@@ -74,11 +74,13 @@ class LlamaConfig:
         check_window(self)
         check_choice(self, "attention", ATTENTION)
         if self.head_dim % 2:
-            raise ValueError(f"LlamaConfig: head_dim = {self.head_dim} must be even: rotary positions turn pairs.")
+            raise ValueError(
+                f"{type(self).__name__}: head_dim = {self.head_dim} must be even: rotary positions turn pairs."
+            )
         if self.n_heads % self.n_kv_heads:
             raise ValueError(
-                f"LlamaConfig: n_heads = {self.n_heads} must be divisible by n_kv_heads = {self.n_kv_heads}: each "
-                "key/value head serves an equal group."
+                f"{type(self).__name__}: n_heads = {self.n_heads} must be divisible by n_kv_heads = {self.n_kv_heads}: "
+                "each key/value head serves an equal group."
             )
         if self.rope_scaling is not None:
             check_rope_scaling(self.rope_scaling, self.head_dim, self.rope_theta)
@@ -187,8 +189,9 @@ class Llama(CausalLM):
         scaling, length = self.config.rope_scaling, positions.shape[1]
         if scaling is not None and scaling["rope_type"] == "dynamic" and length > len(self.cos):
             raise ValueError(
-                f"Llama: rows of {length} tokens cannot hold several texts: the angles of a 'dynamic' rope_scaling "
-                f"depend on a text's length beyond {len(self.cos)}. Pack rows of at most {len(self.cos)} tokens."
+                f"{type(self).__name__}: rows of {length} tokens cannot hold several texts: the angles of a 'dynamic' "
+                f"rope_scaling depend on a text's length beyond {len(self.cos)}. Pack rows of at most {len(self.cos)} "
+                "tokens."
             )
         cos, sin = rope
         return cos[positions][:, None], sin[positions][:, None]

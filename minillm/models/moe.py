@@ -117,8 +117,8 @@ class Mixture(nn.Module):
         return y.reshape(*x.shape), (p, hits)
 
     def each_takes_its_own(self, tokens: AnyTensor, weights: AnyTensor, chosen: Any, counts: list[int]) -> AnyTensor:
-        """Σₖ weightₖ · expertₖ(token) (N, D), each expert on the tokens sent to it: they are brought together, expert by
-        expert, and their results back into their old order. `counts`: how many tokens each has. An expert without any
+        """Σₖ weightₖ · expertₖ(token) (N, D), each expert on the tokens sent to it: they are brought together, expert
+        by expert, and the results back into the old order. `counts`: how many tokens each has. An expert without any
         runs in training all the same, on nothing, so that its gradient is 0 and not missing, which DDP would wait for.
         """
         N, k = chosen.shape

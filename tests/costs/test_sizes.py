@@ -52,7 +52,9 @@ CONFIGS = {
     "ministral": LlamaConfig(**DEEP, window=8, full_layers=(0, 2)),
     "gemma": GemmaConfig(**DEEP, n_kv_heads=2, head_dim=10, window=4, full_layers=(1,), attention_bias=True),
     "moe": MoeConfig(**DEEP, n_kv_heads=2, n_experts=5, d_expert=20, dense_layers=(1,), tie_embeddings=True),
-    "gpt-oss": MoeConfig(**DEEP, qkv_bias=True, out_bias=True, attention_sinks=True, router_bias=True, swiglu_limit=7.0),
+    "gpt-oss": MoeConfig(
+        **DEEP, qkv_bias=True, out_bias=True, attention_sinks=True, router_bias=True, swiglu_limit=7.0
+    ),
     "roberta": BertConfig(**DEEP, family="roberta", pad_id=1),
     "roberta classifier": BertConfig(**DEEP, family="roberta", pad_id=1, head="classification"),
     "distilbert": BertConfig(**DEEP, family="distilbert"),

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import safetensors.numpy
-from hf_models import torch
+from hf_models import IDS, build, their_logits, torch
 from moe_shapes import moe_model
 
 from minillm.generate import Sampling, generate
@@ -138,6 +138,17 @@ def test_by_way_of_our_own_format(name, tmp_path):
         convert(tmp_path / "theirs", tmp_path / "model.gguf", to="gguf")
 
 
+def test_experts_beyond_the_tenth_stay_in_their_order(tmp_path):
+    model = build("gpt-oss", num_local_experts=12, num_experts_per_tok=5)
+    model.save_pretrained(tmp_path / "theirs")
+    convert(tmp_path / "theirs", tmp_path / "back")
+    first = safetensors.numpy.load_file(tmp_path / "theirs/model.safetensors")
+    last = safetensors.numpy.load_file(tmp_path / "back/model.safetensors")
+    assert all(np.array_equal(first[key], last[key]) for key in first)
+    found = open_checkpoint(tmp_path / "back").model()(IDS).data
+    np.testing.assert_allclose(found, their_logits(model), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -148,7 +159,10 @@ def test_by_way_of_our_own_format(name, tmp_path):
         ({"model_type": "qwen3_moe", "hidden_act": "gelu"}, "a qwen3_moe with hidden_act = 'gelu'"),
         ({"model_type": "qwen3_moe", "num_experts": "many"}, "num_experts of a qwen3_moe must be of type int"),
         ({"model_type": "qwen3_moe", "num_local_experts": 2.5}, "num_local_experts = 2.5 must be a whole number"),
-        ({"model_type": "qwen3_moe", "num_experts": 2, "num_experts_per_tok": 3}, "top_k = 3 must be at most n_experts"),
+        (
+            {"model_type": "qwen3_moe", "num_experts": 2, "num_experts_per_tok": 3},
+            "top_k = 3 must be at most n_experts",
+        ),
         ({"model_type": "qwen3_moe", "decoder_sparse_step": 0}, "decoder_sparse_step = 0 must be a whole number"),
         ({"model_type": "qwen3_moe", "mlp_only_layers": ["0"]}, "mlp_only_layers = .'0'. must be a list of numbers"),
         ({"model_type": "qwen3_moe", "router_aux_loss_coef": -1}, "router_aux_loss_coef = -1 must be a number"),

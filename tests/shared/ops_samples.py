@@ -332,7 +332,9 @@ def wheres(draw):
 reduction = st.sampled_from(["mean", "sum"])
 
 OPS: dict[str, Entry] = {
-    "attention": Entry(tensors_first(ops.attention, "q", "k", "v", "sinks"), reference.attention, twins.attention, attentions()),
+    "attention": Entry(
+        tensors_first(ops.attention, "q", "k", "v", "sinks"), reference.attention, twins.attention, attentions()
+    ),
     "binary_cross_entropy_with_logits": Entry(
         ops.binary_cross_entropy_with_logits,
         reference.binary_cross_entropy_with_logits,

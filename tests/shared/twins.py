@@ -89,8 +89,8 @@ def dropout(x, *, p, mask, training=True):
 
 
 def attention(q, k, v, sinks=None, *, causal=False, mask=None, segments=None, window=None, scale=None, kept=None):
-    """softmax(scale · Q Kᵀ over the allowed keys, and the sink) V. `kept` is what dropout multiplied the probabilities by (B, H,
-    Tq, Tk)."""
+    """softmax(scale · Q Kᵀ over the allowed keys, and the sink) V. `kept` is what dropout multiplied the probabilities
+    by (B, H, Tq, Tk)."""
     heads, t_q, d = q.shape[1:]
     t_k = k.shape[2]
     share = heads // k.shape[1]
