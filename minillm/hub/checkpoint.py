@@ -32,6 +32,7 @@ from .configs import (
     with_settings,
 )
 from .dtypes import dtype_name
+from .experts import split_experts
 from .loading import Plan, check_engine, load_numpy, load_torch, make_plan, report_plan
 from .names import canonical_names
 from .places import CONFIG, find_folder
@@ -180,6 +181,9 @@ def open_checkpoint(
         config = from_hf(values, head)
         architecture = architecture_of(config)
     stored = read_folder(folder := find_folder(name_or_folder, **hub))
+    if architecture is not None and architecture.fused:
+        body: Any = getattr(config, "decoder", config)
+        stored = split_experts(stored, architecture.fused, body.n_experts)
     if architecture is not None:
         config = architecture.as_stored(config, set(canonical_names(stored, architecture).values()), asked)
     if native and any(name.endswith(".lora_A") for name in stored):

@@ -19,6 +19,8 @@ from .dropout import dropout_scale
 #   P = softmax S  dL/dS = P ∘ (dL/dP − rowsum(P ∘ dL/dP))         (softmax's backward, see softmax.py)
 #   S = scale QKᵀ  dL/dQ = scale · dL/dS K    dL/dK = scale · (dL/dS)ᵀ Q
 # With dropout, O = (P ∘ M) V, M the mask over (1 − p): dL/dV = (P ∘ M)ᵀ G and dL/dP = M ∘ (G Vᵀ).
+# With a sink s (gpt-oss, 2025), a learned score whose value is 0, each row of P sums to 1 − p₀ < 1 with p₀ = eˢ/Σ:
+# dL/dp₀ = 0, so that all above holds as it is, and dL/ds = p₀ (0 − rowsum(P ∘ dL/dP)), summed over the queries.
 #
 # Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245): H query heads share Hkv < H key/value heads.
 # Queries are viewed as (B, Hkv, G, T, D), keys as (B, Hkv, 1, T, D); NumPy's matmul broadcasts, and the backward sums
@@ -43,6 +45,7 @@ def attention(
     dropout_p: float,
     rng: np.random.Generator | None,
     impl: str,
+    sinks: Tensor | None,
 ) -> Tensor:
     if impl in NEEDS_TORCH:
         raise ValueError(
@@ -55,22 +58,24 @@ def attention(
     q5 = q.data.reshape(batch, kv_heads, heads // kv_heads, t_q, d)  # (B, Hkv, G, Tq, D)
     k5, v5 = k.data[:, :, None], v.data[:, :, None]  # (B, Hkv, 1, Tk, D)
     hidden = hidden_keys(q5.shape, t_k, causal, mask, window, q.dtype)
+    sink = None if sinks is None else sinks.data.reshape(kv_heads, -1, 1, 1)
+    parents = (q, k, v) if sinks is None else (q, k, v, sinks)
 
     out = np.empty((*q5.shape[:4], v.shape[-1]), dtype=q.dtype)  # (B, Hkv, G, Tq, D)
-    keep = records_graph(q, k, v)
+    keep = records_graph(*parents)
     blocks = []  # what backward needs of each block: its texts, its rows, its keys, P, dropout's M
     for texts, rows, keys in cut(t_q, t_k, causal, segments, window):
         q_rows = q5[texts, ..., rows, :] * q.dtype.type(scale)
         scores = q_rows @ k5[texts, ..., keys, :].swapaxes(-1, -2)  # (texts, Hkv, G, rows, keys)
         if hidden is not None:
             scores += hidden[..., rows, keys] if hidden.shape[-2] > 1 else hidden[..., keys]
-        p = masked_softmax(scores)
+        p = masked_softmax(scores, sink)
         kept = dropout_scale(p.shape, dropout_p, q.dtype, rng, None) if dropout_p else None
         np.matmul(p if kept is None else p * kept, v5[texts, ..., keys, :], out=out[texts, ..., rows, :])
         if keep:
             blocks.append((texts, rows, keys, p, kept))
     out4 = out.reshape(batch, heads, t_q, v.shape[-1])
-    return Tensor.from_op(out4, (q, k, v), attention_backward, (q5, k5, v5, blocks, scale))
+    return Tensor.from_op(out4, parents, attention_backward, (q5, k5, v5, blocks, scale))
 
 
 def attention_backward(
@@ -80,18 +85,22 @@ def attention_backward(
     dq = np.empty(q5.shape, grad.dtype)
     dk = np.zeros((*k5.shape[:2], *k5.shape[3:]), grad.dtype)  # (B, Hkv, Tk, D)
     dv = np.zeros((*v5.shape[:2], *v5.shape[3:]), grad.dtype)
+    dsinks = np.zeros(q5.shape[1:3], grad.dtype)  # (Hkv, G)
     for texts, rows, keys, p, kept in blocks:
         g = grad5[texts, ..., rows, :]
         ds = g @ v5[texts, ..., keys, :].swapaxes(-1, -2)  # dL/dP (texts, Hkv, G, rows, keys)
         if kept is not None:
             ds *= kept
-        ds -= np.einsum("...qk,...qk->...q", ds, p)[..., None]
+        shared = np.einsum("...qk,...qk->...q", ds, p)  # rowsum(P ∘ dL/dP)
+        if len(needs) > 3:
+            dsinks -= (shared * (1 - p.sum(axis=-1))).sum(axis=(0, 3))
+        ds -= shared[..., None]
         ds *= p  # dL/dS
         ds *= scale
         np.matmul(ds, k5[texts, ..., keys, :], out=dq[texts, ..., rows, :])
         dk[texts, :, keys] += sum_group(ds.swapaxes(-1, -2) @ q5[texts, ..., rows, :])
         dv[texts, :, keys] += sum_group((p if kept is None else p * kept).swapaxes(-1, -2) @ g)
-    return dq.reshape(grad.shape[:3] + dq.shape[-1:]), dk, dv
+    return (dq.reshape(grad.shape[:3] + dq.shape[-1:]), dk, dv, dsinks.reshape(-1))[: len(needs)]
 
 
 def cut(t_q: int, t_k: int, causal: bool, segments: Array | None, window: int | None) -> Iterator[tuple[slice, ...]]:
@@ -116,15 +125,17 @@ def sum_group(x: Array) -> Array:
     return x[:, :, 0] if x.shape[2] == 1 else x.sum(axis=2)
 
 
-def masked_softmax(scores: Array) -> Array:
+def masked_softmax(scores: Array, sink: Array | None = None) -> Array:
     """Softmax over the last axis, in place. A row that is −∞ everywhere (no key allowed) gives zeros instead of NaN."""
     if scores.shape[-1] == 0:
         return scores
     top = scores.max(axis=-1, keepdims=True)
     top[np.isneginf(top)] = 0  # −∞ − (−∞) would be NaN
+    top = top if sink is None else np.maximum(top, sink)
     scores -= top
     p = np.exp(scores, out=scores)
     total = p.sum(axis=-1, keepdims=True)
+    total += 0 if sink is None else np.exp(sink - top)
     total[total == 0] = 1
     p /= total
     return p
