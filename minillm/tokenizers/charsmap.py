@@ -65,7 +65,7 @@ class CharsMap:
             place ^= distance(node)
             if node & 0x100 and place < len(self.trie):  # a text of the table ends here
                 found = self.trie[place] & 0x7FFFFFFF
-                yield at + 1 - start, self.texts[found : self.texts.index(0, found)].decode()
+                yield at + 1 - start, self.texts[found:].partition(b"\0")[0].decode("utf-8", "replace")
 
     def longest(self, key: bytes, start: int) -> tuple[int, str] | None:
         """What SentencePiece itself looks up: the longest text of the table there, its size and what stands for it."""

@@ -18,7 +18,7 @@ from heapq import heapify, heappop, heappush
 from itertools import groupby
 from math import inf
 
-from .sentencepiece_file import BYTE, CONTROL, NORMAL, UNUSED, USER_DEFINED, SentencePieceFile
+from .sentencepiece_file import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, SentencePieceFile
 from .unigram import UNKNOWN_PENALTY
 
 SPACE = "▁"
@@ -36,10 +36,9 @@ class SentencePiece:
             (self.known if kind in (NORMAL, USER_DEFINED, UNUSED) else self.reserved)[text] = token_id
         self.kinds = [kind for _, _, kind in file.pieces]
         self.scores = [score for _, score, _ in file.pieces]
-        normal = [score for _, score, kind in file.pieces if kind == NORMAL]
-        self.unknown_score = rounded(min(normal, default=0.0) - UNKNOWN_PENALTY)
-        self.highest = max(normal, default=0.0)
-        self.unknown = next(text for text, token_id in self.reserved.items() if self.kinds[token_id] == 2)
+        worst = min((score for _, score, kind in file.pieces if kind == NORMAL), default=0.0)
+        self.unknown_score = rounded(worst - UNKNOWN_PENALTY)
+        self.unknown = next(text for text, token_id in self.reserved.items() if self.kinds[token_id] == UNKNOWN)
         self.longest = max(map(len, self.known), default=0)
 
     @cached_property
@@ -121,10 +120,9 @@ class SentencePiece:
                     continue
                 score = self.scores[token_id]
                 if self.kinds[token_id] == USER_DEFINED:
-                    score = rounded(len(text[start:end].encode()) * self.highest) - 0.1
-                if best[start] + score > best[end]:
-                    best[end] = rounded(best[start] + score)
-                    came_from[end], known[end] = start, True
+                    score = 0.1 * (len(text[start:end].encode()) - 1)  # as of SentencePiece 0.2.3
+                if (score := rounded(best[start] + score)) > best[end]:
+                    best[end], came_from[end], known[end] = score, start, True
                 alone |= end == start + 1
             if not alone and (score := rounded(best[start] + self.unknown_score)) > best[start + 1]:
                 best[start + 1], came_from[start + 1], known[start + 1] = score, start, False
@@ -165,7 +163,7 @@ class SentencePiece:
                 if found is not None:
                     heappush(agenda, found)
         parts = (part for symbol in symbols if symbol for part in self.used(symbol, made_of))
-        return [(part, part in self.known) for part in parts]
+        return [(part, self.kinds[self.id_of(part)] not in (UNKNOWN, UNUSED)) for part in parts]
 
     def characters(self, text: str) -> tuple[list[str], list[bool]]:
         """What merges begin with: characters, and user-defined pieces, which stay as they are."""
@@ -241,4 +239,3 @@ def text_of(data: bytes) -> str:
             made, size = made + "\ufffd", 1
         at += size
     return made
-

@@ -131,7 +131,9 @@ def piece_in(value: Any, number: int) -> tuple[str, float, int]:
     if not isinstance(text, bytes) or not isinstance(score, bytes) or len(score) != 4:
         raise ValueError(f"piece {number} must have a text and a score.")
     if not text or kind not in range(NORMAL, BYTE + 1):
-        raise ValueError(f"piece {number}, {text!r:.50}, of type {kind!r:.20}: a text and a type from 1 to 6 are known.")
+        raise ValueError(
+            f"piece {number}, {text!r:.50}, of type {kind!r:.20}: a text and a type from 1 to 6 are known."
+        )
     (number_in_log,) = struct.unpack("<f", score)
     if not math.isfinite(number_in_log):
         raise ValueError(f"piece {number}, {text!r:.50}, has the score {number_in_log}.")

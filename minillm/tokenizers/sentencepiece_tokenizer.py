@@ -7,7 +7,6 @@ vocab.json says for both. A text may begin with the language to translate into, 
 from __future__ import annotations
 
 import base64
-import binascii
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -21,7 +20,7 @@ from .json_parts import check_ids, read_added_tokens
 from .sections import find_spans
 from .sentencepiece import SPACE, SentencePiece
 from .sentencepiece_file import BYTE, CONTROL, MAX_BYTES, UNKNOWN, read_sentencepiece
-from .template import Template, framed, read_template
+from .template import PLAIN, Template, framed, read_template
 
 KIND = "SentencePiece"  # the model's type in our own tokenizer.json
 FILES = {"source": "source.spm", "target": "target.spm", "vocab": "vocab.json"}  # Marian's
@@ -53,10 +52,10 @@ class SentencePieceTokenizer(Tokenizer):
         for text, token_id in ids.items():
             is_byte = self.source.kinds[self.source.id_of(text)] == BYTE
             tokens[token_id] = bytes([int(text[3:5], 16)]) if is_byte else text.replace(SPACE, " ").encode()
-        ends = Template(((("$A", 0), (END, 0))), (("$A", 0), ("$B", 0), (END, 0)), {END: (ids.get(END, 0),)})
-        given = template if template is not None else ends if self.is_marian else Template((("$A", 0),), (), {})
-        super().__init__(tokens, {}, added_tokens=added, template=given)
-        self.names = {token_id: text for text, token_id in ids.items()}
+        ends = PLAIN
+        if self.is_marian:
+            ends = Template((("$A", 0), (END, 0)), (("$A", 0), ("$B", 0), (END, 0)), {END: (ids[END],)})
+        super().__init__(tokens, {}, added_tokens=added, template=template or ends)
         self.on_target = False
 
     def reserved_tokens(self) -> list[AddedToken]:
@@ -67,6 +66,12 @@ class SentencePieceTokenizer(Tokenizer):
             return [AddedToken(text, self.vocab[text]) for text in (END, UNK, "<pad>") if text in self.vocab]
         kinds = enumerate(self.source.file.pieces)
         return [AddedToken(text, i) for i, (text, _, kind) in kinds if kind in (UNKNOWN, CONTROL)]
+
+    @property
+    def names(self) -> dict[int, str]:
+        """id -> piece or added token, as the files write it."""
+        pieces = {token_id: text for text, token_id in self.vocab.items()}
+        return {**pieces, **{token.id: token.text for token in self.added_tokens}}
 
     @property
     def target_side(self) -> SentencePieceTokenizer:
@@ -91,7 +96,7 @@ class SentencePieceTokenizer(Tokenizer):
         model = self.target if self.on_target and self.target is not None else self.source
         if not self.is_marian:
             return model.ids(text)
-        language = text[: text.find("<<") + 2] if text.startswith(">>") else ""
+        language = text[: text.find("<<") + 2] if text.startswith(">>") and "<<" in text else ""
         pieces = [language] * bool(language) + [piece for piece, _ in model.encode(text[len(language) :])]
         unknown = self.vocab[UNK]
         return [unknown if piece in self.special_tokens else self.vocab.get(piece, unknown) for piece in pieces]
@@ -110,10 +115,10 @@ class SentencePieceTokenizer(Tokenizer):
         data = self.decode_bytes(ids)  # raises ValueError for an id that is none
         if errors != "replace":
             return data.decode("utf-8", errors)
-        special = set(self.special_tokens.values())
+        special, names_of = set(self.special_tokens.values()), self.names
         text = ""
         for is_special, run in groupby(ids, special.__contains__):
-            names = [self.names[token_id] for token_id in run]
+            names = [names_of[token_id] for token_id in run]
             if is_special:
                 text += "".join(name + " " * self.is_marian for name in names)
             else:
@@ -141,8 +146,9 @@ class SentencePieceTokenizer(Tokenizer):
         """The reverse of `to_json`. Raises ValueError."""
         model = content["model"]
         try:
-            data = [None if model.get(n) is None else base64.b64decode(model[n], validate=True) for n in FILES if n != "vocab"]
-        except (TypeError, binascii.Error) as error:
+            packed = [model.get("source"), model.get("target")]
+            data = [None if text is None else base64.b64decode(text, validate=True) for text in packed]
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: the model's source and target must be in base64: {error}.") from None
         vocab = model.get("vocab")
         if data[0] is None or (vocab is None) != (data[1] is None):
@@ -150,7 +156,8 @@ class SentencePieceTokenizer(Tokenizer):
         if vocab is not None:
             check_vocab(vocab, path)
         added = read_added_tokens(content, path)
-        made = cls(data[0], data[1], vocab, added_tokens=added)
+        with about(path):
+            made = cls(data[0], data[1], vocab, added_tokens=added)
         known = {i for i, token in enumerate(made.tokens) if token is not None}
         made.template = read_template(content.get("post_processor"), known, path)
         return made
@@ -160,9 +167,9 @@ class SentencePieceTokenizer(Tokenizer):
         """Marian's three files. Raises FileNotFoundError or ValueError, each with the file's name."""
         vocab = read_json(folder / FILES["vocab"])
         check_vocab(vocab, folder / FILES["vocab"])
-        data = [read_model(folder / FILES[name]) for name in ("source", "target")]
+        source, target = (read_model(folder / FILES[name]) for name in ("source", "target"))
         with about(folder / FILES["vocab"]):
-            return cls(*data, vocab)
+            return cls(source, target, vocab)
 
 
 def check_vocab(vocab: Any, path: Path) -> None:

@@ -56,3 +56,31 @@ def peer(name):
     import sentencepiece
 
     return sentencepiece.SentencePieceProcessor(model_proto=trained(name))
+
+
+def marian_folder(folder, seed=0, **settings):
+    """A Marian's tokenizer as transformers saves it: two models, a vocabulary of both, two languages."""
+    import json
+
+    import transformers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    source, target = trained("marian"), trained("defined")
+    (folder / "source.spm").write_bytes(source)
+    (folder / "target.spm").write_bytes(target)
+    import sentencepiece
+
+    pieces = []
+    for data in (source, target):
+        model = sentencepiece.SentencePieceProcessor(model_proto=data)
+        pieces += [model.id_to_piece(i) for i in range(model.get_piece_size())]
+    rng = np.random.default_rng(seed)
+    own = [piece for piece in dict.fromkeys(pieces) if piece not in ("<s>", "</s>", "<unk>") and rng.random() < 0.9]
+    vocab = ["</s>", "<unk>", *own, ">>fra<<", ">>pt_BR<<", "<pad>"]
+    (folder / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(vocab)}), encoding="utf-8")
+    tokenizer = transformers.MarianTokenizer(
+        str(folder / "source.spm"), str(folder / "target.spm"), str(folder / "vocab.json"),
+        source_lang="en", target_lang="de", **settings,
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    return tokenizer
