@@ -469,8 +469,8 @@ class PretrainedTokenizer(NamedTokens):
     # --- saving
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write tokenizer.json, tokenizer_config.json and, if there is one, chat_template.jinja; of a tokenizer that was
-        read from SentencePiece's model files, these in place of tokenizer.json."""
+        """Write tokenizer.json, tokenizer_config.json and, if there is one, chat_template.jinja; in place of
+        tokenizer.json SentencePiece's model files, where it was read from these."""
         folder = Path(folder)
         values = {key: value for key, value in self.config.items() if key != "chat_template"}
         if isinstance(self.core, SentencePieceTokenizer):

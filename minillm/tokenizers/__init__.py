@@ -11,8 +11,8 @@ pipeline.py is every other tokenizer.json, part by part: unigram.py (T5, XLM-R) 
 the model, normalizers.py with unicode_forms.py and charsmap.py before it, pre_tokenizers.py with patterns.py,
 decoders.py behind it, aligned.py (which character came from where), sections.py, pipeline_formats.py.
 
-Where there is no tokenizer.json but SentencePiece's own model file, sentencepiece_tokenizer.py is what reads it (Marian,
-or a folder's tokenizer.model), with sentencepiece.py and sentencepiece_file.py below it.
+Where there is no tokenizer.json but SentencePiece's own model file (Marian, or a folder with a tokenizer.model), read
+sentencepiece_tokenizer.py, with sentencepiece.py and sentencepiece_file.py below it.
 """
 
 from __future__ import annotations

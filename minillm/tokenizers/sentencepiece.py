@@ -95,10 +95,11 @@ class SentencePiece:
         made: list[Part] = []
         parts = (self.unigram if self.file.kind == "unigram" else self.bpe)(self.normalize(text))
         for is_known, run in groupby(parts, lambda part: part[1]):
-            unknown = "" if is_known else "".join(part for part, _ in run)
             if is_known:
                 made += run
-            elif self.file.byte_fallback:
+                continue
+            unknown = "".join(part for part, _ in run)
+            if self.file.byte_fallback:
                 made += [(f"<0x{byte:02X}>", True) for byte in unknown.encode()]
             else:
                 made.append((unknown, False))

@@ -4,41 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from command_line import minillm
-from hf_models import IDS, reload, tensor_names, torch, transformers
+from hf_models import IDS, reload, tensor_names, torch
+from hf_writers import CLASSES, random_model
 
 from minillm.generate import Sampling, generate
-from minillm.hub import AutoModelForSeq2SeqLM, AutoTokenizer, ConfigurationError, PretrainedModel
-from minillm.hub.finetuned import open_finetuned
+from minillm.hub import AutoModelForSeq2SeqLM, ConfigurationError, PretrainedModel
 from minillm.models import EncoderDecoder, EncoderDecoderConfig
 
-CLASSES = {"bart": ("BartConfig", "BartForConditionalGeneration"), "marian": ("MarianConfig", "MarianMTModel")}
 TARGET = np.random.default_rng(5).integers(3, 61, (2, 7))
 MASK = (np.arange(11) < [[11], [7]]).astype(int)
-
-
-def random_model(kind, seed, **settings):
-    """A small model of the kind with every number random, but for Marian's waves; all its shape drawn, too."""
-    rng = np.random.default_rng(seed)
-    heads, inner = int(rng.integers(1, 4)), int(rng.integers(5, 30))
-    shape = {
-        "vocab_size": 61, "d_model": 2 * heads * int(rng.integers(1, 4)), "max_position_embeddings": 24,
-        "encoder_layers": int(rng.integers(1, 4)), "decoder_layers": int(rng.integers(1, 4)),
-        "encoder_attention_heads": heads, "decoder_attention_heads": heads,
-        "encoder_ffn_dim": inner, "decoder_ffn_dim": inner, "scale_embedding": bool(rng.integers(2)),
-        "activation_function": str(rng.choice(["gelu", "relu", "swish"])),
-    }  # fmt: skip
-    own = {"pad_token_id": 60, "decoder_start_token_id": 60, "eos_token_id": 0} if kind == "marian" else {}
-    config_class, model_class = CLASSES[kind]
-    config = getattr(transformers, config_class)(**{**shape, **own, "forced_eos_token_id": None, **settings})
-    torch.manual_seed(seed)
-    model = getattr(transformers, model_class)(config).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if kind == "bart" or "embed_positions" not in name:
-                parameter.copy_(0.4 * torch.randn(parameter.shape) + (parameter.ndim == 1))
-        model.final_logits_bias.copy_(torch.randn(model.final_logits_bias.shape))
-    return model
 
 
 def compare(kind, seed, engine, folder):
@@ -160,44 +134,3 @@ def test_old_files_more_tokens_and_ids_that_are_written(engine, tmp_path):
     assert ours.generate(ids, max_new_tokens=3)[0][0] == 7
     with pytest.raises(ValueError, match="needs decoder_input_ids"):
         ours(ids)
-
-
-def bart_folder(folder):
-    """A small BART with a tokenizer of its own, byte-level, as transformers writes both."""
-    from tokenizers import ByteLevelBPETokenizer
-
-    texts = ["one two three four five six seven eight nine ten", "eins zwei drei vier fünf sechs sieben acht neun zehn"]
-    trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator(texts * 3, 330, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
-    folder.mkdir(parents=True)
-    trained.save_model(str(folder))
-    merges = [tuple(line.split()) for line in (folder / "merges.txt").read_text("utf-8").splitlines()[1:]]
-    tokenizer = transformers.BartTokenizer(vocab=json.loads((folder / "vocab.json").read_text("utf-8")), merges=merges)
-    tokenizer.save_pretrained(folder)
-    n = len(tokenizer)
-    random_model("bart", 1, vocab_size=n, max_position_embeddings=40).save_pretrained(folder)
-    return tokenizer
-
-
-def test_translate_and_generate_take_a_bart(tmp_path, capsys):
-    tokenizer = bart_folder(tmp_path / "bart")
-    ours = AutoTokenizer.from_pretrained(tmp_path / "bart")
-    assert list(ours("two fünf").input_ids) == tokenizer("two fünf").input_ids
-    words = [("one", "eins"), ("two", "zwei"), ("three", "drei"), ("four", "vier"), ("five", "fünf"), ("six", "sechs")]
-    pairs = [(f"{a} {c}", f"{b} {d}") for a, b in words for c, d in words]
-    data = tmp_path / "pairs.tsv"
-    data.write_text("source\ttarget\n" + "".join(f"{a}\t{b}\n" for a, b in pairs), encoding="utf-8")
-    small = ["--set", "train.max_steps=2", "--set", "train.batch_size=2", "--set", "train.eval_every=1"]
-    run = tmp_path / "run"
-    start = ["--model", tmp_path / "bart", "--data", data]
-    minillm("finetune", "translate", *start, "--out", run, *small, capsys=capsys)
-    model, objective, _ = open_finetuned(run)
-    assert model.config.start_id == 2 and objective.dressed and objective.pad_id == 1 and objective.end_id == 2
-    assert objective.ids("two fünf") == tokenizer("two fünf").input_ids
-    minillm("generate", run, "--prompt", "one two", "--max-new-tokens", "4", capsys=capsys)
-
-    said = minillm("generate", tmp_path / "bart", "--prompt", "one two", "--max-new-tokens", 5, capsys=capsys)
-    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "bart")
-    ids = tokenizer("one two", return_tensors="pt").input_ids
-    expected = theirs.generate(ids, max_new_tokens=5, num_beams=1, do_sample=False)
-    assert said.rstrip("\n") == tokenizer.decode(expected[0], skip_special_tokens=True).rstrip("\n")
