@@ -102,7 +102,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def answer(arguments: argparse.Namespace, model: Any, objective: TaskObjective, how: Values, allowed: Any = None) -> int:
+def answer(
+    arguments: argparse.Namespace, model: Any, objective: TaskObjective, how: Values, allowed: Any = None
+) -> int:
     """What a model answers to the prompt: greedily, or as the options and `how` say. `allowed`: the ids that it may
     hold, by default those of the objective."""
     prompt = read_prompt(arguments)

@@ -8,8 +8,15 @@ from hf_models import IDS, reload, tensor_names, torch
 from hf_writers import CLASSES, random_model
 
 from minillm.generate import Sampling, generate
-from minillm.hub import AutoModelForSeq2SeqLM, ConfigurationError, PretrainedModel
-from minillm.models import EncoderDecoder, EncoderDecoderConfig
+from minillm.hub import (
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    ConfigurationError,
+    PretrainedModel,
+)
+from minillm.hub.checkpoint import open_checkpoint
+from minillm.models import ClassifierConfig, EncoderDecoder, EncoderDecoderConfig
 
 TARGET = np.random.default_rng(5).integers(3, 61, (2, 7))
 MASK = (np.arange(11) < [[11], [7]]).astype(int)
@@ -134,3 +141,61 @@ def test_old_files_more_tokens_and_ids_that_are_written(engine, tmp_path):
     assert ours.generate(ids, max_new_tokens=3)[0][0] == 7
     with pytest.raises(ValueError, match="needs decoder_input_ids"):
         ours(ids)
+
+
+def compare_heads(seed, engine, folder):
+    """A BART without a head, and one that labels texts."""
+    rng = np.random.default_rng(seed)
+    ids = np.where(MASK == 1, IDS, 1)
+    ids[:, 0], ids[0, 10], ids[1, 6] = 0, 2, 2
+    for name in ("BartModel", "BartForSequenceClassification"):
+        options = {"num_labels": int(rng.integers(1, 6))} if "Classification" in name else {}
+        theirs = random_model("bart", seed, name, **options).double()
+        theirs.save_pretrained(folder / "theirs")
+        given = {"input_ids": ids, "attention_mask": MASK}
+        auto, labels = AutoModel, {}
+        if options:
+            auto, n = AutoModelForSequenceClassification, options["num_labels"]
+            labels = {"labels": np.array([[0.5], [1.0]]) if n == 1 else np.array([0, n - 1])}
+        wrap = (lambda value: value) if engine == "numpy" else torch.tensor
+        ours = auto.from_pretrained(folder / "theirs", engine=engine)
+        with torch.no_grad():
+            expected = theirs(**{key: torch.tensor(value) for key, value in {**given, **labels}.items()})
+        output = ours(**{key: wrap(value) for key, value in {**given, **labels}.items()})
+        names = ["logits"] if options else ["last_hidden_state", "encoder_last_hidden_state"]
+        for key in names:
+            found = output[key] if engine == "numpy" else output[key].detach().numpy()
+            assert found.shape == expected[key].shape and np.abs(found - expected[key].numpy()).max() < 1e-9
+        if options:
+            assert float(output.loss.item()) == pytest.approx(expected.loss.item(), abs=1e-9)
+        ours.save_pretrained(folder / "ours")
+        assert tensor_names(folder / "ours") == tensor_names(folder / "theirs")
+        back = reload(name, folder / "ours")
+        assert all(torch.equal(a, b) for a, b in zip(theirs.state_dict().values(), back.state_dict().values()))
+        before, after = (json.loads((folder / part / "config.json").read_text()) for part in ("theirs", "ours"))
+        assert {key: value for key, value in before.items() if after.get(key, "absent") != value} == {}
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+def test_other_heads_are_those_of_transformers(exact, engine, tmp_path):
+    compare_heads(len(engine), engine, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+def test_other_heads_of_a_hundred_random_configs(exact, engine, tmp_path):
+    for seed in range(100):
+        compare_heads(1000 + seed, engine, tmp_path / str(seed))
+
+
+def test_a_marian_without_its_head_is_refused_before_weights_are_read(tmp_path):
+    random_model("marian", 1).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "architectures": ["MarianModel"]}))
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ConfigurationError, match=r"\['MarianModel'\] is not supported: MarianMTModel are"):
+        open_checkpoint(tmp_path)
+    with pytest.raises(ConfigurationError, match="a marian has no 'base' head"):
+        AutoModel.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"end_id = None and decoder\.start_id = None must be ids"):
+        ClassifierConfig(EncoderDecoderConfig())

@@ -9,7 +9,7 @@ from sentencepiece_models import marian_folder
 CLASSES = {"bart": ("BartConfig", "BartForConditionalGeneration"), "marian": ("MarianConfig", "MarianMTModel")}
 
 
-def random_model(kind, seed, **settings):
+def random_model(kind, seed, name=None, **settings):
     """A small model of the kind with every number random, but for Marian's waves; all its shape drawn, too."""
     rng = np.random.default_rng(seed)
     heads, inner = int(rng.integers(1, 4)), int(rng.integers(5, 30))
@@ -22,6 +22,7 @@ def random_model(kind, seed, **settings):
     }  # fmt: skip
     own = {"pad_token_id": 60, "decoder_start_token_id": 60, "eos_token_id": 0} if kind == "marian" else {}
     config_class, model_class = CLASSES[kind]
+    model_class = name or model_class
     config = getattr(transformers, config_class)(**{**shape, **own, "forced_eos_token_id": None, **settings})
     torch.manual_seed(seed)
     model = getattr(transformers, model_class)(config).eval()
@@ -29,7 +30,8 @@ def random_model(kind, seed, **settings):
         for name, parameter in model.named_parameters():
             if kind == "bart" or "embed_positions" not in name:
                 parameter.copy_(0.4 * torch.randn(parameter.shape) + (parameter.ndim == 1))
-        model.final_logits_bias.copy_(torch.randn(model.final_logits_bias.shape))
+        if hasattr(model, "final_logits_bias"):
+            model.final_logits_bias.copy_(torch.randn(model.final_logits_bias.shape))
     return model
 
 
