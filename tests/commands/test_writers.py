@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("sentencepiece")
 
 from hf_models import torch, transformers
-from hf_writers import writer_folder
+from hf_writers import random_model, writer_folder
 
 from minillm.commands import cli
 from minillm.data import Pair
@@ -148,3 +148,22 @@ def test_it_is_fine_tuned_and_goes_back(writer, task, tmp_path, capsys):
     assert np.abs(found - expected).max() < 1e-5
     assert theirs.config.eos_token_id == again.eos_token_id == tokenizer.eos_token_id
     assert theirs.config.pad_token_id == again.pad_token_id == tokenizer.pad_token_id
+
+
+def test_a_bart_that_labels_texts_learns_other_labels_and_goes_back(tmp_path, capsys):
+    folder, run, back = tmp_path / "model", tmp_path / "run", tmp_path / "back"
+    tokenizer = writer_folder("bart", folder)
+    name, n = "BartForSequenceClassification", len(tokenizer)
+    random_model("bart", 2, name, vocab_size=n, max_position_embeddings=40, num_labels=2).save_pretrained(folder)
+    data = tmp_path / "texts.csv"
+    data.write_text("text,label\n" + "".join(f"{a},{c}\n" for a, _ in PAIRS for c in ["xyz"[len(a) % 3]]))
+    minillm("finetune", "classify", "--model", folder, "--data", data, "--out", run, *SMALL, capsys=capsys)
+    assert minillm("generate", run, "--prompt", "one two", capsys=capsys).strip() in "xyz"
+    minillm("convert", run, back, "--to", "hf", capsys=capsys)
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(back)
+    given = tokenizer(["one two", "four six fünf"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = theirs(**given).logits.numpy()
+    model, _, _ = open_finetuned(run)
+    assert np.abs(model(given.input_ids.numpy()).data - expected).max() < 1e-5
+    assert theirs.config.id2label == dict(enumerate(model.config.labels))

@@ -47,7 +47,7 @@ def test_ids_and_texts_are_those_of_transformers(both, text):
 
 
 @pytest.mark.long
-@settings(max_examples=20_000, deadline=None)
+@settings(max_examples=5000, deadline=None)
 @given(text=texts)
 def test_the_same_for_many_texts(both, text):
     check_equal(*both[:2], text)

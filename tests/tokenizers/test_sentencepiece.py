@@ -39,7 +39,7 @@ def test_pieces_and_text_equal_sentencepiece(name, text):
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=10_000)
+@settings(max_examples=3000)
 @given(text=drawn)
 def test_the_same_for_many_texts(name, text):
     check_equal(name, text)
