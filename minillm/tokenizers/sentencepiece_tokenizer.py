@@ -56,6 +56,7 @@ class SentencePieceTokenizer(Tokenizer):
         if self.is_marian:
             ends = Template((("$A", 0), (END, 0)), (("$A", 0), ("$B", 0), (END, 0)), {END: (ids[END],)})
         super().__init__(tokens, {}, added_tokens=added, template=template or ends)
+        self.pieces = {token_id: text for text, token_id in self.vocab.items()}
         self.on_target = False
 
     def reserved_tokens(self) -> list[AddedToken]:
@@ -70,8 +71,7 @@ class SentencePieceTokenizer(Tokenizer):
     @property
     def names(self) -> dict[int, str]:
         """id -> piece or added token, as the files write it."""
-        pieces = {token_id: text for text, token_id in self.vocab.items()}
-        return {**pieces, **{token.id: token.text for token in self.added_tokens}}
+        return {**self.pieces, **{token.id: token.text for token in self.added_tokens}}
 
     @property
     def target_side(self) -> SentencePieceTokenizer:
@@ -115,10 +115,10 @@ class SentencePieceTokenizer(Tokenizer):
         data = self.decode_bytes(ids)  # raises ValueError for an id that is none
         if errors != "replace":
             return data.decode("utf-8", errors)
-        special, names_of = set(self.special_tokens.values()), self.names
+        special, added = set(self.special_tokens.values()), {token.id: token.text for token in self.added_tokens}
         text = ""
         for is_special, run in groupby(ids, special.__contains__):
-            names = [names_of[token_id] for token_id in run]
+            names = [added.get(token_id) or self.pieces[token_id] for token_id in run]
             if is_special:
                 text += "".join(name + " " * self.is_marian for name in names)
             else:

@@ -172,7 +172,7 @@ def test_what_the_folder_asks_for_and_is_not_done_is_refused_by_name(made, tmp_p
     minillm("convert", made / "run", tmp_path / "hf", "--to", "hf", capsys=capsys)
     path = tmp_path / "hf" / "generation_config.json"
     for values, said in (
-        ({"guidance_scale": 2.0}, "guidance_scale = 2.0 (an entry of generation_config.json or config.json) is not done"),
+        ({"guidance_scale": 2.0}, "guidance_scale = 2.0 (an entry of generation_config.json or config.json)"),
         ({"max_length": 2}, "max_length = 2 counts the prompt in"),
         ({"temperature": "hot"}, "temperature"),
         ({"do_sample": True, "num_beams": 2}, "num_beams = 2 with do_sample: beams draw nothing here. Give --beams"),

@@ -108,6 +108,12 @@ def test_a_tokenizer_model_alone(name, text):
     assert model.vocab_size == peer(name).get_piece_size()
 
 
+def test_a_folder_is_read_without_its_small_files_too(both, tmp_path):
+    assert load_tokenizer(both[2]).fingerprint() == AutoTokenizer.from_pretrained(both[2]).core.fingerprint()
+    (tmp_path / "tokenizer.model").write_bytes(trained("gemma"))
+    assert load_tokenizer(tmp_path).encode("one  two") == peer("gemma").encode("one  two")
+
+
 def test_what_stands_around_a_text_says_the_class(tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(trained("llama"))
     ids = peer("llama").encode("one two")
