@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     checkpoint = open_checkpoint(arguments.model)
     file = read_generation_config(checkpoint.folder)
     how = settings(arguments, file, checkpoint.original)
-    model, tokenizer = checkpoint.model_and_tokenizer(**keywords(checkpoint.model, arguments))
+    model, tokenizer = checkpoint.model_and_tokenizer(**keywords(load_model_and_tokenizer, arguments))
     if getattr(model.config, "start_id", None) is not None:  # a pretrained encoder–decoder
         objective = Write.for_model(tokenizer, model.config)
         objective = replace(objective, start_id=how.get("decoder_start_token_id", objective.start_id))

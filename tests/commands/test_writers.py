@@ -167,3 +167,19 @@ def test_a_bart_that_labels_texts_learns_other_labels_and_goes_back(tmp_path, ca
     model, _, _ = open_finetuned(run)
     assert np.abs(model(given.input_ids.numpy()).data - expected).max() < 1e-5
     assert theirs.config.id2label == dict(enumerate(model.config.labels))
+
+
+def test_a_folder_in_our_own_format_and_back_says_the_same(writer, tmp_path, capsys):
+    kind, folder, theirs = writer
+    said = []
+    minillm("convert", folder, tmp_path / "own", "--to", "minillm", capsys=capsys)
+    minillm("convert", tmp_path / "own", tmp_path / "back", "--to", "hf", capsys=capsys)
+    for place in (folder, tmp_path / "own", tmp_path / "back"):
+        said.append(minillm("generate", place, "--prompt", "one fünf", "--max-new-tokens", 6, capsys=capsys))
+    assert said == said[:1] * 3
+    assert (
+        transformers.AutoTokenizer.from_pretrained(tmp_path / "back")("one fünf").input_ids
+        == theirs("one fünf").input_ids
+    )
+
+    assert (tmp_path / "back" / "tokenizer.json").exists() == (kind == "bart")
