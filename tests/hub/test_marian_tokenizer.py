@@ -4,7 +4,7 @@ import json
 
 import pytest
 from drawn_texts import drawn
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("sentencepiece")
@@ -47,7 +47,7 @@ def test_ids_and_texts_are_those_of_transformers(both, text):
 
 
 @pytest.mark.long
-@settings(max_examples=5000, deadline=None)
+@settings(max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=texts)
 def test_the_same_for_many_texts(both, text):
     check_equal(*both[:2], text)
