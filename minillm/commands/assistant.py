@@ -19,7 +19,7 @@ from ..finetune.report import MODEL, REPORT_FILE, Report
 from ..hub.adapters import save_adapter
 from ..hub.assistants import kept_template, open_chat_start, open_reward, read_assistant_config
 from ..hub.configs import is_native, read_config
-from ..hub.places import find_folder
+from ..hub.places import CONFIG, find_folder
 from ..training.checkpoint import CheckpointError, find_checkpoint
 from ..training.config_file import ConfigError, Sections, read_toml
 from ..training.run_folder import check_no_run
@@ -138,7 +138,7 @@ def export(config: AssistantConfig, out: Path, start: ChatStart, engine: Any) ->
     """The adapter in PEFT's format, beside the new best checkpoint; none where tokens were added, or where the head is
     new to a model in minillm's own format, which PEFT could not open, or where it began with adapters."""
     if config.method.name in ("lora", "qlora") and not start.merged and not start.added:
-        own = is_native(read_config(find_folder(start.name)))
+        own = is_native(read_config(find_folder(start.name, only=CONFIG)))
         if not own or engine.model.config.task == start.model.config.task:
             save_adapter(engine.model, out / "adapter", start.name, tokenizer=start.kept)
 

@@ -34,7 +34,7 @@ from ..finetune.splits import Splits, read_splits
 from ..hub.adapters import save_adapter
 from ..hub.configs import is_native, read_config
 from ..hub.finetuned import open_finetuned, open_start
-from ..hub.places import find_folder
+from ..hub.places import CONFIG, find_folder
 from ..settings import EngineConfig
 from ..training.checkpoint import CheckpointError
 from ..training.config_file import ConfigError, Sections, describe, read_toml
@@ -185,7 +185,7 @@ def export(config: FinetuneConfig, out: Path, start: Start, engine: Any) -> None
     """The adapter in PEFT's format, beside the new best checkpoint; none where the model got another head than the one
     it began with, and is in minillm's own format, in which PEFT could not open it, or where it began with adapters."""
     if config.method.name in ("lora", "qlora") and not start.merged:
-        own = is_native(read_config(find_folder(start.name)))
+        own = is_native(read_config(find_folder(start.name, only=CONFIG)))
         if not own or engine.model.config.task == start.model.config.task:
             save_adapter(engine.model, out / "adapter", start.name, tokenizer=start.tokenizer)
 

@@ -216,7 +216,9 @@ def lstm_costs(c: LSTMConfig) -> Costs:
 def classifier_costs(c: ClassifierConfig) -> Costs:
     decoder = costs_of(c.decoder)
     body = [part for part in decoder.parts if part.name != "head"]
-    score = Part("classifier", other=c.n_labels * c.decoder.d_model)  # for one position only
+    D, twice = c.decoder.d_model, c.end_id is not None
+    own = D * D + D if twice else 0  # a layer of an encoder–decoder's own
+    score = Part("classifier", other=own + c.n_labels * (D + twice))  # for one position only
     return replace(decoder, parts=[*body, score], cache_per_token=0, cache_per_text=0)
 
 

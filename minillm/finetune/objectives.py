@@ -22,6 +22,7 @@ import numpy as np
 
 from ..data import Labelled, Pair
 from ..data.example_batches import pad
+from ..generate import known_ids
 from ..settings import IGNORE
 from ..tokenizers import Tokenizer
 from ..tokenizers.extend import with_special_tokens
@@ -151,17 +152,25 @@ class Write:
     def encode(self, example: Pair) -> Row:
         """(source ids (S,), target ids (T,) with the end)."""
         with about(example):
-            target = self.ids(example.target)
+            target = self.ids(example.target, self.tokenizer.target_side)
             if not self.dressed or target[-1:] != [self.end_id]:
                 target.append(self.end_id)
             check_length("the target has", len(target), self.context)
             return (*self.inputs(example), np.array(target, dtype=np.int64))
 
-    def ids(self, text: str) -> list[int]:
-        """A text's ids, as the model has seen texts."""
-        return (
-            self.tokenizer.encode_pair(text, disallowed_special=())[0] if self.dressed else tokens(self.tokenizer, text)
-        )
+    def ids(self, text: str, tokenizer: Tokenizer | None = None) -> list[int]:
+        """A text's ids, as the model has seen texts; `tokenizer`: of targets, where that is another."""
+        tokenizer = tokenizer or self.tokenizer
+        return tokenizer.encode_pair(text, disallowed_special=())[0] if self.dressed else tokens(tokenizer, text)
+
+    @property
+    def allowed(self) -> Array:
+        """For each id whether an answer may hold it: what stands for something, but not Marian's padding, which begins
+        its answers, too, and which its own settings forbid."""
+        known = known_ids(self.tokenizer)
+        if self.dressed and self.start_id == self.pad_id:
+            known[self.pad_id] = False
+        return known
 
     def inputs(self, example: Any) -> Row:
         with about(example):
@@ -192,6 +201,11 @@ class Continue:
     end_id: int
     context: int
     prompt: str = "{source}\n"
+
+    @property
+    def allowed(self) -> Array:
+        """For each id whether an answer may hold it."""
+        return known_ids(self.tokenizer)
 
     def encode(self, example: Pair) -> Row:
         """(ids (T,), targets (T,)): the next token of each, −100 where that belongs to the prompt. The prompt is

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..beam import beam_search
 from ..engines.blas import limit_blas_threads
 from ..engines.choose import ids_for, outputs_of
-from ..generate import Rules, Sampling, generate, known_ids
+from ..generate import Sampling, generate
 from .objectives import Array, Classify, Continue, Row, TaskObjective, Write
 
 
@@ -38,14 +38,12 @@ def predict(
     n_beams: int = 1,
     sampling: Sampling | None = None,
     seed: int | None = None,
-    rules: Rules | None = None,
     progress: bool = False,
 ) -> list[Answer]:
     """An answer for each example; of its fields only the text or the source is used.
 
-    Texts are written greedily, with `n_beams` (see beam.py), or drawn as `sampling` says, by `rules` (see `generate`),
-    up to an end or `max_new_tokens` (0: as many as the context lets). Raises `Misfit` for an example that does not fit
-    into the model.
+    Texts are written greedily, with `n_beams` (see beam.py), or drawn as `sampling` says, up to an end or
+    `max_new_tokens` (0: as many as the context lets). Raises `Misfit` for an example that does not fit into the model.
     """
     rows = [objective.inputs(example) for example in examples]
     if isinstance(objective, Classify):
@@ -57,8 +55,8 @@ def predict(
     def written(batch: list[Row]) -> list[list[int]]:
         prompts, writer = starts(model, objective, batch)
         room = context - max(len(prompt) for prompt in prompts) + 1
-        options: dict[str, Any] = {"stop_ids": (objective.end_id,), "allowed": known_ids(tokenizer)}
-        options |= {"max_new_tokens": min(max_new_tokens or room, room), "rules": rules}
+        options: dict[str, Any] = {"stop_ids": (objective.end_id,), "allowed": objective.allowed}
+        options |= {"max_new_tokens": min(max_new_tokens or room, room)}
         with limit_blas_threads(1):  # a step's products are so small that more threads would wait for each other
             if n_beams > 1:
                 return [found[0].ids for found in beam_search(writer, prompts, n_beams=n_beams, **options)]

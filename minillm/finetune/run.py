@@ -242,7 +242,7 @@ def longest(objective: Any, splits: Splits) -> int:
     lengths = []
     for example in splits.examples["train"]:
         with about(example):
-            lengths.append(len(tokens(objective.tokenizer, example.target)))
+            lengths.append(len(tokens(objective.tokenizer.target_side, example.target)))
     return max(lengths) * 3 // 2 + 1
 
 

@@ -55,6 +55,7 @@ class Architecture:
 
     names: dict[str, str]  # our module -> theirs, layer numbers as `*`
     prefix: str  # of every tensor that is not a head's; a checkpoint without any head may leave it out
+    classifier: dict[str, str] = field(default_factory=dict)  # names of a Classifier's head, if not score alone
     head_names: tuple[str, ...]  # how the names of heads begin: what one task's checkpoint has and another's has not
     transposed: tuple[str, ...] = ()  # endings of our names whose matrix stands on its side in the file
     constants: tuple[str, ...] = ()  # patterns of what old files hold besides weights, computed here

@@ -13,23 +13,23 @@ from typing import Any
 from ..models import EncoderDecoderConfig
 from .architecture import Architecture, ConfigurationError, Values
 
-COMMON = {"norm": "post", "norm_eps": 1e-5, "shared_embeddings": True, "logits_bias": True}
+COMMON = {"norm": "post", "norm_eps": 1e-5, "shared_embeddings": True}
 BART_ONLY = {**COMMON, "positions": "learned", "first_position": 2, "embedding_norm": True}
 MARIAN_ONLY = {**COMMON, "positions": "halves", "first_position": 0, "embedding_norm": False}
 
 
 def read_bart(values: Values, ours: Values, head: str) -> Values:
-    return BART_ONLY | common(values, ours)
+    return BART_ONLY | common(values, ours, head)
 
 
 def read_marian(values: Values, ours: Values, head: str) -> Values:
     own = values.get("decoder_vocab_size")
     if own not in (None, ours["vocab_size"]):
         raise ConfigurationError(f"config.json: decoder_vocab_size = {own!r} must be vocab_size, {ours['vocab_size']}.")
-    return MARIAN_ONLY | common(values, ours)
+    return MARIAN_ONLY | common(values, ours, head)
 
 
-def common(values: Values, ours: Values) -> Values:
+def common(values: Values, ours: Values, head: str) -> Values:
     """What both have. Raises ConfigurationError for a decoder of another width than the encoder, and for another
     activation."""
     for theirs in ("attention_heads", "ffn_dim"):
@@ -44,7 +44,7 @@ def common(values: Values, ours: Values) -> Values:
         raise ConfigurationError(
             f"config.json: activation_function = {activation!r:.50} must be gelu, relu, silu or swish."
         )
-    return {"activation": activation}
+    return {"activation": activation, "logits_bias": head == "seq2seq"}
 
 
 def write(config: EncoderDecoderConfig, original: Values, head: str) -> Values:
@@ -82,7 +82,7 @@ BART = Architecture(
     variant=variant,
     is_decoder=False,
     family="Bart",
-    heads={"ForConditionalGeneration": "seq2seq"},
+    heads={"ForConditionalGeneration": "seq2seq", "ForSequenceClassification": "classification", "Model": "base"},
     settings={
         "vocab_size": ("vocab_size", 50265), "max_position_embeddings": ("context", 1024),
         "encoder_layers": ("n_layers", 12), "decoder_layers": ("n_decoder_layers", 12),
@@ -97,7 +97,7 @@ BART = Architecture(
         "add_final_layer_norm": (False,), "normalize_embedding": (True,), "static_position_embeddings": (False,),
         "encoder_layerdrop": (0.0, 0), "decoder_layerdrop": (0.0, 0),
     },
-    further=("decoder_attention_heads", "decoder_ffn_dim"),
+    further=("decoder_attention_heads", "decoder_ffn_dim", "classifier_dropout"),
     read=read_bart,
     write=write,
     tokenizer_class="BartTokenizer",
@@ -110,6 +110,7 @@ BART = Architecture(
         **{f"decoder.*.{ours}": f"model.decoder.layers.*.{theirs}" for ours, theirs in {**BLOCK, **CROSS}.items()},
     },
     prefix="model.",
+    classifier={"dense": "classification_head.dense", "score": "classification_head.out_proj"},
     head_names=("final_logits_bias", "lm_head.", "classification_head."),
     constants=(r"(en|de)coder\.version$",),
     twins=dict.fromkeys(

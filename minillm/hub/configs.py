@@ -35,7 +35,7 @@ def architecture_of(config: ModelConfig) -> Architecture | None:
         body = architecture_of(config.decoder)
         assert body is not None
         names = {f"decoder.{ours}": theirs for ours, theirs in body.names.items()}
-        return replace(body, names={**names, "score": "score"})
+        return replace(body, names={**names, **(body.classifier or {"score": "score"})})
     for architecture in ARCHITECTURES.values():
         if type(config) is architecture.config_class:
             kind = architecture.model_type if architecture.variant is None else architecture.variant(config)
@@ -143,9 +143,12 @@ def from_hf(values: Values, head: str) -> ModelConfig:
         loss = values.get("problem_type") or ("regression" if n == 1 else "single_label_classification")
         labels = {"n_labels": n, "problem_type": loss, "labels": label_names(values, n)}
     try:
-        if architecture.is_decoder and labels:
+        if labels and (architecture.is_decoder or architecture.classifier):
             decoder = architecture.config_class(**ours)
-            return ClassifierConfig(decoder, **labels, pad_id=values.get("pad_token_id"))
+            labels["pad_id"] = values.get("pad_token_id")
+            if architecture.classifier:
+                labels |= {"end_id": values.get("eos_token_id", 2), "dropout": values.get("classifier_dropout") or 0.0}
+            return ClassifierConfig(decoder, **labels)
         return architecture.config_class(**ours, **labels)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"config.json does not describe a {kind} that can be built: {error}") from None
@@ -242,6 +245,8 @@ def to_hf(config: Any, original: Values, head: str) -> Values:
         body, head = config.decoder, "base"
         if config.pad_id is not None:
             values["pad_token_id"] = config.pad_id
+        if config.end_id is not None:
+            values |= {"eos_token_id": config.end_id, "classifier_dropout": config.dropout}
     values |= {theirs: getattr(body, ours) for theirs, (ours, _) in architecture.settings.items()}
     values |= architecture.write(body, original, head)
     if config.task == "classification":

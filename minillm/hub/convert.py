@@ -16,8 +16,9 @@ import numpy as np
 from ..disk import read_json, whole_folder, write_json
 from ..models import ModelConfig, config_to_dict, model_from_config
 from ..models.sketch import sketch
-from ..tokenizers import CharTokenizer, WordPieceTokenizer, load_tokenizer
+from ..tokenizers import CharTokenizer, SentencePieceTokenizer, WordPieceTokenizer, load_tokenizer
 from ..tokenizers.json_parts import TOKENIZER_JSON
+from ..tokenizers.sentencepiece_tokenizer import FILES, MODEL_FILE
 from .adapters import merged_reader
 from .checkpoint import ORIGINAL, Checkpoint, open_checkpoint
 from .configs import architecture_of, to_hf
@@ -32,8 +33,8 @@ from .tokenizer_files import CONFIG_FILE
 from .weights import Source, write_folder
 
 BESIDE = (
-    TOKENIZER_JSON, CONFIG_FILE, TEMPLATE_FILE, "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt",
-    "generation_config.json", "added_tokens.json",
+    TOKENIZER_JSON, CONFIG_FILE, TEMPLATE_FILE, "special_tokens_map.json", "merges.txt", "vocab.txt",
+    "generation_config.json", "added_tokens.json", *FILES.values(), MODEL_FILE,
 )  # fmt: skip
 TABLE = "token_embedding.weight"  # our name of the token table, which a tied head shares
 
@@ -97,10 +98,9 @@ def target_config(checkpoint: Checkpoint, config: ModelConfig, dtype: str) -> di
     chats ends at its turn's end, which tokenizer_config.json names."""
     original = checkpoint.original
     if not original and (checkpoint.folder / TOKENIZER_JSON).exists():
-        original = {
-            "bos_token_id": load_tokenizer(checkpoint.folder).eos_id,
-            "eos_token_id": AutoTokenizer.from_pretrained(checkpoint.folder).eos_token_id,
-        }
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
+        bos = tokenizer.core.eos_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        original = {"bos_token_id": bos, "eos_token_id": tokenizer.eos_token_id}
     return dict(sorted({**to_hf(config, original, checkpoint.head), "dtype": dtype}.items()))
 
 
@@ -152,5 +152,8 @@ def copy_beside(checkpoint: Checkpoint, out: Path, to: str) -> None:
             "tokenize_chinese_chars": core.normalizer.handle_chinese_chars,
             "strip_accents": core.normalizer.strip_accents,
         }
-    tokenizer = PretrainedTokenizer(core, settings, tokenizer_json=read_json(out / TOKENIZER_JSON))
-    tokenizer.save_pretrained(out)
+    content = read_json(out / TOKENIZER_JSON)
+    if isinstance(core, SentencePieceTokenizer):  # saved as its model files
+        (out / TOKENIZER_JSON).unlink()
+        settings = {"tokenizer_class": "MarianTokenizer", "model_max_length": 512} if core.is_marian else {}
+    PretrainedTokenizer(core, settings, tokenizer_json=content).save_pretrained(out)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..tokenizers import CharTokenizer, PipelineTokenizer, Tokenizer
+from ..tokenizers import CharTokenizer, PipelineTokenizer, SentencePieceTokenizer, Tokenizer
 from ..tokenizers.aligned import Span
 from ..tokenizers.base import Special
 from ..tokenizers.json_parts import TOKENIZER_JSON
@@ -26,6 +26,8 @@ def with_places(core: Tokenizer, content: Mapping[str, Any] | None) -> PipelineT
         return core
     if isinstance(core, CharTokenizer):
         raise ValueError("a character tokenizer has no offsets: its tokens are the text's characters, one by one.")
+    if isinstance(core, SentencePieceTokenizer):
+        raise ValueError("a tokenizer read from SentencePiece's model files has no offsets: ask for ids only.")
     return pipeline_of(core.to_json() if content is None else content, Path(TOKENIZER_JSON))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..disk import write_json
 from ..finetune.lora import adapters
-from ..models import ClassifierConfig, Moe, config_to_dict
+from ..models import ClassifierConfig, EncoderDecoderConfig, Moe, config_to_dict
 from ..models.moe import load_balance
 from ..nn import Embedding, Module
 from ..tensor import Tensor, no_grad
@@ -91,6 +91,11 @@ class PretrainedModel(Module):
         left_out = {id(table.weight) for table in tables} if exclude_embeddings else set()
         counted = [p for p in self.model.parameters() if id(p) not in left_out]
         return sum(int(np.prod(p.shape)) for p in counted if p.requires_grad or not only_trainable)
+
+    @property
+    def writes(self) -> bool:
+        """Whether it is an encoder–decoder that is asked for features or logits of its target."""
+        return isinstance(self.model.config, EncoderDecoderConfig)
 
     # --- on NumPy; on PyTorch these are torch.nn.Module's
 
@@ -219,10 +224,11 @@ class PretrainedModel(Module):
         if decoder_attention_mask is not None:
             check_right_padding(self.array(decoder_attention_mask))
         decoder_ids = self.array(decoder_input_ids)
-        if self.head == "seq2seq" and decoder_ids is None:
-            if targets is None:
+        if self.writes and decoder_ids is None:
+            again = ids if self.head == "base" else targets  # BART as it was pretrained: the text once more
+            if again is None:
                 raise ValueError("an encoder-decoder needs decoder_input_ids (B, T), the target so far, or labels.")
-            decoder_ids = self.prepare_decoder_input_ids_from_labels(targets)
+            decoder_ids = self.prepare_decoder_input_ids_from_labels(again)
         states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         weights = self.config.output_attentions if output_attentions is None else output_attentions
         with contextlib.nullcontext() if self.on_torch or targets is not None else no_grad():
@@ -236,13 +242,14 @@ class PretrainedModel(Module):
     def answer(self, ids: Any, mask: Any, types: Any, targets: Any, decoder_ids: Any) -> Output:
         h, memory = self.features(ids, mask, types, decoder_ids), None
         routes: Any = []  # of experts, in which layer which token took which
-        if self.head == "seq2seq":
+        if self.writes:
             h, memory = h  # (B, T, D), (B, S, D)
         if isinstance(self.model, Moe):
             h, routes = h
         if self.head == "base":
             has_pooler = getattr(self.model, "pooler", None) is not None
-            return Output(last_hidden_state=h, pooler_output=self.model.pool(h) if has_pooler else None)
+            pooled = self.model.pool(h) if has_pooler else None
+            return Output(last_hidden_state=h, pooler_output=pooled, encoder_last_hidden_state=memory)
         logits = self.model.logits(h)
         if self.head == "causal" and targets is not None:
             h, targets = h[:, :-1], targets[:, 1:]  # each token is predicted from those before it
@@ -256,10 +263,11 @@ class PretrainedModel(Module):
     def features(self, ids: Any, mask: Any, types: Any, decoder_ids: Any) -> Any:
         """What the head turns into logits: computed once, so that loss and logits come from one draw of dropout. Of an
         encoder–decoder, the decoder's features and the encoder's."""
-        if self.head == "seq2seq":
+        if self.writes:
             memory = self.model.encode(ids, mask)  # (B, S, D)
             return self.model.decode(decoder_ids, memory, self.model.source_mask(ids, mask)), memory
         is_decoder = self.architecture is None or self.architecture.is_decoder
+        is_decoder |= isinstance(self.model.config, ClassifierConfig)
         if mask is not None and self.head == "classification":  # no position is looked for: padding may move
             ids, mask, types = padded_right(ids, mask, types)
         if mask is not None and is_decoder:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from ..tokenizers import BPETokenizer, PipelineTokenizer, Tokenizer
+from ..tokenizers import BPETokenizer, PipelineTokenizer, SentencePieceTokenizer, Tokenizer
 from ..tokenizers.formats import spell, unspell
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -86,6 +86,8 @@ class NamedTokens:
         names = {i: spell(token) if bpe else token.decode("utf-8", "replace") for i, token in given}
         if isinstance(self.core, PipelineTokenizer):
             return {**self.core.token_names, **self.core.added_names}
+        if isinstance(self.core, SentencePieceTokenizer):
+            return self.core.names
         names.update({token.id: token.text for token in self.core.added_tokens})
         return names
 
@@ -133,5 +135,7 @@ def id_in_vocabulary(core: Tokenizer, text: str) -> int | None:
             return None
     if isinstance(core, PipelineTokenizer):
         return core.model.vocab.get(text)
+    if isinstance(core, SentencePieceTokenizer):
+        return core.vocab.get(text)
     token_bytes = text.encode()
     return core.tokens.index(token_bytes) if token_bytes in core.tokens else None

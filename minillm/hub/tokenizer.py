@@ -7,6 +7,7 @@ tokens by name, padding.py makes rows of one length, assistant/template.py conve
 
 from __future__ import annotations
 
+import copy
 import datetime
 import os
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,8 @@ from typing import Any, Literal
 
 from ..assistant.conversations import ChatTemplate
 from ..assistant.template import check_chat_options, is_batch, render_conversation
-from ..disk import about, write_json, write_text
-from ..tokenizers import PipelineTokenizer, Tokenizer, WordPieceTokenizer
+from ..disk import about, write_bytes, write_json, write_text
+from ..tokenizers import PipelineTokenizer, SentencePieceTokenizer, Tokenizer, WordPieceTokenizer
 from ..tokenizers.added import FLAGS
 from ..tokenizers.json_parts import TOKENIZER_JSON
 from . import tokenizer_files as files
@@ -108,6 +109,32 @@ class PretrainedTokenizer(NamedTokens):
     # --- text -> ids
 
     def __call__(
+        self,
+        text: str | Sequence[Any] | None = None,
+        text_pair: str | Sequence[str] | None = None,
+        *,
+        text_target: str | Sequence[str] | None = None,
+        **options: Any,
+    ) -> Inputs:
+        """One text or a list of texts -> `Inputs`; `options` are those of `inputs_of`, which does it.
+
+        `text_target`: what is to be written, as a translator's other model cuts it (Marian); with `text` too, its ids
+        are the column "labels".
+        """
+        if text_target is None:
+            if text is None:
+                raise ValueError("a tokenizer needs a text, or a text_target.")
+            return self.inputs_of(text, text_pair, **options)
+        writer = copy.copy(self)
+        writer.core = self.core.target_side
+        target = writer.inputs_of(text_target, **options)
+        if text is None:
+            return target
+        inputs = self.inputs_of(text, text_pair, **options)
+        inputs["labels"] = target["input_ids"]
+        return inputs
+
+    def inputs_of(
         self,
         text: str | Sequence[Any],
         text_pair: str | Sequence[str] | None = None,
@@ -442,13 +469,19 @@ class PretrainedTokenizer(NamedTokens):
     # --- saving
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write tokenizer.json, tokenizer_config.json and, if there is one, chat_template.jinja."""
+        """Write tokenizer.json, tokenizer_config.json and, if there is one, chat_template.jinja; in place of
+        tokenizer.json SentencePiece's model files, where it was read from these."""
         folder = Path(folder)
-        if self.tokenizer_json is None:
+        values = {key: value for key, value in self.config.items() if key != "chat_template"}
+        if isinstance(self.core, SentencePieceTokenizer):
+            for name, content in self.core.files().items():
+                (write_bytes if isinstance(content, bytes) else write_json)(folder / name, content)
+            values["added_tokens_decoder"] = files.added_tokens_decoder(self.core)
+            values.setdefault("tokenizer_class", "MarianTokenizer" if self.core.is_marian else "LlamaTokenizer")
+        elif self.tokenizer_json is None:
             self.core.save(folder)
         else:
             write_json(folder / TOKENIZER_JSON, self.tokenizer_json)
-        values = {key: value for key, value in self.config.items() if key != "chat_template"}
         values.update(self.tokens)
         values.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
         if "model_input_names" not in values and values["tokenizer_class"] == "PreTrainedTokenizerFast":

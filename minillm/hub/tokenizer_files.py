@@ -29,9 +29,11 @@ from ..tokenizers.base import END_OF_TEXT
 from ..tokenizers.bert_text import BertNormalizer
 from ..tokenizers.gpt2_files import load_gpt2, read_vocab_json
 from ..tokenizers.json_parts import TOKENIZER_JSON
+from ..tokenizers.sentencepiece_tokenizer import FILES, MODEL_FILE
 from ..tokenizers.template import bert_template
 from ..tokenizers.wordpiece_formats import VOCAB_TXT, read_vocab_txt
 from .configs import ARCHITECTURES, is_native, read_object
+from .sentencepiece_folder import load_marian, load_model_file
 from .special_tokens import ROLES, id_in_vocabulary
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -44,7 +46,11 @@ BERT_TOKENS = {
 }  # fmt: skip
 GPT2_TOKENS = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
 QWEN2_TOKENS = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
-CLASS_TOKENS = {"BertTokenizer": BERT_TOKENS, "GPT2Tokenizer": GPT2_TOKENS, "Qwen2Tokenizer": QWEN2_TOKENS}
+MARIAN_TOKENS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+CLASS_TOKENS = {
+    "BertTokenizer": BERT_TOKENS, "GPT2Tokenizer": GPT2_TOKENS, "Qwen2Tokenizer": QWEN2_TOKENS,
+    "MarianTokenizer": MARIAN_TOKENS,
+}  # fmt: skip
 SPLITS = {"GPT2Tokenizer": ("gpt2", False), "Qwen2Tokenizer": ("qwen2", True)}  # class -> pattern, NFC
 
 
@@ -63,6 +69,8 @@ class TokenizerSettings:
     strip_accents: bool | None
     add_prefix_space: bool | None
     split_special_tokens: bool | None
+    separate_vocabs: bool | None
+    sp_model_kwargs: dict[str, Any] | None
     chat_template: str | list[dict[str, str]] | None
     additional_special_tokens: list[Any] | None
     extra_special_tokens: list[Any] | dict[str, Any] | None
@@ -97,9 +105,14 @@ def read_tokenizer_folder(folder: Path, settings: Mapping[str, Any]) -> Tokenize
         check_values(TokenizerSettings, config)
     class_name = class_of(config)
     file = folder / TOKENIZER_JSON
-    content = read_json(file) if file.exists() else None
-    if content is not None:
-        core: Tokenizer = load_tokenizer(folder)
+    marian = (folder / FILES["source"]).is_file() and class_name in ("", "MarianTokenizer")
+    content = read_json(file) if file.exists() and not marian else None
+    if marian:
+        core: Tokenizer = load_marian(folder, config)
+        size = core.vocab_size
+        config = {"tokenizer_class": "MarianTokenizer", "model_max_length": 512, **config}
+    elif content is not None:
+        core = load_tokenizer(folder)
         model = content.get("model") if isinstance(content, dict) else None
         size = len(model["vocab"]) if isinstance(model, dict) and "vocab" in model else core.vocab_size
     elif (folder / VOCAB_TXT).is_file() and class_name in ("", "BertTokenizer"):
@@ -108,6 +121,10 @@ def read_tokenizer_folder(folder: Path, settings: Mapping[str, Any]) -> Tokenize
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         core = read_gpt2_files(folder, config)
         size = len(read_json(folder / "vocab.json"))
+    elif (folder / MODEL_FILE).is_file():
+        texts = {role: token_text(value) for role, value in config.items() if role in ROLES}
+        core, config = load_model_file(folder, config, class_of(config), texts)
+        size = core.vocab_size
     elif (folder / VOCAB_TXT).is_file():
         raise ValueError(
             f"{folder} has only a {VOCAB_TXT}, which {class_name} reads in its own way; only BertTokenizer's is known. "
@@ -157,6 +174,8 @@ def assumed_tokens(config: Mapping[str, Any]) -> dict[str, str]:
 def tokens_made_here(core: Tokenizer) -> dict[str, str]:
     """role -> text for a tokenizer made by minillm, which has no tokenizer_config.json: by the tokens' usual names."""
     named = {"eos_token": END_OF_TEXT, **BERT_TOKENS}
+    if END_OF_TEXT not in core.special_tokens and "</s>" in core.special_tokens:
+        named |= {"bos_token": "<s>", **MARIAN_TOKENS, "mask_token": "<mask>"}
     return {role: text for role, text in named.items() if text in core.special_tokens}
 
 
@@ -298,6 +317,12 @@ def tokens_listed(config: Mapping[str, Any], folder: Path) -> list[Declared]:
     if not all(type(token_id) is int for token_id in ids.values()):  # true is no id
         raise ValueError(f"{folder / ADDED_FILE} must be an object of token -> id.")
     return [declared(text, token_id, special=text in special) for text, token_id in ids.items()]
+
+
+def added_tokens_decoder(core: Tokenizer) -> dict[str, Any]:
+    """The added tokens as tokenizer_config.json writes them: id -> text and flags."""
+    tokens = [token.to_json() for token in core.added_tokens]
+    return {str(token.pop("id")): token for token in tokens}
 
 
 def with_tokens(core: Any, items: list[Declared], folder: Path) -> Any:

@@ -97,6 +97,11 @@ class Tokenizer:
         """The id of `end_of_text`, which ends a document; None if the tokenizer has no such token."""
         return self.special_tokens.get(self.end_of_text)
 
+    @property
+    def target_side(self) -> Tokenizer:
+        """The tokenizer of texts that are to be written: this one, but for a translator's with two (Marian)."""
+        return self
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that one id stands for. Raises ValueError for an id out of range."""
         return self.decode_bytes([token_id])

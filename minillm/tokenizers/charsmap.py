@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from collections.abc import Iterator
 from functools import cached_property
 
 import regex
@@ -49,19 +50,29 @@ class CharsMap:
         return self._seen[text]
 
     def _look_up(self, key: bytes) -> str | None:
+        return next((text for _, text in self.beginnings(key)), None)
+
+    def beginnings(self, key: bytes, start: int = 0) -> Iterator[tuple[int, str]]:
+        """Every text of the table that `key` has from `start` on, the shortest first: its size, what stands for it."""
         place = distance(self.trie[0])
-        for byte in key:
-            place ^= byte
-            if byte == 0 or place >= len(self.trie):
-                return None
+        for at in range(start, len(key)):
+            place ^= key[at]
+            if key[at] == 0 or place >= len(self.trie):
+                return
             node = self.trie[place]
-            if node & 0x800000FF != byte:  # no child by this byte
-                return None
+            if node & 0x800000FF != key[at]:  # no child by this byte
+                return
             place ^= distance(node)
             if node & 0x100 and place < len(self.trie):  # a text of the table ends here
-                start = self.trie[place] & 0x7FFFFFFF
-                return self.texts[start : self.texts.index(0, start)].decode()
-        return None
+                found = self.trie[place] & 0x7FFFFFFF
+                yield at + 1 - start, self.texts[found:].partition(b"\0")[0].decode("utf-8", "replace")
+
+    def longest(self, key: bytes, start: int) -> tuple[int, str] | None:
+        """What SentencePiece itself looks up: the longest text of the table there, its size and what stands for it."""
+        found = None
+        for found in self.beginnings(key, start):  # noqa: B007
+            pass
+        return found
 
     def parts(self, text: str) -> list[tuple[str, str | None]]:
         """(part, what stands for it) for all of the text; None: the part stays."""

@@ -1,5 +1,7 @@
 """minillm generate: one continuation or several, the same with and without the cache."""
 
+import json
+
 import pytest
 from command_line import minillm
 
@@ -131,3 +133,53 @@ def test_a_device_that_is_not_here_is_an_error_that_says_so(made, monkeypatch, c
     for device, message in messages.items():
         error = minillm("generate", made / "run", "--engine", "torch", "--device", device, status=2, capsys=capsys)
         assert message in error
+
+
+@pytest.mark.parametrize(
+    ("values", "same_as"),
+    [
+        ({"do_sample": False, "max_new_tokens": 7}, ["--temperature", 0, "--max-new-tokens", 7]),
+        ({"do_sample": True, "top_k": 3, "temperature": 0.5}, ["--temperature", 0.5, "--top-k", 3]),
+        ({"top_p": 0.5, "repetition_penalty": 1.3}, ["--top-p", 0.5, "--repetition-penalty", 1.3]),
+        ({"do_sample": False, "no_repeat_ngram_size": 1, "min_length": 30},
+         ["--temperature", 0, "--no-repeat-ngram", 1, "--min-new-tokens", 20]),
+        ({"num_beams": 3, "num_return_sequences": 2, "length_penalty": 1.0}, ["--beams", 3, "--samples", 2]),
+        ({"num_return_sequences": 2}, ["--samples", 2]),
+        ({"stop_strings": ["e"], "do_sample": True, "top_k": 0}, ["--temperature", 1.0, "--stop", "e"]),
+    ],
+)  # fmt: skip
+def test_what_is_not_given_is_as_the_folder_says(made, tmp_path, values, same_as, capsys):
+    minillm("convert", made / "run", tmp_path / "hf", "--to", "hf", capsys=capsys)
+    command = ["generate", str(tmp_path / "hf"), "--prompt", "the cat"]
+    seed = [] if "--beams" in same_as else ["--seed", "4"]
+    length = [] if "max_new_tokens" in values else ["--max-new-tokens", "40"]
+    asked = [*seed, *length, *map(str, same_as)]
+    assert cli.main([*command, *asked]) == 0
+    expected = capsys.readouterr()
+    eos = json.loads((tmp_path / "hf" / "config.json").read_text())["eos_token_id"]
+    (tmp_path / "hf" / "generation_config.json").write_text(json.dumps({"eos_token_id": eos, **values}))
+    greedy = values.get("do_sample") is False  # a seed would ask to draw
+    assert cli.main([*command, *length, *([] if greedy else seed)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == expected.out and expected.err == ""
+    assert captured.err.startswith("note: generation_config.json says ")
+    assert all(f"{name} = {value!r}" in captured.err for name, value in values.items())
+    assert cli.main([*command, *asked]) == 0  # options go before
+    assert capsys.readouterr().out == expected.out
+
+
+def test_what_the_folder_asks_for_and_is_not_done_is_refused_by_name(made, tmp_path, capsys):
+    minillm("convert", made / "run", tmp_path / "hf", "--to", "hf", capsys=capsys)
+    path = tmp_path / "hf" / "generation_config.json"
+    for values, said in (
+        ({"guidance_scale": 2.0}, "guidance_scale = 2.0 (an entry of generation_config.json or config.json)"),
+        ({"max_length": 2}, "max_length = 2 counts the prompt in"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"do_sample": True, "num_beams": 2}, "num_beams = 2 with do_sample: beams draw nothing here. Give --beams"),
+        ({"do_sample": True, "typical_p": 0.5}, "typical_p = 0.5"),
+    ):
+        path.write_text(json.dumps(values))
+        error = minillm("generate", tmp_path / "hf", "--prompt", "the cat", status=2, capsys=capsys)
+        assert said in error and error.endswith(".\n")
+    path.write_text('{"do_sample": true, "typical_p": 0.5, "top_k": 4}')
+    minillm("generate", tmp_path / "hf", "--prompt", "the cat", "--beams", 2, "--max-new-tokens", 3, capsys=capsys)

@@ -4,41 +4,22 @@ import json
 
 import numpy as np
 import pytest
-from command_line import minillm
-from hf_models import IDS, reload, tensor_names, torch, transformers
+from hf_models import IDS, reload, tensor_names, torch
+from hf_writers import CLASSES, random_model
 
 from minillm.generate import Sampling, generate
-from minillm.hub import AutoModelForSeq2SeqLM, AutoTokenizer, ConfigurationError, PretrainedModel
-from minillm.hub.finetuned import open_finetuned
-from minillm.models import EncoderDecoder, EncoderDecoderConfig
+from minillm.hub import (
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    ConfigurationError,
+    PretrainedModel,
+)
+from minillm.hub.checkpoint import open_checkpoint
+from minillm.models import ClassifierConfig, EncoderDecoder, EncoderDecoderConfig
 
-CLASSES = {"bart": ("BartConfig", "BartForConditionalGeneration"), "marian": ("MarianConfig", "MarianMTModel")}
 TARGET = np.random.default_rng(5).integers(3, 61, (2, 7))
 MASK = (np.arange(11) < [[11], [7]]).astype(int)
-
-
-def random_model(kind, seed, **settings):
-    """A small model of the kind with every number random, but for Marian's waves; all its shape drawn, too."""
-    rng = np.random.default_rng(seed)
-    heads, inner = int(rng.integers(1, 4)), int(rng.integers(5, 30))
-    shape = {
-        "vocab_size": 61, "d_model": 2 * heads * int(rng.integers(1, 4)), "max_position_embeddings": 24,
-        "encoder_layers": int(rng.integers(1, 4)), "decoder_layers": int(rng.integers(1, 4)),
-        "encoder_attention_heads": heads, "decoder_attention_heads": heads,
-        "encoder_ffn_dim": inner, "decoder_ffn_dim": inner, "scale_embedding": bool(rng.integers(2)),
-        "activation_function": str(rng.choice(["gelu", "relu", "swish"])),
-    }  # fmt: skip
-    own = {"pad_token_id": 60, "decoder_start_token_id": 60, "eos_token_id": 0} if kind == "marian" else {}
-    config_class, model_class = CLASSES[kind]
-    config = getattr(transformers, config_class)(**{**shape, **own, "forced_eos_token_id": None, **settings})
-    torch.manual_seed(seed)
-    model = getattr(transformers, model_class)(config).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if kind == "bart" or "embed_positions" not in name:
-                parameter.copy_(0.4 * torch.randn(parameter.shape) + (parameter.ndim == 1))
-        model.final_logits_bias.copy_(torch.randn(model.final_logits_bias.shape))
-    return model
 
 
 def compare(kind, seed, engine, folder):
@@ -162,42 +143,59 @@ def test_old_files_more_tokens_and_ids_that_are_written(engine, tmp_path):
         ours(ids)
 
 
-def bart_folder(folder):
-    """A small BART with a tokenizer of its own, byte-level, as transformers writes both."""
-    from tokenizers import ByteLevelBPETokenizer
+def compare_heads(seed, engine, folder):
+    """A BART without a head, and one that labels texts."""
+    rng = np.random.default_rng(seed)
+    ids = np.where(MASK == 1, IDS, 1)
+    ids[:, 0], ids[0, 10], ids[1, 6] = 0, 2, 2
+    for name in ("BartModel", "BartForSequenceClassification"):
+        options = {"num_labels": int(rng.integers(1, 6))} if "Classification" in name else {}
+        theirs = random_model("bart", seed, name, **options).double()
+        theirs.save_pretrained(folder / "theirs")
+        given = {"input_ids": ids, "attention_mask": MASK}
+        auto, labels = AutoModel, {}
+        if options:
+            auto, n = AutoModelForSequenceClassification, options["num_labels"]
+            labels = {"labels": np.array([[0.5], [1.0]]) if n == 1 else np.array([0, n - 1])}
+        wrap = (lambda value: value) if engine == "numpy" else torch.tensor
+        ours = auto.from_pretrained(folder / "theirs", engine=engine)
+        with torch.no_grad():
+            expected = theirs(**{key: torch.tensor(value) for key, value in {**given, **labels}.items()})
+        output = ours(**{key: wrap(value) for key, value in {**given, **labels}.items()})
+        names = ["logits"] if options else ["last_hidden_state", "encoder_last_hidden_state"]
+        for key in names:
+            found = output[key] if engine == "numpy" else output[key].detach().numpy()
+            assert found.shape == expected[key].shape and np.abs(found - expected[key].numpy()).max() < 1e-9
+        if options:
+            assert float(output.loss.item()) == pytest.approx(expected.loss.item(), abs=1e-9)
+        ours.save_pretrained(folder / "ours")
+        assert tensor_names(folder / "ours") == tensor_names(folder / "theirs")
+        back = reload(name, folder / "ours")
+        assert all(torch.equal(a, b) for a, b in zip(theirs.state_dict().values(), back.state_dict().values()))
+        before, after = (json.loads((folder / part / "config.json").read_text()) for part in ("theirs", "ours"))
+        assert {key: value for key, value in before.items() if after.get(key, "absent") != value} == {}
 
-    texts = ["one two three four five six seven eight nine ten", "eins zwei drei vier fünf sechs sieben acht neun zehn"]
-    trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator(texts * 3, 330, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
-    folder.mkdir(parents=True)
-    trained.save_model(str(folder))
-    merges = [tuple(line.split()) for line in (folder / "merges.txt").read_text("utf-8").splitlines()[1:]]
-    tokenizer = transformers.BartTokenizer(vocab=json.loads((folder / "vocab.json").read_text("utf-8")), merges=merges)
-    tokenizer.save_pretrained(folder)
-    n = len(tokenizer)
-    random_model("bart", 1, vocab_size=n, max_position_embeddings=40).save_pretrained(folder)
-    return tokenizer
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+def test_other_heads_are_those_of_transformers(exact, engine, tmp_path):
+    compare_heads(len(engine), engine, tmp_path)
 
 
-def test_translate_and_generate_take_a_bart(tmp_path, capsys):
-    tokenizer = bart_folder(tmp_path / "bart")
-    ours = AutoTokenizer.from_pretrained(tmp_path / "bart")
-    assert list(ours("two fünf").input_ids) == tokenizer("two fünf").input_ids
-    words = [("one", "eins"), ("two", "zwei"), ("three", "drei"), ("four", "vier"), ("five", "fünf"), ("six", "sechs")]
-    pairs = [(f"{a} {c}", f"{b} {d}") for a, b in words for c, d in words]
-    data = tmp_path / "pairs.tsv"
-    data.write_text("source\ttarget\n" + "".join(f"{a}\t{b}\n" for a, b in pairs), encoding="utf-8")
-    small = ["--set", "train.max_steps=2", "--set", "train.batch_size=2", "--set", "train.eval_every=1"]
-    run = tmp_path / "run"
-    start = ["--model", tmp_path / "bart", "--data", data]
-    minillm("finetune", "translate", *start, "--out", run, *small, capsys=capsys)
-    model, objective, _ = open_finetuned(run)
-    assert model.config.start_id == 2 and objective.dressed and objective.pad_id == 1 and objective.end_id == 2
-    assert objective.ids("two fünf") == tokenizer("two fünf").input_ids
-    minillm("generate", run, "--prompt", "one two", "--max-new-tokens", "4", capsys=capsys)
+@pytest.mark.long
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+def test_other_heads_of_a_hundred_random_configs(exact, engine, tmp_path):
+    for seed in range(100):
+        compare_heads(1000 + seed, engine, tmp_path / str(seed))
 
-    said = minillm("generate", tmp_path / "bart", "--prompt", "one two", "--max-new-tokens", 5, capsys=capsys)
-    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "bart")
-    ids = tokenizer("one two", return_tensors="pt").input_ids
-    expected = theirs.generate(ids, max_new_tokens=5, num_beams=1, do_sample=False)
-    assert said.rstrip("\n") == tokenizer.decode(expected[0], skip_special_tokens=True).rstrip("\n")
+
+def test_a_marian_without_its_head_is_refused_before_weights_are_read(tmp_path):
+    random_model("marian", 1).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "architectures": ["MarianModel"]}))
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ConfigurationError, match=r"\['MarianModel'\] is not supported: MarianMTModel are"):
+        open_checkpoint(tmp_path)
+    with pytest.raises(ConfigurationError, match="a marian has no 'base' head"):
+        AutoModel.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"end_id = None and decoder\.start_id = None must be ids"):
+        ClassifierConfig(EncoderDecoderConfig())

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ if os.name != "posix":
     pytest.skip("time limits by signals", allow_module_level=True)
 
 from fuzz import folder_in_memory, fuzz, report
+from sentencepiece_models import marian_folder, trained
 
 from minillm.data import Batcher, Document, TokenDataset, pack
 from minillm.engines.numpy_engine import NumpyEngine
@@ -161,6 +163,16 @@ def bert_files(folder: Path) -> Files:
     return {name: json.dumps(content).encode() for name, content in named.items()}
 
 
+def marian_files(folder: Path) -> Files:
+    marian_folder(folder)
+    return files_of(folder, "source.spm", "vocab.json", "tokenizer_config.json")
+
+
+def model_files(folder: Path) -> Files:
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    return {"tokenizer.model": trained("llama")}
+
+
 def read_tokenizer(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer(TEXT)
@@ -273,6 +285,11 @@ READERS: dict[str, tuple[Callable[[Path], Files], Callable[[Path], None]]] = {
     "vocab.txt": (vocab_files, read_core),
     "tokenizer_config.json and others, Qwen": (small_files, read_tokenizer),
     "tokenizer_config.json and others, BERT": (bert_files, read_tokenizer),
+    **(
+        {"Marian's tokenizer": (marian_files, read_tokenizer), "tokenizer.model": (model_files, read_tokenizer)}
+        if find_spec("sentencepiece")
+        else {}
+    ),
     "chat_template.jinja": (template_files, read_template),
     "state.json": (partial(run_files, ("last/state.json", "last/config.json")), read_run),
     "a checkpoint's arrays": (
