@@ -1,11 +1,11 @@
 """Data: from files on a disk to batches of token ids.
 
 Read in this order: documents.py (what a document is), reading.py and folders.py (files and folders), opening.py (bytes
-to text), rows.py and columns.py, parquet.py, web.py, archives.py (a file for each form), wiki.py and wikitext.py (an
-encyclopedia's dump), stdlib.py (the corpus that every machine has), clean.py, licences.py and stopwords.py (what is changed in a text), scripts.py (what a word is in which
-script), shingles.py and dedup.py (copies and near copies), split.py (train and validation, and leaks between them),
-divide.py (few documents), corpus.py and build.py (the whole pipeline), packing.py (token files), batches.py (what
-training and evaluation are fed).
+to text), a file for each form: rows.py and columns.py, parquet.py, web.py, archives.py, wiki.py and wikitext.py; then
+stdlib.py (the corpus that every machine has), clean.py, licences.py and stopwords.py (what is changed in a text),
+scripts.py (what a word is in which script), shingles.py and dedup.py (copies and near copies), split.py (train and
+validation, and leaks between them), divide.py (few documents), corpus.py and build.py (the whole pipeline), packing.py
+(token files), batches.py (what training and evaluation are fed).
 
 For fine-tuning on the user's own files: records.py and fields.py (rows, columns, values), examples.py (labelled texts,
 pairs, chats, preferences), labels.py (classes), copies.py and example_split.py (splits that don't leak), synonyms.py

@@ -58,7 +58,7 @@ def texts_of(
         try:
             document = row_document(row, key, where)
         except BadRecord as bad:
-            if reading.skipped is None:
+            if reading.strict_rows:
                 raise ValueError(f"line {line}: {bad}") from bad
             reading.skipped.append(Dropped(where, "read", str(bad)))
             continue
@@ -109,9 +109,8 @@ def text_column(sample: Sequence[Mapping[str, Any]], source: str, reading: Readi
         return found or wanted
     texts = {name: sum(found) / len(found) for name, found in lengths.items() if found}
     key = next((found for usual in USUAL if (found := same_name(texts, usual)) is not None), None)
-    if key is None and (reading.skipped is not None or not texts):
-        why = f"{in_quotes(lengths)} are no usual names" if texts else f"there is none in {in_quotes(lengths)}"
-        raise Unreadable(f"which column holds the text? {why}; name it with --text-key (text_key)")
+    if key is None and not (reading.strict_files and texts):
+        raise Unreadable(f"no column of text has a usual name, and --text-key can name it: {in_quotes(lengths)}")
     if key is None:
         key = max(texts, key=lambda name: texts[name])
     others = [name for name in lengths if name != key]

@@ -56,13 +56,19 @@ def on_standard_error(note: str) -> None:
 
 @dataclass
 class Reading:
-    """How files are read, and what was met. `encoding`, `text_key`, `part_chars` and `tell` are `read_documents`'."""
+    """How files are read, and what was met. `encoding`, `text_key`, `part_chars` and `tell` are `read_documents`'.
+
+    What is wrong with a file that the user named is raised; in a folder it is `skipped` with its reason, and there no
+    unusual column is taken for text.
+    """
 
     encoding: str = "utf-8"
     text_key: str | None = None
     part_chars: int = 20_000
     tell: Callable[[str], None] = on_standard_error
-    skipped: list[Dropped] | None = None  # where the reasons go; None: what is wrong is raised, for a file was named
+    skipped: list[Dropped] = field(default_factory=list)
+    strict_files: bool = True  # what is wrong with a file as a whole is raised
+    strict_rows: bool = True  # and what is wrong with one of its rows
     told: set[str] = field(default_factory=set)
 
     def tell_once(self, what: str, note: str) -> None:

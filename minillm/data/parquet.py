@@ -17,11 +17,7 @@ BLOCK = 1 << 20  # bytes of a column, read at a time
 def read_parquet(file: File, reading: Reading) -> Iterator[Document]:
     """The documents of a Parquet file; an empty cell is an empty text. Only the column with the text is read, in blocks
     (but a page, a dictionary and a batch of rows must fit into memory). Raises Unreadable, ValueError, OSError."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise Unreadable(f"to read .parquet {INSTALL}") from None
+    pyarrow = need_pyarrow()
     if file.name.lower().endswith(tuple(COMPRESSIONS)):
         raise Unreadable("a Parquet file is compressed inside: decompress it")
     try:
@@ -45,6 +41,16 @@ def read_parquet(file: File, reading: Reading) -> Iterator[Document]:
                 raise Unreadable("there are no rows in it")
     except pyarrow.ArrowException as error:  # not all of them are ValueError or OSError
         raise Unreadable(f"damaged or no Parquet ({str(error).splitlines()[0]})") from error
+
+
+def need_pyarrow() -> Any:
+    """The package that reads Parquet. Raises Unreadable where it isn't installed."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise Unreadable(f"to read .parquet {INSTALL}") from None
+    return pyarrow
 
 
 def first_rows(table: Any, names: list[str]) -> list[dict[str, Any]]:

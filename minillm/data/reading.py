@@ -86,49 +86,46 @@ def read_documents(
             raise FileNotFoundError(
                 f"there is no file or folder {os.fspath(path)!r} (looked from the current folder {os.getcwd()!r})."
             )
-    reading = Reading(encoding, text_key, part_chars, tell)
+    reading = Reading(encoding, text_key, part_chars, tell, skipped if skipped is not None else [])
     for path in named:
         if os.path.isdir(path):
             found = ((File.of(file), why_not) for file, why_not in files_below(os.fspath(path), follow_links))
-            yield from read_all(found, f"the folder {os.fspath(path)!r}", reading, skipped)
+            yield from read_all(found, f"the folder {os.fspath(path)!r}", reading)
         else:
-            yield from read_file(File.of(path), reading, skipped)
+            yield from read_file(File.of(path), reading)
 
 
-def read_all(
-    found: Iterable[tuple[File, str | None]], place: str, reading: Reading, skipped: list[Dropped] | None
-) -> Iterator[Document]:
-    """Yield the documents of those files that are text, and note why the others are not in `skipped`. Raises ValueError
-    where none is."""
-    skipped = skipped if skipped is not None else []
-    before, n_documents = len(skipped), 0
+def read_all(found: Iterable[tuple[File, str | None]], place: str, reading: Reading) -> Iterator[Document]:
+    """Yield the documents of those files that are text, and note why the others are not. Raises ValueError where none
+    is."""
+    reading = replace(reading, strict_files=False, strict_rows=False)
+    before, n_documents = len(reading.skipped), 0
     for file, why_not in found:
         if why_not is not None:
-            skipped.append(Dropped(file.name, "read", why_not))
+            reading.skipped.append(Dropped(file.name, "read", why_not))
             continue
-        for document in read_file(file, replace(reading, skipped=skipped), skipped):
+        for document in read_file(file, reading):
             n_documents += 1
             yield document
     if n_documents == 0:
         known = " ".join(sorted(TEXT_EXTENSIONS | ARCHIVES))
-        why = "; ".join(kinds_skipped((one.source, one.reason) for one in skipped[before:]))
+        why = "; ".join(kinds_skipped((one.source, one.reason) for one in reading.skipped[before:]))
         raise ValueError(
             f"{place} holds no readable text: looked for {known} (also {' '.join(sorted(COMPRESSIONS))})."
             f"{f' {why}.' if why else ''}"
         )
 
 
-def read_file(file: File, reading: Reading, skipped: list[Dropped] | None) -> Iterator[Document]:
-    """Yield a file's documents. What is wrong is noted in `reading.skipped`, or raised as ValueError where that is
-    None: then `skipped` is for the members of an archive."""
+def read_file(file: File, reading: Reading) -> Iterator[Document]:
+    """Yield a file's documents. What is wrong with it is raised as ValueError, or noted."""
     try:
         if file.extension in ARCHIVES:
-            yield from read_all(members_of(file), "the archive", reading, skipped)
+            yield from read_all(members_of(file), "the archive", reading)
         else:
             yield from form_of(file)(file, reading)
     except (ValueError, OSError, *DAMAGED) as error:
         reason = why_unreadable(file, error)
-        if reading.skipped is None:
+        if reading.strict_files:
             hint = f" ({ENCODINGS})" if isinstance(error, UnicodeDecodeError) else ""
             raise ValueError(f"cannot read {file.name!r}: {reason}{hint}.") from error
         reading.skipped.append(Dropped(file.name, "read", reason))

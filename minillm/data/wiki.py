@@ -105,12 +105,14 @@ def wiki_documents(
 ) -> Iterator[Document]:
     """Yield the articles of a dump, an .xml that may be compressed: title, blank line, text without markup.
 
-    Redirects, pages that are no articles (talk, files, categories, templates, ...) and articles of nothing but templates
-    are left out; at the end it is told how many. progress: a bar, in bytes of the file. Raises FileNotFoundError, or
-    ValueError for what is no dump, is damaged or cut off.
+    Redirects, pages that are no articles (talk, files, categories, templates, ...) and articles of nothing but
+    templates are left out; at the end it is told how many. progress: a bar, in bytes of the file. Raises
+    FileNotFoundError, or ValueError for what is no dump, is damaged or cut off.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"there is no dump {os.fspath(path)!r} (looked from the current folder {os.getcwd()!r}).")
+        raise FileNotFoundError(
+            f"there is no dump {os.fspath(path)!r} (looked from the current folder {os.getcwd()!r})."
+        )
     file, left_out = File.of(path), Counter[str]()
     try:
         with (

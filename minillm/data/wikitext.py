@@ -15,16 +15,13 @@ from typing import Any
 DEPTH = 40  # of templates, tables and links in each other: as deep as MediaWiki expands templates
 # Links to these show a picture, or belong to the page and not to its text; a dump names them in its language, too.
 UNSEEN = frozenset({"file", "image", "media", "category"})
-GONE = frozenset(
-    "ref references gallery timeline score imagemap table graph chart mapframe maplink hiero templatestyles "
-    "templatedata indicator style script".split()
-)  # tags that go with what they enclose
-AS_IT_IS = frozenset("nowiki pre math chem ce code source syntaxhighlight".split())  # what they enclose is no markup
-TAGS = GONE | AS_IT_IS | frozenset(
-    "abbr b bdi bdo big blockquote br center cite dd del dfn div dl dt em font h1 h2 h3 h4 h5 h6 hr i includeonly ins "
-    "kbd li mark noinclude ol onlyinclude p poem q rp rt ruby s samp section small span strike strong sub sup tr td th "
-    "tt u ul var wbr".split()
-)  # fmt: skip
+GONE = """ref references gallery timeline score imagemap table graph chart mapframe maplink hiero templatestyles
+templatedata indicator style script"""  # tags that go with what they enclose
+AS_IT_IS = "nowiki pre math chem ce code source syntaxhighlight"  # what they enclose is no markup
+TAGS = frozenset(re.findall(r"\w+", f"""{GONE} {AS_IT_IS} abbr b bdi bdo big blockquote br center cite dd del dfn div dl
+dt em font h1 h2 h3 h4 h5 h6 hr i includeonly ins kbd li mark noinclude ol onlyinclude p poem q rp rt ruby s samp
+section small span strike strong sub sup td th tr tt u ul var wbr"""))  # fmt: skip
+ENCLOSING = frozenset(re.findall(r"\w+", GONE + " " + AS_IT_IS))
 BREAKS = frozenset({"br", "p", "div", "li", "dd", "dt", "tr", "blockquote", "hr", "poem"})
 TOKEN = re.compile(  # each kind begins with one of a few characters, for which regular expressions look fast
     r"<!--|<(?P<end>/?)(?P<tag>[a-zA-Z]+[1-6]?)\b(?P<attributes>[^<>]*)>|\{{2,}|\}{2,}|\[\[|\]\]|"
@@ -109,9 +106,9 @@ def pass_tag(token: re.Match[str], text: str, walk: Walk, never_closed: set[str]
         walk.pieces.append(token[0])
     elif name in BREAKS:
         walk.pieces.append("\n")
-    elif name in GONE | AS_IT_IS and not token["end"] and not token["attributes"].endswith("/"):
+    elif name in ENCLOSING and not token["end"] and not token["attributes"].endswith("/"):
         stop, at_end = end_of(rf"</{name}\s*>", text, at, never_closed)
-        if name in AS_IT_IS:
+        if name in AS_IT_IS.split():
             between = f"\n{VERBATIM}" if "\n" in text[at:stop].strip() else "\n"
             walk.pieces.append(text[at:stop].replace("\n", between))
         return at_end
