@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from .documents import MAX_DOCUMENT_CHARS, Document, Reading, cut_document
 from .opening import INSTALL, File, Unreadable, open_text, whole_text
 
-MAX_PAGE_CHARS = 10_000_000
+MAX_PAGE_CHARS, MAX_TAGS = 10_000_000, 100_000  # of a page
+SECOND_OPINION = 5_000  # tags up to which trafilatura asks other methods, too, whose time may grow by the square
 CHARSET = re.compile(rb"""<(?:meta|\?xml)\b[^<>]{0,300}?(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]{1,40})""", re.I)
 
 
@@ -27,8 +28,12 @@ def read_page(file: File, reading: Reading) -> Iterator[Document]:
         raise Unreadable(f"to read HTML {INSTALL}") from None
     with open_text(file, charset_of(file) or reading.encoding) as stream:
         page = whole_text(stream, most=MAX_PAGE_CHARS)
+    tags = page.count("<")
+    if tags > MAX_TAGS:
+        raise Unreadable(f"a page of more than {MAX_TAGS:,} tags")
     with quiet("trafilatura"):
-        text = trafilatura.extract(page, output_format="markdown", include_comments=False)
+        options = {"output_format": "markdown", "include_comments": False, "fast": tags > SECOND_OPINION}
+        text = trafilatura.extract(page, **options)
     if not text or not text.strip():
         raise Unreadable("no main text was found in the page")
     yield from cut_document(Document(text + "\n", file.name), MAX_DOCUMENT_CHARS)

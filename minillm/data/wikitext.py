@@ -24,7 +24,7 @@ section small span strike strong sub sup td th tr tt u ul var wbr"""))  # fmt: s
 ENCLOSING = frozenset(re.findall(r"\w+", GONE + " " + AS_IT_IS))
 BREAKS = frozenset({"br", "p", "div", "li", "dd", "dt", "tr", "blockquote", "hr", "poem"})
 TOKEN = re.compile(  # each kind begins with one of a few characters, for which regular expressions look fast
-    r"<!--|<(?P<end>/?)(?P<tag>[a-zA-Z]+[1-6]?)\b(?P<attributes>[^<>]*)>|\{{2,}|\}{2,}|\[\[|\]\]|"
+    r"<!--|<(?P<end>/?)(?P<tag>[a-zA-Z]+[1-6]?)\b(?P<attributes>[^<>]*)>|\{{2,}|\}{2,}|\[\[|\]{2,}|"
     r"\n[ \t:*#]*\{\|(?!\|)|\n[ \t]*\|\}(?!\})"
 )
 EXTERNAL = re.compile(r"\[((?:https?://|ftp://|//|mailto:)[^\[\]\n]*)\]")
@@ -67,8 +67,8 @@ class Walk:
             pass
         inside = self.pieces[last.start :]
         del self.pieces[last.start :]
-        if kind == "[[":
-            self.pieces.append(shown("".join(inside), self.unseen))
+        if kind != "{{":
+            self.pieces.append(shown("".join(inside), self.unseen) if kind == "[[" else "\n")
 
 
 def plain_text(wikitext: str, unseen: Iterable[str] = ()) -> str:
@@ -93,8 +93,12 @@ def plain_text(wikitext: str, unseen: Iterable[str] = ()) -> str:
                 walk.open("{{") if mark[0] == "{" else walk.close("{{")
         elif mark in ("[[", "{|"):
             walk.open(mark)
+        elif mark == "|}":
+            walk.close("{|")
         else:
-            walk.close("[[" if mark == "]]" else "{|")
+            walk.pieces.append("]" * (len(mark) % 2))  # of [http://...] at the end of a link
+            for _ in range(min(len(mark) // 2, DEPTH)):
+                walk.close("[[")
     walk.pieces.append(wikitext[at:])
     return "\n".join(lines_of_text("".join(walk.pieces)))
 

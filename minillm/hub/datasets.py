@@ -1,4 +1,4 @@
-"""Data sets of the hub by their names: which of a data set's files are asked for, and the texts in them, file by file."""
+"""Data sets of the hub by their names: which files are asked for, and the texts in them, file by file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Splits = dict[str, list[str]]  # split -> files
 
 @dataclass(frozen=True)
 class Asked:
-    """A data set by its name on the hub, one of its configurations ("20231101.en") and splits ("train"), where given."""
+    """A data set by its name on the hub, with a configuration ("20231101.en") and a split ("train") where given."""
 
     repository: str
     config: str = ""
@@ -58,13 +58,13 @@ def hub_documents(
     tell: Callable[[str], None] = on_standard_error,
     progress: bool = False,
 ) -> Iterator[Document]:
-    """Yield the texts of a data set on the hub, "owner/name", "owner/name/configuration:split": of its Parquet files, of
-    those into which the hub has converted it, or else of its JSONL, CSV and text files.
+    """Yield the texts of a data set on the hub, "owner/name" or "owner/name/configuration:split": of its Parquet files,
+    of those into which the hub has converted it, or else of its JSONL, CSV and text files.
 
-    One file is fetched at a time, to be read in bounded memory; what is fetched stays in huggingface_hub's cache, so that
-    a stopped run goes on from there, and its environment variables apply (HF_HOME, HF_ENDPOINT, HF_TOKEN). All files are
-    of one commit, which is told. Rows without text go to `skipped`. Raises NotFound, ValueError for a split or a
-    configuration that there is not, or a file that can't be read.
+    One file is fetched at a time, to be read in bounded memory; what is fetched stays in huggingface_hub's cache, so
+    that a stopped run goes on from there, and its environment variables apply (HF_HOME, HF_ENDPOINT, HF_TOKEN). All
+    files are of one commit, which is told. Rows without text go to `skipped`. Raises NotFound, ValueError for a split
+    or a configuration that there is not, or a file that can't be read.
     """
     asked = Asked.parse(name)
     files, commit = chosen_files(asked)
