@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import IO, Any
 from xml.parsers import expat
@@ -116,10 +117,11 @@ def wiki_documents(
     file, left_out = File.of(path), Counter[str]()
     try:
         with (
-            file.raw() as raw,
+            closing(file.raw()) as raw,
+            closing(decompressed(raw, file.name)) as stream,
             tqdm(desc=file.name, total=os.path.getsize(path), unit="B", unit_scale=True, disable=not progress) as bar,
         ):
-            for page, unseen in pages_of(decompressed(raw, file.name)):
+            for page, unseen in pages_of(stream):
                 bar.update(raw.tell() - bar.n)
                 reason = why_not(page)
                 text = "" if reason else plain_text(page.text, unseen)

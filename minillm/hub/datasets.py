@@ -157,7 +157,7 @@ def by_folders(files: list[str]) -> dict[str, Splits]:
     """The same for the branch with Parquet: configuration/split/0000.parquet."""
     found: dict[str, Splits] = {}
     for file in files:
-        config, split = (["default", *file.split("/")[:-1]])[-2:]
+        *_, config, split = ["default", "train", *file.split("/")[:-1]]
         found.setdefault(config, {}).setdefault(split.removeprefix("partial-"), []).append(file)
     return found
 
@@ -203,5 +203,5 @@ def pick(there: Iterable[str], wanted: str, usual: tuple[str, ...], what: str, b
     some = ", ".join(names[:20]) + (f", ... ({len(names):,} in all)" if len(names) > 20 else "")
     if not names:
         raise ValueError(f"{before}{wanted}: there is no {what} {wanted!r} in the names of its files.")
-    why = f"there is no {what} {wanted!r}" if wanted else f"which {what}?"
+    why = f"there is no {what} {wanted!r}." if wanted else f"which {what}?"
     raise ValueError(f"{before}{wanted}: {why} It has {some}: --from {before}{names[0]}, for example.")
