@@ -79,7 +79,7 @@ def json_files(folder: Path) -> dict[str, bytes]:
 
 def row_files(folder: Path) -> dict[str, bytes]:
     table = 'id,text\n1,"a ""b"",\nc"\n2,d\n'
-    rows = "\n".join(json.dumps({"url": f"u{i}", "content": TEXT * i}) for i in range(1, 4)).encode()
+    rows = "\n".join(json.dumps({"url": f"u{i}", "content": TEXT * i}) for i in range(1, 4)).encode() + b"\n"
     return {
         "a.csv": table.encode("utf-8-sig"),
         "b.csv": table.replace(",", ";").encode("utf-16"),
