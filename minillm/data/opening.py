@@ -21,6 +21,7 @@ from .folders import PYTHON_EXTENSIONS, extension_of
 
 MAX_CHARS = 64_000_000  # of a line, a JSON file, a page, an article: what is held in memory at once
 DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+CUT_OFF = "it ends within a frame"
 INSTALL = "install minillm-from-scratch[data]"
 ENCODINGS = "encoding='cp1252' is that of Windows in Western Europe, encoding='gb18030' of China"
 
@@ -81,7 +82,7 @@ class ZstandardFile(io.RawIOBase):
         while not self.left:
             data = self.behind or self.raw.read(self.BLOCK)
             if not data and self.frame is not None:
-                raise EOFError("it ends within a frame")
+                raise EOFError(CUT_OFF)
             if not data:
                 return 0
             self.left, self.behind = self.decompress(data)

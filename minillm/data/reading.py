@@ -159,7 +159,9 @@ def read_text(file: File, reading: Reading) -> Iterator[Document]:
         raise Unreadable(f"{file.extension} is no text: convert it first ({CONVERT[file.extension]})")
     limit = MAX_DOCUMENT_CHARS if file.extension in CODE_EXTENSIONS else reading.part_chars
     with open_text(file, reading.encoding) as stream:
-        head = without_front_matter(stream) if file.extension in MARKDOWN_EXTENSIONS else ""
+        head = without_front_matter(stream) if file.extension in MARKDOWN_EXTENSIONS else stream.read(100)
+        if head.startswith("<mediawiki"):
+            raise Unreadable("it is a Wikipedia dump: put wiki: before its name (wiki_documents)")
         empty = True
         for part in read_parts(stream, file.name, limit, head):
             empty = False

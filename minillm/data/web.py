@@ -32,8 +32,8 @@ def read_page(file: File, reading: Reading) -> Iterator[Document]:
     if tags > MAX_TAGS:
         raise Unreadable(f"a page of more than {MAX_TAGS:,} tags")
     with quiet("trafilatura"):
-        options = {"output_format": "markdown", "include_comments": False, "fast": tags > SECOND_OPINION}
-        text = trafilatura.extract(page, **options)
+        fast = tags > SECOND_OPINION
+        text = trafilatura.extract(page, output_format="markdown", include_comments=False, fast=fast)
     if not text or not text.strip():
         raise Unreadable("no main text was found in the page")
     yield from cut_document(Document(text + "\n", file.name), MAX_DOCUMENT_CHARS)

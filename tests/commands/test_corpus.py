@@ -32,8 +32,18 @@ def test_the_key_of_json_is_guessed_and_said_or_given(tmp_path, capsys):
     assert texts_of(tmp_path / "c") == sorted(boat["log"] for boat in boats)
     minillm(*arguments, "--overwrite", "--text-key", "id", "--min-chars", 1)
     assert texts_of(tmp_path / "c") == sorted(boat["id"] for boat in boats)
-    error = minillm(*arguments, "--text-key", "body", status=2, capsys=capsys)
+    error = minillm(*arguments, "--overwrite", "--text-key", "body", status=2, capsys=capsys)
     assert "no row has a column 'body'; there are 'id', 'log'" in error
+
+
+def test_an_encoding_is_suggested_and_given(tmp_path, capsys):
+    rows = [f"Kaja {i};Die Möwe {i} schlief auf dem Mast des Bootes {i * 7}.\r\n" for i in range(10)]
+    (tmp_path / "a.csv").write_bytes("".join(["Name;Text\r\n", *rows]).encode("cp1252"))
+    arguments = ["corpus", tmp_path / "c", "--from", tmp_path / "a.csv", "--near-threshold", 0]
+    error = minillm(*arguments, status=2, capsys=capsys)
+    assert "not utf-8 text: line 2, byte 0xf6" in error and "(--encoding cp1252 is that of Windows" in error
+    minillm(*arguments, "--encoding", "cp1252", "--max-mb", 0.0002)
+    assert len(texts_of(tmp_path / "c")) == 5 and all("Möwe" in text for text in texts_of(tmp_path / "c")[:4])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")

@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from minillm.data import wiki_documents
+from minillm.data import read_documents, wiki_documents
 from minillm.data.wikitext import plain_text
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="de">
@@ -57,6 +57,8 @@ def test_articles_come_out_and_the_rest_is_counted(tmp_path: Path, ending: str) 
     ]
     counts = "2 redirects, 1 pages of other namespaces, 1 articles without text"
     assert told == [f"note: {file.as_posix()}: left out {counts}"]
+    with pytest.raises(ValueError, match="it is a Wikipedia dump: put wiki: before its name"):
+        list(read_documents(file))
 
 
 BOMB = '<!DOCTYPE m [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>' + HEAD + "<page><title>&b;</title></page>"
