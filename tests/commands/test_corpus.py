@@ -43,7 +43,7 @@ def test_an_encoding_is_suggested_and_given(tmp_path, capsys):
     error = minillm(*arguments, status=2, capsys=capsys)
     assert "not utf-8 text: line 2, byte 0xf6" in error and "(--encoding cp1252 is that of Windows" in error
     minillm(*arguments, "--encoding", "cp1252", "--max-mb", 0.0002)
-    assert len(texts_of(tmp_path / "c")) == 5 and all("Möwe" in text for text in texts_of(tmp_path / "c")[:4])
+    assert 2 < len(texts_of(tmp_path / "c")) < 7 and all("Möwe" in text for text in texts_of(tmp_path / "c"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
