@@ -109,7 +109,9 @@ def text_column(sample: Sequence[Mapping[str, Any]], source: str, reading: Readi
         return found or wanted
     texts = {name: sum(found) / len(found) for name, found in lengths.items() if found}
     key = next((found for usual in USUAL if (found := same_name(texts, usual)) is not None), None)
-    if key is None and not (reading.strict_files and texts):
+    if not texts:
+        raise Unreadable(f"no column of it holds text: {in_quotes(lengths)}")
+    if key is None and not reading.strict_files:
         raise Unreadable(f"no column of text has a usual name, and --text-key can name it: {in_quotes(lengths)}")
     if key is None:
         key = max(texts, key=lambda name: texts[name])
