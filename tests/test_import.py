@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "triton", "matplotlib", "transformers", "tiktoken", "tokenizers", "IPython", "scipy", "pandas")
+HEAVY = ("torch", "triton", "matplotlib", "transformers", "tiktoken", "tokenizers", "IPython", "scipy", "pandas",
+         "pyarrow", "trafilatura", "zstandard", "huggingface_hub")  # fmt: skip
 
 # Modules that belong to PyTorch or Triton as a whole: imported only from inside the functions that need them; and the
 # one that belongs to the lm-eval harness.

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.fields import Message, chat_of, messages_of
-from ..data.records import BadRecord
+from ..data.rows import BadRecord
 from ..disk import write_json, write_text
 from ..tokenizers import Tokenizer
 from ..tokenizers.base import END_OF_TEXT

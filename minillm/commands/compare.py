@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..costs.sizes import forward_flops, in_bytes, n_parameters
-from ..data import Document, pack, read_documents, stdlib_documents
+from ..data import first_bytes, pack, read_documents, stdlib_documents
 from ..engines.choose import batch_loss_of
 from ..generate import generate
 from ..hub.checkpoint import Checkpoint, open_checkpoint
@@ -116,18 +116,6 @@ def bits_per_byte(
         result = evaluate(batch_loss_of(model), dataset, batch_size=batch_size, context=length)
         del dataset  # unmap the file before its folder goes (Windows)
     return result.bits_per_byte
-
-
-def first_bytes(documents: Any, n_bytes: int) -> Any:
-    """The documents' text up to about `n_bytes`, the last document cut."""
-    for document in documents:
-        encoded = document.text.encode()
-        text = encoded[:n_bytes].decode(errors="ignore")  # no half characters
-        if text:
-            yield Document(text, document.source)
-        n_bytes -= len(encoded)
-        if n_bytes <= 0:
-            return
 
 
 def take_turns(tasks: Sequence[Callable[[], object]]) -> list[float]:

@@ -7,9 +7,21 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ..data import CorpusConfig, Document, build_corpus, environment_documents, read_documents, stdlib_documents
+from tqdm import tqdm
+
+from ..data import (
+    CorpusConfig,
+    Document,
+    build_corpus,
+    environment_documents,
+    first_bytes,
+    read_documents,
+    stdlib_documents,
+    wiki_documents,
+)
+from ..hub.datasets import hub_documents
 from ..training.config_file import build
-from .options import add_fields, add_option, by_options, keywords, typed_text
+from .options import add_fields, add_option, by_options, keywords, taken, typed_text
 
 STDLIB = {"stdlib": "source", "docstrings": "docstrings", "topics": "topics"}  # --from -> stdlib_documents' word
 
@@ -18,12 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="FOLDER", help="corpus folder to make")
     parser.add_argument(
         "--from", dest="sources", action=Sources, default=["stdlib"], metavar="SOURCE",
-        help="a file, a folder, or: stdlib (Python's own source), docstrings, topics (its help texts), "
-        "environment (the source of all installed packages); repeatable",
+        help="a file or a folder with prose, code, pages (.html), rows (.jsonl .json .csv .tsv .parquet), also in .zip "
+        ".gz .bz2 .xz .zst; hf:OWNER/NAME[/CONFIG][:SPLIT], a data set of the Hugging Face hub; wiki:FILE, a Wikipedia "
+        "dump (pages-articles.xml.bz2); stdlib (Python's own source), docstrings, topics (its help texts), environment "
+        "(the source of all installed packages); repeatable",
     )  # fmt: skip
-    parser.add_argument("--max-mb", type=float, default=0.0, help="sample of each built-in source; 0: all of it")
-    key = "the key of a JSON object that holds its text"
+    part = "of each source: a sample of a built-in one, else its beginning; 0: all"
+    parser.add_argument("--max-mb", type=float, default=0.0, help=part)
+    key = "column of rows that holds the text (default: guessed, and said)"
     add_option(parser, read_documents, "text_key", key, metavar="KEY", type=typed_text)
+    add_option(parser, read_documents, "encoding", "of text files, such as cp1252 or gb18030, where they don't say")
     follow = "read what links below a folder lead to, also outside of it"
     add_option(parser, read_documents, "follow_links", follow, action="store_true")
     add_option(parser, build_corpus, "overwrite", "replace an earlier corpus in the folder", action="store_true")
@@ -51,24 +67,33 @@ def make_corpus(arguments: argparse.Namespace) -> int:
     if arguments.seed < 0:
         raise ValueError(f"--seed {arguments.seed} must be 0 or more.")
     skipped: list[Any] = []
-    how = keywords(read_documents, arguments)
-    documents = source_documents(arguments.sources, int(arguments.max_mb * 1e6) or None, skipped, how)
+    notes: list[str] = []
+
+    def tell(note: str) -> None:
+        """At once, since a wrong guess is worth stopping for; and for the report."""
+        tqdm.write(note, file=sys.stderr)
+        notes.append(note.removeprefix("note: "))
+
     overwrite, progress = arguments.overwrite, sys.stderr.isatty()
-    report = build_corpus(documents, arguments.out, config, skipped=skipped, overwrite=overwrite, progress=progress)
+    how = {**keywords(read_documents, arguments), "skipped": skipped, "tell": tell, "progress": progress}
+    documents = source_documents(arguments.sources, int(arguments.max_mb * 1e6) or None, how)
+    options = {"skipped": skipped, "notes": notes, "overwrite": overwrite, "progress": progress}
+    report = build_corpus(documents, arguments.out, config, **options)
     print(report.summary())
     files = [f"{split}.jsonl" for split in report.splits] + ["report.json", "dropped.jsonl"]
     print(f"wrote {arguments.out}: {', '.join(files)}")
     return 0
 
 
-def source_documents(
-    sources: list[str], max_bytes: int | None, skipped: list[Any], how: dict[str, Any]
-) -> Iterator[Document]:
-    """The documents of --from: names of built-in sources, files and folders; `how` is for `read_documents`."""
+def source_documents(sources: list[str], max_bytes: int | None, how: dict[str, Any]) -> Iterator[Document]:
+    """The documents of --from; `how` has what the readers of files, of the hub and of dumps take, each its own."""
     for source in sources:
+        kind, _, name = source.partition(":")
         if source in STDLIB:
-            yield from stdlib_documents(STDLIB[source], max_bytes=max_bytes, skipped=skipped)
+            yield from stdlib_documents(STDLIB[source], max_bytes=max_bytes, skipped=how["skipped"])
         elif source == "environment":
-            yield from environment_documents(max_bytes=max_bytes, skipped=skipped)
+            yield from environment_documents(max_bytes=max_bytes, skipped=how["skipped"])
         else:
-            yield from read_documents(source, skipped=skipped, **how)
+            read: Any = {"hf": hub_documents, "wiki": wiki_documents}.get(kind, read_documents)
+            documents = read(source if read is read_documents else name, **taken(read, how))
+            yield from documents if max_bytes is None else first_bytes(documents, max_bytes)

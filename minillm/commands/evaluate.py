@@ -39,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder, of either format, or a hub name")
     text = "text files or folders; default: the corpus of the run"
     parser.add_argument("--data", nargs="+", default=[], metavar="FILE", help=text)
+    key, encoding = "column of its rows that holds the text (default: guessed, and said)", "of it, such as cp1252"
+    add_option(parser, read_documents, "text_key", key, default=GIVEN)
+    add_option(parser, read_documents, "encoding", encoding, default=GIVEN)
     parser.add_argument("--split", default=GIVEN, help="split of the run's corpus (default: val)")
     parser.add_argument("--json", metavar="FILE", help="write the scores of a fine-tuned run there, too")
     parser.add_argument(
@@ -69,7 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         if arguments.data:
             skipped: list[Dropped] = []
-            data = pack(read_documents(arguments.data, skipped=skipped), tokenizer, Path(folder) / "tokens.bin")
+            documents = read_documents(arguments.data, skipped=skipped, **keywords(read_documents, arguments))
+            data = pack(documents, tokenizer, Path(folder) / "tokens.bin")
             for kind in kinds_skipped((one.source, one.reason) for one in skipped):
                 print(kind, file=sys.stderr)
         else:
@@ -83,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def check_text_options(arguments: argparse.Namespace) -> None:
     """Raise ConfigError for options that have no meaning for a fine-tuned run, which is measured on examples."""
-    for name in ("split", "context", "max_tokens"):
+    for name in ("split", "context", "max_tokens", "text_key", "encoding"):
         if name in arguments:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(

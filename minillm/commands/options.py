@@ -149,8 +149,13 @@ def whole(least: int) -> Callable[[str], int]:
 
 def keywords(function: Callable[..., Any], arguments: argparse.Namespace) -> dict[str, Any]:
     """Those of the arguments that `function` has parameters for, by name."""
+    return taken(function, vars(arguments))
+
+
+def taken(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that `function` has parameters for."""
     parameters = inspect.signature(function).parameters
-    return {name: value for name, value in vars(arguments).items() if name in parameters}
+    return {name: value for name, value in values.items() if name in parameters}
 
 
 def choices(cls: type, field: str) -> tuple[Any, ...]:

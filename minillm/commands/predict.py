@@ -16,7 +16,8 @@ import numpy as np
 from ..data import Labelled, Pair
 from ..data.examples import column_beside, names_if_missing, source_of
 from ..data.fields import PAIR_NAMES, TEXT_NAMES, single_column
-from ..data.records import BadRecord, Table, read_table
+from ..data.records import Table, read_table
+from ..data.rows import BadRecord
 from ..disk import write_text
 from ..finetune.objectives import Classify, Misfit, TaskObjective
 from ..finetune.predict import Answer, predict

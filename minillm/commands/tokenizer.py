@@ -13,7 +13,7 @@ from ..tokenizers import BPETokenizer, CharTokenizer, WordPieceTokenizer, load_t
 from ..tokenizers.bert_text import CASED, UNCASED
 from ..tokenizers.show import replay_encoding, show, show_merges
 from ..training.config_file import ConfigError
-from .options import HelpFormatter, typed_text, whole
+from .options import HelpFormatter, add_option, keywords, typed_text, whole
 
 PATTERNS = {"gpt2": "gpt2", "gpt4": "gpt4", "llama3": "gpt4", "qwen2": "qwen2", "qwen35": "qwen35"}  # --pattern
 FITTING = {"bpe": ("vocab_size", "pattern"), "wordpiece": ("vocab_size", "cased"), "char": ()}  # beside --special
@@ -54,6 +54,8 @@ class TextBehindOptions(argparse.ArgumentParser):
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="corpora (their training split), files, folders")
+    add_option(parser, read_documents, "text_key", "column of rows that holds the text (default: guessed, and said)")
+    add_option(parser, read_documents, "encoding", "of text files, such as cp1252 or gb18030, where they don't say")
     parser.add_argument("--out", default="tokenizer.json", metavar="FILE", help="file to write")
     parser.add_argument(
         "--kind", choices=list(FITTING), default="bpe",
@@ -86,7 +88,8 @@ def run_train(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"--{name.replace('_', '-')} is for --kind {kinds}, not {kind}: leave it out.")
     specials = {"special_tokens": given["special"]} if "special" in given else {}
     vocab_size, progress = given.get("vocab_size", 4096), sys.stderr.isatty()
-    texts = (document.text for source in arguments.sources for document in training_documents(source))
+    how = keywords(read_documents, arguments)
+    texts = (document.text for source in arguments.sources for document in training_documents(source, how))
     tokenizer: Any
     if kind == "char":
         tokenizer = CharTokenizer.train(texts, unk_token="<unk>", **specials)
@@ -107,11 +110,11 @@ def run_train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def training_documents(source: str) -> Iterator[Document]:
-    """The training split of a corpus folder, or the documents of any file or folder."""
+def training_documents(source: str, how: dict[str, Any]) -> Iterator[Document]:
+    """The training split of a corpus folder, or the documents of any file or folder; `how` is for `read_documents`."""
     is_corpus = (Path(source) / "report.json").exists()
     skipped: list[Dropped] = []
-    for document in corpus_documents(source, "train") if is_corpus else read_documents(source, skipped=skipped):
+    for document in corpus_documents(source, "train") if is_corpus else read_documents(source, skipped=skipped, **how):
         check_half_pairs(document)
         yield document
     for kind in kinds_skipped((one.source, one.reason) for one in skipped):

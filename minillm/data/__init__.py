@@ -1,10 +1,11 @@
 """Data: from files on a disk to batches of token ids.
 
-Read in this order: documents.py and folders.py (what a document is, reading files), stdlib.py (the corpus that every
-machine has), clean.py, licences.py and stopwords.py (what is changed in a text), scripts.py (what a word is in which
-script), shingles.py and dedup.py (copies and near copies), split.py (train and validation, and leaks between them),
-divide.py (few documents), corpus.py and build.py (the whole pipeline), packing.py (token files), batches.py (what
-training and evaluation are fed).
+Read in this order: documents.py (what a document is), reading.py and folders.py (files and folders), opening.py (bytes
+to text), a file for each form: rows.py and columns.py, parquet.py, web.py, archives.py, wiki.py and wikitext.py; then
+stdlib.py (the corpus that every machine has), clean.py, licences.py and stopwords.py (what is changed in a text),
+scripts.py (what a word is in which script), shingles.py and dedup.py (copies and near copies), split.py (train and
+validation, and leaks between them), divide.py (few documents), corpus.py and build.py (the whole pipeline), packing.py
+(token files), batches.py (what training and evaluation are fed).
 
 For fine-tuning on the user's own files: records.py and fields.py (rows, columns, values), examples.py (labelled texts,
 pairs, chats, preferences), labels.py (classes), copies.py and example_split.py (splits that don't leak), synonyms.py
@@ -17,7 +18,7 @@ from .build import build_corpus
 from .clean import RepeatedLines, clean_text
 from .corpus import CorpusConfig, CorpusReport, corpus_documents, corpus_folder, corpus_text, load_report, split_file
 from .dedup import MinHash, NearDuplicates, deduplicate
-from .documents import Document, Dropped, check_half_pairs, cut_document, read_documents, read_jsonl
+from .documents import Document, Dropped, check_half_pairs, cut_document, first_bytes, read_jsonl
 from .example_batches import ExampleBatcher, fingerprint, pad
 from .example_split import ExampleSplit, Leak, check_leak, find_leaks, split_examples
 from .examples import (
@@ -37,11 +38,14 @@ from .examples import (
 from .folders import kinds_skipped
 from .labels import check_labels, label_names
 from .packing import TokenDataset, pack, pack_split
-from .records import BadRecord, read_table
+from .reading import read_documents
+from .records import read_table
+from .rows import BadRecord
 from .split import Contamination, contamination, split_of
 from .stdlib import docstrings, documents_fingerprint, environment_documents, stdlib_documents
 from .stopwords import remove_stop_words
 from .synonyms import our_synonyms, read_synonyms
+from .wiki import wiki_documents
 
 __all__ = [
     "Augmentation",
@@ -84,6 +88,7 @@ __all__ = [
     "environment_documents",
     "find_leaks",
     "fingerprint",
+    "first_bytes",
     "iter_eval_batches",
     "kinds_skipped",
     "label_names",
@@ -107,4 +112,5 @@ __all__ = [
     "split_file",
     "split_of",
     "stdlib_documents",
+    "wiki_documents",
 ]

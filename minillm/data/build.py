@@ -41,6 +41,7 @@ def build_corpus(
     config: CorpusConfig | None = None,
     *,
     skipped: list[Dropped] | None = None,
+    notes: list[str] | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> CorpusReport:
@@ -48,7 +49,7 @@ def build_corpus(
 
     The folder holds train.jsonl, val.jsonl and test.jsonl (where asked for), report.json, and dropped.jsonl with a line
     for each document or paragraph that was left out: source, stage, reason, duplicate_of, similarity. `skipped`, the
-    list given to `read_documents` or `stdlib_documents`, is added to it.
+    list given to `read_documents` or `stdlib_documents`, is added to it, and `notes`, what they told, to the report.
 
     The folder appears only when it is complete (disk/). Raises FileExistsError where `out_dir` exists already (with
     `overwrite`, an earlier corpus is replaced, unless something else lies in its folder; a folder that minillm did not
@@ -62,15 +63,22 @@ def build_corpus(
         if out is not None and not overwrite and (read_marker(out) or ("", ()))[0] == "corpus":
             raise FileExistsError(f"{str(out)!r} holds a corpus already: choose another, or give --overwrite.")
         with whole_folder(out_dir, kind="corpus", replace=overwrite) as work:
-            return build_in(documents, work, config, skipped if skipped is not None else [], progress)
+            met = (skipped if skipped is not None else [], notes if notes is not None else [])  # while reading
+            return build_in(documents, work, config, *met, progress)
 
 
 def build_in(
-    documents: Iterable[Document], work: Path, config: CorpusConfig, skipped: list[Dropped], progress: bool
+    documents: Iterable[Document],
+    work: Path,
+    config: CorpusConfig,
+    skipped: list[Dropped],
+    notes: list[str],
+    progress: bool,
 ) -> CorpusReport:
     report = CorpusReport(config)
     dropped: list[Dropped] = []
     lines = clean_pass(documents, work / "cleaned", config, report, dropped, progress)
+    report.notes += notes
     report.notes += kinds_skipped((one.source, one.reason) for one in skipped if one.stage == "read")
     with open_jsonl(work / "dropped.jsonl") as log:
         log_dropped(log, [*skipped, *dropped], report)

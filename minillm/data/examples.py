@@ -34,7 +34,8 @@ from .fields import (
     text_of,
 )
 from .folders import extension_of
-from .records import TABLES, BadRecord, Table, first_row, plain, read_table
+from .records import TABLES, Table, first_row, plain, read_table
+from .rows import BadRecord
 
 T = TypeVar("T")
 LINES_NAMED = 5  # of each kind of fault, in a report

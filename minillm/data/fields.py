@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from .records import BadRecord, Table, plain
+from .records import Table, plain
+from .rows import BadRecord
 
 Kind = Literal["classification", "regression", "multi-label"]
 KINDS = ("classification", "regression", "multi-label")

@@ -8,19 +8,24 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-PROSE_EXTENSIONS = frozenset({".txt", ".md", ".rst", ".text"})
-CODE_EXTENSIONS = frozenset(
-    {".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".java", ".js", ".ts", ".go", ".rs", ".sh", ".tex"}
+MARKDOWN_EXTENSIONS = frozenset({".md", ".markdown"})
+PROSE_EXTENSIONS = frozenset({".txt", ".rst", ".text"}) | MARKDOWN_EXTENSIONS
+PYTHON_EXTENSIONS = frozenset({".py", ".pyi"})
+CODE_EXTENSIONS = PYTHON_EXTENSIONS | frozenset(
+    {".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".java", ".js", ".ts", ".go", ".rs", ".sh", ".tex"}
 )
 JSONL_EXTENSIONS = frozenset({".jsonl", ".ndjson"})
-COMPRESSIONS = frozenset({".gz", ".bz2", ".xz"})
+ROW_EXTENSIONS = JSONL_EXTENSIONS | {".json", ".csv", ".tsv", ".parquet"}  # rows of which one column is text
+WEB_EXTENSIONS = frozenset({".html", ".htm", ".xhtml"})
+ARCHIVES = frozenset({".zip"})
+TEXT_EXTENSIONS = PROSE_EXTENSIONS | CODE_EXTENSIONS | ROW_EXTENSIONS | WEB_EXTENSIONS
+COMPRESSIONS = frozenset({".gz", ".bz2", ".xz", ".zst"})
 KINDS_NAMED = 10  # in a report
 
 
 def files_below(folder: str, follow_links: bool) -> Iterator[tuple[str, str | None]]:
     """Yield (file, reason to skip it or None) for everything below `folder`, sorted; hidden folders and `__pycache__`
     are not looked into. With `follow_links`, links to folders are, each folder once, and files outside are read."""
-    known = PROSE_EXTENSIONS | CODE_EXTENSIONS | JSONL_EXTENSIONS
     root = os.path.realpath(folder)
     seen = {root}
     faults: list[OSError] = []
@@ -38,11 +43,9 @@ def files_below(folder: str, follow_links: bool) -> Iterator[tuple[str, str | No
                 folders.append(os.path.basename(path))
         for name in sorted(files):
             file = os.path.join(where, name)
-            extension = extension_of(file)
-            if name.startswith("."):
-                yield file, "hidden file"
-            elif extension not in known:
-                yield file, f"extension {extension!r} is not one of text" if extension else "no extension"
+            why_not = why_not_text(name)
+            if why_not is not None:
+                yield file, why_not
             elif not os.path.isfile(file):
                 yield file, "not a regular file (a broken link, a pipe or a device)"
             elif os.path.islink(file) and not follow_links and not Path(os.path.realpath(file)).is_relative_to(root):
@@ -51,6 +54,16 @@ def files_below(folder: str, follow_links: bool) -> Iterator[tuple[str, str | No
                 yield file, None
     for fault in faults:
         yield str(fault.filename), f"a folder that cannot be read ({fault.strerror})"
+
+
+def why_not_text(name: str) -> str | None:
+    """The reason to skip a file of this name in a folder, None where there is none."""
+    extension = extension_of(name)
+    if name.startswith("."):
+        return "hidden file"
+    if extension in TEXT_EXTENSIONS | ARCHIVES:
+        return None
+    return f"extension {extension!r} is not one of text" if extension else "no extension"
 
 
 def extension_of(file: str) -> str:

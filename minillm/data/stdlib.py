@@ -16,7 +16,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .documents import Document, Dropped, read_documents
+from .documents import Document, Dropped
+from .reading import read_documents
 
 KINDS = ("source", "topics", "docstrings")
 _TEST_FOLDERS = frozenset({"test", "tests", "idle_test", "testing"})

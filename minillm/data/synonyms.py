@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 
 from ..disk.names import AnyPath
-from .documents import DAMAGED, open_text, why_unreadable
-from .records import tsv_rows
+from .opening import DAMAGED, File, open_text, why_unreadable
+from .rows import tsv_rows
 
 # Chosen by hand for this project: a line is a set. Words that only sometimes mean the same are left out.
 _ENGLISH = """
@@ -110,11 +110,10 @@ def read_synonyms(path: AnyPath, encoding: str = "utf-8") -> Synonyms:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"there is no file {os.fspath(path)!r} with synonyms.")
     try:
-        with open_text(os.fspath(path), encoding) as stream:
+        with open_text(File.of(path), encoding) as stream:
             rows = [(line, [cell.strip() for cell in cells]) for line, cells in tsv_rows(stream)]
     except (ValueError, OSError, *DAMAGED) as error:
-        why = why_unreadable(os.fspath(path), error).rstrip(".")
-        raise ValueError(f"cannot read {os.fspath(path)!r}: {why}.") from error
+        raise ValueError(f"cannot read {os.fspath(path)!r}: {why_unreadable(File.of(path), error)}.") from error
     for line, cells in rows:
         if len({cell.casefold() for cell in cells if cell}) < 2:
             raise ValueError(f"{path}, line {line}: a set of synonyms is two words or more, cut at tabs, not {cells}.")

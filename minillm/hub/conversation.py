@@ -13,7 +13,7 @@ from typing import Any
 from ..assistant.conversations import ChatTemplate, stop_ids_of
 from ..assistant.run import check_speaks
 from ..data.fields import Message, messages_of
-from ..data.records import BadRecord
+from ..data.rows import BadRecord
 from ..disk import about, read_json, write_json
 from ..generate import Sampling, check_continues, known_ids, stream
 from .architecture import Values

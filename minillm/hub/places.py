@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -61,25 +61,44 @@ def find_folder(name_or_folder: str | os.PathLike[str], *, only: Sequence[str] =
 
 def download(name: str, patterns: list[str], options: dict[str, Any]) -> Path:
     """Files of a hub model by their names, from the cache or the network."""
+
+    def fetch(hub: Any) -> Any:
+        return hub.snapshot_download(name, allow_patterns=patterns, **options)
+
+    return Path(ask_hub(name, f"{name!r} is no folder here and", fetch, by_hand, options.get("token")))
+
+
+def ask_hub(
+    name: str,
+    what: str,
+    ask: Callable[[Any], Any],
+    by_hand: Callable[[str, str], str],
+    token: str | bool | None = None,
+) -> Any:
+    """What `ask` gets from the package huggingface_hub. Raises NotFound, without an access token in it: `what` says
+    what is not there, and `by_hand`, of the name and the hub's address, what to do without a network."""
     try:
         import huggingface_hub
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     except ImportError:
         raise NotFound(
-            f"{name!r} is no folder here, and to download models by name takes the package huggingface_hub: install "
-            f"minillm-from-scratch[hub]. {by_hand(name, 'https://huggingface.co')}"
+            f"{what} can't be downloaded without the package huggingface_hub: install minillm-from-scratch[hub]. "
+            f"{by_hand(name, 'https://huggingface.co')}"
         ) from None
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, **options))
+        return ask(huggingface_hub)
     except HFValidationError as error:
         raise NotFound(f"{name!r} is neither a folder here nor a name on the hub: {error}") from None
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise unreachable(name, error, options.get("token")) from None  # whose text may hold the token
-    except Exception as error:  # httpx or requests, whichever huggingface_hub is built on: no network, a broken one
+    except Exception as error:
+        expected = isinstance(error, (HfHubHTTPError, OSError, ValueError))
+        # httpx or requests, whichever huggingface_hub is built on: no network, a broken one
         network = type(error).__module__.partition(".")[0].rstrip("0123456789") in NETWORK
-        if not network and without_token(str(error), options.get("token")) == str(error):
+        if not expected and not network and without_token(str(error), token) == str(error):
             raise
-        raise unreachable(name, error, options.get("token")) from None
+        endpoint = huggingface_hub.constants.ENDPOINT
+        reason = (without_token(str(error), token).strip() or type(error).__name__).splitlines()[0]
+        hint = by_hand(name, endpoint)
+        raise NotFound(f"{what} could not be downloaded from {endpoint}: {reason}\n{hint}") from None
 
 
 def without_token(text: str, token: str | bool | None) -> str:
@@ -92,16 +111,6 @@ def without_token(text: str, token: str | bool | None) -> str:
         for part in (secret, repr(secret)[1:-1], *secret.split()):
             text = text.replace(part, "<token>") if len(part) > 3 else text
     return text
-
-
-def unreachable(name: str, error: Exception, token: str | bool | None) -> NotFound:
-    """What to say of a download that failed."""
-    import huggingface_hub
-
-    endpoint = huggingface_hub.constants.ENDPOINT
-    reason = (without_token(str(error), token).strip() or type(error).__name__).splitlines()[0]
-    hint = by_hand(name, endpoint)
-    return NotFound(f"{name!r} is no folder here and could not be downloaded from {endpoint}: {reason}\n{hint}")
 
 
 def by_hand(name: str, endpoint: str) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from minillm.commands.cli import main
-from minillm.commands.compare import compare, first_bytes, take_turns
-from minillm.data import Document
+from minillm.commands.compare import compare, take_turns
+from minillm.data import Document, first_bytes
 from minillm.hub import PretrainedModel, PretrainedTokenizer
 from minillm.hub.checkpoint import open_checkpoint
 from minillm.models import GPT, LSTM, Bert, BertConfig, GPTConfig, Llama, LlamaConfig, LSTMConfig

@@ -22,26 +22,40 @@ def texts_of(folder):
     return sorted(json.loads(line)["text"].strip() for line in lines)
 
 
-def test_the_key_of_json_is_asked_for_and_given(tmp_path, capsys):
-    boats = [{"id": i, "content": f"The boat {i} left at dawn, with {i * 7} on board."} for i in range(10)]
+def test_the_key_of_json_is_guessed_and_said_or_given(tmp_path, capsys):
+    boats = [{"id": f"{i}", "log": f"The boat {i} left at dawn, with {i * 7} on board."} for i in range(10)]
     (tmp_path / "boats.json").write_text(json.dumps(boats))
     arguments = ["corpus", tmp_path / "c", "--from", tmp_path / "boats.json", "--near-threshold", 0]
+    assert cli.main(list(map(str, arguments))) == 0
+    told = capsys.readouterr().err
+    assert "boats.json: the text is taken from 'log'; --text-key names another: 'id'" in told
+    assert texts_of(tmp_path / "c") == sorted(boat["log"] for boat in boats)
+    minillm(*arguments, "--overwrite", "--text-key", "id", "--min-chars", 1)
+    assert texts_of(tmp_path / "c") == sorted(boat["id"] for boat in boats)
+    error = minillm(*arguments, "--overwrite", "--text-key", "body", status=2, capsys=capsys)
+    assert "no row has a column 'body'; there are 'id', 'log'" in error
+
+
+def test_an_encoding_is_suggested_and_given(tmp_path, capsys):
+    rows = [f"Kaja {i};Die Möwe {i} schlief auf dem Mast des Bootes {i * 7}.\r\n" for i in range(10)]
+    (tmp_path / "a.csv").write_bytes("".join(["Name;Text\r\n", *rows]).encode("cp1252"))
+    arguments = ["corpus", tmp_path / "c", "--from", tmp_path / "a.csv", "--near-threshold", 0]
     error = minillm(*arguments, status=2, capsys=capsys)
-    assert "which key holds the text?" in error and "'content', 'id'" in error and "--text-key" in error
-    minillm(*arguments, "--text-key", "content")
-    assert texts_of(tmp_path / "c") == sorted(boat["content"] for boat in boats)
+    assert "not utf-8 text: line 2, byte 0xf6" in error and "(--encoding cp1252 is that of Windows" in error
+    minillm(*arguments, "--encoding", "cp1252", "--max-mb", 0.0002)
+    assert 2 < len(texts_of(tmp_path / "c")) < 7 and all("Möwe" in text for text in texts_of(tmp_path / "c"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
 def test_links_are_followed_on_request_and_skips_are_told(text_folder, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "out").symlink_to(text_folder)
-    (tmp_path / "in" / "a.html").write_text("<p>")
+    (tmp_path / "in" / "a.css").write_text("p {}")
     for i in range(12):
         (tmp_path / "in" / f"{i}.txt").write_text(f"One text {i} of a dozen, which has {i * 11} words or so.")
     arguments = ["--from", tmp_path / "in", "--near-threshold", 0, "--val-fraction", 0.2]
     out = minillm("corpus", tmp_path / "few", *arguments, capsys=capsys)
-    assert "note: 1 .html skipped" in out and "1 without extension skipped: a link to a folder" in out
+    assert "note: 1 .css skipped" in out and "1 without extension skipped: a link to a folder" in out
     minillm("corpus", tmp_path / "many", *arguments, "--follow-links")
     assert len(texts_of(tmp_path / "few")) == 12 < len(texts_of(tmp_path / "many"))
 

@@ -116,10 +116,10 @@ def test_a_character_tokenizer(made, tmp_path, capsys):
 def test_skips_are_told_and_half_a_pair_names_file_and_line(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.txt").write_text("some text " * 50)
-    (tmp_path / "in" / "a.html").write_text("<p>")
+    (tmp_path / "in" / "a.css").write_text("p {}")
     arguments = ["--vocab-size", 260, "--out", tmp_path / "t.json"]
     minillm("tokenizer", "train", tmp_path / "in", *arguments)
-    assert "1 .html skipped: extension '.html' is not one of text" in capsys.readouterr().err
+    assert "1 .css skipped: extension '.css' is not one of text" in capsys.readouterr().err
     (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n{"text": "\\ud800"}\n')
     error = minillm("tokenizer", "train", tmp_path / "a.jsonl", *arguments, status=2, capsys=capsys)
     assert "a.jsonl, line 2) holds half of a surrogate pair" in error

@@ -360,18 +360,18 @@ def test_what_was_skipped_is_counted_by_kind(tmp_path: Path) -> None:
         (tmp_path / "in").mkdir(exist_ok=True)
         (tmp_path / "in" / f"{i}.txt").write_text(some_documents(30)[i].text)
     for i in range(12):
-        (tmp_path / "in" / f"{i}.html").write_text("<p>")
+        (tmp_path / "in" / f"{i}.css").write_text("p {}")
     (tmp_path / "in" / "a.txt").write_bytes(b"\0")
     (tmp_path / "in" / "b.txt").write_bytes(b"xx\0")
     (tmp_path / "in" / "c.txt").write_bytes(b"\xff")
     skipped: list[Dropped] = []
     report = build_corpus(read_documents(tmp_path / "in", skipped=skipped), tmp_path / "c", skipped=skipped)
     assert report.notes[:3] == [
-        "12 .html skipped: extension '.html' is not one of text",
+        "12 .css skipped: extension '.css' is not one of text",
         "2 .txt skipped: it is binary, not text",
         "1 .txt skipped: not utf-8 text",
     ]
-    assert "12 .html skipped" in report.summary() and report.dropped["read"] == 15
+    assert "12 .css skipped" in report.summary() and report.dropped["read"] == 15
 
 
 def test_names_that_are_not_unicode_survive(tmp_path: Path) -> None:

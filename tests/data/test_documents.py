@@ -17,11 +17,11 @@ from minillm.data.documents import (
     Dropped,
     check_half_pairs,
     cut_document,
-    read_documents,
     read_jsonl,
     write_jsonl,
 )
 from minillm.data.folders import extension_of, kinds_skipped
+from minillm.data.reading import read_documents
 
 
 def test_folder_is_read_in_sorted_order_with_reasons_for_what_is_not(tmp_path: Path) -> None:
@@ -85,17 +85,18 @@ def test_folder_is_read_in_sorted_order_with_reasons_for_what_is_not(tmp_path: P
         ("a.txt.gz", b"not gzip", "damaged or cut-off"),
         ("a.py", b"# coding: klingon\nx = 1\n", "coding line is wrong"),
         ("a.jsonl", b'{"text": "fine"}\nnonsense\n', "line 2: not JSON"),
-        ("a.jsonl", b'{"body": "x"}\n', "no key 'text'; the object's keys are .'body'"),
-        ("a.jsonl", b'{"text": 3}\n', "is a int, not a string"),
+        ("a.jsonl", b'{"body": "x"}\n{"id": 3}', "line 2: no key 'body'; the object's keys are .'id'"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": 3}\n', "line 2: the value under 'text' is a int, not a string"),
+        ("a.jsonl", b'{"text": 3}\n', "no column of it holds text: 'text'"),
         ("a.jsonl", b"[1]\n", "a JSON list where an object"),
-        ("a.jsonl", b"\n\n", "no line holds"),
+        ("a.jsonl", b"\n\n", "no rows in it"),
         ("a.jsonl", b'{"text": ' + b"1" * 5000 + b"}", "line 1: not usable JSON"),
         ("a.txt", b"one\ntwo \xed\xa0\x80\n", "line 2, byte 0xed .half of a surrogate pair"),
         ("a.txt.gz", gzip.compress(b"one\n" * 50_000 + b"\xff"), "line 50001, byte 0xff"),
-        ("a.json", b'[{"id": 1, "content": "The boat left."}]', "which key holds the text.*'content', 'id'.*text-key"),
+        ("a.json", b'[{"id": 1, "no": 2}]', "no column of it holds text: 'id', 'no'"),
         ("a.json", b'[{"text": "The boat left."}', "not JSON"),
         ("a.json", b"[" * 100_000, "nested too deeply"),
-        ("a.json", b"[]", "its list is empty"),
+        ("a.json", b"[]", "no rows in it"),
         ("a.json", b"[[1]]", "a JSON list where an object"),
     ],
 )
@@ -287,5 +288,5 @@ def test_jsonl_round_trip(tmp_path: Path) -> None:
     assert "世界" in (tmp_path / "d.jsonl").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "d.jsonl").read_text(encoding="utf-8").split("\n")[0])["source"] == "x"
     (tmp_path / "bad.jsonl").write_text("{}\n")
-    with pytest.raises(ValueError, match="line 1: no key"):
+    with pytest.raises(ValueError, match="line 1: no text under the key"):
         list(read_jsonl(tmp_path / "bad.jsonl"))

@@ -6,10 +6,12 @@ number) and prints what came of it.
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import os
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +37,7 @@ from minillm.data import (
     read_pairs,
     read_preferences,
     read_prompts,
+    wiki_documents,
 )
 from minillm.data.documents import Dropped
 from minillm.disk import claim, foreign_files
@@ -72,6 +75,58 @@ def json_files(folder: Path) -> dict[str, bytes]:
     records = [{"text": TEXT, "source": "s"}, {"text": "half \ud800"}, {"id": 3, "text": "", "more": [1.5, None, {}]}]
     lines = "\n".join(map(json.dumps, records)).encode()
     return {"a.jsonl": lines, "b.json": json.dumps(records).encode(), "c.jsonl.gz": gzip.compress(lines, mtime=0)}
+
+
+def row_files(folder: Path) -> dict[str, bytes]:
+    table = 'id,text\n1,"a ""b"",\nc"\n2,d\n'
+    rows = "\n".join(json.dumps({"url": f"u{i}", "content": TEXT * i}) for i in range(1, 4)).encode() + b"\n"
+    return {
+        "a.csv": table.encode("utf-8-sig"),
+        "b.csv": table.replace(",", ";").encode("utf-16"),
+        "c.tsv": b'n\ttext\n1\ta\n2\t"b ""c"""\n',
+        "d.csv.gz": gzip.compress(table.encode(), mtime=0),
+        "e": rows,
+        "f.jsonl.zst": pytest.importorskip("zstandard", reason="the extra `data`").compress(rows) * 2,
+    }
+
+
+def page_files(folder: Path) -> dict[str, bytes]:
+    pytest.importorskip("trafilatura", reason="the extra `data`")
+    body = "".join(f"<p>{TEXT} <b>No {i}</b> of <a href='x'>them</a>.</p><ul><li>{i}</li></ul>" for i in range(4))
+    head = "<html><head><meta charset='utf-8'><title>t</title></head><body><nav><a>x</a></nav><article>"
+    return {"a.html": f"{head}{body}</article></body></html>".encode(), "b.htm": body.encode("utf-16")}
+
+
+def parquet_files(folder: Path) -> dict[str, bytes]:
+    pyarrow = pytest.importorskip("pyarrow", reason="the extra `data`")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table({"id": list(range(40)), "text": [None, *[TEXT * i for i in range(39)]]})
+    folder.mkdir(exist_ok=True)
+    files = {}
+    for name, codec in (("a.parquet", "snappy"), ("b.parquet", "none"), ("c.parquet", "zstd")):
+        parquet.write_table(table, folder / "made", compression=codec, row_group_size=15)
+        files[name] = (folder / "made").read_bytes()
+    (folder / "made").unlink()
+    return files
+
+
+def archive_files(folder: Path) -> dict[str, bytes]:
+    files = {}
+    for name, method in (("a.zip", zipfile.ZIP_DEFLATED), ("b.zip", zipfile.ZIP_STORED), ("c.zip", zipfile.ZIP_BZIP2)):
+        with io.BytesIO() as stream:
+            with zipfile.ZipFile(stream, "w", method) as archive:
+                for member in ("a.txt", "b/c.md", "d.jsonl"):
+                    archive.writestr(member, json.dumps({"text": TEXT}) if "json" in member else TEXT * 9)
+            files[name] = stream.getvalue()
+    return files
+
+
+def dump_files(folder: Path) -> dict[str, bytes]:
+    page = (
+        "<page><title>T{0}</title><ns>{0}</ns><revision><text>{{{{x|[[y]]}}}} '''a''' [[b|c]]</text></revision></page>"
+    )
+    dump = f"<mediawiki>{page.format(0)}{page.format(1)}{page.format(0)}</mediawiki>".encode()
+    return {"a.xml": dump, "b.xml.bz2": bz2.compress(dump), "c.xml.gz": gzip.compress(dump, mtime=0)}
 
 
 def corpus_files(folder: Path) -> dict[str, bytes]:
@@ -139,6 +194,11 @@ def read_found(folder: Path) -> None:
     list(read_documents(folder, skipped=skipped, part_chars=50))
 
 
+def read_dumps(folder: Path) -> None:
+    for file in sorted(p for p in folder.iterdir() if p.is_file()):
+        list(wiki_documents(file))
+
+
 def read_corpus(folder: Path) -> None:
     load_report(folder).summary()
     for split in ("train", "val"):
@@ -181,6 +241,12 @@ READERS: dict[str, tuple[Callable[[Path], dict[str, bytes]], Callable[[Path], No
     "documents, in a folder": (text_files, read_found),
     "JSON and JSONL": (json_files, read_named),
     "JSON and JSONL, in a folder": (json_files, read_found),
+    "rows, named": (row_files, read_named),
+    "rows, in a folder": (row_files, read_found),
+    "pages": (page_files, read_found),
+    "Parquet": (parquet_files, read_named),
+    "archives": (archive_files, read_named),
+    "Wikipedia dumps": (dump_files, read_dumps),
     "labelled texts": (labelled_files, read_every_label),
     "pairs, chats, preferences, prompts": (example_files, read_every_example),
     "a corpus": (corpus_files, read_corpus),
