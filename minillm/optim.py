@@ -94,12 +94,17 @@ class Optimizer:
 
     def step(self) -> None:
         """Move every parameter that has a gradient and is not frozen by one update. `.grad` is read, never written."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None and p.requires_grad:
-                    self.steps[id(p)] += 1
-                    for block in blocks(p.data, p.grad, *self.state_of(p, group)):
-                        self._update(group, self.steps[id(p)], *block)
+        for group, p in self.to_move():
+            self.move(group, p)
+
+    def to_move(self) -> list[tuple[dict[str, Any], Parameter]]:
+        """What a step moves. Each may be moved by a thread of its own."""
+        return [(g, p) for g in self.param_groups for p in g["params"] if p.grad is not None and p.requires_grad]
+
+    def move(self, group: dict[str, Any], p: Parameter) -> None:
+        self.steps[id(p)] += 1
+        for block in blocks(p.data, p.grad, *self.state_of(p, group)):
+            self._update(group, self.steps[id(p)], *block)
 
     def _update(self, group: dict[str, Any], step: int, p: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
         raise NotImplementedError
@@ -179,7 +184,6 @@ class AdamW(Optimizer):
         weight_decay: float = 1e-2,
     ):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-        self._scratch = np.empty(2 * BLOCK, np.float32)  # or half as many float64
 
     def check(self, settings: dict[str, Any]) -> None:
         betas = settings["betas"]
@@ -195,7 +199,7 @@ class AdamW(Optimizer):
         lr, (beta1, beta2) = group["lr"], group["betas"]
         step_size = lr / (1 - beta1**step)
         sqrt_correction2 = math.sqrt(1 - beta2**step)
-        tmp = self._scratch.view(p.dtype)[: p.size]
+        tmp = np.empty_like(p)
 
         if group["weight_decay"]:
             p *= 1 - lr * group["weight_decay"]
