@@ -10,18 +10,15 @@ No optimizer ever writes to `.grad`: two parameters may share one gradient array
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from .nn import Embedding, Module, check_fits, shapes
+from .numpy_ops.blocks import blocks
 from .tensor import Parameter, Tensor
-
-# Elements per block: five float32 arrays of this size (parameter, gradient, two moments, scratch) are 1.3 MB. Smaller
-# blocks pay more for Python, larger ones for memory: tables of many million elements take twice as long in one piece.
-BLOCK = 65536
 
 
 class Optimizer:
@@ -102,8 +99,10 @@ class Optimizer:
         return [(g, p) for g in self.param_groups for p in g["params"] if p.grad is not None and p.requires_grad]
 
     def move(self, group: dict[str, Any], p: Parameter) -> None:
+        if not p.data.flags.c_contiguous:
+            raise ValueError(f"a parameter of shape {p.shape} is not contiguous: make it with np.ascontiguousarray.")
         self.steps[id(p)] += 1
-        for block in blocks(p.data, p.grad, *self.state_of(p, group)):
+        for block in blocks(p.data, cast(np.ndarray, p.grad), *self.state_of(p, group)):
             self._update(group, self.steps[id(p)], *block)
 
     def _update(self, group: dict[str, Any], step: int, p: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
@@ -146,21 +145,6 @@ class Optimizer:
                 for key, own in zip(self.state_names(group), self.state_of(p, group)):
                     own[...] = arrays[f"{names[id(p)]}.{key}"]
                 self.steps[id(p)] = int(arrays[f"{names[id(p)]}.step"])
-
-
-def blocks(*arrays: np.ndarray) -> Iterator[list[np.ndarray]]:
-    """Flat views of the same BLOCK elements of each array, block after block; all arrays have one shape.
-
-    The parameter and its state are written through these views, so they have to be contiguous (they are: the
-    optimizer made the state and a Parameter owns its array). A gradient may be any view; it is only read.
-    """
-    if not arrays[0].flags.c_contiguous:
-        raise ValueError(
-            f"a parameter of shape {arrays[0].shape} is not contiguous: make it with np.ascontiguousarray."
-        )
-    flat = [a.reshape(-1) for a in arrays]
-    for start in range(0, flat[0].size, BLOCK):
-        yield [a[start : start + BLOCK] for a in flat]
 
 
 class AdamW(Optimizer):

@@ -61,7 +61,17 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.optimizer == "muon" and not self.lr > 0:
             raise ValueError(f"lr must be above 0 with muon, not {self.lr}: muon_lr is kept in proportion to it.")
-        not_negative = ("seed", "max_steps", "max_seconds", "lr", "muon_lr", "weight_decay", "eps", "grad_clip", "warmup_steps")
+        not_negative = (
+            "seed",
+            "max_steps",
+            "max_seconds",
+            "lr",
+            "muon_lr",
+            "weight_decay",
+            "eps",
+            "grad_clip",
+            "warmup_steps",
+        )
         for name in (*not_negative, "eval_tokens", "patience"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}.")

@@ -21,12 +21,9 @@ Embeddings, the head, gains and biases are no such maps between activations: Ada
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from typing import Any
-
-import numpy as np
 
 from ..optim import AdamW, Optimizer
 from ..tensor import Parameter
@@ -56,9 +53,9 @@ def step_size(lr: float, shape: tuple[int, ...]) -> float:
 class Muon(AdamW):
     """Muon for the groups with `"orthogonal": True`, whose parameters are matrices, AdamW for the others.
 
-        M ← M + (1 − μ)·(G − M)                  running mean of the gradient
-        N ← G + μ·(M − G)                        one step ahead of it (Nesterov)
-        W ← W − lr·λ·W − lr·√max(1, rows/columns) · UVᵀ      where N = UΣVᵀ
+    M ← M + (1 − μ)·(G − M)                  running mean of the gradient
+    N ← G + μ·(M − G)                        one step ahead of it (Nesterov)
+    W ← W − lr·λ·W − lr·√max(1, rows/columns) · UVᵀ      where N = UΣVᵀ
     """
 
     def __init__(
@@ -79,7 +76,9 @@ class Muon(AdamW):
             raise ValueError(f"momentum must be at least 0 and below 1, not {settings['momentum']}.")
         for p in settings["params"] if settings["orthogonal"] and "params" in settings else ():
             if p.ndim != 2:
-                raise ValueError(f"Muon moves matrices, not a parameter of shape {p.shape}: leave it to AdamW's groups.")
+                raise ValueError(
+                    f"Muon moves matrices, not a parameter of shape {p.shape}: leave it to AdamW's groups."
+                )
 
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return ("momentum_buffer",) if group["orthogonal"] else super().state_names(group)

@@ -33,8 +33,8 @@ from ..settings import IGNORE, EngineConfig, TrainConfig
 from .memory import peak_memory_gb
 from .protocol import Batch, Batches, Groups, Loss, Model, ModelLoss, ProcessLost
 from .read_ahead import ReadAhead
-from .torch_optimizers import Muon, make_optimizer
 from .torch_machine import LOW_PRECISION, choose_device, choose_precision, join_processes, peak_flops
+from .torch_optimizers import Muon, make_optimizer
 
 FIRST_LOSS_SCALE = 2.0**16  # of fp16; halved by every overflow, doubled after so many steps without one:
 STEPS_TO_GROW = 2000

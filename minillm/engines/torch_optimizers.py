@@ -64,7 +64,9 @@ class Muon(torch.optim.AdamW):
 
     def move(self, matrices: list[tuple[dict[str, Any], torch.Tensor]]) -> None:
         here, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        for i, (group, p) in enumerate(pair for pair in matrices if pair[1].grad is not None):
+        for i, (group, p) in enumerate(matrices):
+            if p.grad is None:
+                continue
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
             mean = self.state[p]["momentum_buffer"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from minillm.engines.muon import Muon, orthogonalize, split_hidden, step_size
 from minillm.engines.numpy_engine import NumpyEngine
 from minillm.engines.threads import ThreadedNumpyEngine
-from minillm.models import LSTM, GPT, GPTConfig, Llama, LlamaConfig, LSTMConfig
+from minillm.models import GPT, LSTM, GPTConfig, Llama, LlamaConfig, LSTMConfig
 from minillm.optim import AdamW, param_groups
 from minillm.settings import TrainConfig
 from minillm.tensor import Parameter
@@ -80,7 +80,9 @@ def hidden_names(model):
 
 def test_hidden_matrices_are_those_inside_the_layers():
     gpt = hidden_names(GPT(GPTConfig(**SMALL)))
-    assert gpt == {f"blocks.{i}.{name}.weight" for i in (0, 1) for name in ("attn.qkv", "attn.proj", "mlp.fc", "mlp.proj")}
+    assert gpt == {
+        f"blocks.{i}.{name}.weight" for i in (0, 1) for name in ("attn.qkv", "attn.proj", "mlp.fc", "mlp.proj")
+    }
     llama = Llama(LlamaConfig(**SMALL, d_ff=32))
     assert len(hidden_names(llama)) == 2 * 7 and not {"head.weight", "token_embedding.weight"} & hidden_names(llama)
     lstm = LSTM(LSTMConfig(vocab_size=31, context=8, n_layers=2, d_model=16))
