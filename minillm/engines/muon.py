@@ -97,7 +97,7 @@ class Muon(AdamW):
 
 def split_hidden(model: Any, groups: list[dict[str, Any]], factor: float) -> list[dict[str, Any]]:
     """The optimizer's groups for Muon, of either engine: from each, the hidden matrices apart, at `factor` times its
-    learning rate. Hidden are the matrices inside a model's layers ("blocks.0.attn.qkv.weight"): its lists of modules."""
+    learning rate. Hidden are the matrices inside a model's layers ("blocks.0.attn.qkv.weight"): lists of modules."""
     hidden = {id(p) for name, p in model.named_parameters() if p.ndim == 2 and re.search(r"\.\d+\.", name)}
     split: list[dict[str, Any]] = []
     for group in groups:
