@@ -20,8 +20,13 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-import torch
-import triton
+try:
+    import torch
+    import triton
+except ImportError as error:
+    if __name__ != "__main__":
+        raise
+    sys.exit(f'the kernels cannot be tuned: {error}. pip install -e ".[triton]" brings it, on Linux.')
 from torch import Tensor
 from tqdm import tqdm
 

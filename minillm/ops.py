@@ -135,6 +135,7 @@ def attention(
     dropout_p: float = 0.0,
     rng: np.random.Generator | None = None,
     impl: str = "auto",
+    sinks: AnyTensor | None = None,
 ) -> AnyTensor:
     """softmax(scale · Q Kᵀ) V for each head. Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1.
 
@@ -145,7 +146,9 @@ def attention(
     side by side (Tq = Tk = T, no mask): a query sees keys of its own text only, the stretch of equal numbers in which
     it stands. `window`: with `causal`, a query sees the last `window` of its keys only, its own included (Beltagy et
     al. 2020, arXiv 2004.05150). `scale` is 1/√D by default. `impl`: "reference" (all scores at once), "sdpa"
-    (PyTorch's), "triton" (ours), or "auto": reference on NumPy, sdpa on PyTorch; one that can't run raises.
+    (PyTorch's), "triton" (ours), or "auto": reference on NumPy, sdpa on PyTorch; one that can't run raises. `sinks`
+    (H,): a score for each head that takes part in the softmax and has no value, so that a query may look at next to
+    nothing (gpt-oss, 2025; why models need such a place: Xiao et al. 2023, arXiv 2309.17453).
     """
     if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
         raise ValueError(
@@ -179,7 +182,9 @@ def attention(
         mask = mask.reshape(shape)
     if segments is not None:
         check_segments(q, k, mask, segments, engine.INTEGERS)
-    return engine.attention(q, k, v, causal, mask, segments, window, scale, dropout_p, rng, impl)
+    if sinks is not None and sinks.shape != q.shape[1:2]:
+        raise ValueError(f"attention: sinks {tuple(sinks.shape)} must be (H,), one for each head of {tuple(q.shape)}.")
+    return engine.attention(q, k, v, causal, mask, segments, window, scale, dropout_p, rng, impl, sinks)
 
 
 def rope(x: AnyTensor, cos: Any, sin: Any) -> AnyTensor:
@@ -200,13 +205,7 @@ def rope(x: AnyTensor, cos: Any, sin: Any) -> AnyTensor:
 
 
 def lstm_cell(
-    x: AnyTensor,
-    h: AnyTensor,
-    c: AnyTensor,
-    w_ih: AnyTensor,
-    w_hh: AnyTensor,
-    b_ih: AnyTensor | None = None,
-    b_hh: AnyTensor | None = None,
+    x: AnyTensor, h: AnyTensor, c: AnyTensor, w_ih: AnyTensor, w_hh: AnyTensor, b_ih: Any = None, b_hh: Any = None
 ) -> tuple[AnyTensor, AnyTensor]:
     """One step of an LSTM: x (B, in), h and c (B, H), w_ih (4H, in), w_hh (4H, H), biases (4H,) -> new h and c (B, H).
 
@@ -217,13 +216,7 @@ def lstm_cell(
 
 
 def lstm(
-    x: AnyTensor,
-    h: AnyTensor,
-    c: AnyTensor,
-    w_ih: AnyTensor,
-    w_hh: AnyTensor,
-    b_ih: AnyTensor | None = None,
-    b_hh: AnyTensor | None = None,
+    x: AnyTensor, h: AnyTensor, c: AnyTensor, w_ih: AnyTensor, w_hh: AnyTensor, b_ih: Any = None, b_hh: Any = None
 ) -> tuple[AnyTensor, AnyTensor, AnyTensor]:
     """lstm_cell at every step of a sequence: x (B, T, in), h and c (B, H) before it -> h after each step (B, T, H),
     and the last h and c (B, H). Weights as in lstm_cell; the products with x are taken for all steps at once. T is at

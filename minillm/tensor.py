@@ -245,7 +245,7 @@ class Tensor:
     tanh, sigmoid = functions.tanh, functions.sigmoid
     abs = __abs__ = functions.abs
     clip = functions.clip
-    max, min, var = functions.max, functions.min, functions.var
+    max, min, var, topk = functions.max, functions.min, functions.var, functions.topk
     to = functions.to
     __eq__, __ne__ = functions.eq, functions.ne
     __lt__, __le__, __gt__, __ge__ = functions.lt, functions.le, functions.gt, functions.ge

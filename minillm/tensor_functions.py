@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Extremes(NamedTuple):
-    """What `x.max(dim)` and `x.min(dim)` return, as in torch: the values and where they stood."""
+    """What `x.max(dim)`, `x.min(dim)` and `x.topk(k)` return, as in torch: the values and where they stood."""
 
     values: Tensor
     indices: Array
@@ -147,7 +147,7 @@ def max_backward(grad: Array, needs: tuple, x: Array, y: Array) -> tuple:
 
 
 def max_dim_backward(grad: Array, needs: tuple, shape: tuple, indices: Array, dim: int) -> tuple:
-    """y = max over one axis: the gradient goes to the element at `indices`."""
+    """y = the largest of one axis, or the k largest: the gradient goes to the elements at `indices`."""
     dx = np.zeros(shape, dtype=grad.dtype)
     np.put_along_axis(dx, indices, grad.reshape(indices.shape), axis=dim)
     return (dx,)
@@ -157,6 +157,16 @@ def min(self: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The smallest element, as `max` gives the largest: min x = −max(−x)."""
     largest = (-self).max(dim, keepdim)
     return -largest if dim is None else Extremes(-largest.values, largest.indices)
+
+
+def topk(self: Tensor, k: int, dim: int = -1) -> Extremes:
+    """The k largest elements along one axis, the largest first, and where they stand."""
+    if not 0 <= k <= self.shape[dim]:
+        raise ValueError(f"topk: k = {k} must be at most {self.shape[dim]}, the length of axis {dim} of {self.shape}.")
+    order = np.argsort(-self.data, axis=dim, kind="stable")
+    indices = np.take(order, range(k), axis=dim)
+    values = np.take_along_axis(self.data, indices, axis=dim)
+    return Extremes(self.from_op(values, (self,), max_dim_backward, (self.shape, indices, dim)), indices)
 
 
 def var(

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 BOOL = torch.bool  # the type of a mask
 INTEGERS = (torch.int64, torch.int32)  # and of segments
 LOW_PRECISION = (torch.float16, torch.bfloat16)
+is_compiling = torch.compiler.is_compiling
 CHUNK = 4096  # rows of logits at a time, where each row's loss is asked for
 
 
@@ -131,10 +132,13 @@ def attention(
     dropout_p: float,
     rng: Any,
     impl: str,
+    sinks: Tensor | None,
 ) -> Tensor:
     """impl "auto" is PyTorch's scaled_dot_product_attention, which runs on every device and chooses a kernel by itself.
     Ours is taken by name, "triton": which is faster depends on the card (tests/bench/attention.py compares them)."""
     q, k = q.to(v.dtype), k.to(v.dtype)  # under autocast a norm or a rotation has made them float32
+    if impl == "triton" and sinks is not None:
+        raise ValueError("attention: impl='triton' has no sinks. Use impl='auto', PyTorch's attention.")
     if impl == "triton":
         return triton_attention(q, k, v, causal, mask, segments, window, scale, dropout_p)
     t_q, t_k = q.shape[2], k.shape[2]
@@ -145,21 +149,25 @@ def attention(
     if causal and t_q == 1 and window is None:
         causal = False  # the one query is the last: it sees everything
     # torch's is_causal is aligned top-left, and knows no window
-    if causal and (mask is not None or t_q != t_k or impl == "reference" or window is not None):
+    masked = mask is not None or window is not None or sinks is not None
+    if causal and (masked or t_q != t_k or impl == "reference"):
         triangle = torch.ones(t_q, t_k, dtype=torch.bool, device=q.device).tril(t_k - t_q)
         triangle = triangle if window is None else triangle.triu(t_k - t_q - window + 1)
         mask = triangle if mask is None else mask & triangle
         causal = False
+    if sinks is not None and impl != "reference":
+        scale = q.shape[-1] ** -0.5 if scale is None else scale
+        q, k, v, mask = with_sink(q, k, v, mask, sinks.to(v.dtype) / scale)
     if mask is None:
         grouped = k.shape[1] < q.shape[1]
         if impl == "reference":
-            return reference_attention(q, k, v, None, scale, dropout_p)
+            return reference_attention(q, k, v, None, scale, dropout_p, sinks)
         return F.scaled_dot_product_attention(q, k, v, None, dropout_p, causal, scale=scale, enable_gqa=grouped)
     # A query that may look at no key: what kernels make of the softmax of nothing differs (zeros, NaN, an average).
     # Such a query is shown every key and its result replaced by zeros, so that no NaN exists, forward or backward.
     sees_any = mask.any(dim=-1, keepdim=True)  # (..., Tq, 1)
     if impl == "reference":
-        out = reference_attention(q, k, v, mask | ~sees_any, scale, dropout_p)
+        out = reference_attention(q, k, v, mask | ~sees_any, scale, dropout_p, sinks)
     else:
         k, v = share_heads(k, q.shape[1]), share_heads(v, q.shape[1])  # with a mask, torch has no grouped kernel
         out = F.scaled_dot_product_attention(q, k, v, mask | ~sees_any, dropout_p, scale=scale)
@@ -167,7 +175,13 @@ def attention(
 
 
 def reference_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, dropout_p: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: float | None,
+    dropout_p: float,
+    sinks: Tensor | None,
 ) -> Tensor:
     """The formula as written, all scores at once; the softmax in float32 at least."""
     k, v = share_heads(k, q.shape[1]), share_heads(v, q.shape[1])
@@ -176,8 +190,23 @@ def reference_attention(
         scores = scores.float()
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    p = F.softmax(scores, dim=-1).to(v.dtype)
+    if sinks is not None:  # a column more, which nothing is gathered from
+        scores = torch.cat((sinks.to(scores.dtype)[None, :, None, None].expand(*scores.shape[:3], 1), scores), -1)
+    p = F.softmax(scores, dim=-1).to(v.dtype)[..., scores.shape[-1] - k.shape[2] :]
     return F.dropout(p, dropout_p) @ v if dropout_p else p @ v
+
+
+def with_sink(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, sinks: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A key more, which every query sees before the others and whose value is 0. That its score is the head's sink
+    (H,), divided by the scale here, takes a feature more: the sink in each query, 1 in that key, 0 in all others. (8
+    more: what kernels read at once.)"""
+    sink = F.pad(sinks[None, :, None, None].expand(*q.shape[:3], 1), (0, 7))  # (B, H, Tq, 8)
+    key = F.pad(k.new_ones(*k.shape[:2], 1, 1), (k.shape[-1], 7))  # (B, Hkv, 1, D + 8)
+    mask = q.new_ones(q.shape[2], 1, dtype=torch.bool) if mask is None else mask
+    mask = F.pad(mask.expand(*mask.shape[:-1], k.shape[2]), (1, 0), value=True)
+    return torch.cat((q, sink), -1), torch.cat((key, F.pad(k, (0, 8))), 2), F.pad(v, (0, 0, 1, 0)), mask
 
 
 def share_heads(x: Tensor, heads: int) -> Tensor:

@@ -79,3 +79,50 @@ def test_the_hooks_before_a_commit_are_the_linters_of_ci():
     hooks = re.findall(r"entry: (.*)", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     linters = re.findall(r"^\.venv-dev/bin/.*", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.M)
     assert hooks == linters
+
+
+# --- the README in Chinese: the same structure, commands and links, in words of its own -------------------------------
+
+CHINESE = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
+BLOCKS = re.compile(r"^```.*?^```$", re.S | re.M)
+
+
+def code(text):
+    """The blocks of code without their comments, which are translated: what stands behind a # at the beginning of a
+    line or after a space. All else counts."""
+    return [re.sub(r"(^|\s+)#.*", "", block, flags=re.M) for block in BLOCKS.findall(text)]
+
+
+def shape(text):
+    """What must be alike: the depths of headings, and of each table how many cells its rows have."""
+    prose = BLOCKS.sub("", text)
+    tables = re.findall(r"(?:^\|.*\|\n)+", prose, re.M)
+    rows = [[re.sub(r"`[^`]*`", "", row).count("|") for row in table.splitlines()] for table in tables]
+    return re.findall(r"^#+", prose, re.M), rows
+
+
+def targets(text):
+    """Where links lead, but for that to the other language; in a table they keep their order."""
+    return [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("README")]
+
+
+def test_the_two_languages_have_the_same_code_tables_and_links():
+    assert code(README) == code(CHINESE) and len(code(README)) > 8
+    assert shape(README) == shape(CHINESE)
+    assert targets(README) == targets(CHINESE)
+    named = [set(re.findall(r"`([^`\n]+)`", BLOCKS.sub("", text))) for text in (README, CHINESE)]
+    assert named[0] == named[1]  # commands, options, files
+    numbers = [sorted(re.findall(r"\d+\.\d+", BLOCKS.sub("", text))) for text in (README, CHINESE)]
+    assert set(numbers[1]) <= set(numbers[0])
+
+
+def test_each_language_leads_to_the_other_in_its_first_lines():
+    assert "(README.zh-CN.md)" in "".join(README.splitlines()[:4])
+    assert "(README.md)" in "".join(CHINESE.splitlines()[:4])
+
+
+def test_the_chinese_is_written_as_chinese_is():
+    """Full-width punctuation behind Chinese words, and no line break within a paragraph, which would show as a gap."""
+    prose = BLOCKS.sub("", CHINESE)
+    assert not re.findall(r"[\u4e00-\u9fff][,;:!?.()]", prose)
+    assert not re.findall(r"[\u4e00-\u9fff，。；：、]\n[^\n|#]", prose)

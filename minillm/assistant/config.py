@@ -56,12 +56,13 @@ class ChatConfig:
     seed: int = 0  # of the split, and of built-in examples
 
     def __post_init__(self) -> None:
-        if min(self.limit, self.val_limit, self.seed) < 0 or not 0 <= self.epochs < math.inf:
-            raise ValueError("epochs, limit, val_limit and seed must be 0 or more.")
+        for name in ("epochs", "limit", "val_limit", "seed"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more.")
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens = {self.max_new_tokens} must be at least 1.")
         if (self.val or self.test) and not self.data:
-            raise ValueError("val and test go with data, which is not set: the built-in task has its own.")
+            raise ValueError("--val and --test go with --data: the built-in task has examples of its own for both.")
         if self.pack and self.kind != "sft":
             raise ValueError(f"pack = true puts conversations of sft into one row: {self.kind} has none of its own.")
 
@@ -138,11 +139,11 @@ def check_sections(config: AssistantConfig) -> None:
     if config.chat.metric not in known:
         raise ConfigError(f"[chat]: metric = {config.chat.metric!r} is none of {kind}: it has {', '.join(known)}.")
     if not start.model and kind not in ("sft", "distill"):
-        raise ConfigError(f"{kind} goes on with a model that answers already: set start.model, or --model.")
+        raise ConfigError(f"{kind} goes on with a model that answers already: give its folder or name with --model.")
     if start.model and config.model:
-        raise ConfigError("[model] is the shape of a new model, and start.model names one that is there: keep one.")
+        raise ConfigError(f"[model] is the shape of a new model, and {start.model} is one that is there: keep one.")
     if not start.model and method.name != "full":
-        raise ConfigError(f"[method]: name = {method.name!r} changes a pretrained model: set start.model, or --model.")
+        raise ConfigError(f"method {method.name!r} changes a pretrained model: give its folder or name with --model.")
     if method.name == "head":
         raise ConfigError("[method]: name = 'head' trains a classifier's head: an assistant learns by full or lora.")
     if method.name == "qlora" and config.engine.name != "torch":
@@ -150,7 +151,7 @@ def check_sections(config: AssistantConfig) -> None:
     if kind == "reward" and config.preference.loss != PreferenceConfig.loss:
         raise ConfigError(f"[preference]: loss = {config.preference.loss!r} is of dpo; reward has Bradley and Terry's.")
     if kind == "distill" and not config.distill.teacher:
-        raise ConfigError("distill learns from a teacher: set distill.teacher, or --teacher.")
+        raise ConfigError("distill learns from a teacher: give its folder or name with --teacher.")
     if kind != "grpo" and not config.chat.data and config.chat.builtin != "dialogue" and kind != "sft":
         raise ConfigError(
             f"[chat]: builtin = {config.chat.builtin!r} is a task of sft and grpo; {kind} has 'dialogue'."

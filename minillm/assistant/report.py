@@ -13,6 +13,7 @@ from .. import metrics
 from ..data import Chat, Prompt
 from ..data.tasks import dialogue, verifiable
 from ..finetune.report import MODEL, Report, learning_curve
+from ..training.run_log import read_metrics
 from .answers import Answer, write_answers
 from .config import AssistantConfig
 from .conversations import ChatTemplate
@@ -20,6 +21,7 @@ from .rewards import Rewards
 from .rows import prompt_of
 from .splits import DIALOGUE, Splits
 
+CURES = "Fewer epochs, lora, weight decay or more conversations may help."
 MAIN = {DIALOGUE: "slots", "": "chrf"}  # built-in task -> what counts in the end; of the others: reward
 
 
@@ -94,11 +96,28 @@ def make_report(
             interval = metrics.bootstrap(each)
             intervals[split] = [interval.low, interval.high]
     sizes = {split: len(examples) for split, examples in splits.answered.items()}
-    return Report(splits.task or "chat", main, sizes, scores, intervals, [], {}, learning_curve(run))
+    learning = learning_curve(run, CURES) if rewards is None else reward_curve(run)
+    return Report(splits.task or "chat", main, sizes, scores, intervals, [], {}, learning)
+
+
+def reward_curve(run: Path) -> str:
+    """What became of the rewards of a grpo run, whose loss says nothing: a sentence with what to do."""
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if isinstance(row.get("val_reward"), float)]
+    if len(rows) < 2:
+        return ""
+    first, end, best = rows[0], rows[-1], max(rows, key=lambda row: row["val_reward"])
+    seen = f"{first['val_reward']:.3f} at step {first['step']:,}, {end['val_reward']:.3f} at step {end['step']:,}"
+    if best is first:
+        idle = "if groups in metrics.jsonl have equal_groups near 1, their prompts are too easy or too hard"
+        return f"The reward on the validation prompts did not rise ({seen}): {idle}; else try another learning rate."
+    if best is end:
+        return f"The reward on the validation prompts was still rising ({seen}): more steps may help."
+    top = f"best {best['val_reward']:.3f} at step {best['step']:,}"
+    return f"The reward on the validation prompts rose and came to rest ({seen}, {top}): the best checkpoint is kept."
 
 
 def pairs_report(splits: Splits, figures: dict[str, dict[str, float]], run: Path) -> Report:
     """The report of a reward model, which answers nothing: what it thinks of pairs of answers."""
     sizes = {split: len(splits.examples[split]) for split in figures}
     scores = {split: {MODEL: found} for split, found in figures.items()}
-    return Report(splits.task or "chat", "accuracy", sizes, scores, {}, [], {}, learning_curve(run))
+    return Report(splits.task or "chat", "accuracy", sizes, scores, {}, [], {}, learning_curve(run, CURES))

@@ -31,6 +31,7 @@ from ..finetune.run import (
     reshaped,
     steps_for,
     take_best,
+    with_weights,
 )
 from ..generate import Sampling
 from ..models import model_from_config
@@ -72,6 +73,7 @@ class ChatStart:
     name: str = ""
     merged: bool = False
     added: bool = False
+    weights: str = ""  # their fingerprint
     system: str = ""
     teacher: ChatStart | None = None
     rewards: Rewards | None = None
@@ -255,6 +257,7 @@ def train_assistant(
     some. Raises as `train` does, and ValueError for what does not go together."""
     out_dir, progress = Path(out_dir), progress and process_rank() == 0
     check_speaks(start.model, start.name)
+    config = with_weights(config, start, out_dir)
     shape = start.model.config if not config.start.model else None
     start = replace(start, model=reshaped(start.model, config.method, config.train.seed))
     n_notes = len(splits.notes)

@@ -61,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
         variants: dict[str, list[str]] = {"the run": []}
     else:
         variants = combinations(arguments.vary) if arguments.vary else cures()
+    for changes in variants.values():
+        configured(base, changes)  # before the first of them takes time
     found: dict[str, list[dict[str, Any]]] = {}
     for name, changes in variants.items():
         for seed in range(1, arguments.seeds + 1):
@@ -71,12 +73,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def finished(base: Sections, changes: list[str], folder: Path, n_runs: int) -> dict[str, Any]:
-    """The report of one run, made now unless it is there; one that was interrupted goes on."""
+def configured(base: Sections, changes: list[str]) -> FinetuneConfig:
     sections = copy.deepcopy(base)
     for change in changes:
         override(sections, change, SECTIONS)
-    config = build_config(sections)
+    return build_config(sections)
+
+
+def finished(base: Sections, changes: list[str], folder: Path, n_runs: int) -> dict[str, Any]:
+    """The report of one run, made now unless it is there; one that was interrupted goes on."""
+    config = configured(base, changes)
     if (folder / CONFIG_FILE).exists():
         check_same(config, build_config(read_toml(folder / CONFIG_FILE, SECTIONS)), folder)
     if not (folder / REPORT_FILE).exists():
@@ -96,7 +102,7 @@ def check_same(asked: FinetuneConfig, done: FinetuneConfig, folder: Path) -> Non
         new, old = (vars(one) if is_dataclass(one) else one for one in map(attrgetter(section), (asked, done)))
         for key, value in new.items():
             found = old.get(key, value)
-            if found != value and not (key in ("center", "scale") and value == 0):  # then the examples give them
+            if found != value and not (key in ("center", "scale", "weights") and not value):  # which a run finds out
                 raise ConfigError(
                     f"{folder} was run with {section}.{key} = {found!r}, not {value!r}: give another --out, or remove "
                     "it."

@@ -17,10 +17,10 @@ from ..assistant.splits import Splits, read_splits
 from ..engines.choose import process_rank
 from ..finetune.report import MODEL, REPORT_FILE, Report
 from ..hub.adapters import save_adapter
-from ..hub.assistants import open_chat_start, open_reward, read_assistant_config
+from ..hub.assistants import kept_template, open_chat_start, open_reward, read_assistant_config
 from ..hub.configs import is_native, read_config
 from ..hub.places import find_folder
-from ..training.checkpoint import CheckpointError
+from ..training.checkpoint import CheckpointError, find_checkpoint
 from ..training.config_file import ConfigError, Sections, read_toml
 from ..training.run_folder import check_no_run
 from ..training.train import TrainResult
@@ -69,7 +69,7 @@ def run_once(
         print(splits)
         for line in baseline_lines(splits):
             print(line)
-    start = opened(config, splits)
+    start = opened(config, splits, out if resume else None)
     check_speaks(start.model, start.name)
     if progress and start.system and not config.chat.system:
         print(f"note       {start.name} was trained with the system message {start.system!r}, which --system can give.")
@@ -98,10 +98,15 @@ def run_once(
     return result, report
 
 
-def opened(config: AssistantConfig, splits: Splits) -> ChatStart:
-    """The model to begin with: that of [start], or a new one, of a student with its teacher's tokenizer."""
+def opened(config: AssistantConfig, splits: Splits, resumed: Path | None = None) -> ChatStart:
+    """The model to begin with: that of [start], or a new one, of a student with its teacher's tokenizer. Of the run
+    that is `resumed` the template is the copy in it, if it is not to have another from here on."""
     if config.start.model:
-        return open_chat_start(config.start.model, config.chat.template, config.train.seed)
+        asked = config.chat.template
+        last = find_checkpoint(resumed / "last") if resumed is not None else None
+        if last is not None and resumed is not None and asked == read_assistant_config(resumed).chat.template:
+            asked = kept_template(asked, last)
+        return open_chat_start(config.start.model, asked, config.train.seed)
     if config.chat.template not in ("", "chatml"):
         raise ConfigError("[chat]: template goes with a model that is there: a new one is made for chatml.")
     return fresh(config, splits, open_chat_start(config.distill.teacher) if config.chat.kind == "distill" else None)

@@ -13,7 +13,7 @@ from ..generate import Sampling
 from ..hub.checkpoint import load_model_and_tokenizer
 from ..hub.conversation import Conversation
 from ..settings import EngineConfig
-from .options import add_option, add_sampling, choices, keywords, sampling_settings, whole
+from .options import add_option, add_sampling, choices, keywords, sampling_settings, typed_text, whole
 
 TEMPERATURE = 0.7  # when none is given, and the model's generation_config.json says nothing either
 MAX_NEW_TOKENS = 400  # the same
@@ -37,9 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model = "checkpoint or run folder with a chat template, of either format, or a name on the hub"
     parser.add_argument("model", metavar="MODEL", help=model)
-    parser.add_argument(
-        "--system", metavar="TEXT", help="what the model is told before the first turn; default: a run's own"
-    )
+    system = "what the model is told before the first turn; default: a run's own"
+    parser.add_argument("--system", metavar="TEXT", type=typed_text, help=system)
     parser.add_argument("--load", metavar="FILE", help="go on with a conversation that /save wrote")
     length = f"length of an answer (default: the folder's, or {MAX_NEW_TOKENS})"
     parser.add_argument("--max-new-tokens", type=whole(1), help=length)

@@ -7,6 +7,7 @@ exit status 2; Ctrl-C ends with 130; a training run whose loss becomes nan with 
 from __future__ import annotations
 
 import argparse
+import codecs
 import importlib
 import os
 import re
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from .. import __version__
 from ..engines.protocol import ProcessLost
 from ..training.run_folder import TrainingDiverged
-from .options import HelpFormatter
+from .options import HelpFormatter, as_option
 
 COMMANDS = {  # the name of a file in commands/ -> what it does
     "quickstart": "from raw text to a trained model in four minutes",
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (None: this process's) and return the exit status."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may know ASCII only
+    if codecs.lookup(getattr(sys.stdin, "encoding", None) or "utf-8").name == "ascii":
+        sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # what is typed there may be more
     words = sys.argv[1:] if argv is None else argv
     arguments = argparse.Namespace()
     try:  # around the parser too: it imports the command, which takes a second in which Ctrl-C may come
@@ -67,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def in_words(error: Exception) -> str:
     """What an error says; the system's own as "FILE: No such file or directory.", without its number, also where
     another error quotes it."""
+    if isinstance(error, UnicodeEncodeError) and codecs.lookup(sys.getfilesystemencoding()).name == "ascii":
+        text = error.object.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return f"a name in {text!r:.300} is not ASCII, and this locale knows nothing else: set LC_ALL=C.UTF-8 before."
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         return f"{' and '.join(names)}: {error.strerror.rstrip('.')}."
@@ -81,22 +87,20 @@ def as_typed(text: str, words: Sequence[str], arguments: argparse.Namespace) -> 
     Only options that were typed are meant, with the values that they have; advice may name any that there is."""
     given = vars(arguments)
 
-    def option(name: str) -> str:
-        return f"--{name.replace('_', '-')}"
-
     def typed(name: str) -> bool:
-        return any(word.partition("=")[0] == option(name) for word in words)
+        return any(word.partition("=")[0] == as_option(name) for word in words)
 
     def with_value(match: re.Match[str]) -> str:
         name, value = match[1], match[2].strip("'")
-        return f"{option(name)} {value}" if typed(name) and value == str(given.get(name)) else match[0]
+        return f"{as_option(name)} {value}" if typed(name) and value == str(given.get(name)) else match[0]
 
     def alone(match: re.Match[str]) -> str:
-        return f"{option(match[1])} must " if typed(match[1]) else match[0]
+        return f"{as_option(match[1])} must " if typed(match[1]) else match[0]
 
     def advice(match: re.Match[str]) -> str:
-        return f"{option(match[1])} {match[2]}" if match[1] in given else match[0]
+        return f"{as_option(match[1])} {match[2]}" if match[1] in given else match[0]
 
+    text = re.sub(r"^(\w+Config|[a-z]+(_[a-z]+)+): ", "", text)  # who says it
     text = re.sub(rf"{NAME} = ('[^']*'|-?[\w.+-]*\w)", with_value, text)
     text = re.sub(rf"{NAME} must ", alone, text)
     return re.sub(rf"{NAME}='(\w+)'", advice, text)

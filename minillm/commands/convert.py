@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
+from ..hub.adapters import is_adapter
 from ..hub.assistants import is_assistant, open_chat_start, read_assistant_config
 from ..hub.convert import convert
 from ..hub.finetuned import is_finetuned, open_start, read_run_config
@@ -51,6 +53,7 @@ def convert_run(name_or_folder: str, out: str, **how: Any) -> list[Path]:
         print(f"note: what is written gives {numbers}, as it was trained; minillm predict gives the number.")
     if config.method.name not in ("lora", "qlora"):
         return convert(name_or_folder, out, **how)
+    check_whole(name_or_folder, config.method.name)
     start = open_start(name_or_folder)
     return convert_whole(start.model, start.tokenizer, out, **how)
 
@@ -62,8 +65,22 @@ def convert_assistant(name_or_folder: str, out: str, **how: Any) -> list[Path]:
         print(f"note: it was trained with the system message {config.chat.system!r}; give it that where it goes.")
     if config.method.name not in ("lora", "qlora"):
         return convert(name_or_folder, out, **how)
+    check_whole(name_or_folder, config.method.name)
     start = open_chat_start(name_or_folder)
     return convert_whole(start.model, start.kept, out, **how)
+
+
+def check_whole(run: str, method: str) -> None:
+    """Raise ValueError for a run of qlora, whose model has weights of few bits, which no form written here has."""
+    if method != "qlora":
+        return
+    adapter = Path(run, "adapter")
+    advice = (
+        f"Convert {quote(str(adapter))}: its adapters on the weights that were rounded, whose answers differ a little."
+        if is_adapter(adapter)
+        else "Use the run as it is, with --engine torch, or train one with --method lora."
+    )
+    raise ValueError(f"{run} was trained by qlora, on weights rounded to few bits, which are not written. {advice}")
 
 
 def convert_whole(model: Any, tokenizer: Any, out: str, **how: Any) -> list[Path]:

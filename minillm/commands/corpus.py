@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data import CorpusConfig, Document, build_corpus, environment_documents, read_documents, stdlib_documents
 from ..training.config_file import build
-from .options import add_fields, add_option, keywords
+from .options import add_fields, add_option, by_options, keywords, typed_text
 
 STDLIB = {"stdlib": "source", "docstrings": "docstrings", "topics": "topics"}  # --from -> stdlib_documents' word
 
@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "environment (the source of all installed packages); repeatable",
     )  # fmt: skip
     parser.add_argument("--max-mb", type=float, default=0.0, help="sample of each built-in source; 0: all of it")
-    add_option(parser, read_documents, "text_key", "the key of a JSON object that holds its text", metavar="KEY")
+    key = "the key of a JSON object that holds its text"
+    add_option(parser, read_documents, "text_key", key, metavar="KEY", type=typed_text)
     follow = "read what links below a folder lead to, also outside of it"
     add_option(parser, read_documents, "follow_links", follow, action="store_true")
     add_option(parser, build_corpus, "overwrite", "replace an earlier corpus in the folder", action="store_true")
@@ -39,6 +40,11 @@ class Sources(argparse.Action):
 
 
 def run(arguments: argparse.Namespace) -> int:
+    with by_options(CorpusConfig):
+        return make_corpus(arguments)
+
+
+def make_corpus(arguments: argparse.Namespace) -> int:
     config = build(CorpusConfig, keywords(CorpusConfig, arguments), "corpus")
     if not arguments.max_mb >= 0:
         raise ValueError(f"--max-mb {arguments.max_mb:g} must be at least 0; 0: all of each source.")

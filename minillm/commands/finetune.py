@@ -41,7 +41,7 @@ from ..training.config_file import ConfigError, Sections, describe, read_toml
 from ..training.run_folder import check_no_run
 from ..training.train import TrainResult
 from . import assistant
-from .options import changed_by, choices, program
+from .options import changed_by, choices, program, typed_text
 
 SHORT = {  # options that set one key of the configuration -> its section and name
     "model": ("start", "model"), "data": ("task", "data"), "val": ("task", "val"), "test": ("task", "test"),
@@ -68,12 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reward", metavar="FILE.py:NAME", help="of grpo: the function that rewards, or a reward run")
     parser.add_argument("--loss", choices=choices(ASSISTANT["preference"], "loss"), help="of dpo: which loss of pairs")
     parser.add_argument("--template", metavar="FILE", help="of chats: chatml, or a file in Jinja; default: the model's")
-    parser.add_argument("--system", metavar="TEXT", help="of chats: what the assistant is told before each")
+    system = "of chats: what the assistant is told before each"
+    parser.add_argument("--system", metavar="TEXT", type=typed_text, help=system)
     parser.add_argument("--pack", action="store_true", help="of sft: several chats in a row, apart from each other")
     parser.add_argument("--val", metavar="FILE", help="validation examples; default: a tenth of the data")
     parser.add_argument("--test", metavar="FILE", help="test examples; default: a tenth of the data")
     for name in ("text", "label", "source", "target"):
-        parser.add_argument(f"--{name}", metavar="COLUMN", help=f"column with the {name}, if it has an unusual name")
+        column = f"column with the {name}, if it has an unusual name"
+        parser.add_argument(f"--{name}", metavar="COLUMN", type=typed_text, help=column)
     parser.add_argument("--multi-label", action="store_true", help="an example may have several labels")
     parser.add_argument("--method", choices=choices(SECTIONS["method"], "name"), help="which weights learn")
     parser.add_argument("--metric", help="that decides which checkpoint is the best: loss, accuracy, f1_macro, ...")

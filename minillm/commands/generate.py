@@ -18,7 +18,7 @@ from ..hub.checkpoint import load_model_and_tokenizer
 from ..hub.finetuned import is_finetuned, open_finetuned
 from ..hub.rules import Rules, StopTexts, check_stop_texts, cut, until
 from ..settings import EngineConfig
-from .options import add_option, add_sampling, choices, keywords, sampling_settings
+from .options import add_option, add_sampling, choices, keywords, sampling_settings, typed_text
 
 TEMPERATURE = 0.8  # when none is given
 MAX_NEW_TOKENS = 200
@@ -28,10 +28,12 @@ LEAST = {"max_new_tokens": 1, "min_new_tokens": 0, "no_repeat_ngram": 0, "sample
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder, of either format, or a hub name")
-    parser.add_argument("--prompt", default="", help="text to continue; -: read it from standard input")
+    prompt = "text to continue; -: read it from standard input"
+    parser.add_argument("--prompt", type=typed_text, default="", help=prompt)
     parser.add_argument("--max-new-tokens", type=int, help=f"length of the continuation (default: {MAX_NEW_TOKENS})")
     parser.add_argument("--min-new-tokens", type=int, default=0, help="no end of text before so many new tokens")
-    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text (repeatable)")
+    stop = "end before this text (repeatable)"
+    parser.add_argument("--stop", type=typed_text, action="append", default=[], metavar="TEXT", help=stop)
     add_sampling(parser, TEMPERATURE)
     no_repeat = "no N tokens in a row come twice, the prompt counted (0: they may)"
     parser.add_argument("--no-repeat-ngram", type=int, default=0, metavar="N", help=no_repeat)

@@ -92,7 +92,10 @@ def about(checkpoint: Checkpoint) -> str:
 def parameters(config: ModelConfig) -> str:
     total = n_parameters(config)
     rows = [(name, f"{n:,}", f"{n / total:.1%}") for name, n in sizes.parameters_by_part(config).items() if n]
-    return table("parameters", [*rows, ("total", f"{total:,}", "")])
+    rows.append(("total", f"{total:,}", ""))
+    if (active := sizes.active_parameters(config)) < total:
+        rows.append(("active for each token", f"{active:,}", f"{active / total:.1%}"))
+    return table("parameters", rows)
 
 
 def memory(config: ModelConfig, dtype: str, batch_size: int, length: int) -> str:

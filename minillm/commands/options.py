@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import argparse
 import collections.abc
+import contextlib
+import dataclasses
 import inspect
+import os
+import re
 import shlex
 import shutil
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +46,7 @@ def add_option(
     default = inspect.signature(function).parameters[name].default
     derived = {"default": None if default is inspect.Parameter.empty else default, "help": text.replace("%", "%%")}
     derived |= settings_for(typing.get_type_hints(function)[name])
-    parser.add_argument("--" + name.replace("_", "-"), **{**derived, **settings})
+    parser.add_argument(as_option(name), **{**derived, **settings})
 
 
 def settings_for(hint: Any) -> dict[str, Any]:
@@ -98,6 +102,34 @@ def program() -> str:
     if found is not None and called.exists() and Path(found).samefile(called):
         return "minillm"
     return shlex.quote(str(called))
+
+
+def typed_text(word: str) -> str:
+    """How argparse reads a text that is no path: where the locale knows ASCII only, Python keeps the bytes of other
+    characters aside, as paths need them; here they are UTF-8."""
+    try:
+        return os.fsencode(word).decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # characters already
+        return word
+
+
+@contextlib.contextmanager
+def by_options(cls: type) -> Iterator[None]:
+    """Within it, errors call the fields of a config dataclass as the command line does, which has an option for each
+    (see `add_fields`): "val_fraction and test_fraction must ..." is "--val-fraction and --test-fraction must ..."."""
+    names = "|".join(field.name for field in dataclasses.fields(cls) if "_" in field.name)
+    try:
+        yield
+    except ValueError as error:
+        told = re.sub(rf"(?<![\w.-])({names})\b( = )?", lambda m: as_option(m[1]) + (" " if m[2] else ""), str(error))
+        if told == str(error):
+            raise
+        raise ValueError(told) from error
+
+
+def as_option(name: str) -> str:
+    """The option for an argument or a field: "--val-fraction"."""
+    return f"--{name.replace('_', '-')}"
 
 
 def whole(least: int) -> Callable[[str], int]:

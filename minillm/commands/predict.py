@@ -23,7 +23,7 @@ from ..finetune.predict import Answer, predict
 from ..hub.assistants import refuse_assistant
 from ..hub.finetuned import open_finetuned
 from ..settings import EngineConfig
-from .options import add_option, choices, keywords, whole
+from .options import add_option, choices, keywords, typed_text, whole
 
 OUTPUTS = (".csv", ".tsv", ".jsonl")
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="run folder of minillm finetune")
     parser.add_argument("--data", metavar="FILE", required=True, help=".csv, .tsv, .jsonl or .json with a row for each")
     parser.add_argument("--out", metavar="FILE", required=True, help=f"to write, one of {' '.join(OUTPUTS)}")
-    parser.add_argument("--text", metavar="COLUMN", help="column to read, if it has an unusual name")
+    parser.add_argument("--text", metavar="COLUMN", type=typed_text, help="column to read, if it has an unusual name")
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave the prediction of bad rows empty, and count them"
     )

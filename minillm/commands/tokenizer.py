@@ -13,7 +13,7 @@ from ..tokenizers import BPETokenizer, CharTokenizer, WordPieceTokenizer, load_t
 from ..tokenizers.bert_text import CASED, UNCASED
 from ..tokenizers.show import replay_encoding, show, show_merges
 from ..training.config_file import ConfigError
-from .options import HelpFormatter, whole
+from .options import HelpFormatter, typed_text, whole
 
 PATTERNS = {"gpt2": "gpt2", "gpt4": "gpt4", "llama3": "gpt4", "qwen2": "qwen2", "qwen35": "qwen35"}  # --pattern
 FITTING = {"bpe": ("vocab_size", "pattern"), "wordpiece": ("vocab_size", "cased"), "char": ()}  # beside --special
@@ -123,7 +123,7 @@ def training_documents(source: str) -> Iterator[Document]:
 
 def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("tokenizer", metavar="TOKENIZER", help="tokenizer.json, or a folder with one")
-    parser.add_argument("text", nargs="?", metavar="TEXT", help="text to encode")
+    parser.add_argument("text", nargs="?", metavar="TEXT", type=typed_text, help="text to encode")
     parser.add_argument("--file", metavar="FILE", help="UTF-8 file to encode, of any size")
     parser.add_argument("--special", action="store_true", help="read special tokens in TEXT as those tokens")
 
@@ -183,7 +183,8 @@ def read_ids(text: str, where: str, vocab_size: int) -> list[int]:
 
 def add_show_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("tokenizer", metavar="TOKENIZER", help="tokenizer.json, or a folder with one")
-    parser.add_argument("text", nargs="?", metavar="TEXT", help="text to cut; without it, the first merges (bpe)")
+    cut = "text to cut; without it, the first merges (bpe)"
+    parser.add_argument("text", nargs="?", metavar="TEXT", type=typed_text, help=cut)
     parser.add_argument("--merges", type=whole(1), default=GIVEN, help="how many merges to show (bpe; default: 50)")
     parser.add_argument("--steps", action="store_true", help="replay how the text was encoded, merge by merge (bpe)")
 

@@ -19,6 +19,7 @@ from ..models import (
     LlamaConfig,
     LSTMConfig,
     ModelConfig,
+    MoeConfig,
 )
 from ..settings import HIDDEN_SHARE
 
@@ -30,6 +31,7 @@ class Part:
     name: str
     matrix: int = 0
     other: int = 0
+    used: float = 1.0  # the share of `matrix` that a token is multiplied with: of experts, those that it takes
     shared: bool = False  # the matrix is a table counted elsewhere: it costs operations, but no memory of its own
     trained_share: float = 1.0  # of the tokens, on which training uses this part
 
@@ -95,6 +97,7 @@ def llama_costs(c: LlamaConfig) -> Costs:
             Part("token embedding", other=V * D),
             Part("attention", matrix=L * (2 * D * q + 2 * D * kv), other=L * biases),
             Part("feed-forward", matrix=L * 3 * D * c.d_ff, other=c.mlp_bias * L * (2 * c.d_ff + D)),
+            Part("attention sinks", other=c.attention_sinks * L * c.n_heads),
             Part("norms", other=(2 * L + 1) * D + c.qk_norm * L * 2 * c.head_dim),
             Part("head", matrix=V * D, shared=c.tie_embeddings),
         ],
@@ -102,6 +105,22 @@ def llama_costs(c: LlamaConfig) -> Costs:
         attention=windowed(c, L),
         cache_per_token=L * 2 * kv,
     )
+
+
+def moe_costs(c: MoeConfig) -> Costs:
+    llama, dense, D = llama_costs(c), len(c.dense_layers), c.d_model
+    E, F, k, L = c.n_experts, c.d_expert, c.top_k, c.n_layers - len(c.dense_layers)
+    biases = 2 * F + D if c.swiglu_limit or c.mlp_bias else 0
+    inner = 7 * F if c.swiglu_limit else 4 * F  # clamping keeps more
+    experts = [
+        Part("feed-forward", matrix=dense * 3 * D * c.d_ff, other=c.mlp_bias * dense * (2 * c.d_ff + D)),
+        Part("router", matrix=L * D * E, other=c.router_bias * L * E),
+        Part("experts", matrix=L * E * 3 * D * F, other=L * E * biases, used=k / E),
+    ]
+    parts = [own for part in llama.parts for own in (experts if part.name == "feed-forward" else [part])]
+    # of a token's k: what is gathered, each expert's inner values, the outputs and these in the tokens' order
+    activations = llama.activations - L * 4 * c.d_ff + L * (k * (3 * D + inner) + 2 * E)
+    return replace(llama, parts=parts, activations=activations)
 
 
 def gemma_costs(c: GemmaConfig) -> Costs:
@@ -202,6 +221,6 @@ def classifier_costs(c: ClassifierConfig) -> Costs:
 
 
 COSTS: dict[str, Any] = {  # by model_type
-    "gpt": gpt_costs, "llama": llama_costs, "gemma": gemma_costs, "bert": bert_costs,
-    "encoder-decoder": encoder_decoder_costs, "lstm": lstm_costs, "classifier": classifier_costs,
+    "gpt": gpt_costs, "llama": llama_costs, "gemma": gemma_costs, "moe": moe_costs,
+    "bert": bert_costs, "encoder-decoder": encoder_decoder_costs, "lstm": lstm_costs, "classifier": classifier_costs,
 }  # fmt: skip

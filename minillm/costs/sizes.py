@@ -25,13 +25,19 @@ def n_parameters(config: ModelConfig) -> int:
     return sum(parameters_by_part(config).values())
 
 
+def active_parameters(config: ModelConfig) -> int:
+    """Number of parameters that a token meets: of experts, those that it takes, on average with their biases."""
+    parts = costs_of(config).parts
+    return sum(round(part.used * (part.other + (0 if part.shared else part.matrix))) for part in parts)
+
+
 def forward_flops(config: ModelConfig, length: int) -> dict[str, float]:
     """Floating-point operations per token, part by part, in a text of `length` tokens, all logits computed.
 
     An encoder–decoder is counted per target token, with a source as long as the target. A causal position needs
     (length + 1)/2 keys on average, which is what is counted; kernels that compute the hidden half too do twice that.
     """
-    found = {part.name: 2.0 * part.matrix for part in costs_of(config).parts if part.matrix}
+    found = {part.name: 2.0 * part.matrix * part.used for part in costs_of(config).parts if part.matrix}
     scores = attention_flops(config, length)
     return {**found, "attention scores": scores} if scores else found
 
@@ -51,7 +57,7 @@ def keys_seen(kind: Attention, length: int) -> float:
 
 def training_flops(config: ModelConfig, length: int) -> float:
     """Operations per token of a training step: for each product of the forward pass, two of the backward pass."""
-    forward = sum(2.0 * part.matrix * part.trained_share for part in costs_of(config).parts)
+    forward = sum(2.0 * part.matrix * part.used * part.trained_share for part in costs_of(config).parts)
     return 3 * (forward + attention_flops(config, length))
 
 

@@ -217,11 +217,11 @@ def read_with_progress(path: Path, what: str, progress: bool) -> Iterator[Docume
 def split_pass(path: Path, work: Path, kept: Kept, config: CorpusConfig, report: CorpusReport) -> None:
     """Write one file a split. Where the hash leaves one empty, the document that is next in line goes there."""
     chosen, filled = choose_splits(kept.places, config)
+    shares = f"shares of {config.val_fraction:g} for val and {config.test_fraction:g} for test"
     for name in filled:
+        noisy = "a score on it" if name != "train" else "what it teaches"
         report.notes.append(
-            f"{len(chosen)} documents at val_fraction {config.val_fraction}, test_fraction {config.test_fraction} left "
-            f"none for {name}, so one was taken: {'a score on it' if name != 'train' else 'what it teaches'} will be "
-            "noisy"
+            f"{len(chosen)} documents at {shares} left none for {name}, so one was taken: {noisy} will be noisy"
         )
     wanted = wanted_splits(config)
     streams = {n: open_jsonl(work / f"{n}.jsonl") for n in wanted}

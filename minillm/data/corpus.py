@@ -90,7 +90,7 @@ class CorpusReport:
         """How much a rule took, and what most often; empty for one that takes single characters."""
         if rule not in self.removed_chars:
             return ""
-        most = [f"{n:,} × {text!r}" for text, n in self.removed.get(rule, {}).items()]
+        most = [f"{n:,} times {text!r}" for text, n in self.removed.get(rule, {}).items()]
         return f", {self.removed_chars[rule]:,} characters: {', '.join(most[:2])}{', ...' if len(most) > 2 else ''}"
 
 

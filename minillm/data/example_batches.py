@@ -139,6 +139,13 @@ class ExampleBatcher:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a saved position. Raises ValueError where the seed, the examples or the buckets are not the saved."""
+        mine, saved = self.state_dict()["bucketed"], state.get("bucketed")
+        if isinstance(mine, list) and isinstance(saved, list) and len(saved) == 2 and mine != saved:
+            raise ValueError(
+                f"cannot resume the data where it stopped: it came in batches of {saved[0]!r:.50} examples, by length, "
+                f"and now would in batches of {mine[0]}. Resume with the batch size and the number of processes that "
+                "it had, or start a new run from the saved weights."
+            )
         self.examples_used = saved_position("an ExampleBatcher", "examples_used", self.state_dict(), state)
 
 

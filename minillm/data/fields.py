@@ -46,11 +46,7 @@ def single_column(table: Table, wanted: str | None, known: Sequence[str], what: 
     found = [name for name in table.columns if plain(name) in known and (taken is None or plain(name) != plain(taken))]
     if not found:
         require_records(table)
-        name_it = (
-            "Name it so"
-            if what in ("messages", "chosen", "rejected", "prompt")
-            else f"Name it ({what}=..., --{what} COLUMN)"
-        )
+        name_it = "Name it so" if what in ("messages", "chosen", "rejected", "prompt") else f"Name it (--{what} COLUMN)"
         raise ValueError(
             f"{table.path}: which column is the {what}? None has a usual name ({', '.join(known[:6])}). "
             f"{table.named()} {name_it}, or add the first line, which names the columns."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -74,6 +75,6 @@ def openblas_files() -> list[Path]:
     folders = (package.parent / "numpy.libs", package / ".dylibs", package / ".libs")
     found = [path for folder in folders for path in sorted(folder.glob("*openblas*"))]
     if sys.platform.startswith("linux"):
-        lines = Path("/proc/self/maps").read_text().splitlines()
+        lines = os.fsdecode(Path("/proc/self/maps").read_bytes()).splitlines()  # names in any encoding
         found += [Path(line.split(maxsplit=5)[5]) for line in lines if "openblas" in line]
     return found

@@ -64,10 +64,13 @@ class TaskConfig:
                 raise ValueError(f"{name} must be at least 0 and below 1: a share of the words.")
         if not (math.isfinite(self.center) and 0 <= self.scale < math.inf):
             raise ValueError(f"center = {self.center} and scale = {self.scale} must be finite, scale 0 or more.")
-        if self.limit < 0 or self.seed < 0 or not 0 <= self.epochs < math.inf or self.beams < 1:
-            raise ValueError("epochs, limit and seed must be 0 or more, beams at least 1.")
+        for name in ("epochs", "limit", "seed"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more.")
+        if self.beams < 1:
+            raise ValueError(f"beams = {self.beams} must be at least 1.")
         if (self.val or self.test) and not self.data:
-            raise ValueError("val and test go with data, which is not set: the built-in task has its own.")
+            raise ValueError("--val and --test go with --data: the built-in task has examples of its own for both.")
         if "{source}" not in self.prompt:
             raise ValueError(f"prompt = {self.prompt!r} must hold {{source}}, where the source goes.")
 
@@ -81,6 +84,7 @@ class StartConfig:
     )
     tokenizer: Literal["char", "bpe", "wordpiece"] = "char"  # of a new one, trained on the examples
     vocab_size: int = 1000  # of a bpe or wordpiece tokenizer
+    weights: str = ""  # fingerprint of its weights, noted by a run of lora, whose adapters fit no others
 
 
 @dataclass(frozen=True)
@@ -163,9 +167,9 @@ def check_method(config: FinetuneConfig) -> None:
         if getattr(task, key):
             raise ConfigError(f"[task]: {key} = {getattr(task, key)!r} has no meaning for {task.kind}: leave it out.")
     if not start.model and method.name != "full":
-        raise ConfigError(f"[method]: name = {method.name!r} changes a pretrained model: set start.model, or --model.")
+        raise ConfigError(f"method {method.name!r} changes a pretrained model: give its folder or name with --model.")
     if start.model and config.model:
-        raise ConfigError("[model] is the shape of a new model, and start.model names one that is there: keep one.")
+        raise ConfigError(f"[model] is the shape of a new model, and {start.model} is one that is there: keep one.")
     if method.name == "qlora" and config.engine.name != "torch":
         raise ConfigError("[method]: qlora's 4-bit weights are PyTorch's: give --engine torch, or --method lora.")
     if method.name == "head" and not classes:

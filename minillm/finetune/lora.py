@@ -12,6 +12,7 @@ Both engines: `add_lora` takes a NumPy model, which `to_torch` and the engines t
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from .freeze import freeze, matching, unfreeze
 
 ALL_LINEAR = "all-linear"
 # model_type -> what is adapted by default, which are PEFT's choices too: in GPT-2 query, key and value are one matrix.
-TARGETS = {"gpt": ("qkv",), **dict.fromkeys(("llama", "gemma", "bert", "encoder-decoder"), ("q_proj", "v_proj"))}
+TARGETS = {"gpt": ("qkv",), **dict.fromkeys(("llama", "gemma", "moe", "bert", "encoder-decoder"), ("q_proj", "v_proj"))}
 HEADS = ("score", "classifier", "classifier_dense")  # new at fine-tuning, so that they learn whole
 BARE = ("head",)  # output layers of which the models take the weight alone, past whatever stands beside it
 
@@ -36,8 +37,8 @@ BARE = ("head",)  # output layers of which the models take the weight alone, pas
 @dataclass(frozen=True)
 class LoraConfig:
     """`targets` are names of Linears or their endings ("q_proj", "attn.proj"), patterns of whole names (`fnmatch`,
-    "blocks.[0-3].*"), or "all-linear", which is every Linear but the heads; (): those of the architecture. `train_also`
-    names modules that learn whole; None: the classifier's head."""
+    "blocks.[0-3].*"), or "all-linear", which is every Linear but the heads and, as in PEFT, routers and experts; ():
+    those of the architecture. `train_also` names modules that learn whole; None: the classifier's head."""
 
     rank: int = 8
     alpha: float = 16.0
@@ -112,7 +113,7 @@ def targeted(model: Any, targets: tuple[str, ...] | str, linears: list[str]) -> 
     targets = (targets,) if isinstance(targets, str) else tuple(targets) or TARGETS.get(kind, ())
     if not targets:
         raise ValueError(f"add_lora: a model of type {kind!r} has no attention to adapt: give targets, or freeze().")
-    free = [name for name in linears if name not in (*BARE, *HEADS)]
+    free = [name for name in linears if name not in (*BARE, *HEADS) and not re.search(r"\.router$|\.experts\.", name)]
     found: set[str] = set()
     for target in targets:
         hits = [name for name in linears if means(target, name)] if target != ALL_LINEAR else free

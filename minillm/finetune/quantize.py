@@ -28,8 +28,8 @@ BLOCK, SCALE_BLOCK = 64, 256  # weights with one scale, scales with one scale
 
 def quantize_base(model: Any, kind: str = "nf4") -> list[str]:
     """Quantize the frozen matrices of a model on PyTorch in place, and return the names of their layers: every Linear,
-    with an adapter or without, but those that learn and output layers. Call `add_lora`, which freezes, before. The
-    model then has no such weights any more: adapters are what is saved.
+    with an adapter or without, but those that learn, output layers and routers. Call `add_lora`, which freezes, before.
+    The model then has no such weights any more: adapters are what is saved.
 
     Raises ValueError for another kind and for a model with no frozen Linear, TypeError for one that is not on PyTorch.
     """
@@ -41,7 +41,7 @@ def quantize_base(model: Any, kind: str = "nf4") -> list[str]:
     frozen = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, Linear) and name not in BARE and not is_quantized(module)
+        if isinstance(module, Linear) and not (name in BARE or name.endswith(".router") or is_quantized(module))
         if not module.weight.requires_grad and getattr(module, "original", None) is None
     }
     if not frozen:

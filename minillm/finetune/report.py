@@ -110,8 +110,12 @@ def baseline_lines(splits: Splits) -> str:
     return "\n".join(lines)
 
 
-def learning_curve(run: str | Path) -> str:
-    """Whether a run learned too little or too much, by the losses in its metrics.jsonl: a sentence with what to do."""
+CURES = "Fewer epochs, dropout, weight decay, label smoothing, augmentation or more data may help: see minillm ablate."
+
+
+def learning_curve(run: str | Path, cures: str = CURES) -> str:
+    """Whether a run learned too little or too much, by the losses in its metrics.jsonl: a sentence with what to do,
+    against too much the `cures`."""
     rows = read_metrics(Path(run) / "metrics.jsonl")
     steps = [row for row in rows if isinstance(row.get("loss"), float)]
     values = [row for row in rows if isinstance(row.get("val_loss"), float)]
@@ -125,10 +129,7 @@ def learning_curve(run: str | Path) -> str:
     )
     seen += f"step {best['step']:,} of {end['step']:,}"
     if end["val_loss"] > 1.05 * best["val_loss"] and train_loss < best["val_loss"]:
-        return (
-            f"It overfits ({seen}): the best checkpoint is kept. Fewer epochs, dropout, weight decay, label smoothing, "
-            "augmentation or more data may help: see minillm ablate."
-        )
+        return f"It overfits ({seen}): the best checkpoint is kept. {cures}"
     falling = values[-2]["val_loss"] - end["val_loss"]
     if best is end and falling > max(0.02 * end["val_loss"], 0.005):
         return f"It was still learning ({seen}): more epochs, or a higher learning rate, would help."

@@ -31,7 +31,7 @@ from ..settings import EngineConfig, TrainConfig
 from ..tokenizers import BPETokenizer, CharTokenizer, Tokenizer, WordPieceTokenizer
 from ..tokenizers.extend import with_special_tokens
 from ..training.checkpoint import read_checkpoint
-from ..training.config_file import build
+from ..training.config_file import ConfigError, build
 from ..training.pretrain import model_config_class
 from ..training.train import TrainResult, train
 from .config import CONFIG_FILE, FinetuneConfig, MethodConfig
@@ -60,6 +60,22 @@ class Start:
     center: float = 0.0
     scale: float = 1.0
     merged: bool = False  # from adapters, so that no file has these weights
+    weights: str = ""  # their fingerprint
+
+
+def with_weights(config: Any, start: Any, run: str | Path) -> Any:
+    """The configuration of a run, of a task or an assistant, with the fingerprint of the weights that its adapters are
+    trained beside. Raises ConfigError where it has another: adapters on other weights would answer, and wrongly."""
+    noted = config.start.weights
+    if config.method.name not in ("lora", "qlora") or not start.weights or noted == start.weights:
+        return config
+    if noted:
+        raise ConfigError(
+            f"{run}: its adapters were trained beside other weights than {config.start.model} has now (fingerprint "
+            f"{noted}, now {start.weights}): put those back, or give their place as model in [start] of the run's "
+            ".toml file. Take the line with weights out there to use these all the same."
+        )
+    return replace(config, start=replace(config.start, weights=start.weights))
 
 
 def fresh(config: FinetuneConfig, splits: Splits) -> Start:
@@ -245,7 +261,7 @@ def finetune(
     does not go together.
     """
     out_dir, progress = Path(out_dir), progress and process_rank() == 0
-    config = scaled(config, splits, start)
+    config = with_weights(scaled(config, splits, start), start, out_dir)
     model, objective = prepare(config, splits.labels, start)
     shape = start.model.config if not config.start.model else None
     apply_method(model, config.method, config.train.seed)

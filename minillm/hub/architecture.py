@@ -59,6 +59,9 @@ class Architecture:
     transposed: tuple[str, ...] = ()  # endings of our names whose matrix stands on its side in the file
     constants: tuple[str, ...] = ()  # patterns of what old files hold besides weights, computed here
     renamed: dict[str, str] = field(default_factory=dict)  # endings in old files -> today's
+    # of experts, ending of the tensor that holds a part of all of them -> what of each stands in it, one behind another
+    fused: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    writes_fused: bool = False  # else each expert has tensors of its own in the files
     twins: dict[str, str]  # in old files a tied matrix stands twice: the second -> the first
     as_stored: Callable[[Any, set[str], bool], Any] = as_it_is  # config, tensors, head was asked for -> config
 

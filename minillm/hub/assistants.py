@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..assistant.config import CONFIG_FILE, SECTIONS, AssistantConfig, build_config
@@ -19,13 +20,14 @@ from ..assistant.vocabulary import with_chat_tokens
 from ..finetune.freeze import unfreeze
 from ..finetune.lora import adapters, merge, remove_lora
 from ..finetune.report import REPORT_FILE
-from ..finetune.run import apply_method, load_weights, reshaped
-from ..training.checkpoint import CheckpointError, read_checkpoint
+from ..finetune.run import apply_method, load_weights, reshaped, with_weights
+from ..training.checkpoint import CheckpointError, existing, read_checkpoint
 from ..training.config_file import read_toml
 from .checkpoint import check_engine, open_checkpoint
 from .finetuned import on_engine
 from .places import NotFound
 from .tokenizer import TEMPLATE_FILE, AutoTokenizer, PretrainedTokenizer
+from .weights import fingerprint, read_folder
 
 
 def is_assistant(run: str | os.PathLike[str]) -> bool:
@@ -38,7 +40,8 @@ def refuse_assistant(run: str | os.PathLike[str], does: str) -> None:
     what it `does`."""
     if is_assistant(run):
         kind = read_assistant_config(run).chat.kind
-        use = f"minillm finetune grpo --reward {run}" if kind == "reward" else f"minillm chat {run}"
+        named = quote(str(run))
+        use = f"minillm finetune grpo --reward {named}" if kind == "reward" else f"minillm chat {named}"
         raise ValueError(
             f"{run} is a run of minillm finetune {kind}, and {does}. What it came to stands in "
             f"{Path(run) / REPORT_FILE}; to use it: {use}."
@@ -81,13 +84,13 @@ def open_chat_start(name_or_folder: str, asked: str = "", seed: int = 0) -> Chat
     system = ""
     if is_assistant(name_or_folder):
         model, template, config = open_assistant(name_or_folder)
-        system = config.chat.system
+        system, weights = config.chat.system, fingerprint(read_folder(existing(Path(name_or_folder, "best"))))
         own = PretrainedTokenizer(template.tokenizer, dict(template.variables), chat_template=template.source)
     else:
         checkpoint = open_checkpoint(name_or_folder)
         own = AutoTokenizer.from_pretrained(checkpoint.tokenizer_folder)
         own.core = checkpoint.tokenizer()  # which knows what ends its texts
-        model, template = checkpoint.model(), None
+        model, template, weights = checkpoint.model(), None, checkpoint.fingerprint
         check_speaks(model, name_or_folder)
     merged = bool(adapters(model))
     if merged:
@@ -99,7 +102,8 @@ def open_chat_start(name_or_folder: str, asked: str = "", seed: int = 0) -> Chat
         model, own.core = with_chat_tokens(model, own.core, CHATML_TOKENS, seed=seed)
     if template is None or asked:
         template = template_of(own, asked)
-    return ChatStart(model, template, name_or_folder, merged, own.core.vocab_size > n_before, system)
+    added = own.core.vocab_size > n_before
+    return ChatStart(model, template, name_or_folder, merged, added, weights, system)
 
 
 def open_reward(place: str) -> Reward:
@@ -124,7 +128,7 @@ def open_assistant(
     config, best = read_assistant_config(run), run / "best"
     if not best.exists():
         raise CheckpointError(
-            f"{run} has no best checkpoint yet: go on with it (minillm finetune --resume --out {run})."
+            f"{run} has no best checkpoint yet: go on with it (minillm finetune --resume --out {quote(str(run))})."
         )
     tokenizer = AutoTokenizer.from_pretrained(best)
     if config.method.name not in ("lora", "qlora"):
@@ -140,6 +144,7 @@ def open_assistant(
             f"{run} holds adapters alone, and the model that they change is not where it was: {error} Its place stands "
             f"in {run / CONFIG_FILE}, [start]."
         ) from error
+    with_weights(config, start, run)
     model = reshaped(start.model, config.method, config.train.seed)
     if config.chat.kind == "reward":
         model = with_reward_head(model, start.tokenizer, config.train.seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..disk import read_json
@@ -31,12 +32,13 @@ from .configs import (
     with_settings,
 )
 from .dtypes import dtype_name
+from .experts import split_experts
 from .loading import Plan, check_engine, load_numpy, load_torch, make_plan, report_plan
 from .names import canonical_names
 from .places import CONFIG, find_folder
 from .sizes import check_sizes
 from .tokenizer_files import read_tokenizer_folder
-from .weights import Stored, WeightsError, common_dtype, read_folder, shorten
+from .weights import Stored, WeightsError, common_dtype, fingerprint, read_folder, shorten
 
 ORIGINAL = "hf_config.json"  # in minillm's own format: the config.json of the checkpoint that it was converted from
 
@@ -59,6 +61,11 @@ class Checkpoint:
     def dtype(self) -> str:
         """That of most of the weights: "bfloat16"."""
         return common_dtype({name: tensor for name, (tensor, _) in self.plan.tensors.items()})
+
+    @property
+    def fingerprint(self) -> str:
+        """By which its weights are known again, an adapter's among them."""
+        return fingerprint({name: tensor for name, (tensor, _) in self.plan.tensors.items()})
 
     @property
     def state(self) -> Values:
@@ -174,12 +181,15 @@ def open_checkpoint(
         config = from_hf(values, head)
         architecture = architecture_of(config)
     stored = read_folder(folder := find_folder(name_or_folder, **hub))
+    if architecture is not None and architecture.fused:
+        body: Any = getattr(config, "decoder", config)
+        stored = split_experts(stored, architecture.fused, body.n_experts)
     if architecture is not None:
         config = architecture.as_stored(config, set(canonical_names(stored, architecture).values()), asked)
     if native and any(name.endswith(".lora_A") for name in stored):
         raise WeightsError(
             f"{folder} holds the adapters of a run alone, without the model that they change: write the whole model "
-            f"first, with minillm convert {folder.parent} FOLDER --to minillm (or --to hf)."
+            f"first, with minillm convert {quote(str(folder.parent))} FOLDER --to minillm (or --to hf)."
         )
     check_sizes(config, stored, folder)
     plan = make_plan(config, stored, architecture, head, folder, ignore_mismatched_sizes=ignore_mismatched_sizes)

@@ -17,8 +17,12 @@ from .bert import BERT, DISTILBERT, ROBERTA, XLM_ROBERTA
 from .gemma import GEMMA3
 from .gpt2 import GPT2
 from .llama import LLAMA, MINISTRAL, MISTRAL, QWEN2, QWEN3
+from .moe import GPT_OSS, QWEN3_MOE
 
-ALL = (GPT2, LLAMA, MISTRAL, MINISTRAL, QWEN2, QWEN3, GEMMA3, BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, BART, MARIAN)
+ALL = (
+    GPT2, LLAMA, MISTRAL, MINISTRAL, QWEN2, QWEN3, QWEN3_MOE, GPT_OSS, GEMMA3, BERT, ROBERTA, XLM_ROBERTA, DISTILBERT,
+    BART, MARIAN,
+)  # fmt: skip
 ARCHITECTURES = {architecture.model_type: architecture for architecture in ALL}
 GENERAL = ("num_labels", "id2label", "label2id", "problem_type", "bos_token_id", "eos_token_id", "pad_token_id")
 MAX_LABELS = 1 << 20  # names are made up for labels that have none
@@ -33,7 +37,7 @@ def architecture_of(config: ModelConfig) -> Architecture | None:
         names = {f"decoder.{ours}": theirs for ours, theirs in body.names.items()}
         return replace(body, names={**names, "score": "score"})
     for architecture in ARCHITECTURES.values():
-        if isinstance(config, architecture.config_class):
+        if type(config) is architecture.config_class:
             kind = architecture.model_type if architecture.variant is None else architecture.variant(config)
             return None if kind is None else ARCHITECTURES[kind]
     return None

@@ -22,6 +22,7 @@ from .adapters import merged_reader
 from .checkpoint import ORIGINAL, Checkpoint, open_checkpoint
 from .configs import architecture_of, to_hf
 from .dtypes import dtype_name
+from .experts import join_experts
 from .gguf import write_gguf
 from .gguf_reader import unpack_gguf
 from .names import in_file
@@ -113,7 +114,7 @@ def target_sources(checkpoint: Checkpoint, config: ModelConfig, to: str) -> dict
         read = merged_reader(checkpoint.plan, name_there, checkpoint.lora)
         theirs, shape, turned = in_file(name, parameter.shape, architecture, checkpoint.head)
         sources[theirs] = Source(shape, read, turned=stands != turned)
-    return sources
+    return join_experts(sources, architecture.fused) if architecture and architecture.writes_fused else sources
 
 
 def retied(checkpoint: Checkpoint, tied: bool) -> ModelConfig:

@@ -7,17 +7,19 @@ put on the model that it began with, which must still lie where it lay.
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..finetune.config import CONFIG_FILE, SECTIONS, FinetuneConfig, MethodConfig, build_config
 from ..finetune.freeze import unfreeze
 from ..finetune.lora import adapters, merge, remove_lora
 from ..finetune.objectives import TaskObjective
-from ..finetune.run import Start, apply_method, load_weights, prepare
-from ..training.checkpoint import CheckpointError, read_checkpoint
+from ..finetune.run import Start, apply_method, load_weights, prepare, with_weights
+from ..training.checkpoint import CheckpointError, existing, read_checkpoint
 from ..training.config_file import read_toml
 from .checkpoint import check_engine, open_checkpoint
 from .places import NotFound
+from .weights import fingerprint, read_folder
 
 
 def is_finetuned(run: str | Path) -> bool:
@@ -36,9 +38,10 @@ def open_start(name_or_folder: str) -> Start:
     if is_finetuned(name_or_folder):
         model, objective, config = open_finetuned(name_or_folder)
         start = Start(model, objective.tokenizer, name_or_folder, config.task.center, config.task.scale or 1.0)
+        start.weights = fingerprint(read_folder(existing(Path(name_or_folder, config.task.keep))))
     else:
         checkpoint = open_checkpoint(name_or_folder)
-        start = Start(checkpoint.model(), checkpoint.tokenizer(), name_or_folder)
+        start = Start(checkpoint.model(), checkpoint.tokenizer(), name_or_folder, weights=checkpoint.fingerprint)
     if adapters(start.model):
         merge(start.model)
         remove_lora(start.model)
@@ -61,7 +64,8 @@ def open_finetuned(
     kept = run / config.task.keep
     if not kept.exists():
         raise CheckpointError(
-            f"{run} has no {config.task.keep} checkpoint yet: go on with it (minillm finetune --resume --out {run})."
+            f"{run} has no {config.task.keep} checkpoint yet: go on with it (minillm finetune --resume --out "
+            f"{quote(str(run))})."
         )
     point = read_checkpoint(kept, verify=verify)
     labels = tuple(point.config.get("labels") or ())
@@ -77,6 +81,7 @@ def open_finetuned(
             f"{run} holds adapters alone, and the model that they change is not where it was: {error} Its place stands "
             f"in {run / CONFIG_FILE}, [start]."
         ) from error
+    with_weights(config, start, run)
     model, objective = prepare(config, labels, start)
     apply_method(model, config.method, config.train.seed)
     load_weights(model, point.model)

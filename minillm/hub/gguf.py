@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..disk import whole_file
-from ..models import GPTConfig, LlamaConfig, ModelConfig, model_from_config
+from ..models import GPTConfig, LlamaConfig, ModelConfig, MoeConfig, model_from_config
 from ..models.rope import rope_frequencies
 from ..models.sketch import sketch
 from ..tokenizers import BPETokenizer, Tokenizer
@@ -113,7 +113,7 @@ def type_of(name: str, shape: tuple[int, ...], dtype: str) -> str:
 
 def gguf_architecture(config: ModelConfig, head: str) -> str:
     """What llama.cpp calls this model: gpt2, llama, qwen2 or qwen3. Raises ValueError for one that it has not."""
-    if head != "causal" or not isinstance(config, GPTConfig | LlamaConfig):
+    if head != "causal" or not isinstance(config, GPTConfig | LlamaConfig) or isinstance(config, MoeConfig):
         raise ValueError(
             f"a {config.model_type!r} model for {head!r} has no place in GGUF here: take a GPT-2, Llama, Qwen2 or "
             "Qwen3 that continues texts."
@@ -121,6 +121,8 @@ def gguf_architecture(config: ModelConfig, head: str) -> str:
     if isinstance(config, GPTConfig):
         return "gpt2"
     kind = variant(config)
+    if kind is None:
+        raise ValueError("a Llama with attention sinks has no place in GGUF here.")
     if config.window or config.mlp_bias:
         raise ValueError(
             f"a {kind} with window = {config.window} and mlp_bias = {config.mlp_bias} is not written to GGUF: only "

@@ -170,9 +170,12 @@ def unstretched(config: LlamaConfig, scaling: dict[str, Any], given: int | None)
     return math.ceil(config.context / scaling["factor"]) if scaling["rope_type"] == "linear" else config.context
 
 
-def variant(config: LlamaConfig) -> str:
-    """Llama, Mistral, Ministral, Qwen2 or Qwen3: whose layers have these biases and norms, and a window or none."""
+def variant(config: LlamaConfig) -> str | None:
+    """Llama, Mistral, Ministral, Qwen2 or Qwen3: whose layers have these biases and norms, and a window or none; None:
+    nobody's."""
     c = config
+    if c.attention_sinks:  # which only gpt-oss has, beside experts
+        return None
     if c.qkv_bias == c.out_bias and not c.qk_norm and not c.window:
         return "llama"
     if c.qkv_bias == c.out_bias and c.qk_norm and not c.mlp_bias:

@@ -18,11 +18,11 @@ def hf_name(name: str, architecture: Architecture) -> str:
     if name in architecture.names:  # a parameter of the model itself, of no layer
         return architecture.names[name]
     path, _, kind = name.rpartition(".")
-    number = re.search(r"(?<=\.)\d+(?=\.)", path)
-    if number is None:
-        return f"{architecture.names[path]}.{kind}"
-    theirs = architecture.names[path.replace(f".{number.group()}.", ".*.", 1)]
-    return f"{theirs.replace('*', number.group())}.{kind}"
+    numbers = re.findall(r"(?<=\.)\d+(?=\.|$)", path)  # of the layer, and of the expert
+    theirs = architecture.names[re.sub(r"(?<=\.)\d+(?=\.|$)", "*", path)]
+    for number in numbers:
+        theirs = theirs.replace("*", number, 1)
+    return f"{theirs}.{kind}"
 
 
 def in_file(

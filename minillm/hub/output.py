@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 FIELDS = (
-    "loss", "logits", "last_hidden_state", "pooler_output", "past_key_values", "hidden_states", "attentions",
-    "decoder_hidden_states", "decoder_attentions", "cross_attentions", "encoder_last_hidden_state",
+    "loss", "aux_loss", "logits", "last_hidden_state", "pooler_output", "past_key_values", "hidden_states",
+    "attentions", "decoder_hidden_states", "decoder_attentions", "cross_attentions", "encoder_last_hidden_state",
     "encoder_hidden_states", "encoder_attentions",
 )  # fmt: skip
 

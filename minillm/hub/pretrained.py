@@ -14,13 +14,15 @@ import numpy as np
 
 from ..disk import write_json
 from ..finetune.lora import adapters
-from ..models import ClassifierConfig, config_to_dict
+from ..models import ClassifierConfig, Moe, config_to_dict
+from ..models.moe import load_balance
 from ..nn import Embedding, Module
 from ..tensor import Tensor, no_grad
 from .architecture import Values
 from .config_view import ConfigView, GenerationValues
 from .configs import architecture_of, label_names, to_hf
 from .dtypes import dtype_name
+from .experts import join_experts
 from .generation import in_one_block, new_ids, settings_of
 from .inside import looking_inside
 from .loading import check_engine
@@ -233,8 +235,11 @@ class PretrainedModel(Module):
 
     def answer(self, ids: Any, mask: Any, types: Any, targets: Any, decoder_ids: Any) -> Output:
         h, memory = self.features(ids, mask, types, decoder_ids), None
+        routes: Any = []  # of experts, in which layer which token took which
         if self.head == "seq2seq":
             h, memory = h  # (B, T, D), (B, S, D)
+        if isinstance(self.model, Moe):
+            h, routes = h
         if self.head == "base":
             has_pooler = getattr(self.model, "pooler", None) is not None
             return Output(last_hidden_state=h, pooler_output=self.model.pool(h) if has_pooler else None)
@@ -242,7 +247,11 @@ class PretrainedModel(Module):
         if self.head == "causal" and targets is not None:
             h, targets = h[:, :-1], targets[:, 1:]  # each token is predicted from those before it
         loss = None if targets is None else self.model.loss(h, targets)
-        return Output(loss=loss, logits=logits, encoder_last_hidden_state=memory)
+        extra = None
+        if routes and self.model.config.balance:  # config.json's output_router_logits, as in transformers
+            extra = load_balance(routes, None if mask is None else mask.reshape(-1, 1) != 0)
+            loss = None if loss is None else loss + extra * self.model.config.balance
+        return Output(loss=loss, aux_loss=extra, logits=logits, encoder_last_hidden_state=memory)
 
     def features(self, ids: Any, mask: Any, types: Any, decoder_ids: Any) -> Any:
         """What the head turns into logits: computed once, so that loss and logits come from one draw of dropout. Of an
@@ -259,7 +268,7 @@ class PretrainedModel(Module):
             return self.model.hidden(ids, token_types=types, mask=mask)  # (B, T, D)
         if self.head == "classification":
             return self.model.hidden(ids, mask=mask)  # (B, D)
-        return self.model.hidden(ids)  # (B, T, D)
+        return self.model.routed(ids) if isinstance(self.model, Moe) else self.model.hidden(ids)  # (B, T, D)
 
     def array(self, values: Any) -> Any:
         """Ids, masks or labels as this engine wants them."""
@@ -366,6 +375,8 @@ class PretrainedModel(Module):
         for name, parameter in named.items():
             theirs, shape, turned = in_file(name, tuple(parameter.shape), self.architecture, self.head)
             sources[theirs] = Source(shape, partial(numbers, parameter), turned)
+        if self.architecture is not None and self.architecture.writes_fused:
+            sources = join_experts(sources, self.architecture.fused)
         files = write_folder(folder, dict(sorted(sources.items())), written, size_in_bytes(max_shard_size))
         values = self.config_json()
         if self.architecture is not None:

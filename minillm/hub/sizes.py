@@ -11,8 +11,9 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ..models import ModelConfig
+from ..models import ModelConfig, MoeConfig
 from ..models.encoder_decoder import EncoderDecoderConfig
 from .configs import MAX_LABELS
 from .weights import Stored, WeightsError
@@ -34,6 +35,12 @@ def check_sizes(config: ModelConfig, stored: Mapping[str, Stored], folder: Path)
     for name, size in sizes.items():
         if size > 4 * largest + 4096:  # a difference smaller than this is shown tensor by tensor
             raise WeightsError(f"{refused}: it has {name} = {size:,}, and no tensor is larger than {largest:,}.")
+    body: Any = getattr(config, "decoder", config)
+    n_experts = (body.n_layers - len(body.dense_layers)) * body.n_experts if isinstance(body, MoeConfig) else 0
+    if n_experts > len(stored):
+        raise WeightsError(
+            f"{refused}: its layers have {n_experts:,} experts, and the weights {len(stored):,} tensors."
+        )
     n_labels = getattr(config, "n_labels", 0)
     if n_labels > max(MAX_LABELS, largest):
         raise WeightsError(f"{refused}: {n_labels:,} labels are more than a new head may have, {MAX_LABELS:,}.")
@@ -61,5 +68,5 @@ def sizes_of(config: ModelConfig) -> dict[str, int]:
 
 def layers_in(stored: Mapping[str, Stored]) -> int:
     """How many layers the tensors' names count: 3 with "h.0.ln_1.weight", "h.1.ln_1.weight" and "h.2.ln_1.weight"."""
-    numbers = [int(number) for name in stored for number in re.findall(r"(?<=\.)\d{1,9}(?=\.)", name)]
-    return 1 + max(numbers, default=-1)
+    numbers = [re.search(r"(?<=\.)\d{1,9}(?=\.)", name) for name in stored]
+    return 1 + max((int(number.group()) for number in numbers if number), default=-1)

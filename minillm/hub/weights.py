@@ -11,6 +11,7 @@ once; here a model of any size passes through one block of rows at a time.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,7 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 BLOCK = 1 << 20  # numbers read at once, at least one row
+PARTS, PART = 8, 512  # of a tensor, and bytes of each, that a fingerprint is made of
 LFS = b"version https://git-lfs"  # how the file begins that git keeps in place of a large one
 
 
@@ -67,6 +69,21 @@ class Stored:
         """The whole tensor as float32, or float64 if that is what the file holds."""
         stored = np.fromfile(self.file, STORED[self.code], self.size, offset=self.offset)
         return decode(stored, self.code).reshape(self.shape)
+
+
+def fingerprint(tensors: Mapping[str, Stored]) -> str:
+    """16 hex digits by which the same weights are known again, wherever they lie: names, shapes, and of each tensor
+    PARTS pieces of up to PART bytes, evenly spread, so that a model of any size takes a moment."""
+    digest = hashlib.sha256()
+    for name, stored in sorted(tensors.items()):
+        digest.update(f"{name} {stored.code} {stored.shape}\n".encode())
+        n_bytes = stored.size * BITS[stored.code] // 8
+        with open(stored.file, "rb") as file:
+            for part in range(PARTS):
+                first, end = (stored.offset + (part + i) * n_bytes // PARTS for i in (0, 1))
+                file.seek(first)
+                digest.update(file.read(min(PART, end - first)))
+    return digest.hexdigest()[:16]
 
 
 def read_folder(folder: Path) -> dict[str, Stored]:

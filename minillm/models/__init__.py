@@ -1,10 +1,10 @@
 """Models: one file each, a config dataclass and a Module; `MODELS` lists them.
 
-Read gpt.py first, then llama.py (with rope.py), gemma.py, bert.py, encoder_decoder.py, lstm.py and classifier.py: each
-says what differs from GPT. causal.py is what Llama, Gemma and the LSTM share, attention.py what all but GPT and the
-LSTM compute attention with, checks.py what configs ask of their settings, segments.py how several texts share a row,
-sketch.py a large model before it has weights. A new decoder has its row in decoders.py, from where it comes into
-`MODELS`.
+Read gpt.py first, then llama.py (with rope.py), gemma.py, moe.py (a mixture of experts), bert.py, encoder_decoder.py,
+lstm.py and classifier.py: each says what differs from GPT. causal.py is what Llama, Gemma and the LSTM share,
+attention.py what all but GPT and the LSTM compute attention with, checks.py what configs ask of their settings,
+segments.py how several texts share a row, sketch.py a large model before it has weights. A new decoder has its row in
+decoders.py, from where it comes into `MODELS`.
 
 Every config says its `model_type` and its `task`, what its model is for: "causal" (the next token), "mlm" (hidden
 tokens), "seq2seq" (a text for a text), "classification" (a label for a text) or "base" (features). Every model has
@@ -30,11 +30,13 @@ from .gemma import Gemma, GemmaConfig
 from .gpt import GPT, GPTConfig
 from .llama import Llama, LlamaConfig
 from .lstm import LSTM, LSTMConfig
+from .moe import Moe, MoeConfig
 
 __all__ = [
     "DECODERS", "GPT", "LSTM", "MODELS", "Bert", "BertConfig", "Classifier", "ClassifierConfig", "EncoderDecoder",
     "EncoderDecoderConfig", "GPTConfig", "Gemma", "GemmaConfig", "LSTMConfig", "Llama", "LlamaConfig", "Model",
-    "ModelConfig", "config_class", "config_from_dict", "config_to_dict", "model_from_config", "with_attention",
+    "ModelConfig", "Moe", "MoeConfig", "config_class", "config_from_dict", "config_to_dict", "model_from_config",
+    "with_attention",
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from .. import ops
 from ..nn import KVCache, Linear, Module, RMSNorm
 from ..ops import AnyTensor
+from ..tensor import Parameter
 
 
 class MultiHeadAttention(Module):
@@ -17,7 +18,7 @@ class MultiHeadAttention(Module):
     What the models of this library differ in: fewer key/value heads than query heads (`n_kv_heads`, grouped-query
     attention), biases, RMS norms on the queries and keys of each head (`qk_norm_eps`, their eps), rotary positions
     (`rope` in forward), keys and values from another sequence (`kv` in forward, cross-attention) and a `window` of the
-    last keys beyond which a causal query sees nothing.
+    last keys beyond which a causal query sees nothing, and `sinks`, a learned score for each head (see ops.attention).
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class MultiHeadAttention(Module):
         qk_norm_eps: float | None = None,
         causal: bool = False,
         window: int | None = None,
+        sinks: bool = False,
         scale: float | None = None,
         dropout: float = 0.0,
         impl: str = "auto",
@@ -51,6 +53,7 @@ class MultiHeadAttention(Module):
         self.k_norm: Module | None = None if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
         self.causal = causal
         self.window = window
+        self.sinks = Parameter(np.zeros(n_heads, dtype=np.float32)) if sinks else None
         self.scale = scale  # of the scores; None: 1/√head_dim
         self.dropout_p = dropout  # of the attention weights
         self.impl = impl
@@ -78,10 +81,13 @@ class MultiHeadAttention(Module):
         if cache is not None:
             k, v = cache.update(self.layer, k, v)  # (B, Hkv, past + T, hd)
         dropout_p = self.dropout_p if self.training else 0.0
-        hiding = {"causal": self.causal, "mask": mask, "segments": segments, "window": self.window}
-        how: dict[str, Any] = {"scale": self.scale, "dropout_p": dropout_p, "rng": self.rng, "impl": self.impl}
-        out = ops.attention(q, k, v, **hiding, **how)  # (B, H, T, hd)
+        how: dict[str, Any] = {"dropout_p": dropout_p, "rng": self.rng, "impl": self.impl}
+        out = ops.attention(q, k, v, mask=mask, segments=segments, **self.settings(), **how)  # (B, H, T, hd)
         return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))  # heads side by side again
+
+    def settings(self) -> dict[str, Any]:
+        """What the layer's attention has of its own, by the names of ops.attention."""
+        return {"causal": self.causal, "window": self.window, "scale": self.scale, "sinks": self.sinks}
 
     def heads(
         self, x: AnyTensor, *, kv: tuple[AnyTensor, AnyTensor] | None = None, rope: tuple[Any, Any] | None = None

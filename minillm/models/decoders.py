@@ -5,7 +5,9 @@ from __future__ import annotations
 from .gemma import Gemma, GemmaConfig
 from .gpt import GPT, GPTConfig
 from .llama import Llama, LlamaConfig
+from .moe import Moe, MoeConfig
 
 DECODERS = {  # model_type -> (config class, model class)
     "gpt": (GPTConfig, GPT), "llama": (LlamaConfig, Llama), "gemma": (GemmaConfig, Gemma),
+    "moe": (MoeConfig, Moe),
 }  # fmt: skip

@@ -5,7 +5,8 @@ RMS norm for layer norm; rotary positions, turned into queries and keys, for an 
 feed-forward network; and fewer key/value heads than query heads, which shrinks the cache. Qwen2 (arXiv 2407.10671) adds
 biases to queries, keys and values (`qkv_bias`), Qwen3 (arXiv 2505.09388) a norm on each head's queries and keys
 (`qk_norm`). Mistral (arXiv 2310.06825) lets each token see a `window` of the last keys only; through the layers below,
-what lies further back still reaches it.
+what lies further back still reaches it. With `attention_sinks`, as in gpt-oss, each head has a score that takes part in
+the softmax and has no value, so that it may look at nothing (see ops.attention).
 
     ids (B, T) → token embedding (B, T, D) → n_layers × Block → RMS norm → logits (B, T, V)
 """
@@ -56,13 +57,14 @@ class LlamaConfig:
     mlp_bias: bool = False  # in the feed-forward network
     window: int = 0  # how many keys a token sees, its own the last; 0: all
     full_layers: tuple[int, ...] | list[int] = ()  # numbers of layers that see all keys beside others with a window
+    attention_sinks: bool = False  # gpt-oss: True
 
     def __post_init__(self) -> None:
         check_whole(self, "vocab_size", "context", "n_layers", "n_heads", "d_model", "d_ff")
         if not self.head_dim and self.d_model % self.n_heads:
             raise ValueError(
-                f"LlamaConfig: d_model = {self.d_model} must be divisible by n_heads = {self.n_heads}, or head_dim "
-                "must be given."
+                f"{type(self).__name__}: d_model = {self.d_model} must be divisible by n_heads = {self.n_heads}, or "
+                "head_dim must be given."
             )
         object.__setattr__(self, "head_dim", self.head_dim or self.d_model // self.n_heads)
         object.__setattr__(self, "n_kv_heads", self.n_kv_heads or self.n_heads)
@@ -72,11 +74,13 @@ class LlamaConfig:
         check_window(self)
         check_choice(self, "attention", ATTENTION)
         if self.head_dim % 2:
-            raise ValueError(f"LlamaConfig: head_dim = {self.head_dim} must be even: rotary positions turn pairs.")
+            raise ValueError(
+                f"{type(self).__name__}: head_dim = {self.head_dim} must be even: rotary positions turn pairs."
+            )
         if self.n_heads % self.n_kv_heads:
             raise ValueError(
-                f"LlamaConfig: n_heads = {self.n_heads} must be divisible by n_kv_heads = {self.n_kv_heads}: each "
-                "key/value head serves an equal group."
+                f"{type(self).__name__}: n_heads = {self.n_heads} must be divisible by n_kv_heads = {self.n_kv_heads}: "
+                "each key/value head serves an equal group."
             )
         if self.rope_scaling is not None:
             check_rope_scaling(self.rope_scaling, self.head_dim, self.rope_theta)
@@ -111,6 +115,7 @@ class Block(nn.Module):
             qk_norm_eps=config.norm_eps if config.qk_norm else None,
             causal=True,
             window=None if layer in config.full_layers else config.window or None,
+            sinks=config.attention_sinks,
             dropout=config.dropout if config.attention_dropout is None else config.attention_dropout,
             impl=config.attention,
             layer=layer,
@@ -118,8 +123,11 @@ class Block(nn.Module):
             rng=rng,
         )
         self.norm_2 = nn.RMSNorm(config.d_model, eps=config.norm_eps)
-        self.mlp = MLP(config, out_std, rng)
+        self.mlp = self.feed_forward(config, layer, out_std, rng)
         self.dropout = nn.Dropout(config.dropout, rng)
+
+    def feed_forward(self, config: Any, layer: int, out_std: float, rng: np.random.Generator) -> nn.Module:
+        return MLP(config, out_std, rng)
 
     def forward(
         self, x: AnyTensor, rope: tuple[Any, Any], cache: nn.KVCache | None = None, segments: Any = None
@@ -132,27 +140,33 @@ class Block(nn.Module):
 class Llama(CausalLM):
     """A decoder-only language model. `rng` draws the initial weights and, while training, dropout."""
 
+    block: type[Block] = Block
+
     def __init__(self, config: LlamaConfig, rng: np.random.Generator | None = None) -> None:
         rng = np.random.default_rng(0) if rng is None else rng
         self.config = config
         self.rng = rng
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model, rng=rng)
-        self.blocks = [Block(config, layer, rng) for layer in range(config.n_layers)]
+        self.blocks = [self.block(config, layer, rng) for layer in range(config.n_layers)]
         self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False, rng=rng)
         self.make_rope(np.float32)
 
     def hidden(self, ids: Any, cache: nn.KVCache | None = None, segments: Any = None) -> AnyTensor:
         """The last layer's features (B, T, D): what the head turns into logits."""
+        x, rope = self.start(ids, cache, segments)
+        for block in self.blocks:
+            x = block(x, rope, cache, segments)
+        return self.norm(x)
+
+    def start(self, ids: Any, cache: nn.KVCache | None, segments: Any) -> tuple[AnyTensor, tuple[Any, Any]]:
+        """What the first block gets: the embeddings (B, T, D), and the cosines and sines of their positions."""
         past = 0 if cache is None else cache.length
         length = past + check_ids(self, ids, past=past)
         rope = self.rope(past, length)  # (T, head_dim/2) each
         if segments is not None:
             rope = self.packed_rope(rope, packed_positions(self, ids, segments, cache))  # (B, 1, T, head_dim/2) each
-        x = self.token_embedding(ids)  # (B, T, D)
-        for block in self.blocks:
-            x = block(x, rope, cache, segments)
-        return self.norm(x)
+        return self.token_embedding(ids), rope
 
     def make_rope(self, dtype: Any) -> None:
         """Fill the tables of cosines and sines (positions, head_dim/2), computed in float64 and kept in `dtype`."""
@@ -175,8 +189,9 @@ class Llama(CausalLM):
         scaling, length = self.config.rope_scaling, positions.shape[1]
         if scaling is not None and scaling["rope_type"] == "dynamic" and length > len(self.cos):
             raise ValueError(
-                f"Llama: rows of {length} tokens cannot hold several texts: the angles of a 'dynamic' rope_scaling "
-                f"depend on a text's length beyond {len(self.cos)}. Pack rows of at most {len(self.cos)} tokens."
+                f"{type(self).__name__}: rows of {length} tokens cannot hold several texts: the angles of a 'dynamic' "
+                f"rope_scaling depend on a text's length beyond {len(self.cos)}. Pack rows of at most {len(self.cos)} "
+                "tokens."
             )
         cos, sin = rope
         return cos[positions][:, None], sin[positions][:, None]

@@ -33,3 +33,8 @@ __all__ = [
 
 BOOL = np.dtype(bool)  # the type of a mask
 INTEGERS = (np.dtype(np.int64), np.dtype(np.int32))  # and of segments
+
+
+def is_compiling() -> bool:
+    """Whether torch.compile is looking, to which no size may depend on numbers."""
+    return False

@@ -11,8 +11,7 @@ from ..tensor import Array, Tensor, records_graph
 # Label smoothing ε (Szegedy et al. 2015, arXiv 1512.00567, section 7) replaces onehot(c) by q = (1 − ε) onehot(c) +
 # ε/V:
 #   ℓ = ln Σⱼ e^(xⱼ) − Σⱼ qⱼ xⱼ,   dℓ/dx = y − q
-# One pass keeps y only; the composition log_softmax → pick → mean keeps three arrays of the size of the logits. (On
-# logits that are there already: cross_entropy in losses.py.)
+# One pass keeps y only, not three arrays of the logits' size. (On logits that are there already: losses.py.)
 
 
 def softmax_cross_entropy(logits: Array, targets: Array, kept: Array, label_smoothing: float) -> tuple[Array, Array]:

@@ -95,7 +95,7 @@ def watching(modules: dict[str, Module]) -> Iterator[dict[str, Call]]:
 
 def write_down(calls: dict[str, Call], name: str, forward: Any, x: Tensor, *args: Any, **options: Any) -> Tensor:
     out = forward(x, *args, **options)
-    calls[name] = Call(x, options, out)
+    calls[name] = Call(x, options, out[0] if isinstance(out, tuple) else out)  # a block may say more (models/moe.py)
     return out
 
 
@@ -116,9 +116,9 @@ def attention_shares(module: CausalSelfAttention | MultiHeadAttention, call: Cal
         values = Tensor(np.broadcast_to(np.eye(S, dtype=k.dtype), (*k.shape[:3], S)))
     else:
         values = k.new_zeros(S, S).fill_diagonal_(1).expand(*k.shape[:3], S)
-    causal = isinstance(module, CausalSelfAttention) or module.causal
+    own = {"causal": True} if isinstance(module, CausalSelfAttention) else module.settings()
     mask, segments = call.options.get("mask"), call.options.get("segments")
-    return ops.attention(q, k, values, causal=causal, mask=mask, segments=segments)
+    return ops.attention(q, k, values, mask=mask, segments=segments, **own)
 
 
 def attention_grid(

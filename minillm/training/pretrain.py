@@ -299,7 +299,9 @@ def check_attention(config: PretrainConfig) -> None:
 
         reason = attention_unavailable_reason(config.model, config.engine)
         if reason is not None:
-            raise ConfigError(f"[model]: attention = 'triton' cannot run here: {reason}.")
+            raise ConfigError(
+                f"[model]: attention = 'triton' cannot run here: {reason.replace('impl=', 'attention=')}."
+            )
 
 
 def check_memory(config: PretrainConfig) -> None:

@@ -44,6 +44,8 @@ def same_size(kind: str, model: ModelConfig, fixed: Settings | None = None) -> S
     knob, step = ("d_ff", 8) if "d_ff" in known else ("n_layers", 1)
     if kind == "lstm":
         shape["n_layers"], knob, step = min(LSTM_LAYERS, model.n_layers), "d_model", 4
+    elif "d_expert" in fixed:  # and so no longer follows from d_ff
+        knob, step = "n_layers", 1
     elif kind == "encoder-decoder":
         shape["n_layers"] = max(1, model.n_layers // 2)
     shape = {name: value for name, value in {**shape, **fixed}.items() if name in known}

@@ -3,13 +3,16 @@
 import itertools
 import json
 import shlex
+import shutil
 import signal
 
 import numpy as np
 import pytest
 from command_line import minillm
 
+from minillm.assistant.report import reward_curve
 from minillm.generate import Sampling, generate, known_ids
+from minillm.hub.checkpoint import open_checkpoint
 from minillm.hub.conversation import Conversation
 from minillm.models import GPT, Bert, BertConfig, GPTConfig, Llama, LlamaConfig, config_to_dict
 from minillm.tokenizers import BPETokenizer, WordPieceTokenizer
@@ -220,6 +223,9 @@ def test_qlora_learns_sft_and_answers_on_torch_only(run, folder, tmp_path, capsy
     way(folder, "sft", tmp_path / "run", "--engine", "torch", method="qlora")
     said = minillm("chat", tmp_path / "run", status=2, capsys=capsys)
     assert "give --engine torch" in said
+    said = minillm("convert", tmp_path / "run", tmp_path / "whole", status=2, capsys=capsys)
+    assert f"Convert {tmp_path / 'run/adapter'}: its adapters on" in said
+    minillm("convert", tmp_path / "run/adapter", tmp_path / "whole")
     conversation = Conversation.open(tmp_path / "run", engine="torch")
     assert "".join(conversation.answer("Hello", max_new_tokens=3))
 
@@ -448,3 +454,32 @@ def test_a_new_student_reads_no_more_than_its_teacher(run, folder, tmp_path):
     given = ["--teacher", run, "--data", folder / "chats.jsonl", "--out", tmp_path / "run", *FEW]
     minillm("finetune", "distill", *given)
     assert Conversation.open(tmp_path / "run").model.config.context == 64
+
+
+def test_a_run_goes_on_by_its_own_template_and_beside_its_own_weights(folder, tmp_path, capsys):
+    """The file is gone by then; another model of the same shape is refused."""
+    (tmp_path / "own.jinja").write_text(ENDED_BY_EOS)
+    shutil.copytree(folder / "llama", tmp_path / "llama")
+    given = ["--data", folder / "chats.jsonl", "--template", tmp_path / "own.jinja", "--method", "lora", *FEW]
+    minillm("finetune", "sft", "--model", tmp_path / "llama", *given, "--out", tmp_path / "run")
+    (tmp_path / "own.jinja").unlink()
+    more = ("finetune", "--resume", "--out", tmp_path / "run", "--set", "train.max_steps=6")
+    minillm(*more)
+    assert Conversation.open(tmp_path / "run").template.source == ENDED_BY_EOS
+    opened = open_checkpoint(tmp_path / "llama")
+    model, tokenizer = opened.model(), opened.tokenizer()
+    model.norm.weight.data[...] += 1
+    shutil.rmtree(tmp_path / "llama")
+    save_model(tmp_path / "llama", model, tokenizer)
+    for arguments in (("chat", tmp_path / "run"), (*more[:-1], "train.max_steps=8")):
+        assert "beside other weights" in minillm(*arguments, status=2, capsys=capsys)
+
+
+def test_what_the_rewards_of_a_run_say(tmp_path):
+    for values, says in (
+        ([0.5], ""), ([0.5, 0.4], "did not rise"), ([0.1, 0.2, 0.9], "still rising"), ([0.1, 0.9, 0.8], "came to rest"),
+    ):  # fmt: skip
+        rows = [{"step": 10 * i, "val_loss": -value, "val_reward": value} for i, value in enumerate(values)]
+        write_lines(tmp_path / "metrics.jsonl", rows)
+        found = reward_curve(tmp_path)
+        assert says in found and bool(found) == bool(says)

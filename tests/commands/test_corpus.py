@@ -122,3 +122,10 @@ def test_what_is_too_short_to_be_divided(tmp_path, capsys):
     assert "only one document is left, of 35 characters" in error and "--val-fraction 0" in error
     assert not (tmp_path / "c").exists()
     minillm("corpus", tmp_path / "c", "--from", tmp_path / "a.txt", "--val-fraction", 0)
+
+
+@pytest.mark.parametrize("shares", [("1.5", "0"), ("0.5", "0.6"), ("-1", "0")])
+def test_shares_that_cannot_be_are_named_by_their_options(shares, text_folder, tmp_path, capsys):
+    given = [f"--val-fraction={shares[0]}", f"--test-fraction={shares[1]}"]
+    said = minillm("corpus", tmp_path / "c", "--from", text_folder, *given, status=2, capsys=capsys)
+    assert "--val-fraction and --test-fraction must be shares" in said and "_fraction" not in said

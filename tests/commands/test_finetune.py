@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 
 import numpy as np
@@ -192,6 +193,8 @@ def test_qlora_saves_its_adapter_alone_and_is_read_again(folder, tmp_path, capsy
     arguments = ("predict", out, "--data", folder / "reviews.csv", "--out", tmp_path / "p.csv")
     assert "give --engine torch" in minillm(*arguments, status=2, capsys=capsys)
     minillm(*arguments, "--engine", "torch")
+    said = minillm("convert", out, tmp_path / "whole", status=2, capsys=capsys)
+    assert "weights rounded to few bits, which are not written. Use the run as it is, with --engine torch" in said
     assert "qlora's 4-bit weights are PyTorch's" in tune(
         "classify", tmp_path / "n", *data, "--method", "qlora", status=2, capsys=capsys
     )
@@ -340,10 +343,13 @@ WRONG = [
     (["translate", "--model", "GPT", "--method", "head"], "head trains a classifier's new head"),
     (["classify", "--set", "task.limt=3"], "Did you mean 'limit'?"),
     (["classify", "--metric", "f1"], "--metric f1 is none of this task's: they are loss, accuracy, "),
-    (["classify", "--epochs", "nan"], "epochs, limit and seed must be 0 or more"),
+    (["classify", "--epochs", "nan"], "--epochs nan must be 0 or more"),
     (["classify", "--source", "text"], "--source text has no meaning for classify"),
     (["translate", "--label", "text"], "--label text has no meaning for translate"),
     (["regress"], "there is no built-in task for 'regress'"),
+    (["classify", "--val", "x.csv"], "--val and --test go with --data"),
+    (["translate", "--model", "GPT", "--method", "lora", "--set", "method.rank=0"], "minillm: rank = 0 must be"),
+    (["translate", "--model", "GPT", "--method", "lora", "--set", "method.targets=a"], "minillm: the target 'a' names"),
 ]
 
 
@@ -570,3 +576,43 @@ def test_adapters_whose_model_has_moved_say_where_it_was(folder, tmp_path, capsy
         (tmp_path / "gpt").rename(folder / "gpt")
     said = minillm("generate", tmp_path / "run", "--prompt", "a", status=2, capsys=capsys)
     assert "the model that they change is not where it was" in said and "finetune.toml, [start]" in said
+
+
+def test_adapters_refuse_other_weights_in_the_place_of_those_they_learned_beside(folder, tmp_path, capsys):
+    out, data = tmp_path / "run", ["--data", folder / "reviews.csv", "--set", "task.epochs=0"]
+    shutil.copytree(folder / "gpt", tmp_path / "gpt")
+    tune("classify", out, *data, "--model", tmp_path / "gpt", "--method", "lora")
+    ask = ("predict", out, "--data", folder / "reviews.csv", "--out", tmp_path / "p.csv")
+    minillm(*ask)
+    opened = open_checkpoint(folder / "gpt")
+    model = opened.model()
+    model.blocks[0].mlp.fc.weight.data[...] *= -1  # of the same shape
+    weights = {"model": model.state_dict(), "optimizer": {}}
+    shutil.rmtree(tmp_path / "gpt")
+    values = config_to_dict(model.config)
+    save_checkpoint(tmp_path / "gpt", config=values, **weights, state={}, tokenizer=opened.tokenizer())
+    more = ("finetune", "--resume", "--out", out, "--set", "train.max_steps=99")
+    for arguments in (ask, more, ("convert", out, tmp_path / "whole")):
+        said = minillm(*arguments, status=2, capsys=capsys)
+        assert f"{out}: its adapters were trained beside other weights than {tmp_path / 'gpt'} has now" in said
+    shutil.copytree(folder / "gpt", tmp_path / "kept")
+    toml = out / "finetune.toml"
+    toml.write_text(toml.read_text().replace(str(tmp_path / "gpt"), str(tmp_path / "kept")))
+    minillm(*ask)  # the same weights elsewhere
+
+
+def test_a_run_that_goes_on_in_other_batches_says_so(folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    tune("classify", out, "--data", folder / "reviews.csv", "--set", "task.epochs=0")
+    more = ["--set", "train.max_steps=99", "--set", "train.batch_size=5"]
+    said = minillm("finetune", "--resume", "--out", out, *more, status=2, capsys=capsys)
+    assert "and now would in batches of 5. Resume with the batch size" in said and "bucketed" not in said
+
+
+def test_ablation_goes_on_with_adapters_and_refuses_before_it_begins(folder, tmp_path, capsys):
+    given = ["ablate", "classify", "--data", folder / "reviews.csv", "--out", tmp_path / "a", "--seeds", "1", "--model"]
+    given += [folder / "gpt", "--method", "lora", "--set", "train.max_steps=2", "--set", "train.eval_every=2"]
+    said = minillm(*given, "--vary", "task.drop_words=0.1,2", status=2, capsys=capsys)
+    assert "drop_words must be at least 0 and below 1" in said and not (tmp_path / "a").exists()
+    for _ in range(2):  # the second time it has ended already
+        assert "mean ± standard deviation" in minillm(*given, "--vary", "task.drop_words=0.1", capsys=capsys)

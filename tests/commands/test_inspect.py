@@ -8,11 +8,12 @@ from minillm.commands.cli import main
 from minillm.commands.inspect import duration, inspect
 from minillm.commands.table import table
 from minillm.costs.cards import CARDS, find_card
-from minillm.costs.sizes import cache_bytes, training_flops, training_memory
+from minillm.costs.sizes import active_parameters, cache_bytes, n_parameters, training_flops, training_memory
 from minillm.hub import PretrainedModel
-from minillm.models import GPT, LSTM, Bert, BertConfig, GPTConfig, Llama, LlamaConfig, LSTMConfig
+from minillm.models import GPT, LSTM, Bert, BertConfig, GPTConfig, Llama, LlamaConfig, LSTMConfig, Moe, MoeConfig
 
-LLAMA = LlamaConfig(vocab_size=500, context=64, n_layers=3, n_heads=4, n_kv_heads=2, d_model=32, d_ff=80)
+SMALL = {"vocab_size": 500, "context": 64, "n_layers": 3, "n_heads": 4, "d_model": 32}
+LLAMA = LlamaConfig(**SMALL, n_kv_heads=2, d_ff=80)
 
 
 @pytest.fixture
@@ -117,3 +118,13 @@ def test_the_command(llama, capsys):
     assert "training on one H200" in capsys.readouterr().out
     assert main(["inspect", llama + "/nowhere"]) == 2
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_of_experts_what_a_token_meets(tmp_path):
+    config = MoeConfig(**SMALL, d_ff=80, n_kv_heads=2, n_experts=8, top_k=2)
+    PretrainedModel(Moe(config)).save_pretrained(tmp_path)
+    report = inspect(str(tmp_path))
+    total, active = (figure(report, "parameters", row) for row in ("total", "active for each token"))
+    assert total == n_parameters(config) and active == active_parameters(config)
+    assert total - active == 3 * 6 * 3 * 32 * 40  # 6 of 8 experts in each of 3 layers
+    assert "Qwen3MoeForCausalLM (qwen3_moe)" in report

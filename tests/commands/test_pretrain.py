@@ -98,7 +98,7 @@ def test_other_models_by_config(made, tmp_path):
 
 
 @pytest.mark.parametrize("preset", preset_names())
-@pytest.mark.parametrize("kind", ["gpt", "llama", "bert", "lstm", "encoder-decoder"])
+@pytest.mark.parametrize("kind", ["gpt", "llama", "moe", "bert", "lstm", "encoder-decoder"])
 def test_a_config_of_one_kind_gives_another_kind_its_size(made, preset, kind):
     data = {"corpus": str(made / "corpus"), "tokenizer": str(made / "tokenizer.json")}
     own = build_config({**read_config(preset), "data": data})[0]

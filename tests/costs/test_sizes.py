@@ -12,6 +12,7 @@ import pytest
 
 from minillm.costs.architectures import costs_of
 from minillm.costs.sizes import (
+    active_parameters,
     cache_bytes,
     forward_flops,
     in_bytes,
@@ -29,6 +30,7 @@ from minillm.models import (
     GPTConfig,
     LlamaConfig,
     LSTMConfig,
+    MoeConfig,
     model_from_config,
 )
 from minillm.nn import KVCache
@@ -49,6 +51,10 @@ CONFIGS = {
     "mistral": LlamaConfig(**DEEP, window=8, mlp_bias=True),
     "ministral": LlamaConfig(**DEEP, window=8, full_layers=(0, 2)),
     "gemma": GemmaConfig(**DEEP, n_kv_heads=2, head_dim=10, window=4, full_layers=(1,), attention_bias=True),
+    "moe": MoeConfig(**DEEP, n_kv_heads=2, n_experts=5, d_expert=20, dense_layers=(1,), tie_embeddings=True),
+    "gpt-oss": MoeConfig(
+        **DEEP, qkv_bias=True, out_bias=True, attention_sinks=True, router_bias=True, swiglu_limit=7.0
+    ),
     "roberta": BertConfig(**DEEP, family="roberta", pad_id=1),
     "roberta classifier": BertConfig(**DEEP, family="roberta", pad_id=1, head="classification"),
     "distilbert": BertConfig(**DEEP, family="distilbert"),
@@ -75,6 +81,15 @@ QWEN3 = {
     "d_ff": 3072,
     "head_dim": 128,
 }
+QWEN3_MOE = {
+    "vocab_size": 151936, "n_layers": 48, "n_heads": 32, "n_kv_heads": 4, "d_model": 2048, "head_dim": 128,
+    "n_experts": 128, "top_k": 8, "d_expert": 768,
+}  # fmt: skip
+GPT_OSS = {
+    "vocab_size": 201088, "n_layers": 24, "n_heads": 64, "n_kv_heads": 8, "d_model": 2880, "head_dim": 64,
+    "n_experts": 32, "top_k": 4, "d_expert": 2880, "swiglu_limit": 7.0, "router_bias": True, "qkv_bias": True,
+    "out_bias": True, "qk_norm": False, "attention_sinks": True,
+}  # fmt: skip
 every_config = pytest.mark.parametrize("name", CONFIGS)
 
 
@@ -114,11 +129,19 @@ def test_parameters_are_counted_exactly(name):
         ),
         (LlamaConfig(**QWEN2, qkv_bias=True, tie_embeddings=True), 494_032_768),  # Qwen2.5 0.5B
         (LlamaConfig(**QWEN3, qk_norm=True, tie_embeddings=True), 596_049_920),  # Qwen3 0.6B
+        (MoeConfig(**QWEN3_MOE), 30_532_122_624),  # Qwen3 30B-A3B
+        (MoeConfig(**GPT_OSS), 20_914_757_184),  # gpt-oss 20b
         (BertConfig(head="none", pooler=True), 109_482_240),  # bert-base-uncased
     ],
 )
 def test_sizes_of_published_models(config, expected):
     assert n_parameters(config) == expected
+
+
+def test_parameters_that_a_token_meets():
+    assert active_parameters(MoeConfig(**QWEN3_MOE)) == 3_353_032_704  # A3B
+    assert active_parameters(MoeConfig(**GPT_OSS)) == 4_187_440_704
+    assert active_parameters(CONFIGS["llama"]) == n_parameters(CONFIGS["llama"])
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if "lstm" not in name])  # torch counts none inside its LSTM
@@ -203,6 +226,7 @@ def saved_by_torch(model, inputs):
         ("encoder-decoder", 1.0, 1.05),
         ("encoder-decoder pre", 1.0, 1.05),
         ("llama tied", 1.0, 1.25),  # on a CPU the RMS norm is not fused and keeps its output too
+        ("moe", 1.0, 1.5),
         ("qwen3", 1.0, 1.4),  # and keys and values are repeated for each group
     ],
 )

@@ -348,7 +348,7 @@ def test_the_report_shows_what_went(tmp_path: Path) -> None:
     assert report.removed_chars == {"licence": 20 * (len(header) - 2), "repeated_lines": 40 * (len(notice) - 1)}
     assert load_report(tmp_path / "c") == report
     shown = [" ".join(line.split()) for line in report.summary().splitlines()]
-    assert "rule licence 20 times, 1,280 characters: 20 × '# Copyright (c) 2031 The Harbour Library.'" in shown
+    assert "rule licence 20 times, 1,280 characters: 20 times '# Copyright (c) 2031 The Harbour Library.'" in shown
     old = json.loads((tmp_path / "c" / "report.json").read_text())
     del old["removed"], old["removed_chars"]  # as corpora had it before
     (tmp_path / "c" / "report.json").write_text(json.dumps(old))

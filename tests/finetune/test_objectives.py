@@ -238,12 +238,12 @@ def test_top_layers_are_drawn_anew_and_nothing_else(body):
 
 
 def test_layers_that_cannot_be_added_are_refused():
-    with pytest.raises(ValueError, match=r"a bert gets no new layers: gpt, llama, gemma can \(bert"):
+    with pytest.raises(ValueError, match=r"a bert gets no new layers: gpt, llama, gemma, moe can \(bert"):
         with_layers(BODIES["bert"], 1, 0, np.random.default_rng(3))
 
 
 def test_a_model_without_features_to_label_is_refused():
-    with pytest.raises(ValueError, match="'lstm' has no head for classes: those of gpt, llama, gemma, bert"):
+    with pytest.raises(ValueError, match="'lstm' has no head for classes: those of gpt, llama, gemma, moe, bert"):
         with_classifier(WRITERS["lstm"][0], "regression", (), PAD, np.random.default_rng(0))
 
 

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from hf_models import torch, transformers
+from moe_shapes import gpt_oss, qwen3_moe
 
 from minillm import ops
 from minillm.hub import (
@@ -117,6 +118,8 @@ FAMILIES = {  # how the names of the classes begin -> a random config
     "Ministral": ministral,
     "Qwen2": windows,
     "Qwen3": lambda rng: {**windows(rng), "attention_bias": bool(rng.integers(2))},
+    "Qwen3Moe": qwen3_moe,
+    "GptOss": gpt_oss,
     "Gemma3": gemma,
     "Bert": encoder,
     "Roberta": roberta,

@@ -19,6 +19,7 @@ from minillm.models import (
     GPTConfig,
     LlamaConfig,
     LSTMConfig,
+    MoeConfig,
     config_to_dict,
     model_from_config,
 )
@@ -164,6 +165,8 @@ SHAPES = {
     "roberta": BertConfig(**SHAPE, d_ff=12, family="roberta", pad_id=1, token_types=1, next_sentence=False),
     "xlm-roberta": BertConfig(**SHAPE, d_ff=12, family="roberta", pad_id=1, token_types=1, next_sentence=False),
     "distilbert": BertConfig(**SHAPE, d_ff=12, family="distilbert", next_sentence=False),
+    "qwen3_moe": MoeConfig(**SHAPE, d_ff=12, n_experts=3, dense_layers=(0,)),
+    "gpt_oss": MoeConfig(**SHAPE, d_ff=12, qk_norm=False, attention_sinks=True, router_bias=True, swiglu_limit=7.0),
     "bart": EncoderDecoderConfig(**SHAPE, d_ff=12, **BART_ONLY),
     "marian": EncoderDecoderConfig(**SHAPE, d_ff=12, **MARIAN_ONLY),
 }

@@ -1,5 +1,8 @@
 """The table of configurations, and the command that tunes it for a card."""
 
+import subprocess
+import sys
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -106,3 +109,11 @@ def test_candidates_include_the_shipped_ones_and_are_few(device):
                 tried = candidates(kernel, head_size, element_size, 90, SHARED_LIMIT[90])
                 assert 5 <= len(set(tried)) == len(tried) <= 70, (kernel, element_size, head_size, len(tried))
                 assert shipped(90, kernel, element_size, head_size) in tried, (kernel, element_size, head_size)
+
+
+def test_tuning_without_triton_says_what_to_install():
+    program = (
+        "import runpy, sys; sys.modules['triton'] = None; runpy.run_module('minillm.kernels.tune', None, '__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and '".[triton]"' in done.stderr

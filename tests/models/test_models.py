@@ -16,6 +16,7 @@ from minillm.models import (
     GPTConfig,
     LlamaConfig,
     LSTMConfig,
+    MoeConfig,
     config_class,
     config_from_dict,
     config_to_dict,
@@ -31,6 +32,7 @@ CONFIGS = {
     "gpt": GPTConfig(**SHAPE, n_heads=4),
     "llama": LLAMA,
     "gemma": GemmaConfig(**HEADS, n_kv_heads=2, head_dim=6, window=4, full_layers=(1,)),
+    "moe": MoeConfig(**HEADS, n_experts=4, dense_layers=(0,)),
     "bert": BertConfig(**HEADS, pad_id=0),
     "bert with next sentences": BertConfig(**HEADS, next_sentence=True),
     "bert classifier": BertConfig(**HEADS, head="classification", n_labels=3),
@@ -40,7 +42,7 @@ CONFIGS = {
     "gpt classifier": ClassifierConfig(GPTConfig(**SHAPE, n_heads=4), n_labels=3, pad_id=0),
     "llama classifier": ClassifierConfig(LLAMA, n_labels=3, problem_type="regression"),
 }
-TASKS = ["causal", "causal", "causal", "mlm", "mlm", "classification", "base", "seq2seq", "causal"]
+TASKS = ["causal", "causal", "causal", "causal", "mlm", "mlm", "classification", "base", "seq2seq", "causal"]
 TASKS += ["classification", "classification"]
 WITH_LOSS = [name for name in CONFIGS if name != "bert features"]
 

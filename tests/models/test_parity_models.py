@@ -24,6 +24,7 @@ from minillm.models import (  # noqa: E402
     GPTConfig,
     LlamaConfig,
     LSTMConfig,
+    MoeConfig,
     model_from_config,
 )
 from minillm.models.sketch import sketch  # noqa: E402
@@ -45,6 +46,24 @@ CONFIGS = {
     "ministral": LlamaConfig(**HEADS, window=5, full_layers=[0]),
     "bert": BertConfig(**HEADS, pad_id=0, next_sentence=True),
     "gemma": GemmaConfig(**HEADS, n_kv_heads=2, head_dim=6, window=4, full_layers=(0,), query_scalar=9),
+    "moe": MoeConfig(**HEADS, n_kv_heads=2, n_experts=5, d_expert=10, balance=0.1),
+    "moe, dense below": MoeConfig(**HEADS, n_experts=4, norm_weights=False, dense_layers=(0,), tie_embeddings=True),
+    "gpt-oss": MoeConfig(
+        **HEADS,
+        n_kv_heads=2,
+        head_dim=6,
+        window=4,
+        full_layers=(1,),
+        attention_sinks=True,
+        qkv_bias=True,
+        out_bias=True,
+        qk_norm=False,
+        n_experts=4,
+        router_bias=True,
+        swiglu_limit=0.5,
+        rope_scaling=YARN,
+    ),
+    "llama with sinks": LlamaConfig(**HEADS, n_kv_heads=2, attention_sinks=True, window=5),
     "roberta bert": BertConfig(**HEADS, pad_id=1, family="roberta"),
     "roberta bert classifier": BertConfig(**CLASSES, pad_id=0, family="roberta"),
     "distilbert classifier": BertConfig(**CLASSES, family="distilbert"),
@@ -210,7 +229,17 @@ def test_state_carried_on_torch():
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize(
-    "name", ["qwen3", "llama tied, yarn", "bert classifier", "llama classifier", "encoder-decoder post"]
+    "name",
+    [
+        "qwen3",
+        "llama tied, yarn",
+        "moe",
+        "moe, dense below",
+        "gpt-oss",
+        "bert classifier",
+        "llama classifier",
+        "encoder-decoder post",
+    ],
 )
 def test_compiles_without_a_graph_break(name):
     model, args, options = model_and_batch(name)

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 if not torch.cuda.is_available() and "triton" not in sys.modules:
     os.environ["TRITON_INTERPRET"] = "1"  # our kernels on the CPU; read when triton is first imported
 
-from minillm.models import GemmaConfig, GPTConfig, LlamaConfig, LSTMConfig, model_from_config  # noqa: E402
+from minillm.models import GemmaConfig, GPTConfig, LlamaConfig, LSTMConfig, MoeConfig, model_from_config  # noqa: E402
 from minillm.models.segments import packed_positions  # noqa: E402
 from minillm.plot.attention import look_inside  # noqa: E402
 from minillm.port import to_torch  # noqa: E402
@@ -31,6 +31,9 @@ CONFIGS = {
     "llama tied, yarn": LlamaConfig(**LLAMA, tie_embeddings=True, rope_scaling=YARN),
     "ministral": LlamaConfig(**LLAMA, window=3, full_layers=(0,), mlp_bias=True),
     "gemma": GemmaConfig(**LLAMA, n_kv_heads=2, head_dim=6, window=4, full_layers=(1,)),
+    "gpt-oss": MoeConfig(
+        **LLAMA, window=3, full_layers=(1,), attention_sinks=True, n_experts=3, swiglu_limit=1.0, balance=0.0
+    ),
     "qwen2": LlamaConfig(**LLAMA, n_kv_heads=1, qkv_bias=True),
     "qwen3": LlamaConfig(**LLAMA, n_kv_heads=2, head_dim=6, qk_norm=True, tie_embeddings=True),
 }

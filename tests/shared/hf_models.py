@@ -30,6 +30,8 @@ LLAMA3 = {
 DISTILBERT = {"vocab_size": 61, "max_position_embeddings": 24, "dim": 12, "hidden_dim": 20, "n_layers": 2, "n_heads": 4}
 MIXED = {"use_sliding_window": True, "sliding_window": 4, "layer_types": ["full_attention", "sliding_attention"]}
 GEMMA3 = {**DECODER, "sliding_window": 4, "layer_types": MIXED["layer_types"], "rope_parameters": None}
+MOE = {**DECODER, "moe_intermediate_size": 12, "num_experts": 4, "num_experts_per_tok": 2, "mlp_only_layers": [0]}
+GPT_OSS = {**DECODER, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 4}
 GPT2 = {"vocab_size": 61, "n_positions": 24, "n_embd": 12, "n_layer": 2, "n_head": 3}
 FAMILIES = {
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", GPT2),
@@ -45,6 +47,8 @@ FAMILIES = {
     "qwen2 with windows": ("Qwen2Config", "Qwen2ForCausalLM", {**DECODER, **MIXED}),
     "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", {**DECODER, "tie_word_embeddings": True}),
     "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", DECODER),
+    "qwen3 moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM", MOE),
+    "gpt-oss": ("GptOssConfig", "GptOssForCausalLM", GPT_OSS),
     "gemma 3": ("Gemma3TextConfig", "Gemma3ForCausalLM", GEMMA3),
     "bert": ("BertConfig", "BertForMaskedLM", SMALL),
     "roberta": ("RobertaConfig", "RobertaForMaskedLM", SMALL),

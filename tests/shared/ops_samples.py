@@ -128,6 +128,13 @@ def transposes(draw):
 
 
 @st.composite
+def rankings(draw):
+    shape = draw(array_shapes(min_dims=1, max_dims=3, max_side=5))
+    dim = draw(st.integers(-len(shape), len(shape) - 1))
+    return Call([draw(values(shape, spread=3.0))], {"k": draw(st.integers(1, shape[dim])), "dim": dim})
+
+
+@st.composite
 def permutations(draw):
     shape = draw(array_shapes(min_dims=1, max_dims=4, max_side=4))
     order = draw(st.permutations(range(len(shape))))
@@ -240,7 +247,7 @@ def attentions(draw):
         )
     if draw(st.booleans()):
         options["scale"] = draw(st.sampled_from([0.3, 2.0]))
-    return Call(inputs, options)
+    return Call(inputs + ([draw(values((heads,)))] if draw(st.booleans()) else []), options)
 
 
 @st.composite
@@ -325,7 +332,9 @@ def wheres(draw):
 reduction = st.sampled_from(["mean", "sum"])
 
 OPS: dict[str, Entry] = {
-    "attention": Entry(ops.attention, reference.attention, twins.attention, attentions()),
+    "attention": Entry(
+        tensors_first(ops.attention, "q", "k", "v", "sinks"), reference.attention, twins.attention, attentions()
+    ),
     "binary_cross_entropy_with_logits": Entry(
         ops.binary_cross_entropy_with_logits,
         reference.binary_cross_entropy_with_logits,
@@ -377,6 +386,11 @@ def reflected(name: str) -> Callable:
 
 def reshape(x, *, shape):
     return x.reshape(shape)
+
+
+def ranked(x, *, k, dim):
+    """No two elements alike: which of two the gradient goes to is nowhere said."""
+    return (x + np.arange(x.data.size).reshape(x.shape).astype(x.dtype) * 0.01).topk(k, dim).values
 
 
 def power(x, *, exponent):
@@ -437,6 +451,7 @@ METHODS: dict[str, Entry] = {
     "mean": Entry(Tensor.mean, reference.mean, twins.mean, reductions()),
     "max": Entry(largest, reference.largest, twins.largest, reductions(several_axes=False)),
     "min": Entry(smallest, reference.smallest, twins.smallest, reductions(several_axes=False)),
+    "topk": Entry(ranked, reference.ranked, twins.ranked, rankings()),
     "var": Entry(Tensor.var, reference.var, twins.var, variances()),
     "expand": Entry(expand, reference.expand, twins.expand, expansions()),
     "permute": Entry(permute, reference.permute, twins.permute, permutations()),

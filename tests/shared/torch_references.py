@@ -73,7 +73,7 @@ def dropout(x, *, p, mask):
     return x * torch.from_numpy(mask) / (1 - p)
 
 
-def attention(q, k, v, *, causal=False, mask=None, segments=None, window=None, scale=None):
+def attention(q, k, v, sinks=None, *, causal=False, mask=None, segments=None, window=None, scale=None):
     """PyTorch's scaled_dot_product_attention with one explicit boolean mask. Its own `is_causal` is aligned top-left;
     ours
     bottom-right, so the triangle is made here. A query that may look at nothing is let look everywhere, then set to
@@ -94,6 +94,11 @@ def attention(q, k, v, *, causal=False, mask=None, segments=None, window=None, s
             if segments is not None:  # one number from the first of both to the last
                 between = segments[:, min(i, j) : max(i, j) + 1]
                 allowed[(between != between[:, :1]).any(axis=1), :, i, j] = False
+    if sinks is not None:  # a column of scores that is dropped after the softmax
+        scores = q @ k.repeat_interleave(heads // k.shape[1], 1).transpose(-1, -2) * (scale or q.shape[-1] ** -0.5)
+        scores = scores.masked_fill(~torch.from_numpy(allowed), -torch.inf)
+        scores = torch.cat([scores, sinks[None, :, None, None].expand(batch, heads, t_q, 1)], dim=-1)
+        return scores.softmax(-1)[..., :-1] @ v.repeat_interleave(heads // v.shape[1], 1)
     sees = torch.from_numpy(allowed.any(axis=-1, keepdims=True))
     allowed = torch.from_numpy(allowed) | ~sees
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scale, enable_gqa=True)
@@ -246,6 +251,12 @@ def largest(x, *, dim, keepdim):
 
 def smallest(x, *, dim, keepdim):
     return x.min() if dim is None else x.min(dim, keepdim).values
+
+
+def ranked(x, *, k, dim):
+    import torch
+
+    return (x + 0.01 * torch.arange(x.numel(), dtype=x.dtype).reshape(x.shape)).topk(k, dim).values
 
 
 def var(x, *, dim, keepdim, correction):

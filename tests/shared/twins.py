@@ -88,9 +88,9 @@ def dropout(x, *, p, mask, training=True):
     return x * (mask.astype(x.dtype) / (1 - p)).astype(x.dtype) if training else x
 
 
-def attention(q, k, v, *, causal=False, mask=None, segments=None, window=None, scale=None, kept=None):
-    """softmax(scale · Q Kᵀ over the allowed keys) V. `kept` is what dropout multiplied the probabilities by (B, H,
-    Tq, Tk)."""
+def attention(q, k, v, sinks=None, *, causal=False, mask=None, segments=None, window=None, scale=None, kept=None):
+    """softmax(scale · Q Kᵀ over the allowed keys, and the sink) V. `kept` is what dropout multiplied the probabilities
+    by (B, H, Tq, Tk)."""
     heads, t_q, d = q.shape[1:]
     t_k = k.shape[2]
     share = heads // k.shape[1]
@@ -107,8 +107,11 @@ def attention(q, k, v, *, causal=False, mask=None, segments=None, window=None, s
         if window is not None:
             allowed = allowed & (key - t_k > query - t_q - window)
     allowed = allowed.astype(q.dtype)
-    e = (scores - Tensor(scores.data.max(axis=-1, keepdims=True))).exp() * allowed
+    top = Tensor(scores.data.max(axis=-1, keepdims=True))
+    e = (scores - top).exp() * allowed
     total = e.sum(-1, keepdim=True)
+    if sinks is not None:
+        total = total + (sinks.reshape(1, heads, 1, 1) - top).exp()
     p = e / (total + (total.data == 0).astype(q.dtype))  # nothing allowed: 0/1
     return (p if kept is None else p * kept) @ v
 
@@ -244,6 +247,17 @@ def clip(x, *, min=None, max=None):
         above, below = np.ones(x.shape, bool), np.zeros(x.shape, bool)
     bounds = above * (max or 0.0) + below * (min or 0.0)
     return x * (~above & ~below).astype(x.dtype) + np.asarray(bounds, dtype=x.dtype)
+
+
+def ranked(x, *, k, dim):
+    """The largest, then the largest of the others, and so on, each picked out by a one-hot mask (no ties)."""
+    x = x + np.arange(x.data.size).reshape(x.shape).astype(x.dtype) * 0.01
+    left, found = x.data.copy(), []
+    for _ in range(k):
+        hit = left == left.max(axis=dim, keepdims=True)
+        found.append((x * hit.astype(x.dtype)).sum(dim, keepdim=True))
+        left[hit] = -np.inf
+    return cat(*found, dim=dim)
 
 
 def var(x, *, dim=None, correction=1, keepdim=False):

@@ -24,6 +24,7 @@ from minillm.training.run_log import read_metrics
 SHAPES = {
     "gpt": {"n_heads": 2},
     "llama": {"n_heads": 2, "n_kv_heads": 1, "d_ff": 48},
+    "moe": {"n_heads": 2, "d_ff": 48, "n_experts": 4, "attention_sinks": True, "window": 8},
     "bert": {"n_heads": 2, "d_ff": 64},
     "lstm": {},
     "encoder-decoder": {"n_heads": 2, "d_ff": 64, "norm": "pre", "context": 40},  # two spans: their places vary
@@ -95,7 +96,7 @@ def test_the_loss_falls(trained, kind, engine):
     assert len(losses) == 24 and np.mean(losses[-4:]) < 0.8 * losses[0]
     assert evaluations[1]["val_loss"] < evaluations[0]["val_loss"]
     assert rows[0]["tokens"] == 8 * (40 if kind == "encoder-decoder" else 20)
-    predicts_all = kind in ("gpt", "llama", "lstm")
+    predicts_all = kind in ("gpt", "llama", "moe", "lstm")
     assert all((row["val_bits_per_byte"] is not None) == predicts_all for row in evaluations)
 
 
@@ -121,7 +122,7 @@ def test_the_checkpoint_evaluates_to_what_the_run_measured(made, trained, kind, 
     best = min(row["val_loss"] for row in read_metrics(run / "metrics.jsonl") if "val_loss" in row)
     out = minillm("evaluate", run, capsys=capsys)
     assert float(out.split("loss ")[1].split()[0]) == pytest.approx(best, abs=1e-4)
-    assert ("bits per byte" in out) == (kind in ("gpt", "llama", "lstm"))
+    assert ("bits per byte" in out) == (kind in ("gpt", "llama", "moe", "lstm"))
 
 
 def test_evaluation_asks_the_same_with_any_batch_size(made, trained, tmp_path):
@@ -187,7 +188,7 @@ def test_special_tokens_can_be_added_to_a_tokenizer(tokenizer, tmp_path):
     assert with_special_tokens(loaded, ["[MASK]", "<new>"]).fingerprint() == extended.fingerprint()
 
 
-@pytest.mark.parametrize("kind", ["gpt", "llama", "lstm"])
+@pytest.mark.parametrize("kind", ["gpt", "llama", "moe", "lstm"])
 def test_generate_continues_with_every_decoder(trained, kind, capsys):
     options = ["generate", trained(kind, "numpy"), "--prompt", "the cat", "--max-new-tokens", 30, "--seed", 3]
     first = minillm(*options, capsys=capsys)
