@@ -833,7 +833,7 @@ assert [f.__name__ for f in functions[:3]] == stops  # as the box below says
 r"""
 The design is the same. The formulas derived above stand as comments over the code that computes them:
 `minillm.tensor_methods.unbroadcast` and `matmul_backward` below it, `minillm.numpy_ops.linear.embedding_backward`,
-`minillm.numpy_ops.cross_entropy.cross_entropy_backward`, `minillm.numpy_ops.layer_norm.layer_norm_backward`. What
+`minillm.numpy_ops.losses.cross_entropy_backward`, `minillm.numpy_ops.layer_norm.layer_norm_backward`. What
 `minillm/tensor.py` (the walk) and `minillm/tensor_methods.py` (the ops) add is engineering:
 
 - `minillm.tensor.Tensor` and `minillm.tensor.Node` check shapes and number formats, and their errors say what to do.

@@ -10,18 +10,15 @@ No optimizer ever writes to `.grad`: two parameters may share one gradient array
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from .nn import Embedding, Module, check_fits, shapes
+from .numpy_ops.blocks import blocks
 from .tensor import Parameter, Tensor
-
-# Elements per block: five float32 arrays of this size (parameter, gradient, two moments, scratch) are 1.3 MB. Smaller
-# blocks pay more for Python, larger ones for memory: tables of many million elements take twice as long in one piece.
-BLOCK = 65536
 
 
 class Optimizer:
@@ -94,12 +91,19 @@ class Optimizer:
 
     def step(self) -> None:
         """Move every parameter that has a gradient and is not frozen by one update. `.grad` is read, never written."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None and p.requires_grad:
-                    self.steps[id(p)] += 1
-                    for block in blocks(p.data, p.grad, *self.state_of(p, group)):
-                        self._update(group, self.steps[id(p)], *block)
+        for group, p in self.to_move():
+            self.move(group, p)
+
+    def to_move(self) -> list[tuple[dict[str, Any], Parameter]]:
+        """What a step moves. Each may be moved by a thread of its own."""
+        return [(g, p) for g in self.param_groups for p in g["params"] if p.grad is not None and p.requires_grad]
+
+    def move(self, group: dict[str, Any], p: Parameter) -> None:
+        if not p.data.flags.c_contiguous:
+            raise ValueError(f"a parameter of shape {p.shape} is not contiguous: make it with np.ascontiguousarray.")
+        self.steps[id(p)] += 1
+        for block in blocks(p.data, cast(np.ndarray, p.grad), *self.state_of(p, group)):
+            self._update(group, self.steps[id(p)], *block)
 
     def _update(self, group: dict[str, Any], step: int, p: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
         raise NotImplementedError
@@ -143,21 +147,6 @@ class Optimizer:
                 self.steps[id(p)] = int(arrays[f"{names[id(p)]}.step"])
 
 
-def blocks(*arrays: np.ndarray) -> Iterator[list[np.ndarray]]:
-    """Flat views of the same BLOCK elements of each array, block after block; all arrays have one shape.
-
-    The parameter and its state are written through these views, so they have to be contiguous (they are: the
-    optimizer made the state and a Parameter owns its array). A gradient may be any view; it is only read.
-    """
-    if not arrays[0].flags.c_contiguous:
-        raise ValueError(
-            f"a parameter of shape {arrays[0].shape} is not contiguous: make it with np.ascontiguousarray."
-        )
-    flat = [a.reshape(-1) for a in arrays]
-    for start in range(0, flat[0].size, BLOCK):
-        yield [a[start : start + BLOCK] for a in flat]
-
-
 class AdamW(Optimizer):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2; Kingma & Ba 2015, algorithm 1).
 
@@ -179,7 +168,6 @@ class AdamW(Optimizer):
         weight_decay: float = 1e-2,
     ):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-        self._scratch = np.empty(2 * BLOCK, np.float32)  # or half as many float64
 
     def check(self, settings: dict[str, Any]) -> None:
         betas = settings["betas"]
@@ -195,7 +183,7 @@ class AdamW(Optimizer):
         lr, (beta1, beta2) = group["lr"], group["betas"]
         step_size = lr / (1 - beta1**step)
         sqrt_correction2 = math.sqrt(1 - beta2**step)
-        tmp = self._scratch.view(p.dtype)[: p.size]
+        tmp = np.empty_like(p)
 
         if group["weight_decay"]:
             p *= 1 - lr * group["weight_decay"]

@@ -30,8 +30,10 @@ class TrainConfig:
     batch_size: int = 16  # sequences per micro-batch and process
     grad_accumulation: int = 1  # micro-batches per step
 
-    optimizer: Literal["adamw", "sgd"] = "adamw"  # or sgd
+    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"  # or sgd, muon (hidden matrices by Muon, the rest by AdamW)
     lr: float = 1e-3  # at the schedule's peak
+    muon_lr: float = 0.02  # muon: of the hidden matrices, while lr is of the rest
+    muon_momentum: float = 0.95  # muon
     weight_decay: float = 0.1  # of weight matrices only
     beta1: float = 0.9  # adamw
     beta2: float = 0.95  # adamw
@@ -57,11 +59,23 @@ class TrainConfig:
         for name in ("batch_size", "grad_accumulation", "eval_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        not_negative = ("seed", "max_steps", "max_seconds", "lr", "weight_decay", "eps", "grad_clip", "warmup_steps")
+        if self.optimizer == "muon" and not self.lr > 0:
+            raise ValueError(f"lr must be above 0 with muon, not {self.lr}: muon_lr is kept in proportion to it.")
+        not_negative = (
+            "seed",
+            "max_steps",
+            "max_seconds",
+            "lr",
+            "muon_lr",
+            "weight_decay",
+            "eps",
+            "grad_clip",
+            "warmup_steps",
+        )
         for name in (*not_negative, "eval_tokens", "patience"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}.")
-        for name in ("beta1", "beta2", "momentum", "label_smoothing"):
+        for name in ("beta1", "beta2", "momentum", "muon_momentum", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}.")
         if not 0 <= self.final_lr <= 1:

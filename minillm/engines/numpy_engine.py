@@ -16,6 +16,7 @@ from ..optim import SGD, AdamW, Optimizer, clip_grad_norm_, param_groups
 from ..settings import TrainConfig
 from ..tensor import Tensor, no_grad
 from .memory import keep_freed_memory, peak_memory_gb
+from .muon import Muon, split_hidden
 from .protocol import Batch, Batches, Groups, Loss, Model, ModelLoss
 
 
@@ -58,9 +59,12 @@ class NumpyEngine:
     def step(self, lr: float) -> None:
         if not math.isfinite(self.grad_norm):
             return
+        self.set_rate(lr)
+        self.optimizer.step()
+
+    def set_rate(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
-        self.optimizer.step()
 
     def read(self, *scalars: float) -> tuple[float, ...]:
         return scalars
@@ -110,11 +114,14 @@ class NumpyEngine:
 
 
 def make_optimizer(model: Module, config: TrainConfig, groups: Groups = param_groups) -> Optimizer:
-    """AdamW or SGD, as the config says, over the model's parameter groups: those with and without decay."""
+    """The one that the config names, over the model's parameter groups: those with and without decay."""
     members = groups(model, config.weight_decay)
     if config.optimizer == "sgd":
         return SGD(members, config.lr, momentum=config.momentum, nesterov=config.nesterov)
-    return AdamW(members, config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
+    adamw: dict[str, Any] = {"betas": (config.beta1, config.beta2), "eps": config.eps}
+    if config.optimizer == "muon":
+        return Muon(split_hidden(model, members, config.muon_lr / config.lr), config.lr, config.muon_momentum, **adamw)
+    return AdamW(members, config.lr, **adamw)
 
 
 def numbers(figures: dict[str, Any]) -> dict[str, float]:

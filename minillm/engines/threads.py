@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import contextvars
 import copy
+import math
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from functools import partial
 from queue import SimpleQueue as Queue
@@ -47,20 +48,32 @@ class Replicas:
 
     def on_rows(self, function: Callable[..., Any], batch: Batch, /, **options: Any) -> list[Any]:
         """`function(replica, *rows, **options)` of all threads, each with its share of the rows, in their order."""
-        shares = zip(*(np.array_split(array, len(self.models)) for array in batch))
+        shares = zip(self.models, zip(*(np.array_split(array, len(self.models)) for array in batch)))
+        return self.on_all([partial(function, model, *rows, **options) for model, rows in shares if len(rows[0])])
+
+    def on_all(self, functions: list[Callable[[], Any]]) -> list[Any]:
+        """What the functions give, each called by a thread of its own."""
         with limit_blas_threads(1):
             tasks: list[Future] = []
-            for queue, model, rows in zip(self.queues, self.models, shares):
-                if len(rows[0]):
-                    tasks.append(Future())
-                    # The context carries no_grad, debug mode and NumPy's settings for warnings over to the thread.
-                    run = partial(contextvars.copy_context().run, function, model, *rows, **options)
-                    queue.put((tasks[-1], run))
+            for queue, function in zip(self.queues, functions):
+                tasks.append(Future())
+                # The context carries no_grad, debug mode and NumPy's settings for warnings over to the thread.
+                queue.put((tasks[-1], partial(contextvars.copy_context().run, function)))
             # For all, also where one raises: nothing may go on computing. By and by: a signal that the system gives to
             # another thread does not wake this one, which has the handler, and Ctrl-C would wait for the step's end.
             while wait(tasks, timeout=0.1).not_done:
                 pass
             return [task.result() for task in tasks]
+
+    def each(self, function: Callable[..., Any], items: Iterable[tuple[Any, ...]]) -> None:
+        """`function(*item)` for all items, each thread taking the next as soon as it is free: the largest first."""
+        rest = iter(list(items))
+
+        def take(_: Model) -> None:
+            for item in rest:
+                function(*item)
+
+        self.on_all([partial(take, model) for model in self.models])
 
     def batch_loss(self, *batch: np.ndarray) -> float:
         """The sum of a batch's token losses in nats; no gradient, no dropout."""
@@ -118,12 +131,16 @@ class ThreadedNumpyEngine(NumpyEngine):
             for loss, figures in self.replicas.on_rows(add_gradients, batch, scale=1 / n_tokens, loss=self.loss):
                 total += loss
                 sums.update(figures)
-        for parameter, *others in zip(*(model.parameters() for model in models)):
-            for other in others:
-                if other.grad is not None:
-                    parameter.grad = other.grad if parameter.grad is None else parameter.grad + other.grad
+        self.replicas.each(add_up, zip(*(model.parameters() for model in models)))
         self.figures = {name: value / n_tokens for name, value in sums.items()}
         return total
+
+    def step(self, lr: float) -> None:
+        if not math.isfinite(self.grad_norm):
+            return
+        self.set_rate(lr)
+        moves = sorted(self.optimizer.to_move(), key=lambda move: -move[1].data.size)
+        self.replicas.each(self.optimizer.move, moves)
 
     def batch_sums(self, *batch: np.ndarray) -> dict[str, float]:
         sums = Counter[str]()
@@ -143,6 +160,13 @@ def add_gradients(model: Model, *rows: np.ndarray, scale: float, loss: Loss) -> 
     total = total * scale
     total.backward()
     return total.item(), numbers(figures)
+
+
+def add_up(parameter: Parameter, *others: Parameter) -> None:
+    """The sum of a parameter's gradients in all replicas."""
+    for other in others:
+        if other.grad is not None:
+            parameter.grad = other.grad if parameter.grad is None else parameter.grad + other.grad
 
 
 def replica(model: Model) -> Model:

@@ -34,6 +34,7 @@ from .memory import peak_memory_gb
 from .protocol import Batch, Batches, Groups, Loss, Model, ModelLoss, ProcessLost
 from .read_ahead import ReadAhead
 from .torch_machine import LOW_PRECISION, choose_device, choose_precision, join_processes, peak_flops
+from .torch_optimizers import Muon, make_optimizer
 
 FIRST_LOSS_SCALE = 2.0**16  # of fp16; halved by every overflow, doubled after so many steps without one:
 STEPS_TO_GROW = 2000
@@ -72,7 +73,7 @@ class TorchEngine:
         if hasattr(self.loss, "prepare"):  # one with a model of its own, which must be here before a step is compiled
             self.loss.prepare(self.model)
         self.parameters = dict(self.model.named_parameters())
-        self.optimizer = make_optimizer(self.model, config, self.device, groups)
+        self.optimizer = make_optimizer(self.model, config, self.device, groups, self.compiles(settings))
         self.loss_scale = FIRST_LOSS_SCALE if self.precision == "fp16" else 1.0
         self.steps = 0  # updates made
         self.steps_since_overflow = 0
@@ -215,7 +216,7 @@ class TorchEngine:
             return
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
-        for p in self.parameters.values() if "momentum_buffer" in self.state_names() else ():
+        for p in self.parameters.values() if self.config.optimizer == "sgd" and self.config.momentum else ():
             if p.grad is not None and not self.optimizer.state[p]:  # torch's fused step wants all or none of a group
                 self.optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
         self.optimizer.step()
@@ -321,18 +322,19 @@ class TorchEngine:
             state = self.optimizer.state.get(p, {})
             if not state and not p.requires_grad:
                 continue
-            for key in self.state_names():
+            for key in self.state_names(name):
                 with self.lost_peer():
                     arrays[f"{name}.{key}"] = array_of(state.get(key, torch.zeros_like(p)))
-            steps = state.get("step", 0 if self.config.optimizer == "adamw" else self.steps)  # SGD counts none
+            steps = state.get("step", 0 if self.config.optimizer == "adamw" else self.steps)  # SGD, Muon count none
             arrays[f"{name}.step"] = np.array(int(steps), dtype=np.int64)
         return arrays
 
-    def state_names(self) -> tuple[str, ...]:
-        """The optimizer's arrays for each parameter, by the names that torch and our NumPy optimizers share."""
-        if self.config.optimizer == "adamw":
-            return ("exp_avg", "exp_avg_sq")
-        return ("momentum_buffer",) if self.config.momentum else ()
+    def state_names(self, name: str) -> tuple[str, ...]:
+        """The optimizer's arrays for a parameter, by the names that torch and our NumPy optimizers share."""
+        if self.config.optimizer == "sgd":
+            return ("momentum_buffer",) if self.config.momentum else ()
+        by_muon = isinstance(self.optimizer, Muon) and self.optimizer.moves(self.parameters[name])
+        return ("momentum_buffer",) if by_muon else ("exp_avg", "exp_avg_sq")
 
     def random_state(self) -> dict[str, Any]:
         return {"steps": self.steps, "loss_scale": self.loss_scale, "steps_since_overflow": self.steps_since_overflow}
@@ -344,7 +346,7 @@ class TorchEngine:
         frozen = {name: p for name, p in mine.items() if not p.requires_grad}
         check_fits("the saved weights", shapes(mine), {**shapes(frozen), **shapes(model)})
         learned = {n: p for n, p in self.parameters.items() if p.requires_grad or f"{n}.step" in optimizer}
-        expected = {f"{name}.{key}": tuple(p.shape) for name, p in learned.items() for key in self.state_names()}
+        expected = {f"{name}.{key}": tuple(p.shape) for name, p in learned.items() for key in self.state_names(name)}
         expected |= {f"{name}.step": () for name in learned}
         check_fits("the saved arrays of the optimizer", expected, shapes(optimizer))
         if random is not None:
@@ -361,10 +363,10 @@ class TorchEngine:
                 assign(p, torch.from_numpy(model[name]))
             if f"{name}.step" not in optimizer:  # frozen, and never learned
                 continue
-            state = {key: torch.zeros_like(p) for key in self.state_names()}
+            state = {key: torch.zeros_like(p) for key in self.state_names(name)}
             for key, tensor in state.items():
                 assign(tensor, torch.from_numpy(optimizer[f"{name}.{key}"]))
-            if self.config.optimizer == "adamw":
+            if "exp_avg" in state:
                 step = float(optimizer[f"{name}.step"])
                 state["step"] = torch.tensor(step, device=p.device if fused else "cpu")
             self.optimizer.state[p] = state
@@ -385,16 +387,6 @@ def is_under_loss(module: Any) -> bool:
     """Whether it is an UnderLoss, compiled or averaged or as it is."""
     inner = getattr(module, "module", module)  # of DistributedDataParallel
     return isinstance(getattr(inner, "_orig_mod", inner), UnderLoss)
-
-
-def make_optimizer(model: Any, config: TrainConfig, device: torch.device, groups: Groups) -> torch.optim.Optimizer:
-    """torch's AdamW or SGD, over the groups that our own would get. What is frozen has no state until it learns."""
-    fused = device.type in ("cuda", "cpu")  # one kernel for all parameters
-    members = groups(model, config.weight_decay)
-    if config.optimizer == "sgd":
-        momentum, nesterov = config.momentum, config.nesterov
-        return torch.optim.SGD(members, config.lr, momentum=momentum, nesterov=nesterov, fused=fused)
-    return torch.optim.AdamW(members, config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=fused)
 
 
 @torch.no_grad()

@@ -12,13 +12,13 @@ import numpy as np
 
 from .activations import log_sigmoid, relu, silu, swiglu
 from .attention import attention
-from .cross_entropy import cross_entropy, linear_cross_entropy
+from .cross_entropy import linear_cross_entropy
 from .dropout import dropout
 from .gelu import gelu
 from .joining import cat, stack, where
 from .layer_norm import layer_norm
 from .linear import embedding, linear
-from .losses import binary_cross_entropy_with_logits, mse_loss
+from .losses import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 from .recurrent import lstm, lstm_cell
 from .rms_norm import rms_norm
 from .rope import rope

@@ -18,19 +18,20 @@ from .dropout import dropout_scale
 #   O = P V        dL/dV = Pᵀ G          dL/dP = G Vᵀ
 #   P = softmax S  dL/dS = P ∘ (dL/dP − rowsum(P ∘ dL/dP))         (softmax's backward, see softmax.py)
 #   S = scale QKᵀ  dL/dQ = scale · dL/dS K    dL/dK = scale · (dL/dS)ᵀ Q
+# The row sum is that of O ∘ G, which has D columns, not Tk: Σⱼ Pᵢⱼ (Gᵢ·Vⱼ) = Gᵢ · Σⱼ Pᵢⱼ Vⱼ = Gᵢ·Oᵢ.
 # With dropout, O = (P ∘ M) V, M the mask over (1 − p): dL/dV = (P ∘ M)ᵀ G and dL/dP = M ∘ (G Vᵀ).
 # With a sink s (gpt-oss, 2025), a learned score whose value is 0, each row of P sums to 1 − p₀ < 1 with p₀ = eˢ/Σ:
 # dL/dp₀ = 0, so that all above holds as it is, and dL/ds = p₀ (0 − rowsum(P ∘ dL/dP)), summed over the queries.
 #
 # Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245): H query heads share Hkv < H key/value heads.
-# Queries are viewed as (B, Hkv, G, T, D), keys as (B, Hkv, 1, T, D); NumPy's matmul broadcasts, and the backward sums
-# over the group.
+# Queries are viewed as (B, Hkv, G, T, D), keys as (B, Hkv, 1, T, D); matmul broadcasts, backward sums over the group.
 #
 # Queries are taken `BLOCK` rows at a time. Causal rows i..j need only the keys up to j, so about half of the scores
-# are never computed, and a block of scores is small enough to stay in the cache through the passes of the softmax.
-# Where several texts stand in one row (`segments`), a block ends with its text, and its keys begin there.
+# are never computed. As many texts are taken at once as keep a block's scores in the cache, `SCORES` of them. Where
+# several texts stand in one row (`segments`), a block ends with its text, and its keys begin there.
 
-BLOCK = 128
+BLOCK, SCORES = 64, 1 << 17
+SMALL = 50.0  # |s| up to which no e^s overflows or vanishes, in float32 either: no largest score need be subtracted
 
 
 def attention(
@@ -54,33 +55,36 @@ def attention(
         )
     batch, heads, t_q, d = q.shape
     kv_heads, t_k = k.shape[1], k.shape[2]
-    scale = 1 / math.sqrt(d) if scale is None else scale
-    q5 = q.data.reshape(batch, kv_heads, heads // kv_heads, t_q, d)  # (B, Hkv, G, Tq, D)
+    scale = q.dtype.type(1 / math.sqrt(d) if scale is None else scale)
+    q5 = (q.data * scale).reshape(batch, kv_heads, heads // kv_heads, t_q, d)  # (B, Hkv, G, Tq, D)
     k5, v5 = k.data[:, :, None], v.data[:, :, None]  # (B, Hkv, 1, Tk, D)
     hidden = hidden_keys(q5.shape, t_k, causal, mask, window, q.dtype)
     sink = None if sinks is None else sinks.data.reshape(kv_heads, -1, 1, 1)
     parents = (q, k, v) if sinks is None else (q, k, v, sinks)
 
-    out = np.empty((*q5.shape[:4], v.shape[-1]), dtype=q.dtype)  # (B, Hkv, G, Tq, D)
+    out4 = np.empty((*q.shape[:3], v.shape[-1]), dtype=q.dtype)
+    out = out4.reshape(*q5.shape[:4], v.shape[-1])  # (B, Hkv, G, Tq, D)
     keep = records_graph(*parents)
     blocks = []  # what backward needs of each block: its texts, its rows, its keys, P, dropout's M
-    for texts, rows, keys in cut(t_q, t_k, causal, segments, window):
-        q_rows = q5[texts, ..., rows, :] * q.dtype.type(scale)
-        scores = q_rows @ k5[texts, ..., keys, :].swapaxes(-1, -2)  # (texts, Hkv, G, rows, keys)
+    small = longest(q5) * longest(k5) < SMALL and (sink is None or np.abs(sink).max() < SMALL)  # |q·k| ≤ |q||k|
+    open_keys = mask is None and window is None  # before the block's own rows, every key is allowed
+    for texts, rows, keys in cut((batch, heads, t_q, t_k), causal, segments, window):
+        scores = q5[texts, ..., rows, :] @ k5[texts, ..., keys, :].swapaxes(-1, -2)  # (texts, Hkv, G, rows, keys)
         if hidden is not None:
-            scores += hidden[..., rows, keys] if hidden.shape[-2] > 1 else hidden[..., keys]
-        p = masked_softmax(scores, sink)
+            first = max(keys.start, rows.start + t_k - t_q) if open_keys else keys.start
+            scores[..., first - keys.start :] += hidden[texts, ..., rows, first : keys.stop]
+        p = masked_softmax(scores, small, sink)
         kept = dropout_scale(p.shape, dropout_p, q.dtype, rng, None) if dropout_p else None
         np.matmul(p if kept is None else p * kept, v5[texts, ..., keys, :], out=out[texts, ..., rows, :])
         if keep:
             blocks.append((texts, rows, keys, p, kept))
-    out4 = out.reshape(batch, heads, t_q, v.shape[-1])
-    return Tensor.from_op(out4, parents, attention_backward, (q5, k5, v5, blocks, scale))
+    return Tensor.from_op(out4, parents, attention_backward, (q5, k5, v5, out4, blocks, scale))
 
 
 def attention_backward(
-    grad: Array, needs: tuple, q5: Array, k5: Array, v5: Array, blocks: list[tuple], scale: float
-) -> tuple:
+    grad: Array, needs: tuple, q5: Array, k5: Array, v5: Array, out: Array, blocks: list[tuple], scale: float
+) -> tuple:  # q5 is multiplied by `scale` already
+    row_sums = np.einsum("...d,...d->...", grad, out).reshape(*q5.shape[:4], 1)  # of P ∘ dL/dP
     grad5 = grad.reshape(*q5.shape[:4], v5.shape[-1])
     dq = np.empty(q5.shape, grad.dtype)
     dk = np.zeros((*k5.shape[:2], *k5.shape[3:]), grad.dtype)  # (B, Hkv, Tk, D)
@@ -91,24 +95,26 @@ def attention_backward(
         ds = g @ v5[texts, ..., keys, :].swapaxes(-1, -2)  # dL/dP (texts, Hkv, G, rows, keys)
         if kept is not None:
             ds *= kept
-        shared = np.einsum("...qk,...qk->...q", ds, p)  # rowsum(P ∘ dL/dP)
         if len(needs) > 3:
-            dsinks -= (shared * (1 - p.sum(axis=-1))).sum(axis=(0, 3))
-        ds -= shared[..., None]
+            dsinks -= (row_sums[texts, ..., rows, :] * (1 - p.sum(axis=-1, keepdims=True))).sum(axis=(0, 3, 4))
+        ds -= row_sums[texts, ..., rows, :]
         ds *= p  # dL/dS
-        ds *= scale
         np.matmul(ds, k5[texts, ..., keys, :], out=dq[texts, ..., rows, :])
         dk[texts, :, keys] += sum_group(ds.swapaxes(-1, -2) @ q5[texts, ..., rows, :])
         dv[texts, :, keys] += sum_group((p if kept is None else p * kept).swapaxes(-1, -2) @ g)
+    dq *= scale
     return (dq.reshape(grad.shape[:3] + dq.shape[-1:]), dk, dv, dsinks.reshape(-1))[: len(needs)]
 
 
-def cut(t_q: int, t_k: int, causal: bool, segments: Array | None, window: int | None) -> Iterator[tuple[slice, ...]]:
-    """The blocks: which rows of the batch (all at once, if each is one text), which queries, and which keys these see:
-    from the first of their text (or window) to its last, or causal, to that of the last query."""
-    stretches = [(slice(None), 0, t_q)]  # (rows of the batch, first and last query of a text)
-    if segments is not None:
-        stretches = []
+def cut(shape: tuple, causal: bool, segments: Array | None, window: int | None) -> Iterator[tuple[slice, ...]]:
+    """The blocks of scores of a `shape` (B, H, Tq, Tk): which rows of the batch (several, if each is one text), which
+    queries, which keys these see: from the first of their text (or window) to its last, or causal, the last query's."""
+    batch, heads, t_q, t_k = shape
+    stretches = []  # (rows of the batch, first and last query of a text)
+    if segments is None:
+        at_once = max(1, SCORES // max(1, heads * min(t_q, BLOCK) * t_k))
+        stretches = [(slice(i, i + at_once), 0, t_q) for i in range(0, batch, at_once)]
+    else:
         for i, row in enumerate(segments):
             edges = [0, *(np.flatnonzero(row[1:] != row[:-1]) + 1).tolist(), t_q]
             stretches += [(slice(i, i + 1), first, last) for first, last in pairwise(edges)]
@@ -125,16 +131,23 @@ def sum_group(x: Array) -> Array:
     return x[:, :, 0] if x.shape[2] == 1 else x.sum(axis=2)
 
 
-def masked_softmax(scores: Array, sink: Array | None = None) -> Array:
-    """Softmax over the last axis, in place. A row that is −∞ everywhere (no key allowed) gives zeros instead of NaN."""
+def longest(x: Array) -> float:
+    """The length of the longest of the vectors x (..., D)."""
+    return math.sqrt(np.einsum("...d,...d->...", x, x).max(initial=0))
+
+
+def masked_softmax(scores: Array, small: bool, sink: Array | None = None) -> Array:
+    """Softmax over the last axis, in place. A row of −∞ (no key allowed) gives zeros, not NaN. `small`: |s| < SMALL."""
     if scores.shape[-1] == 0:
         return scores
-    top = scores.max(axis=-1, keepdims=True)
-    top[np.isneginf(top)] = 0  # −∞ − (−∞) would be NaN
-    top = top if sink is None else np.maximum(top, sink)
-    scores -= top
+    top = scores.dtype.type(0)
+    if not small:
+        top = scores.max(axis=-1, keepdims=True)
+        top[np.isneginf(top)] = 0  # −∞ − (−∞) would be NaN
+        top = top if sink is None else np.maximum(top, sink)
+        scores -= top
     p = np.exp(scores, out=scores)
-    total = p.sum(axis=-1, keepdims=True)
+    total = p @ np.ones((p.shape[-1], 1), p.dtype)  # by BLAS: faster than sum
     total += 0 if sink is None else np.exp(sink - top)
     total[total == 0] = 1
     p /= total
@@ -155,8 +168,9 @@ def hidden_keys(
         allowed = mask.reshape(mask.shape[0], *head_axes, *mask.shape[2:])
     if causal and t_q > 1:
         last, before = t_k - t_q, -t_q if window is None else t_k - t_q - window  # of the keys of query 0, and beyond
-        triangle = np.tri(t_q, t_k, last, dtype=bool) ^ np.tri(t_q, t_k, before, dtype=bool)
+        triangle = np.tri(t_q, t_k, last, dtype=bool) ^ np.tri(t_q, t_k, before, dtype=bool)[None, None]
         allowed = triangle if allowed is None else allowed & triangle
     if allowed is None:
         return None
-    return np.where(allowed, dtype.type(0), dtype.type(-np.inf))
+    added = np.where(allowed, dtype.type(0), dtype.type(-np.inf))
+    return np.broadcast_to(added, (q_shape[0], *added.shape[-4:-2], t_q, t_k))

@@ -1,4 +1,4 @@
-"""Cross-entropy, on logits and fused with the output layer that makes them: what the training of a GPT makes small."""
+"""Cross-entropy, fused with the output layer that makes the logits: what the training of a GPT makes small."""
 
 from __future__ import annotations
 
@@ -11,26 +11,7 @@ from ..tensor import Array, Tensor, records_graph
 # Label smoothing ε (Szegedy et al. 2015, arXiv 1512.00567, section 7) replaces onehot(c) by q = (1 − ε) onehot(c) +
 # ε/V:
 #   ℓ = ln Σⱼ e^(xⱼ) − Σⱼ qⱼ xⱼ,   dℓ/dx = y − q
-# One pass keeps y only; the composition log_softmax → pick → mean keeps three arrays of the size of the logits.
-
-
-def cross_entropy(logits: Tensor, targets: Array, ignore_index: int, reduction: str, label_smoothing: float) -> Tensor:
-    vocab_size = logits.shape[-1]
-    targets, kept = class_ids("cross_entropy", targets, vocab_size, ignore_index)
-    losses, dlogits = softmax_cross_entropy(logits.data.reshape(-1, vocab_size).copy(), targets, kept, label_smoothing)
-    if reduction == "none":
-        return Tensor.from_op(losses.reshape(logits.shape[:-1]), (logits,), row_losses_backward, (dlogits,))
-    scale = reduction_scale(reduction, kept.sum())
-    loss = np.asarray(losses.sum(dtype=np.float64) * scale, dtype=losses.dtype)
-    return Tensor.from_op(loss, (logits,), cross_entropy_backward, (dlogits, np.nan_to_num(scale), logits.shape))
-
-
-def cross_entropy_backward(grad: Array, needs: tuple, dlogits: Array, scale: float, shape: tuple) -> tuple:
-    return ((dlogits * (grad * grad.dtype.type(scale))).reshape(shape),)
-
-
-def row_losses_backward(grad: Array, needs: tuple, dlogits: Array) -> tuple:
-    return ((dlogits * grad.reshape(-1, 1)).reshape(*grad.shape, -1),)
+# One pass keeps y only, not three arrays of the logits' size. (On logits that are there already: losses.py.)
 
 
 def softmax_cross_entropy(logits: Array, targets: Array, kept: Array, label_smoothing: float) -> tuple[Array, Array]:

@@ -6,19 +6,34 @@ import math
 
 import numpy as np
 
-from ..tensor import Array, Tensor
+from ..tensor import Array, Tensor, records_graph
+from .blocks import blocks
 
 # y = x Φ(x),  dy/dx = Φ(x) + x φ(x),  φ(x) = e^(−x²/2)/√(2π): see gelu.py
 
 
 def gelu_exact(x: Tensor) -> Tensor:
-    cdf = normal_cdf(x.data)
-    return Tensor.from_op(x.data * cdf, (x,), gelu_exact_backward, (x.data, cdf))
+    y = normal_cdf(x.data)
+    slope = None
+    if records_graph(x):
+        slope = np.empty(x.shape, x.dtype)
+        for part in blocks(x.data, y, slope):
+            exact_slope(*part)
+    y *= x.data
+    return Tensor.from_op(y, (x,), gelu_exact_backward, (slope,))
 
 
-def gelu_exact_backward(grad: Array, needs: tuple, x: Array, cdf: Array) -> tuple:
-    pdf = np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-    return (grad * (cdf + x * pdf),)
+def exact_slope(x: Array, cdf: Array, slope: Array) -> None:
+    np.multiply(x, x, out=slope)
+    slope *= -0.5
+    np.exp(slope, out=slope)
+    slope *= x
+    slope *= 1 / math.sqrt(2 * math.pi)
+    slope += cdf
+
+
+def gelu_exact_backward(grad: Array, needs: tuple, slope: Array) -> tuple:
+    return (grad * slope,)
 
 
 def normal_cdf(x: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Other losses: of numbers, and of yes/no questions."""
+"""Other losses: of logits that are there already, of numbers, and of yes/no questions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,29 @@ import numpy as np
 
 from ..tensor import Array, Tensor
 from ..tensor_functions import logistic
-from .cross_entropy import reduction_scale
+from .cross_entropy import class_ids, reduction_scale, softmax_cross_entropy
+
+# Cross-entropy of logits (..., V): the formulas stand in cross_entropy.py.
+
+
+def cross_entropy(logits: Tensor, targets: Array, ignore_index: int, reduction: str, label_smoothing: float) -> Tensor:
+    vocab_size = logits.shape[-1]
+    targets, kept = class_ids("cross_entropy", targets, vocab_size, ignore_index)
+    losses, dlogits = softmax_cross_entropy(logits.data.reshape(-1, vocab_size).copy(), targets, kept, label_smoothing)
+    if reduction == "none":
+        return Tensor.from_op(losses.reshape(logits.shape[:-1]), (logits,), row_losses_backward, (dlogits,))
+    scale = reduction_scale(reduction, kept.sum())
+    loss = np.asarray(losses.sum(dtype=np.float64) * scale, dtype=losses.dtype)
+    return Tensor.from_op(loss, (logits,), cross_entropy_backward, (dlogits, np.nan_to_num(scale), logits.shape))
+
+
+def cross_entropy_backward(grad: Array, needs: tuple, dlogits: Array, scale: float, shape: tuple) -> tuple:
+    return ((dlogits * (grad * grad.dtype.type(scale))).reshape(shape),)
+
+
+def row_losses_backward(grad: Array, needs: tuple, dlogits: Array) -> tuple:
+    return ((dlogits * grad.reshape(-1, 1)).reshape(*grad.shape, -1),)
+
 
 # Mean squared error: ℓ = mean (x − t)²,  dℓ/dx = 2 (x − t)/n,  dℓ/dt = −dℓ/dx
 

@@ -99,6 +99,16 @@ def test_two_processes_equal_one(runs, parallel, began):
     assert_same_run(runs / f"{began}-{parallel}", runs / "one")
 
 
+def test_muon_in_two_processes_equals_one(runs):
+    """Each orthogonalizes half of the matrices."""
+    config = worker.make_config(1, optimizer="muon")
+    train(worker.make_model(), TextData(*worker.data(runs)), config, runs / "muon-one", progress=False)
+    done = torchrun(runs, "muon")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for parallel in worker.PARALLEL:
+        assert_same_run(runs / f"muon-{parallel}", runs / "muon-one")
+
+
 @pytest.mark.long
 def test_two_processes_compiled_equal_one(runs):
     done = torchrun(runs, "compile")

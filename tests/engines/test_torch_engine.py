@@ -86,6 +86,7 @@ def stopping(engine, at):
         {"label_smoothing": 0.1, "grad_clip": 0.0},
         {"optimizer": "sgd", "lr": 0.1, "nesterov": True},
         {"optimizer": "sgd", "lr": 0.1, "momentum": 0.0},
+        {"optimizer": "muon"},
     ],
 )
 def test_the_same_run_as_on_numpy(data, tmp_path, changes):
@@ -103,7 +104,7 @@ def test_the_same_run_as_on_numpy(data, tmp_path, changes):
             np.testing.assert_allclose(mine[name], other[name], rtol=1e-10, atol=1e-10, err_msg=name)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
 def test_a_run_may_change_engines(data, tmp_path, optimizer):
     """Four steps on NumPy, four on torch, four on NumPy: the losses of twelve on NumPy."""
     changes = {"max_steps": 12, "optimizer": optimizer}

@@ -172,9 +172,9 @@ def test_at_the_borders_of_the_blocks(t_q, t_k, causal):
 def test_causal_attention_computes_no_keys_that_a_block_may_not_look_at(t_q, t_k):
     """About half of the scores: each block of queries ends at the last key that its last query sees."""
     q, k, v = (Tensor(a, requires_grad=True) for a in random_qkv(t_q, t_k))
-    _, _, _, blocks, _ = ops.attention(q, k, v, causal=True).node.saved
+    *_, blocks, _ = ops.attention(q, k, v, causal=True).node.saved
     last = [min(start + BLOCK, t_q) - 1 for start in range(0, t_q, BLOCK)]
-    assert [p.shape[-1] for *_, p, _ in blocks] == [max(i + t_k - t_q + 1, 0) for i in last]
+    assert [p.shape[-1] for texts, *_, p, _ in blocks if texts.start == 0] == [max(i + t_k - t_q + 1, 0) for i in last]
 
 
 # --- several texts in a row -----------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def test_texts_in_a_row_are_as_each_alone(kv_heads, causal):
 def test_no_scores_are_computed_between_texts(causal):
     q, k, v = (Tensor(a, requires_grad=True) for a in random_qkv(10, 10))
     segments = rows_of_texts([4, 1, 5], [10])
-    _, _, _, blocks, _ = ops.attention(q, k, v, causal=causal, segments=segments).node.saved
+    *_, blocks, _ = ops.attention(q, k, v, causal=causal, segments=segments).node.saved
     assert [p.shape[-2:] for *_, p, _ in blocks] == [(4, 4), (1, 1), (5, 5), (10, 10)]
     assert [len(p) for *_, p, _ in blocks] == [1, 1, 1, 1]
 
@@ -341,3 +341,30 @@ def test_rope_errors():
     for shape in ((2, 1, 4, 3), (1, 2, 4, 3), (1, 4, 3)):  # tables of other rows, for each head, without the heads
         with pytest.raises(ValueError, match=r"\(B, 1, T, D/2\)"):
             ops.rope(x, np.zeros(shape), np.zeros(shape))
+
+
+# --- large scores ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [0.01, 1.0, 5.0, 8.0, 30.0, 1e4])
+def test_scores_of_any_size(size, dtype):
+    """Small ones go into e^s as they are, from large ones the largest is subtracted: the softmax is the same."""
+    q, k, v = (a.astype(dtype) for a in random_qkv(130, 130))
+    q, k = q * dtype(size), k * dtype(size)
+    out = ops.attention(*map(Tensor, (q, k, v)), causal=True).data
+    scores = (q.astype(np.float64) @ k.astype(np.float64).swapaxes(-1, -2)) / math.sqrt(q.shape[-1])
+    scores[..., np.triu(np.ones((130, 130), bool), 1)] = -np.inf
+    p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    expected = p / p.sum(axis=-1, keepdims=True) @ v.astype(np.float64)
+    error = 2e-5 if dtype is np.float32 else 1e-12
+    np.testing.assert_allclose(out, expected, rtol=0, atol=error * max(1.0, np.abs(scores[scores > -np.inf]).max()))
+
+
+def test_a_mask_of_one_for_all_keys_under_a_window():
+    """Mask (1, 1, 1, 1), more keys than the window sees: the mask's one column stands for each of them."""
+    q, k, v = random_qkv(1, 3)
+    for allowed in (True, False):
+        out = attend(q, k, v, causal=True, window=1, mask=np.full((1, 1, 1, 1), allowed))
+        expected = np.repeat(v[:, :, 2:], H // v.shape[1], axis=1) if allowed else np.zeros_like(out)
+        np.testing.assert_allclose(out, expected, rtol=1e-12)

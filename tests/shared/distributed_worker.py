@@ -2,6 +2,7 @@
 
 torchrun --nproc-per-node 2 distributed_worker.py FOLDER train    # ddp and fsdp: new runs, and runs to resume
 torchrun --nproc-per-node 2 distributed_worker.py FOLDER compile  # ddp and fsdp: compiled and recomputed
+torchrun --nproc-per-node 2 distributed_worker.py FOLDER muon     # ddp and fsdp: matrices shared among the processes
 torchrun --nproc-per-node 2 distributed_worker.py FOLDER triton   # ddp and fsdp: our attention, interpreted
 torchrun --nproc-per-node 2 distributed_worker.py FOLDER die-fsdp # or die-ddp: until rank 1 is killed
 """
@@ -75,9 +76,9 @@ class Dying(TorchEngine):
         return super().forward_backward(micro_batches)
 
 
-def run(folder, out, parallel, engine=TorchEngine, resume=False, attention="auto", **settings) -> None:
+def run(folder, out, parallel, engine=TorchEngine, resume=False, attention="auto", changes=None, **settings) -> None:
     made = partial(engine, settings=EngineConfig(parallel=parallel, device="cpu", **settings))
-    config = make_config(int(os.environ["WORLD_SIZE"]))
+    config = make_config(int(os.environ["WORLD_SIZE"]), **(changes or {}))
     train(
         make_model(attention), TextData(*data(folder)), config, folder / out, engine=made, resume=resume, progress=False
     )
@@ -93,6 +94,8 @@ def main() -> None:
     for parallel in PARALLEL:
         if what == "compile":
             run(folder, f"compiled-{parallel}", parallel, compile="on", recompute=True)
+        elif what == "muon":
+            run(folder, f"muon-{parallel}", parallel, changes={"optimizer": "muon"})
         elif what == "triton":
             run(folder, f"triton-{parallel}", parallel, attention="triton")
         else:
