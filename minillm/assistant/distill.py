@@ -14,6 +14,7 @@ compare it id by id, and need one tokenizer for both models; the third needs the
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ class DistillConfig:
     """What is learned from the teacher, and from whose answers."""
 
     teacher: str = ""  # folder (a run, a checkpoint of either format) or hub name of the model to learn from
+    layers: str = ""  # a new student begins as these layers of its teacher, "0,1,3", and has its shape; "": as [model]
     method: Literal["logits", "on-policy", "sequence"] = (
         "logits"  # answers of the examples, of the student, of the teacher
     )
@@ -48,6 +50,8 @@ class DistillConfig:
     sampling_temperature: float = 1.0  # of on-policy and sequence: at which answers are drawn; 0: the likeliest token
 
     def __post_init__(self) -> None:
+        if self.layers and not re.fullmatch(r"\d+( *, *\d+)*", self.layers):
+            raise ValueError(f"layers = {self.layers!r} must be numbers of the teacher's layers, from 0 on: '0,1,3'.")
         if not 0 < self.beta < 1:
             raise ValueError(f"beta = {self.beta} must lie between 0 and 1: its limits are 'forward' and 'reverse'.")
         for name, value, lowest in (

@@ -9,6 +9,7 @@ The folder is a run's as pretraining leaves it (best/, last/, metrics.jsonl), wi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -100,6 +101,10 @@ class Prepared:
 def fresh(config: AssistantConfig, splits: Splits, teacher: ChatStart | None = None) -> ChatStart:
     """A new model of the shape in [model] for its teacher's tokenizer, or one made from the training conversations,
     with ChatML. Raises ConfigError."""
+    if teacher is not None and config.distill.layers:
+        if config.model:
+            raise ConfigError("[distill] layers gives a student its teacher's shape: leave [model] out, or layers.")
+        return ChatStart(some_layers(teacher.model, config.distill.layers), teacher.template)
     if teacher is not None:
         longest = min(CONTEXT, teacher.model.config.context)  # what the teacher, too, can read
         return ChatStart(new_model(config, teacher.tokenizer, longest), teacher.template)
@@ -125,6 +130,28 @@ def new_model(config: AssistantConfig, tokenizer: Tokenizer, context: int = CONT
         )
     shape = build(cls, {"vocab_size": tokenizer.vocab_size, **section}, "[model]")
     return model_from_config(shape, np.random.default_rng(config.train.seed))
+
+
+def some_layers(teacher: Any, layers: str) -> Any:
+    """A new model of these layers of a teacher ("0,1,3"), with their weights and those around them: what DistilBERT
+    began as (Sanh et al. 2019, arXiv 1910.01108, section 2). Raises ConfigError for layers that are not there."""
+    config, kept = teacher.config, [int(number) for number in layers.split(",")]
+    if max(kept) >= config.n_layers or sorted(set(kept)) != kept:
+        raise ConfigError(
+            f"[distill]: layers = {layers!r} must be some of the teacher's {config.n_layers} layers, 0 to "
+            f"{config.n_layers - 1}, in their order."
+        )
+    changes: dict[str, Any] = {"n_layers": len(kept)}
+    if getattr(config, "full_layers", ()):  # where others have a window
+        changes["full_layers"] = tuple(new for new, old in enumerate(kept) if old in config.full_layers)
+    student = model_from_config(replace(config, **changes), np.random.default_rng(0))
+    weights = teacher.state_dict()
+    own = {
+        name: weights[re.sub(r"(?<=\.)\d+(?=\.)", lambda number: str(kept[int(number[0])]), name, count=1)]
+        for name in student.state_dict()
+    }
+    student.load_state_dict(own)
+    return student
 
 
 # --- what each way to learn makes of model and examples ---------------------------------------------------------------

@@ -94,13 +94,25 @@ def grpo(folder, seed):
 
 
 def distill(folder, seed):
-    """The teacher is the assistant of `sft`; the small student learns from it, or, for comparison, from the dialogues
-    alone in as many steps."""
+    """The teacher is the assistant of `sft`. The student begins as three of its four layers and learns from it; beside
+    it, in as many steps, the same layers from the dialogues alone, and a new model of that shape from the dialogues."""
     sft(folder, seed)
-    teacher = folder / f"sft-{seed}"
-    scores = stage(folder / f"distill-{seed}", "distill", "--teacher", teacher, *seeded(seed))
-    alone = stage(folder / f"student-{seed}", "distill", "--teacher", teacher, "--set", "distill.hard=1", *seeded(seed))
-    return {split: {**scores[split], "student alone": alone[split][MODEL]} for split in scores}
+    hard = ("--set", "distill.hard=1")
+    sizes = (f"model.{size}" for size in ("n_layers=3", "n_heads=4", "d_model=128", "d_ff=352"))
+    new = ("--set", "distill.layers=", *(word for size in sizes for word in ("--set", size)))
+    ways = {"distill": (), "layers": hard, "student": (*hard, *new)}
+    found = {}
+    for name, words in ways.items():
+        words = ("distill", "--teacher", folder / f"sft-{seed}", *words, *seeded(seed))
+        found[name] = stage(folder / f"{name}-{seed}", *words)
+    return {
+        split: {
+            **scores,
+            "layers alone": found["layers"][split][MODEL],
+            "student alone": found["student"][split][MODEL],
+        }
+        for split, scores in found["distill"].items()
+    }
 
 
 STAGES = {"sft": sft, "dpo": dpo, "grpo": grpo, "distill": distill}
