@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from minillm.assistant.distill import DistillConfig, DistillLoss, check_teacher, divergence
 from minillm.assistant.packing import collate_packed
+from minillm.assistant.run import some_layers
 from minillm.engines.numpy_engine import NumpyEngine
 from minillm.engines.threads import ThreadedNumpyEngine
 from minillm.engines.torch_engine import TorchEngine
@@ -23,6 +24,7 @@ from minillm.port import to_torch
 from minillm.settings import IGNORE, EngineConfig, TrainConfig
 from minillm.tensor import Tensor, no_grad
 from minillm.tokenizers import CharTokenizer
+from minillm.training.config_file import ConfigError
 
 KINDS = ("forward", "reverse", "js")
 SIZES = {"n_layers": 1, "n_heads": 2, "d_model": 16}
@@ -448,3 +450,45 @@ def test_a_teacher_that_does_not_fit_is_refused():
 def test_settings_without_meaning_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         DistillConfig(**options)
+
+
+# --- a student of its teacher's layers --------------------------------------------------------------------------------
+
+
+def teachers_layers(model):
+    """What `some_layers` gives, checked: the teacher itself with the other layers taken out computes the same."""
+    for kept in ("0", "0,2", "1,2", "0,1,2"):
+        student = some_layers(model, kept)
+        numbers = [int(number) for number in kept.split(",")]
+        assert student.config.n_layers == len(student.blocks) == len(numbers)
+        whole = model.blocks
+        try:
+            model.blocks = [whole[number] for number in numbers]
+            ids = np.arange(12).reshape(2, 6)
+            with evaluating(model), evaluating(student), no_grad():
+                assert np.array_equal(student(ids).data, model(ids).data)
+        finally:
+            model.blocks = whole
+        mine = {id(p.data) for p in model.parameters()}
+        assert not any(id(p.data) in mine for p in student.parameters())  # training it leaves the teacher alone
+
+
+def test_a_student_may_begin_as_some_layers_of_its_teacher():
+    shape = {"vocab_size": 12, "context": 8, "n_layers": 3, "n_heads": 2, "d_model": 8}
+    teachers_layers(GPT(GPTConfig(**shape), np.random.default_rng(0)))
+    teachers_layers(Llama(LlamaConfig(**shape, d_ff=12), np.random.default_rng(0)))
+    windows = LlamaConfig(**shape, d_ff=12, window=2, full_layers=(2,))
+    teachers_layers(Llama(windows, np.random.default_rng(0)))
+    assert some_layers(Llama(windows), "0,2").config.full_layers == (1,)
+
+
+@pytest.mark.parametrize("layers", ["3", "1,0", "1,1"])
+def test_layers_that_a_teacher_lacks_are_refused(layers):
+    teacher = Llama(LlamaConfig(vocab_size=12, context=8, n_layers=3, n_heads=2, d_model=8, d_ff=12))
+    with pytest.raises(ConfigError, match="must be some of the teacher's 3 layers, 0 to 2, in their order"):
+        some_layers(teacher, layers)
+
+
+def test_layers_are_numbers():
+    with pytest.raises(ValueError, match="must be numbers of the teacher's layers, from 0 on: '0,1,3'"):
+        DistillConfig(layers="first")
