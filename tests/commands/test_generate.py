@@ -1,5 +1,7 @@
 """minillm generate: one continuation or several, the same with and without the cache."""
 
+from functools import partialmethod
+
 import pytest
 from command_line import minillm
 
@@ -9,6 +11,8 @@ from minillm.generate import Sampling, generate, known_ids
 from minillm.hub.checkpoint import load_model_and_tokenizer
 from minillm.hub.rules import Rules
 from minillm.models import GPT
+from minillm.models.decoding import Plan
+from minillm.tensor import Tensor
 
 
 def test_generate_continues_the_prompt_and_a_seed_repeats_it(made, capsys):
@@ -23,10 +27,12 @@ def test_generate_continues_the_prompt_and_a_seed_repeats_it(made, capsys):
 
 def test_samples_are_written_in_one_batch(made, capsys, monkeypatch):
     sizes = []
-    hidden = GPT.hidden
-    monkeypatch.setattr(GPT, "hidden", lambda self, ids, cache: sizes.append(ids.shape) or hidden(self, ids, cache))
+    logits = Plan.logits
+    monkeypatch.setattr(
+        Plan, "logits", lambda self, cache, pieces: sizes.append(len(pieces)) or logits(self, cache, pieces)
+    )
     minillm("generate", made / "run", "--prompt", "the cat", "--max-new-tokens", 4, "--samples", 5, capsys=capsys)
-    assert [rows for rows, _ in sizes] == [5] * 4
+    assert sizes == [1, 5, 5, 5]  # the prompt once
 
 
 def test_a_text_that_stops_is_left_out_with_what_follows(made, capsys):
@@ -62,14 +68,14 @@ def test_rules_on_the_command_line(made, capsys):
 def test_an_end_may_be_asked_not_to_come_too_soon(made, tmp_path, capsys, monkeypatch):
     """The end of text is the likeliest id: nothing is said, unless so many tokens must come."""
 
-    def ending(self, h):
-        x = logits(self, h)
-        x.data[..., eos] = 99.0
+    def ending(self, *h, logits):
+        x = logits(self, *h)
+        (x.data if isinstance(x, Tensor) else x)[..., eos] = 99.0
         return x
 
     eos = load_model_and_tokenizer(made / "run")[1].eos_id
-    logits = GPT.logits
-    monkeypatch.setattr(GPT, "logits", ending)
+    for cls in (GPT, Plan):
+        monkeypatch.setattr(cls, "logits", partialmethod(ending, logits=cls.logits))
     options = ["generate", made / "run", "--prompt", "the cat", "--max-new-tokens", 9]
     for how in ([], ["--beams", 2], ["--samples", 2]):
         assert set(minillm(*options, *how, capsys=capsys)) <= set("the cat\n-")
