@@ -28,6 +28,7 @@ from ..tensor import no_grad
 from . import gpt, llama
 from .attention import MultiHeadAttention
 from .decoding_ops import Array, Cache, Layer, Matrix, New, attend, attend_last, feed_forward, norm, turn
+from .int8 import Int8Embedding, Int8GPT, Int8Linear, Int8Llama, Int8Matrix, int8_product
 
 CHUNK = 256  # tokens that go through the feed-forward network at once: what is between its two products fits a cache
 
@@ -35,12 +36,12 @@ CHUNK = 256  # tokens that go through the feed-forward network at once: what is 
 class Plan:
     """How to run a model, made by `plan_for`."""
 
-    def __init__(self, model: Any, matrix: Callable[[Any], Matrix]) -> None:
-        self.model, self.dtype = model, model.token_embedding.weight.data.dtype
-        self.layers = [layer_of(block, matrix) for block in model.blocks]
+    def __init__(self, model: Any) -> None:
+        self.model, self.dtype = model, model.norm.weight.data.dtype
+        self.layers = [layer_of(block, model.config) for block in model.blocks]
         head = getattr(model, "head", None)
         self.head = matrix(model.token_embedding if head is None else head)
-        self.embed = model.token_embedding.weight.data
+        self.table = None if isinstance(model.token_embedding, Int8Embedding) else model.token_embedding.weight.data
         self.positions = model.position_embedding.weight.data if isinstance(model, gpt.GPT) else None
 
     def logits(self, cache: Cache, pieces: Sequence[Sequence[int]], every: bool = False) -> Array:
@@ -53,7 +54,8 @@ class Plan:
         new = New(cache.lengths, [len(piece) for piece in pieces])
         ids = np.array([token for piece in pieces for token in piece])  # (N,)
         with no_grad(), np.errstate(over="ignore"):  # e^x may be infinite where it is divided by
-            x = self.embed[ids] if min(new.lengths) else self.model.token_embedding(ids).data  # (N, D); prompts checked
+            # (N, D); prompts go through the module, which checks ids
+            x = self.table[ids] if self.table is not None and min(new.lengths) else self.model.token_embedding(ids).data
             rope = None if self.positions is not None else self.angles(new)
             if self.positions is not None:
                 x += self.positions[new.places]
@@ -145,21 +147,23 @@ def window_start(length: int, context: int) -> int:
 # --- which models -----------------------------------------------------------------------------------------------------
 
 
-def plan_for(model: Any, matrix: Callable[[Any], Matrix] | None = None) -> Plan | None:
+KNOWN = {gpt.GPT, gpt.Block, gpt.CausalSelfAttention, gpt.MLP, llama.Llama, llama.Block, llama.MLP, MultiHeadAttention,
+         nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Dropout,
+         Int8GPT, Int8Llama, Int8Linear, Int8Embedding}  # fmt: skip
+
+
+def plan_for(model: Any) -> Plan | None:
     """A plan for a GPT or a Llama of this library on NumPy; None for any other, and for one with a part that is not
-    what it was built with, such as an adapter: its own forward says what that does. `matrix` makes of a Linear, or of
-    the token table, what multiplies with it; by default its own weights."""
-    plain = {gpt.GPT, gpt.Block, gpt.CausalSelfAttention, gpt.MLP, llama.Llama, llama.Block, llama.MLP}
-    plain |= {MultiHeadAttention, nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Dropout}
-    if type(model) not in (gpt.GPT, llama.Llama) or model.config.attention in NEEDS_TORCH:
+    what it was built with, such as an adapter: its own forward says what that does."""
+    if type(model) not in KNOWN or model.config.attention in NEEDS_TORCH:
         return None
-    if any(type(module) not in plain for _, module in model.named_modules()):
-        return None
-    return Plan(model, matrix or product_with)
+    return Plan(model) if all(type(module) in KNOWN for _, module in model.named_modules()) else None
 
 
-def product_with(module: Any) -> Matrix:
+def matrix(module: Any) -> Matrix:
     """x (N, in) -> x Wᵀ + b (N, out)."""
+    if isinstance(module, Int8Matrix):
+        return int8_product(module)
     transposed, bias = module.weight.data.T, getattr(module, "bias", None)
     if bias is None:
         return transposed.__rmatmul__
@@ -173,14 +177,12 @@ def product_with(module: Any) -> Matrix:
     return product
 
 
-def layer_of(block: Any, matrix: Callable[[Any], Matrix]) -> Layer:
-    attn, mlp = block.attn, block.mlp
+def layer_of(block: Any, config: Any) -> Layer:
+    attn, mlp, d = block.attn, block.mlp, config.head_dim
     parts: dict[str, Any] = {"norm_1": block.norm_1, "norm_2": block.norm_2}
     if isinstance(block, gpt.Block):
-        d = attn.proj.weight.shape[1] // attn.n_heads
         parts |= {"qkv": [matrix(attn.qkv)], "heads": (attn.n_heads, attn.n_heads, d), "out": matrix(attn.proj)}
         return Layer(**parts, head_norms=None, up=[matrix(mlp.fc)], down=matrix(mlp.proj), window=None)
-    d = attn.o_proj.weight.shape[1] // attn.n_heads
     parts |= {"qkv": [matrix(part) for part in (attn.q_proj, attn.k_proj, attn.v_proj)], "out": matrix(attn.o_proj)}
     parts |= {"heads": (attn.n_heads, attn.n_kv_heads, d), "up": [matrix(mlp.gate), matrix(mlp.up)]}
     norms = None if attn.q_norm is None else (attn.q_norm, attn.k_norm)
