@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..beam import beam_search
 from ..data import Labelled, Pair
+from ..engines.blas import blas_threads
+from ..engines.speculative import speculate
 from ..finetune.objectives import Classify, TaskObjective, Write
 from ..finetune.predict import predict
 from ..generate import Sampling, check_continues, generate, known_ids, prompt_ids, stream_text
@@ -17,13 +19,17 @@ from ..hub.assistants import refuse_assistant
 from ..hub.checkpoint import load_model_and_tokenizer
 from ..hub.finetuned import is_finetuned, open_finetuned
 from ..hub.rules import Rules, StopTexts, check_stop_texts, cut, until
+from ..models.int8 import quantize_int8
 from ..settings import EngineConfig
+from ..tokenizers import Tokenizer
 from .options import add_option, add_sampling, choices, keywords, sampling_settings
 
 TEMPERATURE = 0.8  # when none is given
 MAX_NEW_TOKENS = 200
 
-LEAST = {"max_new_tokens": 1, "min_new_tokens": 0, "no_repeat_ngram": 0, "samples": 1, "seed": 0, "beams": 1}
+LEAST = {
+    "max_new_tokens": 1, "min_new_tokens": 0, "no_repeat_ngram": 0, "samples": 1, "seed": 0, "beams": 1, "ahead": 1,
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=1, help=samples)
     parser.add_argument("--seed", type=int, help="of the first continuation; without it each run differs")
     parser.add_argument("--no-cache", action="store_true", help="compute every step from scratch: slower, same result")
+    parser.add_argument("--int8", action="store_true", help="round weights to 8 bits: a quarter of the memory, faster")
+    parser.add_argument(
+        "--draft", metavar="MODEL", help="a smaller model that guesses ahead: equally likely texts, sooner"
+    )
+    parser.add_argument("--lookup", action="store_true", help="guess ahead from what stood in the text before")
+    add_option(parser, speculate, "ahead", "how many tokens --draft or --lookup guess")
     add_option(parser, load_model_and_tokenizer, "engine", "what computes", choices=choices(EngineConfig, "name"))
     add_option(parser, load_model_and_tokenizer, "device", "PyTorch's: cpu, cuda, mps")
     add_option(parser, load_model_and_tokenizer, "verify", "compare a run's weights with their checksum")
@@ -59,11 +71,13 @@ def run(arguments: argparse.Namespace) -> int:
             f"--min-new-tokens {arguments.min_new_tokens} must be at most --max-new-tokens {arguments.new}."
         )
     if is_finetuned(arguments.model):
+        check_whole_model(arguments)
         model, objective, config = open_finetuned(arguments.model, **keywords(load_model_and_tokenizer, arguments))
         return answer(arguments, model, objective, config.task.beams)
     refuse_assistant(arguments.model, "answers in conversations only, in which it was trained")
-    model, tokenizer = load_model_and_tokenizer(arguments.model, **keywords(load_model_and_tokenizer, arguments))
+    model, tokenizer = opened(arguments)
     if getattr(model.config, "start_id", None) is not None:  # a pretrained encoder–decoder
+        check_whole_model(arguments)
         return answer(arguments, model, Write.for_model(tokenizer, model.config))
     check_continues(model)
     if arguments.beams is not None:
@@ -73,7 +87,10 @@ def run(arguments: argparse.Namespace) -> int:
     options: dict[str, Any] = {"max_new_tokens": arguments.new, "use_cache": not arguments.no_cache}
     options["rules"] = rules_of(arguments, stops)
     seeds = None if arguments.seed is None else [arguments.seed + sample for sample in range(arguments.samples)]
-    if arguments.beams is None and arguments.samples == 1:
+    if guessing := guesses_of(arguments, tokenizer):
+        del options["use_cache"]
+        seeds = seeds or [None] * arguments.samples
+    elif arguments.beams is None and arguments.samples == 1:
         print(prompt, end="", flush=True)
         pieces = stream_text(model, tokenizer, prompt, seed=seeds, sampling=sampling, **options)
         for piece in until(pieces, arguments.stop):
@@ -83,7 +100,11 @@ def run(arguments: argparse.Namespace) -> int:
     options |= {"stop_ids": stops, "allowed": known_ids(tokenizer)}
     ids = prompt_ids(tokenizer, prompt)
     options["ends"] = StopTexts(tokenizer, arguments.stop, after=len(ids)) if arguments.stop else None
-    if arguments.beams is not None:
+    if guessing:
+        ends = options.pop("ends")
+        new = [written(speculate(model, ids, sampling=sampling, seed=seed, **options, **guessing), ids, stops, ends)
+               for seed in seeds]  # fmt: skip
+    elif arguments.beams is not None:
         found = beam_search(model, [ids], n_beams=arguments.beams, n_return=arguments.samples, **options)[0]
         new = [hypothesis.ids for hypothesis in found]
     else:
@@ -91,6 +112,57 @@ def run(arguments: argparse.Namespace) -> int:
     texts = [prompt + cut(tokenizer.decode(row), arguments.stop) for row in new]
     print(("\n" + "-" * 40 + "\n").join(texts))
     return 0
+
+
+def opened(arguments: argparse.Namespace) -> tuple[Any, Tokenizer]:
+    """The model that writes, with --int8 its weights rounded, and its tokenizer."""
+    how = keywords(load_model_and_tokenizer, arguments)
+    if not arguments.int8:
+        return load_model_and_tokenizer(arguments.model, **how)
+    model, tokenizer = load_model_and_tokenizer(arguments.model, **{**how, "engine": "numpy", "device": None})
+    model = quantize_int8(model, threads=blas_threads() or 1)
+    if arguments.engine == "torch":
+        from ..port import to_torch
+
+        model = to_torch(model, device=arguments.device)
+    return model, tokenizer
+
+
+def check_whole_model(arguments: argparse.Namespace) -> None:
+    """Raise ValueError for options that only a model that continues texts can follow."""
+    asked = [f"--{name}" for name in ("int8", "draft", "lookup") if getattr(arguments, name)]
+    if asked:
+        raise ValueError(f"{arguments.model} answers a task, it does not continue texts: leave out {', '.join(asked)}.")
+
+
+def guesses_of(arguments: argparse.Namespace, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Who guesses ahead, as `speculate` takes it; {} where nobody is to."""
+    if not (arguments.draft or arguments.lookup):
+        return {}
+    if (arguments.draft and arguments.lookup) or arguments.beams is not None or arguments.no_cache:
+        raise ValueError("--draft or --lookup, one of them, guesses ahead, without --beams and without --no-cache.")
+    if arguments.lookup:
+        return {"ahead": arguments.ahead}
+    draft, its = load_model_and_tokenizer(arguments.draft, **keywords(load_model_and_tokenizer, arguments))
+    if its.tokens != tokenizer.tokens:
+        raise ValueError(
+            f"--draft {arguments.draft} has other tokens than {arguments.model}: a guess must mean the same."
+        )
+    return {"draft": draft, "ahead": arguments.ahead}
+
+
+def written(
+    tokens: Iterable[int], prompt: list[int], stops: tuple[int, ...], ends: Callable[[list[int]], bool] | None
+) -> list[int]:
+    """New ids, up to a stop id, or to where the text ends."""
+    new: list[int] = []
+    for token in tokens:
+        if token in stops:
+            break
+        new.append(token)
+        if ends is not None and ends([*prompt, *new]):
+            break
+    return new
 
 
 def rules_of(arguments: argparse.Namespace, stop_ids: tuple[int, ...]) -> Rules | None:

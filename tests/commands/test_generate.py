@@ -137,3 +137,29 @@ def test_a_device_that_is_not_here_is_an_error_that_says_so(made, monkeypatch, c
     for device, message in messages.items():
         error = minillm("generate", made / "run", "--engine", "torch", "--device", device, status=2, capsys=capsys)
         assert message in error
+
+
+def test_guessing_ahead_changes_no_greedy_text(made, tmp_path, capsys):
+    """By lookup, and by a draft, here the model itself; of drawn texts each seed has its own."""
+    options = ["generate", made / "run", "--prompt", "the cat", "--max-new-tokens", 30]
+    alone = minillm(*options, "--temperature", 0, capsys=capsys)
+    for how in (["--lookup"], ["--draft", made / "run", "--ahead", 3]):
+        assert minillm(*options, *how, "--temperature", 0, capsys=capsys) == alone
+        stop = alone[len("the cat") + 4 : len("the cat") + 7]
+        cut = alone[: alone.index(stop, len("the cat"))] + "\n"
+        assert minillm(*options, *how, "--temperature", 0, "--stop", stop, capsys=capsys) == cut
+        two = minillm(*options, *how, "--seed", 3, "--samples", 2, capsys=capsys)
+        assert two == minillm(*options, *how, "--seed", 3, "--samples", 2, capsys=capsys)
+        assert len(set(two.rstrip("\n").split("\n" + "-" * 40 + "\n"))) == 2
+    for wrong in (["--lookup", "--draft", made / "run"], ["--lookup", "--beams", 2], ["--lookup", "--no-cache"]):
+        error = minillm(*options, *wrong, status=2, capsys=capsys)
+        assert "guesses ahead, without --beams and without --no-cache." in error
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+def test_weights_of_8_bits_write_a_text(made, engine, capsys):
+    if engine == "torch":
+        pytest.importorskip("torch")
+    options = ["generate", made / "run", "--prompt", "the cat", "--max-new-tokens", 30, "--temperature", 0]
+    said = minillm(*options, "--int8", "--engine", engine, capsys=capsys)
+    assert said.startswith("the cat") and len(said) > len("the cat\n")
