@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     seeds = None if arguments.seed is None else [arguments.seed + sample for sample in range(arguments.samples)]
     if guessing := guesses_of(arguments, tokenizer):
         del options["use_cache"]
-        seeds = seeds or [None] * arguments.samples
+        own = seeds or [None] * arguments.samples
     elif arguments.beams is None and arguments.samples == 1:
         print(prompt, end="", flush=True)
         pieces = stream_text(model, tokenizer, prompt, seed=seeds, sampling=sampling, **options)
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     if guessing:
         ends = options.pop("ends")
         new = [written(speculate(model, ids, sampling=sampling, seed=seed, **options, **guessing), ids, stops, ends)
-               for seed in seeds]  # fmt: skip
+               for seed in own]  # fmt: skip
     elif arguments.beams is not None:
         found = beam_search(model, [ids], n_beams=arguments.beams, n_return=arguments.samples, **options)[0]
         new = [hypothesis.ids for hypothesis in found]

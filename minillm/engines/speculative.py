@@ -110,7 +110,8 @@ class Reader:
 
     def __init__(self, model: Any) -> None:
         check_continues(model)
-        self.model, self.plan, self.seen = model, plan_for(model), []
+        self.model, self.plan = model, plan_for(model)
+        self.seen: list[int] = []  # what the cache holds
         context = model.config.context
         if self.plan is not None:
             self.cache: Any = Cache(self.plan.layers, 1, context, self.plan.dtype)
@@ -164,6 +165,7 @@ class NGrams:
                 self.behind[tuple(text[place - size : place])] = place
         self.read = len(text)
         for size in range(min(self.longest, len(text)), 0, -1):
-            if (place := self.behind.get(tuple(text[-size:]))) is not None:
-                return [(token, None) for token in text[place : place + n]]
+            found = self.behind.get(tuple(text[-size:]))
+            if found is not None:
+                return [(token, None) for token in text[found : found + n]]
         return []

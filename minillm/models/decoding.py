@@ -30,6 +30,7 @@ from .attention import MultiHeadAttention
 from .decoding_ops import Array, Cache, Layer, Matrix, New, attend, attend_last, feed_forward, norm, turn
 from .int8 import Int8Embedding, Int8GPT, Int8Linear, Int8Llama, Int8Matrix, int8_product
 
+FEW = 32  # rows up to which W xᵀ is faster than x Wᵀ, for which BLAS would first rearrange all of W
 CHUNK = 256  # tokens that go through the feed-forward network at once: what is between its two products fits a cache
 
 
@@ -164,14 +165,13 @@ def matrix(module: Any) -> Matrix:
     """x (N, in) -> x Wᵀ + b (N, out)."""
     if isinstance(module, Int8Matrix):
         return int8_product(module)
-    transposed, bias = module.weight.data.T, getattr(module, "bias", None)
-    if bias is None:
-        return transposed.__rmatmul__
-    bias = bias.data
+    weight, bias = module.weight.data, getattr(module, "bias", None)
+    bias = None if bias is None else bias.data
 
     def product(x: Array) -> Array:
-        y = x @ transposed
-        y += bias
+        y = np.ascontiguousarray((weight @ x.T).T) if 1 < len(x) <= FEW else x @ weight.T
+        if bias is not None:
+            y += bias
         return y
 
     return product

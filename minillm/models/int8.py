@@ -34,9 +34,9 @@ class Int8Matrix(nn.Module):
 
     def __init__(self, weight: Array, bias: Any, threads: int) -> None:
         largest = np.abs(weight).max(axis=1)
-        self.row_scale = largest / weight.dtype.type(127)
+        self.row_scale: Any = largest / weight.dtype.type(127)
         divisor = np.where(largest > 0, self.row_scale, 1)[:, None]
-        self.codes = np.empty(weight.shape, np.int8)
+        self.codes: Any = np.empty(weight.shape, np.int8)
         for start in range(0, len(weight), 4096):  # no second matrix of floats
             rows = slice(start, start + 4096)
             self.codes[rows] = np.rint(weight[rows] / divisor[rows])
