@@ -684,8 +684,8 @@ for name, hide in {"masked": True, "without the mask": False}.items():
 r"""
 Nothing complains when the mask is forgotten; the texts are just worse. The library avoids the question: in
 `minillm.generate.decode_steps` all rows stand at the same position, and a row whose prompt is longer takes its next
-token from the prompt. Each row has its own random generator, so it writes the same whatever stands beside it. And the
-gain:
+token from the prompt. (For GPT and Llama `minillm.models.decoding` goes further: each row has a place of its own.) Each
+row has its own random generator, so it writes the same whatever stands beside it. And the gain:
 """
 
 # %%
@@ -812,8 +812,9 @@ overlap of the two distributions, as computed. Exercise 5 asks how far ahead to 
 ## The library's version
 
 `minillm.generate.generate` is the loop for a batch, `minillm.generate.stream` and `minillm.generate.stream_text` the
-same for one text as it comes, and all of them are `minillm.generate.decode_steps`. At the command line it is
-`minillm generate MODEL --prompt ... --temperature 0.8 --top-p 0.95`, or `--beams 4`.
+same for one text as it comes, and all of them are `minillm.generate.decode_steps`. For GPT and Llama on NumPy it hands
+over to `minillm.models.decoding`, the same arithmetic with nothing around it, unless it is asked to be `plain`. At the
+command line it is `minillm generate MODEL --prompt ... --temperature 0.8 --top-p 0.95`, or `--beams 4`.
 
 > **Step into it.** Put a breakpoint on the marked line of the next cell (VS Code: click left of the line, then *Debug
 > Cell*; JupyterLab: the bug at the top right) and step into it. You pass `minillm.generate.generate` and
@@ -823,13 +824,13 @@ same for one text as it comes, and all of them are `minillm.generate.decode_step
 > `minillm.generate.Sampling.probabilities` after `x[order[below]] = -np.inf`: what top-p has cut off is −∞ there.
 
 The rest of the cell does the same in Python's own debugger: stop where the probabilities are made, say where we are,
-run to the end of the function, print how many tokens may still be drawn, and two calls further up how many positions
+run to the end of the function, print how many tokens may still be drawn, and three calls further up how many positions
 the cache holds.
 """
 
 # %%
 sampling = Sampling(temperature=0.8, top_p=0.9)
-options = {"max_new_tokens": 2, "sampling": sampling, "seed": 0}
+options = {"max_new_tokens": 2, "sampling": sampling, "seed": 0, "plain": True}
 generate(model, [prompt], **options)  # a breakpoint here
 
 commands = [
@@ -838,6 +839,7 @@ commands = [
     "where",
     "return",
     "print(len(x), 'tokens,', np.isfinite(x).sum(), 'may be drawn')",
+    "up",
     "up",
     "up",
     "print(ids.shape, start, position, cache.length)",

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .models.decoding import plan_for, window_start
 from .nn import evaluating
 from .tensor import Tensor, no_grad
 
@@ -61,10 +62,9 @@ class Sampling:
             if value is not None and not 0 < value <= 1:
                 raise ValueError(f"{name} = {value} must be above 0 and at most 1: it is a probability.")
 
-    def probabilities(self, logits: Array, previous: Array, allowed: Array | None = None, rule: Any = None) -> Array:
-        """The distribution (V,) that the next token is drawn from, given its logits (V,) and the ids so far; of the ids
-        with True in `allowed`, None: of all. `rule`: (V,), ids -> (V,), what else changes the logits, after the
-        penalty."""
+    def scores(self, logits: Array, previous: Array, allowed: Array | None = None, rule: Any = None) -> Array:
+        """Logits (V,) as float64, after what depends on the ids so far: the penalty, then `rule`, (V,), ids -> (V,);
+        −∞ for ids that are not True in `allowed`, if that is given."""
         x = logits.astype(np.float64)
         if not np.isfinite(x).all():
             raise FloatingPointError(
@@ -80,6 +80,12 @@ class Sampling:
             x[: len(allowed)][~allowed[: len(x)]] = -np.inf
             if np.isneginf(x).all():
                 raise ValueError(f"generate: allowed lets none of the model's {len(x)} ids be chosen.")
+        return x
+
+    def probabilities(self, logits: Array, previous: Array, *limits: Any) -> Array:
+        """The distribution (V,) that the next token is drawn from, given its logits (V,) and the ids so far; `limits`:
+        `allowed` and `rule`, as for `scores`."""
+        x = self.scores(logits, previous, *limits)
         if self.temperature == 0:
             return np.eye(1, len(x), int(x.argmax()))[0]
         likeliest = float(x.max())
@@ -101,8 +107,9 @@ class Sampling:
         return softmax(x)
 
     def choose(self, logits: Array, previous: Array, rng: np.random.Generator, *limits: Any) -> int:
-        """One token id: the place where the running sum of probabilities passes a random number in [0, 1). `limits`:
-        `allowed` and `rule`."""
+        """One token id: the place where the running sum of probabilities passes a random number in [0, 1)."""
+        if self.temperature == 0:
+            return int(self.scores(logits, previous, *limits).argmax())
         cumulative = np.cumsum(self.probabilities(logits, previous, *limits))
         return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
 
@@ -133,6 +140,7 @@ def generate(
     allowed: Array | None = None,
     rules: Rules | None = None,
     ends: Callable[[list[int]], bool] | None = None,
+    plain: bool = False,
 ) -> list[list[int]]:
     """Continue each prompt (a list of ids) by up to `max_new_tokens` ids; returns the new ids, without the stop id
     unless `keep_stop_id`. `allowed`, booleans, says which ids may be chosen, none beyond its end: a model may have more
@@ -142,12 +150,12 @@ def generate(
     A row does not depend on the other rows of its batch: it has its own random generator and no padding (see
     `decode_steps`). The generator is made from `seed` and the row's index, or, where `seed` is a sequence, from that
     prompt's own seed (whole numbers, one or a tuple) alone. With the same seed, cached and uncached decoding give the
-    same ids.
+    same ids. `plain`: by the model's own forward, to follow in a debugger, also where models/decoding.py is faster.
     """
     new: list[list[int]] = [[] for _ in prompts]
     stopped = [False] * len(prompts)
-    sampling = sampling or Sampling()
-    with closing(decode_steps(model, prompts, max_new_tokens, sampling, seed, use_cache, allowed, rules)) as steps:
+    how = (sampling or Sampling(), seed, use_cache, allowed, rules, plain, stopped)
+    with closing(decode_steps(model, prompts, max_new_tokens, *how)) as steps:
         for step in steps:
             for row, token in step.items():
                 if not stopped[row] and (keep_stop_id or token not in stop_ids):
@@ -165,14 +173,10 @@ def stream(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     stop_ids: Sequence[int] = (),
-    seed: Seeds | None = None,
-    use_cache: bool = True,
-    allowed: Array | None = None,
-    rules: Rules | None = None,
+    **options: Any,
 ) -> Generator[int, None, None]:
-    """The ids of `generate` for one prompt, each as soon as it is chosen."""
-    sampling = sampling or Sampling()
-    with closing(decode_steps(model, [prompt], max_new_tokens, sampling, seed, use_cache, allowed, rules)) as steps:
+    """The ids of `generate` for one prompt, each as soon as it is chosen; further `options` as there."""
+    with closing(decode_steps(model, [prompt], max_new_tokens, sampling or Sampling(), **options)) as steps:
         for step in steps:
             if step[0] in stop_ids:
                 return
@@ -213,12 +217,16 @@ def decode_steps(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     sampling: Sampling,
-    seed: Seeds | None,
-    use_cache: bool,
+    seed: Seeds | None = None,
+    use_cache: bool = True,
     allowed: Array | None = None,
     rules: Rules | None = None,
+    plain: bool = False,
+    stopped: Sequence[bool] = (),
 ) -> Generator[dict[int, int], None, None]:
-    """The loop under all of the above: yields {row: new id} for each position.
+    """The loop under all of the above: yields {row: new id} for each position. Where models/decoding.py has a plan for
+    the model, and nothing asks for the plain way, the plan does it, sooner; rows that the caller meanwhile sets to True
+    in `stopped` need no more. The plain way:
 
     All rows stand at the same position. One whose prompt is longer takes its next id from the prompt, the others from
     the model, until every row has `max_new_tokens` new ids. So rows of different length need neither padding nor
@@ -240,8 +248,15 @@ def decode_steps(
         ids[row, : len(prompt)] = prompt
     generators = row_generators(seed, len(prompts))
 
+    def choose(row: int, position: int, logits: Array) -> int:
+        rule = None if rules is None else partial(rules, position - lengths[row])
+        return sampling.choose(logits, ids[row, :position], generators[row], allowed, rule)
+
     cache, cache_start = None, -1
     with evaluating(model):  # until the last token, or until the caller closes this generator
+        if use_cache and not plain and (plan := plan_for(model)) is not None:
+            yield from plan.steps(ids, lengths, max_new_tokens, choose, stopped)
+            return
         for position in range(min(lengths), ids.shape[1]):
             start = window_start(position, model.config.context)
             if not use_cache:
@@ -250,19 +265,21 @@ def decode_steps(
                 logits = next_logits(model, ids[:, position - 1 : position], cache)
             else:  # the first step, or the window has moved and with it every position
                 cache, cache_start = model.new_cache(model.config.context), start
-                logits = next_logits(model, ids[:, start:position], cache)
+                seen = ids[:, start:position]
+                if shared := len(ids) > 1 and (seen == seen[0]).all() and not hasattr(model, "source"):
+                    seen = seen[:1]  # several texts after one prompt: read it once
+                logits = next_logits(model, seen, cache)
+                if shared:
+                    logits, _ = logits.repeat(len(ids), axis=0), cache.reorder([0] * len(ids))
             step = {}
             for row, length in enumerate(lengths):
                 if length <= position < length + max_new_tokens:
-                    rule = None if rules is None else partial(rules, position - length)
-                    step[row] = sampling.choose(logits[row], ids[row, :position], generators[row], allowed, rule)
-                    ids[row, position] = step[row]
+                    step[row] = ids[row, position] = choose(row, position, logits[row])
             if step:
                 yield step
 
 
 def row_generators(seed: Seeds | None, n_rows: int) -> list[np.random.Generator]:
-    """A random generator for each row: see `generate`."""
     if seed is None or isinstance(seed, (int, np.integer)):
         return np.random.default_rng(seed).spawn(n_rows)
     if len(seed) != n_rows:
@@ -283,16 +300,6 @@ def check_continues(model: Any) -> None:
             f"generate: {type(model).__name__} fills in hidden tokens of a text or labels it; it was not trained to "
             "continue one. Generate with a gpt, llama or lstm model."
         )
-
-
-def window_start(length: int, context: int) -> int:
-    """The first of `length` ids that the model sees. Beyond the context, the window jumps ahead by half of it, rather
-    than creeping by one: each jump costs the cache a fresh start, since learned positions count from the window's
-    first token."""
-    if length <= context:
-        return 0
-    jump = max(context // 2, 1)
-    return -(-(length - context) // jump) * jump
 
 
 def next_logits(model: Any, ids: Array, cache: Any, at: int | slice = -1) -> Array:

@@ -79,9 +79,9 @@ def first_run(folder: Path) -> str:
         model = GPT(gpt_config, np.random.default_rng(0))
         options = {"tokenizer": tokenizer, "resume": resume, "progress": False}
         train(model, TextData(train_data, val_data), config, folder / "run", **options)
-    sampling = Sampling(temperature=0.8, top_k=20, top_p=0.9)
-    generate(model, [tokenizer.encode("7 times")], max_new_tokens=4, sampling=sampling, seed=0)
-    return "".join(stream_text(model, tokenizer, "7 times", max_new_tokens=20, sampling=sampling, seed=0))
+    options = {"sampling": Sampling(temperature=0.8, top_k=20, top_p=0.9), "seed": 0, "plain": True}
+    generate(model, [tokenizer.encode("7 times")], max_new_tokens=4, **options)
+    return "".join(stream_text(model, tokenizer, "7 times", max_new_tokens=20, **options))
 
 
 @pytest.fixture(scope="module")

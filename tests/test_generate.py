@@ -113,8 +113,8 @@ def test_a_cache_spares_what_was_seen(model, monkeypatch):
     """One id at a time, until the window moves: then half of the context, and the new id, once."""
     seen, original = [], GPT.hidden
     monkeypatch.setattr(GPT, "hidden", lambda self, ids, cache: seen.append(ids.shape[1]) or original(self, ids, cache))
-    generate(model, [[1, 2, 3]], max_new_tokens=17, seed=0)
-    list(stream(model, [1, 2, 3], max_new_tokens=17, seed=0))
+    generate(model, [[1, 2, 3]], max_new_tokens=17, seed=0, plain=True)
+    list(stream(model, [1, 2, 3], max_new_tokens=17, seed=0, plain=True))
     assert seen == 2 * [3, *[1] * 13, 9, 1, 1]
     seen.clear()
     generate(model, [[1, 2, 3]], max_new_tokens=17, seed=0, use_cache=False)
@@ -227,7 +227,7 @@ def test_the_model_is_not_asked_again_when_every_row_has_stopped(model, monkeypa
     calls = []
     hidden = GPT.hidden
     monkeypatch.setattr(GPT, "hidden", lambda self, ids, cache=None: calls.append(1) or hidden(self, ids, cache))
-    options = {"max_new_tokens": 30, "seed": 0, "use_cache": use_cache}
+    options = {"max_new_tokens": 30, "seed": 0, "use_cache": use_cache, "plain": True}
     free = generate(model, PROMPTS, **options)
     stops = {row[3 + i] for i, row in enumerate(free)}
     last = max(

@@ -27,6 +27,7 @@ from ..hub.finetuned import is_finetuned, open_finetuned
 from ..hub.generation import drawing_in, n_new_tokens, rules_in, settings_of, stop_ids_in, stop_texts_in
 from ..hub.rules import StopTexts, check_stop_texts, cut, until
 from ..settings import EngineConfig
+from .ahead import add_ahead, check_continues_texts, guessed, guesses_of, rounded
 from .options import add_option, add_sampling, choices, keywords, sampling_settings, typed_text
 
 TEMPERATURE = 0.8  # when none is given
@@ -36,7 +37,9 @@ NAMES = {  # options -> what transformers calls them
     "max_new_tokens": "max_new_tokens", "min_new_tokens": "min_new_tokens", "no_repeat_ngram": "no_repeat_ngram_size",
     "beams": "num_beams", "samples": "num_return_sequences",
 }  # fmt: skip
-LEAST = {"max_new_tokens": 1, "min_new_tokens": 0, "no_repeat_ngram": 0, "samples": 1, "seed": 0, "beams": 1}
+LEAST = {
+    "max_new_tokens": 1, "min_new_tokens": 0, "no_repeat_ngram": 0, "samples": 1, "seed": 0, "beams": 1, "ahead": 1,
+}  # fmt: skip
 UNSAID = ("eos_token_id", "pad_token_id", "decoder_start_token_id", "use_cache")  # every folder's, of no interest
 DRAWN = ("do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
@@ -61,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, help=samples)
     parser.add_argument("--seed", type=int, help="of the first continuation; without it each run differs")
     parser.add_argument("--no-cache", action="store_true", help="compute every step from scratch: slower, same result")
+    add_ahead(parser)
     add_option(parser, load_model_and_tokenizer, "engine", "what computes", choices=choices(EngineConfig, "name"))
     add_option(parser, load_model_and_tokenizer, "device", "PyTorch's: cpu, cuda, mps")
     add_option(parser, load_model_and_tokenizer, "verify", "compare a run's weights with their checksum")
@@ -69,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     check_options(arguments)
     if is_finetuned(arguments.model):
+        check_continues_texts(arguments)
         model, objective, config = open_finetuned(arguments.model, **keywords(load_model_and_tokenizer, arguments))
         return answer(arguments, model, objective, settings(arguments, {"num_beams": config.task.beams}, {}))
     refuse_assistant(arguments.model, "answers in conversations only, in which it was trained")
@@ -76,13 +81,18 @@ def run(arguments: argparse.Namespace) -> int:
     checkpoint = open_checkpoint(arguments.model)
     file = read_generation_config(checkpoint.folder)
     how = settings(arguments, file, checkpoint.original)
-    model, tokenizer = checkpoint.model_and_tokenizer(**keywords(load_model_and_tokenizer, arguments))
+    opening = keywords(load_model_and_tokenizer, arguments)
+    opening |= {"engine": "numpy", "device": None} if arguments.int8 else {}
+    model, tokenizer = checkpoint.model_and_tokenizer(**opening)
     if getattr(model.config, "start_id", None) is not None:  # a pretrained encoder–decoder
+        check_continues_texts(arguments)
         objective = Write.for_model(tokenizer, model.config)
         objective = replace(objective, start_id=how.get("decoder_start_token_id", objective.start_id))
         say_taken(arguments, how, file)
         return answer(arguments, model, objective, how, known_ids(tokenizer))
     check_continues(model)
+    model = rounded(arguments, model) if arguments.int8 else model
+    guessing = guesses_of(arguments, tokenizer, searches(arguments, how))
     say_taken(arguments, how, file)
     prompt = read_prompt(arguments)
     ids = prompt_ids(tokenizer, prompt)
@@ -91,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = options_of(arguments, how, stop_ids_in(file or {}) or own, len(ids))
     texts = arguments.stop or stop_texts_in(how)
     n = how.get("num_return_sequences", 1)
-    if not searches(arguments, how) and n == 1:
+    if not guessing and not searches(arguments, how) and n == 1:
         print(prompt, end="", flush=True)
         pieces = stream_text(model, tokenizer, prompt, seed=seeds(arguments, 1), sampling=sampling, **options)
         for piece in until(pieces, texts):
@@ -99,7 +109,11 @@ def run(arguments: argparse.Namespace) -> int:
         print()
         return 0
     options["ends"] = StopTexts(tokenizer, texts, after=len(ids)) if texts else None
-    new = written(arguments, how, model, ids, sampling, {**options, "allowed": known_ids(tokenizer)})
+    options["allowed"] = known_ids(tokenizer)
+    if guessing:
+        new = guessed(model, ids, seeds(arguments, n) or [None] * n, guessing, sampling=sampling, **options)
+    else:
+        new = written(arguments, how, model, ids, sampling, options)
     print(("\n" + "-" * 40 + "\n").join(prompt + cut(tokenizer.decode(row), texts) for row in new))
     return 0
 

@@ -26,11 +26,13 @@ class Row:
     peer_name: str
     unit: str  # what `amount` counts
     amount: float  # work done per call
+    goal: float = 0.0  # the ratio that is to be reached; 0: none is set
 
     def __str__(self) -> str:
         return (
             f"{self.what:44s} {self.amount / self.ours:12,.0f} {self.unit:8s} {self.peer_name:14s}"
             f" {self.amount / self.peer:12,.0f} {self.unit:8s} ratio {self.peer / self.ours:5.2f}"
+            + (f"  goal {self.goal:.2f}" if self.goal else "")
         )
 
 
@@ -126,54 +128,18 @@ def bench_train(repeats: int) -> list[Row]:
     return rows
 
 
-def bench_decode(repeats: int) -> list[Row]:
-    """One row, 100 new tokens, greedy, with a KV cache, against transformers' generate with the same shape of model."""
-    import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    from minillm.generate import Sampling, generate
-    from minillm.models import GPT, GPTConfig
-
-    rows = []
-    for vocab_size, n_layers, n_heads, d_model in ((1024, 4, 4, 128), (4096, 6, 6, 384)):
-        model = GPT(GPTConfig(vocab_size=vocab_size, context=256, n_layers=n_layers, n_heads=n_heads, d_model=d_model))
-        shape = GPT2Config(
-            vocab_size=vocab_size,
-            n_positions=256,
-            n_embd=d_model,
-            n_layer=n_layers,
-            n_head=n_heads,
-            bos_token_id=0,
-            eos_token_id=None,
-        )
-        theirs = GPT2LMHeadModel(shape).eval()
-        prompt = list(range(1, 33))
-        ids = torch.tensor([prompt])
-
-        def ours(model=model, prompt=prompt) -> None:
-            generate(model, [prompt], max_new_tokens=100, sampling=Sampling(temperature=0))
-
-        def peer(theirs=theirs, ids=ids) -> None:
-            theirs.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=100, do_sample=False, pad_token_id=0
-            )
-
-        mine, their = interleave(ours, peer, max(repeats // 4, 3))
-        rows.append(Row(f"decode V{vocab_size} L{n_layers} D{d_model}", mine, their, "transformers", "tok/s", 100))
-    return rows
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("train", "decode", "encode", "bpe"), help="one group instead of all")
     parser.add_argument("--repeats", type=int, default=20, help="timed turns of each side (default: 20)")
     arguments = parser.parse_args()
 
-    import tokenizer_speed  # beside this file
+    import decode_speed  # beside this file
+    import tokenizer_speed
 
     groups = {
         "train": bench_train,
-        "decode": bench_decode,
+        "decode": decode_speed.bench_decode,
         "encode": tokenizer_speed.bench_encode,
         "bpe": tokenizer_speed.bench_training,
     }

@@ -1,6 +1,7 @@
 """minillm generate: one continuation or several, the same with and without the cache."""
 
 import json
+from functools import partialmethod
 
 import pytest
 from command_line import minillm
@@ -11,6 +12,8 @@ from minillm.generate import Sampling, generate, known_ids
 from minillm.hub.checkpoint import load_model_and_tokenizer
 from minillm.hub.rules import Rules
 from minillm.models import GPT
+from minillm.models.decoding import Plan
+from minillm.tensor import Tensor
 
 
 def test_generate_continues_the_prompt_and_a_seed_repeats_it(made, capsys):
@@ -25,10 +28,13 @@ def test_generate_continues_the_prompt_and_a_seed_repeats_it(made, capsys):
 
 def test_samples_are_written_in_one_batch(made, capsys, monkeypatch):
     sizes = []
-    hidden = GPT.hidden
-    monkeypatch.setattr(GPT, "hidden", lambda self, ids, cache: sizes.append(ids.shape) or hidden(self, ids, cache))
-    minillm("generate", made / "run", "--prompt", "the cat", "--max-new-tokens", 4, "--samples", 5, capsys=capsys)
-    assert [rows for rows, _ in sizes] == [5] * 4
+    logits = Plan.logits
+    monkeypatch.setattr(
+        Plan, "logits", lambda self, cache, pieces: sizes.append(len(pieces)) or logits(self, cache, pieces)
+    )
+    four = ["--max-new-tokens", 4, "--min-new-tokens", 4]  # one that has ended would be left out
+    minillm("generate", made / "run", "--prompt", "the cat", *four, "--samples", 5, capsys=capsys)
+    assert sizes == [1, 5, 5, 5]  # the prompt once
 
 
 def test_a_text_that_stops_is_left_out_with_what_follows(made, capsys):
@@ -64,16 +70,16 @@ def test_rules_on_the_command_line(made, capsys):
 def test_an_end_may_be_asked_not_to_come_too_soon(made, tmp_path, capsys, monkeypatch):
     """The end of text is the likeliest id: nothing is said, unless so many tokens must come."""
 
-    def ending(self, h):
-        x = logits(self, h)
-        x.data[..., eos] = 99.0
+    def ending(self, *h, logits):
+        x = logits(self, *h)
+        (x.data if isinstance(x, Tensor) else x)[..., eos] = 99.0
         return x
 
     eos = load_model_and_tokenizer(made / "run")[1].eos_id
-    logits = GPT.logits
-    monkeypatch.setattr(GPT, "logits", ending)
+    for cls in (GPT, Plan):
+        monkeypatch.setattr(cls, "logits", partialmethod(ending, logits=cls.logits))
     options = ["generate", made / "run", "--prompt", "the cat", "--max-new-tokens", 9]
-    for how in ([], ["--beams", 2], ["--samples", 2]):
+    for how in (["--seed", 1], ["--beams", 2], ["--seed", 1, "--samples", 2]):
         assert set(minillm(*options, *how, capsys=capsys)) <= set("the cat\n-")
         longer = minillm(*options, *how, "--min-new-tokens", 5, capsys=capsys)
         assert len(longer) > len("the cat\n") + 4 and longer != minillm(*options, *how, capsys=capsys)
@@ -183,3 +189,29 @@ def test_what_the_folder_asks_for_and_is_not_done_is_refused_by_name(made, tmp_p
         assert said in error and error.endswith(".\n")
     path.write_text('{"do_sample": true, "typical_p": 0.5, "top_k": 4}')
     minillm("generate", tmp_path / "hf", "--prompt", "the cat", "--beams", 2, "--max-new-tokens", 3, capsys=capsys)
+
+
+def test_guessing_ahead_changes_no_greedy_text(made, tmp_path, capsys):
+    """By lookup, and by a draft, here the model itself; of drawn texts each seed has its own."""
+    options = ["generate", made / "run", "--prompt", "the cat", "--max-new-tokens", 30]
+    alone = minillm(*options, "--temperature", 0, capsys=capsys)
+    for how in (["--lookup"], ["--draft", made / "run", "--ahead", 3]):
+        assert minillm(*options, *how, "--temperature", 0, capsys=capsys) == alone
+        stop = alone[len("the cat") + 4 : len("the cat") + 7]
+        cut = alone[: alone.index(stop, len("the cat"))] + "\n"
+        assert minillm(*options, *how, "--temperature", 0, "--stop", stop, capsys=capsys) == cut
+        two = minillm(*options, *how, "--seed", 3, "--samples", 2, capsys=capsys)
+        assert two == minillm(*options, *how, "--seed", 3, "--samples", 2, capsys=capsys)
+        assert len(set(two.rstrip("\n").split("\n" + "-" * 40 + "\n"))) == 2
+    for wrong in (["--lookup", "--draft", made / "run"], ["--lookup", "--beams", 2], ["--lookup", "--no-cache"]):
+        error = minillm(*options, *wrong, status=2, capsys=capsys)
+        assert "guesses ahead, without --beams and without --no-cache." in error
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+def test_weights_of_8_bits_write_a_text(made, engine, capsys):
+    if engine == "torch":
+        pytest.importorskip("torch")
+    options = ["generate", made / "run", "--prompt", "the cat", "--max-new-tokens", 30, "--temperature", 0]
+    said = minillm(*options, "--int8", "--engine", engine, capsys=capsys)
+    assert said.startswith("the cat") and len(said) > len("the cat\n")

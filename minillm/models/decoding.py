@@ -1,0 +1,189 @@
+"""A decoder that only writes: the forward of a GPT or Llama in plain NumPy, for generation alone.
+
+The models' own forward serves training too: it checks shapes at every op, wraps every array in a Tensor, and gives a
+row of the batch one place for each position of the longest text. Where a step reads one token that bookkeeping takes
+longer than the arithmetic. A `Plan` has none of it, and gives the same numbers (tests/models/test_decoding.py holds it
+to the model, in float64 to 1e-10). What it leaves out, and why it may:
+
+- the graph: nothing is learned here. Arrays are overwritten as soon as they have been used;
+- checks: prompts are checked when they are read, and what the plan computes itself fits;
+- padding: the tokens of all texts stand below each other, x (N, D), whatever each text has of them, so that a layer is
+  one product for all of them, whether they are prompts or one token each. Only attention goes text by text, or, where
+  each has one new token, over the longest cache with the others' ends hidden;
+- queries that nobody asks for: in the last layer only those of each text's last token go on.
+
+Weights are the model's own arrays, not copies: a plan is made anew for each call of `generate`, in microseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import nn
+from ..settings import NEEDS_TORCH
+from ..tensor import no_grad
+from . import gpt, llama
+from .attention import MultiHeadAttention
+from .decoding_ops import Array, Cache, Layer, Matrix, New, attend, attend_last, feed_forward, norm, turn
+from .int8 import Int8Embedding, Int8GPT, Int8Linear, Int8Llama, Int8Matrix, int8_product
+
+FEW = 32  # rows up to which W xᵀ is faster than x Wᵀ, for which BLAS would first rearrange all of W
+CHUNK = 256  # tokens that go through the feed-forward network at once: what is between its two products fits a cache
+
+
+class Plan:
+    """How to run a model, made by `plan_for`."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.dtype = model, model.norm.weight.data.dtype
+        self.layers = [layer_of(block, model.config) for block in model.blocks]
+        head = getattr(model, "head", None)
+        self.head = matrix(model.token_embedding if head is None else head)
+        self.table = None if isinstance(model.token_embedding, Int8Embedding) else model.token_embedding.weight.data
+        self.positions = model.position_embedding.weight.data if isinstance(model, gpt.GPT) else None
+
+    def logits(self, cache: Cache, pieces: Sequence[Sequence[int]], every: bool = False) -> Array:
+        """Read for each row of the cache the ids that come next, at least one each -> logits (rows, V) for the token
+        after the last of each; with `every` for those after all, (N, V), row by row."""
+        return self.head(self.features(cache, pieces, every))
+
+    def features(self, cache: Cache, pieces: Sequence[Sequence[int]], every: bool = False) -> Array:
+        """The last layer's features (rows, D), or with `every` (N, D): see `logits`."""
+        new = New(cache.lengths, [len(piece) for piece in pieces])
+        ids = np.array([token for piece in pieces for token in piece])  # (N,)
+        with no_grad(), np.errstate(over="ignore"):  # e^x may be infinite where it is divided by
+            # (N, D); prompts go through the module, which checks ids
+            x = self.table[ids] if self.table is not None and min(new.lengths) else self.model.token_embedding(ids).data
+            rope = None if self.positions is not None else self.angles(new)
+            if self.positions is not None:
+                x += self.positions[new.places]
+            for number, layer in enumerate(self.layers):
+                keys, values = cache.keys[number], cache.values[number]
+                q, k, v = self.heads(layer, x, rope)  # (N, H, D) each
+                new.store(keys, k)
+                new.store(values, v)
+                if not (new.one_each or every) and number == len(self.layers) - 1:
+                    x, q = x[new.last], q[new.last]  # keys and values are there: of the rest nothing is asked
+                one_query = len(q) == len(pieces)
+                x += layer.out((attend_last if one_query else attend)(layer, q, keys, values, new))
+                for start in range(0, len(x), CHUNK):
+                    x[start : start + CHUNK] += feed_forward(layer, x[start : start + CHUNK])
+            cache.lengths = new.ends
+            return norm(x, self.model.norm)
+
+    def heads(self, layer: Layer, x: Array, rope: tuple[Array, Array] | None) -> list[Array]:
+        """Queries (N, H, D), keys and values (N, Hkv, D) of x (N, d_model), as they enter attention."""
+        h, (n_q, n_kv, d) = norm(x, layer.norm_1), layer.heads
+        parts = [matrix(h) for matrix in layer.qkv]
+        if len(parts) == 1:
+            q, k, v = parts[0].reshape(len(x), 3, n_q, d).swapaxes(0, 1)
+        else:
+            q, k, v = (part.reshape(len(x), n, d) for part, n in zip(parts, (n_q, n_kv, n_kv)))
+        if layer.head_norms is not None:
+            q, k = norm(q, layer.head_norms[0]), norm(k, layer.head_norms[1])
+        if rope is not None:
+            q, k = turn(q, *rope), turn(k, *rope)
+        return [q, k, v]
+
+    def angles(self, new: New) -> tuple[Array, Array]:
+        """Cosines (N, 1, D/2) and sines of the places that the new tokens have in their texts."""
+        rows = [self.model.rope(past, end) for past, end in zip(new.lengths, new.ends)]
+        cos, sin = rows[0] if len(rows) == 1 else map(np.concatenate, zip(*rows))
+        return cos[:, None], sin[:, None]
+
+    def steps(
+        self,
+        ids: Array,
+        lengths: Sequence[int],
+        n_new: int,
+        choose: Callable[[int, int, Array], int],
+        stopped: Sequence[bool],
+    ) -> Iterator[dict[int, int]]:
+        """Yields {row: new id} `n_new` times, or until all have `stopped`: ids (rows, T) hold prompts of these
+        `lengths` and receive what `choose(row, position, logits (V,))` gives. Each text has its own place and its own
+        window, one that has stopped is left out, and a prompt that several rows have is read once."""
+        context, rows, ends = self.model.config.context, list(range(len(ids))), list(lengths)
+        starts = [window_start(end, context) for end in ends]
+        kinds: dict[tuple[int, ...], int] = {}
+        prompts = [tuple(own[start:end].tolist()) for own, start, end in zip(ids, starts, ends)]
+        first = [kinds.setdefault(prompt, len(kinds)) for prompt in prompts]
+        cache = Cache(self.layers, len(kinds), min(context, max(lengths) + n_new), self.dtype)
+        logits = self.logits(cache, list(kinds))
+        if first != rows:
+            cache.take(first)
+            logits = logits[first]
+        for step in range(n_new):
+            chosen = {row: choose(row, ends[row], logits[i]) for i, row in enumerate(rows)}
+            for row, token in chosen.items():
+                ids[row, ends[row]] = token
+                ends[row] += 1
+            yield chosen
+            going = [i for i, row in enumerate(rows) if not (stopped and stopped[row])]
+            if not going or step == n_new - 1:
+                return
+            if len(going) < len(rows):
+                rows = [rows[i] for i in going]
+                cache.take(going)
+            for i, row in enumerate(rows):
+                start = window_start(ends[row], context)
+                if start != starts[row]:  # the window has moved, and with it every position
+                    starts[row], cache.lengths[i] = start, 0
+            begin = [starts[row] + length for row, length in zip(rows, cache.lengths)]
+            logits = self.logits(cache, [ids[row, at : ends[row]].tolist() for row, at in zip(rows, begin)])
+
+
+def window_start(length: int, context: int) -> int:
+    """The first of `length` ids that the model sees. Beyond the context, the window jumps ahead by half of it, rather
+    than creeping by one: each jump costs the cache a fresh start, since learned positions count from the window's
+    first token."""
+    if length <= context:
+        return 0
+    jump = max(context // 2, 1)
+    return -(-(length - context) // jump) * jump
+
+
+# --- which models -----------------------------------------------------------------------------------------------------
+
+
+KNOWN = {gpt.GPT, gpt.Block, gpt.CausalSelfAttention, gpt.MLP, llama.Llama, llama.Block, llama.MLP, MultiHeadAttention,
+         nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Dropout,
+         Int8GPT, Int8Llama, Int8Linear, Int8Embedding}  # fmt: skip
+
+
+def plan_for(model: Any) -> Plan | None:
+    """A plan for a GPT or a Llama of this library on NumPy; None for any other, and for one with a part that is not
+    what it was built with, such as an adapter: its own forward says what that does."""
+    if type(model) not in KNOWN or model.config.attention in NEEDS_TORCH:
+        return None
+    return Plan(model) if all(type(module) in KNOWN for _, module in model.named_modules()) else None
+
+
+def matrix(module: Any) -> Matrix:
+    """x (N, in) -> x Wᵀ + b (N, out)."""
+    if isinstance(module, Int8Matrix):
+        return int8_product(module)
+    weight, bias = module.weight.data, getattr(module, "bias", None)
+    bias = None if bias is None else bias.data
+
+    def product(x: Array) -> Array:
+        y = np.ascontiguousarray((weight @ x.T).T) if 1 < len(x) <= FEW else x @ weight.T
+        if bias is not None:
+            y += bias
+        return y
+
+    return product
+
+
+def layer_of(block: Any, config: Any) -> Layer:
+    attn, mlp, d = block.attn, block.mlp, config.head_dim
+    parts: dict[str, Any] = {"norm_1": block.norm_1, "norm_2": block.norm_2}
+    if isinstance(block, gpt.Block):
+        parts |= {"qkv": [matrix(attn.qkv)], "heads": (attn.n_heads, attn.n_heads, d), "out": matrix(attn.proj)}
+        return Layer(**parts, head_norms=None, up=[matrix(mlp.fc)], down=matrix(mlp.proj), window=None)
+    parts |= {"qkv": [matrix(part) for part in (attn.q_proj, attn.k_proj, attn.v_proj)], "out": matrix(attn.o_proj)}
+    parts |= {"heads": (attn.n_heads, attn.n_kv_heads, d), "up": [matrix(mlp.gate), matrix(mlp.up)]}
+    norms = None if attn.q_norm is None else (attn.q_norm, attn.k_norm)
+    return Layer(**parts, head_norms=norms, down=matrix(mlp.down), window=attn.window)
