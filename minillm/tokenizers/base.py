@@ -145,6 +145,10 @@ class Tokenizer:
                 raise surrogate_error(text) from None
         return encoded
 
+    def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`encode` for each of several texts, with special tokens' texts as ordinary text: what packing needs."""
+        return [np.array(ids, np.int64) for ids in self.encode_batch(texts, disallowed_special=())]
+
     def encode_pair(
         self, text: str, pair: str | None = None, *, allowed_special: Special = (), disallowed_special: Special = "all"
     ) -> tuple[list[int], list[int]]:

@@ -15,7 +15,7 @@ Radford et al. 2019, section 2.2). The list of merges, in order, is all that the
 
 Read in this order: `learn_merges` and `merge_word`, which are all of BPE; the class around them; base.py (special
 tokens, decoding). Then split.py (what may merge at all), bpe_plain.py (counting and merging with nothing kept from step
-to step, to watch and to check by) and bpe_fast.py (what makes it fast). chapters/03_tokens.ipynb builds it by hand.
+to step, to watch and to check by), bpe_fast.py and bulk.py (what makes it fast). chapters/03_tokens.ipynb builds it by hand.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ from functools import cached_property, partial
 from itertools import chain, pairwise
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from ..disk import about
 from .added import AddedToken
 from .base import END_OF_TEXT, Tokenizer
+from .bpe_arrays import array_merger
 from .bpe_fast import Pair, PairCounts, merge_long_word
+from .bulk import Bulk
 from .byte_spelling import BYTE_OF_ID, ID_OF_BYTE
 from .checks import check_special_tokens
 from .formats import check_special_spellings, read_tokenizer_json, tokenizer_json
@@ -42,6 +45,7 @@ from .split import check_pattern_name, split_windows
 from .template import PLAIN, Template
 
 MAX_VOCAB_SIZE = 1 << 20  # ids are written as characters, of which there are 1,114,112
+MUCH = 1 << 14  # characters from which bulk.py is quicker
 SHORT = 10  # tokens up to which looking at every pair for every merge costs nothing
 
 
@@ -166,6 +170,8 @@ class BPETokenizer(Tokenizer):
         return unicodedata.normalize("NFC", text) if self.nfc else text
 
     def _encode_ordinary(self, text: str, final: bool) -> tuple[list[int], int]:
+        if len(text) >= MUCH and (used := len(text) if final else self.bulk.settled(text)):
+            return self.bulk.encode([text[:used]])[0].tolist(), used
         ids: list[int] = []
         used = 0
         for pieces, n_chars in split_windows(text, self.pattern, final=final):
@@ -179,6 +185,18 @@ class BPETokenizer(Tokenizer):
         if self.whole_pieces and data in self.id_of_token:
             return [self.id_of_token[data]]
         return merge_word([self.id_of_byte[byte] for byte in data], self.ranks, self.merged)
+
+    @cached_property
+    def bulk(self) -> Bulk:
+        """The same for much text at once."""
+        merger = array_merger(self.ranks, self.merged, self.id_of_byte)
+        return Bulk(self.pattern, self.encode_piece, merger, self.id_of_token if self.whole_pieces else None)
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
+        if any(not token.special for token in self.added_tokens):
+            return super().encode_arrays(texts)
+        ids, counts = self.bulk.encode(map(self._normalize, texts))
+        return np.split(ids, np.cumsum(counts)[:-1])
 
     @cached_property
     def _not_built(self) -> dict[str, int]:

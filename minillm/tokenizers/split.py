@@ -12,14 +12,18 @@ within the pieces. A space belongs to the word after it:
 Two engines do the cutting. `regex` knows Unicode's letters (\p{L}), digits (\p{N}) and white space. The standard
 library's `re` does not, but on pure ASCII text it needs no Unicode and is about twice as fast. So text goes through
 in windows, and each window that is ASCII takes the fast path. The two give the same pieces, which the tests prove.
+Where there is much text (bulk.py), `re` also takes what is not ASCII: `spelled_out` writes Unicode's classes out for it.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 
+import numpy as np
+import numpy.typing as npt
 import regex
 
 # The patterns as published: "gpt2" in GPT-2's encoder.py; "gpt4" is cl100k_base of tiktoken's first release, which
@@ -74,6 +78,33 @@ def ascii_pattern(name: str, *, possessive: bool = sys.version_info >= (3, 11)) 
 
 _UNICODE = {name: regex.compile(pattern) for name, pattern in UNICODE_PATTERNS.items()}
 _ASCII = {name: re.compile(ascii_pattern(name)) for name in UNICODE_PATTERNS}
+
+
+@cache
+def spelled_out(name: str) -> Callable[[str], list[str]]:
+    r"""`findall` of the pattern called `name` for the standard library's `re`, right for characters up to U+FFFF.
+
+    What `regex` says is in \p{L}, \p{M}, \p{N} and \s is written as ranges of characters, U+0041-U+005A and so on. (Of
+    the characters above there are too many for `re` to be quick.) "'ſ" is the one contraction with another letter.
+    """
+    contractions = "'(?:[sSſtTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])"
+    pattern = UNICODE_PATTERNS[name].replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", contractions).replace(r"\S", r"[^\s]")
+    pattern = re.sub(r"(\[[^]]*\])|(\\p\{.\}|\\s)", lambda part: part[1] or f"[{part[2]}]", pattern)
+    characters = "".join(chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000)
+    for kind in (r"\p{L}", r"\p{M}", r"\p{N}", r"\s"):
+        runs = regex.findall(f"{kind}+", characters)
+        pattern = pattern.replace(kind, "".join(f"\\u{ord(run[0]):04x}-\\u{ord(run[-1]):04x}" for run in runs))
+    return re.compile(pattern).findall
+
+
+def cut_each(texts: Sequence[str], highest: npt.NDArray[np.uint32], pattern: str) -> Iterable[list[str]]:
+    """The pieces of each of many short texts. highest: the highest code point in each."""
+    quick = _ASCII[pattern].findall
+    if highest.max() < 0x80:
+        return map(quick, texts)
+    ways = (quick, spelled_out(pattern), _UNICODE[pattern].findall)
+    kinds = np.searchsorted([0x80, 0x10000], highest, "right").tolist()
+    return (ways[kind](text) for kind, text in zip(kinds, texts))
 
 
 def check_pattern_name(name: str) -> None:
