@@ -1,32 +1,18 @@
-"""Documents to ids, by all cores: the slow half of packing (packing.py).
-
-The first few batches are encoded right here. If more come, the rest goes to processes of their own, a batch at a time;
-their results are taken in the order of the documents, so that the file is the same whoever encoded it. At most two
-batches a process are on their way, so memory stays flat whatever the size of the corpus.
-"""
+"""Documents to ids, by all cores: the slow half of packing (packing.py)."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import warnings
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
-from multiprocessing import get_context
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ..disk.processes import in_order
 from .documents import Document
 
 BATCH = 1 << 20  # characters
 ALONE = 8  # batches before other processes are worth their start
-START = "fork" if sys.platform == "linux" else "spawn"  # how a process begins: spawn imports the user's script anew
 
 Ids = npt.NDArray[np.unsignedinteger]
 
@@ -49,28 +35,9 @@ def encode_documents(
 
     Raises ValueError where the tokenizer gives ids outside its vocabulary, and OSError if a process is killed.
     """
-    if processes is None:
-        processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    batches = batched(documents)
-    for batch in islice(batches, ALONE if processes > 1 else None):
-        yield from zip(batch, encode_batch(tokenizer, batch))
-    if (batch := next(batches, None)) is None:
-        return
-    pool = ProcessPoolExecutor(processes, get_context(START), start_worker, (tokenizer,))
-    try:
-        sent: deque[tuple[list[Document], Future[list[Ids]]]] = deque()
-        with warnings.catch_warnings():  # of forking beside threads: those of BLAS, which the workers don't use
-            warnings.simplefilter("ignore", DeprecationWarning)
-            sent.append((batch, pool.submit(work, batch)))
-        while sent:
-            for batch in islice(batches, 2 * processes - len(sent)):
-                sent.append((batch, pool.submit(work, batch)))
-            batch, result = sent.popleft()
-            yield from zip(batch, result.result())
-    except BrokenProcessPool as error:
-        raise OSError("one of the processes that encode was killed, perhaps for want of memory.") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    batches = in_order(encode_batch, tokenizer, batched(documents), alone=ALONE, processes=processes)
+    for batch, found in batches:
+        yield from zip(batch, found)
 
 
 def batched(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -101,17 +68,3 @@ def encode_batch(tokenizer: Encoder, documents: list[Document]) -> list[Ids]:
                 f"vocabulary of {tokenizer.vocab_size:,} (0 to {tokenizer.vocab_size - 1})."
             )
     return [ids.astype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4") for ids in found]
-
-
-def start_worker(tokenizer: Encoder) -> None:
-    """What each process begins with. Ctrl-C is for the process that gathers the results; it ends the others."""
-    global worker_tokenizer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    worker_tokenizer = tokenizer
-
-
-def work(documents: list[Document]) -> list[Ids]:
-    return encode_batch(worker_tokenizer, documents)
-
-
-worker_tokenizer: Encoder  # in a worker, the tokenizer that it was started with

@@ -170,7 +170,7 @@ class BPETokenizer(Tokenizer):
         return unicodedata.normalize("NFC", text) if self.nfc else text
 
     def _encode_ordinary(self, text: str, final: bool) -> tuple[list[int], int]:
-        if len(text) >= MUCH and (used := len(text) if final else self.bulk.settled(text)):
+        if len(text) >= MUCH and (used := len(text) if final else self.bulk.parts.settled(text)):
             return self.bulk.encode([text[:used]])[0].tolist(), used
         ids: list[int] = []
         used = 0

@@ -13,6 +13,7 @@ import pytest
 
 from minillm.data import Document, encoding, pack
 from minillm.data.documents import write_jsonl
+from minillm.disk import processes
 from minillm.tokenizers import BPETokenizer
 
 TEXTS = [f"Document {i}: " + "words and more words, 中文 😀\n  " * (i % 7) for i in range(300)]
@@ -42,7 +43,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_file_is_the_same_for_any_number_of_processes(start: str, tmp_path: Path, monkeypatch) -> None:
     if start == "fork" and sys.platform == "win32":
         pytest.skip("Windows has no fork")
-    monkeypatch.setattr(encoding, "START", start)
+    monkeypatch.setattr(processes, "START", start)
     tokenizer = BPETokenizer.train(TEXTS, 400)
     documents = [Document(text, str(i)) for i, text in enumerate(TEXTS)]
     with open(tmp_path / "train.jsonl", "w", encoding="utf-8", newline="\n") as stream:
@@ -96,6 +97,7 @@ def test_ctrl_c_ends_all_processes_without_a_word_of_theirs(start: str, tmp_path
     script.write_text(textwrap.dedent(f"""
         from pathlib import Path
         from minillm.data import Document, encoding, pack
+        from minillm.disk import processes
         from minillm.tokenizers import BPETokenizer
 
         def documents():
@@ -105,7 +107,7 @@ def test_ctrl_c_ends_all_processes_without_a_word_of_theirs(start: str, tmp_path
                 yield Document("some text " * 50, "")
 
         if __name__ == "__main__":
-            encoding.BATCH, encoding.START = 500, {start!r}
+            encoding.BATCH, processes.START = 500, {start!r}
             try:
                 pack(documents(), BPETokenizer.train(["some text"], 260), {str(tmp_path / "tokens.bin")!r}, processes=2)
             except KeyboardInterrupt:
