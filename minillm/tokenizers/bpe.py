@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain, pairwise
@@ -170,8 +171,9 @@ class BPETokenizer(Tokenizer):
         return unicodedata.normalize("NFC", text) if self.nfc else text
 
     def _encode_ordinary(self, text: str, final: bool) -> tuple[list[int], int]:
-        if len(text) >= MUCH and (used := len(text) if final else self.bulk.parts.settled(text)):
-            return self.bulk.encode([text[:used]])[0].tolist(), used
+        if len(text) >= MUCH:
+            array, _, (used,) = self.bulk.encode([text], final=final)
+            return array.tolist(), used
         ids: list[int] = []
         used = 0
         for pieces, n_chars in split_windows(text, self.pattern, final=final):
@@ -195,7 +197,7 @@ class BPETokenizer(Tokenizer):
     def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
         if any(not token.special for token in self.added_tokens):
             return super().encode_arrays(texts)
-        ids, counts = self.bulk.encode(map(self._normalize, texts))
+        ids, counts, _ = self.bulk.encode(map(self._normalize, texts))
         return np.split(ids, np.cumsum(counts)[:-1])
 
     @cached_property
@@ -235,7 +237,8 @@ def count_words(
     return {piece.encode().translate(ID_OF_BYTE).decode("latin-1"): count for piece, count in counts.items()}
 
 
-def pre_tokens(text: str, pattern: str, nfc: bool) -> Iterable[str]:
-    """The pieces of one text, within which to merge."""
-    windows = split_windows(unicodedata.normalize("NFC", text) if nfc else text, pattern)
-    return chain.from_iterable(pieces for pieces, _ in windows)
+def pre_tokens(texts: Iterable[str], pattern: str, nfc: bool) -> Counter[str]:
+    """How often each piece within which to merge occurs in some texts."""
+    normal = (unicodedata.normalize("NFC", text) if nfc else text for text in texts)
+    windows = chain.from_iterable(split_windows(text, pattern) for text in normal)
+    return Counter(chain.from_iterable(pieces for pieces, _ in windows))

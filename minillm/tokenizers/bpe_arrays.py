@@ -14,12 +14,13 @@ whatever training gives; `groups` finds out, and a tokenizer of another kind kee
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from .bpe_fast import Pair
+from .pieces import grouped
 
 NEVER = np.iinfo(np.int32).max  # the rank of a pair that does not merge
 NO_BYTE = 0xFF  # stands in no UTF-8, so it parts the words
@@ -149,17 +150,3 @@ def array_merger(ranks: Mapping[Pair, int], merged: Sequence[int], id_of_byte: S
         return None  # a pair stands in the list twice
     ends = groups(merges, merged)
     return None if ends is None else ArrayMerger(merges, merged, id_of_byte, ends)
-
-
-def grouped(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Lists of texts with `size` characters together, or with the one more that makes it so."""
-    group: list[str] = []
-    n = 0
-    for text in texts:
-        group.append(text)
-        n += len(text)
-        if n >= size:
-            yield group
-            group, n = [], 0
-    if group:
-        yield group

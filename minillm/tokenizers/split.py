@@ -12,18 +12,16 @@ within the pieces. A space belongs to the word after it:
 Two engines do the cutting. `regex` knows Unicode's letters (\p{L}), digits (\p{N}) and white space. The standard
 library's `re` does not, but on pure ASCII text it needs no Unicode and is about twice as fast. So text goes through
 in windows, and each window that is ASCII takes the fast path. The two give the same pieces, which the tests prove.
-Where there is much text (bulk.py), `re` also takes what is not ASCII: `spelled_out` writes Unicode's classes out for it.
+`re` also takes most of what is not ASCII: `spelled_out` writes Unicode's classes out for it.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache
 
-import numpy as np
-import numpy.typing as npt
 import regex
 
 # The patterns as published: "gpt2" in GPT-2's encoder.py; "gpt4" is cl100k_base of tiktoken's first release, which
@@ -76,16 +74,19 @@ def ascii_pattern(name: str, *, possessive: bool = sys.version_info >= (3, 11)) 
     )
 
 
+_BEYOND = re.compile("[\U00010000-\U0010ffff]+")
+_IN_WORDS = regex.compile(r"[\p{L}\p{M}\p{N}]")
 _UNICODE = {name: regex.compile(pattern) for name, pattern in UNICODE_PATTERNS.items()}
 _ASCII = {name: re.compile(ascii_pattern(name)) for name in UNICODE_PATTERNS}
 
 
 @cache
 def spelled_out(name: str) -> Callable[[str], list[str]]:
-    r"""`findall` of the pattern called `name` for the standard library's `re`, right for characters up to U+FFFF.
+    r"""`findall` of the pattern called `name` for the standard library's `re`, wrong only for letters, marks and digits
+    above U+FFFF (emoji are none): those are too many for `re` to be quick.
 
-    What `regex` says is in \p{L}, \p{M}, \p{N} and \s is written as ranges of characters, U+0041-U+005A and so on. (Of
-    the characters above there are too many for `re` to be quick.) "'ſ" is the one contraction with another letter.
+    What `regex` says is in \p{L}, \p{M}, \p{N} and \s is written as ranges of characters, U+0041-U+005A and so on. "'ſ"
+    is the one contraction with another letter.
     """
     contractions = "'(?:[sSſtTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])"
     pattern = UNICODE_PATTERNS[name].replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", contractions).replace(r"\S", r"[^\s]")
@@ -97,14 +98,14 @@ def spelled_out(name: str) -> Callable[[str], list[str]]:
     return re.compile(pattern).findall
 
 
-def cut_each(texts: Sequence[str], highest: npt.NDArray[np.uint32], pattern: str) -> Iterable[list[str]]:
-    """The pieces of each of many short texts. highest: the highest code point in each."""
-    quick = _ASCII[pattern].findall
-    if highest.max() < 0x80:
-        return map(quick, texts)
-    ways = (quick, spelled_out(pattern), _UNICODE[pattern].findall)
-    kinds = np.searchsorted([0x80, 0x10000], highest, "right").tolist()
-    return (ways[kind](text) for kind, text in zip(kinds, texts))
+def quickest(text: str, pattern: str) -> Callable[[str], list[str]]:
+    """What cuts this text alike in the least time: `findall` of one of three patterns."""
+    if text.isascii():
+        return _ASCII[pattern].findall
+    beyond = "".join(_BEYOND.findall(text))
+    if beyond and _IN_WORDS.search(beyond):
+        return _UNICODE[pattern].findall
+    return spelled_out(pattern)
 
 
 def check_pattern_name(name: str) -> None:
@@ -133,7 +134,7 @@ def split_windows(
     start, size = 0, window
     while start < len(text):
         part = text[start : start + size]
-        pieces: list[str] = (_ASCII if part.isascii() else _UNICODE)[pattern].findall(part)
+        pieces = quickest(part, pattern)(part)
         used = len(part)
         if not final or start + used < len(text):
             used -= drop_unsettled(pieces)

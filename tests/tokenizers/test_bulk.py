@@ -12,18 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_samples import SAMPLES, any_text, few_characters, trained, tricky, unicode_text, white_space
 
-from minillm.tokenizers import BPETokenizer, bpe, bulk, parts
+from minillm.tokenizers import BPETokenizer, bpe, bulk
 from minillm.tokenizers.bpe import merge_word
 from minillm.tokenizers.bpe_arrays import array_merger, groups
 from minillm.tokenizers.bpe_plain import merge_steps
 from minillm.tokenizers.gpt2_files import mergeable_ranks
-from minillm.tokenizers.split import UNICODE_PATTERNS, spelled_out, split_text
+from minillm.tokenizers.split import UNICODE_PATTERNS, quickest, spelled_out, split_text
 
 PATTERNS = sorted(UNICODE_PATTERNS)
 # Spaces beside everything that could mind: other white space, newlines, what only looks like white space, the start.
 spaces = st.text(alphabet=" " * 6 + "\n\n\r\t\x0b\x1c\x85\xa0\u3000a1!é中'", max_size=40)
 texts = st.lists(st.one_of(any_text, spaces, spaces, white_space), max_size=6)
-small = {"WINDOW": st.integers(1, 30), "BATCH": st.integers(1, 60), "FEW": st.sampled_from([-1, 20, 1 << 12])}
+small = {"BATCH": st.integers(1, 60), "FEW": st.sampled_from([-1, 20, 1 << 12])}
 sizes = st.fixed_dictionaries({**small, "MAX_KNOWN": st.sampled_from([3, 1 << 19])})
 
 
@@ -34,12 +34,12 @@ def plain(tok: BPETokenizer, text: str) -> list[int]:
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @settings(max_examples=200)
-@given(texts=texts, sizes=sizes, window=st.integers(1, 30))
-def test_bulk_gives_the_plain_ids(pattern: str, texts: list[str], sizes: dict[str, int], window: int) -> None:
-    with mock.patch.multiple(bulk, **sizes), mock.patch.object(parts, "WINDOW", window):
-        ids, counts = trained(pattern).bulk.encode(texts)
+@given(texts=texts, sizes=sizes)
+def test_bulk_gives_the_plain_ids(pattern: str, texts: list[str], sizes: dict[str, int]) -> None:
+    with mock.patch.multiple(bulk, **sizes):
+        ids, counts, used = trained(pattern).bulk.encode(texts)
     assert [part.tolist() for part in np.split(ids, np.cumsum(counts))][:-1] == [plain(trained(pattern), t) for t in texts]
-    assert len(counts) == len(texts) and counts.sum() == len(ids)
+    assert used == [len(text) for text in texts] and len(counts) == len(texts) and counts.sum() == len(ids)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -49,7 +49,7 @@ def test_every_neighbourhood_of_spaces(pattern: str) -> None:
     every = [""]
     for _ in range(5):
         every += [text + kind for text in every[-(len(kinds) ** len(every[-1])) :] for kind in kinds]
-    ids, counts = trained(pattern).bulk.encode(every)
+    ids, counts, used = trained(pattern).bulk.encode(every)
     found = [part.tolist() for part in np.split(ids, np.cumsum(counts))][:-1]
     assert found == [plain(trained(pattern), text) for text in every]
 
@@ -63,7 +63,7 @@ def test_long_texts_go_through_bulk_and_equal_tiktoken(pattern: str) -> None:
     draw = random.Random(0)
     words = " ".join(SAMPLES).split(" ")
     text = "".join(draw.choice(words) + draw.choice([" ", "  ", "\n", "\n    ", " \t", ""]) for _ in range(30_000))
-    assert len(text) > 5 * parts.WINDOW
+    assert len(text) > 5 * bpe.MUCH
     assert tok.encode(text, disallowed_special=()) == peer.encode_ordinary(text)
     run = "".join(draw.choices("语言模型学习如何预测下一个词", k=50_000)) + "a" * 20_000
     assert tok.encode(run) == peer.encode_ordinary(run)
@@ -74,15 +74,8 @@ def test_long_texts_go_through_bulk_and_equal_tiktoken(pattern: str) -> None:
 @given(text=st.one_of(any_text, spaces), more=any_text)
 def test_what_is_settled_stays(pattern: str, text: str, more: str) -> None:
     tok = trained(pattern)
-    used = tok.bulk.parts.settled(text)
-    assert 0 <= used <= len(text)
-    assert plain(tok, text[:used]) + plain(tok, text[used:] + more) == plain(tok, text + more)
-
-
-def test_most_of_a_text_is_settled() -> None:
-    text = "some words and more"
-    assert trained("gpt4").bulk.parts.settled(text) == len("some words and")
-    assert [trained("gpt4").bulk.parts.settled(text) for text in ("", " ", "a", " a", "a b", "a  ", "a \n")] == [0] * 4 + [1, 0, 0]
+    ids, _, (used,) = tok.bulk.encode([text], final=False)
+    assert ids.tolist() + plain(tok, text[used:] + more) == plain(tok, text + more)
 
 
 def test_files_and_arrays_go_the_same_way(tmp_path, monkeypatch) -> None:
@@ -150,25 +143,26 @@ def test_a_merge_order_of_another_kind_and_whole_pieces(few: int, monkeypatch) -
 def test_what_is_kept_is_bounded() -> None:
     tok = BPETokenizer.train(["abc " * 9], 262)
     text = " ".join(f"w{i}" for i in range(3000))
-    with mock.patch.multiple(bulk, MAX_KNOWN=100, BATCH=256), mock.patch.object(parts, "WINDOW", 64):
+    with mock.patch.multiple(bulk, MAX_KNOWN=100, BATCH=256):
         assert tok.bulk.encode([text])[0].tolist() == plain(tok, text)
-        assert len(tok.bulk.parts.number) < 250
-    with mock.patch.multiple(bulk, MAX_CHARACTERS=1000, BATCH=256), mock.patch.object(parts, "WINDOW", 64):
+        assert len(tok.bulk.number) < 250
+    with mock.patch.multiple(bulk, MAX_CHARACTERS=1000, BATCH=256):
         assert tok.bulk.encode([text])[0].tolist() == plain(tok, text)
-        assert tok.bulk.parts.n_characters < 1500
+        assert tok.bulk.n_characters < 1500
 
 
 def test_a_tokenizer_with_bulk_can_be_pickled() -> None:
     tok = BPETokenizer.train(SAMPLES, 400)
     ids = tok.bulk.encode(SAMPLES)[0].tolist()
     again = pickle.loads(pickle.dumps(tok))
-    assert len(again.bulk.parts.number) == 1 and again.bulk.encode(SAMPLES)[0].tolist() == ids
+    assert len(again.bulk.number) == 0 and again.bulk.encode(SAMPLES)[0].tolist() == ids
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @given(text=st.text(alphabet=st.characters(max_codepoint=0xFFFF, exclude_categories=("Cs",)), max_size=60))
 def test_spelled_out_classes_are_those_of_regex(pattern: str, text: str) -> None:
-    assert spelled_out(pattern)(text) == regex.findall(UNICODE_PATTERNS[pattern], text)
+    assert spelled_out(pattern)(text + "😀🏽") == regex.findall(UNICODE_PATTERNS[pattern], text + "😀🏽")
+    assert quickest(text, pattern)(text) == regex.findall(UNICODE_PATTERNS[pattern], text)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -182,8 +176,8 @@ def test_spelled_out_classes_hold_every_character(pattern: str) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("pattern", PATTERNS)
 @settings(max_examples=25_000, deadline=None)
-@given(texts=texts, sizes=sizes, window=st.integers(1, 30))
-def test_bulk_gives_the_plain_ids_in_a_long_campaign(pattern: str, texts: list[str], sizes: dict[str, int], window: int) -> None:
-    with mock.patch.multiple(bulk, **sizes), mock.patch.object(parts, "WINDOW", window):
-        ids, _ = trained(pattern).bulk.encode(texts)
+@given(texts=texts, sizes=sizes)
+def test_bulk_gives_the_plain_ids_in_a_long_campaign(pattern: str, texts: list[str], sizes: dict[str, int]) -> None:
+    with mock.patch.multiple(bulk, **sizes):
+        ids, _, _ = trained(pattern).bulk.encode(texts)
     assert ids.tolist() == list(chain.from_iterable(plain(trained(pattern), text) for text in texts))
