@@ -14,7 +14,9 @@ from itertools import islice
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
-Shared, Item, Result = TypeVar("Shared"), TypeVar("Item"), TypeVar("Result")
+Shared = TypeVar("Shared")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 START = "fork" if sys.platform == "linux" else "spawn"  # how a process begins: spawn imports the user's script anew
 

@@ -15,20 +15,18 @@ Radford et al. 2019, section 2.2). The list of merges, in order, is all that the
 
 Read in this order: `learn_merges` and `merge_word`, which are all of BPE; the class around them; base.py (special
 tokens, decoding). Then split.py (what may merge at all), bpe_plain.py (counting and merging with nothing kept from step
-to step, to watch and to check by), bpe_fast.py and bulk.py (what makes it fast). chapters/03_tokens.ipynb builds it by hand.
+to step, to watch and to check by), bpe_fast.py and bulk.py (what makes it fast). chapters/03_tokens.ipynb builds it.
 """
 
 from __future__ import annotations
 
 import os
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain, pairwise
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from ..disk import about
@@ -42,7 +40,7 @@ from .checks import check_special_tokens
 from .formats import check_special_spellings, read_tokenizer_json, tokenizer_json
 from .json_parts import tokenizer_json_path
 from .pieces import PieceCache, count_pieces
-from .split import check_pattern_name, split_windows
+from .split import check_pattern_name, count_split, split_windows
 from .template import PLAIN, Template
 
 MAX_VOCAB_SIZE = 1 << 20  # ids are written as characters, of which there are 1,114,112
@@ -189,16 +187,10 @@ class BPETokenizer(Tokenizer):
         return merge_word([self.id_of_byte[byte] for byte in data], self.ranks, self.merged)
 
     @cached_property
-    def bulk(self) -> Bulk:
+    def bulk(self) -> Bulk:  # type: ignore[override]
         """The same for much text at once."""
         merger = array_merger(self.ranks, self.merged, self.id_of_byte)
         return Bulk(self.pattern, self.encode_piece, merger, self.id_of_token if self.whole_pieces else None)
-
-    def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
-        if any(not token.special for token in self.added_tokens):
-            return super().encode_arrays(texts)
-        ids, counts, _ = self.bulk.encode(map(self._normalize, texts))
-        return np.split(ids, np.cumsum(counts)[:-1])
 
     @cached_property
     def _not_built(self) -> dict[str, int]:
@@ -233,12 +225,5 @@ def count_words(
     Raises ValueError if there is no text at all, or text that has no UTF-8.
     """
     check_pattern_name(pattern)
-    counts = count_pieces(texts, partial(pre_tokens, pattern=pattern, nfc=nfc), special_tokens, progress=progress)
+    counts = count_pieces(texts, partial(count_split, pattern=pattern, nfc=nfc), special_tokens, progress=progress)
     return {piece.encode().translate(ID_OF_BYTE).decode("latin-1"): count for piece, count in counts.items()}
-
-
-def pre_tokens(texts: Iterable[str], pattern: str, nfc: bool) -> Counter[str]:
-    """How often each piece within which to merge occurs in some texts."""
-    normal = (unicodedata.normalize("NFC", text) if nfc else text for text in texts)
-    windows = chain.from_iterable(split_windows(text, pattern) for text in normal)
-    return Counter(chain.from_iterable(pieces for pieces, _ in windows))

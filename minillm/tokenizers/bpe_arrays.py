@@ -136,7 +136,7 @@ class ArrayMerger:
         rank, after, before = ranks.take(at), right.take(at), ranks.take(left.take(at))
         first = (before > rank) & (ranks.take(after) >= rank)
         if (before == rank).any():  # "aaaa": in a run of one pair, every other one
-            starts = np.flatnonzero((before != rank))
+            starts = np.flatnonzero(before != rank)
             run = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(at)))  # which run each pair belongs to
             odd = (np.arange(len(at)) - starts[run]) % 2 == 1
             first = (before > rank)[starts][run] & (ranks.take(after) >= rank) & ~odd

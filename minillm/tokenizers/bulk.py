@@ -58,8 +58,11 @@ class Bulk:
         """Forget what was seen."""
         self.number: defaultdict[str, int] = defaultdict()  # of each piece
         self.number.default_factory = self.number.__len__  # what is looked up and not there gets the next number
-        self.ids = np.empty(0, np.int32)  # of all pieces, one after the other
-        self.starts, self.counts = np.empty(0, np.int64), np.empty(0, np.int64)  # where a piece's begin, how many it has
+        self.ids: npt.NDArray[np.int32] = np.empty(0, np.int32)  # of all pieces, one after the other
+        self.starts, self.counts = (
+            np.empty(0, np.int64),
+            np.empty(0, np.int64),
+        )  # where a piece's begin, how many it has
         self.n_characters = 0
 
     def encode(self, texts: Iterable[str], *, final: bool = True) -> tuple[npt.NDArray[np.int32], Array, list[int]]:
@@ -94,10 +97,10 @@ class Bulk:
         """(the ids of pieces, how many each has), after those that are new have got theirs."""
         new = list(islice(reversed(self.number), len(self.number) - len(self.counts)))[::-1]
         if new:
-            ids, counts = self._merge(new)
+            new_ids, counts = self._merge(new)
             self.starts = np.append(self.starts, len(self.ids) + np.cumsum(counts) - counts)
             self.counts = np.append(self.counts, counts)
-            self.ids = np.append(self.ids, ids.astype(np.int32))
+            self.ids = np.append(self.ids, new_ids.astype(np.int32))
             self.n_characters += sum(map(len, new))
         counts = self.counts.take(numbers)
         places = np.repeat(self.starts.take(numbers) - np.cumsum(counts) + counts, counts)

@@ -10,7 +10,6 @@ from tqdm import tqdm
 from ..disk.processes import in_order
 from .checks import check_text, check_texts, surrogate_error
 
-
 BATCH = 1 << 22  # characters that are counted at a time
 
 
@@ -29,7 +28,9 @@ def count_pieces(
     """
     check_texts(texts)
     counts: Counter[str] = Counter()
-    for _, found in in_order(count_some, count, grouped(ordinary_texts(texts, special_tokens, progress), BATCH), alone=1):
+    for _, found in in_order(
+        count_some, count, grouped(ordinary_texts(texts, special_tokens, progress), BATCH), alone=1
+    ):
         counts.update(found)
     if not counts:
         raise ValueError("the texts hold nothing to learn from; a generator gives its texts only once.")

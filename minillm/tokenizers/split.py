@@ -19,8 +19,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from itertools import chain
 
 import regex
 
@@ -145,6 +148,13 @@ def split_windows(
             size *= 2  # a piece longer than the window: look at more
         else:
             return
+
+
+def count_split(texts: Iterable[str], pattern: str, nfc: bool = False) -> Counter[str]:
+    """How often each pre-token occurs in some texts, brought into Unicode's form NFC first if `nfc`."""
+    normal = (unicodedata.normalize("NFC", text) if nfc else text for text in texts)
+    windows = chain.from_iterable(split_windows(text, pattern) for text in normal)
+    return Counter(chain.from_iterable(pieces for pieces, _ in windows))
 
 
 def drop_unsettled(pieces: list[str]) -> int:

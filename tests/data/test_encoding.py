@@ -94,7 +94,8 @@ def test_a_killed_process_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_ctrl_c_ends_all_processes_without_a_word_of_theirs(start: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(f"""
+    script.write_text(
+        textwrap.dedent(f"""
         from pathlib import Path
         from minillm.data import Document, encoding, pack
         from minillm.disk import processes
@@ -112,7 +113,8 @@ def test_ctrl_c_ends_all_processes_without_a_word_of_theirs(start: str, tmp_path
                 pack(documents(), BPETokenizer.train(["some text"], 260), {str(tmp_path / "tokens.bin")!r}, processes=2)
             except KeyboardInterrupt:
                 print("interrupted")
-        """))
+        """)
+    )
     process = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

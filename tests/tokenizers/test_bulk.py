@@ -38,7 +38,9 @@ def plain(tok: BPETokenizer, text: str) -> list[int]:
 def test_bulk_gives_the_plain_ids(pattern: str, texts: list[str], sizes: dict[str, int]) -> None:
     with mock.patch.multiple(bulk, **sizes):
         ids, counts, used = trained(pattern).bulk.encode(texts)
-    assert [part.tolist() for part in np.split(ids, np.cumsum(counts))][:-1] == [plain(trained(pattern), t) for t in texts]
+    assert [part.tolist() for part in np.split(ids, np.cumsum(counts))][:-1] == [
+        plain(trained(pattern), t) for t in texts
+    ]
     assert used == [len(text) for text in texts] and len(counts) == len(texts) and counts.sum() == len(ids)
 
 
@@ -49,7 +51,7 @@ def test_every_neighbourhood_of_spaces(pattern: str) -> None:
     every = [""]
     for _ in range(5):
         every += [text + kind for text in every[-(len(kinds) ** len(every[-1])) :] for kind in kinds]
-    ids, counts, used = trained(pattern).bulk.encode(every)
+    ids, counts, _ = trained(pattern).bulk.encode(every)
     found = [part.tolist() for part in np.split(ids, np.cumsum(counts))][:-1]
     assert found == [plain(trained(pattern), text) for text in every]
 
@@ -84,7 +86,9 @@ def test_files_and_arrays_go_the_same_way(tmp_path, monkeypatch) -> None:
     text = "".join(SAMPLES * 5)
     (tmp_path / "text.txt").write_text(text, encoding="utf-8", newline="")
     for size in (64, 1000, 1 << 20):
-        assert np.concatenate(list(tok.encode_file(tmp_path / "text.txt", chunk_bytes=size))).tolist() == plain(tok, text)
+        assert np.concatenate(list(tok.encode_file(tmp_path / "text.txt", chunk_bytes=size))).tolist() == plain(
+            tok, text
+        )
     assert [ids.tolist() for ids in tok.encode_arrays(SAMPLES)] == [tok.encode(sample) for sample in SAMPLES]
     assert [ids.tolist() for ids in tok.encode_arrays(["<|end|>", ""])] == [plain(tok, "<|end|>"), []]
     with pytest.raises(ValueError, match=r"lone surrogate, U\+DC80 at character 60"):
