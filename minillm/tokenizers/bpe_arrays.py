@@ -24,7 +24,7 @@ from .pieces import grouped
 
 NEVER = np.iinfo(np.int32).max  # the rank of a pair that does not merge
 NO_BYTE = 0xFF  # stands in no UTF-8, so it parts the words
-MAX_CHARACTERS = 1 << 18  # of words merged at once: more would not stay in the processor's cache
+MAX_CHARACTERS = 1 << 16  # of words merged at once: more would not stay in the processor's cache
 
 Array = npt.NDArray[np.int64]
 
@@ -111,7 +111,7 @@ class ArrayMerger:
         A token stands at the place of its first byte. left, right: the place of the token before it and after it.
         ranks: that of the pair which begins there.
         """
-        n = len(data)
+        n = len(data)  # tokens that are left
         ids = self.id_of_byte.take(data)
         ranks = np.full(n, NEVER, np.int32)
         ranks[:-1] = self.first_ranks.take(data[:-1].astype(np.intp) << 8 | data[1:])
@@ -129,6 +129,10 @@ class ArrayMerger:
                 ranks[i] = self.table.ranks(new, ids.take(after))
                 ranks[before] = self.table.ranks(ids.take(before), ids.take(i))
                 at = at[ranks.take(at) < end]
+                n -= len(i)
+            if 2 * n < len(ids):  # close the gaps, so that there is less to search for the next group
+                there = ids >= 0
+                ids, ranks, left, right = ids[there], ranks[there], np.arange(-1, n - 1), np.arange(1, n + 1)
         return ids[ids >= 0]
 
     def _goes_first(self, at: Array, ranks: npt.NDArray[np.int32], left: Array, right: Array) -> npt.NDArray[np.bool_]:
