@@ -12,7 +12,7 @@ from ..disk.processes import in_order
 from .documents import Document
 
 BATCH = 1 << 20  # characters
-ALONE = 8  # batches before other processes are worth their start
+ALONE = 2  # batches before other processes are worth their start
 
 Ids = npt.NDArray[np.unsignedinteger]
 
@@ -31,7 +31,7 @@ class Encoder(Protocol):
 def encode_documents(
     documents: Iterable[Document], tokenizer: Encoder, processes: int | None = None
 ) -> Iterator[tuple[Document, Ids]]:
-    """Each document with its ids, uint16 or uint32, in order. processes: how many work on it, by default one a core.
+    """Each document with its ids, uint16 or uint32, in order. processes: how many work on it (`in_order`).
 
     Raises ValueError where the tokenizer gives ids outside its vocabulary, and OSError if a process is killed.
     """

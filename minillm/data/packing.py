@@ -150,7 +150,9 @@ def pack(
 ) -> TokenDataset:
     """Encode documents (a stream, or a JSONL file) into the token file `path`, some megabytes in memory at a time.
 
-    processes: how many encode where there is much text, by default one a core; the file is the same for any number.
+    processes: how many encode where there is much text, by default one a core where they can be forked (Linux). The
+    file is the same for any number.
+
     Text that looks like a special token is encoded as plain text: a document cannot forge a separator. An existing file
     is replaced, and not before the new one is complete; one process packs it at a time. Raises ValueError where there
     is no document or no token, or where the tokenizer gives ids outside its vocabulary, and what `holding` raises.

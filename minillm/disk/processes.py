@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from typing import Any, TypeVar
 
 Shared = TypeVar("Shared")
@@ -31,12 +31,13 @@ def in_order(
 ) -> Iterator[tuple[Item, Result]]:
     """Each item with work(shared, item), in the order of the items.
 
-    The first `alone` are done right here, since processes take a while to start; if more come, processes of their own
-    do those, by default one a core, two items each on their way, so that memory stays flat however many there are.
+    The first `alone` are done right here, since processes take a while to start; if more come, `processes` do those,
+    two items each on their way, so that memory stays flat however many there are. By default there is one a core, but
+    only where they are forked: a script that spawns processes must have its work under `if __name__ == "__main__"`.
     Raises what `work` raises, for the first item for which it does, and OSError if a process is killed.
     """
     if processes is None:
-        processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        processes = len(os.sched_getaffinity(0)) if START == "fork" and not current_process().daemon else 1
     items = iter(items)
     for item in islice(items, alone if processes > 1 else None):
         yield item, work(shared, item)

@@ -62,6 +62,8 @@ def ascii_pattern(name: str, *, possessive: bool = sys.version_info >= (3, 11)) 
     U+001C to U+001F, which Unicode does not call white space. The commonest alternative, a word after an optional
     space, comes first; that changes nothing, as no earlier alternative can begin with a letter or a space and a letter.
     Quantifiers are possessive (`++`: never give back) from Python 3.11 on: backtracking could not find anything there.
+    An alternative that begins with an optional space stands as two, for `re` passes over one that can't begin here; a
+    newline that no other follows has one of its own.
     ASCII has no marks, so that "qwen35" is "qwen2".
     """
     p = "+" if possessive else ""
@@ -71,9 +73,11 @@ def ascii_pattern(name: str, *, possessive: bool = sys.version_info >= (3, 11)) 
             r"|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
         )
     digits = f"[0-9]{{1,3}}{p}" if name == "gpt4" else "[0-9]"
+    signs = r"[^\t-\r A-Za-z0-9]"
     return (
-        rf" ?[A-Za-z]+{p}|'(?:[stmdSTMD]|[rR][eE]|[vV][eE]|[lL][lL])|[^\r\nA-Za-z0-9]?{p}[A-Za-z]+{p}|{digits}"
-        rf"| ?[^\t-\r A-Za-z0-9]+{p}[\r\n]*{p}|[\t-\r ]*[\r\n]+|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
+        rf" [A-Za-z]+{p}|[A-Za-z]+{p}|'(?:[stmdSTMD]|[rR][eE]|[vV][eE]|[lL][lL])|[^\r\nA-Za-z0-9][A-Za-z]+{p}"
+        rf"|{signs}+{p}[\r\n]*{p}| {signs}+{p}[\r\n]*{p}|{digits}|[\r\n]+{p}(?![\t\x0b\x0c ]*{p}[\r\n])"
+        r"|[\t-\r ]*[\r\n]+|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
     )
 
 
