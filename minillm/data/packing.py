@@ -19,10 +19,9 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,19 +29,9 @@ from tqdm import tqdm
 
 from ..disk import check_fields, checksum, claim, flush_to_disk, holding, read_json, whole_file, write_json
 from .documents import Document, check_half_pairs, read_jsonl
+from .encoding import Encoder, encode_documents
 
 WAIT = 600.0  # seconds in which another process that packs the same file may write nothing, before one gives up waiting
-
-
-class Encoder(Protocol):
-    """What packing needs of a tokenizer."""
-
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def eos_id(self) -> int | None: ...
-    def encode(self, text: str, *, disallowed_special: tuple[str, ...]) -> list[int]: ...
-    def fingerprint(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -156,9 +145,13 @@ def pack(
     tokenizer: Encoder,
     path: str | os.PathLike[str],
     *,
+    processes: int | None = None,
     progress: bool = False,
 ) -> TokenDataset:
-    """Encode documents (a stream, or a JSONL file) into the token file `path`, one document in memory at a time.
+    """Encode documents (a stream, or a JSONL file) into the token file `path`, some megabytes in memory at a time.
+
+    processes: how many encode where there is much text, by default one a core where they can be forked (Linux). The
+    file is the same for any number.
 
     Text that looks like a special token is encoded as plain text: a document cannot forge a separator. An existing file
     is replaced, and not before the new one is complete; one process packs it at a time. Raises ValueError where there
@@ -167,7 +160,7 @@ def pack(
     if Path(path).suffix == ".json":
         raise ValueError(f"{str(path)!r} is the name of the sidecar; call the token file something like tokens.bin.")
     with holding(path, "packing", wait=WAIT):
-        return write_tokens(documents, tokenizer, Path(path), progress)
+        return write_tokens(documents, tokenizer, Path(path), processes, progress)
 
 
 def pack_split(
@@ -193,7 +186,7 @@ def pack_split(
                 pass
             except ValueError as error:
                 print(f"packing anew: {error}", file=sys.stderr)
-            return write_tokens(source, tokenizer, path, progress)
+            return write_tokens(source, tokenizer, path, None, progress)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
@@ -210,7 +203,11 @@ def open_for(tokenizer: Encoder, path: Path, verify: bool, source: Path) -> Toke
 
 
 def write_tokens(
-    documents: Iterable[Document] | str | os.PathLike[str], tokenizer: Encoder, target: Path, progress: bool
+    documents: Iterable[Document] | str | os.PathLike[str],
+    tokenizer: Encoder,
+    target: Path,
+    processes: int | None,
+    progress: bool,
 ) -> TokenDataset:
     """`pack` for whoever holds the file."""
     sidecar = target.with_suffix(".json")
@@ -229,12 +226,10 @@ def write_tokens(
             open(temporary, "wb") as stream,
             tqdm(desc="pack", total=total, unit="B", unit_scale=True, disable=not progress) as bar,
         ):
-            for document in documents:
-                check_half_pairs(document, f"{file}, line {n_documents + 1}" if file else "")
+            for document, ids in encode_documents(whole_texts(documents, file), tokenizer, processes):
                 size = len(document.text.encode())
-                ids = encode_document(tokenizer, document)
                 first = separator if n_documents == 0 else separator[:0]
-                chunk = np.concatenate([first, ids.astype(dtype), separator]).tobytes()
+                chunk = np.concatenate([first, ids, separator]).tobytes()
                 stream.write(chunk)
                 digest.update(chunk)
                 crc = zlib.crc32(chunk, crc)
@@ -264,11 +259,8 @@ def write_tokens(
     return TokenDataset(target, verify=False)  # it was checked on its way
 
 
-def encode_document(tokenizer: Encoder, document: Document) -> npt.NDArray[np.int64]:
-    ids = np.asarray(tokenizer.encode(document.text, disallowed_special=()), dtype=np.int64)
-    if len(ids) and (ids.min() < 0 or ids.max() >= tokenizer.vocab_size):
-        raise ValueError(
-            f"the tokenizer gave ids from {ids.min()} to {ids.max()} for {document.source!r}, outside its vocabulary "
-            f"of {tokenizer.vocab_size:,} (0 to {tokenizer.vocab_size - 1})."
-        )
-    return ids
+def whole_texts(documents: Iterable[Document], file: str) -> Iterator[Document]:
+    """The documents as they are. Raises ValueError for half of a surrogate pair."""
+    for number, document in enumerate(documents, 1):
+        check_half_pairs(document, f"{file}, line {number}" if file else "")
+        yield document

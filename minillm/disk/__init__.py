@@ -33,7 +33,8 @@ are and which files in them are ours. Only a folder of the same kind that holds 
 removed; a file that isn't listed (the user's thesis.tex) is named, and all stays as it is.
 
 Read in this order: names.py (what is ours), records.py (JSON, and what is checked in it), markers.py (whose folder it
-is), locks.py (one writer at a time), whole.py (files and folders that are there whole or not at all).
+is), locks.py (one writer at a time), whole.py (files and folders that are there whole or not at all). Beside them
+stands processes.py: one function over many items by all cores.
 """
 
 from .locks import holding

@@ -156,7 +156,8 @@ KNOWN = {gpt.GPT, gpt.Block, gpt.CausalSelfAttention, gpt.MLP, llama.Llama, llam
 def plan_for(model: Any) -> Plan | None:
     """A plan for a GPT or a Llama of this library on NumPy; None for any other, and for one with a part that is not
     what it was built with, such as an adapter: its own forward says what that does."""
-    if type(model) not in KNOWN or model.config.attention in NEEDS_TORCH:
+    config = model.config
+    if type(model) not in KNOWN or config.attention in NEEDS_TORCH or getattr(config, "attention_sinks", False):
         return None
     return Plan(model) if all(type(module) in KNOWN for _, module in model.named_modules()) else None
 

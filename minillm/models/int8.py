@@ -5,7 +5,7 @@ matrix is divided by its largest number, times 127, and rounded (as in finetune/
 four for a row, the token table and the head included; biases and norms stay. NumPy has no product for whole numbers
 beside floats. So a block of rows, small enough for the processor's cache, is widened to floats and multiplied there,
 then the next one in the same place: from memory come the bytes only. PyTorch has a kernel for it, which rounds what
-comes in to bfloat16. What rounding costs in bits per byte stands in tests/bench/LOG-decode.md.
+comes in to bfloat16. What rounding costs in bits per byte stands in tests/bench/LOG.md.
 """
 
 from __future__ import annotations

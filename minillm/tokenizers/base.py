@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from ..disk import write_json
 from .added import END, AddedToken, find_added_tokens
+from .bulk import Bulk
 from .checks import check_text, check_texts, surrogate_error
 from .json_parts import MAX_IDS, tokenizer_json_path
 from .template import PLAIN, Template
@@ -41,6 +42,7 @@ class Tokenizer:
     template: what `encode_pair` puts around one text or between two (template.py).
     """
 
+    bulk: Bulk | None = None  # what encodes much ordinary text at once, where there is such a thing
     end_of_text = END_OF_TEXT  # the special token that ends a document; Llama's is "</s>"
 
     def __init__(
@@ -149,6 +151,13 @@ class Tokenizer:
             except UnicodeEncodeError:
                 raise surrogate_error(text) from None
         return encoded
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`encode` for each of several texts, with special tokens' texts as ordinary text: what packing needs."""
+        if self.bulk is None or not all(token.special for token in self.added_tokens):
+            return [np.array(ids, np.int64) for ids in self.encode_batch(texts, disallowed_special=())]
+        ids, counts, _ = self.bulk.encode(map(self._normalize, texts))
+        return np.split(ids, np.cumsum(counts)[:-1])
 
     def encode_pair(
         self, text: str, pair: str | None = None, *, allowed_special: Special = (), disallowed_special: Special = "all"

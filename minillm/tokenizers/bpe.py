@@ -15,7 +15,7 @@ Radford et al. 2019, section 2.2). The list of merges, in order, is all that the
 
 Read in this order: `learn_merges` and `merge_word`, which are all of BPE; the class around them; base.py (special
 tokens, decoding). Then split.py (what may merge at all), bpe_plain.py (counting and merging with nothing kept from step
-to step, to watch and to check by) and bpe_fast.py (what makes it fast). chapters/03_tokens.ipynb builds it by hand.
+to step, to watch and to check by), bpe_fast.py and bulk.py (what makes it fast). chapters/03_tokens.ipynb builds it.
 """
 
 from __future__ import annotations
@@ -32,16 +32,19 @@ from tqdm import tqdm
 from ..disk import about
 from .added import AddedToken
 from .base import END_OF_TEXT, Tokenizer
+from .bpe_arrays import array_merger
 from .bpe_fast import Pair, PairCounts, merge_long_word
+from .bulk import Bulk
 from .byte_spelling import BYTE_OF_ID, ID_OF_BYTE
 from .checks import check_special_tokens
 from .formats import check_special_spellings, read_tokenizer_json, tokenizer_json
 from .json_parts import tokenizer_json_path
 from .pieces import PieceCache, count_pieces
-from .split import check_pattern_name, split_windows
+from .split import check_pattern_name, count_split, split_windows
 from .template import PLAIN, Template
 
 MAX_VOCAB_SIZE = 1 << 20  # ids are written as characters, of which there are 1,114,112
+MUCH = 1 << 14  # characters from which bulk.py is quicker
 SHORT = 10  # tokens up to which looking at every pair for every merge costs nothing
 
 
@@ -166,6 +169,9 @@ class BPETokenizer(Tokenizer):
         return unicodedata.normalize("NFC", text) if self.nfc else text
 
     def _encode_ordinary(self, text: str, final: bool) -> tuple[list[int], int]:
+        if len(text) >= MUCH:
+            array, _, (used,) = self.bulk.encode([text], final=final)
+            return array.tolist(), used
         ids: list[int] = []
         used = 0
         for pieces, n_chars in split_windows(text, self.pattern, final=final):
@@ -179,6 +185,12 @@ class BPETokenizer(Tokenizer):
         if self.whole_pieces and data in self.id_of_token:
             return [self.id_of_token[data]]
         return merge_word([self.id_of_byte[byte] for byte in data], self.ranks, self.merged)
+
+    @cached_property
+    def bulk(self) -> Bulk:  # type: ignore[override]
+        """The same for much text at once."""
+        merger = array_merger(self.ranks, self.merged, self.id_of_byte)
+        return Bulk(self.pattern, self.encode_piece, merger, self.id_of_token if self.whole_pieces else None)
 
     @cached_property
     def _not_built(self) -> dict[str, int]:
@@ -213,11 +225,5 @@ def count_words(
     Raises ValueError if there is no text at all, or text that has no UTF-8.
     """
     check_pattern_name(pattern)
-    counts = count_pieces(texts, partial(pre_tokens, pattern=pattern, nfc=nfc), special_tokens, progress=progress)
+    counts = count_pieces(texts, partial(count_split, pattern=pattern, nfc=nfc), special_tokens, progress=progress)
     return {piece.encode().translate(ID_OF_BYTE).decode("latin-1"): count for piece, count in counts.items()}
-
-
-def pre_tokens(text: str, pattern: str, nfc: bool) -> Iterable[str]:
-    """The pieces of one text, within which to merge."""
-    windows = split_windows(unicodedata.normalize("NFC", text) if nfc else text, pattern)
-    return chain.from_iterable(pieces for pieces, _ in windows)

@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tqdm import tqdm
 
+from ..disk.processes import in_order
 from .checks import check_text, check_texts, surrogate_error
+
+BATCH = 1 << 22  # characters that are counted at a time
 
 
 def count_pieces(
     texts: Iterable[str],
-    pieces_of: Callable[[str], Iterable[str]],
+    count: Callable[[list[str]], Counter[str]],
     special_tokens: Sequence[str] = (),
     *,
     progress: bool = False,
 ) -> Counter[str]:
-    """How often `pieces_of` gives each piece of `texts`, the texts of special tokens left out.
+    """How often each piece occurs in `texts`, the texts of special tokens left out, counted by all cores.
 
-    Text repeats its words (31 MB of Python hold 119,000 different ones), so learning from counts is what makes it fast.
-    Raises ValueError if there is no piece at all, or text that has no UTF-8.
+    count: how often each piece occurs in some texts. Text repeats its words (31 MB of Python hold 119,000 different
+    ones), so learning from counts is what makes it fast. Raises ValueError if there is no piece at all, or text that
+    has no UTF-8.
     """
     check_texts(texts)
     counts: Counter[str] = Counter()
+    for _, found in in_order(
+        count_some, count, grouped(ordinary_texts(texts, special_tokens, progress), BATCH), alone=1
+    ):
+        counts.update(found)
+    if not counts:
+        raise ValueError("the texts hold nothing to learn from; a generator gives its texts only once.")
+    return counts
+
+
+def count_some(count: Callable[[list[str]], Counter[str]], texts: list[str]) -> Counter[str]:
+    return count(texts)
+
+
+def ordinary_texts(texts: Iterable[str], special_tokens: Sequence[str], progress: bool) -> Iterator[str]:
+    """What is left of the texts when special tokens are taken out."""
     for text in tqdm(texts, desc="count", unit="text", disable=not progress):
         try:
             check_text(text).encode()
@@ -32,11 +51,21 @@ def count_pieces(
         parts = [text]
         for special in special_tokens:
             parts = [part for whole in parts for part in whole.split(special)]
-        for part in parts:
-            counts.update(pieces_of(part))
-    if not counts:
-        raise ValueError("the texts hold nothing to learn from; a generator gives its texts only once.")
-    return counts
+        yield from parts
+
+
+def grouped(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Lists of texts with `size` characters together, or with the one more that makes it so."""
+    group: list[str] = []
+    n = 0
+    for text in texts:
+        group.append(text)
+        n += len(text)
+        if n >= size:
+            yield group
+            group, n = [], 0
+    if group:
+        yield group
 
 
 class PieceCache(dict[str, tuple[int, ...]]):

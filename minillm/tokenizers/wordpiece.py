@@ -248,9 +248,9 @@ class WordPieceTokenizer(Tokenizer):
             return cls(vocab, specials, normalizer=normalizer, template=default_template(specials))
 
 
-def words_of(text: str, normalizer: BertNormalizer) -> list[str]:
-    """The words of one text."""
-    return split_words(normalizer.normalize(text))
+def words_of(texts: Iterable[str], normalizer: BertNormalizer) -> Counter[str]:
+    """How often each word occurs in some texts."""
+    return Counter(chain.from_iterable(split_words(normalizer.normalize(text)) for text in texts))
 
 
 def commonest_characters(words: Mapping[str, int], limit: int) -> list[str]:

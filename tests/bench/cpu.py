@@ -1,7 +1,7 @@
 """How the NumPy side compares with its peers on this machine's CPU: one run, interleaved, as ratios.
 
     python tests/bench/cpu.py                 # everything, a few minutes; needs the dev extra; leave the machine alone
-    meanwhile python tests/bench/cpu.py --only train    # train | decode | encode | bpe
+    meanwhile python tests/bench/cpu.py --only train    # train | decode | encode | wordpiece | cores | bpe
 
 A ratio is the peer's time divided by ours: above 1 means that we are faster. Each pair is timed turn by turn, A B A B,
 and the medians are compared, so that a change in the machine's speed hits both alike.
@@ -36,15 +36,20 @@ class Row:
         )
 
 
-def interleave(ours: Callable[[], object], peer: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Median seconds of each, called in turn, after one warm-up call of each."""
+def interleave(
+    ours: Callable[[], object],
+    peer: Callable[[], object],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[float, float]:
+    """Median seconds of each, by the clock, called in turn, after one warm-up call of each."""
     times: tuple[list[float], list[float]] = ([], [])
     for turn in range(repeats + 1):
         for side, call in enumerate((ours, peer)):
-            start = time.perf_counter()
+            start = clock()
             call()
             if turn:
-                times[side].append(time.perf_counter() - start)
+                times[side].append(clock() - start)
     return float(np.median(times[0])), float(np.median(times[1]))
 
 
@@ -130,7 +135,9 @@ def bench_train(repeats: int) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("train", "decode", "encode", "bpe"), help="one group instead of all")
+    parser.add_argument(
+        "--only", choices=("train", "decode", "encode", "wordpiece", "cores", "bpe"), help="one group instead of all"
+    )
     parser.add_argument("--repeats", type=int, default=20, help="timed turns of each side (default: 20)")
     arguments = parser.parse_args()
 
@@ -140,7 +147,9 @@ def main() -> None:
     groups = {
         "train": bench_train,
         "decode": decode_speed.bench_decode,
-        "encode": tokenizer_speed.bench_encode,
+        "encode": tokenizer_speed.bench_one_thread,
+        "wordpiece": tokenizer_speed.bench_wordpiece,
+        "cores": tokenizer_speed.bench_cores,
         "bpe": tokenizer_speed.bench_training,
     }
     print(f"Python {platform.python_version()}, NumPy {np.__version__}, {platform.processor() or platform.machine()}")

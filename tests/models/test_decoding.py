@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from minillm.finetune.lora import LoraConfig, add_lora
 from minillm.generate import Sampling, generate, stream
-from minillm.models import GPT, Gemma, GemmaConfig, GPTConfig, Llama, LlamaConfig
+from minillm.models import GPT, Gemma, GemmaConfig, GPTConfig, Llama, LlamaConfig, Moe, MoeConfig
 from minillm.models.decoding import Cache, Plan, plan_for
 from minillm.tensor import no_grad
 
@@ -121,6 +121,9 @@ def test_what_a_plan_does_not_know_has_none():
     add_lora(adapted, LoraConfig(), np.random.default_rng(0))
     assert plan_for(adapted) is None
     assert plan_for(GPT(GPTConfig(**SHAPE, attention="triton"))) is None
+    sinks = LlamaConfig(**SHAPE, d_ff=16, attention_sinks=True)
+    assert plan_for(Llama(sinks)) is None
+    assert plan_for(Moe(MoeConfig(**SHAPE, d_ff=16, n_experts=2, top_k=1))) is None
     assert plan_for(make("gpt")) is not None
 
 
