@@ -8,9 +8,10 @@ text, which a flag sets right; \h is a hexadecimal digit, && cuts two sets, and 
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .json_parts import short
 
 # An escape, or a set's own brackets are skipped; what is left over may be one of these.
 WORD = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}"
+OUTSIDE = "²³¹¼½¾"  # which Oniguruma counts to words besides, but in no set
 FOREIGN = re.compile(r"\\[hHGKRXyYOkg]|\(\?~|\(\?[a-z]*m[a-z]*[:)]")
 
 
@@ -57,7 +59,8 @@ def compiled(text: str) -> regex.Pattern[str]:
 
 
 def with_words(text: str) -> str:
-    r"""The pattern with \\w and \\W spelled out: `regex` counts characters such as ² to words, Oniguruma does not."""
+    r"""The pattern with \\w and \\W spelled out: `regex` counts characters such as ² and Ⅷ to words, Oniguruma outside of
+    a set ²³¹¼½¾ alone, and in one none of them."""
     in_set = False
 
     def spelled(match: re.Match[str]) -> str:
@@ -67,10 +70,20 @@ def with_words(text: str) -> str:
             in_set = found == "["
             return found
         if found == r"\w":
-            return WORD if in_set else f"[{WORD}]"
-        return f"[^{WORD}]" if found == r"\W" and not in_set else found
+            return WORD if in_set else f"[{WORD}{OUTSIDE}]"
+        if found == r"\W":
+            return no_words() if in_set else f"[^{WORD}{OUTSIDE}]"
+        return found
 
     return re.sub(r"\\.|[\[\]]", spelled, text, flags=re.DOTALL)
+
+
+@cache
+def no_words() -> str:
+    """What is not in WORD, as ranges for a set, in which nothing can be taken away from something."""
+    everything = "".join(map(chr, range(sys.maxunicode + 1)))
+    found = regex.finditer(f"[^{WORD}]+", everything)
+    return "".join(f"\\U{match.start():08x}-\\U{match.end() - 1:08x}" for match in found)
 
 
 def outside_of_sets(text: str) -> tuple[str, list[str]]:

@@ -304,3 +304,14 @@ def test_the_merges_of_bytes_are_those_of_characters() -> None:
         assert by_parts.encode(text) == tok.encode(text)
     assert re.fullmatch("[0-9a-f]{16}", by_parts.fingerprint())
     assert changed(made("llama")).get_vocab_size() == made("llama").get_vocab_size() and len(BYTES) == 256
+
+
+@pytest.mark.parametrize("pattern", [r"\w", r"\W", r"[\w]", r"[^\w]", r"[\W]", r"[^\W]", r"\w+", r"\W+", r"\w$", r"[\w-]+|\W"])
+def test_words_are_onigurumas(pattern: str) -> None:
+    """Of Latin-1 and some beyond: ¼ is a word's outside of a set, and not in one."""
+    peer = pre_tokenizers.Split(Regex(pattern), "removed")
+    (step,) = read_pre_tokenizer(json.loads(peer.__getstate__()), PATH)
+    for character in [*map(chr, range(0x500)), *"ⅧⅳⅣ①⑴²‿⁀\u200c\u200d中한क्ि"]:
+        for text in (character, "0" + character, character + "-"):
+            expected = [(piece, span[0]) for piece, span in peer.pre_tokenize_str(text) if piece]
+            assert [(piece, start) for piece, start, _ in step([(text, 0, 0)], None)] == expected, text
