@@ -24,11 +24,12 @@ import numpy as np
 from minillm import nn
 from minillm.data import corpus_text
 from minillm.engines.numpy_engine import NumpyEngine
+from minillm.engines.sgd import SGD
 from minillm.engines.threads import Replicas
 from minillm.generate import Sampling, stream_text
 from minillm.hub.checkpoint import load_model_and_tokenizer
 from minillm.models.gpt import GPT, GPTConfig
-from minillm.optim import SGD, AdamW, clip_grad_norm_, param_groups
+from minillm.optim import AdamW, clip_grad_norm_, param_groups
 from minillm.settings import TrainConfig
 from minillm.tensor import no_grad
 from minillm.tokenizers import BPETokenizer

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from minillm import nn, ops
-from minillm.optim import SGD, AdamW, clip_grad_norm_
+from minillm.engines.sgd import SGD
+from minillm.optim import AdamW, clip_grad_norm_
 from minillm.tensor import Parameter, Tensor
 
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from minillm.engines.sgd import SGD
 from minillm.models.gpt import GPT, GPTConfig
 from minillm.numpy_ops.blocks import BLOCK
-from minillm.optim import SGD, AdamW, clip_grad_norm_, param_groups
+from minillm.optim import AdamW, clip_grad_norm_, param_groups
 from minillm.tensor import Parameter
 from minillm.training import schedules
 

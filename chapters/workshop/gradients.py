@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from minillm import ops, plot
 from minillm.engines.blas import limit_blas_threads
-from minillm.optim import SGD
+from minillm.engines.sgd import SGD
 from minillm.tensor import Parameter, Tensor, no_grad
 
 from .stepping import numerical_gradient

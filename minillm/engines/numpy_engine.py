@@ -12,12 +12,13 @@ import numpy as np
 
 from ..data import require_targets
 from ..nn import Module, evaluating
-from ..optim import SGD, AdamW, Optimizer, clip_grad_norm_, param_groups
+from ..optim import AdamW, Optimizer, clip_grad_norm_, param_groups
 from ..settings import TrainConfig
 from ..tensor import Tensor, no_grad
 from .memory import keep_freed_memory, peak_memory_gb
 from .muon import Muon, split_hidden
 from .protocol import Batch, Batches, Groups, Loss, Model, ModelLoss
+from .sgd import SGD
 
 
 class NumpyEngine:

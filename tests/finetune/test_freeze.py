@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from minillm.engines.numpy_engine import NumpyEngine
+from minillm.engines.sgd import SGD
 from minillm.engines.threads import ThreadedNumpyEngine
 from minillm.finetune.freeze import (
     GradualUnfreezing,
@@ -34,7 +35,7 @@ from minillm.models import (
     GPTConfig,
     LSTMConfig,
 )  # fmt: skip
-from minillm.optim import SGD, AdamW, param_groups
+from minillm.optim import AdamW, param_groups
 from minillm.settings import TrainConfig
 
 linear_ops = importlib.import_module("minillm.numpy_ops.linear")  # the file: the room gives the function this name

@@ -306,7 +306,9 @@ def test_the_merges_of_bytes_are_those_of_characters() -> None:
     assert changed(made("llama")).get_vocab_size() == made("llama").get_vocab_size() and len(BYTES) == 256
 
 
-@pytest.mark.parametrize("pattern", [r"\w", r"\W", r"[\w]", r"[^\w]", r"[\W]", r"[^\W]", r"\w+", r"\W+", r"\w$", r"[\w-]+|\W"])
+@pytest.mark.parametrize(
+    "pattern", [r"\w", r"\W", r"[\w]", r"[^\w]", r"[\W]", r"[^\W]", r"\w+", r"\W+", r"\w$", r"[\w-]+|\W"]
+)
 def test_words_are_onigurumas(pattern: str) -> None:
     """Of Latin-1 and some beyond: ¼ is a word's outside of a set, and not in one."""
     peer = pre_tokenizers.Split(Regex(pattern), "removed")
