@@ -212,13 +212,14 @@ def stored_as(dtype=None, **how):
     return check
 
 
+HEADS = {
+    "next token": head("ForCausalLM", "LMHeadModel", auto=AutoModelForCausalLM),
+    "classes": head("ForSequenceClassification", auto=AutoModelForSequenceClassification, num_labels=3),
+    "features": head("Model", auto=AutoModel),
+}
 LOADS = {
-    ", ".join(DECODERS): {
-        "next token": head("ForCausalLM", "LMHeadModel", auto=AutoModelForCausalLM),
-        "classes": head("ForSequenceClassification", auto=AutoModelForSequenceClassification, num_labels=3),
-        "features": head("Model", auto=AutoModel),
-    },
-    ", ".join(EXPERTS): {"next token": head("ForCausalLM", auto=AutoModelForCausalLM)},
+    ", ".join(DECODERS): HEADS,
+    ", ".join(EXPERTS): HEADS,
     "rotary positions": {
         "`default`": rope("default"),
         "`linear`": rope("linear", factor=2.0),
