@@ -63,7 +63,7 @@ def test_the_environment_is_active_where_a_command_is_typed():
 
 
 def test_the_extras_that_are_named_are_there():
-    extras = re.findall(r"\.\[(\w+)\]", README)
+    extras = ",".join(re.findall(r"\.\[([\w,]+)\]", README)).split(",")
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert "plot" in extras and all(re.search(rf"^{extra} = ", text, re.M) for extra in extras)
 

@@ -1,24 +1,19 @@
 """The README's table of what loads and what is refused: every entry of every cell is tried.
 
 A row's first cell names one thing or several, cut at commas; the other two list what is tried with each of them. A new
-row, or an entry of one, needs its check below, by the same words, and a check needs its entry. A refusal must name what
-stands in `backticks` in its entry. "—" says that there is nothing to try.
+row, or an entry of one, needs its check, by the same words, below or in readme_texts.py, and a check needs its entry. A
+refusal must name what stands in `backticks` in its entry. "—" says that there is nothing to try.
 """
 
-import bz2
-import gzip
 import json
-import lzma
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hf_models import FAMILIES, IDS, LLAMA3, build, torch, transformers
-from tokenizer_shapes import made
+from readme_texts import TEXT, TEXTS_LOAD, TEXTS_REFUSED, config_json
 
-from minillm.data import read_documents
-from minillm.data.records import read_table
 from minillm.finetune.lora import LoraConfig, add_lora
 from minillm.hub import (
     AutoModel,
@@ -26,15 +21,13 @@ from minillm.hub import (
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
 )
 from minillm.hub.adapters import ADAPTER_CONFIG, save_adapter
 from minillm.hub.checkpoint import open_checkpoint
 from minillm.hub.configs import ARCHITECTURES
 from minillm.hub.convert import convert
 from minillm.models import MODELS, config_from_dict, config_to_dict
-from minillm.tokenizers import BPETokenizer, CharTokenizer, WordPieceTokenizer
-from minillm.tokenizers.gpt2_files import save_gpt2
+from minillm.tokenizers import BPETokenizer
 from minillm.training.checkpoint import save_checkpoint
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -55,7 +48,8 @@ DECODERS = {
     "Qwen2": "qwen2 with windows", "Qwen2.5": "qwen2", "Qwen3": "qwen3", "Gemma 3 (text)": "gemma 3",
 }  # fmt: skip
 ENCODERS = {"BERT": "bert", "RoBERTa": "roberta", "XLM-R": "xlm-roberta", "DistilBERT": "distilbert"}
-MODEL = {**DECODERS, **ENCODERS}
+EXPERTS = {"Qwen3-MoE": "qwen3 moe", "gpt-oss": "gpt-oss"}
+MODEL = {**DECODERS, **EXPERTS, **ENCODERS}
 BARTS = {"BART": ("Bart", "ForConditionalGeneration"), "Marian": ("Marian", "MTModel")}
 
 
@@ -64,12 +58,12 @@ def beginning(name):
     return FAMILIES[MODEL[name]][0].removesuffix("Config").removesuffix("Text")
 
 
-def compared(auto, theirs, folder, **inputs):
+def compared(auto, theirs, folder, ids=IDS, **inputs):
     """What transformers computes in `folder` is what we compute."""
     theirs.save_pretrained(folder)
     with torch.no_grad():
-        expected = theirs(torch.tensor(IDS), **{key: torch.tensor(value) for key, value in inputs.items()})[0].numpy()
-    found = auto.from_pretrained(folder)(IDS, **inputs)
+        expected = theirs(torch.tensor(ids), **{key: torch.tensor(value) for key, value in inputs.items()})[0].numpy()
+    found = auto.from_pretrained(folder)(ids, **inputs)
     found = found.last_hidden_state if getattr(found, "logits", None) is None else found.logits
     found = np.asarray(getattr(found, "data", found))
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max() + 1e-4
@@ -95,7 +89,7 @@ def rope(kind, **settings):
     return check
 
 
-def bart(name, **settings):
+def bart(name, head=None, **settings):
     """A small model of transformers' with random weights."""
     family, ending = BARTS[name]
     sides = {f"{side}_{part}": n for side in ("encoder", "decoder")
@@ -103,11 +97,22 @@ def bart(name, **settings):
     own = {"pad_token_id": 60, "decoder_start_token_id": 60, "eos_token_id": 0} if name == "Marian" else {}
     shape = {"vocab_size": 61, "d_model": 8, "max_position_embeddings": 24, "init_std": 0.5}
     config = getattr(transformers, f"{family}Config")(**{**shape, **sides, **own, **settings})
-    return getattr(transformers, family + ending)(config).eval()
+    return getattr(transformers, family + (head or ending))(config).eval()
 
 
 def text_to_text(name, folder):
     compared(AutoModelForSeq2SeqLM, bart(name), folder, decoder_input_ids=IDS[:, :7])
+
+
+def bart_reads(ending, auto, **settings):
+    """A check of a BART that writes nothing: a text ends with its only token 2."""
+
+    def check(name, folder):
+        ids = np.where(IDS == 2, 3, IDS)
+        ids[:, -1] = 2
+        compared(auto, bart(name, ending, **settings), folder, ids)
+
+    return check
 
 
 TINY = {"vocab_size": 61, "context": 16, "n_layers": 1, "n_heads": 2, "d_model": 8, "d_ff": 12}
@@ -207,97 +212,14 @@ def stored_as(dtype=None, **how):
     return check
 
 
-# --- tokenizers and texts ---------------------------------------------------------------------------------------------
-
-TEXT = "Hello World! naïve café, 中文字 don't stop 12345\n  x"
-
-
-def pipeline(shape):
-    def check(name, folder):
-        made(shape).save(str(folder / "tokenizer.json"))
-        expected = made(shape).encode(TEXT)
-        assert AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"] == expected.ids
-
-    return check
-
-
-def same_ids(folder):
-    theirs = transformers.AutoTokenizer.from_pretrained(folder)
-    assert AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"] == theirs(TEXT)["input_ids"]
-
-
-def wordpiece(name, folder):
-    WordPieceTokenizer.train([TEXT], 120).save(folder)
-    same_ids(folder)
-
-
-def characters(name, folder):
-    core = CharTokenizer.train([TEXT])
-    core.save(folder)
-    assert AutoTokenizer.from_pretrained(folder)(TEXT)["input_ids"] == core.encode(TEXT)
-
-
-def config_json(folder, name="config.json", **values):
-    (folder / name).write_text(json.dumps(values), encoding="utf-8")
-
-
-def berts(name, folder):
-    WordPieceTokenizer.train([TEXT], 120).save_vocab(folder)
-    config_json(folder, model_type="bert")
-    same_ids(folder)
-
-
-def two_files(kind):
-    def check(name, folder):
-        save_gpt2(BPETokenizer.train([TEXT], 300, pattern="gpt2", special_tokens=["<|endoftext|>"]), folder)
-        config_json(folder, model_type=kind)
-        same_ids(folder)
-
-    return check
-
-
-COMPRESSIONS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
-EXAMPLES = {
-    ".csv": 'text,label\n"Good, 好",yes\n', ".tsv": "text\tlabel\nGood, 好\tyes\n",
-    ".jsonl": '{"text": "Good, 好", "label": "yes"}\n', ".json": '[{"text": "Good, 好", "label": "yes"}]',
-}  # fmt: skip
-
-
-def examples_in(ending, content):
-    def check(name, folder):
-        (folder / f"a{ending}").write_bytes(content)
-        assert [row for _, row in read_table(folder / f"a{ending}").records] == [{"text": "Good, 好", "label": "yes"}]
-
-    return check
-
-
-def text_in(*endings, content="Good, 好"):
-    def check(name, folder):
-        for ending in endings:
-            (folder / f"a{ending}").write_text(content, encoding="utf-8")
-            assert [document.text for document in read_documents(folder / f"a{ending}")] == ["Good, 好"]
-
-    return check
-
-
-def compressed(read, ending, content):
-    """A check that each way to compress is read, too."""
-
-    def check(name, folder):
-        for compression, compress in COMPRESSIONS.items():
-            file = folder / f"a{ending}{compression}"
-            file.write_bytes(compress(content.encode()))
-            assert "Good, 好" in str([*read(file)] if read is read_documents else read(file).records)
-
-    return check
-
-
+HEADS = {
+    "next token": head("ForCausalLM", "LMHeadModel", auto=AutoModelForCausalLM),
+    "classes": head("ForSequenceClassification", auto=AutoModelForSequenceClassification, num_labels=3),
+    "features": head("Model", auto=AutoModel),
+}
 LOADS = {
-    ", ".join(DECODERS): {
-        "next token": head("ForCausalLM", "LMHeadModel", auto=AutoModelForCausalLM),
-        "classes": head("ForSequenceClassification", auto=AutoModelForSequenceClassification, num_labels=3),
-        "features": head("Model", auto=AutoModel),
-    },
+    ", ".join(DECODERS): HEADS,
+    ", ".join(EXPERTS): HEADS,
     "rotary positions": {
         "`default`": rope("default"),
         "`linear`": rope("linear", factor=2.0),
@@ -310,7 +232,12 @@ LOADS = {
         "classes": head("ForSequenceClassification", auto=AutoModelForSequenceClassification, num_labels=3),
         "features": head("Model", auto=AutoModel),
     },
-    "BART, Marian": {"text to text": text_to_text},
+    "BART": {
+        "text to text": text_to_text,
+        "classes": bart_reads("ForSequenceClassification", AutoModelForSequenceClassification, num_labels=3),
+        "features": bart_reads("Model", AutoModel),
+    },
+    "Marian": {"text to text": text_to_text},
     "runs of our own: " + ", ".join(OWN): {"the run folder": own_run},
     "LoRA adapters in PEFT's format": {
         "plain": plain_adapter,
@@ -324,24 +251,7 @@ LOADS = {
         "safetensors": stored_as(), "shards": stored_as(max_shard_size="3KB"), "float32": stored_as("float32"),
         "bfloat16": stored_as("bfloat16"), "float16": stored_as("float16"),
     },
-    "`tokenizer.json`": {
-        "byte-level BPE": pipeline("smollm"), "BPE on characters": pipeline("llama"), "Unigram": pipeline("xlm-r"),
-        "WordPiece": wordpiece, "characters": characters,
-    },
-    "`vocab.txt`": {"BERT's": berts},
-    "`vocab.json` with `merges.txt`": {
-        "GPT-2's": two_files("gpt2"), "Qwen2's": two_files("qwen2"),
-    },
-    "examples (`--data`)": {
-        **{ending: examples_in(ending, content.encode()) for ending, content in EXAMPLES.items()},
-        "each as .gz or .bz2 or .xz": compressed(read_table, ".csv", EXAMPLES[".csv"]),
-    },
-    "text for a corpus (`--from`)": {
-        "prose and code": text_in(".txt", ".md", ".rst", ".py", ".c", ".rs"),
-        ".jsonl": text_in(".jsonl", content=json.dumps({"text": "Good, 好"}) + "\n"),
-        ".json": text_in(".json", content=json.dumps(["Good, 好"])),
-        "each as .gz or .bz2 or .xz": compressed(read_documents, ".txt", "Good, 好"),
-    },
+    **TEXTS_LOAD,
 }  # fmt: skip
 
 # --- refusals: what is tried, and what the message says ---------------------------------------------------------------
@@ -380,6 +290,14 @@ def longrope(name, folder):
     values = {"rope_type": "longrope", "rope_theta": 300.0, "original_max_position_embeddings": 16, **factors}
     build("llama", rope_parameters=values).save_pretrained(folder)
     open_checkpoint(folder)
+
+
+def bart_head(head):
+    def attempt(name, folder):
+        bart(name, head).save_pretrained(folder)
+        open_checkpoint(folder)
+
+    return attempt, f"{head}'] is not supported"
 
 
 def two_widths(name, folder):
@@ -428,7 +346,9 @@ def integers(name, folder):
 
 def quantized(how):
     def attempt(name, folder):
-        config_json(folder, **build("llama").config.to_dict(), quantization_config={"quant_method": how})
+        config_json(
+            folder, **build(MODEL.get(name, "llama")).config.to_dict(), quantization_config={"quant_method": how}
+        )
         open_checkpoint(folder)
 
     return attempt, "minillm reads floats"
@@ -439,47 +359,18 @@ def remote_code(name, folder):
     AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
 
 
-def changed_tokenizer(says, **changes):
-    def attempt(name, folder):
-        content = json.loads(made("llama").to_str())
-        content["model"].update({key: value for key, value in changes.items() if key == "dropout"})
-        config_json(folder, "tokenizer.json", **{**content, **{k: v for k, v in changes.items() if k != "dropout"}})
-        AutoTokenizer.from_pretrained(folder)
-
-    return attempt, says
-
-
-def mpnets(name, folder):
-    berts(name, folder)
-    config_json(folder, "tokenizer_config.json", tokenizer_class="MPNetTokenizer")
-    AutoTokenizer.from_pretrained(folder)
-
-
-def robertas(name, folder):
-    two_files("gpt2")(name, folder)
-    config_json(folder, "tokenizer_config.json", tokenizer_class="RobertaTokenizer")
-    AutoTokenizer.from_pretrained(folder)
-
-
-def spreadsheet(name, folder):
-    (folder / "a.xlsx").write_bytes(b"PK")
-    read_table(folder / "a.xlsx")
-
-
-def binary(name, folder):
-    (folder / "a.bin").write_bytes(bytes(range(256)))
-    list(read_documents(folder / "a.bin"))
-
-
 ACTIVATIONS = {"activation_function": "relu", "hidden_act": "relu", "hidden_activation": "relu"}
+TWO_WIDTHS = (two_widths, "no encoder-decoder of two widths")
 REFUSED = {
     ", ".join(DECODERS): {"another activation": changed("which must be", **ACTIVATIONS)},
+    ", ".join(EXPERTS): {"`mxfp4`": quantized("mxfp4")},
     "rotary positions": {"`longrope`": (longrope, "is not supported")},
     ", ".join(ENCODERS): {
         "a class for each token": other_head("ForTokenClassification"),
         "a span of the text": other_head("ForQuestionAnswering"),
     },
-    "BART, Marian": {"two widths in one model": (two_widths, "no encoder-decoder of two widths")},
+    "BART": {"two widths in one model": TWO_WIDTHS, "a span of the text": bart_head("ForQuestionAnswering")},
+    "Marian": {"two widths in one model": TWO_WIDTHS, "`MarianModel`": bart_head("Model")},
     "runs of our own: " + ", ".join(OWN): {"another head": (another_head, "convert it first")},
     "other architectures": {f"`{kind}`": architecture(kind) for kind in ("t5", "mamba", "gemma2", "phi3", "mixtral")},
     "LoRA adapters in PEFT's format": {
@@ -491,14 +382,7 @@ REFUSED = {
         **{f"`{how}`": quantized(how) for how in ("gptq", "awq", "bitsandbytes")},
     },
     "code beside the weights": {"`trust_remote_code`": (remote_code, "Only False is accepted")},
-    "`tokenizer.json`": {
-        "random merges (`dropout`)": changed_tokenizer("for training only", dropout=0.1),
-        "any unknown part": changed_tokenizer("Shuffle", pre_tokenizer={"type": "Shuffle"}),
-    },
-    "`vocab.txt`": {"`MPNetTokenizer` and others": (mpnets, "in its own way")},
-    "`vocab.json` with `merges.txt`": {"`RobertaTokenizer` and others": (robertas, "in its own way")},
-    "examples (`--data`)": {"`.xlsx` and others": (spreadsheet, "rename or convert it")},
-    "text for a corpus (`--from`)": {"binary files": (binary, "cannot read")},
+    **TEXTS_REFUSED,
 }  # fmt: skip
 
 

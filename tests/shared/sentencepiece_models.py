@@ -38,14 +38,14 @@ def words(seed=0):
 
 
 @functools.cache
-def trained(name):
-    """The bytes of a model file."""
+def trained(name, **settings):
+    """The bytes of a model file, of one of MODELS with these settings besides."""
     import sentencepiece
 
     out = io.BytesIO()
     sentences = [*words(), *[line for text in SAMPLES for line in text.splitlines() if line.strip()]]
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences), model_writer=out, **{**COMMON, **MODELS[name]}
+        sentence_iterator=iter(sentences), model_writer=out, **{**COMMON, **MODELS[name], **settings}
     )
     return out.getvalue()
 
