@@ -59,8 +59,8 @@ def compiled(text: str) -> regex.Pattern[str]:
 
 
 def with_words(text: str) -> str:
-    r"""The pattern with \\w and \\W spelled out: `regex` counts all of ², Ⅷ and so on to words, Oniguruma in a set none,
-    and outside of one only those in OUTSIDE."""
+    r"""The pattern with \\w and \\W spelled out: `regex` counts ², Ⅷ and so on to words, Oniguruma in a set none, and
+    outside of one only those in OUTSIDE."""
     in_set = False
 
     def spelled(match: re.Match[str]) -> str:
