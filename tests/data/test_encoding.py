@@ -96,6 +96,7 @@ def test_ctrl_c_ends_all_processes_without_a_word_of_theirs(start: str, tmp_path
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent(f"""
+        import signal
         from pathlib import Path
         from minillm.data import Document, encoding, pack
         from minillm.disk import processes
@@ -108,6 +109,7 @@ def test_ctrl_c_ends_all_processes_without_a_word_of_theirs(start: str, tmp_path
                 yield Document("some text " * 50, "")
 
         if __name__ == "__main__":
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it would be ignored
             encoding.BATCH, processes.START = 500, {start!r}
             try:
                 pack(documents(), BPETokenizer.train(["some text"], 260), {str(tmp_path / "tokens.bin")!r}, processes=2)
