@@ -19,7 +19,6 @@ from ..data import (
     stdlib_documents,
     wiki_documents,
 )
-from ..hub.datasets import hub_documents
 from ..training.config_file import build
 from .options import add_fields, add_option, by_options, keywords, taken, typed_text
 
@@ -94,6 +93,8 @@ def source_documents(sources: list[str], max_bytes: int | None, how: dict[str, A
         elif source == "environment":
             yield from environment_documents(max_bytes=max_bytes, skipped=how["skipped"])
         else:
-            read: Any = {"hf": hub_documents, "wiki": wiki_documents}.get(kind, read_documents)
+            read: Any = wiki_documents if kind == "wiki" else read_documents
+            if kind == "hf":
+                from ..hub.datasets import hub_documents as read
             documents = read(source if read is read_documents else name, **taken(read, how))
             yield from documents if max_bytes is None else first_bytes(documents, max_bytes)

@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder, of either format, or a hub name")
     text = "text files or folders; default: the corpus of the run"
     parser.add_argument("--data", nargs="+", default=[], metavar="FILE", help=text)
-    key, encoding = "column of its rows that holds the text (default: guessed, and said)", "of it, such as cp1252"
+    key = "column of its rows that holds the text (default: guessed, and said)"
+    encoding = "of it, such as cp1252 (default: utf-8)"
     add_option(parser, read_documents, "text_key", key, default=GIVEN)
     add_option(parser, read_documents, "encoding", encoding, default=GIVEN)
     parser.add_argument("--split", default=GIVEN, help="split of the run's corpus (default: val)")

@@ -434,7 +434,7 @@ def test_an_empty_text_and_several_labels_on_the_command_line(folder, tmp_path, 
     assert "--prompt: the text has no token" in said and said.count("\n") == 1
     for options, named in {
         ("--temperature", "0.5", "--top-k", "3"): "--temperature, --top-k",
-        ("--beams", "2", "--stop", "x", "--samples", "2", "--seed", "0"): "--stop, --beams, --samples, --seed",
+        ("--beams", "2", "--stop", "x", "--samples", "2", "--seed", "0"): "--beams, --samples, --seed, --stop",
     }.items():
         said = minillm("generate", out, "--prompt", "the soup", *options, status=2, capsys=capsys)
         assert f"labels a text, it writes and draws nothing: leave out {named}." in said

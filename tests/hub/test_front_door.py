@@ -81,10 +81,11 @@ def test_a_llama_begins_and_ends_as_its_files_say(tmp_path, capsys):
     seen, hidden = [], loaded.hidden
     loaded.hidden = lambda ids, cache=None: (seen.append(ids.tolist()), hidden(ids, cache))[1]
     for prompt in ("", "the"):
-        list(stream_text(loaded, core, prompt, max_new_tokens=1))
+        list(stream_text(loaded, core, prompt, max_new_tokens=1, plain=True))
     assert seen == [[[280]], [[280, *TOKENIZER.encode("the")]]]
     loaded.logits = lambda h: Tensor(np.eye(1, 282, 281, dtype=np.float32))
-    assert list(stream_text(loaded, core, "the", max_new_tokens=3, sampling=Sampling(temperature=0))) == []
+    greedy = Sampling(temperature=0)
+    assert list(stream_text(loaded, core, "the", max_new_tokens=3, sampling=greedy, plain=True)) == []
     assert main(["generate", str(tmp_path), "--prompt", "the", "--max-new-tokens", "3", "--engine", "torch"]) == 0
     assert capsys.readouterr().out.startswith("the")
 
