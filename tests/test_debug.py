@@ -26,7 +26,7 @@ def saving_ops():
         "matmul": (x, lambda: x @ w.transpose(0, 1)),
         "linear input": (x, lambda: ops.linear(x, w)),
         "linear weight": (w, lambda: ops.linear(x, w)),
-        "gelu": (x, lambda: ops.gelu(x, "tanh")),
+        "silu": (x, lambda: ops.silu(x)),
         "attention": (heads, lambda: ops.attention(heads, heads, heads)),
     }
 

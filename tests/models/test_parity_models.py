@@ -113,11 +113,14 @@ def on_torch(args, options):
 
 def train_both(model, args, options, steps, tolerance):
     """`steps` of AdamW on each engine: losses stay within `tolerance`, gradients and weights, which Adam's division by
-    small gradients drives apart faster, within ten times that. Returns the losses."""
+    small gradients drives apart faster, within ten times that. Returns the losses.
+
+    eps is 1e-6: a gradient that should be 0 is 1e-17 or so in float64, of another sign on each engine and on each
+    processor, and 1e-8 would turn that into steps of 1e-9 of the learning rate, a hundred times."""
     ported = to_torch(model)
     t_args, t_options = on_torch(args, options)
-    ours = AdamW(param_groups(model, 0.1), lr=1e-3)
-    theirs = torch.optim.AdamW(param_groups(ported, 0.1), lr=1e-3)
+    ours = AdamW(param_groups(model, 0.1), lr=1e-3, eps=1e-6)
+    theirs = torch.optim.AdamW(param_groups(ported, 0.1), lr=1e-3, eps=1e-6)
     parameters = dict(ported.named_parameters())
     assert list(parameters) == [name for name, _ in model.named_parameters()]
     losses = []
