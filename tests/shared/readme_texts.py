@@ -1,6 +1,6 @@
 """Checks of the README's table of what loads and what is refused: tokenizers, examples, texts for a corpus.
 
-Row -> entry -> a check that it loads, or (an attempt, what its refusal says), as in test_readme_table.py.
+Row -> entry -> a check that it loads, or (an attempt, what its refusal says), as in hub/test_readme_table.py.
 """
 
 import bz2
