@@ -9,13 +9,16 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from ops_samples import METHODS, OPS
 
-from minillm import ops, optim
+from minillm import ops
+from minillm.engines.sgd import SGD
+from minillm.optim import AdamW
 from minillm.tensor import Parameter, Tensor
 
 torch = pytest.importorskip("torch")
@@ -25,6 +28,9 @@ with warnings.catch_warnings():  # of modules that PyTorch's tests import
     warnings.simplefilter("ignore")
     from torch.testing._internal.common_methods_invocations import op_db
     from torch.testing._internal.common_optimizers import optim_db
+
+
+optim = SimpleNamespace(AdamW=AdamW, SGD=SGD)
 
 
 class LacksError(TypeError):
@@ -76,6 +82,14 @@ def getitem(x, index):
     return x[index]
 
 
+def topk(x, k, dim=-1, largest=True, sorted=True):
+    """Of the smallest it is the largest of −x."""
+    if x.ndim == 0:
+        raise LacksError("an axis of a number without axes")
+    found = x.topk(k, dim) if largest else (-x).topk(k, dim)
+    return found if largest else found._replace(values=-found.values)
+
+
 def reflected(name: str) -> Callable:
     return lambda x, other: getattr(x, name)(other)
 
@@ -103,6 +117,7 @@ CALLS: dict[str, Callable] = {  # PyTorch's name, and its variant if it has one 
     "__rmatmul__": reflected("__rmatmul__"),
     "sum": Tensor.sum,
     "mean": Tensor.mean,
+    "topk": topk,
     "max reduction_no_dim": Tensor.max,
     "max reduction_with_dim": Tensor.max,
     "min reduction_no_dim": Tensor.min,
@@ -173,6 +188,7 @@ REFUSED = {  # (PyTorch's name, what our message says) -> the reason
     ("var", "an integer is required"): "unbiased by position: as above",
     ("var", "correction must be a number"): "1 is the default; None would say the same",
     ("transpose", "out of bounds"): "a number has no axes to swap",
+    ("topk", "an axis of a number"): "a number has no axes to look along",
     ("cat", "must all have as many axes"): "torch passes over an empty vector beside anything, for old code's sake",
     ("layer_norm", "must have 1 axis"): LAST_AXIS,
     ("layer_norm", "a norm without a weight"): LAST_AXIS,
