@@ -231,7 +231,7 @@ def test_settings_that_do_not_fit_are_refused(made, kind, change, message, tmp_p
         ("gpt", "numpy", "triton", "attention = 'triton' runs on PyTorch: give --engine torch"),
         ("encoder-decoder", "numpy", "sdpa", "attention = 'sdpa' runs on PyTorch: give --engine torch"),
         ("gpt", "torch", "triton", "attention = 'triton' cannot run here: the tensors are on the CPU"),
-        ("llama", "torch", "triton", "use impl='sdpa'"),
+        ("llama", "torch", "triton", "use --attention sdpa"),
         ("bert", "torch", "triton", "set TRITON_INTERPRET=1"),
         ("encoder-decoder", "torch", "triton", "move them to a CUDA device"),
     ],
