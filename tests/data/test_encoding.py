@@ -120,9 +120,14 @@ def test_ctrl_c_ends_all_processes_without_a_word_of_theirs(start: str, tmp_path
     process = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    assert process.stdout is not None and process.stdout.readline() == "going\n"
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-    out, err = process.communicate(timeout=60)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "going\n"
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+        out, err = process.communicate(timeout=60)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)  # or they would go on for days
+        process.communicate()
+        raise
     assert (out, err, process.returncode) == ("interrupted\n", "", 0)
     assert not (tmp_path / "tokens.bin").exists()
     for _ in range(100):
