@@ -51,7 +51,7 @@ def step_size(lr: float, shape: tuple[int, ...]) -> float:
 
 
 class Muon(AdamW):
-    """Muon for the groups with `"orthogonal": True`, whose parameters are matrices, AdamW for the others.
+    """Muon for the groups with `"use_muon": True`, whose parameters are matrices, AdamW for the others.
 
     M ← M + (1 − μ)·(G − M)                  running mean of the gradient
     N ← G + μ·(M − G)                        one step ahead of it (Nesterov)
@@ -68,23 +68,23 @@ class Muon(AdamW):
         weight_decay: float = 1e-2,
     ):
         settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        Optimizer.__init__(self, params, {**settings, "momentum": momentum, "orthogonal": False})
+        Optimizer.__init__(self, params, {**settings, "momentum": momentum, "use_muon": False})
 
     def check(self, settings: dict[str, Any]) -> None:
         super().check(settings)
         if not 0.0 <= settings["momentum"] < 1.0:
             raise ValueError(f"momentum must be at least 0 and below 1, not {settings['momentum']}.")
-        for p in settings["params"] if settings["orthogonal"] and "params" in settings else ():
+        for p in settings["params"] if settings["use_muon"] and "params" in settings else ():
             if p.ndim != 2:
                 raise ValueError(
                     f"Muon moves matrices, not a parameter of shape {p.shape}: leave it to AdamW's groups."
                 )
 
     def state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
-        return ("momentum_buffer",) if group["orthogonal"] else super().state_names(group)
+        return ("momentum_buffer",) if group["use_muon"] else super().state_names(group)
 
     def move(self, group: dict[str, Any], p: Parameter) -> None:
-        if not group["orthogonal"]:
+        if not group["use_muon"]:
             super().move(group, p)
             return
         self.steps[id(p)] += 1
@@ -103,6 +103,6 @@ def split_hidden(model: Any, groups: list[dict[str, Any]], factor: float) -> lis
     for group in groups:
         inside = [p for p in group["params"] if id(p) in hidden]
         lr_scale = group.get("lr_scale", 1.0)
-        split.append({**group, "params": inside, "orthogonal": True, "lr_scale": factor * lr_scale})
+        split.append({**group, "params": inside, "use_muon": True, "lr_scale": factor * lr_scale})
         split.append({**group, "params": [p for p in group["params"] if id(p) not in hidden]})
     return [group for group in split if group["params"]]

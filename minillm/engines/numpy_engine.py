@@ -60,12 +60,12 @@ class NumpyEngine:
     def step(self, lr: float) -> None:
         if not math.isfinite(self.grad_norm):
             return
-        self.set_rate(lr)
-        self.optimizer.step()
-
-    def set_rate(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
+        self.move()
+
+    def move(self) -> None:
+        self.optimizer.step()
 
     def read(self, *scalars: float) -> tuple[float, ...]:
         return scalars

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextvars
 import copy
-import math
 import threading
 import weakref
 from collections import Counter
@@ -66,7 +65,7 @@ class Replicas:
             return [task.result() for task in tasks]
 
     def each(self, function: Callable[..., Any], items: Iterable[tuple[Any, ...]]) -> None:
-        """`function(*item)` for all items, each thread taking the next as soon as it is free: the largest first."""
+        """`function(*item)` for all items, each thread taking the next as soon as it is free. Give the largest first."""
         rest = iter(list(items))
 
         def take(_: Model) -> None:
@@ -135,10 +134,7 @@ class ThreadedNumpyEngine(NumpyEngine):
         self.figures = {name: value / n_tokens for name, value in sums.items()}
         return total
 
-    def step(self, lr: float) -> None:
-        if not math.isfinite(self.grad_norm):
-            return
-        self.set_rate(lr)
+    def move(self) -> None:
         moves = sorted(self.optimizer.to_move(), key=lambda move: -move[1].data.size)
         self.replicas.each(self.optimizer.move, moves)
 

@@ -42,7 +42,7 @@ class Muon(torch.optim.AdamW):
     def __init__(
         self, params: Any, lr: float = 1e-3, momentum: float = 0.95, *, compiled: bool = False, **adamw: Any
     ) -> None:
-        groups = [{"orthogonal": False, "momentum": momentum, **group} for group in params]
+        groups = [{"use_muon": False, "momentum": momentum, **group} for group in params]
         super().__init__(groups, lr, **adamw)
         self.orthogonalize: Callable[[torch.Tensor], torch.Tensor] = orthogonalize
         if compiled:
@@ -50,14 +50,14 @@ class Muon(torch.optim.AdamW):
 
     def moves(self, p: torch.Tensor) -> bool:
         """Whether this parameter is orthogonalized, not AdamW's."""
-        return any(p is member for group in self.param_groups if group["orthogonal"] for member in group["params"])
+        return any(p is member for group in self.param_groups if group["use_muon"] for member in group["params"])
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         groups = self.param_groups
-        self.move([(group, p) for group in groups if group["orthogonal"] for p in group["params"]])
+        self.move([(group, p) for group in groups if group["use_muon"] for p in group["params"]])
         try:
-            self.param_groups = [group for group in groups if not group["orthogonal"]]
+            self.param_groups = [group for group in groups if not group["use_muon"]]
             super().step()
         finally:
             self.param_groups = groups

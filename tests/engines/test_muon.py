@@ -43,7 +43,7 @@ def test_steps_by_the_formula(shape):
     rng = np.random.default_rng(0)
     start = rng.standard_normal(shape)
     p, w, mean = Parameter(start.copy()), start.copy(), np.zeros(shape)
-    optimizer = Muon([{"params": [p], "orthogonal": True}], lr=0.02, momentum=0.9, weight_decay=0.1)
+    optimizer = Muon([{"params": [p], "use_muon": True}], lr=0.02, momentum=0.9, weight_decay=0.1)
     for _ in range(5):
         p.grad = grad = rng.standard_normal(shape)
         kept = grad.copy()
@@ -59,7 +59,7 @@ def test_near_torchs_own_which_rounds_to_bfloat16():
     rng = np.random.default_rng(0)
     start = rng.standard_normal((6, 4))
     ours, theirs = Parameter(start.copy()), torch.nn.Parameter(torch.tensor(start))
-    a = Muon([{"params": [ours], "orthogonal": True}], lr=0.02, weight_decay=0.1)
+    a = Muon([{"params": [ours], "use_muon": True}], lr=0.02, weight_decay=0.1)
     b = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, momentum=0.95)
     for _ in range(20):
         ours.grad = rng.standard_normal(start.shape)
@@ -74,8 +74,8 @@ def hidden_names(model):
     names = {id(p): name for name, p in model.named_parameters()}
     groups = split_hidden(model, param_groups(model, 0.1), 4.0)
     assert sorted(names[id(p)] for group in groups for p in group["params"]) == sorted(names.values())
-    assert all(group["lr_scale"] == 4.0 for group in groups if group.get("orthogonal"))
-    return {names[id(p)] for group in groups if group.get("orthogonal") for p in group["params"]}
+    assert all(group["lr_scale"] == 4.0 for group in groups if group.get("use_muon"))
+    return {names[id(p)] for group in groups if group.get("use_muon") for p in group["params"]}
 
 
 def test_hidden_matrices_are_those_inside_the_layers():
@@ -93,7 +93,7 @@ def test_groups_keep_their_own_rates_beside_muons():
     model = GPT(GPTConfig(**SMALL))
     groups = [{**group, "lr_scale": 0.5} for group in param_groups(model, 0.1)]
     split = split_hidden(model, groups, 4.0)
-    assert {(group.get("orthogonal", False), group["lr_scale"]) for group in split} == {(True, 2.0), (False, 0.5)}
+    assert {(group.get("use_muon", False), group["lr_scale"]) for group in split} == {(True, 2.0), (False, 0.5)}
 
 
 def test_the_rest_moves_as_with_adamw():
@@ -109,7 +109,7 @@ def test_the_rest_moves_as_with_adamw():
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match=r"Muon moves matrices, not a parameter of shape \(3,\)"):
-        Muon([{"params": [Parameter(np.ones(3))], "orthogonal": True}])
+        Muon([{"params": [Parameter(np.ones(3))], "use_muon": True}])
     with pytest.raises(ValueError, match="momentum must be at least 0 and below 1, not 1"):
         Muon([Parameter(np.ones((2, 2)))], momentum=1.0)
     with pytest.raises(ValueError, match="lr must be above 0 with muon"):
