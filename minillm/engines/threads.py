@@ -65,7 +65,7 @@ class Replicas:
             return [task.result() for task in tasks]
 
     def each(self, function: Callable[..., Any], items: Iterable[tuple[Any, ...]]) -> None:
-        """`function(*item)` for all items, each thread taking the next as soon as it is free. Give the largest first."""
+        """`function(*item)` for all items, each thread taking the next when it is free: give the largest first."""
         rest = iter(list(items))
 
         def take(_: Model) -> None:

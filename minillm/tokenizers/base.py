@@ -284,9 +284,16 @@ class Tokenizer:
         A token may hold part of a character, so ids cut anywhere need not be UTF-8. errors: "replace" puts U+FFFD for
         each bad sequence, "strict" raises UnicodeDecodeError, "backslashreplace" shows the bytes, as in `bytes.decode`.
         """
+        ids = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+        data = self.decode_bytes(ids)  # raises for an id that is none
         if skip_special_tokens:
             ids = self._without_special(ids)
-        return self.decode_bytes(ids).decode("utf-8", errors)
+            data = self.decode_bytes(ids)
+        return data.decode("utf-8", errors) if errors != "replace" else self._text_of(ids, data)
+
+    def _text_of(self, ids: list[int], data: bytes) -> str:
+        """The text of valid ids, whose bytes are `data`: not these alone where a decoder looks at its neighbours."""
+        return data.decode("utf-8", "replace")
 
     def _without_special(self, ids: Iterable[int]) -> list[int]:
         special = set(self.special_tokens.values())

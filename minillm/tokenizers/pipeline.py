@@ -199,15 +199,8 @@ class PipelineTokenizer(Tokenizer):
         """How the file writes a token."""
         return self.added_names.get(token_id) or self.token_names[token_id]
 
-    def decode(self, ids: Iterable[int], errors: str = "replace", *, skip_special_tokens: bool = False) -> str:
-        """The text that `ids` stand for, by the file's decoder: without the space that was put before the text.
-
-        errors: as in `bytes.decode`; other than "replace" asks for each token's bytes, with that space.
-        """
-        ids = self._without_special(ids) if skip_special_tokens else list(ids)
-        data = self.decode_bytes(ids)  # raises ValueError for an id that is none
-        if errors != "replace":
-            return data.decode("utf-8", errors)
+    def _text_of(self, ids: list[int], data: bytes) -> str:
+        """By the file's decoder: without the space that was put before the text."""
         return self.parts.decoder.decode(list(map(self.name_of, ids)))
 
     # ---- files

@@ -106,15 +106,8 @@ class SentencePieceTokenizer(Tokenizer):
 
     # ---- ids -> text
 
-    def decode(self, ids: Iterable[int], errors: str = "replace", *, skip_special_tokens: bool = False) -> str:
-        """The text that `ids` stand for, by the source's model, as Marian has it, without the space before the text.
-
-        errors: as in `bytes.decode`; other than "replace" asks for each token's bytes, with that space.
-        """
-        ids = self._without_special(ids) if skip_special_tokens else list(ids)
-        data = self.decode_bytes(ids)  # raises ValueError for an id that is none
-        if errors != "replace":
-            return data.decode("utf-8", errors)
+    def _text_of(self, ids: list[int], data: bytes) -> str:
+        """By the source's model, as Marian has it, without the space before the text."""
         special, added = set(self.special_tokens.values()), {token.id: token.text for token in self.added_tokens}
         text = ""
         for is_special, run in groupby(ids, special.__contains__):

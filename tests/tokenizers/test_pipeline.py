@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from drawn_texts import drawn
 from hypothesis import given, settings
@@ -317,3 +318,14 @@ def test_words_are_onigurumas(pattern: str) -> None:
         for text in (character, "0" + character, character + "-"):
             expected = [(piece, span[0]) for piece, span in peer.pre_tokenize_str(text) if piece]
             assert [(piece, start) for piece, start, _ in step([(text, 0, 0)], None)] == expected, text
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_batch_of_ids_is_told_to_be_decoded_row_by_row(tmp_path: Path, skip: bool) -> None:
+    made("llama").save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path)
+    for batch in (np.zeros((2, 2), int), [[0], [0]]):
+        with pytest.raises(TypeError, match="decode a batch row by row"):
+            tokenizer.decode(batch, skip_special_tokens=skip)
+    ids = tokenizer.encode("some text")
+    assert tokenizer.decode(np.array(ids), skip_special_tokens=skip) == tokenizer.decode(ids, skip_special_tokens=skip)
