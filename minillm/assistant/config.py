@@ -150,6 +150,11 @@ def check_sections(config: AssistantConfig) -> None:
         raise ConfigError("[method]: qlora's 4-bit weights are PyTorch's: give --engine torch, or --method lora.")
     if kind == "reward" and config.preference.loss != PreferenceConfig.loss:
         raise ConfigError(f"[preference]: loss = {config.preference.loss!r} is of dpo; reward has Bradley and Terry's.")
+    if kind == "distill" and start.model and config.distill.layers:
+        raise ConfigError(
+            f"[distill]: layers = {config.distill.layers!r} is how a new student begins, and --model {start.model} is "
+            "there already: give --set distill.layers= with it."
+        )
     if kind == "distill" and not config.distill.teacher:
         raise ConfigError("distill learns from a teacher: give its folder or name with --teacher.")
     if kind != "grpo" and not config.chat.data and config.chat.builtin != "dialogue" and kind != "sft":

@@ -103,7 +103,10 @@ def fresh(config: AssistantConfig, splits: Splits, teacher: ChatStart | None = N
     with ChatML. Raises ConfigError."""
     if teacher is not None and config.distill.layers:
         if config.model:
-            raise ConfigError("[distill] layers gives a student its teacher's shape: leave [model] out, or layers.")
+            raise ConfigError(
+                f"[distill]: layers = {config.distill.layers!r} gives a student its teacher's shape: leave [model] "
+                "out, or give --set distill.layers= for a new one."
+            )
         return ChatStart(some_layers(teacher.model, config.distill.layers), teacher.template)
     if teacher is not None:
         longest = min(CONTEXT, teacher.model.config.context)  # what the teacher, too, can read
@@ -139,7 +142,7 @@ def some_layers(teacher: Any, layers: str) -> Any:
     if max(kept) >= config.n_layers or sorted(set(kept)) != kept:
         raise ConfigError(
             f"[distill]: layers = {layers!r} must be some of the teacher's {config.n_layers} layers, 0 to "
-            f"{config.n_layers - 1}, in their order."
+            f"{config.n_layers - 1}, in their order. Give others with --set distill.layers=, or none for a new student."
         )
     changes: dict[str, Any] = {"n_layers": len(kept)}
     if getattr(config, "full_layers", ()):  # where others have a window

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from minillm.assistant.distill import DistillConfig, DistillLoss, check_teacher, divergence
 from minillm.assistant.packing import collate_packed
 from minillm.assistant.run import some_layers
+from minillm.commands.cli import main
 from minillm.engines.numpy_engine import NumpyEngine
 from minillm.engines.threads import ThreadedNumpyEngine
 from minillm.engines.torch_engine import TorchEngine
@@ -492,3 +493,10 @@ def test_layers_that_a_teacher_lacks_are_refused(layers):
 def test_layers_are_numbers():
     with pytest.raises(ValueError, match="must be numbers of the teacher's layers, from 0 on: '0,1,3'"):
         DistillConfig(layers="first")
+
+
+def test_layers_beside_a_model_that_is_there_or_a_shape_are_refused(tmp_path, capsys):
+    command = ["finetune", "distill", "--teacher", "nowhere", "--out", str(tmp_path / "run")]
+    assert main([*command, "--model", "mine", "--set", "distill.layers=0,1"]) == 2
+    assert "--model" in (said := capsys.readouterr().err) and "give --set distill.layers= with it." in said
+    assert not (tmp_path / "run").exists()
