@@ -32,7 +32,10 @@ def render_chat(
 
         from .sandbox import LimitedEnvironment, TemplateLimit, compiled
     except ImportError:
-        raise ImportError("chat templates need the package jinja2: install it.") from None
+        raise ImportError(
+            "chat templates need the package jinja2: install minillm-from-scratch[hub] (in a checkout: pip install -e "
+            "'.[hub]')."
+        ) from None
 
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
