@@ -11,9 +11,9 @@ import numpy as np
 from minillm import plot
 from minillm.data import corpus_text
 from minillm.engines.blas import limit_blas_threads
+from minillm.interpret import watching
 from minillm.nn import Module
 from minillm.optim import AdamW, clip_grad_norm_
-from minillm.plot.attention import watching
 from minillm.tensor import no_grad
 from minillm.training import schedules
 from minillm.training.baselines import NGramModel

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..plot.attention import Call, attention_shares, watching
+from ..interpret import Call, attention_shares, watching
 
 STACKS = {"blocks": "", "encoder": "encoder_", "decoder": "decoder_"}  # our list of blocks -> how their names begin
 LAST = {"blocks": "norm", "encoder": "encoder_norm", "decoder": "decoder_norm"}  # the norm behind the last block

@@ -8,7 +8,8 @@ look), computation.py (the graph behind a Tensor), tokens.py (text cut into toke
 token).
 """
 
-from .attention import Inside, attention_grid, look_inside
+from ..interpret import Inside, look_inside
+from .attention import attention_grid
 from .computation import graph
 from .curves import LiveCurve, gradient_norms, norms_per_layer
 from .runs import loss_of_runs

@@ -1,124 +1,17 @@
-"""Where the heads of a model look, and what flows between its blocks."""
+"""Where the heads of a model look. The weights to draw: minillm.interpret."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import ops
-from ..models.attention import MultiHeadAttention
-from ..models.gpt import CausalSelfAttention
-from ..nn import Module, evaluating
-from ..tensor import Array, Tensor, no_grad
+from ..tensor import Array
 from .style import WIDTH, drawable, readable, subplots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Inside:
-    """What `look_inside` saw of a stack of blocks. `attention` (layers, B, heads, T, T): each row a distribution over
-    the positions looked at. `residual` (layers + 1, B, T, D): the stream before the first block and after each one. A
-    decoder that looks at a source has `cross` too (layers, B, heads, T, S), and in `encoder` what was seen of that.
-    """
-
-    attention: Array
-    residual: Array
-    stack: str = "blocks"  # the model's name for the list of blocks
-    cross: Array | None = None
-    encoder: Inside | None = None
-
-    def activation_sizes(self) -> dict[str, float]:
-        """Root mean square of the residual stream after each step, for `norms_per_layer`."""
-        names = ["embedding"] + [f"{self.stack}.{i}" for i in range(len(self.residual) - 1)]
-        return {name: float(np.sqrt(np.mean(np.square(x)))) for name, x in zip(names, self.residual)}
-
-
-def look_inside(model: Any, *ids: Array, **options: Any) -> Inside:
-    """Run a model (NumPy engine) in evaluation mode on ids (B, T), an encoder–decoder on its source (B, S) and ids;
-    keep the attention weights and the stream between blocks.
-
-    `options` are those of the model's `hidden`: BERT's mask and token_types, a classifier's mask. Raises TypeError for
-    a model without attention, or on PyTorch.
-    """
-    modules = dict(model.named_modules()) if isinstance(model, Module) else {}
-    attentions = {name: m for name, m in modules.items() if isinstance(m, (CausalSelfAttention, MultiHeadAttention))}
-    if not attentions:
-        raise TypeError(f"look_inside: a {type(model).__name__} has no attention to look at.")
-    if not isinstance(next(iter(model.parameters())), Tensor):
-        raise TypeError("look_inside: this model runs on PyTorch. Make it a NumPy one with minillm.port.to_numpy.")
-    blocks = list(dict.fromkeys(name.rpartition(".")[0] for name in attentions))  # "blocks.0" of "blocks.0.attn"
-    with evaluating(model), no_grad(), watching({name: modules[name] for name in (*attentions, *blocks)}) as calls:
-        model.hidden(*ids, **options)
-    weights = {name: attention_weights(module, calls[name]) for name, module in attentions.items()}
-    inside = None
-    for stack in dict.fromkeys(name.rpartition(".")[0] for name in blocks):  # an encoder stands before its decoder
-        names = [name for name in blocks if name.startswith(f"{stack}.")]
-        inside = Inside(
-            attention=np.stack([weights[f"{name}.attn"] for name in names]),
-            residual=np.stack([calls[names[0]].x.data, *(calls[name].out.data for name in names)]),
-            stack=stack,
-            cross=np.stack([weights[f"{name}.cross"] for name in names]) if inside else None,
-            encoder=inside,
-        )
-    assert inside is not None
-    return inside
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a module: what it was given, and what came out."""
-
-    x: Tensor
-    options: dict[str, Any]
-    out: Tensor
-
-
-@contextmanager
-def watching(modules: dict[str, Module]) -> Iterator[dict[str, Call]]:
-    """Inside, the last call of each module is written down under the module's name."""
-    calls: dict[str, Call] = {}
-    for name, module in modules.items():
-        vars(module)["forward"] = partial(write_down, calls, name, module.forward)
-    try:
-        yield calls
-    finally:
-        for module in modules.values():
-            del vars(module)["forward"]
-
-
-def write_down(calls: dict[str, Call], name: str, forward: Any, x: Tensor, *args: Any, **options: Any) -> Tensor:
-    out = forward(x, *args, **options)
-    calls[name] = Call(x, options, out[0] if isinstance(out, tuple) else out)  # a block may say more (models/moe.py)
-    return out
-
-
-@no_grad()
-def attention_weights(module: CausalSelfAttention | MultiHeadAttention, call: Call) -> Array:
-    """Who looked at whom (B, H, T, S) in a call of an attention layer of the NumPy engine."""
-    return attention_shares(module, call).data
-
-
-def attention_shares(module: CausalSelfAttention | MultiHeadAttention, call: Call) -> Any:
-    """The attention weights (B, H, T, S) of a call, on either engine. They are the layer's own: attention over values
-    that are one-hot vectors returns, in place of a mixture of values, the shares of the mixture."""
-    where = {name: given for name, given in call.options.items() if name in ("kv", "rope")}
-    q, k, _ = module.heads(call.x, **where)  # (B, H, T, hd), (B, Hkv, S, hd)
-    S = k.shape[2]
-    values: Any  # (B, Hkv, S, S)
-    if isinstance(k, Tensor):
-        values = Tensor(np.broadcast_to(np.eye(S, dtype=k.dtype), (*k.shape[:3], S)))
-    else:
-        values = k.new_zeros(S, S).fill_diagonal_(1).expand(*k.shape[:3], S)
-    own = {"causal": True} if isinstance(module, CausalSelfAttention) else module.settings()
-    mask, segments = call.options.get("mask"), call.options.get("segments")
-    return ops.attention(q, k, values, mask=mask, segments=segments, **own)
 
 
 def attention_grid(
