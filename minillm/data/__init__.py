@@ -2,10 +2,10 @@
 
 Read in this order: documents.py (what a document is), reading.py and folders.py (files and folders), opening.py (bytes
 to text), a file for each form: rows.py and columns.py, parquet.py, web.py, archives.py, wiki.py and wikitext.py; then
-stdlib.py (the corpus that every machine has), clean.py, licences.py and stopwords.py (what is changed in a text),
-scripts.py (what a word is in which script), shingles.py and dedup.py (copies and near copies), split.py (train and
-validation, and leaks between them), divide.py (few documents), corpus.py and build.py (the whole pipeline), packing.py
-(token files), batches.py (what training and evaluation are fed).
+stdlib.py (the corpus that every machine has), clean.py, licences.py, stopwords.py and pii.py (what is changed in a
+text), scripts.py (what a word is in which script), shingles.py and dedup.py (copies and near copies), split.py (train
+and validation, and leaks between them), divide.py (few documents), corpus.py and build.py (the whole pipeline),
+packing.py (token files), batches.py (what training and evaluation are fed).
 
 For fine-tuning on the user's own files: records.py and fields.py (rows, columns, values), examples.py (labelled texts,
 pairs, chats, preferences), labels.py (classes), copies.py and example_split.py (splits that don't leak), synonyms.py
@@ -38,6 +38,7 @@ from .examples import (
 from .folders import kinds_skipped
 from .labels import check_labels, label_names
 from .packing import TokenDataset, pack, pack_split
+from .pii import find_pii, scrub
 from .reading import read_documents
 from .records import read_table
 from .rows import BadRecord
@@ -87,6 +88,7 @@ __all__ = [
     "documents_fingerprint",
     "environment_documents",
     "find_leaks",
+    "find_pii",
     "fingerprint",
     "first_bytes",
     "iter_eval_batches",
@@ -108,6 +110,7 @@ __all__ = [
     "read_table",
     "remove_stop_words",
     "require_targets",
+    "scrub",
     "split_examples",
     "split_file",
     "split_of",

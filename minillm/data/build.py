@@ -29,6 +29,7 @@ from .dedup import deduplicate
 from .divide import Kept, choose_splits, cut_pass, in_words, rewrite, too_few, wanted_splits
 from .documents import Document, Dropped, open_jsonl, read_jsonl, write_jsonl
 from .folders import kinds_skipped
+from .pii import scrub
 from .split import Contamination
 from .stopwords import remove_stop_words
 
@@ -120,6 +121,7 @@ def clean_pass(
     """Clean every document on its way to disk; count the lines that many documents share."""
     lines = RepeatedLines()
     counts: Counter[str] = Counter()
+    found: Counter[str] = Counter()  # of personal information, by kind
     notices: Counter[str] = Counter()  # the first line of each licence header
     with (
         open_jsonl(to) as stream,
@@ -143,6 +145,8 @@ def clean_pass(
                 notices[first_words(header)] += 1
             if len(notices) > 100_000:
                 notices = Counter(dict(notices.most_common(1000)))
+            if config.scrub:
+                text = scrub(text, config.scrub, found)
             if config.stop_words:
                 text, n = remove_stop_words(text, config.stop_words)
                 counts["stop_words"] += n
@@ -154,7 +158,7 @@ def clean_pass(
             write_jsonl(stream, Document(text, document.source))
     if report.documents_in == 0:
         raise ValueError("there are no documents to build a corpus from: the stream of documents is empty.")
-    report.rules = dict(counts)
+    report.rules = {**counts, **{f"scrub_{kind}": found[kind] for kind in config.scrub}}
     if notices:
         report.removed["licence"] = dict(notices.most_common(MOST_OFTEN))
     return lines

@@ -12,6 +12,7 @@ from typing import Literal
 from ..disk import check_fields, find_whole_folder, read_json
 from .clean import Normalization
 from .documents import Document, read_jsonl
+from .pii import check_kinds
 from .split import SPLITS, split_of
 from .stopwords import LANGUAGES
 
@@ -26,6 +27,7 @@ class CorpusConfig:
     licences: bool = True  # strip licence headers, at the top of a document
     repeated_lines: bool = True  # strip sentences that stand in many documents (2% of them, at least 10)
     stop_words: tuple[str, ...] = ()  # languages whose stop words are removed: en, zh
+    scrub: tuple[str, ...] = ()  # kinds replaced by their name: email, phone, card, resident_id, ipv4, ipv6, name
     min_chars: int = 20  # shorter documents are dropped
     near_threshold: float = 0.8  # MinHash similarity from which a document is a near copy; 0 turns the search off
     paragraphs: bool = False  # drop repeated paragraphs: for prose, not for code
@@ -37,6 +39,8 @@ class CorpusConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop_words", tuple(self.stop_words))
+        object.__setattr__(self, "scrub", tuple(self.scrub))
+        check_kinds(self.scrub)
         if self.normalization not in ("NFC", "NFKC", "none"):
             raise ValueError(f"normalization must be NFC, NFKC or none, not {self.normalization!r}.")
         for language in self.stop_words:

@@ -394,6 +394,19 @@ def test_stop_words_and_paragraphs_on_request(tmp_path: Path) -> None:
     assert report.dropped == {"paragraph": 1} and text.count("long paragraph") == 1
 
 
+def test_personal_information_is_replaced_on_request_and_counted_by_kind(tmp_path: Path) -> None:
+    documents = some_documents(30)
+    documents[1] = Document(documents[1].text + "\nWrite to ada@example.org or bob@example.org.\n", "1")
+    documents[2] = Document(documents[2].text + "\nCall 415-555-2671.\n", "2")
+    plain = build_corpus(documents, tmp_path / "plain")
+    report = build_corpus(documents, tmp_path / "c", CorpusConfig(scrub=("email", "card")))
+    text = corpus_text(tmp_path / "c") + corpus_text(tmp_path / "c", "val")
+    assert {k: n for k, n in report.rules.items() if "scrub" in k} == {"scrub_email": 2, "scrub_card": 0}
+    assert text.count("Write to [EMAIL] or [EMAIL].") == 1 and "415-555-2671" in text
+    assert not any("scrub" in name for name in plain.rules)
+    assert load_report(tmp_path / "c").config.scrub == ("email", "card")
+
+
 def test_the_shortest_document_that_is_kept(tmp_path: Path) -> None:
     words = [*(d.text for d in some_documents(30)), "x" * 19, "y" * 20, "  " + "z" * 20]
     build_corpus([Document(text, text[:9]) for text in words], tmp_path / "c", CorpusConfig(val_fraction=0.5))
@@ -461,6 +474,7 @@ def test_the_edges_of_configs_are_legal() -> None:
     [
         {"normalization": "nfc"},
         {"stop_words": ("fr",)},
+        {"scrub": ("mail",)},
         {"min_chars": 0},
         {"near_threshold": 1.1},
         {"near_threshold": -0.1},
