@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from ..costs import sizes
 from ..costs.cards import Card, find_card
+from ..costs.scaling import CHINCHILLA
 from ..costs.sizes import duration, in_bytes, n_parameters
 from ..hub.checkpoint import Checkpoint, open_checkpoint
 from ..models import ModelConfig
@@ -48,8 +49,8 @@ def inspect(
 
     `batch_size` texts of `context` tokens (0: the model's context) decide the memory of activations and cache.
     With a `card`: the time to train on `tokens` tokens (20 per parameter by default) where a share `mfu` of the card's
-    peak is reached, its cost at `price` dollars per hour, and how fast it could decode at best. Raises what reading
-    the folder raises.
+    peak is reached, its cost at `price` dollars per hour, for a causal model what Chinchilla's law would spend the same
+    operations on (costs/scaling.py), and how fast it could decode at best. Raises what reading the folder raises.
     """
     checkpoint = open_checkpoint(model)
     config = checkpoint.config
@@ -137,6 +138,9 @@ def training_time(
     hours = n_tokens / per_second / 3600
     rows = [("tokens", f"{n_tokens:,.0f}"), ("tokens per second", f"{per_second:,.0f}"), ("time", duration(hours))]
     rows.append(("cost", f"${hours * price:,.2f}" if price is not None else "give --price, dollars per hour"))
+    if config.task == "causal":
+        best = CHINCHILLA.optimum(n_tokens * sizes.training_flops(config, length))
+        rows += [(f"Chinchilla's {what}", f"{x:,.0f}") for what, x in zip(("parameters", "tokens"), best)]
     return table(f"training on one {name} ({card.flops / 1e12:,.0f} TFLOP/s peak, {mfu:.0%} of it reached)", rows)
 
 

@@ -8,6 +8,7 @@ from minillm.commands.cli import main
 from minillm.commands.inspect import duration, inspect
 from minillm.commands.table import table
 from minillm.costs.cards import CARDS, find_card
+from minillm.costs.scaling import CHINCHILLA
 from minillm.costs.sizes import active_parameters, cache_bytes, n_parameters, training_flops, training_memory
 from minillm.hub import PretrainedModel
 from minillm.models import GPT, LSTM, Bert, BertConfig, GPTConfig, Llama, LlamaConfig, LSTMConfig, Moe, MoeConfig
@@ -55,6 +56,9 @@ def test_time_and_cost_on_a_card(llama):
     assert figure(report, "training on one A100 (312 TFLOP/s peak, 50% of it", "cost") == round(seconds / 3600 * 2, 2)
     assert figure(report, "training on one A100", "tokens per second") == round(1e12 / seconds)
     assert f"{duration(seconds / 3600)}" in report and "fits" in report
+    n, d = (figure(report, "training on one A100", f"Chinchilla's {what}") for what in ("parameters", "tokens"))
+    assert 6 * n * d == pytest.approx(1e12 * training_flops(LLAMA, 32), rel=1e-3)
+    assert (n, d) == pytest.approx(CHINCHILLA.optimum(6 * n * d), rel=1e-3)
     n_bytes = 2 * figure(report, "parameters", "total") + cache_bytes(LLAMA, 8, 32, 2)
     expected = 8 * 2039e9 / n_bytes
     assert figure(report, "decoding on one A100", "tokens per second, at most") == pytest.approx(expected, abs=1)
