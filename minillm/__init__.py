@@ -7,8 +7,8 @@ training/train.py, generate.py, beam.py; then port.py (the same model on PyTorch
 settings.py and disk/, on top commands/cli.py.
 
 Folders are the workshop, each imported only by those after it: metrics, tokenizers, data, numpy_ops, models, costs,
-engines, plot, training, finetune, assistant, hub, commands. What each holds, and in what order to read it, its own
-__init__.py says.
+interpret, responsible, engines, plot, training, finetune, assistant, hub, commands. What each holds, and in what order
+to read it, its own __init__.py says.
 
 The Auto classes of hub/, which read Hugging Face checkpoints, can be imported from here: `from minillm import
 AutoModel`.

@@ -9,10 +9,10 @@ tell. For a compute of C = 6ND operations, dL/dN = 0 along ND = C/6 gives
 
     N_opt = G (C/6)^a,  D_opt = (C/6)^b / G      with G = (αA/βB)^(1/(α+β)), a = β/(α+β), b = α/(α+β)
 
-It is fitted as in the paper: with A = eᵃ, B = eᵇ, E = eᵉ, the Huber loss of ln L̂ − ln L, δ = 10⁻³, from many starts.
-Each step solves weighted least squares (Gauss–Newton, damped as by Levenberg & Marquardt; the weights min(1, δ/|r|) make
-least squares of Huber's loss: iteratively reweighted). IsoFLOP (section 3.2): runs of one compute, a parabola of the
-loss in ln N, its lowest point; then a line through these, ln N_opt = a ln C + c.
+It is fitted as in the paper, in ln A, ln B and ln E, by the Huber loss of r = ln L̂ − ln L with δ = 10⁻³, from several
+starts. Each step solves least squares, damped (Gauss–Newton; Levenberg & Marquardt), whose weights min(1, δ/|r|) make
+Huber's loss of squares. IsoFLOP (section 3.2): runs of one compute, a parabola of the loss in ln N, its lowest point;
+then a line through these, ln N_opt = a ln C + c.
 
 How sure is it? Runs are drawn again with replacement, and all is fitted anew. That shows the scatter of these runs, not
 whether the form holds beyond them; Besiroglu et al. 2024 (arXiv 2404.10102) found the intervals printed in the paper
@@ -155,7 +155,9 @@ def fit_isoflop(flops: Sequence[float], n: Sequence[float], losses: Sequence[flo
         middle = sizes.mean()
         square, slope, _ = np.polyfit(sizes - middle, np.exp(ln_losses), 2)
         if not square > 0:
-            raise ValueError(f"fit_isoflop: the losses at {math.exp(c):.3g} operations have no lowest point: more sizes.")
+            raise ValueError(
+                f"fit_isoflop: the losses at {math.exp(c):.3g} operations have no lowest point: more sizes."
+            )
         optima[math.exp(c)] = math.exp(middle - slope / (2 * square))
     if len(optima) < 2:
         raise ValueError(f"fit_isoflop: {len(optima)} compute: a line needs 2 or more.")
@@ -163,7 +165,7 @@ def fit_isoflop(flops: Sequence[float], n: Sequence[float], losses: Sequence[flo
     return IsoFlop(optima, float(exponent), math.exp(intercept))
 
 
-# --- how sure -----------------------------------------------------------------------------------------------------------
+# --- how sure ---------------------------------------------------------------------------------------------------------
 
 
 def bootstrap_fits(fit: Callable[..., object], *columns: Sequence[float], times: int = 100, seed: int = 0) -> list:

@@ -25,8 +25,8 @@ from .likelihood import log_likelihoods
 GENDER = {
     "he": "she", "him": "her", "his": "her", "himself": "herself", "man": "woman", "men": "women", "boy": "girl",
     "boys": "girls", "father": "mother", "son": "daughter", "brother": "sister", "husband": "wife", "king": "queen",
-    "Mr": "Ms", "他": "她", "男人": "女人", "男孩": "女孩", "父亲": "母亲", "爸爸": "妈妈", "儿子": "女儿", "哥哥": "姐姐",
-    "弟弟": "妹妹", "先生": "女士",
+    "Mr": "Ms", "他": "她", "男人": "女人", "男孩": "女孩", "父亲": "母亲", "爸爸": "妈妈", "儿子": "女儿",
+    "哥哥": "姐姐", "弟弟": "妹妹", "先生": "女士",
 }  # fmt: skip
 
 

@@ -58,7 +58,9 @@ def extrapolated_exposure(log_likelihoods: Array, secret: float) -> float:
     scores = np.asarray(log_likelihoods, dtype=np.float64)
     mean, std = scores.mean(), scores.std()
     if len(scores) < 20 or not std > 0:
-        raise ValueError(f"extrapolated_exposure: {len(scores)} scores, spread {std:.3g}: 20 or more that differ, please.")
+        raise ValueError(
+            f"extrapolated_exposure: {len(scores)} scores, spread {std:.3g}: 20 or more that differ, please."
+        )
     skewness = float(np.clip((((scores - mean) / std) ** 3).mean(), -0.99, 0.99))  # a skew normal has no more
     # X = ξ + ω Z; with d = δ√(2/π): mean ξ + ωd, variance ω²(1 − d²), skewness (4 − π)/2 · d³ / (1 − d²)^1.5
     root = abs(2 * skewness / (4 - math.pi)) ** (1 / 3)

@@ -60,8 +60,8 @@ class PrivateOptimizer:
     ) -> None:
         if not (0 < max_norm < math.inf and 0 <= noise_multiplier < math.inf and lot_size > 0):
             raise ValueError(
-                f"PrivateOptimizer: max_norm = {max_norm} and lot_size = {lot_size} must be above 0, noise_multiplier = "
-                f"{noise_multiplier} 0 or more."
+                f"PrivateOptimizer: max_norm = {max_norm} and lot_size = {lot_size} must be above 0, "
+                f"noise_multiplier = {noise_multiplier} 0 or more."
             )
         self.optimizer, self.rng = optimizer, rng
         self.max_norm, self.noise_multiplier, self.lot_size = max_norm, noise_multiplier, lot_size
@@ -73,7 +73,9 @@ class PrivateOptimizer:
         """Take one example's gradients into the sum, clipped, and forget them; returns their norm before."""
         norm = clip_grad_norm_(self.params, self.max_norm)
         if not math.isfinite(norm):
-            raise FloatingPointError(f"PrivateOptimizer: an example's gradient has the norm {norm}: it can't be clipped.")
+            raise FloatingPointError(
+                f"PrivateOptimizer: an example's gradient has the norm {norm}: it can't be clipped."
+            )
         for p, total in zip(self.params, self.sums):
             if p.grad is not None:
                 total += p.grad
@@ -121,8 +123,8 @@ def epsilon(rate: float, noise_multiplier: float, steps: int, delta: float) -> f
     """
     if not 0 < rate <= 1 or not 0 < delta < 1 or noise_multiplier < 0 or steps < 0:
         raise ValueError(
-            f"epsilon: rate = {rate} must be above 0 and at most 1, delta = {delta} between 0 and 1, noise_multiplier = "
-            f"{noise_multiplier} and steps = {steps} not negative."
+            f"epsilon: rate = {rate} must be above 0 and at most 1, delta = {delta} between 0 and 1, "
+            f"noise_multiplier = {noise_multiplier} and steps = {steps} not negative."
         )
     if steps == 0:
         return 0.0

@@ -29,19 +29,18 @@ def log_likelihoods(model: Any, rows: Sequence[Row], batch_size: int = 64) -> Ar
                 f"both together at most the context and one, {context + 1}."
             )
     found = np.empty(len(rows))
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))  # like lengths side by side
+    lengths = [len(before) + len(ids) for before, ids in rows]
+    order = sorted(range(len(rows)), key=lambda i: lengths[i])  # like lengths side by side
     with evaluating(model):
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]
-            longest = max(len(rows[i][0]) + len(rows[i][1]) for i in part)
-            ids = np.zeros((len(part), longest), dtype=np.int64)  # filled up on the right, where causal models don't look
-            for row, i in zip(ids, part):
-                row[: len(rows[i][0]) + len(rows[i][1])] = [*rows[i][0], *rows[i][1]]
-            logits = next_logits(model, ids[:, :-1], None, slice(None)).astype(np.float64)  # (B, T − 1, V)
+            batch = np.zeros((len(part), lengths[part[-1]]), dtype=np.int64)  # filled up where causal models don't look
+            for row, i in zip(batch, part):
+                row[: lengths[i]] = [*rows[i][0], *rows[i][1]]
+            logits = next_logits(model, batch[:, :-1], None, slice(None)).astype(np.float64)  # (B, T − 1, V)
             logits -= logits.max(axis=-1, keepdims=True)
-            chosen = np.take_along_axis(logits, ids[:, 1:, None], axis=-1)[..., 0]  # (B, T − 1)
+            chosen = np.take_along_axis(logits, batch[:, 1:, None], axis=-1)[..., 0]  # (B, T − 1)
             log_p = chosen - np.log(np.exp(logits).sum(axis=-1))
             for row, i in zip(log_p, part):
-                n = len(rows[i][0])
-                found[i] = row[n - 1 : n - 1 + len(rows[i][1])].sum()
+                found[i] = row[len(rows[i][0]) - 1 : lengths[i] - 1].sum()
     return found

@@ -70,8 +70,9 @@ def test_the_fit_is_at_least_as_good_as_scipys(seed):
     law = fit_scaling_law(n, d, losses)
     ours = huber(residuals(np.array([math.log(law.A), math.log(law.B), math.log(law.E), law.alpha, law.beta]), x, y))
     truth = np.array([math.log(406.4), math.log(410.7), math.log(1.69), 0.34, 0.28])
-    theirs = optimize.minimize(lambda p: huber(residuals(p, x, y)) * 1e4, truth, method="Nelder-Mead",
-                               options={"maxiter": 20_000, "maxfev": 20_000, "xatol": 1e-8, "fatol": 1e-12}).fun / 1e4  # fmt: skip
+    options = {"maxiter": 20_000, "maxfev": 20_000, "xatol": 1e-8, "fatol": 1e-12}
+    simplex = {"method": "Nelder-Mead", "options": options}
+    theirs = optimize.minimize(lambda p: huber(residuals(p, x, y)) * 1e4, truth, **simplex).fun / 1e4
     assert ours <= theirs * 1.001
     away = descend(truth + np.array([2.0, -1.0, 0.3, 0.05, -0.05]), x, y)
     assert huber(residuals(away, x, y)) == pytest.approx(ours, rel=1e-3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -122,18 +123,18 @@ def test_one_of_eleven_check_characters_is_right(region, born, number):
 def test_scrubbing_twice_changes_nothing_and_spans_hold_nothing_twice(before, item, after):
     text = before + item + after
     spans = find_pii(text)
-    assert all(a.end <= b.start for a, b in zip(spans, spans[1:]))
+    assert all(a.end <= b.start for a, b in pairwise(spans))
     counts = Counter()
     once = scrub(text, counts=counts)
     assert scrub(once) == once and sum(counts.values()) == len(spans)
-    rest = re.sub(r"\[(?:%s)\]" % "|".join(kind.upper() for kind in KINDS), "", once)
+    rest = re.sub(rf"\[(?:{'|'.join(KINDS).upper()})\]", "", once)
     assert len(rest) <= len(text) and (spans or once == text)
 
 
 def test_kinds_are_chosen_and_unknown_ones_refused():
     text = "ada@example.org 13812345678"
     assert scrub(text, ["phone"]) == "ada@example.org [PHONE]"
-    with pytest.raises(ValueError, match="scrub must be of email, .* not 'mail'"):
+    with pytest.raises(ValueError, match=r"scrub must be of email, .* not 'mail'"):
         scrub(text, ["mail"])
 
 

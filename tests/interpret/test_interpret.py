@@ -130,7 +130,10 @@ def test_inputs_are_replaced_before_the_module_sees_them():
 
 def test_a_name_that_is_not_there_and_a_module_that_is_never_called():
     model = random_model("gpt")
-    with pytest.raises(ValueError, match=r"no module 'block.0'. Did you mean blocks.0"), replacing(model, {"block.0": abs}):
+    with (
+        pytest.raises(ValueError, match=r"no module 'block.0'. Did you mean blocks.0"),
+        replacing(model, {"block.0": abs}),
+    ):
         pass
     with (
         pytest.raises(ValueError, match="position_embedding: never called"),
@@ -151,7 +154,9 @@ def test_a_name_that_is_not_there_and_a_module_that_is_never_called():
 def test_the_lens_ends_with_the_models_own_answer(name):
     model = random_model(name)
     lens = interpret.logit_lens(model, IDS)
-    assert lens.log_probs.shape == (3, 3, 10, 20) and lens.kl().shape == (3, 3, 10) and lens.top(4).shape == (3, 3, 10, 4)
+    assert (
+        lens.log_probs.shape == (3, 3, 10, 20) and lens.kl().shape == (3, 3, 10) and lens.top(4).shape == (3, 3, 10, 4)
+    )
     logits = interpret.run(model, IDS)
     shifted = logits - logits.max(-1, keepdims=True)
     np.testing.assert_allclose(lens.log_probs[-1], shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)), atol=1e-12)
@@ -162,7 +167,11 @@ def test_the_lens_ends_with_the_models_own_answer(name):
 
 
 def test_the_lens_needs_logits_at_each_position():
-    for config in (ClassifierConfig(CONFIGS["gpt"]), EncoderDecoderConfig(**SHAPE, d_ff=24), BertConfig(**SHAPE, head="none")):
+    for config in (
+        ClassifierConfig(CONFIGS["gpt"]),
+        EncoderDecoderConfig(**SHAPE, d_ff=24),
+        BertConfig(**SHAPE, head="none"),
+    ):
         with pytest.raises(ValueError, match="predicts no tokens in place"):
             interpret.logit_lens(model_from_config(config), IDS)
     with pytest.raises(TypeError, match="no attention to look at"):
@@ -262,7 +271,7 @@ def test_shares_by_hand():
 @settings(max_examples=25, deadline=None)
 def test_rows_repeat_with_their_periods(length, vocab_size, seed):
     ids, periods = interpret.repeated_rows(np.random.default_rng(seed), 5, length, vocab_size)
-    assert ids.shape == (5, length) and 0 <= ids.min() and ids.max() < vocab_size
+    assert ids.shape == (5, length) and ids.min() >= 0 and ids.max() < vocab_size
     for row, period in zip(ids, periods):
         assert 3 <= period <= length // 2
         np.testing.assert_array_equal(row[period:], row[:-period])
@@ -335,7 +344,11 @@ def test_a_probe_is_the_regression_of_scikit_learn():
     labels = rng.integers(0, 4, 900)
     features = rng.standard_normal((900, 6)) + 1.2 * np.eye(4, 6)[labels]
     train = np.arange(900) < 600
-    theirs = linear_model.LogisticRegression(C=np.inf).fit(features[train], labels[train]).score(features[~train], labels[~train])
+    theirs = (
+        linear_model.LogisticRegression(C=np.inf)
+        .fit(features[train], labels[train])
+        .score(features[~train], labels[~train])
+    )
     assert abs(linear_accuracy(features, labels, train) - theirs) < 0.01
     ids = rng.integers(0, 50, 900)
     control = control_labels(ids, labels, rng)
