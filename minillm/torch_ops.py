@@ -314,6 +314,11 @@ def int8_linear(x: Tensor, codes: Tensor, row_scale: Tensor, bias: Tensor | None
 
 
 @torch.no_grad()
+def no_grad() -> Any:
+    """Inside, torch records no graph."""
+    return torch.no_grad()
+
+
 def next_logits(model: Any, ids: np.ndarray, cache: Any, at: int | slice = -1) -> np.ndarray:
     """Logits (B, V) for the token after the last of ids (B, T), or after those `at` other places (B, n, V), computed
     where the model lives, as an ndarray."""

@@ -9,7 +9,8 @@ ISO 7064 MOD 11-2) weighs the first 17 digits with 2¹⁷⁻ⁱ mod 11, and its 
 
 What it can't do: a name is found only behind a title, "my name is" or 姓名, since nothing in its form makes a word a
 name; most names are missed. Street addresses, nicknames and what identifies somebody by being told together are not
-looked for. A phone number has no checksum: any number of its form counts. A text without findings is not anonymous.
+looked for. A phone number has no checksum, nor has an IPv4 address: any number of their form counts, also the number of
+a section or a version in four parts. A text without findings is not anonymous.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def is_public(text: str) -> bool:
         return False
     if address.version == 6:  # all that are given out begin with binary 001; a::b is a name in C++
         return address.is_global and int(address) >> 125 == 1 and sum(map(bool, text.split(":"))) >= 3
-    return address.is_global
+    return address.is_global and not address.is_multicast
 
 
 ISSUERS = re.compile(  # how many digits the cards have that begin so
@@ -108,7 +109,7 @@ KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
     "ipv4": (re.compile(rf"(?<![\w.-])(?<!ersion )(?:{OCTET}\.){{3}}{OCTET}(?![\w-]|\.\w)"), is_public),
     "phone": (re.compile(
         NOT_BEFORE + r"(?<![-+])(?:"
-        r"\+[1-9]\d{0,2}(?:[ .-]?(?:\(\d{1,4}\)|\d{1,4})){2,6}"  # +44 20 7946 0958
+        r"\+[1-9]\d{0,2}(?:[ .-]?(?:\(\d{1,4}\)|\d{2,4})){2,6}"  # +44 20 7946 0958
         r"|(?:\([2-9]\d\d\) ?|[2-9]\d\d[-.])\d{3}[-.]\d{4}"  # (415) 555-2671
         r"|1[3-9]\d(?:[ -]?\d{4}){2}"  # 138 1234 5678
         r"|0[1-9]\d{1,2}-[2-9]\d{6,7}"  # 010-62345678

@@ -152,8 +152,18 @@ def as_array(x: Any) -> Array:
     return (x.float() if x.dtype.itemsize == 2 else x).numpy()
 
 
+@contextmanager
+def only_asking(model: Any) -> Iterator[None]:
+    """Inside, the model (of either engine) is in evaluation mode, and no graph is recorded."""
+    on_torch = not isinstance(next(iter(model.parameters())), Tensor)
+    if on_torch:
+        from .. import torch_ops
+    with evaluating(model), torch_ops.no_grad() if on_torch else no_grad():
+        yield
+
+
 def run(model: Any, ids: Array, **options: Any) -> Array:
     """What the model gives for ids (B, T), in evaluation mode."""
-    with evaluating(model), no_grad():
+    with only_asking(model):
         given = {name: to_engine(model, value) for name, value in options.items()}
         return as_array(model(to_engine(model, ids), **given))

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..nn import evaluating
-from ..tensor import Array, no_grad
-from .activations import as_array, like
+from ..tensor import Array
+from .activations import as_array, like, only_asking
 from .looking import look_inside
 
 
@@ -44,7 +43,7 @@ def logit_lens(model: Any, ids: Array, **options: Any) -> Lens:
     post_norm = model.config.task == "mlm"
     parameter = next(iter(model.parameters()))
     found = []
-    with evaluating(model), no_grad():
+    with only_asking(model):
         for stream in streams:
             h = like(stream, parameter)
             logits = as_array(model.logits(h if post_norm else model.norm(h)))  # (B, T, V)

@@ -10,9 +10,8 @@ import numpy as np
 from .. import ops
 from ..models.attention import MultiHeadAttention
 from ..models.gpt import CausalSelfAttention
-from ..nn import evaluating
-from ..tensor import Array, Tensor, no_grad
-from .activations import Call, as_array, to_engine, watching
+from ..tensor import Array, Tensor
+from .activations import Call, as_array, only_asking, to_engine, watching
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def look_inside(model: Any, *ids: Array, **options: Any) -> Inside:
     given = [to_engine(model, one) for one in ids]
     options = {name: to_engine(model, value) for name, value in options.items()}
     watched = {name: modules[name] for name in (*attentions, *blocks)}
-    with evaluating(model), no_grad():
+    with only_asking(model):
         with watching(watched) as calls:
             model.hidden(*given, **options)
         weights = {name: as_array(attention_shares(module, calls[name])) for name, module in attentions.items()}

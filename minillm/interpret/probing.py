@@ -36,6 +36,8 @@ def probe(features: Array, labels: Array, ids: Array, *, train: Array | None = N
     features, labels, ids = np.asarray(features), np.asarray(labels), np.asarray(ids)
     if not len(features) == len(labels) == len(ids):
         raise ValueError(f"probe: {len(features)} features, {len(labels)} labels and {len(ids)} ids must be as many.")
+    if labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise ValueError(f"probe: labels {labels.dtype} from {labels.min()} must be whole numbers from 0 on.")
     rng = np.random.default_rng(seed)
     train = rng.random(len(labels)) < 0.7 if train is None else np.asarray(train, dtype=bool)
     if not train.any() or train.all():

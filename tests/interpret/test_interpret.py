@@ -359,5 +359,7 @@ def test_a_probe_says_what_does_not_fit():
     x, y = np.zeros((4, 2)), np.array([0, 1, 0, 1])
     with pytest.raises(ValueError, match="must be as many"):
         interpret.probe(x, y[:3], y)
+    with pytest.raises(ValueError, match="whole numbers from 0"):
+        interpret.probe(x, y - 1, y)
     with pytest.raises(ValueError, match="both sides need some"):
         interpret.probe(x, y, y, train=np.ones(4))
