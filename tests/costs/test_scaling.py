@@ -33,7 +33,7 @@ def runs(law, noise=0.0, seed=0):
 
 def isoflop_runs(law, noise=0.0, seed=0):
     flops = np.repeat(np.geomspace(1e18, 1e21, 4), 9)
-    n = np.concatenate([law.optimum(c)[0] * np.geomspace(0.3, 3, 9) for c in np.unique(flops)])
+    n = np.concatenate([law.optimum(c)[0] * np.geomspace(0.5, 3, 9) for c in np.unique(flops)])
     losses = law.loss(n, flops / 6 / n) * np.exp(noise * np.random.default_rng(seed).standard_normal(36))
     return flops, n, losses
 

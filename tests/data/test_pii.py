@@ -131,6 +131,11 @@ def test_scrubbing_twice_changes_nothing_and_spans_hold_nothing_twice(before, it
     assert len(rest) <= len(text) and (spans or once == text)
 
 
+def test_what_is_of_two_kinds_is_taken_once():
+    assert find_pii("Mr. Ada@example.org") == [Span(4, 19, "email")]
+    assert find_pii("Mr. Ada@example.org", ["name"]) == [Span(4, 7, "name")]
+
+
 def test_kinds_are_chosen_and_unknown_ones_refused():
     text = "ada@example.org 13812345678"
     assert scrub(text, ["phone"]) == "ada@example.org [PHONE]"
