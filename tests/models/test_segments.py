@@ -18,7 +18,7 @@ if not torch.cuda.is_available() and "triton" not in sys.modules:
 
 from minillm.models import GemmaConfig, GPTConfig, LlamaConfig, LSTMConfig, MoeConfig, model_from_config  # noqa: E402
 from minillm.models.segments import packed_positions  # noqa: E402
-from minillm.plot.attention import look_inside  # noqa: E402
+from minillm.interpret import look_inside  # noqa: E402
 from minillm.port import to_torch  # noqa: E402
 
 SHAPE = {"vocab_size": 23, "context": 12, "n_layers": 2, "d_model": 8, "n_heads": 4}
