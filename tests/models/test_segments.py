@@ -16,9 +16,9 @@ torch = pytest.importorskip("torch")
 if not torch.cuda.is_available() and "triton" not in sys.modules:
     os.environ["TRITON_INTERPRET"] = "1"  # our kernels on the CPU; read when triton is first imported
 
+from minillm.interpret import look_inside  # noqa: E402
 from minillm.models import GemmaConfig, GPTConfig, LlamaConfig, LSTMConfig, MoeConfig, model_from_config  # noqa: E402
 from minillm.models.segments import packed_positions  # noqa: E402
-from minillm.interpret import look_inside  # noqa: E402
 from minillm.port import to_torch  # noqa: E402
 
 SHAPE = {"vocab_size": 23, "context": 12, "n_layers": 2, "d_model": 8, "n_heads": 4}
