@@ -313,12 +313,12 @@ def int8_linear(x: Tensor, codes: Tensor, row_scale: Tensor, bias: Tensor | None
     return (y if bias is None else y + bias).reshape(*x.shape[:-1], -1)
 
 
-@torch.no_grad()
 def no_grad() -> Any:
     """Inside, torch records no graph."""
     return torch.no_grad()
 
 
+@torch.no_grad()
 def next_logits(model: Any, ids: np.ndarray, cache: Any, at: int | slice = -1) -> np.ndarray:
     """Logits (B, V) for the token after the last of ids (B, T), or after those `at` other places (B, n, V), computed
     where the model lives, as an ndarray."""

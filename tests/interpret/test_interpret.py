@@ -64,6 +64,7 @@ def test_what_is_recorded_can_be_put_back(name, engine):
         interpret.run(model, IDS)
     assert list(calls) == ["blocks.0", "blocks.1.attn"]
     first = calls["blocks.0"].out
+    assert not first.requires_grad  # no graph hangs on it
     with replacing(model, {"blocks.0": lambda x: first}):
         np.testing.assert_array_equal(interpret.run(model, IDS), answer)
         other = interpret.run(model, IDS[::-1].copy())
