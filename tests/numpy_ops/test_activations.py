@@ -12,23 +12,36 @@ from minillm.numpy_ops.erf import BLOCK, TERMS_FLOAT32, normal_cdf
 from minillm.tensor import Tensor
 
 
+def phi(x: np.ndarray) -> np.ndarray:
+    cdf, power = np.empty((2, x.size), x.dtype)
+    normal_cdf(x, cdf, power)
+    return cdf
+
+
 def test_phi_equals_erfc_to_the_last_digits_over_the_whole_line():
     """Relative to math.erfc, from 1e-300 in the far left tail to 1."""
     x = np.concatenate([np.linspace(-37, 37, 4001), np.linspace(-1e-3, 1e-3, 101), [0.0, -0.0, 1e-300]])
     expected = [0.5 * math.erfc(-v / math.sqrt(2)) for v in x]
-    np.testing.assert_allclose(normal_cdf(x), expected, rtol=3e-13)
-    np.testing.assert_allclose(normal_cdf(x[abs(x) < 4]), np.array(expected)[abs(x) < 4], rtol=4e-15)
-    np.testing.assert_allclose(normal_cdf(x.astype(np.float32))[abs(x) < 4], np.array(expected)[abs(x) < 4], rtol=5e-6)
+    np.testing.assert_allclose(phi(x), expected, rtol=3e-13)
+    np.testing.assert_allclose(phi(x[abs(x) < 4]), np.array(expected)[abs(x) < 4], rtol=4e-15)
+    np.testing.assert_allclose(phi(x.astype(np.float32))[abs(x) < 4], np.array(expected)[abs(x) < 4], rtol=5e-6)
 
 
-def test_phi_in_several_blocks():
+def test_gelu_in_several_blocks():
     """It is computed block by block, with fewer terms in float32: shapes stay, and so do values across the borders."""
-    x = np.random.default_rng(0).standard_normal((3, 7, 1000))
-    assert x.size > 2 * BLOCK and TERMS_FLOAT32 < 15
-    exact = normal_cdf(x)
-    assert exact.shape == x.shape and np.array_equal(exact.reshape(-1)[::5], normal_cdf(x.reshape(-1)[::5]))
-    single = normal_cdf(x.astype(np.float32))
-    assert single.dtype == np.float32 and np.abs(single - exact).max() < 3e-7
+    values = np.random.default_rng(0).standard_normal((3, 25, 1000))
+    assert values.size > 2 * BLOCK and TERMS_FLOAT32 < 12
+    found = {}
+    for dtype in (np.float64, np.float32):
+        for recorded in (True, False):
+            x = Tensor(values.astype(dtype), requires_grad=recorded)
+            y = ops.gelu(x)
+            assert y.shape == x.shape and y.dtype == dtype
+            found[dtype, recorded] = y.data
+        np.testing.assert_array_equal(found[dtype, True], found[dtype, False])
+    rows = [ops.gelu(Tensor(row.copy())).data for row in values.reshape(-1, 1000)]
+    np.testing.assert_allclose(found[np.float64, True].reshape(-1, 1000), rows, rtol=1e-13)
+    assert np.abs(found[np.float32, True] - found[np.float64, True]).max() < 6e-7
 
 
 FAR = [-1e4, -100.0, -40.0, -20.0, -10.0, -0.0, 0.0, 10.0, 20.0, 40.0, 100.0, 1e4]
