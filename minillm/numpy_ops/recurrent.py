@@ -48,9 +48,11 @@ def lstm_gates_backward(grad: Array, needs: tuple, i: Array, f: Array, g: Array,
 # A whole sequence. Only h' → z of the next step must wait; everything else is done for all steps at once: the
 # products with x before the loop and, once the loop backward has found every dz, the products that give dL/dx,
 # dL/dWᵢₕ and dL/dWₕₕ after it. The loop itself keeps to few calls: with σ(z) = (1 + tanh(z/2))/2, one tanh serves all
-# four gates, between a scaling by ½ (by 1 for g) and z ↦ ½z + ½ (z for g); and the factors of dh and dc above are
-# found for all steps before the loop backward. Inside, the batch is the last axis: each gate is then one block of
-# memory, and W h is a faster product than h Wᵀ for few columns.
+# four gates. The weights are halved before it (not those of g), z ↦ ½z + ½ (z for g) follows it; and the factors of dh
+# and dc above are found for all steps before the loop backward. Inside, the batch is the last axis: each gate is then
+# one block of memory. W h is taken some rows of W at a time (`in_parts`).
+
+SMALL_PRODUCT = 10**6  # multiplications up to which OpenBLAS does not first rearrange both matrices in memory
 
 
 def lstm(
@@ -58,26 +60,26 @@ def lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     B, T, n_in = x.shape
     H = h.shape[-1]
+    scale = np.full((4 * H, B), 0.5, x.dtype)
+    scale[2 * H : 3 * H] = 1
+    shift = np.full((4 * H, B), 0.5, x.dtype)
+    shift[2 * H : 3 * H] = 0
+    half = scale[:, :1]  # (4H, 1)
     x2 = x.data.swapaxes(0, 1).reshape(T * B, n_in)
-    z = x2 @ w_ih.data.T  # (T·B, 4H)
+    z = x2 @ (w_ih.data * half).T  # (T·B, 4H), halved
     if b_ih is not None and b_hh is not None:
-        z += b_ih.data + b_hh.data
-    z = z.reshape(T, B, 4 * H)
-    gates = np.empty((T, 4 * H, B), z.dtype)
+        z += (b_ih.data + b_hh.data) * half[:, 0]
+    gates = np.ascontiguousarray(z.reshape(T, B, 4 * H).swapaxes(1, 2))  # (T, 4H, B), z at first
     hs = np.empty((T + 1, H, B), z.dtype)  # h before each step, and after the last
     cs = np.empty((T + 1, H, B), z.dtype)
     tanh_c = np.empty((T, H, B), z.dtype)
     hs[0], cs[0] = h.data.T, c.data.T
-    half = np.full((4 * H, 1), 0.5, z.dtype)
-    half[2 * H : 3 * H] = 1
-    shift = np.full((4 * H, 1), 0.5, z.dtype)
-    shift[2 * H : 3 * H] = 0
+    w = in_parts(w_hh.data * half, B)
     for t in range(T):
-        gate = np.matmul(w_hh.data, hs[t], out=gates[t])  # (4H, B)
-        gate += z[t].T
-        gate *= half
+        gate = gates[t]  # (4H, B)
+        gate += (w @ hs[t]).reshape(4 * H, B)
         np.tanh(gate, out=gate)
-        gate *= half
+        gate *= scale
         gate += shift
         i, f, g, o = gate.reshape(4, H, B)
         np.multiply(f, cs[t], out=cs[t + 1])
@@ -99,7 +101,7 @@ def lstm_backward(
     dz_dh = tanh_c * o * (1 - o)
     dc_dh = o * (1 - tanh_c * tanh_c)
     dout = np.ascontiguousarray(grad.transpose(1, 2, 0))  # (T + 1, H, B)
-    w_t = np.ascontiguousarray(w_hh.T)  # (H, 4H)
+    w_t = in_parts(np.ascontiguousarray(w_hh.T), B)  # (k, H/k, 4H)
     dh, dc = np.zeros_like(dout[T]), dout[T].copy()
     dz = np.empty((T, 4, H, B), grad.dtype)
     for t in range(T - 1, -1, -1):
@@ -107,7 +109,7 @@ def lstm_backward(
         dc += dh * dc_dh[t]
         np.multiply(dc, dz_dc[t], out=dz[t, :3])
         np.multiply(dh, dz_dh[t], out=dz[t, 3])
-        dh = w_t @ dz[t].reshape(4 * H, B)
+        dh = (w_t @ dz[t].reshape(4 * H, B)).reshape(H, B)
         dc *= f[t]
     dz2 = dz.reshape(T, 4 * H, B).swapaxes(1, 2).reshape(T * B, 4 * H)
     dx = (dz2 @ w_ih).reshape(T, B, -1).swapaxes(0, 1) if needs[0] else None
@@ -117,3 +119,11 @@ def lstm_backward(
         return dx, dh.T, dc.T, dw_ih, dw_hh
     db = dz2.sum(axis=0)
     return dx, dh.T, dc.T, dw_ih, dw_hh, db, db
+
+
+def in_parts(w: Array, columns: int) -> Array:
+    """w (n, m) as (k, n/k, m), for products with few columns: rearranging w would take as long as the product. So as
+    few rows at a time as make each of the k products small, where k must divide n."""
+    n, m = w.shape
+    k = next(k for k in range(1, n + 1) if n % k == 0 and (n // k * m * columns <= SMALL_PRODUCT or k == n))
+    return w.reshape(k, n // k, m)
