@@ -95,6 +95,9 @@ def chunked_cross_entropy(h: Tensor, weight: Tensor, targets: Tensor, ignore_ind
     w = weight.to(h.dtype)
     shrink = SHRINK if h.dtype == torch.float16 else 1.0
     total = torch.zeros((), dtype=sums, device=h.device)
+    kept, n_rows = targets != ignore_index, len(h)
+    if h.device.type == "cpu":  # rows that don't count have no logits (a GPU would have to wait for their number)
+        h, targets = h[kept], targets[kept]
     dh = torch.empty_like(h) if needs_h else h.new_empty(0)
     dw = torch.zeros(weight.shape if needs_weight else (0,), dtype=sums, device=h.device)
     for start in range(0, h.shape[0], chunk_tokens):
@@ -107,6 +110,8 @@ def chunked_cross_entropy(h: Tensor, weight: Tensor, targets: Tensor, ignore_ind
         if needs_weight:
             features = h[chunk] * shrink if shrink < 1 else h[chunk]
             dw.add_(logits.T @ features, alpha=1 / shrink)
+    if needs_h and len(h) < n_rows:
+        dh = h.new_zeros(n_rows, h.shape[1]).masked_scatter(kept[:, None], dh)
     factor = torch.ones((), dtype=sums, device=h.device)
     if mean:
         count = (targets != ignore_index).sum().to(sums)

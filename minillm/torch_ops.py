@@ -278,12 +278,17 @@ def linear_cross_entropy(
 def linear_row_losses(h: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, label_smoothing: float) -> Tensor:
     """In chunks; the backward pass makes each chunk's logits once more."""
     rows, flat = h.reshape(-1, h.shape[-1]), targets.reshape(-1)
+    kept = flat != ignore_index
+    some = h.device.type == "cpu" and not is_compiling()  # a GPU would have to wait for the number of those that count
+    if some:
+        rows, flat = rows[kept], flat[kept]
     options = (ignore_index, "none", label_smoothing)
     losses = [
         checkpoint(chunk_losses, part, weight, flat[i * CHUNK : (i + 1) * CHUNK], *options, use_reentrant=False)
         for i, part in enumerate(rows.split(CHUNK))
     ]
-    return torch.cat(losses).reshape(targets.shape)
+    found = torch.cat(losses)
+    return (found.new_zeros(kept.shape).masked_scatter(kept, found) if some else found).reshape(targets.shape)
 
 
 def chunk_losses(h: Tensor, weight: Tensor, targets: Tensor, *options: Any) -> Tensor:

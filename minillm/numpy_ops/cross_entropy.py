@@ -14,8 +14,8 @@ from ..tensor import Array, Tensor, records_graph
 # One pass keeps y only, not three arrays of the logits' size. (On logits that are there already: losses.py.)
 
 
-def softmax_cross_entropy(logits: Array, targets: Array, kept: Array, label_smoothing: float) -> tuple[Array, Array]:
-    """Each row's loss (N,) and its gradient y − q (N, V), which is written over `logits`. Rows not kept give zeros."""
+def softmax_cross_entropy(logits: Array, targets: Array, label_smoothing: float) -> tuple[Array, Array]:
+    """Each row's loss (N,) and its gradient y − q (N, V), which is written over `logits`."""
     vocab_size = logits.shape[1]
     label_smoothing = float(label_smoothing)  # np.float64 would turn float32 into float64
     rows = np.arange(len(targets))
@@ -30,9 +30,6 @@ def softmax_cross_entropy(logits: Array, targets: Array, kept: Array, label_smoo
     y[rows, targets] -= 1 - label_smoothing
     if label_smoothing:
         y -= label_smoothing / vocab_size
-    if not kept.all():
-        losses[~kept] = 0
-        y[~kept] = 0
     return losses, y
 
 
@@ -40,7 +37,7 @@ def softmax_cross_entropy(logits: Array, targets: Array, kept: Array, label_smoo
 # of a small model's step. Here they exist for `CHUNK` rows at a time, in a piece that fits in the cache: each chunk's
 # logits turn into dℓ/dlogits in place, and from that come its rows of dL/dh = dℓ/dlogits W and its part of dL/dW = Σ
 # (dℓ/dlogits)ᵀ h. The gradient is thus finished in the forward pass; the backward pass only multiplies it by
-# dL/dloss, a number.
+# dL/dloss, a number. Rows whose target is ignored (a prompt, padding) have no logits at all.
 
 
 CHUNK = 512
@@ -52,20 +49,23 @@ def linear_cross_entropy(
     weight = h.like(weight, "linear_cross_entropy")
     vocab_size, d_model = weight.shape
     targets, kept = class_ids("linear_cross_entropy", targets, vocab_size, ignore_index)
-    h2 = h.data.reshape(targets.size, d_model)  # (N, D)
+    h2 = h.data.reshape(kept.size, d_model)  # (N, D)
+    if len(targets) < kept.size:
+        h2 = h2[kept]  # (n, D), the rows that count
     dh = np.empty_like(h2) if records_graph(h) else None
     dweight = np.zeros_like(weight.data) if records_graph(weight) else None
     total = 0.0
     for start in range(0, len(h2), CHUNK):
         part = slice(start, start + CHUNK)
         logits = h2[part] @ weight.data.T  # (CHUNK, V)
-        losses, dlogits = softmax_cross_entropy(logits, targets[part], kept[part], label_smoothing)
+        losses, dlogits = softmax_cross_entropy(logits, targets[part], label_smoothing)
         total += float(losses.sum(dtype=np.float64))
         if dh is not None:
             np.matmul(dlogits, weight.data, out=dh[part])
         if dweight is not None:
             dweight += dlogits.T @ h2[part]
-    scale = reduction_scale(reduction, kept.sum())
+    dh = None if dh is None else all_rows(dh, kept)
+    scale = reduction_scale(reduction, len(targets))
     loss = np.asarray(total * scale, dtype=h.dtype)
     saved = (dh, dweight, np.nan_to_num(scale), h.shape)
     return Tensor.from_op(loss, (h, weight), linear_cross_entropy_backward, saved)
@@ -78,6 +78,15 @@ def linear_cross_entropy_backward(
     return (dh * factor).reshape(shape) if dh is not None else None, dweight * factor if dweight is not None else None
 
 
+def all_rows(found: Array, kept: Array) -> Array:
+    """What was found for the rows that are kept, among zeros for the others."""
+    if len(found) == kept.size:
+        return found
+    rows = np.zeros((kept.size, *found.shape[1:]), found.dtype)
+    rows[kept] = found
+    return rows
+
+
 def reduction_scale(reduction: str, n: int) -> float:
     """What the sum of n losses is multiplied by. As in torch, the mean of nothing is NaN (its gradient is 0)."""
     if reduction == "sum":
@@ -86,16 +95,17 @@ def reduction_scale(reduction: str, n: int) -> float:
 
 
 def class_ids(op: str, targets: Array, vocab_size: int, ignore_index: int) -> tuple[Array, Array]:
-    """Flat targets, 0 where ignored, and a mask of the rows that count."""
+    """The targets that count, (n,), and a mask of the rows that they belong to, (N,)."""
     targets = np.asarray(targets)
     if targets.dtype.kind not in "iu":
         raise TypeError(f"{op}: targets must be integers, the ids of classes, not {targets.dtype}.")
     targets = targets.reshape(-1)
     kept = targets != ignore_index
-    bad = targets[kept & ((targets < 0) | (targets >= vocab_size))]
+    targets = targets[kept]
+    bad = targets[(targets < 0) | (targets >= vocab_size)]
     if bad.size:
         raise IndexError(
             f"{op}: target {bad[0]} is outside the {vocab_size} classes (0 to {vocab_size - 1}; {ignore_index} is "
             "ignored)."
         )
-    return np.where(kept, targets, 0), kept
+    return targets, kept

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..tensor import Array, Tensor
 from ..tensor_functions import logistic
-from .cross_entropy import class_ids, reduction_scale, softmax_cross_entropy
+from .cross_entropy import all_rows, class_ids, reduction_scale, softmax_cross_entropy
 
 # Cross-entropy of logits (..., V): the formulas stand in cross_entropy.py.
 
@@ -14,10 +14,12 @@ from .cross_entropy import class_ids, reduction_scale, softmax_cross_entropy
 def cross_entropy(logits: Tensor, targets: Array, ignore_index: int, reduction: str, label_smoothing: float) -> Tensor:
     vocab_size = logits.shape[-1]
     targets, kept = class_ids("cross_entropy", targets, vocab_size, ignore_index)
-    losses, dlogits = softmax_cross_entropy(logits.data.reshape(-1, vocab_size).copy(), targets, kept, label_smoothing)
+    rows = logits.data.reshape(kept.size, vocab_size)[kept]  # a copy of those that count
+    found, dlogits = softmax_cross_entropy(rows, targets, label_smoothing)
+    losses, dlogits = all_rows(found, kept), all_rows(dlogits, kept)
     if reduction == "none":
         return Tensor.from_op(losses.reshape(logits.shape[:-1]), (logits,), row_losses_backward, (dlogits,))
-    scale = reduction_scale(reduction, kept.sum())
+    scale = reduction_scale(reduction, len(targets))
     loss = np.asarray(losses.sum(dtype=np.float64) * scale, dtype=losses.dtype)
     return Tensor.from_op(loss, (logits,), cross_entropy_backward, (dlogits, np.nan_to_num(scale), logits.shape))
 

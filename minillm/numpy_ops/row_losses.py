@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..tensor import Array, Tensor
-from .cross_entropy import CHUNK, class_ids, softmax_cross_entropy
+from .cross_entropy import CHUNK, all_rows, class_ids, softmax_cross_entropy
 
 # As linear_cross_entropy (cross_entropy.py), but for the sum.
 # With one loss for each row, dL/dloss is (N,), and not known before the backward pass, which makes each chunk's logits
@@ -15,26 +15,27 @@ from .cross_entropy import CHUNK, class_ids, softmax_cross_entropy
 def linear_row_losses(h: Tensor, weight: Tensor, targets: Array, ignore_index: int, label_smoothing: float) -> Tensor:
     weight = h.like(weight, "linear_cross_entropy")
     targets, kept = class_ids("linear_cross_entropy", targets, weight.shape[0], ignore_index)
-    h2 = h.data.reshape(targets.size, weight.shape[1])  # (N, D)
+    h2 = h.data.reshape(kept.size, weight.shape[1])[kept]  # (n, D), the rows that count
     losses = np.empty(targets.size, dtype=h.dtype)
     for start in range(0, len(h2), CHUNK):
         part = slice(start, start + CHUNK)
         logits = h2[part] @ weight.data.T  # (CHUNK, V)
-        losses[part], _ = softmax_cross_entropy(logits, targets[part], kept[part], label_smoothing)
+        losses[part], _ = softmax_cross_entropy(logits, targets[part], label_smoothing)
     saved = (h2, weight.data, targets, kept, label_smoothing)
-    return Tensor.from_op(losses.reshape(h.shape[:-1]), (h, weight), linear_row_losses_backward, saved)
+    losses = all_rows(losses, kept).reshape(h.shape[:-1])
+    return Tensor.from_op(losses, (h, weight), linear_row_losses_backward, saved)
 
 
 def linear_row_losses_backward(
     grad: Array, needs: tuple, h2: Array, weight: Array, targets: Array, kept: Array, label_smoothing: float
 ) -> tuple:
     dh, dweight = np.empty_like(h2), np.zeros_like(weight)
-    rows = grad.reshape(-1, 1)  # (N, 1)
+    rows = grad.reshape(-1, 1)[kept]  # (n, 1)
     for start in range(0, len(h2), CHUNK):
         part = slice(start, start + CHUNK)
-        _, dlogits = softmax_cross_entropy(h2[part] @ weight.T, targets[part], kept[part], label_smoothing)
+        _, dlogits = softmax_cross_entropy(h2[part] @ weight.T, targets[part], label_smoothing)
         dlogits *= rows[part]
         np.matmul(dlogits, weight, out=dh[part])
         if needs[1]:
             dweight += dlogits.T @ h2[part]
-    return dh.reshape(*grad.shape, -1), dweight if needs[1] else None
+    return all_rows(dh, kept).reshape(*grad.shape, weight.shape[1]), dweight if needs[1] else None

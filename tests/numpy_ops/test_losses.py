@@ -225,3 +225,38 @@ def test_losses_are_added_up_in_float64(name, rows):
     loss, grad = loss_and_gradient(name, logits, np.zeros(rows, int))
     assert loss == pytest.approx(2e38, rel=1e-6)
     np.testing.assert_allclose(grad, np.tile([-1 / rows, 1 / rows], (rows, 1)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("kept", ["some", "none", "all"])
+def test_the_head_computes_nothing_where_no_target_counts(kept, reduction, engine):
+    """NaN there reaches neither loss nor gradients, which are those of the rows that count, alone."""
+    rng = np.random.default_rng(0)
+    h, weight = rng.standard_normal((2, 9, 5)), rng.standard_normal((7, 5))
+    counts = {"some": rng.random((2, 9)) < 0.4, "none": np.zeros((2, 9), bool), "all": np.ones((2, 9), bool)}[kept]
+    targets = np.where(counts, rng.integers(0, 7, (2, 9)), -100)
+    alone, gradients = loss_and_gradients(h[counts], weight, targets[counts], reduction, "numpy")
+    found, (dh, dweight) = loss_and_gradients(np.where(counts[..., None], h, np.nan), weight, targets, reduction, engine)
+    expected = np.zeros((2, 9)) if reduction == "none" else alone
+    if reduction == "none":
+        expected[counts] = alone
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+    np.testing.assert_allclose(dh[counts], gradients[0], rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(dweight, gradients[1], rtol=1e-12, atol=1e-15)
+    assert not dh[~counts].any()
+
+
+def loss_and_gradients(h, weight, targets, reduction, engine):
+    """The loss, and its sum's gradients in h and weight."""
+    if engine == "numpy":
+        parameters = [Tensor(a, requires_grad=True) for a in (h, weight)]
+        loss = ops.linear_cross_entropy(*parameters, targets, reduction=reduction, label_smoothing=0.1)
+        loss.sum().backward()
+        return loss.data, [p.grad for p in parameters]
+    import torch
+
+    parameters = [torch.tensor(a, requires_grad=True) for a in (h, weight)]
+    loss = ops.linear_cross_entropy(*parameters, torch.tensor(targets), reduction=reduction, label_smoothing=0.1)
+    loss.sum().backward()
+    return loss.detach().numpy(), [p.grad.numpy() for p in parameters]
