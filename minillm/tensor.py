@@ -274,9 +274,10 @@ def add_gradient(total: Array | None, g: Array | Piece, tensor: Tensor, key: int
             total = total.copy()
         owned.add(key)
         parts = g.index if isinstance(g.index, tuple) else (g.index,)
-        if all(part is None or part is Ellipsis or isinstance(part, (int, np.integer, slice)) for part in parts):
+        once = (int, np.integer, slice)  # and a boolean mask: what takes no element twice
+        if all(p is None or p is Ellipsis or isinstance(p, once) or getattr(p, "dtype", None) == bool for p in parts):
             total[g.index] += g.grad
-        else:  # arrays and sequences may take an element twice: `total[index] += grad` would add once
+        else:  # other arrays and sequences may: `total[index] += grad` would add once
             np.add.at(total, g.index, g.grad)
         return total
     if g.shape != tensor.shape or g.dtype != tensor.dtype:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..tensor import Array, Tensor
+from ..tensor import Array, Tensor, records_graph
 from ..tensor_functions import logistic
+from .blocks import blocks
 
 # ReLU(x) = max(0, x) (Nair & Hinton 2010): dL/dx = dL/dy where x > 0, and 0 elsewhere, also at the corner x = 0.
 
@@ -44,14 +45,27 @@ def log_sigmoid_backward(grad: Array, needs: tuple, x: Array) -> tuple:
 
 # SwiGLU(g, u) = SiLU(g) · u, a gate g on the values u (Shazeer 2020, arXiv 2002.05202):
 #   dL/dg = dL/dy · u · SiLU'(g),  dL/du = dL/dy · SiLU(g)
+# The forward pass computes both factors while a block is in the cache, and keeps nothing else.
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    s = logistic(gate.data)
-    return Tensor.from_op(gate.data * s * up.data, (gate, up), swiglu_backward, (gate.data, s, up.data))
+    y = np.empty(gate.shape, gate.dtype)
+    if not records_graph(gate, up):
+        for g, u, out in blocks(gate.data, up.data, y):
+            np.multiply(g, logistic(g), out=out)
+            out *= u
+        return Tensor.from_op(y, (gate, up), swiglu_backward, ())
+    dgate, dup = np.empty_like(y), np.empty_like(y)
+    for g, u, out, dg, du in blocks(gate.data, up.data, y, dgate, dup):
+        s = logistic(g)
+        np.multiply(g, s, out=du)  # SiLU(g)
+        np.multiply(du, u, out=out)
+        np.subtract(1, s, out=dg)
+        dg *= du
+        dg += s  # SiLU'(g) = σ + x σ (1 − σ)
+        dg *= u
+    return Tensor.from_op(y, (gate, up), swiglu_backward, (dgate, dup))
 
 
-def swiglu_backward(grad: Array, needs: tuple, gate: Array, s: Array, up: Array) -> tuple:
-    dgate = grad * up * (s * (1 + gate * (1 - s))) if needs[0] else None
-    dup = grad * (gate * s) if needs[1] else None
-    return dgate, dup
+def swiglu_backward(grad: Array, needs: tuple, dgate: Array, dup: Array) -> tuple:
+    return grad * dgate if needs[0] else None, grad * dup if needs[1] else None

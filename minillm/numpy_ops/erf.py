@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ..tensor import Array, Tensor, records_graph
+from .blocks import blocks
 
 # y = x Φ(x),  dy/dx = Φ(x) + x φ(x),  φ(x) = e^(−x²/2)/√(2π): see gelu.py
 #
@@ -19,24 +20,24 @@ from ..tensor import Array, Tensor, records_graph
 #
 # Some forty passes over the numbers: a block of them, with what is computed from it, stays in a core's cache.
 
-BLOCK = 32768
-
 
 def gelu_exact(x: Tensor) -> Tensor:
     y = np.empty(x.shape, x.dtype)
     slope = np.empty(x.shape, x.dtype) if records_graph(x) else None
-    flat, y1 = x.data.reshape(-1), y.reshape(-1)
-    slope1 = np.empty_like(flat[:BLOCK]) if slope is None else slope.reshape(-1)
-    for start in range(0, flat.size, BLOCK):
-        part = flat[start : start + BLOCK]
-        cdf, power = y1[start : start + BLOCK], slope1[: len(part)] if slope is None else slope1[start : start + BLOCK]
-        normal_cdf(part, cdf, power)
-        if slope is not None:
-            power *= part
-            power *= 1 / math.sqrt(2 * math.pi)  # x φ(x)
-            power += cdf
-        cdf *= part
+    for part in blocks(x.data, y, *([] if slope is None else [slope])):
+        gelu_part(*part)
     return Tensor.from_op(y, (x,), gelu_exact_backward, (slope,))
+
+
+def gelu_part(x: Array, y: Array, slope: Array | None = None) -> None:
+    """One block x (n,): writes y over `y`, and its derivative over `slope`."""
+    power = np.empty_like(x) if slope is None else slope
+    normal_cdf(x, y, power)
+    if slope is not None:
+        slope *= x
+        slope *= 1 / math.sqrt(2 * math.pi)  # x φ(x)
+        slope += y
+    y *= x
 
 
 def gelu_exact_backward(grad: Array, needs: tuple, slope: Array) -> tuple:

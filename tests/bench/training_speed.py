@@ -11,6 +11,8 @@ pretrain` runs: the batch shared among as many threads as matrix products would 
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from cpu import Row, interleave
-from memory import batch_for, in_a_process
+from memory import batch_for, peak_bytes
 
 from minillm.costs.sizes import training_flops
 from minillm.engines.threads import ThreadedNumpyEngine
@@ -57,6 +59,7 @@ FAMILIES = [
     Work(EncoderDecoderConfig(**MIDDLE, n_layers=3, n_heads=4, d_ff=1024), 8, 1.3),
     Work(LSTMConfig(**MIDDLE, n_layers=2), 8, 1.0),
 ]
+LARGE = (2, 3)  # which of the GPTs memory is measured for
 GPTS_TOGETHER, COMPILED_TOGETHER, MEMORY = 1.45, 1.2, 1 / 0.6  # goals: geometric means, and PyTorch's memory by ours
 
 
@@ -65,7 +68,6 @@ GPTS_TOGETHER, COMPILED_TOGETHER, MEMORY = 1.45, 1.2, 1 / 0.6  # goals: geometri
 
 def torch_gpt(config: GPTConfig) -> Any:
     """GPT-2 in plain PyTorch, as one would write it: F.scaled_dot_product_attention, tied head."""
-    import torch
     import torch.nn.functional as F
     from torch import nn
 
@@ -78,7 +80,7 @@ def torch_gpt(config: GPTConfig) -> Any:
             self.qkv, self.out = nn.Linear(d_model, 3 * d_model), nn.Linear(d_model, d_model)
             self.up, self.down = nn.Linear(d_model, 4 * d_model), nn.Linear(4 * d_model, d_model)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: Any) -> Any:
             B, T, D = x.shape
             q, k, v = self.qkv(self.ln_1(x)).view(B, T, 3, n_heads, D // n_heads).permute(2, 0, 3, 1, 4)
             a = F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -93,7 +95,7 @@ def torch_gpt(config: GPTConfig) -> Any:
             self.blocks = nn.ModuleList(Block() for _ in range(config.n_layers))
             self.ln_f = nn.LayerNorm(d_model)
 
-        def forward(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        def forward(self, ids: Any, targets: Any) -> Any:
             x = self.wte(ids) + self.wpe.weight[: ids.shape[1]]
             for block in self.blocks:
                 x = block(x)
@@ -148,7 +150,6 @@ def labelled(model: Any) -> Any:
 
 def torch_encoder_decoder(config: EncoderDecoderConfig) -> Any:
     """torch.nn.Transformer between one embedding and its transpose."""
-    import torch
     import torch.nn.functional as F
     from torch import nn
 
@@ -169,7 +170,7 @@ def torch_encoder_decoder(config: EncoderDecoderConfig) -> Any:
             )
             return F.cross_entropy((x @ self.table.weight.T).flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
 
-    return torch.nn.Module.train(Model())
+    return Model()
 
 
 def torch_lstm(config: LSTMConfig) -> Any:
@@ -254,8 +255,7 @@ def product_seconds(n: int = 2048) -> float:
 
 
 def bench_train(repeats: int) -> Iterator[Row]:
-    """At the sizes of the issue of the quickstart and two larger ones: the peer's time, and the share of what products
-    alone would take at the rate of a large one."""
+    """The peer's time, and as a share of ours what the operations would take at the rate of one large product."""
     rows = []
     for work in GPTS:
         row = compare(work, repeats, "torch eager", their_step(work), work.goal)
@@ -278,3 +278,35 @@ def bench_compile(repeats: int) -> Iterator[Row]:
         rows.append(compare(work, repeats, "torch.compile", their_step(work, compiled=True), 0.0))
         yield rows[-1]
     yield together("all four", rows, COMPILED_TOGETHER)
+
+
+def bench_memory(repeats: int) -> Iterator[Row]:
+    """The largest memory of three steps, over what importing takes, as tokens of a step by a gigabyte."""
+    for index in LARGE:
+        work = GPTS[index]
+        ours, peer = (gigabytes(side, index) for side in ("ours", "theirs"))
+        yield Row(f"memory {work}", ours, peer, "torch eager", "tok/GB", work.batch * work.config.context, MEMORY)
+
+
+def gigabytes(side: str, index: int) -> float:
+    """`measure` in a process of its own, in 10⁹ bytes."""
+    command = [sys.executable, __file__, side, str(index)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1e9
+
+
+def measure(side: str, index: int) -> int:
+    """Bytes that three steps took at most, in this process, which must be a fresh one."""
+    if side == "theirs":
+        import torch
+        import torch._dynamo  # which the first optimizer imports
+
+        torch.ones(1).sum()
+    before = peak_bytes()
+    step = our_step(GPTS[index]) if side == "ours" else their_step(GPTS[index])
+    for _ in range(3):
+        step()
+    return peak_bytes() - before
+
+
+if __name__ == "__main__":
+    print(measure(sys.argv[1], int(sys.argv[2])))
