@@ -263,7 +263,9 @@ def bench_train(repeats: int) -> Iterator[Row]:
         yield row
         flops = training_flops(work.config, work.config.context) * row.amount
         least = flops * product_seconds()
-        yield Row(f"  its {flops / 1e9:.0f} GFLOP", row.ours, least, "large product", "GFLOP/s", flops / 1e9, work.share)
+        yield Row(
+            f"  its {flops / 1e9:.0f} GFLOP", row.ours, least, "large product", "GFLOP/s", flops / 1e9, work.share
+        )
     yield together("all four", rows, GPTS_TOGETHER)
 
 

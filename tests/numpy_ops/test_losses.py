@@ -237,7 +237,9 @@ def test_the_head_computes_nothing_where_no_target_counts(kept, reduction, engin
     counts = {"some": rng.random((2, 9)) < 0.4, "none": np.zeros((2, 9), bool), "all": np.ones((2, 9), bool)}[kept]
     targets = np.where(counts, rng.integers(0, 7, (2, 9)), -100)
     alone, gradients = loss_and_gradients(h[counts], weight, targets[counts], reduction, "numpy")
-    found, (dh, dweight) = loss_and_gradients(np.where(counts[..., None], h, np.nan), weight, targets, reduction, engine)
+    found, (dh, dweight) = loss_and_gradients(
+        np.where(counts[..., None], h, np.nan), weight, targets, reduction, engine
+    )
     expected = np.zeros((2, 9)) if reduction == "none" else alone
     if reduction == "none":
         expected[counts] = alone
