@@ -274,8 +274,8 @@ def add_gradient(total: Array | None, g: Array | Piece, tensor: Tensor, key: int
             total = total.copy()
         owned.add(key)
         parts = g.index if isinstance(g.index, tuple) else (g.index,)
-        once = (int, np.integer, slice)  # and a boolean mask: what takes no element twice
-        if all(p is None or p is Ellipsis or isinstance(p, once) or getattr(p, "dtype", None) == bool for p in parts):
+        once = (int, np.integer, slice, type(None), type(Ellipsis))  # and boolean masks: what takes no element twice
+        if all(isinstance(part, once) or (isinstance(part, np.ndarray) and part.dtype == bool) for part in parts):
             total[g.index] += g.grad
         else:  # other arrays and sequences may: `total[index] += grad` would add once
             np.add.at(total, g.index, g.grad)
