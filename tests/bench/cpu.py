@@ -1,6 +1,6 @@
 """How the NumPy side compares with its peers on this machine's CPU: one run, interleaved, as ratios.
 
-    python tests/bench/cpu.py                 # everything, about ten minutes; needs the dev extra; leave the machine alone
+    python tests/bench/cpu.py                 # everything, ten minutes; needs the dev extra; leave the machine alone
     meanwhile python tests/bench/cpu.py --only train    # one group: see GROUPS
 
 The groups' rows stand beside this file: training_speed.py, memory.py, decode_speed.py, tokenizer_speed.py.
