@@ -246,3 +246,13 @@ def small_bert(scale: str) -> Path:
     first, tokens, text = first_models(scale), wordpiece(scale), corpus(scale, "prose")
     recipe = {"first": first.name, "steps": bert.MORE_STEPS[scale], "masked": 0.8, "replaced": 0.1}
     return made("small-bert", recipe, lambda folder: bert.fill_small_bert(folder, scale, tokens, text, first))
+
+
+def review_reader(scale: str) -> Path:
+    """Chapter 11's small GPT with its tokenizer, in a folder that `minillm finetune --model` and
+    `minillm.AutoModelForCausalLM` open: pretrained on reviews without labels (minillm/data/tasks/transfer.py)."""
+    from . import finetuning
+
+    recipe: dict[str, Any] = {"steps": finetuning.READING_STEPS[scale], "reviews": finetuning.REVIEWS[scale]}
+    recipe |= {"shape": finetuning.SHAPE, "words": finetuning.WORDS, "batch": finetuning.BATCH}
+    return made("review-reader", recipe, lambda folder: finetuning.read_reviews(folder, scale))
