@@ -15,7 +15,10 @@ from minillm import ops
 from minillm.data import Labelled
 from minillm.data.augment import Augmentation
 from minillm.data.tasks import transfer
+from minillm.finetune.heads import with_classifier
+from minillm.finetune.lora import LoraConfig, add_lora
 from minillm.finetune.objectives import Classify
+from minillm.hub.checkpoint import open_checkpoint
 from minillm.models.gpt import GPT, GPTConfig
 from minillm.nn import Linear, evaluating
 from minillm.optim import AdamW, clip_grad_norm_, param_groups
@@ -122,7 +125,8 @@ def learn(
     title: str = "",
 ) -> list[Point]:
     """Chapter 08's loop on labelled texts: AdamW on what is not frozen, 20 steps of warmup, then down to 0 (`constant`:
-    it stays). With `every`, both losses are measured at step 0, every so many steps, and at the end; `keep_best` leaves
+    it stays). With `every`, both losses (training: of the
+    first 128 texts) are measured at step 0, every so many steps, and at the end; `keep_best` leaves
     the model with the weights of the lowest validation loss."""
     rng = np.random.default_rng([seed, 7])
     rows = [objective.encode(example) for example in examples]
@@ -133,7 +137,7 @@ def learn(
     model.train()
     for step in progress(range(steps + 1), title) if title else range(steps + 1):
         if every and (step % every == 0 or step == steps):
-            (train, _), (held_out, right) = (measure(model, objective, part) for part in (examples, val))
+            (train, _), (held_out, right) = (measure(model, objective, part) for part in (examples[:128], val))
             points.append(Point(step, train, held_out, right))
             if keep_best and held_out < best[0]:
                 best = held_out, {name: p.data.copy() for name, p in model.named_parameters()}
@@ -212,6 +216,87 @@ def head_on(vectors: Array, truth: Array, n_labels: int, seed: int, steps: int =
         loss.backward()
         optimizer.step()
     return head
+
+
+# --- MiniLM, all of it
+
+MINILM_STEPS = {"smoke": 1, "cpu": 48, "gpu": 200}
+MINILM_RATES = {"LoRA": 2e-3, "full": 2e-4}
+
+
+def open_body(folder: Path) -> tuple[Any, Any]:
+    """(model on NumPy, tokenizer) of a folder in the format of Hugging Face."""
+    found = open_checkpoint(folder)
+    return found.model(), found.tokenizer()
+
+
+def tune_minilm(
+    body: Any, tokenizer: Any, method: str, seed: int, task: dict[str, list[Labelled]], scale: str, tested: int
+) -> float:
+    """The accuracy on new words of MiniLM with a head on BERT's pooler, trained on 64 labels, eight texts a step."""
+    pad, kind = tokenizer.special_tokens["[PAD]"], "single_label_classification"
+    model = with_classifier(body, kind, transfer.LABELS, pad, np.random.default_rng([seed, 1]))
+    if method == "LoRA":
+        config = LoraConfig(rank=8, alpha=16, train_also=("classifier", "pooler"))
+        add_lora(model, config, np.random.default_rng([seed, 2]))
+    objective = Classify(tokenizer, kind, transfer.LABELS, pad, 64)
+    examples, options = task["train"][:64], {"lr": MINILM_RATES[method], "seed": seed, "title": f"MiniLM, {method}"}
+    learn(model, objective, examples, steps=MINILM_STEPS[scale], batch=8, **options)
+    return measure(model, objective, task["test"][:tested])[1]
+
+
+# --- tables, and what the text says about them
+
+
+def mean_sd(values: Sequence[float] | Array, digits: int = 2) -> str:
+    """ "0.85 ± 0.04", of one value without a spread."""
+    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}"
+
+
+def print_table(title: str, rows: dict[str, dict[int, Any]]) -> None:
+    """Mean and standard deviation of accuracies, a row for each method, a column for each number of labels."""
+    sizes = sorted({n for cells in rows.values() for n in cells})
+    print(f"{title:28s}" + "".join(f"{n} labels".rjust(15) for n in sizes))
+    for name, cells in rows.items():
+        print(f"  {name:26s}" + "".join((mean_sd(cells[n]) if n in cells else "").rjust(15) for n in sizes))
+
+
+def assert_table(ours: Any, ours_seen: Any, theirs: Any, pooled: Any) -> None:
+    """Each ordering that the text states, of means over starts, with room for other seeds."""
+    mean = {method: {n: np.mean(v) for n, v in cells.items()} for method, cells in ours.items()}
+    assert max(mean["scratch"].values()) < 0.62 and np.mean(ours_seen["scratch"][256]) > 0.9
+    for method in ("LoRA", "full"):
+        for n in (64, 256):
+            assert mean[method][n] > mean["vectors only"][n] + 0.03 and mean[method][n] > mean["frozen"][n] + 0.1
+    assert mean["vectors only"][256] > mean["scratch"][256] + 0.1
+    if theirs is not None:
+        assert np.mean(theirs["frozen"][16]) > max(cells[16] for cells in mean.values()) + 0.05
+        assert all(np.mean(pooled["mean of all"][n]) > np.mean(pooled["first token"][n]) + 0.03 for n in (16, 64, 256))
+        assert min(np.mean(theirs[method][64]) for method in ("LoRA", "full")) > 0.8
+
+
+def print_cures(results: dict[str, Array]) -> None:
+    """(training loss, test loss, test accuracy) of each cure, and its accuracy against none, seed by seed."""
+    none = next(iter(results.values()))
+    print(f"{'':20s}{'training loss':>15s}{'test loss':>15s}{'test accuracy':>15s}   against none, seed by seed")
+    for name, values in results.items():
+        more = values[:, 2] - none[:, 2]
+        better = f"{mean_sd(more)}, better in {(more > 0).sum()} of {len(more)}" if values is not none else ""
+        print(f"{name:20s}" + "".join(mean_sd(v).rjust(15) for v in values.T) + f"   {better}")
+
+
+def assert_cures(results: dict[str, Array], floor: float) -> None:
+    """Each ordering that the text states, of means over seeds."""
+    mean = {name: values.mean(axis=0) for name, values in results.items()}
+    none = mean.pop("none")
+    assert none[0] < floor - 0.15 and min(mean, key=lambda name: mean[name][1]) == "4 × the data"
+    assert max(mean, key=lambda name: mean[name][2]) == "4 × the data"
+    for name, (train, loss, accuracy) in mean.items():
+        assert loss < none[1] and train > none[0], name
+        if name in ("early stopping", "augmentation", "four of them"):
+            assert loss < none[1] - 0.2 and accuracy > none[2], name
+    assert mean["smaller model"][2] < none[2] + 0.05  # it loses in what it can learn
 
 
 # --- the full table

@@ -90,8 +90,8 @@ def transfer_curves(panels: Mapping[str, Mapping[str, Mapping[int, Sequence[floa
     """Accuracy against the number of labels, a panel for each pretrained model: means, bars of one standard
     deviation."""
     figure, axes = plot.subplots(1, len(panels), height=3.1, sharey=True)
-    styles = {"scratch": (plot.BLACK, "x", ":"), "vectors only": (plot.PURPLE, "v", "-."), "frozen": (plot.BLUE, "o", "--")}
-    styles |= {"LoRA": (plot.ORANGE, "s", "-"), "full": (plot.VERMILION, "^", "-")}
+    styles = {"scratch": (plot.BLACK, "x", ":"), "vectors only": (plot.PURPLE, "v", "-.")}
+    styles |= {"frozen": (plot.BLUE, "o", "--"), "LoRA": (plot.ORANGE, "s", "-"), "full": (plot.VERMILION, "^", "-")}
     for ax, (title, rows) in zip(axes, panels.items()):
         for i, (name, cells) in enumerate(rows.items()):
             color, mark, line = styles[name]
