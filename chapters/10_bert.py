@@ -980,5 +980,5 @@ search with a pretrained one.
 **What you take along**: the small BERT with its tokenizer, in the folder that
 `minillm.workshop.deliverables.small_bert(SCALE)` names, in the format of Hugging Face (it is opened by
 `minillm.AutoModelForMaskedLM`), and `minillm.workshop.bert.minilm_folder`, which finds MiniLM. The next chapter,
-11 · Fine-tuning a classifier, puts a new head on them.
+[11 · Fine-tuning a classifier](11_fine_tuning_a_classifier.ipynb), puts a new head on them.
 """

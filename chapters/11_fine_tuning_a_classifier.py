@@ -470,7 +470,8 @@ r"""
 The same with **MiniLM** (22.7M parameters, chapter 10). *Frozen* is cheap here: the features are computed once, and the
 head is a logistic regression on them. But which features? BERT's way is the first position's; MiniLM was trained to be
 read as the **mean of all** tokens. We try both. LoRA and full fine-tuning cost a forward and a backward through six
-blocks for each step, so they get the column of 64 labels only.
+blocks for each step, so they get the column of 64 labels only. (Any BERT in this format can stand in MiniLM's place:
+set `MINILM` to the folder of chapter 10's small one, which has read Python's documentation and nothing else.)
 """
 
 # %%
