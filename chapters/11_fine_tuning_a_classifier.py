@@ -517,8 +517,8 @@ r"""
   and what is praised can hardly be read off by a straight cut. Frozen MiniLM does better with 16 labels than all of
   ours with 16. But see what the same body gives when read at the wrong place: the first token, which nobody ever
   trained, costs it much.
-- **LoRA and full** are about equal. LoRA learns a tenth of the numbers of our GPT, or less; it needs a larger learning
-  rate, and the table gives it one.
+- **LoRA and full** are about equal. LoRA learns a few numbers in a hundred and needs a larger rate, which it has in
+  the table.
 
 Three starts of small models tell differences of ten points, not of three. The full table, of a larger GPT (0.5M
 parameters, 12,000 reviews, 3,000 steps) and MiniLM in every cell, was made by `python tests/bench/transfer.py FOLDER`,
@@ -727,7 +727,21 @@ pictures.cures_picture(by_cure)
 
 # %% [markdown]
 r"""
-CURES_TEXT
+- Without a cure the training loss ends far below the floor: most wrong labels are known by heart. All cures end higher
+  there, and all have a lower loss on the test. So far each works as promised.
+- **More data** is in another class. The labels are as wrong, one in five; but they are wrong here and there, and right
+  about the same words everywhere. Nothing else comes near.
+- **Early stopping** costs nothing and helps both scores. **Augmentation** does as well or better: a text whose words
+  come and go cannot be known by heart. Four cures together are not four times as good: they do about what the best one
+  does alone.
+- **Label smoothing** lowers the loss much and the accuracy hardly rises: it mends the probabilities, not the decisions.
+  **Dropout** is between the two.
+- **Weight decay** does little, though at 1 it is ten times what is usual: the steps are few. A **smaller model** has a
+  lower loss and no better answers: it has less room for what is wrong, and less for what is right.
+
+That is one small task with one kind of mistake in it. Which cure helps elsewhere has to be measured there, on several
+seeds: between seeds the accuracy differs by several points, and any single run could have told another story. That is
+what the last column is for.
 
 ## Summary
 
@@ -856,17 +870,16 @@ def early_stop(losses, patience):
 
 
 with check():
-    run_ = [0.9, 0.7, 0.8, 0.75, 0.72, 0.6, 0.65, 0.7, 0.66, 0.5]
+    run_ = [0.9, 0.7, 0.8, 0.75, 0.72, 0.71, 0.6, 0.65, 0.7, 0.75]
     answer = early_stop(list(run_), 3)
     assert answer is not None, "early_stop returns nothing yet: return two indices, end and best."
     assert np.shape(answer) == (2,), "Return two indices: where it ends, and the best."
     answer = tuple(int(i) for i in answer)
-    assert answer != (5, 5) and answer[0] != answer[1], (
-        "It ends when patience has run out, which is later than the best evaluation."
+    assert answer != (4, 4), "It ends there, but the weights that are kept are those of the lowest loss."
+    assert answer != (9, 6), (
+        "0.8, 0.75, 0.72 are three in a row that do not beat 0.7: compare with the lowest loss so far, not the last."
     )
-    assert answer != (4, 4) and answer != (4, 0), "Compare with the lowest loss so far, not with the first one."
-    assert answer != (9, 9), "0.8, 0.75, 0.72 are three in a row that do not beat 0.7."
-    assert answer != (5, 1) and answer != (3, 1), "Count: after 0.7 come 0.8, 0.75, 0.72: the third is number 4."
+    assert answer != (5, 1), "Count: after 0.7 come 0.8, 0.75, 0.72; the third of them is number 4."
     assert answer == (4, 1), f"For {run_} and a patience of 3 it ends at 4, and 1 is kept; yours: {answer}."
     falls, level = early_stop([0.9, 0.8, 0.7], 2), early_stop([0.5, 0.5, 0.5, 0.4], 2)
     assert tuple(falls) == (2, 2), "A run whose loss keeps falling ends with its last evaluation."

@@ -91,11 +91,11 @@ def transfer_curves(panels: Mapping[str, Mapping[str, Mapping[int, Sequence[floa
     deviation."""
     figure, axes = plot.subplots(1, len(panels), height=3.1, sharey=True)
     styles = {"scratch": (plot.BLACK, "x", ":"), "vectors only": (plot.PURPLE, "v", "-.")}
-    styles |= {"frozen": (plot.BLUE, "o", "--"), "LoRA": (plot.ORANGE, "s", "-"), "full": (plot.VERMILION, "^", "-")}
+    styles |= {"frozen": (plot.BLUE, "o", "--"), "LoRA": (plot.ORANGE, "s", (0, (5, 1))), "full": (plot.VERMILION, "^", "-")}
     for ax, (title, rows) in zip(axes, panels.items()):
         for i, (name, cells) in enumerate(rows.items()):
             color, mark, line = styles[name]
-            labels = np.array(list(cells)) * 1.04 ** (i - len(rows) / 2)  # beside each other
+            labels = np.array(list(cells)) * 1.06 ** (i - len(rows) / 2)  # beside each other
             means = [np.mean(v) for v in cells.values()]
             spreads = [np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in cells.values()]
             ax.errorbar(labels, means, spreads, color=color, marker=mark, linestyle=line, capsize=3, label=name)

@@ -131,7 +131,7 @@ def early_stop(losses, patience):
 
 
 # %% exercise 3, wrong: the weights are those of the end
-# says: later than the best
+# says: those of the lowest loss
 def early_stop(losses, patience):
     best = 0
     for i, loss in enumerate(losses):
