@@ -91,7 +91,8 @@ def transfer_curves(panels: Mapping[str, Mapping[str, Mapping[int, Sequence[floa
     deviation."""
     figure, axes = plot.subplots(1, len(panels), height=3.1, sharey=True)
     styles = {"scratch": (plot.BLACK, "x", ":"), "vectors only": (plot.PURPLE, "v", "-.")}
-    styles |= {"frozen": (plot.BLUE, "o", "--"), "LoRA": (plot.ORANGE, "s", (0, (5, 1))), "full": (plot.VERMILION, "^", "-")}
+    styles |= {"frozen": (plot.BLUE, "o", "--"), "LoRA": (plot.ORANGE, "s", (0, (5, 1)))}
+    styles |= {"full": (plot.VERMILION, "^", "-")}
     for ax, (title, rows) in zip(axes, panels.items()):
         for i, (name, cells) in enumerate(rows.items()):
             color, mark, line = styles[name]
@@ -128,20 +129,25 @@ def energy_by_rank(shares: Mapping[str, Array], random: Array, rank: int) -> Any
 
 def fit_curves(panels: Mapping[str, Sequence[Point]], floor: float) -> Any:
     """Training and validation losses of several runs, the step of the lowest validation loss, and the loss below which
-    nobody can get honestly."""
-    figure, axes = plot.subplots(1, len(panels), height=3.0, sharey=True)
-    for ax, (title, points) in zip(axes, panels.items()):
+    nobody can get honestly; below them the validation accuracy."""
+    options: dict[str, Any] = {"sharex": True, "sharey": "row", "gridspec_kw": {"height_ratios": [1.7, 1]}}
+    figure, rows = plot.subplots(2, len(panels), height=4.4, **options)
+    for ax, below, (title, points) in zip(*rows, panels.items()):
         steps = [p.step for p in points]
         ax.plot(steps, [p.train for p in points], "--", color=plot.BLUE, label="training")
         ax.plot(steps, [p.val for p in points], "-o", color=plot.VERMILION, ms=3, label="validation")
         ax.axhline(floor, color=plot.BLACK, linestyle=":", linewidth=1.2, label="best possible")
+        below.plot(steps, [p.accuracy for p in points], "-o", color=plot.VERMILION, ms=3)
         best = min(points, key=lambda p: p.val)
         ax.plot(best.step, best.val, "*", color=plot.BLACK, ms=10, label="lowest", linestyle="none", zorder=5)
+        below.plot(best.step, best.accuracy, "*", color=plot.BLACK, ms=10, zorder=5)
         ax.set_title(title, fontsize=10)
-        ax.set_xlabel("step")
-    axes[0].set_ylabel("loss (nats per text)")
-    axes[0].set_ylim(0, 1.65)
-    axes[0].legend(fontsize=8, loc="upper left")
+        below.set_xlabel("step")
+    rows[0, 0].set_ylabel("loss (nats per text)")
+    rows[0, 0].set_ylim(0, 1.65)
+    rows[0, 0].legend(fontsize=8, loc="upper left")
+    rows[1, 0].set_ylabel("validation\naccuracy")
+    rows[1, 0].set_ylim(0.45, 0.85)
     return figure
 
 
