@@ -117,8 +117,9 @@ batch = TASKS[0]["train"][:4]
 ids, classes = objective.collate([objective.encode(example) for example in batch])  # (B, T), (B,)
 h = body.hidden(ids).data  # (B, T, D)
 last = (ids != PAD).sum(axis=1) - 1  # (B,) where each text ends
-by_hand = h[np.arange(len(ids)), last] @ classifier.score.weight.data.T  # (B, C)
-print(f"ids {ids.shape}, features {h.shape}, the last token's {h[:, 0].shape}, logits {by_hand.shape}")
+read_off = h[np.arange(len(ids)), last]  # (B, D)
+by_hand = read_off @ classifier.score.weight.data.T  # (B, C)
+print(f"ids {ids.shape}, features {h.shape}, the last token's {read_off.shape}, logits {by_hand.shape}")
 print(f"{body.config.vocab_size} tokens; parameters: body {count(body)[1]:,}, new head {count(classifier.score)[1]:,}")
 assert np.allclose(by_hand, classifier(ids).data, atol=1e-5)
 
@@ -218,8 +219,32 @@ error hardly pulls at all: the most mistaken texts teach the least. The price of
 cost any amount. We come back to that.
 
 In the library a model's `problem_type` chooses the loss (`minillm.models.classifier.classification_loss`):
-`single_label_classification`, `multi_label_classification` or `regression`. The task changes the loss and the head's
+`single_label_classification`, `multi_label_classification` or `regression`. Three questions about the same four texts:
+is it praise; which of the topics and of praise hold; how many words has it? The task changes the loss and the head's
 size, and nothing else.
+"""
+
+# %%
+tags = (*transfer.TOPICS, "positive")
+questions = {
+    "single_label_classification": (LABELS, [e.label for e in batch]),
+    "multi_label_classification": (tags, [(e.where, e.label) for e in batch]),
+    "regression": ((), [float(len(e.text.split())) for e in batch]),
+}
+for kind, (names, answers) in questions.items():
+    model = with_classifier(body, kind, names, PAD, np.random.default_rng(0))
+    asked = Classify(tokenizer, kind, names, PAD, body.config.context, center=7.0, scale=3.0)  # of numbers
+    wanted = np.stack([asked.target(tuple(set(a) & set(tags)) if kind.startswith("multi") else a) for a in answers])
+    logits, loss = model(ids).data, model(ids, wanted).item()
+    print(f"{kind:28s} logits {logits.shape}, targets {wanted.shape}, loss {loss:.3f}")
+    assert kind == "regression" or abs(loss - np.log(2)) < 0.25
+    if kind.startswith("multi"):
+        p = sigmoid(logits)
+        assert np.isclose(loss, -np.mean(wanted * np.log(p) + (1 - wanted) * np.log(1 - p)), rtol=1e-5)
+
+# %% [markdown]
+r"""
+A new head knows nothing: the first two losses are near $\ln 2$, a coin's.
 
 > **Step into it.** Put a breakpoint on the line `loss = classifier(ids, classes)` of the next cell, and step into it.
 > You pass `minillm.models.classifier.Classifier.forward`, `minillm.models.classifier.Classifier.hidden`, the decoder,
@@ -358,8 +383,9 @@ y = W x + \frac{\alpha}{r}\, B\,(A x).$$
   and $W'_{ij} = W_{ij} + \frac{\alpha}{r}\sum_k B_{ik} A_{kj}$,
   $$\frac{dL}{dB} = \frac{\alpha}{r}\, G A^\top\ (m, r), \qquad \frac{dL}{dA} = \frac{\alpha}{r}\, B^\top G\ (r, n).$$
   At the start $dL/dA = 0$, since $B$ is, but $dL/dB$ is not: $B$ moves first. If **both** were 0, neither ever would.
-- $\alpha / r$: $BA$ is a sum of $r$ products, so the factor keeps its size about the same when $r$ changes, and the
-  learning rate need not be tuned again.
+- $\alpha / r$: $BA$ is a sum of $r$ products. Where these pull the same way, the factor keeps the change as large when
+  $r$ changes, so that the learning rate need not be tuned again. (For high ranks $\alpha/\sqrt r$ has been found
+  better: Kalajdzievski 2023, arXiv 2312.03732; `rslora=True` in the library.)
 - Afterwards $W + \frac{\alpha}{r} BA$ can take $W$'s place. Then the model is as fast as before.
 """
 
@@ -443,7 +469,7 @@ is kept in 4 bits there is no place for the sum at all. There one leaves the ada
 ## What is pretraining worth? The table
 
 All five, with 16, 64 and 256 labels, tested in the words that no label showed. Each start has other examples and other
-new weights. (Learning rates were chosen once for each method, on other examples, and are the same in every column.)
+new weights. (The learning rates are customary ones, one for each method; none was tuned for a column.)
 """
 
 # %%
@@ -501,8 +527,6 @@ else:
         theirs[method] = {64: [run for run, job in zip(runs, jobs) if job[0] == method]}
     tuning.print_table("MiniLM frozen, a head on the", pooled)
     tuning.print_table("MiniLM, new words", theirs)
-
-# %%
 if SCALE == "cpu":
     tuning.assert_table(ours, ours_seen, theirs if MINILM else None, pooled)
 pictures.transfer_curves({"our GPT, 6,000 reviews read": ours} | ({"MiniLM": theirs} if MINILM else {}))
