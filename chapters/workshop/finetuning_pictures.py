@@ -89,7 +89,8 @@ def by_threshold(thresholds: Array, curves: Mapping[str, Array]) -> Any:
 def transfer_curves(panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]]) -> Any:
     """Accuracy against the number of labels, a panel for each pretrained model: means, bars of one standard
     deviation."""
-    figure, axes = plot.subplots(1, len(panels), height=3.1, sharey=True)
+    figure, axes = plot.subplots(1, len(panels), height=3.1, sharey=True, squeeze=False)
+    axes = axes[0]
     styles = {"scratch": (plot.BLACK, "x", ":"), "vectors only": (plot.PURPLE, "v", "-.")}
     styles |= {"frozen": (plot.BLUE, "o", "--"), "LoRA": (plot.ORANGE, "s", (0, (5, 1)))}
     styles |= {"full": (plot.VERMILION, "^", "-")}
