@@ -538,12 +538,11 @@ r"""
 - **The pretrained table alone** helps: *rotten* stands near *awful* in it. With the **blocks** it is more, from 64
   labels on. With 16 labels all of ours are near one another, and their spread is as large as their differences.
 - **Frozen** is worst of the pretrained ones with our GPT: its last token's features are made to guess the next word,
-  and what is praised can hardly be read off by a straight cut. Frozen MiniLM does better with 16 labels than all of
-  ours with 16. But see what the same body gives when read at the wrong place: its training on
-  sentences never used the first token, and with that it does much worse.
-- With **MiniLM** frozen is not far behind the others: its features were made for comparing sentences, ours were not.
-- **LoRA and full** are about equal. LoRA learns a few numbers in a hundred and needs a larger rate, which it has in
-  the table.
+  and what is praised can hardly be read off by a straight cut.
+- **MiniLM** frozen does better with 16 labels than all of ours, and with 64 it is not far behind its own LoRA and full:
+  its features were made for comparing sentences. But its training on sentences never used the first token; a head on
+  that does much worse. Where a frozen body is read matters.
+- **LoRA and full** are about equal. LoRA learns a few numbers in a hundred, at a larger rate.
 
 Three starts of small models tell differences of ten points, not of three. The full table, of a larger GPT (0.5M
 parameters, 12,000 reviews, 3,000 steps) and MiniLM in every cell, was made by `python tests/bench/transfer.py FOLDER`,
@@ -626,7 +625,8 @@ assert SCALE == "smoke" or scores["model"]["accuracy"] > scores["bag of words"][
 r"""
 ## Too little, too much: reading the curves
 
-From here on there is no pretraining: small models from scratch, on words that they know, so that nothing hides what we
+The report ends with a verdict on the curves. How does one see it oneself? From here on there is no pretraining: small
+models from scratch, on words that they know, so that nothing hides what we
 want to see. The labels are as labels are: **one in five is wrong**, in training and in validation; the test has the
 right ones. Such labels have a floor. Who knows the truth says "80%" and has a mean loss of
 
