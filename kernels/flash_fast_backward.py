@@ -15,10 +15,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .call import Call, empty_token_major
+from .call import Call, empty_token_major, sink_gradient
 from .configs import Config, lookup
 from .flash_fast import hide, split_blocks
-from .tiles import LOG2E, dropout_keep, load_tile, locate, store_tile
+from .tiles import LOG2E, base_two, cap_slope, dropout_keep, load_tile, locate, store_tile
 
 
 @triton.jit
@@ -37,11 +37,12 @@ def delta_kernel(do, out, delta, do_strides, out_strides, T, H, D: tl.constexpr,
 @triton.jit
 def gather_dkdv(dk_acc, dv_acc, k_tile, v_tile, q, do, lse, delta, first, last, n0, head, seed, q_len, k_len,
                 left, right, mask, mask_strides, q_stride, do_stride, EDGE: tl.constexpr, HAS_LEFT: tl.constexpr,
-                HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr,
-                D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr,
-                PRECISION: tl.constexpr, ALIGNED: tl.constexpr, BLOCK_M: tl.constexpr,
-                BLOCK_N: tl.constexpr):  # fmt: skip
+                HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr, SCALE: tl.constexpr, SOFTCAP: tl.constexpr,
+                DROPOUT: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr,
+                ACC: tl.constexpr, PRECISION: tl.constexpr, ALIGNED: tl.constexpr, EXACT: tl.constexpr,
+                BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """Add what the blocks of queries first .. last-1 contribute: the new (dk_acc, dv_acc), not yet scaled."""
+    FACTOR: tl.constexpr = 1.0 if EXACT else SCALE * LOG2E
     j = n0 + tl.arange(0, BLOCK_N)
     for m0 in range(first, last, BLOCK_M):
         i = m0 + tl.arange(0, BLOCK_M)
@@ -53,9 +54,13 @@ def gather_dkdv(dk_acc, dv_acc, k_tile, v_tile, q, do, lse, delta, first, last, 
             log_sum = tl.load(lse + i)
             d_row = tl.load(delta + i)
         s = tl.dot(k_tile, tl.trans(q_tile), out_dtype=ACC, input_precision=PRECISION)  # Sᵀ (N, M), not scaled
+        if EXACT:
+            s = base_two(s, SCALE, SOFTCAP)
+        if SOFTCAP > 0:
+            slope = cap_slope(s, SOFTCAP)
         s = hide(s, i[None, :], j[:, None], q_len, k_len, left, right, mask, mask_strides,
                  EDGE, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY)  # fmt: skip
-        p = tl.exp2(s * (SCALE * LOG2E) - log_sum[None, :])  # Pᵀ (N, M)
+        p = tl.exp2(s * FACTOR - log_sum[None, :])  # Pᵀ (N, M)
         do_tile = load_tile(do, m0, q_len, do_stride, BLOCK_M, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
         p_kept = p
         if DROPOUT > 0:
@@ -66,6 +71,8 @@ def gather_dkdv(dk_acc, dv_acc, k_tile, v_tile, q, do, lse, delta, first, last, 
         if DROPOUT > 0:
             dp = tl.where(keep, dp / (1 - DROPOUT), 0.0)
         ds = p * (dp - d_row[None, :])  # dSᵀ (N, M)
+        if SOFTCAP > 0:
+            ds *= slope
         dk_acc = tl.dot(ds.to(COMPUTE), q_tile, dk_acc, out_dtype=ACC, input_precision=PRECISION)  # (N, D)
     return dk_acc, dv_acc
 
@@ -74,10 +81,10 @@ def gather_dkdv(dk_acc, dv_acc, k_tile, v_tile, q, do, lse, delta, first, last, 
 def fast_dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
                      q_strides, k_strides, v_strides, do_strides, dk_strides, dv_strides, mask_strides,
                      Tq, Tk, left, right, H,
-                     GROUP: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr, D: tl.constexpr,
-                     BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
-                     ALIGNED: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr,
-                     MASK_PER_KEY: tl.constexpr, RAGGED: tl.constexpr, BLOCK_M: tl.constexpr,
+                     GROUP: tl.constexpr, SCALE: tl.constexpr, SOFTCAP: tl.constexpr, DROPOUT: tl.constexpr,
+                     D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr,
+                     PRECISION: tl.constexpr, ALIGNED: tl.constexpr, EXACT: tl.constexpr, HAS_LEFT: tl.constexpr,
+                     HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr, RAGGED: tl.constexpr, BLOCK_M: tl.constexpr,
                      BLOCK_N: tl.constexpr):  # fmt: skip
     """One program: dk and dv of BLOCK_N keys, over the queries that see them, in all heads that share the keys."""
     n0, h_kv, z = tl.program_id(0) * BLOCK_N, tl.program_id(1).to(tl.int64), tl.program_id(2)
@@ -102,7 +109,8 @@ def fast_dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
         whole_last = tl.minimum(q_len, n0 - (k_len - q_len) + left + 1)
     first, a, b = split_blocks(first, last, whole_first, whole_last, BLOCK_M)
     bounds = (first, a, b, last)
-    for h in range(h_kv * GROUP, (h_kv + 1) * GROUP):
+    for g in range(GROUP):
+        h = h_kv * GROUP + g
         q_head = q + row * q_strides[0] + h * q_strides[1] + q_start * q_strides[2]
         do_head = do + row * do_strides[0] + h * do_strides[1] + q_start * do_strides[2]
         lse_head = lse + (row * H + h) * Tq + q_start
@@ -115,8 +123,8 @@ def fast_dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
                 dk_acc, dv_acc = gather_dkdv(
                     dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse_head, delta_head, bounds[part],
                     bounds[part + 1], n0, z * H + h, seed, q_len, k_len, left, right, mask_head, mask_strides,
-                    q_strides[2], do_strides[2], part != 1, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D,
-                    BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_M, BLOCK_N,
+                    q_strides[2], do_strides[2], part != 1, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY, SCALE, SOFTCAP,
+                    DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, EXACT, BLOCK_M, BLOCK_N,
                 )  # fmt: skip
 
     dk += row * dk_strides[0] + h_kv * dk_strides[1] + k_start * dk_strides[2]
@@ -128,22 +136,30 @@ def fast_dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
 @triton.jit
 def gather_dq(acc, q_tile, do_tile, log_sum, d_row, k, v, first, last, i, head, seed, q_len, k_len, left, right,
               mask, mask_strides, k_stride, v_stride, EDGE: tl.constexpr, HAS_LEFT: tl.constexpr,
-              HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr,
-              D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr,
-              PRECISION: tl.constexpr, ALIGNED: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+              HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr, SCALE: tl.constexpr, SOFTCAP: tl.constexpr,
+              DROPOUT: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr,
+              PRECISION: tl.constexpr, ALIGNED: tl.constexpr, EXACT: tl.constexpr,
+              BLOCK_N: tl.constexpr):  # fmt: skip
     """Add what the blocks of keys first .. last-1 contribute: the new acc = Σ dS k, not yet scaled."""
+    FACTOR: tl.constexpr = 1.0 if EXACT else SCALE * LOG2E
     for n0 in range(first, last, BLOCK_N):
         j = n0 + tl.arange(0, BLOCK_N)
         k_tile = load_tile(k, n0, k_len, k_stride, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
         v_tile = load_tile(v, n0, k_len, v_stride, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
         s = tl.dot(q_tile, tl.trans(k_tile), out_dtype=ACC, input_precision=PRECISION)  # (M, N), not scaled
+        if EXACT:
+            s = base_two(s, SCALE, SOFTCAP)
+        if SOFTCAP > 0:
+            slope = cap_slope(s, SOFTCAP)
         s = hide(s, i[:, None], j[None, :], q_len, k_len, left, right, mask, mask_strides,
                  EDGE, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY)  # fmt: skip
-        p = tl.exp2(s * (SCALE * LOG2E) - log_sum[:, None])
+        p = tl.exp2(s * FACTOR - log_sum[:, None])
         dp = tl.dot(do_tile, tl.trans(v_tile), out_dtype=ACC, input_precision=PRECISION)
         if DROPOUT > 0:
             dp = tl.where(dropout_keep(tl.load(seed), head, i, n0, BLOCK_N, DROPOUT), dp / (1 - DROPOUT), 0.0)
         ds = p * (dp - d_row[:, None])
+        if SOFTCAP > 0:
+            ds *= slope
         acc = tl.dot(ds.to(COMPUTE), k_tile, acc, out_dtype=ACC, input_precision=PRECISION)  # (M, D)
     return acc
 
@@ -151,10 +167,10 @@ def gather_dq(acc, q_tile, do_tile, log_sum, d_row, k, v, first, last, i, head, 
 @triton.jit
 def fast_dq_kernel(q, k, v, do, dq, lse, delta, mask, cu_q, cu_k, seed,
                    q_strides, k_strides, v_strides, do_strides, dq_strides, mask_strides, Tq, Tk, left, right, H,
-                   GROUP: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr, D: tl.constexpr,
-                   BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
-                   ALIGNED: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr,
-                   MASK_PER_KEY: tl.constexpr, RAGGED: tl.constexpr, BLOCK_M: tl.constexpr,
+                   GROUP: tl.constexpr, SCALE: tl.constexpr, SOFTCAP: tl.constexpr, DROPOUT: tl.constexpr,
+                   D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr,
+                   PRECISION: tl.constexpr, ALIGNED: tl.constexpr, EXACT: tl.constexpr, HAS_LEFT: tl.constexpr,
+                   HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr, RAGGED: tl.constexpr, BLOCK_M: tl.constexpr,
                    BLOCK_N: tl.constexpr):  # fmt: skip
     """One program: dq of BLOCK_M queries, over the same keys as in the forward kernel."""
     block = tl.program_id(0)
@@ -193,8 +209,8 @@ def fast_dq_kernel(q, k, v, do, dq, lse, delta, mask, cu_q, cu_k, seed,
         if part == 1 or (part == 0 and HAS_LEFT) or (part == 2 and (HAS_RIGHT or RAGGED)):
             acc = gather_dq(acc, q_tile, do_tile, log_sum, d_row, k, v, bounds[part], bounds[part + 1], i, z * H + h,
                             seed, q_len, k_len, left, right, mask, mask_strides, k_strides[2], v_strides[2],
-                            part != 1, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC,
-                            PRECISION, ALIGNED, BLOCK_N)  # fmt: skip
+                            part != 1, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY, SCALE, SOFTCAP, DROPOUT, D, BLOCK_D, COMPUTE,
+                            ACC, PRECISION, ALIGNED, EXACT, BLOCK_N)  # fmt: skip
 
     dq += row * dq_strides[0] + h * dq_strides[1] + q_start * dq_strides[2]
     store_tile(dq, acc * SCALE, m0, q_len, dq_strides[2], BLOCK_M, D, BLOCK_D)
@@ -202,12 +218,12 @@ def fast_dq_kernel(q, k, v, do, dq, lse, delta, mask, cu_q, cu_k, seed,
 
 def backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, call: Call
-) -> tuple[Tensor, Tensor, Tensor]:
-    """dq, dk, dv for the output gradient do (B, H, Tq, D), from what `flash_fast.forward` returned."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """dq, dk, dv, dsinks for the output gradient do (B, H, Tq, D), from what `flash_fast.forward` returned."""
     delta = launch_delta(do, out, lse, call)
     dk, dv = launch_dkdv(do, q, k, v, lse, delta, call, lookup("dkdv", q))
     dq = launch_dq(do, q, k, v, lse, delta, call, lookup("dq", q))
-    return dq, dk, dv
+    return dq, dk, dv, sink_gradient(lse, delta, call)
 
 
 def launch_delta(do: Tensor, out: Tensor, lse: Tensor, call: Call) -> Tensor:
