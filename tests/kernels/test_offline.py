@@ -56,10 +56,17 @@ for arch, kernel, bits, size, features in json.loads(sys.argv[1]):
         options |= dict(mask=meta((2, 1, 1, tokens), torch.bool).expand(2, 8, tokens, tokens))
     if "packed" in features:
         options |= dict(cu_q=meta((3,), torch.int32), cu_k=meta((3,), torch.int32), max_q=tokens, max_k=tokens)
+    if "capped" in features:
+        options |= dict(softcap=50.0)
+    if "sinks" in features and kernel != "decode":
+        options |= dict(sinks=meta((8,), torch.float32))
+    if "paged" in features:
+        options |= dict(key_lengths=meta((2,), torch.int32), block_table=meta((2, 1), torch.int32))
     dtype = torch.float32 if bits == 32 else torch.bfloat16
     config = configs.shipped(arch, kernel, bits // 8, 1 << (size - 1).bit_length())
     call = Call(scale=0.125, **options)
-    got = offline.compile_config(arch, kernel, dtype, size, config, call, tokens=tokens, kv_heads=kv_heads)
+    more = dict(tokens=tokens, kv_heads=kv_heads, decoded=16 if "guessed" in features else 1)
+    got = offline.compile_config(arch, kernel, dtype, size, config, call, **more)
     print(json.dumps(dict(registers=got.registers, stack=got.stack, shared=got.shared, wgmma=got.wgmma, mma=got.mma)))
 """
 
@@ -104,6 +111,12 @@ def test_features_compile():
     check([(90, "forward", 16, 64, windows), (90, "dkdv", 16, 64, padded), (90, "dkdv", 16, 64, ["grouped"])])
 
 
+def test_what_models_ask_for_compiles():
+    check([(90, "forward", 16, 128, ["sinks", "paged"]), (90, "forward", 16, 64, ["capped"])])
+    check([(90, kernel, 16, 64, ["capped"]) for kernel in ("dkdv", "dq")])
+    check([(90, "decode", 16, 128, ["paged", "guessed", "grouped"])])
+
+
 def test_head_sizes_between_the_tiles_load_16_bytes_at_a_time():
     """Element by element, the addresses alone spill hundreds of bytes."""
     check([(90, "forward", 16, 40, []), (90, "dkdv", 16, 72, []), (90, "decode", 16, 40, [])])
@@ -113,7 +126,8 @@ def test_head_sizes_between_the_tiles_load_16_bytes_at_a_time():
 @pytest.mark.parametrize("size", [40, 64, 72, 128, 256])
 @pytest.mark.parametrize("kernel", ["forward", "dkdv", "dq"])
 def test_every_feature_compiles(kernel, size):
-    alone = [["full"], [], ["window"], ["padding"], ["dropout"], ["packed"]]
+    alone = [["full"], [], ["window"], ["padding"], ["dropout"], ["packed"], ["capped"]]
+    alone += [["sinks"], ["paged"]] if kernel == "forward" else []
     ragged = [[*features, "ragged"] for features in alone]
     grouped = [[*features, "grouped"] for features in alone + ragged] if kernel == "dkdv" else []
     check([(90, kernel, 16, size, features) for features in alone + ragged + grouped])
