@@ -132,17 +132,17 @@ def flash_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cu_q: Te
     reason = flash_unavailable_reason(q, k, v)
     if reason is not None:
         raise RuntimeError(f"flash_attention cannot run: {reason}")
+    offsets = without_filling(q.shape[2], *as_int32(cu_q, cu_k))
+    cache = as_int32(key_lengths, block_table)
+    call = Call(scale, left, right, dropout_p, mask, *offsets, max_q, max_k, seed, softcap, sinks, *cache)
+    if max(call.sequences(q), q.shape[1]) > GRID_LIMIT:
+        given = f"{call.sequences(q)} sequences, {q.shape[1]} heads"
+        raise ValueError(f"flash_attention: {given}; a GPU takes up to {GRID_LIMIT} of each at once: split the batch.")
     if check_values:
         check_offsets(cu_q, q.shape[2], max_q, "cu_seqlens")
         if cu_k is not cu_q:
             check_offsets(cu_k, k.shape[2], max_k, "cu_seqlens of the keys")
         check_pages(key_lengths, block_table, k)
-    cu_q, cu_k = without_filling(q.shape[2], *as_int32(cu_q, cu_k))
-    cache = as_int32(key_lengths, block_table)
-    call = Call(scale, left, right, dropout_p, mask, cu_q, cu_k, max_q, max_k, seed, softcap, sinks, *cache)
-    if max(call.sequences(q), q.shape[1]) > GRID_LIMIT:
-        given = f"{call.sequences(q)} sequences, {q.shape[1]} heads"
-        raise ValueError(f"flash_attention: {given}; a GPU takes up to {GRID_LIMIT} of each at once: split the batch.")
     if q.numel() == 0:
         return like_token_major(q), q.new_empty(q.shape[:3], dtype=accumulator_dtype(q))
     with torch.cuda.device_of(q):  # Triton launches on the current device

@@ -60,7 +60,10 @@ def gather_dkdv(dk_acc, dv_acc, k_tile, v_tile, q, do, lse, delta, first, last, 
             slope = cap_slope(s, SOFTCAP)
         s = hide(s, i[None, :], j[:, None], q_len, k_len, left, right, mask, mask_strides,
                  EDGE, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY)  # fmt: skip
-        p = tl.exp2(s * FACTOR - log_sum[None, :])  # Pᵀ (N, M)
+        s = s * FACTOR - log_sum[None, :]
+        if EXACT:  # rows of keys past the last one, which are not stored, would overflow where L is low
+            s = tl.minimum(s, 0.0, propagate_nan=tl.PropagateNan.ALL)
+        p = tl.exp2(s)  # Pᵀ (N, M)
         do_tile = load_tile(do, m0, q_len, do_stride, BLOCK_M, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
         p_kept = p
         if DROPOUT > 0:
@@ -109,7 +112,7 @@ def fast_dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
         whole_last = tl.minimum(q_len, n0 - (k_len - q_len) + left + 1)
     first, a, b = split_blocks(first, last, whole_first, whole_last, BLOCK_M)
     bounds = (first, a, b, last)
-    for g in range(GROUP):
+    for g in range(GROUP):  # from 0: of one head the compiler sees that it is no loop, which saves registers
         h = h_kv * GROUP + g
         q_head = q + row * q_strides[0] + h * q_strides[1] + q_start * q_strides[2]
         do_head = do + row * do_strides[0] + h * do_strides[1] + q_start * do_strides[2]

@@ -5,19 +5,21 @@
 
 For each kernel it compiles (`offline.py`), it prints registers and stack of a thread and shared memory of a program;
 from these, how many programs a multiprocessor holds at once; and from the machine code of the loop over whole blocks,
-the cycles that one block takes three units of a multiprocessor:
+the cycles that one block takes four units of a multiprocessor:
 
 - *tensor*: its matrix products, at the matrix units' peak;
 - *issue*: its instructions, of which each of 4 schedulers starts one a cycle (a warp's instruction counts once);
-- *special*: its exp2, of which a multiprocessor does 16 a cycle.
+- *special*: its exp2, of which a multiprocessor does 16 a cycle;
+- *loads*: its tiles, at 40 bytes a cycle (an A100's L2 cache gives 5,120 to 108 multiprocessors, NVIDIA's white paper;
+  the same is taken for all).
 
 **The estimate.** A program does one after another: products, softmax, products. If nothing overlapped, a block would
-take the sum of the three; with many programs at once, whose phases interleave, the largest of them. In between,
-cycles = largest + (sum - largest) / programs. EFFICIENCY stands for everything else (edges, memory, launches, a clock
-below its boost): one number, such that the two forward kernels with which this project began, (128,64,4,3) at head
-size 64 and (128,64,8,3) at 128, come within 7% of what the FlashAttention-3 paper measured for a Triton kernel (363
-and 378 TFLOP/s, causal, 16k tokens). So differences below 10% mean nothing, and only a card can say more. A backward
-pass is rated as is usual, by five products a pair, of which these kernels do seven.
+take the sum of the first three; with many programs at once, whose phases interleave, the largest of them. In between,
+cycles = largest + (sum - largest) / programs, but no fewer than the loads', which run meanwhile. EFFICIENCY stands for
+everything else (edges, launches, a clock below its boost): one number, such that the two forward kernels with which
+this project began, (128,64,4,3) at head size 64 and (128,64,8,3) at 128, come within 10% of what the FlashAttention-3
+paper measured for a Triton kernel (363 and 378 TFLOP/s, causal, 16k tokens). So differences below 10% mean nothing, and
+only a card can say more. A backward pass is rated as is usual, by five products a pair, where these kernels do seven.
 """
 
 from __future__ import annotations
@@ -35,11 +37,12 @@ from .offline import SHARED_LIMIT, Compiled, compile_config
 
 EFFICIENCY = 0.78
 REGISTERS = 16384  # of each of the 4 parts of a multiprocessor, which hold warps of their own
+LOADED = 40  # bytes of the L2 cache that a multiprocessor takes in a cycle
 PRODUCTS = {"forward": 2, "dkdv": 4, "dq": 3}  # matrix products a pair of query and key
 MATRIX = re.compile(r"(HGMMA|HMMA|UTC\w*MMA)\b")
 
-# Read by eye from charts of the FlashAttention-3 paper (Shah et al. 2024, arXiv:2407.08608, figures 5 and 6): TFLOP/s of
-# an H100 at 16k tokens, forward causal, backward without a mask.
+# Read from charts of the FlashAttention-3 paper (Shah et al. 2024, arXiv:2407.08608, figures 5 and 6): TFLOP/s of an
+# H100 at 16k tokens, forward causal, backward without a mask.
 PUBLISHED = {
     ("forward", 64): "FlashAttention-2 299, cuDNN 388, FlashAttention-3 473",
     ("forward", 128): "FlashAttention-2 335, cuDNN 539, FlashAttention-3 616",
@@ -86,10 +89,11 @@ class Cycles:
     tensor: float
     issue: float
     special: float
+    loads: float
 
     def estimate(self, programs: int) -> float:
         units = (self.tensor, self.issue, self.special)
-        return max(units) + (sum(units) - max(units)) / programs
+        return max(self.loads, max(units) + (sum(units) - max(units)) / programs)
 
 
 def cycles_of_a_block(gpu: Gpu, got: Compiled, kernel: str, config: Config, head_size: int) -> Cycles | None:
@@ -101,7 +105,8 @@ def cycles_of_a_block(gpu: Gpu, got: Compiled, kernel: str, config: Config, head
     exp2 = sum("MUFU.EX2" in line for line in body)
     turns = max(1, round(exp2 / (pairs / (32 * config.num_warps))))  # blocks in one turn of the loop
     tensor = PRODUCTS[kernel] * 2 * pairs * head_size / gpu.tensor
-    return Cycles(tensor, len(body) * per_scheduler / turns, exp2 * 8 * per_scheduler / turns)
+    loads = 2 * (config.block_m if kernel == "dkdv" else config.block_n) * head_size * 2 / LOADED
+    return Cycles(tensor, len(body) * per_scheduler / turns, exp2 * 8 * per_scheduler / turns, loads)
 
 
 def whole_loop(code: str) -> list[str] | None:
@@ -144,7 +149,8 @@ def report(arch: int, kernel: str, head_size: int, config: Config, kv_heads: int
         return f"{row}  (no loop found)", None
     taken = cycles.estimate(programs)
     rate = teraflops(gpu, PRODUCTS[kernel], config, head_size, taken)
-    row += f"  {cycles.tensor:5.0f} /{cycles.issue:5.0f} /{cycles.special:4.0f}  ~{taken:5.0f} cycles  ~{rate:4.0f} TFLOP/s"
+    row += f"  {cycles.tensor:5.0f} /{cycles.issue:5.0f} /{cycles.special:4.0f} /{cycles.loads:4.0f}"
+    row += f"  ~{taken:5.0f} cycles  ~{rate:4.0f} TFLOP/s"
     return row, PRODUCTS[kernel] / rate
 
 
@@ -160,7 +166,7 @@ def main() -> None:
     options = parser.parse_args()
     for arch in options.arch or (90,):
         print(f"triton {triton.__version__}, sm_{arch} ({GPUS[arch].card}), bf16, causal. Rates are ESTIMATES.")
-        print("cycles a block: tensor / issue / special functions  ~ all, with so many programs")
+        print("cycles a block: tensor / issue / special functions / loads  ~ all, with so many programs")
         for head_size in options.head_size or (64, 128):
             seconds = {}
             for kernel in options.kernel or KERNELS:
@@ -172,7 +178,9 @@ def main() -> None:
             if seconds.get("dkdv") and seconds.get("dq"):
                 rate = 5 / (seconds["dkdv"] + seconds["dq"])
                 beside = PUBLISHED.get(("backward", head_size)) if arch == 90 else None
-                print(f"backward D{head_size}: ~{rate:.0f} TFLOP/s" + (f"; published, H100: {beside}" if beside else ""))
+                print(
+                    f"backward D{head_size}: ~{rate:.0f} TFLOP/s" + (f"; published, H100: {beside}" if beside else "")
+                )
 
 
 if __name__ == "__main__":

@@ -210,3 +210,48 @@ def test_the_report_prints_a_table():
     ]
     out = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
     assert "decode 16-bit head 16" in out and "registers" in out
+
+
+SASS = """
+        /*0000*/                   MOV R1, c[0x0][0x28] ;  /* 0x00 */
+        /*0010*/                   HGMMA.64x64x16.F32.BF16 R24, gdesc[UR4] ;  /* 0x00 */
+        /*0020*/                   FADD R1, R2, R3 ;  /* 0x00 */
+        /*0030*/                   MUFU.EX2 R4, R5 ;  /* 0x00 */
+        /*0040*/              @!P0 BRA 0x10 ;  /* 0x00 */
+        /*0050*/                   FADD R1, R2, R3 ;  /* 0x00 */
+        /*0060*/                   HGMMA.64x64x16.F32.BF16 R24, gdesc[UR4] ;  /* 0x00 */
+        /*0070*/                   FSEL R1, R2, R3 ;  /* 0x00 */
+        /*0080*/                   ISETP R1, R2, R3 ;  /* 0x00 */
+        /*0090*/                   MUFU.EX2 R4, R5 ;  /* 0x00 */
+        /*00a0*/               @P1 BRA 0x60 ;  /* 0x00 */
+        /*00b0*/               @P2 BRA 0x0 ;  /* 0x00 */
+        /*00c0*/                   BRA 0xc0 ;  /* 0x00 */
+"""
+
+
+def test_programs_and_cycles_from_what_was_compiled():
+    from minillm.kernels import occupancy
+    from minillm.kernels.configs import Config
+    from minillm.kernels.offline import Compiled
+
+    def programs(registers, num_warps, shared, arch=90):
+        got = Compiled("", num_warps, 2, registers, 0, shared, 0, 0, "")
+        return occupancy.programs_at_once(occupancy.GPUS[arch], got)
+
+    assert programs(128, 8, 1000) == 2 and programs(129, 8, 1000) == 1  # 16,384 registers hold 4 warps of 128, 3 of 136
+    assert programs(128, 8, 120_000) == 1 and programs(32, 4, 110_000) == 2  # two kilobytes of 228 are the system's
+    assert programs(16, 1, 0) == 32 and programs(16, 1, 0, arch=86) == 16
+
+    assert len(occupancy.whole_loop(SASS)) == 4  # not the one with a comparison, nor that around both
+    assert occupancy.whole_loop("") is None
+    got = Compiled("", 4, 2, 100, 0, 0, 1, 0, SASS)
+    cycles = occupancy.cycles_of_a_block(occupancy.GPUS[90], got, "forward", Config(16, 8, 4, 2), 64)
+    assert cycles == occupancy.Cycles(tensor=8, issue=4, special=8, loads=2 * 8 * 64 * 2 / 40)
+    assert cycles.estimate(1) == 51.2 and occupancy.Cycles(5, 4, 3, 1).estimate(2) == 8.5
+
+
+def test_the_estimates_are_called_so():
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "minillm.kernels.occupancy", "--kernel", "dq", "--head-size", "64"]
+    out = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
+    assert "Rates are ESTIMATES" in out and "dq       D64" in out and "TFLOP/s" in out and " 3 programs" in out

@@ -190,6 +190,7 @@ def test_a_longest_sequence_below_the_truth_is_refused(device):
         flash_attention(*tensors, cu_seqlens=torch.tensor([0, 5, 20]), max_seqlen=14)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, when torch.func is first used
 def test_derivatives_that_there_are_not_are_refused_by_name(device):
     import torch.autograd.forward_ad as forward_ad
 
@@ -211,7 +212,7 @@ def test_derivatives_that_there_are_not_are_refused_by_name(device):
 
 @pytest.mark.parametrize("impl", ["simple", "fast"])
 @pytest.mark.parametrize("tokens", [1, 40])  # decoding, and the forward kernel
-@pytest.mark.parametrize("score", [-1e37, -1e31, 1e31], ids=str)
+@pytest.mark.parametrize("score", [-1e35, -1e31, 1e31], ids=str)
 def test_scores_at_the_ends_of_float32(device, impl, tokens, score):
     """The one key that is ahead takes all; such rows are not taken for rows that see nothing."""
     q = torch.full((1, 1, tokens, 16), abs(score) / 16, device=device, requires_grad=True)
