@@ -22,16 +22,16 @@ def counted(tq, tk, lengths, causal, window):
     return keep
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(20))
 def test_every_pair_that_counts_once_and_no_tile_in_vain(device, seed):
     from minillm.kernels.visited import visited
 
     if device == "cuda":
         pytest.skip("only the interpreter can be watched")
     draws = random.Random(seed)
-    causal, window = draws.random() < 0.6, draws.choice([None, 1, 40, 100])
+    causal, window = draws.random() < 0.6, draws.choice([None, 1, 40, 100, 100])
     lengths = [draws.choice([1, 33, 100]) for _ in range(3)] if draws.random() < 0.4 else None
-    tq = sum(lengths) if lengths else draws.choice([17, 64, 150, 256])
+    tq = sum(lengths) if lengths else draws.choice([17, 150, 256, 256])
     tk = tq if lengths else draws.choice([tq, 50, 200])
     tiles = visited(tq, tk, lengths=lengths, causal=causal, window=window)
     keep = counted(tq, tk, lengths, causal, window)
