@@ -35,39 +35,49 @@ def delta_kernel(do, out, delta, do_strides, out_strides, T, H, D: tl.constexpr,
 
 
 @triton.jit
-def gather_dkdv(dk_acc, dv_acc, k_tile, v_tile, q, do, lse, delta, first, last, n0, head, seed, q_len, k_len,
-                left, right, mask, mask_strides, q_stride, do_stride, EDGE: tl.constexpr, HAS_LEFT: tl.constexpr,
-                HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr, SCALE: tl.constexpr, SOFTCAP: tl.constexpr,
-                DROPOUT: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr,
-                ACC: tl.constexpr, PRECISION: tl.constexpr, ALIGNED: tl.constexpr, EXACT: tl.constexpr,
-                BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
-    """Add what the blocks of queries first .. last-1 contribute: the new (dk_acc, dv_acc), not yet scaled."""
+def gather_dkdv(dk_acc, dv_acc, k_tile, v_tile, q, do, lse, delta, first, last, n0, head, seed, Tq, q_len, k_len,
+                left, right, mask, mask_strides, q_strides, do_strides, EDGE: tl.constexpr, HAS_LEFT: tl.constexpr,
+                HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr, GROUP: tl.constexpr, SCALE: tl.constexpr,
+                SOFTCAP: tl.constexpr, DROPOUT: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
+                COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, ALIGNED: tl.constexpr,
+                EXACT: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+    """Add what the blocks of queries first .. last-1 contribute, in each of GROUP heads: the new (dk_acc, dv_acc), not
+    yet scaled. One loop over heads and blocks: a loop around a loop keeps more alive than the registers hold."""
     FACTOR: tl.constexpr = 1.0 if EXACT else SCALE * LOG2E
     j = n0 + tl.arange(0, BLOCK_N)
-    for m0 in range(first, last, BLOCK_M):
+    blocks = tl.cdiv(tl.maximum(last - first, 0), BLOCK_M)
+    for t in range(GROUP * blocks):
+        m0, g = first + t * BLOCK_M, 0
+        if GROUP > 1:
+            m0, g = first + t % blocks * BLOCK_M, tl.cast(t // blocks, tl.int64)
+        per_row = g * Tq
+        mask_head = mask
+        if mask is not None:
+            mask_head = mask + g * mask_strides[1]
         i = m0 + tl.arange(0, BLOCK_M)
-        q_tile = load_tile(q, m0, q_len, q_stride, BLOCK_M, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
+        q_tile = load_tile(q + g * q_strides[1], m0, q_len, q_strides[2], BLOCK_M, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
         if EDGE:  # rows past the last query: lse = +inf makes their probabilities 0
-            log_sum = tl.load(lse + i, mask=i < q_len, other=float("inf"))
-            d_row = tl.load(delta + i, mask=i < q_len, other=0.0)
+            log_sum = tl.load(lse + per_row + i, mask=i < q_len, other=float("inf"))
+            d_row = tl.load(delta + per_row + i, mask=i < q_len, other=0.0)
         else:
-            log_sum = tl.load(lse + i)
-            d_row = tl.load(delta + i)
+            log_sum = tl.load(lse + per_row + i)
+            d_row = tl.load(delta + per_row + i)
         s = tl.dot(k_tile, tl.trans(q_tile), out_dtype=ACC, input_precision=PRECISION)  # Sᵀ (N, M), not scaled
         if EXACT:
             s = base_two(s, SCALE, SOFTCAP)
         if SOFTCAP > 0:
             slope = cap_slope(s, SOFTCAP)
-        s = hide(s, i[None, :], j[:, None], q_len, k_len, left, right, mask, mask_strides,
+        s = hide(s, i[None, :], j[:, None], q_len, k_len, left, right, mask_head, mask_strides,
                  EDGE, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY)  # fmt: skip
         s = s * FACTOR - log_sum[None, :]
         if EXACT:  # rows of keys past the last one, which are not stored, would overflow where L is low
             s = tl.minimum(s, 0.0, propagate_nan=tl.PropagateNan.ALL)
         p = tl.exp2(s)  # Pᵀ (N, M)
-        do_tile = load_tile(do, m0, q_len, do_stride, BLOCK_M, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
+        do_tile = load_tile(do + g * do_strides[1], m0, q_len, do_strides[2], BLOCK_M, D, BLOCK_D, COMPUTE, EDGE,
+                            ALIGNED)  # fmt: skip
         p_kept = p
         if DROPOUT > 0:
-            keep = tl.trans(dropout_keep(tl.load(seed), head, i, n0, BLOCK_N, DROPOUT))
+            keep = tl.trans(dropout_keep(tl.load(seed), head + g, i, n0, BLOCK_N, DROPOUT))
             p_kept = tl.where(keep, p, 0.0)
         dv_acc = tl.dot(p_kept.to(COMPUTE), do_tile, dv_acc, out_dtype=ACC, input_precision=PRECISION)  # (N, D)
         dp = tl.dot(v_tile, tl.trans(do_tile), out_dtype=ACC, input_precision=PRECISION)  # dPᵀ (N, M)
@@ -112,23 +122,21 @@ def fast_dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
         whole_last = tl.minimum(q_len, n0 - (k_len - q_len) + left + 1)
     first, a, b = split_blocks(first, last, whole_first, whole_last, BLOCK_M)
     bounds = (first, a, b, last)
-    for g in range(GROUP):  # from 0: of one head the compiler sees that it is no loop, which saves registers
-        h = h_kv * GROUP + g
-        q_head = q + row * q_strides[0] + h * q_strides[1] + q_start * q_strides[2]
-        do_head = do + row * do_strides[0] + h * do_strides[1] + q_start * do_strides[2]
-        lse_head = lse + (row * H + h) * Tq + q_start
-        delta_head = delta + (row * H + h) * Tq + q_start
-        mask_head = mask
-        if mask is not None:
-            mask_head = mask + row * mask_strides[0] + h * mask_strides[1]
-        for part in tl.static_range(3):  # edge, whole, edge
-            if part == 1 or (part == 0 and HAS_RIGHT) or (part == 2 and (HAS_LEFT or RAGGED)):
-                dk_acc, dv_acc = gather_dkdv(
-                    dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse_head, delta_head, bounds[part],
-                    bounds[part + 1], n0, z * H + h, seed, q_len, k_len, left, right, mask_head, mask_strides,
-                    q_strides[2], do_strides[2], part != 1, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY, SCALE, SOFTCAP,
-                    DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, EXACT, BLOCK_M, BLOCK_N,
-                )  # fmt: skip
+    h = h_kv * GROUP  # the first head of the group
+    q += row * q_strides[0] + h * q_strides[1] + q_start * q_strides[2]
+    do += row * do_strides[0] + h * do_strides[1] + q_start * do_strides[2]
+    lse += (row * H + h) * Tq + q_start
+    delta += (row * H + h) * Tq + q_start
+    if mask is not None:
+        mask += row * mask_strides[0] + h * mask_strides[1]
+    for part in tl.static_range(3):  # edge, whole, edge
+        if part == 1 or (part == 0 and HAS_RIGHT) or (part == 2 and (HAS_LEFT or RAGGED)):
+            dk_acc, dv_acc = gather_dkdv(
+                dk_acc, dv_acc, k_tile, v_tile, q, do, lse, delta, bounds[part], bounds[part + 1], n0, z * H + h, seed,
+                Tq, q_len, k_len, left, right, mask, mask_strides, q_strides, do_strides, part != 1, HAS_LEFT,
+                HAS_RIGHT, MASK_PER_KEY, GROUP, SCALE, SOFTCAP, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED,
+                EXACT, BLOCK_M, BLOCK_N,
+            )  # fmt: skip
 
     dk += row * dk_strides[0] + h_kv * dk_strides[1] + k_start * dk_strides[2]
     dv += row * dv_strides[0] + h_kv * dv_strides[1] + k_start * dv_strides[2]

@@ -34,7 +34,7 @@ def tiles_visited(cases: Mapping[str, Mapping[str, Any]] = CASES) -> Figure:
         rows, columns = case["tq"], case.get("tk") or case["tq"]
         tiles = visited(**case)
         for tile in tiles:
-            look = {"facecolor": ORANGE, "hatch": "////"} if tile.edge else {"facecolor": SKY}
+            look: dict[str, Any] = {"facecolor": ORANGE, "hatch": "////"} if tile.edge else {"facecolor": SKY}
             corner, size = (tile.column, tile.row), (tile.width, tile.height)
             ax.add_patch(Rectangle(corner, *size, edgecolor=BLACK, linewidth=0.7, **look))
         share = sum(min(t.height, rows - t.row) * min(t.width, columns - t.column) for t in tiles) / (rows * columns)
