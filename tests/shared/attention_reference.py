@@ -122,7 +122,7 @@ def check(impl, tensors, do=None, dropout_mask=None, cancels=False, **options) -
     PyTorch with whole matrices in the same dtype.
 
     cancels: gradients of q and k cancel, exactly in PyTorch, for queries that see one key or heads of one feature: then
-    they may also be off by what rounding O leaves of D (see `flash_simple.py`).
+    they may also be off by what rounding O leaves of D (see `kernels/flash_simple.py`).
     """
     dtype = tensors[0].dtype
     if do is None:
