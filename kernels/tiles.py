@@ -79,8 +79,8 @@ def locate(z, cu_seqlens, T, lengths=None):
     """
     z = tl.cast(z, tl.int64)
     if cu_seqlens is not None:
-        start = tl.minimum(tl.maximum(tl.load(cu_seqlens + z), 0), T)
-        stop = tl.minimum(tl.maximum(tl.load(cu_seqlens + z + 1), start), T)
+        start = tl.maximum(tl.load(cu_seqlens + z), 0)
+        stop = tl.minimum(tl.load(cu_seqlens + z + 1), T)  # below start: a length below 0, of which nothing is done
         return z * 0, start.to(tl.int64), stop - start
     elif lengths is not None:
         return z, z * 0, tl.minimum(tl.maximum(tl.load(lengths + z), 0), T)

@@ -21,7 +21,7 @@ OTHER_VERSION = 0 if triton.__version__.startswith("3.9.") else 512
 # block, so that the loop over blocks stands there twice or three times. "grouped": query heads share keys, which makes
 # dK/dV a loop over heads around all that.
 KNOWN_SPILLS = {  # head sizes up to 128
-    "forward": {"window": 48, "padding": 144, "dropout": 200, "packed": 24, "ragged": 72},
+    "forward": {"window": 48, "padding": 144, "dropout": 200, "packed": 64, "ragged": 72},
     "dq": {"padding": 96, "dropout": 160, "ragged": 32},
     "dkdv": {"window": 40, "padding": 40, "dropout": 216, "packed": 24, "capped": 32, "ragged": 32},
     "dkdv, grouped": {"window": 312, "padding": 328, "dropout": 632, "packed": 304, "capped": 32, "ragged": 272},
