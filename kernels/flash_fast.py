@@ -5,26 +5,26 @@
   into edge, whole and edge parts, and the whole part neither compares positions nor checks bounds (FlashAttention-2,
   arXiv:2307.08691, §3.1, "causal masking").
 - **One multiply-add per score.** exp(scale · s - m) becomes exp2(s · c - m) with c = scale · log2(e): the scaling and
-  the subtraction are one fused instruction. The maximum is taken before scaling, so the scale must be positive.
+  the subtraction are one fused instruction. The maximum is taken before scaling, so the scale must be positive. (Not
+  in float32 or with a cap: see EXACT in `call.py`.)
 - **Heavy rows first.** With a causal mask the last queries see the most keys; their programs start first, so that the
   short ones fill the gaps at the end.
 - **Tile sizes, warps and pipeline depth** come from a table for each GPU and head size (`configs.py`), checked to
   compile without spilling registers.
 
-The backward kernels are in `flash_fast_backward.py`; one-token queries go to `flash_decode.py`.
+The backward kernels are in `flash_fast_backward.py`; a few queries, as against a cache, go to `flash_decode.py`.
 """
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from . import flash_decode
-from .call import Call, accumulator_dtype, empty_token_major
+from .call import Call, empty_rows, empty_token_major
 from .configs import Config, lookup
-from .tiles import LOG2E, LOWEST, dropout_keep, load_tile, locate, store_tile
+from .tiles import LOG2E, base_two, dropout_keep, load_keys, load_tile, locate, start_softmax, store_tile
 
 
 @triton.jit
@@ -67,58 +67,67 @@ def hide(s, i, j, q_len, k_len, left, right, mask, mask_strides, EDGE: tl.conste
 
 
 @triton.jit
-def attend(acc, l, m, q_tile, k, v, first, last, i, head, seed, q_len, k_len, left, right, mask, mask_strides,
-           k_stride, v_stride, EDGE: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr,
-           MASK_PER_KEY: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr, D: tl.constexpr,
-           BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
-           ALIGNED: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+def attend(acc, l, m, q_tile, k, v, table, first, last, i, head, seed, q_len, k_len, left, right, mask, mask_strides,
+           k_strides, v_strides, EDGE: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr,
+           MASK_PER_KEY: tl.constexpr, PAGE: tl.constexpr, SCALE: tl.constexpr, SOFTCAP: tl.constexpr,
+           DROPOUT: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr,
+           PRECISION: tl.constexpr, ALIGNED: tl.constexpr, EXACT: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """The online softmax over the blocks of keys first .. last-1: the new (acc, l, m). See `flash_simple.py`."""
+    FACTOR: tl.constexpr = 1.0 if EXACT else SCALE * LOG2E
     for n0 in range(first, last, BLOCK_N):
         j = n0 + tl.arange(0, BLOCK_N)
-        k_tile = load_tile(k, n0, k_len, k_stride, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
+        k_tile = load_keys(k, table, n0, k_len, k_strides[0], k_strides[2], PAGE, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE,
+                           ALIGNED)  # fmt: skip
         s = tl.dot(q_tile, tl.trans(k_tile), out_dtype=ACC, input_precision=PRECISION)  # (M, N), not scaled
+        if EXACT:
+            s = base_two(s, SCALE, SOFTCAP)
         s = hide(s, i[:, None], j[None, :], q_len, k_len, left, right, mask, mask_strides,
                  EDGE, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY)  # fmt: skip
-        m_new = tl.maximum(m, tl.max(s, 1) * (SCALE * LOG2E))
-        p = tl.exp2(s * (SCALE * LOG2E) - m_new[:, None])
+        m_new = tl.maximum(m, tl.max(s, 1) * FACTOR)
+        p = tl.exp2(s * FACTOR - m_new[:, None])
         alpha = tl.exp2(m - m_new)
         l = l * alpha + tl.sum(p, 1)
         if DROPOUT > 0:  # kept probabilities grow by 1 / (1 - DROPOUT), once, at the end
             p = tl.where(dropout_keep(tl.load(seed), head, i, n0, BLOCK_N, DROPOUT), p, 0.0)
         acc = acc * alpha[:, None]
-        v_tile = load_tile(v, n0, k_len, v_stride, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
+        v_tile = load_keys(v, table, n0, k_len, v_strides[0], v_strides[2], PAGE, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE,
+                           ALIGNED)  # fmt: skip
         acc = tl.dot(p.to(COMPUTE), v_tile, acc, out_dtype=ACC, input_precision=PRECISION)  # (M, D)
         m = m_new
     return acc, l, m
 
 
 @triton.jit
-def fast_forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed,
+def fast_forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed, sinks, lengths, table, table_stride,
                         q_strides, k_strides, v_strides, out_strides, mask_strides, Tq, Tk, left, right, H,
-                        GROUP: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr, D: tl.constexpr,
-                        BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
-                        ALIGNED: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr,
-                        MASK_PER_KEY: tl.constexpr, RAGGED: tl.constexpr, BLOCK_M: tl.constexpr,
-                        BLOCK_N: tl.constexpr):  # fmt: skip
+                        PAGE: tl.constexpr, GROUP: tl.constexpr, SCALE: tl.constexpr, SOFTCAP: tl.constexpr,
+                        DROPOUT: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr,
+                        ACC: tl.constexpr, PRECISION: tl.constexpr, ALIGNED: tl.constexpr, EXACT: tl.constexpr,
+                        HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr,
+                        RAGGED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """One program: BLOCK_M queries of one head of one sequence, over all the keys that they see."""
     block = tl.program_id(0)
     if HAS_RIGHT:
         block = tl.num_programs(0) - 1 - block  # heavy rows first
     m0, h, z = block * BLOCK_M, tl.program_id(1).to(tl.int64), tl.program_id(2)
     row, q_start, q_len = locate(z, cu_q, Tq)
-    _, k_start, k_len = locate(z, cu_k, Tk)
+    k_row, k_start, k_len = locate(z, cu_k, Tk, lengths)
     if m0 >= q_len:
         return
     q += row * q_strides[0] + h * q_strides[1] + q_start * q_strides[2]
-    k += row * k_strides[0] + (h // GROUP) * k_strides[1] + k_start * k_strides[2]
-    v += row * v_strides[0] + (h // GROUP) * v_strides[1] + k_start * v_strides[2]
+    if table is None:
+        k += k_row * k_strides[0] + k_start * k_strides[2]
+        v += k_row * v_strides[0] + k_start * v_strides[2]
+    else:  # pages, which lie anywhere
+        table += k_row * table_stride
+    k += (h // GROUP) * k_strides[1]
+    v += (h // GROUP) * v_strides[1]
     if mask is not None:
         mask += row * mask_strides[0] + h * mask_strides[1]
     i = m0 + tl.arange(0, BLOCK_M)
 
     q_tile = load_tile(q, m0, q_len, q_strides[2], BLOCK_M, D, BLOCK_D, COMPUTE, True, ALIGNED)
-    m = tl.zeros((BLOCK_M,), dtype=ACC) + LOWEST
-    l = tl.zeros((BLOCK_M,), dtype=ACC)
+    m, l = start_softmax(sinks, h, BLOCK_M, ACC)
     acc = tl.zeros((BLOCK_M, BLOCK_D), dtype=ACC)
 
     first, last, whole_first, whole_last = 0, k_len, 0, k_len
@@ -132,10 +141,10 @@ def fast_forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed,
     bounds = (first, a, b, last)
     for part in tl.static_range(3):  # edge, whole, edge
         if part == 1 or (part == 0 and HAS_LEFT) or (part == 2 and (HAS_RIGHT or RAGGED)):
-            acc, l, m = attend(acc, l, m, q_tile, k, v, bounds[part], bounds[part + 1], i, z * H + h, seed,
-                               q_len, k_len, left, right, mask, mask_strides, k_strides[2], v_strides[2], part != 1,
-                               HAS_LEFT, HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION,
-                               ALIGNED, BLOCK_N)  # fmt: skip
+            acc, l, m = attend(acc, l, m, q_tile, k, v, table, bounds[part], bounds[part + 1], i, z * H + h, seed,
+                               q_len, k_len, left, right, mask, mask_strides, k_strides, v_strides, part != 1,
+                               HAS_LEFT, HAS_RIGHT, MASK_PER_KEY, PAGE, SCALE, SOFTCAP, DROPOUT, D, BLOCK_D, COMPUTE,
+                               ACC, PRECISION, ALIGNED, EXACT, BLOCK_N)  # fmt: skip
 
     seen = tl.where(l > 0, l, 1.0)
     acc = acc / (seen * (1 - DROPOUT))[:, None]
@@ -147,7 +156,7 @@ def fast_forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed,
 
 def forward(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
     """out (B, H, Tq, D) in q's dtype (lying in memory as (B, Tq, H, D)) and lse (B, H, Tq), base 2."""
-    if flash_decode.suits(q, call):
+    if flash_decode.suits(q, k, call):
         return flash_decode.launch(q, k, v, call, lookup("decode", q))
     return launch_forward(q, k, v, call, lookup("forward", q))
 
@@ -156,11 +165,12 @@ def launch_forward(q: Tensor, k: Tensor, v: Tensor, call: Call, config: Config) 
     """`forward` with a given configuration; the tuner times many."""
     batch, heads, tq, head_size = q.shape
     out = empty_token_major(batch, heads, tq, head_size, q, call)
-    lse = torch.empty(batch, heads, tq, dtype=accumulator_dtype(q), device=q.device)
+    lse = empty_rows(batch, heads, tq, q, call)
     grid = (triton.cdiv(call.longest_q(q), config.block_m), heads, call.sequences(q))
     fast_forward_kernel[grid](
         q, k, v, out, lse, q_strides=q.stride(), k_strides=k.stride(), v_strides=v.stride(), out_strides=out.stride(),
-        RAGGED=call.cu_q is not None or k.shape[2] % config.block_n != 0,
-        **call.kernel_arguments(q, k), **call.fast_arguments(q, k, v), **config.launch_arguments(),
+        RAGGED=call.cu_q is not None or call.key_lengths is not None or k.shape[2] % config.block_n != 0,
+        **call.kernel_arguments(q, k), **call.forward_arguments(k), **call.fast_arguments(q, k, v),
+        **config.launch_arguments(),
     )  # fmt: skip
     return out.to(q.dtype), lse

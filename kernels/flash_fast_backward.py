@@ -15,10 +15,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .call import Call, empty_token_major
+from .call import Call, empty_token_major, sink_gradient
 from .configs import Config, lookup
 from .flash_fast import hide, split_blocks
-from .tiles import LOG2E, dropout_keep, load_tile, locate, store_tile
+from .tiles import LOG2E, base_two, cap_slope, dropout_keep, load_tile, locate, store_tile
 
 
 @triton.jit
@@ -35,37 +35,57 @@ def delta_kernel(do, out, delta, do_strides, out_strides, T, H, D: tl.constexpr,
 
 
 @triton.jit
-def gather_dkdv(dk_acc, dv_acc, k_tile, v_tile, q, do, lse, delta, first, last, n0, head, seed, q_len, k_len,
-                left, right, mask, mask_strides, q_stride, do_stride, EDGE: tl.constexpr, HAS_LEFT: tl.constexpr,
-                HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr,
-                D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr,
-                PRECISION: tl.constexpr, ALIGNED: tl.constexpr, BLOCK_M: tl.constexpr,
-                BLOCK_N: tl.constexpr):  # fmt: skip
-    """Add what the blocks of queries first .. last-1 contribute: the new (dk_acc, dv_acc), not yet scaled."""
+def gather_dkdv(dk_acc, dv_acc, k_tile, v_tile, q, do, lse, delta, first, last, n0, head, seed, Tq, q_len, k_len,
+                left, right, mask, mask_strides, q_strides, do_strides, EDGE: tl.constexpr, HAS_LEFT: tl.constexpr,
+                HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr, GROUP: tl.constexpr, SCALE: tl.constexpr,
+                SOFTCAP: tl.constexpr, DROPOUT: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
+                COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, ALIGNED: tl.constexpr,
+                EXACT: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+    """Add what the blocks of queries first .. last-1 contribute, in each of GROUP heads: the new (dk_acc, dv_acc), not
+    yet scaled. One loop over heads and blocks: a loop around a loop keeps more alive than the registers hold."""
+    FACTOR: tl.constexpr = 1.0 if EXACT else SCALE * LOG2E
     j = n0 + tl.arange(0, BLOCK_N)
-    for m0 in range(first, last, BLOCK_M):
+    blocks = tl.cdiv(tl.maximum(last - first, 0), BLOCK_M)
+    for t in range(GROUP * blocks):
+        m0, g = first + t * BLOCK_M, 0
+        if GROUP > 1:
+            m0, g = first + t % blocks * BLOCK_M, tl.cast(t // blocks, tl.int64)
+        per_row = g * Tq
+        mask_head = mask
+        if mask is not None:
+            mask_head = mask + g * mask_strides[1]
         i = m0 + tl.arange(0, BLOCK_M)
-        q_tile = load_tile(q, m0, q_len, q_stride, BLOCK_M, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
+        q_tile = load_tile(q + g * q_strides[1], m0, q_len, q_strides[2], BLOCK_M, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
         if EDGE:  # rows past the last query: lse = +inf makes their probabilities 0
-            log_sum = tl.load(lse + i, mask=i < q_len, other=float("inf"))
-            d_row = tl.load(delta + i, mask=i < q_len, other=0.0)
+            log_sum = tl.load(lse + per_row + i, mask=i < q_len, other=float("inf"))
+            d_row = tl.load(delta + per_row + i, mask=i < q_len, other=0.0)
         else:
-            log_sum = tl.load(lse + i)
-            d_row = tl.load(delta + i)
+            log_sum = tl.load(lse + per_row + i)
+            d_row = tl.load(delta + per_row + i)
         s = tl.dot(k_tile, tl.trans(q_tile), out_dtype=ACC, input_precision=PRECISION)  # Sᵀ (N, M), not scaled
-        s = hide(s, i[None, :], j[:, None], q_len, k_len, left, right, mask, mask_strides,
+        if EXACT:
+            s = base_two(s, SCALE, SOFTCAP)
+        if SOFTCAP > 0:
+            slope = cap_slope(s, SOFTCAP)
+        s = hide(s, i[None, :], j[:, None], q_len, k_len, left, right, mask_head, mask_strides,
                  EDGE, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY)  # fmt: skip
-        p = tl.exp2(s * (SCALE * LOG2E) - log_sum[None, :])  # Pᵀ (N, M)
-        do_tile = load_tile(do, m0, q_len, do_stride, BLOCK_M, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
+        s = s * FACTOR - log_sum[None, :]
+        if EXACT:  # rows of keys past the last one, which are not stored, would overflow where L is low
+            s = tl.minimum(s, 0.0, propagate_nan=tl.PropagateNan.ALL)
+        p = tl.exp2(s)  # Pᵀ (N, M)
+        do_tile = load_tile(do + g * do_strides[1], m0, q_len, do_strides[2], BLOCK_M, D, BLOCK_D, COMPUTE, EDGE,
+                            ALIGNED)  # fmt: skip
         p_kept = p
         if DROPOUT > 0:
-            keep = tl.trans(dropout_keep(tl.load(seed), head, i, n0, BLOCK_N, DROPOUT))
+            keep = tl.trans(dropout_keep(tl.load(seed), head + g, i, n0, BLOCK_N, DROPOUT))
             p_kept = tl.where(keep, p, 0.0)
         dv_acc = tl.dot(p_kept.to(COMPUTE), do_tile, dv_acc, out_dtype=ACC, input_precision=PRECISION)  # (N, D)
         dp = tl.dot(v_tile, tl.trans(do_tile), out_dtype=ACC, input_precision=PRECISION)  # dPᵀ (N, M)
         if DROPOUT > 0:
             dp = tl.where(keep, dp / (1 - DROPOUT), 0.0)
         ds = p * (dp - d_row[None, :])  # dSᵀ (N, M)
+        if SOFTCAP > 0:
+            ds *= slope
         dk_acc = tl.dot(ds.to(COMPUTE), q_tile, dk_acc, out_dtype=ACC, input_precision=PRECISION)  # (N, D)
     return dk_acc, dv_acc
 
@@ -74,10 +94,10 @@ def gather_dkdv(dk_acc, dv_acc, k_tile, v_tile, q, do, lse, delta, first, last, 
 def fast_dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
                      q_strides, k_strides, v_strides, do_strides, dk_strides, dv_strides, mask_strides,
                      Tq, Tk, left, right, H,
-                     GROUP: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr, D: tl.constexpr,
-                     BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
-                     ALIGNED: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr,
-                     MASK_PER_KEY: tl.constexpr, RAGGED: tl.constexpr, BLOCK_M: tl.constexpr,
+                     GROUP: tl.constexpr, SCALE: tl.constexpr, SOFTCAP: tl.constexpr, DROPOUT: tl.constexpr,
+                     D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr,
+                     PRECISION: tl.constexpr, ALIGNED: tl.constexpr, EXACT: tl.constexpr, HAS_LEFT: tl.constexpr,
+                     HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr, RAGGED: tl.constexpr, BLOCK_M: tl.constexpr,
                      BLOCK_N: tl.constexpr):  # fmt: skip
     """One program: dk and dv of BLOCK_N keys, over the queries that see them, in all heads that share the keys."""
     n0, h_kv, z = tl.program_id(0) * BLOCK_N, tl.program_id(1).to(tl.int64), tl.program_id(2)
@@ -102,22 +122,21 @@ def fast_dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
         whole_last = tl.minimum(q_len, n0 - (k_len - q_len) + left + 1)
     first, a, b = split_blocks(first, last, whole_first, whole_last, BLOCK_M)
     bounds = (first, a, b, last)
-    for h in range(h_kv * GROUP, (h_kv + 1) * GROUP):
-        q_head = q + row * q_strides[0] + h * q_strides[1] + q_start * q_strides[2]
-        do_head = do + row * do_strides[0] + h * do_strides[1] + q_start * do_strides[2]
-        lse_head = lse + (row * H + h) * Tq + q_start
-        delta_head = delta + (row * H + h) * Tq + q_start
-        mask_head = mask
-        if mask is not None:
-            mask_head = mask + row * mask_strides[0] + h * mask_strides[1]
-        for part in tl.static_range(3):  # edge, whole, edge
-            if part == 1 or (part == 0 and HAS_RIGHT) or (part == 2 and (HAS_LEFT or RAGGED)):
-                dk_acc, dv_acc = gather_dkdv(
-                    dk_acc, dv_acc, k_tile, v_tile, q_head, do_head, lse_head, delta_head, bounds[part],
-                    bounds[part + 1], n0, z * H + h, seed, q_len, k_len, left, right, mask_head, mask_strides,
-                    q_strides[2], do_strides[2], part != 1, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D,
-                    BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED, BLOCK_M, BLOCK_N,
-                )  # fmt: skip
+    h = h_kv * GROUP  # the first head of the group
+    q += row * q_strides[0] + h * q_strides[1] + q_start * q_strides[2]
+    do += row * do_strides[0] + h * do_strides[1] + q_start * do_strides[2]
+    lse += (row * H + h) * Tq + q_start
+    delta += (row * H + h) * Tq + q_start
+    if mask is not None:
+        mask += row * mask_strides[0] + h * mask_strides[1]
+    for part in tl.static_range(3):  # edge, whole, edge
+        if part == 1 or (part == 0 and HAS_RIGHT) or (part == 2 and (HAS_LEFT or RAGGED)):
+            dk_acc, dv_acc = gather_dkdv(
+                dk_acc, dv_acc, k_tile, v_tile, q, do, lse, delta, bounds[part], bounds[part + 1], n0, z * H + h, seed,
+                Tq, q_len, k_len, left, right, mask, mask_strides, q_strides, do_strides, part != 1, HAS_LEFT,
+                HAS_RIGHT, MASK_PER_KEY, GROUP, SCALE, SOFTCAP, DROPOUT, D, BLOCK_D, COMPUTE, ACC, PRECISION, ALIGNED,
+                EXACT, BLOCK_M, BLOCK_N,
+            )  # fmt: skip
 
     dk += row * dk_strides[0] + h_kv * dk_strides[1] + k_start * dk_strides[2]
     dv += row * dv_strides[0] + h_kv * dv_strides[1] + k_start * dv_strides[2]
@@ -128,22 +147,30 @@ def fast_dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
 @triton.jit
 def gather_dq(acc, q_tile, do_tile, log_sum, d_row, k, v, first, last, i, head, seed, q_len, k_len, left, right,
               mask, mask_strides, k_stride, v_stride, EDGE: tl.constexpr, HAS_LEFT: tl.constexpr,
-              HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr,
-              D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr,
-              PRECISION: tl.constexpr, ALIGNED: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+              HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr, SCALE: tl.constexpr, SOFTCAP: tl.constexpr,
+              DROPOUT: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr,
+              PRECISION: tl.constexpr, ALIGNED: tl.constexpr, EXACT: tl.constexpr,
+              BLOCK_N: tl.constexpr):  # fmt: skip
     """Add what the blocks of keys first .. last-1 contribute: the new acc = Σ dS k, not yet scaled."""
+    FACTOR: tl.constexpr = 1.0 if EXACT else SCALE * LOG2E
     for n0 in range(first, last, BLOCK_N):
         j = n0 + tl.arange(0, BLOCK_N)
         k_tile = load_tile(k, n0, k_len, k_stride, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
         v_tile = load_tile(v, n0, k_len, v_stride, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE, ALIGNED)
         s = tl.dot(q_tile, tl.trans(k_tile), out_dtype=ACC, input_precision=PRECISION)  # (M, N), not scaled
+        if EXACT:
+            s = base_two(s, SCALE, SOFTCAP)
+        if SOFTCAP > 0:
+            slope = cap_slope(s, SOFTCAP)
         s = hide(s, i[:, None], j[None, :], q_len, k_len, left, right, mask, mask_strides,
                  EDGE, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY)  # fmt: skip
-        p = tl.exp2(s * (SCALE * LOG2E) - log_sum[:, None])
+        p = tl.exp2(s * FACTOR - log_sum[:, None])
         dp = tl.dot(do_tile, tl.trans(v_tile), out_dtype=ACC, input_precision=PRECISION)
         if DROPOUT > 0:
             dp = tl.where(dropout_keep(tl.load(seed), head, i, n0, BLOCK_N, DROPOUT), dp / (1 - DROPOUT), 0.0)
         ds = p * (dp - d_row[:, None])
+        if SOFTCAP > 0:
+            ds *= slope
         acc = tl.dot(ds.to(COMPUTE), k_tile, acc, out_dtype=ACC, input_precision=PRECISION)  # (M, D)
     return acc
 
@@ -151,10 +178,10 @@ def gather_dq(acc, q_tile, do_tile, log_sum, d_row, k, v, first, last, i, head, 
 @triton.jit
 def fast_dq_kernel(q, k, v, do, dq, lse, delta, mask, cu_q, cu_k, seed,
                    q_strides, k_strides, v_strides, do_strides, dq_strides, mask_strides, Tq, Tk, left, right, H,
-                   GROUP: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr, D: tl.constexpr,
-                   BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
-                   ALIGNED: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr,
-                   MASK_PER_KEY: tl.constexpr, RAGGED: tl.constexpr, BLOCK_M: tl.constexpr,
+                   GROUP: tl.constexpr, SCALE: tl.constexpr, SOFTCAP: tl.constexpr, DROPOUT: tl.constexpr,
+                   D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr,
+                   PRECISION: tl.constexpr, ALIGNED: tl.constexpr, EXACT: tl.constexpr, HAS_LEFT: tl.constexpr,
+                   HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr, RAGGED: tl.constexpr, BLOCK_M: tl.constexpr,
                    BLOCK_N: tl.constexpr):  # fmt: skip
     """One program: dq of BLOCK_M queries, over the same keys as in the forward kernel."""
     block = tl.program_id(0)
@@ -193,8 +220,8 @@ def fast_dq_kernel(q, k, v, do, dq, lse, delta, mask, cu_q, cu_k, seed,
         if part == 1 or (part == 0 and HAS_LEFT) or (part == 2 and (HAS_RIGHT or RAGGED)):
             acc = gather_dq(acc, q_tile, do_tile, log_sum, d_row, k, v, bounds[part], bounds[part + 1], i, z * H + h,
                             seed, q_len, k_len, left, right, mask, mask_strides, k_strides[2], v_strides[2],
-                            part != 1, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY, SCALE, DROPOUT, D, BLOCK_D, COMPUTE, ACC,
-                            PRECISION, ALIGNED, BLOCK_N)  # fmt: skip
+                            part != 1, HAS_LEFT, HAS_RIGHT, MASK_PER_KEY, SCALE, SOFTCAP, DROPOUT, D, BLOCK_D, COMPUTE,
+                            ACC, PRECISION, ALIGNED, EXACT, BLOCK_N)  # fmt: skip
 
     dq += row * dq_strides[0] + h * dq_strides[1] + q_start * dq_strides[2]
     store_tile(dq, acc * SCALE, m0, q_len, dq_strides[2], BLOCK_M, D, BLOCK_D)
@@ -202,12 +229,12 @@ def fast_dq_kernel(q, k, v, do, dq, lse, delta, mask, cu_q, cu_k, seed,
 
 def backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, call: Call
-) -> tuple[Tensor, Tensor, Tensor]:
-    """dq, dk, dv for the output gradient do (B, H, Tq, D), from what `flash_fast.forward` returned."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """dq, dk, dv, dsinks for the output gradient do (B, H, Tq, D), from what `flash_fast.forward` returned."""
     delta = launch_delta(do, out, lse, call)
     dk, dv = launch_dkdv(do, q, k, v, lse, delta, call, lookup("dkdv", q))
     dq = launch_dq(do, q, k, v, lse, delta, call, lookup("dq", q))
-    return dq, dk, dv
+    return dq, dk, dv, sink_gradient(lse, delta, call)
 
 
 def launch_delta(do: Tensor, out: Tensor, lse: Tensor, call: Call) -> Tensor:

@@ -22,49 +22,64 @@ D = rowsum(O ∘ dO): no sum over keys is needed. With dropout, O = (P ∘ Z) v 
 dP = (dO vᵀ) ∘ Z, and the same D holds. Each kernel owns its output rows, so nothing is added atomically and a second
 run gives the same bits.
 
+**Sinks and a cap** (`tiles.start_softmax`, `tiles.base_two`). A head's sink σ is a key with that score, seen by all and
+of value 0: the sums start at m = σ, l = 1, and P above holds with the larger L. Its own probability is p₀ = exp(σ - L),
+and ∂P_ij/∂σ = -P_ij p₀, so dσ = -Σ_i p₀_i D_i. A cap makes S = c tanh(s / c) of s = scale · q kᵀ: it multiplies dS by
+1 - (S / c)² on its way to dq and dk.
+
 Here exp is exp2 with log2(e) folded into the scale, and L is kept in base 2. A row that sees no key has l = 0: it
 gives out = 0 and L = +inf, hence P = 0 and zero gradients.
+
+**What is rounded.** D is the sum of O ∘ dO with O as stored, rounded by up to u = 2⁻⁸ of itself in bfloat16, 2⁻¹¹ in
+float16. Where dP - D should cancel, as it does for a query that sees one key, up to u Σ_d |O_id dO_id| is left, and so
+much times scale · |P k| in dq: small beside the values, not beside a gradient that is 0. Every kernel that keeps O and
+no more does this.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .call import Call, accumulator_dtype, empty_token_major
-from .tiles import LOG2E, LOWEST, dropout_keep, load_tile, locate, store_tile, visible
+from .call import Call, empty_rows, empty_token_major, sink_gradient
+from .tiles import base_two, cap_slope, dropout_keep, load_keys, load_tile, locate, start_softmax, store_tile, visible
 
 
 @triton.jit
-def forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed,
+def forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed, sinks, lengths, table, table_stride,
                    q_strides, k_strides, v_strides, out_strides, mask_strides, Tq, Tk, left, right, H,
-                   GROUP: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr, D: tl.constexpr,
-                   BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
-                   BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+                   PAGE: tl.constexpr, GROUP: tl.constexpr, SCALE: tl.constexpr, SOFTCAP: tl.constexpr,
+                   DROPOUT: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr,
+                   ACC: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr,
+                   BLOCK_N: tl.constexpr):  # fmt: skip
     """One program: BLOCK_M queries of one head of one sequence, over all the keys that they see."""
     m0, h, z = tl.program_id(0) * BLOCK_M, tl.program_id(1).to(tl.int64), tl.program_id(2)
     row, q_start, q_len = locate(z, cu_q, Tq)
-    _, k_start, k_len = locate(z, cu_k, Tk)
+    k_row, k_start, k_len = locate(z, cu_k, Tk, lengths)
     if m0 >= q_len:  # a packed sequence shorter than the longest
         return
     q += row * q_strides[0] + h * q_strides[1] + q_start * q_strides[2]
-    k += row * k_strides[0] + (h // GROUP) * k_strides[1] + k_start * k_strides[2]
-    v += row * v_strides[0] + (h // GROUP) * v_strides[1] + k_start * v_strides[2]
+    if table is None:
+        k += k_row * k_strides[0] + k_start * k_strides[2]
+        v += k_row * v_strides[0] + k_start * v_strides[2]
+    else:  # pages, which lie anywhere
+        table += k_row * table_stride
+    k += (h // GROUP) * k_strides[1]
+    v += (h // GROUP) * v_strides[1]
     if mask is not None:
         mask += row * mask_strides[0] + h * mask_strides[1]
     i = m0 + tl.arange(0, BLOCK_M)
 
     q_tile = load_tile(q, m0, q_len, q_strides[2], BLOCK_M, D, BLOCK_D, COMPUTE, True)
-    m = tl.zeros((BLOCK_M,), dtype=ACC) + LOWEST  # running maximum of each row
-    l = tl.zeros((BLOCK_M,), dtype=ACC)  # running Σ exp2(s - m)
+    m, l = start_softmax(sinks, h, BLOCK_M, ACC)  # of each row: running maximum, running Σ exp2(s - m)
     acc = tl.zeros((BLOCK_M, BLOCK_D), dtype=ACC)  # running Σ exp2(s - m) v
     first = tl.maximum(0, m0 + k_len - q_len - left) // BLOCK_N * BLOCK_N
     last = tl.minimum(k_len, m0 + BLOCK_M + k_len - q_len + right)
     for n0 in range(first, last, BLOCK_N):
         j = n0 + tl.arange(0, BLOCK_N)
-        k_tile = load_tile(k, n0, k_len, k_strides[2], BLOCK_N, D, BLOCK_D, COMPUTE, True)
-        v_tile = load_tile(v, n0, k_len, v_strides[2], BLOCK_N, D, BLOCK_D, COMPUTE, True)
-        s = tl.dot(q_tile, tl.trans(k_tile), out_dtype=ACC, input_precision=PRECISION) * (SCALE * LOG2E)  # (M, N)
+        k_tile = load_keys(k, table, n0, k_len, k_strides[0], k_strides[2], PAGE, BLOCK_N, D, BLOCK_D, COMPUTE, True)
+        v_tile = load_keys(v, table, n0, k_len, v_strides[0], v_strides[2], PAGE, BLOCK_N, D, BLOCK_D, COMPUTE, True)
+        s = tl.dot(q_tile, tl.trans(k_tile), out_dtype=ACC, input_precision=PRECISION)  # (M, N)
+        s = base_two(s, SCALE, SOFTCAP)
         s = tl.where(visible(i, j, q_len, k_len, left, right, mask, mask_strides), s, float("-inf"))
         m_new = tl.maximum(m, tl.max(s, 1))
         alpha = tl.exp2(m - m_new)
@@ -86,9 +101,9 @@ def forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed,
 @triton.jit
 def dq_kernel(q, k, v, do, dq, lse, delta, mask, cu_q, cu_k, seed,
               q_strides, k_strides, v_strides, do_strides, dq_strides, mask_strides, Tq, Tk, left, right, H,
-              GROUP: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr, D: tl.constexpr,
-              BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
-              BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+              GROUP: tl.constexpr, SCALE: tl.constexpr, SOFTCAP: tl.constexpr, DROPOUT: tl.constexpr,
+              D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr,
+              PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """One program: dq = scale · dS k for BLOCK_M queries, over the same keys as in the forward kernel."""
     m0, h, z = tl.program_id(0) * BLOCK_M, tl.program_id(1).to(tl.int64), tl.program_id(2)
     row, q_start, q_len = locate(z, cu_q, Tq)
@@ -115,13 +130,18 @@ def dq_kernel(q, k, v, do, dq, lse, delta, mask, cu_q, cu_k, seed,
         j = n0 + tl.arange(0, BLOCK_N)
         k_tile = load_tile(k, n0, k_len, k_strides[2], BLOCK_N, D, BLOCK_D, COMPUTE, True)
         v_tile = load_tile(v, n0, k_len, v_strides[2], BLOCK_N, D, BLOCK_D, COMPUTE, True)
-        s = tl.dot(q_tile, tl.trans(k_tile), out_dtype=ACC, input_precision=PRECISION) * (SCALE * LOG2E)
+        s = tl.dot(q_tile, tl.trans(k_tile), out_dtype=ACC, input_precision=PRECISION)
+        s = base_two(s, SCALE, SOFTCAP)
+        if SOFTCAP > 0:
+            slope = cap_slope(s, SOFTCAP)
         s = tl.where(visible(i, j, q_len, k_len, left, right, mask, mask_strides), s, float("-inf"))
         p = tl.exp2(s - log_sum[:, None])  # (M, N)
         dp = tl.dot(do_tile, tl.trans(v_tile), out_dtype=ACC, input_precision=PRECISION)
         if DROPOUT > 0:
             dp = tl.where(dropout_keep(tl.load(seed), z * H + h, i, n0, BLOCK_N, DROPOUT), dp / (1 - DROPOUT), 0.0)
         ds = p * (dp - d_row[:, None])
+        if SOFTCAP > 0:
+            ds *= slope
         acc += tl.dot(ds.to(COMPUTE), k_tile, out_dtype=ACC, input_precision=PRECISION)  # (M, D)
 
     dq += row * dq_strides[0] + h * dq_strides[1] + q_start * dq_strides[2]
@@ -132,9 +152,9 @@ def dq_kernel(q, k, v, do, dq, lse, delta, mask, cu_q, cu_k, seed,
 def dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
                 q_strides, k_strides, v_strides, do_strides, dk_strides, dv_strides, mask_strides,
                 Tq, Tk, left, right, H,
-                GROUP: tl.constexpr, SCALE: tl.constexpr, DROPOUT: tl.constexpr, D: tl.constexpr,
-                BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
-                BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+                GROUP: tl.constexpr, SCALE: tl.constexpr, SOFTCAP: tl.constexpr, DROPOUT: tl.constexpr,
+                D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr,
+                PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """One program: dk = scale · dSᵀ q and dv = Pᵀ dO for BLOCK_N keys, over all queries that see them, in every query
     head that shares this key head (grouped-query attention, Ainslie et al. 2023, arXiv:2305.13245)."""
     n0, h_kv, z = tl.program_id(0) * BLOCK_N, tl.program_id(1).to(tl.int64), tl.program_id(2)
@@ -165,7 +185,10 @@ def dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
             do_tile = load_tile(do_head, m0, q_len, do_strides[2], BLOCK_M, D, BLOCK_D, COMPUTE, True)
             log_sum = tl.load(lse + per_row, mask=i < q_len, other=float("inf"))
             d_row = tl.load(delta + per_row, mask=i < q_len, other=0.0)
-            s = tl.dot(q_tile, tl.trans(k_tile), out_dtype=ACC, input_precision=PRECISION) * (SCALE * LOG2E)
+            s = tl.dot(q_tile, tl.trans(k_tile), out_dtype=ACC, input_precision=PRECISION)
+            s = base_two(s, SCALE, SOFTCAP)
+            if SOFTCAP > 0:
+                slope = cap_slope(s, SOFTCAP)
             s = tl.where(visible(i, j, q_len, k_len, left, right, mask_head, mask_strides), s, float("-inf"))
             p = tl.exp2(s - log_sum[:, None])  # (M, N)
             dp = tl.dot(do_tile, tl.trans(v_tile), out_dtype=ACC, input_precision=PRECISION)
@@ -175,6 +198,8 @@ def dkdv_kernel(q, k, v, do, dk, dv, lse, delta, mask, cu_q, cu_k, seed,
                 z_drop = tl.where(keep, p / (1 - DROPOUT), 0.0)
                 dp = tl.where(keep, dp / (1 - DROPOUT), 0.0)
             ds = p * (dp - d_row[:, None])
+            if SOFTCAP > 0:
+                ds *= slope
             dv_acc += tl.dot(tl.trans(z_drop.to(COMPUTE)), do_tile, out_dtype=ACC, input_precision=PRECISION)  # (N, D)
             dk_acc += tl.dot(tl.trans(ds.to(COMPUTE)), q_tile, out_dtype=ACC, input_precision=PRECISION)
 
@@ -189,20 +214,20 @@ def forward(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor
     batch, heads, tq, head_size = q.shape
     shared = call.kernel_arguments(q, k)
     out = empty_token_major(batch, heads, tq, head_size, q, call)
-    lse = torch.empty(batch, heads, tq, dtype=accumulator_dtype(q), device=q.device)
+    lse = empty_rows(batch, heads, tq, q, call)
     block = block_size(q)
     grid = (triton.cdiv(call.longest_q(q), block), heads, call.sequences(q))
     forward_kernel[grid](
         q, k, v, out, lse, q_strides=q.stride(), k_strides=k.stride(), v_strides=v.stride(), out_strides=out.stride(),
-        BLOCK_M=block, BLOCK_N=block, **shared,
+        BLOCK_M=block, BLOCK_N=block, **shared, **call.forward_arguments(k),
     )  # fmt: skip
     return out.to(q.dtype), lse
 
 
 def backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, call: Call
-) -> tuple[Tensor, Tensor, Tensor]:
-    """dq, dk, dv for the output gradient do (B, H, Tq, D), from what `forward` returned."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """dq, dk, dv, dsinks for the output gradient do (B, H, Tq, D), from what `forward` returned."""
     batch, heads, tq, head_size = q.shape
     kv_heads, tk = k.shape[1], k.shape[2]
     shared = call.kernel_arguments(q, k)
@@ -219,7 +244,7 @@ def backward(
         q, k, v, do, dk, dv, lse, delta, dk_strides=dk.stride(), dv_strides=dv.stride(), BLOCK_M=block, BLOCK_N=block,
         **strides, **shared,
     )  # fmt: skip
-    return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
+    return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), sink_gradient(lse, delta, call)
 
 
 def block_size(q: Tensor) -> int:

@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -36,7 +36,7 @@ SHARED_LIMIT = {80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 120
 @dataclass(frozen=True)
 class Compiled:
     """One compiled kernel: registers per thread, bytes of stack per thread (0 = no spills), shared memory in bytes,
-    and how many matrix instructions of Hopper (wgmma) and of earlier chips (mma) its machine code holds."""
+    and how many matrix instructions of Hopper (wgmma) and of earlier chips (mma) its machine code holds; that code."""
 
     name: str
     num_warps: int
@@ -46,6 +46,7 @@ class Compiled:
     shared: int
     wgmma: int
     mma: int
+    code: str = field(repr=False)
 
 
 class NoDevice:
@@ -96,7 +97,7 @@ def inspect_binary(cubin: bytes, name: str, metadata: object, shared: int) -> Co
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     wgmma, mma = len(re.findall(r"\bHGMMA\b", code)), len(re.findall(r"\bHMMA\b", code))
     launch = (name, metadata.num_warps, metadata.num_stages)
-    return Compiled(*launch, registers=int(found[1]), stack=int(found[2]), shared=shared, wgmma=wgmma, mma=mma)
+    return Compiled(*launch, int(found[1]), int(found[2]), shared, wgmma, mma, code)
 
 
 @contextmanager
@@ -118,9 +119,10 @@ def compiling_for(arch: int) -> Iterator[list[Compiled]]:
 
 
 def compile_config(arch: int, kernel: str, dtype: torch.dtype, head_size: int, config: Config, call: Call, *,
-                   tokens: int = 4096, kv_heads: int = 8) -> Compiled:  # fmt: skip
-    """Compile one attention kernel (a name in configs.KERNELS) for `arch` with `config`, for 8 heads of queries."""
-    queries = 1 if kernel == "decode" else tokens
+                   tokens: int = 4096, kv_heads: int = 8, decoded: int = 1) -> Compiled:  # fmt: skip
+    """Compile one attention kernel (a name in configs.KERNELS) for `arch` with `config`, for 8 heads of queries, of
+    which decoding has `decoded`."""
+    queries = decoded if kernel == "decode" else tokens
     q = torch.empty(2, queries, 8, head_size, dtype=dtype, device="meta").transpose(1, 2)
     k = torch.empty(2, tokens, kv_heads, head_size, dtype=dtype, device="meta").transpose(1, 2)
     lse = torch.empty(2, 8, queries, dtype=torch.float32, device="meta")

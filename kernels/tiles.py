@@ -11,8 +11,10 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)  # exp(x) = exp2(x · log2(e)); the hardware has exp2
-# Start of the running maximum: finite, so that exp2(-inf - start) is 0 and not NaN.
-LOWEST = tl.constexpr(-1.0e30)
+# Start of the running maximum: below any score that float32 can hold but for the last tenth of its range, and finite,
+# so that exp2(-inf - start) is 0 and not NaN.
+LOWEST = tl.constexpr(-3.0e38)
+HIGHEST = tl.constexpr(3.4028234663852886e38)  # the largest float32
 
 
 @triton.jit
@@ -38,6 +40,25 @@ def load_tile(base, first, n_rows, stride, ROWS: tl.constexpr, D: tl.constexpr, 
 
 
 @triton.jit
+def load_keys(base, table, first, n_rows, page_stride, stride, PAGE: tl.constexpr, ROWS: tl.constexpr,
+              D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, CHECK_ROWS: tl.constexpr,
+              ALIGNED: tl.constexpr = False):  # fmt: skip
+    """`load_tile` from keys or values that may lie in pages (PagedAttention, Kwon et al. 2023, arXiv:2309.06180).
+
+    `table` points at this sequence's page numbers: row r is row r % PAGE of page table[r // PAGE], and a page begins
+    `page_stride` elements after the one before. None where the rows lie one after another.
+    """
+    if table is None:
+        return load_tile(base, first, n_rows, stride, ROWS, D, BLOCK_D, COMPUTE, CHECK_ROWS, ALIGNED)
+    else:
+        row = first + tl.arange(0, ROWS)
+        column = tl.arange(0, BLOCK_D)
+        page = tl.load(table + row // PAGE, mask=row < n_rows, other=0).to(tl.int64)
+        at = base + (page * page_stride + (row % PAGE) * stride)[:, None] + column[None, :]
+        return tl.load(at, mask=(row < n_rows)[:, None] & (column < D)[None, :], other=0.0).to(COMPUTE)
+
+
+@triton.jit
 def store_tile(base, tile, first, n_rows, stride, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
     """Write a (ROWS, BLOCK_D) tile to rows first .. of a (n_rows, D) matrix; what lies outside it is dropped."""
     row = tl.arange(0, ROWS)
@@ -48,19 +69,67 @@ def store_tile(base, tile, first, n_rows, stride, ROWS: tl.constexpr, D: tl.cons
 
 
 @triton.jit
-def locate(z, cu_seqlens, T):
+def locate(z, cu_seqlens, T, lengths=None):
     """Where sequence z lies: (batch row, first token, number of tokens).
 
-    Without `cu_seqlens` it is row z of a (B, H, T, D) tensor. With it, the sequences are packed one after another in
-    row 0, and sequence z is the tokens cu_seqlens[z] .. cu_seqlens[z+1]-1.
+    Without `cu_seqlens` it is row z of a (B, H, T, D) tensor, or the first lengths[z] tokens of that. With it, the
+    sequences are packed one after another in row 0, and sequence z is the tokens cu_seqlens[z] .. cu_seqlens[z+1]-1.
+    Wrong numbers are refused elsewhere (`checks.py`); here they are cut to what exists, so that they touch no memory
+    but the tensor's own.
     """
     z = tl.cast(z, tl.int64)
-    if cu_seqlens is None:
-        return z, z * 0, T
-    else:
-        start = tl.load(cu_seqlens + z)
-        stop = tl.load(cu_seqlens + z + 1)
+    if cu_seqlens is not None:
+        start = tl.maximum(tl.load(cu_seqlens + z), 0)
+        stop = tl.minimum(tl.load(cu_seqlens + z + 1), T)  # below start: a length below 0, of which nothing is done
         return z * 0, start.to(tl.int64), stop - start
+    elif lengths is not None:
+        return z, z * 0, tl.minimum(tl.maximum(tl.load(lengths + z), 0), T)
+    else:
+        return z, z * 0, T
+
+
+@triton.jit
+def tanh(x):
+    """tanh(x) out of exp2; near 0, where 1 - 2 / (e^2x + 1) would lose digits, its series to x^11."""
+    x2 = x * x
+    series = 1 + x2 * (-1 / 3 + x2 * (2 / 15 + x2 * (-17 / 315 + x2 * (62 / 2835 - x2 * (1382 / 155925)))))
+    return tl.where(x2 < 0.0625, x * series, 1 - 2 / (tl.exp2(x * (2 * LOG2E)) + 1))
+
+
+@triton.jit
+def base_two(s, SCALE: tl.constexpr, SOFTCAP: tl.constexpr):
+    """Products q · k to the scores that exp2 is taken of: scaled, capped to ±SOFTCAP if that is above 0, times log2(e).
+
+    The cap is SOFTCAP · tanh(s / SOFTCAP) (Gemma 2, arXiv:2408.00118, §2). The minimum changes no number: it keeps the
+    compiler from fusing the product with a later subtraction. Of scores like 1e31, rounding one and not the other
+    leaves 1e23.
+    """
+    if SOFTCAP > 0:
+        return tanh(s * (SCALE / SOFTCAP)) * (SOFTCAP * LOG2E)
+    else:
+        return tl.minimum(s * (SCALE * LOG2E), HIGHEST, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def cap_slope(s, SOFTCAP: tl.constexpr):
+    """The cap's derivative, 1 - tanh², from the scores that `base_two` gives."""
+    t = s / (SOFTCAP * LOG2E)
+    return 1 - t * t
+
+
+@triton.jit
+def start_softmax(sinks, h, ROWS: tl.constexpr, ACC: tl.constexpr):
+    """(m, l) before any key: nothing seen, or each head's sink, a key that every query sees and whose value is 0.
+
+    Sinks (H,) are scores beside scale · q kᵀ (gpt-oss, OpenAI 2025); None where there are none.
+    """
+    m = tl.zeros((ROWS,), dtype=ACC) + LOWEST
+    l = tl.zeros((ROWS,), dtype=ACC)
+    if sinks is not None:
+        sink = tl.load(sinks + h).to(ACC) * LOG2E
+        m = tl.maximum(m, sink)
+        l = tl.exp2(sink - m)
+    return m, l
 
 
 @triton.jit

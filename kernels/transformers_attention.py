@@ -14,15 +14,16 @@ from torch import Tensor
 
 from .attention import flash_attention
 
-NOT_SUPPORTED = ("softcap", "position_bias", "s_aux", "cache")
+NOT_SUPPORTED = ("position_bias", "cache")
 
 
 def register_with_transformers(name: str = "minillm") -> None:
     """Make our attention selectable by `name` in transformers' models: attention and mask function, both.
 
     Then `model.set_attn_implementation(name)`, or `from_pretrained(..., attn_implementation=name)`. Grouped-query
-    heads, padding on either side, sliding windows, cross-attention and generation with a cache work; models that cap
-    or bias scores raise a ValueError when they run. Needs transformers 5 or later.
+    heads, padding on either side, sliding windows, capped scores (Gemma 2), sinks (gpt-oss), cross-attention and
+    generation with a cache work; models that bias scores raise a ValueError when they run. Needs transformers 5 or
+    later.
     """
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
@@ -56,8 +57,12 @@ def attention_mask(batch_size: int, q_length: int, kv_length: int, q_offset: int
 
 def attention_forward(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor,
                       attention_mask: Tensor | None, dropout: float = 0.0, scaling: float | None = None,
-                      is_causal: bool | None = None, **options: object) -> tuple[Tensor, None]:  # fmt: skip
-    """transformers' attention signature: q (B, H, Tq, D), k and v (B, Hkv, Tk, D) to ((B, Tq, H, D), None)."""
+                      is_causal: bool | None = None, softcap: float | None = None, s_aux: Tensor | None = None,
+                      **options: object) -> tuple[Tensor, None]:  # fmt: skip
+    """transformers' attention signature: q (B, H, Tq, D), k and v (B, Hkv, Tk, D) to ((B, Tq, H, D), None).
+
+    softcap and s_aux are `flash_attention`'s softcap and sinks.
+    """
     for option in NOT_SUPPORTED:
         if options.get(option) is not None:
             raise ValueError(f"minillm attention does not support {option}; use another attn_implementation.")
@@ -77,5 +82,6 @@ def attention_forward(module: torch.nn.Module, query: Tensor, key: Tensor, value
         masks = {"key_padding_mask": attention_mask}
     else:  # it says everything, causality included
         causal, masks = False, {"mask": attention_mask[..., :keys]}
+    masks |= {"softcap": softcap, "sinks": s_aux}
     out = flash_attention(query, key, value, causal=causal, scale=scaling, dropout_p=dropout, **masks)
     return out.transpose(1, 2), None

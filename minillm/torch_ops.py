@@ -137,10 +137,8 @@ def attention(
     """impl "auto" is PyTorch's scaled_dot_product_attention, which runs on every device and chooses a kernel by itself.
     Ours is taken by name, "triton": which is faster depends on the card (tests/bench/attention.py compares them)."""
     q, k = q.to(v.dtype), k.to(v.dtype)  # under autocast a norm or a rotation has made them float32
-    if impl == "triton" and sinks is not None:
-        raise ValueError("attention: impl='triton' has no sinks. Use impl='auto', PyTorch's attention.")
     if impl == "triton":
-        return triton_attention(q, k, v, causal, mask, segments, window, scale, dropout_p)
+        return triton_attention(q, k, v, causal, mask, segments, window, scale, dropout_p, sinks)
     t_q, t_k = q.shape[2], k.shape[2]
     if segments is not None:
         texts = text_starts(segments).cumsum(1)  # (B, T): the number of each token's text
@@ -229,6 +227,7 @@ def triton_attention(
     window: int | None,
     scale: float | None,
     dropout_p: float,
+    sinks: Tensor | None,
 ) -> Tensor:
     if not torch.compiler.is_compiling():  # inside a compiled graph the operator itself checks, when it runs
         from .kernels.availability import flash_unavailable_reason
@@ -238,15 +237,16 @@ def triton_attention(
             raise RuntimeError(f"attention: impl='triton' cannot run here: {reason}.")
     from .kernels.attention import flash_attention
 
-    options: dict[str, Any] = {"causal": causal, "window": window, "scale": scale, "dropout_p": dropout_p}
+    options: dict[str, Any] = {"causal": causal, "window": window, "scale": scale}
+    options |= {"dropout_p": dropout_p, "sinks": sinks}
     if segments is None:
         return flash_attention(q, k, v, mask=mask, **options)
     (B, T), n_tokens = segments.shape, segments.numel()
     places = torch.arange(n_tokens, dtype=torch.int32, device=q.device)
     starts = places.where(text_starts(segments).flatten(), n_tokens).sort().values  # n_tokens where no text begins
     q, k, v = (t.transpose(1, 2).flatten(0, 1).transpose(0, 1)[None] for t in (q, k, v))  # (1, H, B·T, D)
-    packing: dict[str, Any] = {"cu_seqlens": F.pad(starts, (0, 1), value=n_tokens), "max_seqlen": T}
-    out = flash_attention(q, k, v, **options, **packing)
+    options |= {"cu_seqlens": F.pad(starts, (0, 1), value=n_tokens), "max_seqlen": T, "check_values": False}
+    out = flash_attention(q, k, v, **options)
     return out.reshape(-1, B, T, out.shape[-1]).transpose(0, 1)  # (B, H, T, D)
 
 

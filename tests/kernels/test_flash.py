@@ -5,44 +5,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
+from attention_reference import check, draw, run  # noqa: E402
 from minillm.kernels import flash_attention  # noqa: E402
 
 IMPLS = ["simple", "fast"]
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
-
-
-def draw(device, dtype, batch=1, heads=2, kv_heads=None, tq=64, tk=None, size=32, seed=0):
-    """Random q, k, v that lie in memory as (B, T, H, D), as a model's projections do."""
-    generator = torch.Generator().manual_seed(seed)
-    shapes = [(tq, heads), (tk or tq, kv_heads or heads), (tk or tq, kv_heads or heads)]
-    tensors = [torch.randn(batch, t, h, size, generator=generator).to(device, dtype) for t, h in shapes]
-    return [t.transpose(1, 2).requires_grad_() for t in tensors]
-
-
-def run(function, tensors, do, **options):
-    """The output and the three gradients."""
-    out = function(*tensors, **options)
-    return [out, *torch.autograd.grad(out, tensors, do.to(out.dtype))]
-
-
-def check(impl, tensors, do=None, dropout_mask=None, **options):
-    """Hold the output and the gradients of `flash_attention` to the rule."""
-    from attention_reference import reference_attention
-
-    dtype = tensors[0].dtype
-    if do is None:
-        do = torch.randn(tensors[0].shape, generator=torch.Generator().manual_seed(1)).to(tensors[0])
-    ours = run(flash_attention, tensors, do, impl=impl, **options)
-    options.pop("seed", None)
-    wide = [t.detach().double().requires_grad_() for t in tensors]
-    exact = run(reference_attention, wide, do, dropout_mask=dropout_mask, **options)
-    torch_lowp = run(reference_attention, tensors, do, dropout_mask=dropout_mask, **options)
-    floor = 4e-6  # some float32 roundings, for cases where torch happens to be exact (a softmax over one key)
-    for name, a, b, c in zip(["out", "dq", "dk", "dv"], ours, exact, torch_lowp):
-        assert a.dtype == dtype and a.shape == b.shape
-        error, allowed = (a.double() - b).abs().max().item(), 2 * (c.double() - b).abs().max().item() + floor
-        assert error <= allowed, f"{name}: error {error:.2e}, allowed {allowed:.2e}"
-    return ours
 
 
 # name: (dtype, sizes, options). Odd lengths, odd head sizes, Tq != Tk and grouped heads are spread over the cases.
@@ -151,7 +118,7 @@ def test_dropout_replays_one_mask(device, impl, options):
         assert not torch.equal(ours[0], flash_attention(*tensors, dropout_p=p, seed=other_seed, impl=impl, **options))
 
 
-# One-token queries go to flash_decode: name: (dtype, sizes, options).
+# Few queries, as against a cache, go to flash_decode: name: (dtype, sizes, options).
 DECODE_CASES = {
     "long-cache": (F16, dict(tq=1, tk=250, size=32, heads=2), {}),
     "grouped": (BF16, dict(batch=2, tq=1, tk=100, size=64, heads=4, kv_heads=2), dict(causal=True)),
@@ -159,6 +126,10 @@ DECODE_CASES = {
     "short-cache-head-40": (F32, dict(tq=1, tk=3, size=40, heads=2), {}),
     "first-token": (F16, dict(tq=1, tk=1, size=16), {}),
     "window": (F16, dict(tq=1, tk=250, size=16), dict(causal=True, window=77)),
+    "guessed-tokens": (F16, dict(batch=2, tq=5, tk=150, size=32, heads=6, kv_heads=2), dict(causal=True, window=99)),
+    "as-many-rows-as-it-takes": (BF16, dict(tq=16, tk=70, size=32, heads=4, kv_heads=1), dict(causal=True)),
+    "more-queries-than-keys": (F32, dict(tq=9, tk=4, size=16), dict(causal=True)),
+    "window-both-sides": (F16, dict(tq=7, tk=60, size=16), dict(window=4)),
 }
 
 
@@ -225,37 +196,7 @@ def test_empty_lengths(device, impl):
     assert flash_attention(q[:, :, :0], k, v, impl=impl).shape == (1, 2, 0, 16)
 
 
-# ------------------------------------------------------------------------------------------- minutes long, or on a GPU
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("seed", range(40))
-def test_random_problems(device, seed):
-    """Everything at once: sizes, groups, strides, masks, windows and dropout drawn at random."""
-    import random
-
-    from attention_reference import dropout_mask_of
-
-    draws = random.Random(seed)
-    kv_heads = draws.choice([1, 2, 3])
-    heads, batch = kv_heads * draws.choice([1, 2, 4]), draws.choice([1, 2])
-    # Not one or two keys: there the gradients cancel, exactly in torch, here up to the rounding of O in rowsum(O ∘ dO).
-    tq, tk = draws.choice([1, 2, 17, 63, 64, 97, 200]), draws.choice([17, 32, 63, 64, 65, 97, 150, 200])
-    sizes = dict(batch=batch, heads=heads, kv_heads=kv_heads, tq=tq, tk=tk)
-    dtype = draws.choice([F16, BF16, F32])
-    tensors = draw(device, dtype, size=draws.choice([16, 24, 40, 64, 72, 128]), seed=seed, **sizes)
-    options = dict(causal=draws.random() < 0.5, window=draws.choice([None, None, 16, 50]))
-    generator = torch.Generator().manual_seed(seed)
-    if draws.random() < 0.3:
-        options["key_padding_mask"] = (torch.rand(batch, tk, generator=generator) < 0.7).to(device)
-    if draws.random() < 0.3:
-        options["mask"] = (torch.rand(heads, tq, tk, generator=generator) < 0.7).to(device)
-    mask = None
-    if draws.random() < 0.3:
-        options |= dict(dropout_p=draws.choice([0.1, 0.5]), seed=seed)
-        mask = dropout_mask_of(seed, options["dropout_p"], (batch, heads, tq, tk), device)
-    for impl in IMPLS:
-        check(impl, tensors, dropout_mask=mask, **options)
+# ------------------------------------------------------------------------------------------------------- on a GPU
 
 
 @pytest.mark.gpu

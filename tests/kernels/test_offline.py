@@ -21,10 +21,10 @@ OTHER_VERSION = 0 if triton.__version__.startswith("3.9.") else 512
 # block, so that the loop over blocks stands there twice or three times. "grouped": query heads share keys, which makes
 # dK/dV a loop over heads around all that.
 KNOWN_SPILLS = {  # head sizes up to 128
-    "forward": {"window": 48, "padding": 144, "dropout": 200, "ragged": 72},
-    "dq": {"padding": 96, "dropout": 88, "ragged": 32},
-    "dkdv": {"window": 40, "padding": 40, "dropout": 216, "packed": 24, "ragged": 32},
-    "dkdv, grouped": {"any": 72, "window": 312, "padding": 328, "dropout": 632, "packed": 304, "ragged": 272},
+    "forward": {"window": 48, "padding": 144, "dropout": 200, "packed": 64, "ragged": 72},
+    "dq": {"padding": 96, "dropout": 160, "ragged": 32},
+    "dkdv": {"window": 40, "padding": 40, "dropout": 216, "packed": 24, "capped": 32, "ragged": 32},
+    "dkdv, grouped": {"window": 312, "padding": 328, "dropout": 632, "packed": 304, "capped": 32, "ragged": 272},
     "decode": {},
 }
 OF_LARGE_HEADS = {  # head size 256
@@ -56,10 +56,17 @@ for arch, kernel, bits, size, features in json.loads(sys.argv[1]):
         options |= dict(mask=meta((2, 1, 1, tokens), torch.bool).expand(2, 8, tokens, tokens))
     if "packed" in features:
         options |= dict(cu_q=meta((3,), torch.int32), cu_k=meta((3,), torch.int32), max_q=tokens, max_k=tokens)
+    if "capped" in features:
+        options |= dict(softcap=50.0)
+    if "sinks" in features and kernel != "decode":
+        options |= dict(sinks=meta((8,), torch.float32))
+    if "paged" in features:
+        options |= dict(key_lengths=meta((2,), torch.int32), block_table=meta((2, 1), torch.int32))
     dtype = torch.float32 if bits == 32 else torch.bfloat16
     config = configs.shipped(arch, kernel, bits // 8, 1 << (size - 1).bit_length())
     call = Call(scale=0.125, **options)
-    got = offline.compile_config(arch, kernel, dtype, size, config, call, tokens=tokens, kv_heads=kv_heads)
+    more = dict(tokens=tokens, kv_heads=kv_heads, decoded=16 if "guessed" in features else 1)
+    got = offline.compile_config(arch, kernel, dtype, size, config, call, **more)
     print(json.dumps(dict(registers=got.registers, stack=got.stack, shared=got.shared, wgmma=got.wgmma, mma=got.mma)))
 """
 
@@ -90,8 +97,10 @@ def check(cases):
         allowed = allowed_stack(*case)
         assert got["stack"] <= allowed, f"{case} spills {got['stack']} bytes, allowed {allowed}"
         if bits == 16 and arch != 100:  # whose matrix instructions have another name
-            instruction = "wgmma" if arch == 90 and kernel != "decode" else "mma"  # Hopper's own, for tiles of 64 rows
-            assert got[instruction] > 0, f"{case} does not use the matrix units: {got}"
+            used = got["wgmma"]  # Hopper's own, for tiles of 64 rows
+            if arch != 90 or kernel == "decode":
+                used += got["mma"]
+            assert used > 0, f"{case} does not use the matrix units: {got}"
 
 
 def test_the_configurations_that_training_uses_on_hopper():
@@ -104,6 +113,12 @@ def test_features_compile():
     check([(90, "forward", 16, 64, windows), (90, "dkdv", 16, 64, padded), (90, "dkdv", 16, 64, ["grouped"])])
 
 
+def test_what_models_ask_for_compiles():
+    check([(90, "forward", 16, 128, ["sinks", "paged"]), (90, "forward", 16, 64, ["capped"])])
+    check([(90, kernel, 16, 64, ["capped"]) for kernel in ("dkdv", "dq")])
+    check([(90, "decode", 16, 128, ["paged", "guessed", "grouped"])])
+
+
 def test_head_sizes_between_the_tiles_load_16_bytes_at_a_time():
     """Element by element, the addresses alone spill hundreds of bytes."""
     check([(90, "forward", 16, 40, []), (90, "dkdv", 16, 72, []), (90, "decode", 16, 40, [])])
@@ -113,7 +128,8 @@ def test_head_sizes_between_the_tiles_load_16_bytes_at_a_time():
 @pytest.mark.parametrize("size", [40, 64, 72, 128, 256])
 @pytest.mark.parametrize("kernel", ["forward", "dkdv", "dq"])
 def test_every_feature_compiles(kernel, size):
-    alone = [["full"], [], ["window"], ["padding"], ["dropout"], ["packed"]]
+    alone = [["full"], [], ["window"], ["padding"], ["dropout"], ["packed"], ["capped"]]
+    alone += [["sinks"], ["paged"]] if kernel == "forward" else []
     ragged = [[*features, "ragged"] for features in alone]
     grouped = [[*features, "grouped"] for features in alone + ragged] if kernel == "dkdv" else []
     check([(90, kernel, 16, size, features) for features in alone + ragged + grouped])
@@ -196,3 +212,48 @@ def test_the_report_prints_a_table():
     ]
     out = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
     assert "decode 16-bit head 16" in out and "registers" in out
+
+
+SASS = """
+        /*0000*/                   MOV R1, c[0x0][0x28] ;  /* 0x00 */
+        /*0010*/                   HGMMA.64x64x16.F32.BF16 R24, gdesc[UR4] ;  /* 0x00 */
+        /*0020*/                   FADD R1, R2, R3 ;  /* 0x00 */
+        /*0030*/                   MUFU.EX2 R4, R5 ;  /* 0x00 */
+        /*0040*/              @!P0 BRA 0x10 ;  /* 0x00 */
+        /*0050*/                   FADD R1, R2, R3 ;  /* 0x00 */
+        /*0060*/                   HGMMA.64x64x16.F32.BF16 R24, gdesc[UR4] ;  /* 0x00 */
+        /*0070*/                   FSEL R1, R2, R3 ;  /* 0x00 */
+        /*0080*/                   ISETP R1, R2, R3 ;  /* 0x00 */
+        /*0090*/                   MUFU.EX2 R4, R5 ;  /* 0x00 */
+        /*00a0*/               @P1 BRA 0x60 ;  /* 0x00 */
+        /*00b0*/               @P2 BRA 0x0 ;  /* 0x00 */
+        /*00c0*/                   BRA 0xc0 ;  /* 0x00 */
+"""
+
+
+def test_programs_and_cycles_from_what_was_compiled():
+    from minillm.kernels import occupancy
+    from minillm.kernels.configs import Config
+    from minillm.kernels.offline import Compiled
+
+    def programs(registers, num_warps, shared, arch=90):
+        got = Compiled("", num_warps, 2, registers, 0, shared, 0, 0, "")
+        return occupancy.programs_at_once(occupancy.GPUS[arch], got)
+
+    assert programs(128, 8, 1000) == 2 and programs(129, 8, 1000) == 1  # 16,384 registers hold 4 warps of 128, 3 of 136
+    assert programs(128, 8, 120_000) == 1 and programs(32, 4, 110_000) == 2  # two kilobytes of 228 are the system's
+    assert programs(16, 1, 0) == 32 and programs(16, 1, 0, arch=86) == 16
+
+    assert len(occupancy.whole_loop(SASS)) == 4  # not the one with a comparison, nor that around both
+    assert occupancy.whole_loop("") is None
+    got = Compiled("", 4, 2, 100, 0, 0, 1, 0, SASS)
+    cycles = occupancy.cycles_of_a_block(occupancy.GPUS[90], got, "forward", Config(16, 8, 4, 2), 64)
+    assert cycles == occupancy.Cycles(tensor=8, issue=4, special=8, loads=2 * 8 * 64 * 2 / 40)
+    assert cycles.estimate(1) == 51.2 and occupancy.Cycles(5, 4, 3, 1).estimate(2) == 8.5
+
+
+def test_the_estimates_are_called_so():
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "minillm.kernels.occupancy", "--kernel", "dq", "--head-size", "64"]
+    out = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
+    assert "Rates are ESTIMATES" in out and "dq       D64" in out and "TFLOP/s" in out and " 3 programs" in out

@@ -26,9 +26,11 @@ def test_opcheck(device):
     q, k, v = draw(device)
     padding = (torch.arange(20, device=device) < 15).expand(2, 2, 20, 20)
     seed = torch.tensor([5], device=device)
-    options = (0.25, 7, 0, 0.1, 0, 0, "fast")  # scale, left, right, dropout, max_q, max_k
-    torch.library.opcheck(flash_forward, (q, k, v, padding, None, None, seed, *options))
-    torch.library.opcheck(flash_forward, (q, k, v, None, None, None, None, 0.25, 2**30, 0, 0.0, 0, 0, "simple"))
+    sinks = torch.zeros(2, device=device, requires_grad=True)
+    options = (0.25, 7, 0, 0.1, 9.0, 0, 0, "fast", True)  # scale, left, right, dropout, softcap, max_q, max_k
+    torch.library.opcheck(flash_forward, (q, k, v, padding, None, None, seed, sinks, None, None, *options))
+    options = (0.25, 2**30, 0, 0.0, 0.0, 0, 0, "simple", True)
+    torch.library.opcheck(flash_forward, (q, k, v, *[None] * 7, *options))
 
 
 @pytest.mark.parametrize(
@@ -114,6 +116,19 @@ def bad_calls(q, k, v):
         "scale is 0": lambda: flash_attention(q, k, v, scale=0),
         "dropout_p is 1": lambda: flash_attention(q, k, v, dropout_p=1.0),
         "window is 0": lambda: flash_attention(q, k, v, window=0),
+        "window is 2.5; it counts the keys": lambda: flash_attention(q, k, v, window=2.5),
+        "window is True": lambda: flash_attention(q, k, v, window=True),
+        "scale is inf": lambda: flash_attention(q, k, v, scale=float("inf")),
+        "softcap is 0": lambda: flash_attention(q, k, v, softcap=0.0),
+        "no features": lambda: flash_attention(q[..., :0], k[..., :0], v[..., :0]),
+        "seed is 9223372036854775808": lambda: flash_attention(q, k, v, dropout_p=0.5, seed=2**63),
+        "seed is 2.5": lambda: flash_attention(q, k, v, dropout_p=0.5, seed=2.5),
+        "one int64, not torch.float32 (2,)": lambda: flash_attention(q, k, v, dropout_p=0.5, seed=torch.ones(2)),
+        "sinks (3,), torch.float32": lambda: flash_attention(q, k, v, sinks=torch.zeros(3, device=q.device)),
+        "mask (3, 20, 20) must be (B, H, Tq, Tk)": lambda: flash_attention(q, k, v, mask=half.new_ones(3, 20, 20)),
+        "not torch.float32 (use mask.bool())": lambda: flash_attention(
+            q, k, v, mask=half.new_ones(20, 20), key_padding_mask=half.new_ones(2, 20).float()
+        ),
         "impl is 'quick'": lambda: flash_attention(q, k, v, impl="quick"),
         "must be (B, Tk)": lambda: flash_attention(q, k, v, key_padding_mask=half),
         "a mask must be bool": lambda: flash_attention(q, k, v, mask=torch.zeros(20, 20, device=q.device)),
@@ -121,6 +136,24 @@ def bad_calls(q, k, v):
         "do not go together": lambda: flash_attention(*one, cu_seqlens=cu, key_padding_mask=half),
         "65536 sequences": lambda: flash_attention(*[t[:1].expand(65_536, -1, -1, -1) for t in (q, k, v)]),
         "65537 sequences": lambda: flash_attention(*one, cu_seqlens=torch.arange(65_538, device=q.device)),
+        "give cu_seqlens too": lambda: flash_attention(q, k, v, max_seqlen=20),
+        "max_seqlen is 2.5": lambda: flash_attention(*one, cu_seqlens=cu, max_seqlen=2.5),
+        "cu_seqlens must be int32 or int64": lambda: flash_attention(*one, cu_seqlens=cu.float()),
+        "cu_seqlens must be (n+1,)": lambda: flash_attention(*one, cu_seqlens=cu[:0]),
+        "with key_lengths, cu_seqlens is one": lambda: flash_attention(*one, cu_seqlens=(cu, cu), key_lengths=cu[1:]),
+        "key_lengths (3,) must be (B,)": lambda: flash_attention(q, k, v, key_lengths=cu),
+        "key_lengths and masks": lambda: flash_attention(q, k, v, key_lengths=cu[1:], mask=half.new_ones(20, 20)),
+        "key_lengths [5, 21] must be 0 to 20": lambda: flash_attention(
+            q, k, v, key_lengths=cu[1:] + cu.new_tensor([0, 1])
+        ),
+        "a row for each of 2": lambda: flash_attention(q[:1], k[:1], v[:1], cu_seqlens=cu, key_lengths=cu[1:]),
+        "give key_lengths": lambda: flash_attention(q, k, v, block_table=cu[None]),
+        "block_table (1, 3) must be (B, pages)": lambda: flash_attention(
+            q, k, v, block_table=cu[None], key_lengths=cu[1:]
+        ),
+        "block_table [0, 2] must hold page numbers, 0 to 1": lambda: flash_attention(
+            q, k, v, block_table=cu.new_tensor([[0], [2]]), key_lengths=cu[1:]
+        ),
         "as a pair": lambda: flash_attention(one[0], one[1][:, :, :9], one[2][:, :, :9], cu_seqlens=cu),
     }
 
@@ -130,6 +163,83 @@ def test_contradictions_raise_value_errors(device, message):
     with pytest.raises(ValueError) as caught:
         bad_calls(*draw(device))[message]()
     assert message in str(caught.value) and str(caught.value).startswith("flash_attention: ")
+
+
+@pytest.mark.parametrize("impl", ["simple", "fast"])
+@pytest.mark.parametrize("offsets", [[1, 8], [0, 5, 3, 8], [0, 9], [-1, 8], [0, 2**32, 8]], ids=str)
+def test_offsets_that_would_leave_the_tensors(device, offsets, impl):
+    """On the CPU refused with their values; and cut to what exists where nobody looks, in either direction."""
+    if device == "cuda":
+        pytest.skip("on a GPU the device stops by an assertion, and the process has to end")
+    tensors = draw(device, batch=1, tokens=8)
+    cu_seqlens = torch.tensor(offsets)
+    with pytest.raises(ValueError, match="must begin at 0, never fall, and end at most at 8") as caught:
+        flash_attention(*tensors, cu_seqlens=cu_seqlens, impl=impl)
+    assert ", ".join(map(str, offsets)) in str(caught.value)
+    with pytest.raises(ValueError, match=r"cu_seqlens of the keys .* must begin at 0"):
+        flash_attention(*tensors, cu_seqlens=(torch.tensor([0, *[8] * (len(offsets) - 1)]), cu_seqlens), impl=impl)
+    out = flash_attention(*tensors, cu_seqlens=cu_seqlens, check_values=False, impl=impl)
+    assert out.isfinite().all() and all(t.isfinite().all() for t in torch.autograd.grad(out.sum(), tensors))
+
+
+def test_a_longest_sequence_below_the_truth_is_refused(device):
+    if device == "cuda":
+        pytest.skip("on a GPU the device stops by an assertion, and the process has to end")
+    tensors = draw(device, batch=1)
+    with pytest.raises(ValueError, match=r"\[0, 5, 20\] has a longer sequence than max_seqlen = 14"):
+        flash_attention(*tensors, cu_seqlens=torch.tensor([0, 5, 20]), max_seqlen=14)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, when torch.func is first used
+def test_derivatives_that_there_are_not_are_refused_by_name(device):
+    import torch.autograd.forward_ad as forward_ad
+
+    q, k, v = draw(device)
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="flash_attention has no forward-mode"):
+        flash_attention(forward_ad.make_dual(q.detach(), q.detach()), k, v)
+    for transform in (torch.func.grad, torch.func.vjp, torch.func.jacrev):
+        with pytest.raises(RuntimeError, match=r"flash_attention does not run inside torch\.func\.grad"):
+            arguments = (q.detach(),)
+            by_q = lambda q: flash_attention(q, k, v).sum()  # noqa: E731
+            transform(by_q, *arguments) if transform is torch.func.vjp else transform(by_q)(*arguments)
+    gradient = torch.autograd.grad(flash_attention(q, k, v).square().sum(), q, create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="flash_attention has no second derivative"):
+        gradient.sum().backward()
+    cached = flash_attention(q, k, v, key_lengths=torch.tensor([3, 20], device=device))
+    with pytest.raises(RuntimeError, match=r"a cache .* has no backward pass"):
+        cached.sum().backward()
+
+
+@pytest.mark.parametrize("impl", ["simple", "fast"])
+@pytest.mark.parametrize("tokens", [1, 40])  # decoding, and the forward kernel
+@pytest.mark.parametrize("score", [-1e35, -1e31, 1e31], ids=str)
+def test_scores_at_the_ends_of_float32(device, impl, tokens, score):
+    """The one key that is ahead takes all; such rows are not taken for rows that see nothing."""
+    q = torch.full((1, 1, tokens, 16), abs(score) / 16, device=device, requires_grad=True)
+    k = torch.full((1, 1, 5, 16), 1.0 if score > 0 else -1.0, device=device)
+    k[:, :, 3] += 0.1
+    k.requires_grad_()
+    v = torch.arange(5.0, device=device)[None, None, :, None].expand(1, 1, 5, 16).contiguous().requires_grad_()
+    out = flash_attention(q, k, v, scale=1.0, impl=impl)
+    assert (out == 3).all()
+    dv = torch.autograd.grad(out.sum(), v)[0]
+    assert (dv[:, :, 3] == tokens).all() and not dv[:, :, :3].any()
+
+
+def test_sinks_in_the_models_attention(device):
+    """impl="triton" of ops.attention, packed texts too."""
+    from minillm import ops
+
+    q, k, v = (t.detach().requires_grad_() for t in draw(device))
+    sinks = torch.tensor([0.5, -2.0], device=device, requires_grad=True)
+    segments = torch.tensor([[0] * 7 + [1] * 13, [0] * 20], device=device)
+    for options in ({}, {"segments": segments}):
+        made = []
+        for impl in ("triton", "reference"):
+            out = ops.attention(q, k, v, causal=True, window=6, sinks=sinks, impl=impl, **options)
+            made.append([out, *torch.autograd.grad(out.square().sum(), (q, k, v, sinks))])
+        for ours, theirs in zip(*made):
+            torch.testing.assert_close(ours, theirs)
 
 
 def test_reasons(device):

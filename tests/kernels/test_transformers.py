@@ -32,7 +32,21 @@ def bert():
     return transformers.BertForMaskedLM(transformers.BertConfig(**SMALL, **BERT))
 
 
-MODELS = {"llama": llama, "mistral": mistral, "gpt2": gpt2, "bert": bert}
+def gemma2():
+    config = transformers.Gemma2Config(**SMALL, num_key_value_heads=2, head_dim=8, sliding_window=5, pad_token_id=0,
+                                       query_pre_attn_scalar=8, attn_logit_softcapping=0.5)  # fmt: skip
+    return transformers.Gemma2ForCausalLM(config)
+
+
+def gpt_oss():
+    sizes = SMALL | dict(num_key_value_heads=2, head_dim=8, num_local_experts=2, num_experts_per_tok=1)
+    config = transformers.GptOssConfig(**sizes, sliding_window=5, layer_types=["sliding_attention"], pad_token_id=0)
+    model = transformers.GptOssForCausalLM(config)
+    torch.nn.init.normal_(model.model.layers[0].self_attn.sinks)
+    return model
+
+
+MODELS = {"gemma2": gemma2, "gpt_oss": gpt_oss, "llama": llama, "mistral": mistral, "gpt2": gpt2, "bert": bert}
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +81,8 @@ def logits_and_gradients(model, implementation, inputs):
         ("mistral", "left"),
         ("gpt2", "right"),
         ("bert", "right"),
+        ("gemma2", "left"),
+        ("gpt_oss", "right"),
     ],
 )
 def test_same_logits_and_gradients(device, name, padding):
@@ -74,7 +90,8 @@ def test_same_logits_and_gradients(device, name, padding):
     model = MODELS[name]().to(device).train()
     inputs = batch(device, padding)
     logits, gradients = logits_and_gradients(model, "minillm", inputs)
-    expected, expected_gradients = logits_and_gradients(model, "sdpa", inputs)
+    theirs = "sdpa" if model._supports_sdpa else "eager"
+    expected, expected_gradients = logits_and_gradients(model, theirs, inputs)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
     assert len(gradients) == len(expected_gradients) > 5
     for a, b in zip(gradients, expected_gradients):
@@ -147,7 +164,7 @@ def test_what_is_not_supported_raises(device):
     from minillm.kernels.transformers_attention import attention_forward
 
     q = torch.zeros(1, 2, 4, 16, device=device)
-    with pytest.raises(ValueError, match="does not support softcap"):
-        attention_forward(torch.nn.Module(), q, q, q, None, softcap=30.0)
+    with pytest.raises(ValueError, match="does not support position_bias"):
+        attention_forward(torch.nn.Module(), q, q, q, None, position_bias=q)
     with pytest.raises(ValueError, match="boolean masks"):
         attention_forward(torch.nn.Module(), q, q, q, torch.zeros(1, 1, 4, 4, device=device))

@@ -172,13 +172,6 @@ def test_sinks_of_a_dense_llama_are_learned():
     assert all(block.attn.sinks.grad.all() and block.attn.sinks.shape == (2,) for block in model.blocks)
 
 
-def test_triton_has_no_sinks():
-    torch = pytest.importorskip("torch")
-    q = torch.zeros(1, 2, 3, 4)
-    with pytest.raises(ValueError, match="impl='triton' has no sinks"):
-        ops.attention(q, q, q, impl="triton", sinks=torch.zeros(2))
-
-
 def test_k_largest():
     x = Tensor([[3.0, 1.0, 2.0]])
     assert x.topk(2).values.data.tolist() == [[3.0, 2.0]] and x.topk(2).indices.tolist() == [[0, 2]]

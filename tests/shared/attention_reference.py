@@ -1,4 +1,4 @@
-"""Attention written with whole matrices, in PyTorch: what the kernels are checked against, in float64.
+"""Attention written with whole matrices, in PyTorch: what the kernels are checked against, in float64, and how.
 
 Takes the arguments of `flash_attention` and stores the (Tq, Tk) table of scores that the kernels avoid.
 """
@@ -10,6 +10,7 @@ import math
 import torch
 import triton
 import triton.language as tl
+from minillm.kernels import flash_attention
 from minillm.kernels.tiles import dropout_keep
 from torch import Tensor
 
@@ -27,6 +28,8 @@ def reference_attention(
     dropout_p: float = 0.0,
     dropout_mask: Tensor | None = None,
     cu_seqlens: Tensor | tuple[Tensor, Tensor] | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """The same as `flash_attention`, computed in the inputs' own dtype; dropout keeps what `dropout_mask` keeps.
 
@@ -60,9 +63,15 @@ def reference_attention(
         keep = keep & key_padding_mask[:, None, None, :]
 
     scores = (q @ k.transpose(-1, -2)) * scale  # (B, H, Tq, Tk)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
     scores = scores.masked_fill(~keep, float("-inf"))
     sees_something = keep.any(-1, keepdim=True)
-    p = torch.softmax(scores.masked_fill(~sees_something, 0.0), dim=-1).masked_fill(~sees_something, 0.0)
+    if sinks is not None:  # one column more, and nothing is gathered from it
+        scores = torch.cat([scores, sinks.to(scores.dtype)[None, :, None, None].expand(batch, heads, tq, 1)], -1)
+        p = torch.softmax(scores, dim=-1)[..., :-1]
+    else:
+        p = torch.softmax(scores.masked_fill(~sees_something, 0.0), dim=-1).masked_fill(~sees_something, 0.0)
     if dropout_mask is not None:
         p = p * dropout_mask / (1.0 - dropout_p)
     return p @ v
@@ -90,3 +99,60 @@ def dropout_mask_of(
     with torch.cuda.device_of(out):
         dropout_mask_kernel[grid](out, seed_tensor, tq, tk, P=p, BLOCK=32, enable_fp_fusion=True)
     return out.bool()
+
+
+def draw(device, dtype, batch=1, heads=2, kv_heads=None, tq=64, tk=None, size=32, seed=0) -> list[Tensor]:
+    """Random q, k, v that lie in memory as (B, T, H, D), as a model's projections do."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(tq, heads), (tk or tq, kv_heads or heads), (tk or tq, kv_heads or heads)]
+    tensors = [torch.randn(batch, t, h, size, generator=generator).to(device, dtype) for t, h in shapes]
+    return [t.transpose(1, 2).requires_grad_() for t in tensors]
+
+
+def run(function, tensors, do, **options) -> list[Tensor]:
+    """The output and the gradients of q, k, v and, where there are some, of the sinks."""
+    out = function(*tensors, **options)
+    sinks = options.get("sinks")
+    leaves = tensors if sinks is None else [*tensors, sinks]
+    return [out, *torch.autograd.grad(out, leaves, do.to(out.dtype))]
+
+
+def check(impl, tensors, do=None, dropout_mask=None, cancels=False, **options) -> list[Tensor]:
+    """Hold the output and the gradients of `flash_attention` to flash-attention's rule: at most twice the error of
+    PyTorch with whole matrices in the same dtype.
+
+    cancels: gradients of q and k cancel, exactly in PyTorch, for queries that see one key or heads of one feature: then
+    they may also be off by what rounding O leaves of D (see `kernels/flash_simple.py`).
+    """
+    dtype = tensors[0].dtype
+    if do is None:
+        do = torch.randn(tensors[0].shape, generator=torch.Generator().manual_seed(1)).to(tensors[0])
+    ours = run(flash_attention, tensors, do, impl=impl, **options)
+    options = {name: option for name, option in options.items() if name not in ("seed", "max_seqlen")}
+    wide = [t.detach().double().requires_grad_() for t in tensors]
+    wide_options = options
+    if options.get("sinks") is not None:
+        wide_options = options | {"sinks": options["sinks"].detach().double().requires_grad_()}
+    exact = run(reference_attention, wide, do, dropout_mask=dropout_mask, **wide_options)
+    torch_lowp = run(reference_attention, tensors, do, dropout_mask=dropout_mask, **options)
+    slack = [0.0] * 5
+    if cancels:
+        slack[1:3] = rounding_of_d(wide, exact[0], do.double(), torch.finfo(dtype).eps / 2, **wide_options)
+    floor = 4e-6  # some float32 roundings, for cases where torch happens to be exact (a softmax over one key)
+    for name, a, b, c, more in zip(["out", "dq", "dk", "dv", "dsinks"], ours, exact, torch_lowp, slack):
+        assert a.dtype == (torch.float32 if name == "dsinks" else dtype) and a.shape == b.shape
+        error, allowed = (a.double() - b).abs().max().item(), 2 * (c.double() - b).abs().max().item() + floor + more
+        assert error <= allowed, f"{name}: error {error:.2e}, allowed {allowed:.2e}"
+    return ours
+
+
+def rounding_of_d(wide, out, do, u, **options) -> tuple[float, float]:
+    """How far dq and dk may be off because D = rowsum(O ∘ dO) is made of an O rounded by up to u of itself."""
+    q, k, _ = wide
+    options.pop("dropout_p", None)
+    scale = options.get("scale") or q.shape[-1] ** -0.5
+    e = u * (out.abs() * do.abs()).sum(-1, keepdim=True)  # of D, (B, H, Tq, 1)
+    values = k.detach().abs().requires_grad_()
+    seen = reference_attention(q, k, values, **options)  # P |k|
+    dk = torch.autograd.grad(seen, values, e * q.abs())[0]  # Pᵀ (e |q|)
+    return scale * (e * seen).max().item(), scale * dk.max().item()
