@@ -212,10 +212,12 @@ def generated_code(run: Callable[[], Any]) -> tuple[list[str], str]:
     """The sources that PyTorch's compiler writes when `run()` first calls what it compiled, and "", or none and the
     reason: it needs a C++ compiler on a CPU."""
     try:
-        import torch._inductor.config as settings
+        import torch._functorch.config as aot
+        import torch._inductor.config as inductor
         from torch._inductor.utils import run_and_get_code
 
-        with settings.patch(force_disable_caches=True, compile_threads=1):  # else a second run would write no code
+        # A graph that was compiled before would be taken from the disk, and no code be written.
+        with inductor.patch(fx_graph_cache=False, compile_threads=1), aot.patch(enable_autograd_cache=False):
             return run_and_get_code(run)[1], ""
     except Exception as error:  # it has its own kinds, and they change
         return [], f"{type(error).__name__}: {str(error).strip().splitlines()[0]:.90}"
