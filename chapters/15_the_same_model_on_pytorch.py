@@ -4,8 +4,8 @@ r"""
 
 Everything so far ran on NumPy, with derivatives written by hand. Real models are trained with PyTorch, on GPUs. This
 chapter takes the models of this course there **without writing them again**, and proves that they are the same: in
-float64, a hundred training steps differ in the 14th digit. After that, PyTorch holds no secrets: what its autograd does
-is what you have derived.
+float64, after a hundred training steps, ten digits and more agree. After that, PyTorch holds few secrets: what its
+autograd does is what you have derived.
 
 **Afterwards you can** bring a model from one engine to the other and prove that nothing changed on the way; read
 PyTorch's graph; say what autocast rounds, how the error grows, and which numbers must not be rounded; read what
@@ -187,7 +187,7 @@ assert "ops.py" in shown and "torch_ops.py" in shown and y.shape == (1, 3, 128)
 
 # %% [markdown]
 r"""
-## The same numbers, to the 14th digit
+## The same numbers, to ten digits and more
 
 Equal logits are a beginning. The backward passes were written by different people in different languages, and so were
 the optimizers. So we train: the same batches, loss, backward and AdamW on both, and compare each loss on the way and
@@ -250,7 +250,7 @@ r"""
 most $u = 2^{-53} \approx 10^{-16}$ in float64. A sum of $n$ terms $x_i$, taken in any order, is off by no more than
 about $(n - 1)\,u \sum_i |x_i|$ (Higham 2002, *Accuracy and Stability of Numerical Algorithms*, section 4.2). NumPy,
 PyTorch and a GPU take different orders, and all are right. From step to step the gap then goes through the model, the
-optimizer and into the next weights, and tends to grow.
+optimizer and into the next weights, and tends to grow, in some starts more than in others.
 
 **Why in float64, when nobody trains in it?** Because there a mistake has nowhere to hide. We train three more pairs:
 one in float32, where $u = 2^{-24} \approx 6 \cdot 10^{-8}$, and two in float64 in which the port has a small mistake of
@@ -288,8 +288,8 @@ lab.plot_gaps({name: np.array(runs) for name, runs in gaps.items()}, 1e-10)
 r"""
 In float64 there is an empty band of many powers of ten between what is right (blue) and what is wrong (green and
 purple): the line at $10^{-10}$ needs no judgement. In float32 there is no such band: the wrong GELU begins *below* the
-rounding of a port that is right (its first gap is of the size of one rounding), and only later training shows it, as a
-loss a little off. One would have said: rounding. So the order is: prove in float64, then run in what you like.
+rounding of a port that is right, and only later training shows it, as a loss a little off. One would have said:
+rounding. (A gap of 0 is drawn at the lower edge.) So the order is: prove in float64, then run in what you like.
 
 ## A weight that does nothing, and Adam
 
@@ -534,9 +534,9 @@ lab.plot_depth(errors, expected)
 # %% [markdown]
 r"""
 The prediction (dotted) meets the measured error of the bfloat16 model within a few tenths, and all curves grow slowly,
-as a root and not as a power: depth is not what makes low precision fail. Autocast is some times better at the same
-products, since it rounds on the branches and leaves the stream alone. (A trained model is no random one; its features
-have outliers. The last section measures one.)
+about as a root: depth is not what makes low precision fail. Autocast does several times better with the same products,
+since it rounds on the branches and leaves the stream alone. (A trained model is no random one; its features have
+outliers. The last section measures one.)
 
 **Learning** is another matter. Chapter 08 found that an update smaller than half the spacing of bfloat16 is lost, and
 imitated it. Now for real. From three starts, a model is trained in float32; then all go on from the same weights with a
@@ -690,9 +690,9 @@ if written:
 r"""
 Read a name as a sentence: `add_native_layer_norm` is the residual sum and the norm after it, in one loop. What was not
 fused are the big products and attention: they have hand-made kernels already, and are called as they are. In the
-backward pass the same happens with derivatives: GELU's slope, the sums for the bias. That is most of what compiling
-brings a Transformer: everything *between* the products at the price of one trip through memory. On a GPU, where memory
-is what one waits for, it is worth much more than here.
+backward pass the same happens with derivatives: GELU's slope, the sums for the bias. So what stands *between* two
+products costs about one trip through memory. How much time that saves depends on what one waits for; chapter 16 counts
+it for a GPU.
 
 ## Three attentions
 
@@ -762,6 +762,11 @@ for i, length in enumerate(LENGTHS):
     print(f"T = {length:4d}: reference keeps {ratio:.1f} times the memory of sdpa")
 assert np.allclose(kept["sdpa"], counted["sdpa"], rtol=0.1)
 assert 1 < kept["reference"][-1] / counted["reference"][-1] < 2
+reason = flash_unavailable_reason(*heads(LENGTHS[0]))
+if reason is None:
+    triton = partial(ops.attention, *heads(LENGTHS[0]), causal=True, impl="triton")
+    ratio = lab.saved_bytes(triton) / kept["sdpa"][0]
+    print(f"T = {LENGTHS[0]}: triton keeps {ratio:.2f} times as much as sdpa")
 lab.plot_memory(LENGTHS, kept, counted)
 
 # %% [markdown]
@@ -770,8 +775,8 @@ The points of sdpa lie on the line that was counted. Reference has more than its
 $v$ and their scaled copies are kept too.
 
 **And time?** Figures depend on your machine, so nothing is asserted: ratios of processor time on one thread, measured
-in turn. Triton is not among them: in the interpreter it runs as Python, thousands of times too slow. NumPy and PyTorch
-are compared on chapter 08's Llama, which completes Python code.
+in turn. Triton is not among them: its interpreter runs the kernel as Python, for looking and not for speed. NumPy and
+PyTorch are compared on chapter 08's Llama, which completes Python code.
 """
 
 # %%
@@ -811,8 +816,8 @@ print(f"writing 40 tokens, one by one: NumPy takes {ratio:.2f} times as long as 
 # %% [markdown]
 r"""
 Below 1, NumPy is faster. On one core, and at this size, that is no wonder: both call the same kind of library for the
-products, and our fused functions make fewer trips through memory than PyTorch's list of small ones; writing token by
-token is nearly all overhead. PyTorch's reasons are elsewhere: GPUs, 16-bit matrix units, many processes.
+products, and where tensors are small, what remains is the price of each call. PyTorch's reasons are elsewhere: GPUs,
+16-bit matrix units, many processes.
 
 ## Checkpoints cross
 

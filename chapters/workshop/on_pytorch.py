@@ -26,6 +26,9 @@ from .boxes import PALE_BLUE, PALE_GREEN, PALE_ORANGE, Box, draw_boxes
 # --- instruments --------------------------------------------------------------------------------------------------
 
 
+FREE = ("detach", "lift_fresh", "_unsafe_view")  # these compute nothing, although PyTorch calls them no views
+
+
 class Watch(TorchDispatchMode):
     """Inside `with Watch() as watch:` every op that PyTorch really runs is noted in `watch.rows`: its name, the dtypes
     of the tensors that it takes and of the (first) one that it gives. Views, which compute nothing, are left out."""
@@ -38,7 +41,7 @@ class Watch(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         first = out[0] if isinstance(out, tuple | list) else out
         name = func.overloadpacket.__name__
-        if isinstance(first, torch.Tensor) and not func.is_view and name not in ("lift_fresh", "detach"):
+        if isinstance(first, torch.Tensor) and not func.is_view and name not in FREE:
             given = tuple(short(a.dtype) for a in args if isinstance(a, torch.Tensor))
             self.rows.append((name.strip("_"), given, short(first.dtype)))
         return out

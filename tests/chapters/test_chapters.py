@@ -25,6 +25,11 @@ SOURCES = build.sources()
 each_chapter = pytest.mark.parametrize("source", SOURCES, ids=[path.stem for path in SOURCES])
 
 
+def skip_without_torch(source):
+    if "\nimport torch" in source.read_text(encoding="utf-8"):
+        pytest.importorskip("torch")
+
+
 def markdown(source):
     return "\n".join(cell.source for cell in build.read_source(source).cells if cell.cell_type == "markdown")
 
@@ -35,6 +40,7 @@ def test_chapter_runs_and_answers_get_their_verdicts(source, tmp_path_factory):
     made once for all of them."""
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
+    skip_without_torch(source)
     command = [sys.executable, str(CHAPTERS / "build.py"), source.stem, "--scale", "smoke", "--check"]
     made = tmp_path_factory.getbasetemp().parent / "made"  # one folder for all processes of the tests
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "MINILLM_MADE": str(made)}
@@ -120,6 +126,7 @@ def test_chapter_ends_with_questions_and_what_is_taken_along(source):
 @each_chapter
 def test_names_in_the_text_exist(source):
     """Every `minillm.a.b` in the prose can be imported; so the "step into it" box cannot go stale."""
+    skip_without_torch(source)
     names = set(re.findall(r"`(minillm(?:\.\w+)+)", markdown(source)))
     assert "step into it" in markdown(source).lower()
     assert len(names) >= 3
