@@ -8,6 +8,7 @@ lists of Modules `ModuleList`s, constant ndarrays buffers that are not saved; an
 object in the NumPy model (a tied weight, the random generator) is one object in the torch model.
 
 The classes have no importable name, so pickling a ported model fails: save its weights (safetensors), not the object.
+chapters/15_the_same_model_on_pytorch.ipynb builds a small port by hand, and measures how near the two models stay.
 """
 
 from __future__ import annotations
