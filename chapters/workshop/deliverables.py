@@ -256,3 +256,14 @@ def review_reader(scale: str) -> Path:
     recipe: dict[str, Any] = {"steps": finetuning.READING_STEPS[scale], "reviews": finetuning.REVIEWS[scale]}
     recipe |= {"shape": finetuning.SHAPE, "words": finetuning.WORDS, "batch": finetuning.BATCH}
     return made("review-reader", recipe, lambda folder: finetuning.read_reviews(folder, scale))
+
+
+def small_insides(scale: str) -> Path:
+    """Chapter 18's small models that recall and copy: folders recall-0, "two layers-0", ..., a number for a seed, which
+    `minillm.AutoModelForCausalLM` opens. `inside.load_models` reads all of a kind."""
+    from . import inside
+
+    shapes = {kind: [*given[:4]] for kind, given in inside.KINDS.items()}
+    recipe = {"kinds": shapes, "steps": inside.STEPS[scale], "seeds": inside.SEEDS[scale], "rows": inside.BATCH}
+    recipe |= {"rate": inside.RATE, "period": inside.PERIOD}
+    return made("small-insides", recipe, lambda folder: inside.fill_models(folder, scale))
