@@ -56,8 +56,8 @@ def recall_rows(rng: np.random.Generator, rows: int) -> Batch:
 
 
 def copy_rows(rng: np.random.Generator, rows: int, period: int | None = None) -> Batch:
-    """ids (rows, COPY) and targets: what follows where it can be known, −100 elsewhere. Periods are drawn by the library,
-    from 3 to 12, or all are `period`."""
+    """ids (rows, COPY) and targets: what follows where it can be known, −100 elsewhere. Periods are drawn by the
+    library, from 3 to 12, or all are `period`."""
     if period is None:
         ids, periods = repeated_rows(rng, rows, COPY + 1, IDS)
     else:
@@ -95,8 +95,8 @@ def train(model: Any, draw: Callable[[np.random.Generator, int], Batch], steps: 
     return losses
 
 
-# Each kind of model: its vocabulary, context, layers, features of the feed-forward network, and the rows it learns from.
-# With 108 features there, one layer has as many weights as two with 32.
+# Each kind of model: its vocabulary, context, layers, features of the feed-forward network, and the rows it learns
+# from. With 108 features there, one layer has as many weights as two with 32.
 KINDS: dict[str, tuple[int, int, int, int, Callable[..., Batch]]] = {
     "recall": (len(VOCABULARY), RECALL, 2, 32, recall_rows),
     "two layers": (IDS, COPY, 2, 32, copy_rows),
@@ -153,14 +153,16 @@ def other_token(ids: np.ndarray, t: int | np.ndarray, rng: np.random.Generator) 
 
 
 def loss_by_round(model: Any, ids: np.ndarray, targets: np.ndarray, periods: np.ndarray) -> np.ndarray:
-    """The mean loss of the first, second and third time round: rows (B, T + 1) without a last target."""
+    """The mean loss of the second and third time round, (2,), where the id before has been met: ids and what follows
+    them, (B, T) each, and the period of each row."""
     logits = run(model, ids).astype(float)  # (B, T, V)
     logits = logits - logits.max(axis=-1, keepdims=True)
     log_p = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     loss = -np.take_along_axis(log_p, targets[:, :, None], axis=-1)[:, :, 0]  # (B, T)
     place = np.arange(1, ids.shape[1] + 1)[None]  # of what is predicted
-    round_of = np.where(place == periods[:, None], 0, place // periods[:, None])  # the first again: not to be known
-    return np.array([loss[round_of == n].mean() for n in range(3)])
+    time_round = place // periods[:, None]  # (B, T)
+    time_round[place == periods[:, None]] = 0  # the first to come again: nobody can know
+    return np.array([loss[time_round == n].mean() for n in (1, 2)])
 
 
 def ranks(x: np.ndarray) -> np.ndarray:
@@ -203,8 +205,8 @@ def within_brackets(pieces: Sequence[bytes]) -> np.ndarray:
 
 
 def with_silent_heads(model: Llama) -> Llama:
-    """A model that computes the same, with two more heads in each layer: each looks hardest where one of the model's own
-    looks least, and what it finds is multiplied by 0."""
+    """A model that computes the same, with two more heads in each layer: each looks hardest where one of the model's
+    own looks least, and what it finds is multiplied by 0."""
     config = replace(model.config, n_heads=4, n_kv_heads=4, head_dim=model.config.head_dim)
     other = Llama(config, rng=np.random.default_rng(0))
     given = dict(model.named_parameters())
@@ -234,9 +236,9 @@ def draw_stream() -> Any:
         "b1": Box(6.6, 1.0, 0.6, "+ block 1"),
         "x2": Box(8.15, 1.0, 0.6, "$x_2$\n$(T, D)$", PALE_BLUE),
         "head": Box(9.85, 1.0, 0.75, "norm, head\nlogits $(T, V)$"),
-        "lens": Box(5.05, 2.15, 1.0, "lens: norm and head\nright here?", PALE_GREEN),
-        "probe": Box(1.75, 2.15, 1.0, "probe: what can be\nread from it?", PALE_GREEN),
-        "patch": Box(5.05, -0.15, 1.2, "patch: put in another\nrun’s vector; what changes?", PALE_ORANGE),
+        "lens": Box(5.05, 2.15, 1.0, "record, and read\nwith the head: lens", PALE_GREEN),
+        "probe": Box(1.75, 2.15, 1.0, "record, and read\nwith a probe", PALE_GREEN),
+        "patch": Box(5.05, -0.15, 1.6, "replace: put in another vector;\nwhat changes?", PALE_ORANGE),
     }
     arrows = [("ids", "x0"), ("x0", "b0"), ("b0", "x1"), ("x1", "b1"), ("b1", "x2"), ("x2", "head")]
     arrows += [("x1", "lens"), ("x0", "probe"), ("patch", "x1")]
@@ -254,8 +256,8 @@ def lens_table(pieces: Sequence[bytes], guesses: np.ndarray, p: np.ndarray, piec
         cells = []
         for t, (i, share) in enumerate(zip(guesses[layer], p[layer])):
             right = piece_of(int(i)) == pieces[t + 1]
-            style = f"{cell} {'#D55E00' if right else 'transparent'};background:rgba(0,114,178,{0.6 * share:.2f})"
-            style += ";color:#000"
+            red, green, blue = (round(255 - (255 - full) * 0.6 * share) for full in (0, 114, 178))
+            style = f"{cell} {'#D55E00' if right else '#FFFFFF'};color:#000;background:rgb({red},{green},{blue})"
             cells.append(f'<td style="{style}">{escape(plot.readable(piece_of(int(i)), longest=9))}</td>')
         rows.append(f'<tr><th style="text-align:right;white-space:nowrap">{names[layer]}</th>{"".join(cells)}</tr>')
         plain.append(f"{names[layer]}: " + " ".join(plot.readable(piece_of(int(i)), longest=9) for i in guesses[layer]))
@@ -329,28 +331,28 @@ def heads_figure(looked: np.ndarray, lost: np.ndarray) -> Any:
     return figure
 
 
-def copying_figure(rounds: dict[str, np.ndarray], scores: dict[str, np.ndarray], even: float) -> Any:
-    """Left: the loss by the time round, kind -> (starts, 3). Right: the induction score of every head,
-    kind -> (starts, heads)."""
-    figure, (left, right) = plot.subplots(1, 2, height=3.4)
-    looks = ((plot.BLUE, "o"), (plot.VERMILION, "s"), (plot.GREEN, "^"))
-    for (kind, losses), (color, marker) in zip(rounds.items(), looks):
-        left.plot([1, 2, 3], losses.mean(axis=0), color=color, marker=marker, label=kind)
-        for one in losses:
-            left.plot([1, 2, 3], one, marker, color=color, mfc="none", markersize=5)
-    left.axhline(np.log(IDS), color=plot.BLACK, linestyle=":", label="all ids equally likely")
-    left.set_xticks([1, 2, 3])
-    left.set_xlabel("time round")
-    left.set_ylabel("loss (nats)")
-    left.set_ylim(bottom=0)
-    left.legend(fontsize=7)
-    for row, ((kind, values), (color, marker)) in enumerate(zip(scores.items(), looks)):
-        right.plot(values.ravel(), [row] * values.size, marker, color=color, mfc="none", markersize=8)
-    right.axvline(even, color=plot.BLACK, linestyle=":")
-    right.set_yticks(range(len(scores)), [kind.replace(", ", ",\n") for kind in scores], fontsize=8)
-    right.set_ylim(len(scores) - 0.5, -0.5)
-    right.set_xlim(0, 1)
-    right.set_xlabel("induction score of each head\n(dotted: looking everywhere alike)")
+def copying_figure(losses: dict[str, np.ndarray], scores: dict[str, np.ndarray], even: float) -> Any:
+    """A row for each kind, a mark for each start: the loss the second time round, and the best head's induction score;
+    kind -> (2, starts) each, first on periods that vary, then on rows that always repeat after 8."""
+    figure, axes = plot.subplots(1, 2, height=3.0, sharey=True)
+    labels = ("loss, second time round (nats)", "best head’s induction score")
+    for ax, values, label in zip(axes, (losses, scores), labels):
+        for row, tests in enumerate(values.values()):
+            for k, (color, marker, test) in enumerate(
+                ((plot.BLUE, "o", "periods vary"), (plot.VERMILION, "s", "always 8"))
+            ):
+                place = [row + 0.3 * (k - 0.5)] * len(tests[k])
+                name = f"tested where {test}" if row == 0 else None
+                ax.plot(tests[k], place, marker, color=color, mfc="none", markersize=8, markeredgewidth=1.6, label=name)
+        ax.set_xlabel(label)
+    axes[0].axvline(np.log(IDS), color=plot.BLACK, linestyle=":", label="all ids equally likely")
+    axes[1].axvline(even, color=plot.BLACK, linestyle="--", label="looks everywhere alike")
+    axes[0].set_yticks(range(len(losses)), [f"learned:\n{kind}".replace(", ", ",\n") for kind in losses], fontsize=9)
+    axes[0].set_ylim(len(losses) - 0.5, -0.5)
+    axes[0].set_xlim(left=-0.2)
+    axes[1].set_xlim(0, 1)
+    for ax in axes:
+        ax.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
     return figure
 
 
