@@ -2,8 +2,8 @@
 r"""
 # 18 · Looking inside
 
-A trained model is an array of numbers that answers. *How* it answers is written nowhere. But everything in it can be
-read, and everything can be changed: no other object of science is so open. This chapter is about what to read, what to
+A trained model is an array of numbers that answers. *How* it answers is written nowhere. But every number in it can be
+read, and every one can be changed; few objects of study are so open. This chapter is about what to read, what to
 change, and which conclusions that allows. Its refrain: **what can be seen inside a model need not be used by it.**
 
 **Afterwards you can** record and replace any activation; read a model layer by layer with the logit lens; roll
@@ -34,6 +34,7 @@ from minillm.interpret import (
     run,
     what_followed,
 )
+from minillm.interpret.activations import write_down
 from minillm.tensor import no_grad
 from minillm.workshop import as_mask, as_plain, check, read_scale, show_versions, type_into_debugger
 from minillm.workshop import inside as lab
@@ -155,8 +156,6 @@ The same without an editor: stop in `write_down`, go on, and print which module 
 # %%
 seen = look_inside(model, ids[:1])  # a breakpoint here
 assert seen.residual.shape == (3, 1, 13, 32)  # (layers + 1, B, T, D)
-from minillm.interpret.activations import write_down
-
 commands = ["tbreak write_down", "continue", "print(name, x.shape)"]
 namespace = {"look_inside": look_inside, "model": model, "ids": ids[:1], "write_down": write_down}
 shown = type_into_debugger("look_inside(model, ids)", commands, namespace)
@@ -487,16 +486,16 @@ lab.heads_figure(looked, lost)
 
 # %% [markdown]
 r"""
-From every start the head that costs most is one of block 0. At the question it looks hardly at the answer: a reader of
-the last row's picture would have called it useless. And one start's head is not another's: which of the two in block 0
-does the work differs.
+From every start, the head that costs most is one of block 0. At the question it gives the answer no more than an even
+share, 1 in 13 positions: a reader of the last row's picture would have called it useless. In block 1 both heads look at
+the answer, and what they cost differs. And which of the two in block 0 does the work is another from start to start.
 
 ## Induction heads: look where it went on last time
 
 The two steps are worth more than this task. Take any text that repeats: "... $a\;b$ ... $a$". A head of block 1 that
 asks "who has noted my own token as the one before it?" lands on $b$, and copying it continues the repetition. Olsson et
-al. 2022 (arXiv 2209.11895) found such **induction heads** in every Transformer of at least two layers that they looked
-at. How to test for one:
+al. 2022 (arXiv 2209.11895) found such **induction heads** in all the Transformers of two layers or more that they
+examined, and none in those of one. How to test for one:
 
 - rows of random ids that repeat, so that nothing but the repetition helps;
 - its **score**: of a head's attention, the share that goes to the positions *behind* earlier occurrences of the token;
@@ -528,11 +527,15 @@ for kind, models in copiers.items():
 library = induction_scores(copiers["two layers"][0], n_rows=400)  # (layers, heads): rows of its own
 assert np.isclose(library.max(), scores["two layers"][0, 0], atol=0.05)
 p = np.exp(logit_lens(copiers["one layer"][0], rows_vary[:, :-1]).log_probs[-1])  # (400, T, V)
-last_two = [np.take_along_axis(p[:, 5:], rows_vary[:, 5 - back : -1 - back, None], axis=2).mean() for back in (0, 1)]
-print(f"one layer gives the last two ids {100 * sum(last_two):.0f}% of its probability; a guess {200 / lab.IDS:.0f}%")
+shown = np.cumsum(np.eye(lab.IDS)[rows_vary[:, :-1]], axis=1) > 0  # (400, T, V): has the row had this id by now?
+known = np.arange(1, lab.COPY + 1) > periods[:, None]  # (400, T): the second time round, or later
+of_one_layer, of_a_guess = (100 * (q * ~shown).sum(axis=2)[known].mean() for q in (p, 1 / lab.IDS))
+print("ids that the row has not had so far get", end=" ")
+print(f"{of_one_layer:.0f}% of one layer's probability, {of_a_guess:.0f}% of a guess's")
 marked = what_followed(rows_vary[:, :-1])  # (rows, T, T)
 even = (marked.sum(axis=2) / np.arange(1, lab.COPY + 1))[marked.any(axis=2)].mean()
 if SCALE != "smoke":
+    assert of_one_layer < 0.5 * of_a_guess
     two, one, fixed = (losses[kind] for kind in kinds)  # (2, starts) each
     assert two.max() < 0.5 * one.min() and scores["two layers"].min() > 2 * scores["one layer"].max()
     assert fixed[1].max() < 0.5 * fixed[0].min() and fixed[0].min() > np.log(lab.IDS)
@@ -543,10 +546,10 @@ lab.copying_figure(losses, scores, even)
 r"""
 Look at the blue marks first: where periods vary, two layers copy from the second time on; one layer of as many weights
 does not, and none of its heads scores much above one that looks everywhere alike. It is below the dotted line all the
-same: no id comes twice in a period, and it has learned to expect none that was there just now (the last line printed).
-Now the trap, the bottom row. On rows that always repeat after 8 (orange), a model of **one** layer copies well, and its
-best head scores several times as high as on other rows. Where periods vary it is worse than a guess: sure of itself,
-and wrong. Who tests with one period cannot tell that head from an induction head.
+same: it knows *which* ids the row holds (the last line printed), only not which of them comes next. Now the trap, the
+bottom row. On rows that always repeat after 8 (orange), a model of **one** layer copies well, and its best head scores
+several times as high as on other rows. Where periods vary it is worse than a guess: sure of itself, and wrong. Who
+tests with one period cannot tell that head from an induction head.
 
 In the two-layer models, as in recall, the pair should be found: heads of block 0 that look one back, heads of block 1
 with a high score.
