@@ -5,7 +5,8 @@ blocks in one run), lens.py (what each layer would answer), heads.py (rollout, i
 activation does), probing.py (what can be read from it). Arrays go in and come out.
 
 A recording shows that something is there, not that the model uses it; only a replacement shows that. A picture of
-attention says where a head looks, not what it takes there.
+attention says where a head looks, not what it takes there. chapters/18_looking_inside.ipynb shows both on models whose
+algorithm is known in the end.
 """
 
 from .activations import Call, recording, replacing, run, watching
