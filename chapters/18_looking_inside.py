@@ -106,7 +106,7 @@ def run_by_hand(model, ids, kept=None, put=None):
     block, its array takes the place of the stream after that block."""
     x, rope = model.start(ids, None, None)  # the token vectors (B, T, D), and what turns queries and keys
     for number, block in enumerate(model.blocks):
-        x = block(x, rope)
+        x = block(x, rope)  # (B, T, D)
         if put and number in put:
             x = put[number]
         if kept is not None:
@@ -480,15 +480,16 @@ for start, model in enumerate(recallers):
             print(f"start {start}, block {block}, head {head}: {looked[start, block, head]:3.0f}%", end=" ")
             print(f"on the answer, {lost[start, block, head]:3.0f} points lost without it")
 if SCALE != "smoke":
-    assert np.all(lost[:, 0].max(axis=1) > lost[:, 1].max(axis=1) - 10)
-    assert np.all(looked[:, 0].max(axis=1) < looked[:, 1].max(axis=1))
+    assert lost[:, 0].max(axis=1).min() > 30 and looked[:, 0].max() < 20 < looked[:, 1].max(axis=1).min()
 lab.heads_figure(looked, lost)
 
 # %% [markdown]
 r"""
-From every start, the head that costs most is one of block 0. At the question it gives the answer no more than an even
-share, 1 in 13 positions: a reader of the last row's picture would have called it useless. In block 1 both heads look at
-the answer, and what they cost differs. And which of the two in block 0 does the work is another from start to start.
+From every start there is one head of block 0 (the highest squares) without which most of the answers are lost. At the
+question it gives the answer hardly more than an even share, 1 in 13 positions: a reader of the last row's picture would
+have called it useless. Its neighbour in block 0 has the same picture there, and costs little. In block 1 both heads
+look at the answer, and what they cost differs widely. And which of the two in block 0 does the work is another from
+start to start.
 
 ## Induction heads: look where it went on last time
 
