@@ -258,6 +258,25 @@ def review_reader(scale: str) -> Path:
     return made("review-reader", recipe, lambda folder: finetuning.read_reviews(folder, scale))
 
 
+def translators(scale: str) -> Path:
+    """Chapter 12's translators of "There were ..." sentences into Chinese: folders 0, 1, ... (a number for a seed) and
+    half-0, ..., the same halfway. `minillm.workshop.translating.load_writer(folder / "0")` opens one."""
+    from . import translating
+
+    recipe = {"steps": translating.STEPS[scale], "seeds": translating.SEEDS[scale], "rate": translating.RATE}
+    recipe |= {"shape": translating.SHAPE, "batch": translating.BATCH}
+    return made("translators", recipe, lambda folder: translating.fill_translators(folder, scale))
+
+
+def summarizers(scale: str) -> Path:
+    """Chapter 12's summarizers of reports about few people and towns: folders as those of `translators`."""
+    from . import translating
+
+    recipe = {"steps": translating.REPORT_STEPS[scale], "seeds": translating.SEEDS[scale], "rate": translating.RATE}
+    recipe |= {"shape": translating.SHAPE, "batch": translating.BATCH}
+    return made("summarizers", recipe, lambda folder: translating.fill_summarizers(folder, scale))
+
+
 def small_insides(scale: str) -> Path:
     """Chapter 18's small models that recall and copy: folders recall-0, "two layers-0", ..., a number for a seed, which
     `minillm.AutoModelForCausalLM` opens. `inside.load_models` reads all of a kind."""
