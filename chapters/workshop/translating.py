@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from minillm.beam import beam_search
 from minillm.data import Pair
 from minillm.data.tasks import summarization, translation
 from minillm.data.tasks.draw import Draw, fill
@@ -171,6 +172,38 @@ def of_targets(log_p: Array, targets: Array) -> Array:
     return np.where(targets >= 0, found, 0.0)
 
 
+def token_scores(model: EncoderDecoder, objective: Write, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Greedy decoding, fed the truth and fed its own output: "truth" and "own", the shares of tokens that are right at
+    their place; "whole truth" and "whole own" (B,), whether all of a sentence's are; "length", tokens in a sentence."""
+    source, ids, targets = objective.collate([objective.encode(pair) for pair in pairs])
+    there = targets >= 0  # (B, T)
+    fed_truth = log_chances(model, source, ids).argmax(axis=-1) == targets
+    fed_own = np.zeros_like(there)
+    for row, text in enumerate(answers(model, objective, pairs)):
+        new = np.array([*objective.ids(text), objective.end_id])[: targets.shape[1]]
+        fed_own[row, : len(new)] = new == targets[row, : len(new)]
+    found: dict[str, Any] = {"length": there.sum(axis=1).mean()}
+    for name, right in (("truth", fed_truth), ("own", fed_own)):
+        found |= {name: right[there].mean(), f"whole {name}": (right | ~there).all(axis=1)}
+    return found
+
+
+def search(model: EncoderDecoder, objective: Write, pairs: Sequence[Pair], n_beams: int) -> Array:
+    """Of the likeliest translations found, in percent: right ones; wrong ones less likely than the right one, so that
+    the search missed it; and wrong ones that are likelier, so that no search would help. (3,)"""
+    source, ids, targets = objective.collate([objective.encode(pair) for pair in pairs])
+    of_right = of_targets(log_chances(model, source, ids), targets).sum(axis=1)  # (B,) ln p of the right translation
+    options = {"stop_ids": (objective.end_id,), "keep_stop_id": True, "allowed": objective.allowed}
+    found = beam_search(
+        model.given(source), [[objective.start_id]] * len(pairs), n_beams=n_beams, length_penalty=0.0,
+        max_new_tokens=targets.shape[1] + 5, **options,
+    )  # fmt: skip
+    best = [row[0] for row in found]
+    right = np.array([b.ids == row[row >= 0].tolist() for b, row in zip(best, targets)])
+    missed = ~right & (np.array([b.score for b in best]) < of_right)
+    return 100 * np.array([right.mean(), missed.mean(), (~right & ~missed).mean()])
+
+
 def after_a_mistake(
     model: EncoderDecoder, objective: Write, pairs: Sequence[Pair], reach: int, digits_only: bool
 ) -> tuple[Array, Array]:
@@ -272,6 +305,38 @@ def looks_and_needs(models: Sequence[EncoderDecoder], objective: Write, pairs: S
         looks[i] = [[np.mean(cell) for cell in row] for row in weights]
         needs[i] = [[np.mean(cell) for cell in row] for row in falls]
     return looks.mean(axis=0), needs.mean(axis=0)
+
+
+def value_of(words: str) -> int:
+    """What a number in English words stands for."""
+    whole = part = 0
+    for word in words.replace("-", " ").split():
+        if word == "hundred":
+            part *= 100
+        elif word == "thousand":
+            whole, part = 1000 * part, 0
+        else:
+            part += translation.ONES.index(word) if word in translation.ONES else 10 * translation.TENS.index(word)
+    return whole + part
+
+
+def changed(pair: Pair) -> dict[str, str]:
+    """A right translation changed in one way each; the first two keep what it means."""
+    text, labels = pair.target, cut_target(pair.target)
+    part = {kind: "".join(c for c, label in zip(text, labels) if label == kind) for kind in (*PARTS, "measure")}
+    reads = cut_source(pair.source)
+    words = "".join(c for c, label in zip(pair.source, reads) if label == "number")
+    number = part["number"]
+    digit = next(c for c in number if c in translation.DIGITS[1:] or c in "两十")
+    other = "四" if digit == "三" else "三"
+    at = labels.index("number")
+    return {
+        "place before time": part["place"] + part["time"] + text[labels.index("place") + len(part["place"]) :],
+        "number in figures": text[:at] + str(value_of(words)) + text[at + len(number) :],
+        "another digit": text[:at] + number.replace(digit, other, 1) + text[at + len(number) :],
+        "another measure word": text[: at + len(number)] + "头" + text[at + len(number) + 1 :],
+        "no place": part["time"] + text[labels.index("place") + len(part["place"]) :],
+    }
 
 
 # --- summaries
