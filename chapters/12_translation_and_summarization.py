@@ -238,17 +238,22 @@ assert logits.shape == (1, 2, untrained.config.vocab_size)
 
 # %% [markdown]
 r"""
-The same without an editor: the third call of `masked_softmax` is the cross-attention (the first is the encoder's, the
-second the decoder's own). The shape of its weights ends in $(T, S)$, and the padding gets nothing.
+The same without an editor. Each line after `(Pdb)` is a command. The softmax of attention is called three times: for
+the encoder, for the decoder's own self-attention, and for the cross-attention, whose first head is printed.
 """
 
 # %%
-commands = ["tbreak masked_softmax", "continue"] * 3
-commands += ["return", "print(p.shape)", "print(p.reshape(-1, *p.shape[-2:])[0].round(2))"]
+commands = ["tbreak masked_softmax", "continue", "return"] * 3
+commands += ["print(p.shape)", "print(p[0, 0, 0].round(2))"]
 namespace = {"untrained": untrained, "s": source, "ids": ids, "masked_softmax": masked_softmax}
 shown = type_into_debugger("untrained.hidden(s, ids)", commands, namespace)
-print("\n".join(line for line in shown.splitlines()[-4:]))
+print(shown[shown.rindex("(Pdb) tbreak") :])
 assert "2, 4)" in shown
+
+# %% [markdown]
+r"""
+Two rows for the target's positions, four columns for the source's; the last one, the padding, gets nothing.
+"""
 
 # %% [markdown]
 r"""
