@@ -56,7 +56,7 @@ def alignment(weights: Array, source: Sequence[str], target: Sequence[str], titl
     return Html(f'<div style="background:#fff;color:#111;padding:8px;overflow-x:auto">{body}</div>', "\n".join(lines))
 
 
-def curves(notes: Sequence[Mapping[str, Any]], names: Mapping[str, str], ylabel: str, baselines: bool = True) -> Any:
+def curves(notes: Sequence[Mapping[str, Any]], names: Mapping[str, str], ylabel: str) -> Any:
     """A share of right answers along training: thin lines are starts, thick ones their mean. `names`: what the splits
     are called."""
     figure, ax = plot.subplots(height=3.0)
@@ -82,7 +82,8 @@ def looks_and_needs(looks: Array, needs: Array, written: Sequence[str], read: Se
         ax.grid(visible=False)
         for (r, c), value in np.ndenumerate(table):
             dark = value > 0.7 * table.max()
-            ax.text(c, r, form.format(value), ha="center", va="center", fontsize=9, color="white" if dark else "black")
+            text = form.format(value).replace("-0.0", "0.0")
+            ax.text(c, r, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
         ax.set_xticks(range(len(read)), read)
         ax.set_yticks(range(len(written)), written)
         ax.tick_params(length=0)
@@ -93,7 +94,7 @@ def looks_and_needs(looks: Array, needs: Array, written: Sequence[str], read: Se
 
 
 def after_mistake(curves: Mapping[str, Mapping[str, Array]]) -> Any:
-    """The loss after one wrong token and without it, a picture for each model; each (starts, reach)."""
+    """By how much the loss rises after one wrong token, a picture for each split; each (starts, reach)."""
     figure, axes = plot.subplots(1, len(curves), height=2.9, sharey=True)
     for ax, (title, lines) in zip(axes, curves.items()):
         for (name, values), color, marker in zip(lines.items(), (plot.VERMILION, plot.BLUE), "s^"):
@@ -104,8 +105,8 @@ def after_mistake(curves: Mapping[str, Mapping[str, Array]]) -> Any:
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("places after it")
         ax.set_xticks(places)
-    axes[0].set_ylabel("loss (nats)")
-    axes[0].set_ylim(bottom=0)
+        ax.axhline(0, color=plot.BLACK, linewidth=0.8)
+    axes[0].set_ylabel("rise of the loss (nats)")
     axes[-1].legend(fontsize=9)
     return figure
 
@@ -129,14 +130,13 @@ def search_bars(shares: Mapping[str, Mapping[int, Array]]) -> Any:
 
 
 def score_bars(scores: Mapping[str, Mapping[str, float]], means_the_same: Sequence[str]) -> Any:
-    """BLEU, chrF and exact match of several ways to change a right translation; those that keep its meaning have a
-    star."""
+    """BLEU and chrF of several ways to change a right translation; those that keep its meaning have a star."""
     figure, ax = plot.subplots(height=3.2)
     names = [f"{name} *" if name in means_the_same else name for name in scores]
     metrics = list(next(iter(scores.values())))
-    for i, (metric, color, hatch) in enumerate(zip(metrics, (plot.BLUE, plot.ORANGE, plot.GREEN), ("", "//", ".."))):
-        at = np.arange(len(scores)) + 0.26 * (i - (len(metrics) - 1) / 2)
-        ax.barh(at, [row[metric] for row in scores.values()], 0.24, color=color, hatch=hatch, label=metric)
+    for i, (metric, color, hatch) in enumerate(zip(metrics, (plot.BLUE, plot.ORANGE), ("", "//"))):
+        at = np.arange(len(scores)) + 0.36 * (i - 0.5)
+        ax.barh(at, [row[metric] for row in scores.values()], 0.34, color=color, hatch=hatch, label=metric)
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.set_xlim(0, 100)
