@@ -1092,6 +1092,7 @@ to a task with few labels in three ways, and tell from its curves what it lacks.
 
 **What you take along**: the GPT that has read reviews, with its tokenizer, in the folder that
 `minillm.workshop.deliverables.review_reader(SCALE)` names (`minillm finetune classify --model FOLDER` opens it). A
-classifier says one word. The next chapter, 12 · Translation and summarization, has models write whole answers to what
+classifier says one word. The next chapter,
+[12 · Translation and summarization](12_translation_and_summarization.ipynb), has models write whole answers to what
 they read.
 """

@@ -19,8 +19,9 @@ explain why a small model cannot write a name that it has never met.
 from collections import Counter
 
 import numpy as np
-from minillm import metrics, ops, plot
+from minillm import metrics, ops
 from minillm.data.tasks import summarization, translation
+from minillm.interpret import look_inside
 from minillm.numpy_ops.attention import masked_softmax
 from minillm.tensor import Tensor, no_grad
 from minillm.workshop import (
@@ -288,7 +289,8 @@ with longer numbers, we come to below. First: how does it know where to look?
 
 ## A picture of the alignment
 
-Row $t$ of $P$ says where the decoder looked when it wrote token $t$. Here is the mean of the four heads.
+Row $t$ of $P$ says where the decoder looked when it wrote token $t$; `minillm.interpret.look_inside` keeps it. Here is
+the mean of the four heads.
 """
 
 
@@ -296,7 +298,7 @@ Row $t$ of $P$ says where the decoder looked when it wrote token $t$. Here is th
 def alignment(model, pair):
     """The cross-attention of the last block for a pair: (heads, T, S), and the tokens of both sides."""
     source, ids, targets = objective.collate([objective.encode(pair)])
-    weights = plot.look_inside(model, source, ids).cross[-1, 0]
+    weights = look_inside(model, source, ids).cross[-1, 0]
     sides = ([tokenizer.token_bytes(int(i)).decode("utf-8", "replace") for i in r[0]] for r in (source, targets))
     return weights, *sides
 
@@ -689,10 +691,10 @@ pictures.fact_bars({"known names": said["seen"], "unknown names": said["test"]},
 
 # %% [markdown]
 r"""
-With known names the model does what no picked sentence can: it collects the facts from several sentences into one, and
-keeps the earlier event out. (The oracle, chosen by common words, has the place and the day; the whole is never in one
-sentence.) With unknown names it still tells most days and amounts, and **not one** person or town. Its ROUGE-L is still
-far above the oracle's: a score at which one might publish, for summaries of which *none* is right.
+With known names the model does what no picked sentence can: it collects the facts from several sentences into one,
+and keeps the earlier event out. (The oracle, chosen by common words, has the place and the day; the whole is never in
+one sentence.) With unknown names it still tells most days and amounts, but the **persons and towns are gone**. Its
+ROUGE-L is still far above the oracle's: a score at which one might publish, for summaries of which *none* is right.
 
 ## Names never seen
 

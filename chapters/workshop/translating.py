@@ -17,10 +17,10 @@ from minillm.data.tasks.names import name_pools
 from minillm.finetune.objectives import Write
 from minillm.finetune.predict import predict
 from minillm.finetune.run import PIECES
+from minillm.interpret import look_inside
 from minillm.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from minillm.nn import evaluating
 from minillm.optim import AdamW, clip_grad_norm_
-from minillm.plot.attention import look_inside
 from minillm.tensor import no_grad
 from minillm.tokenizers import BPETokenizer, Tokenizer
 
