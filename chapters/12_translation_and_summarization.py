@@ -109,8 +109,8 @@ $\bar K = \bar Z^\top Q / \sqrt d$. New is where they go. $M$ was used twice, so
 
 $$\underset{(S, D)}{\bar M} = \bar K\,W_K + \bar U\,W_V.$$
 
-**This is all that the encoder ever hears.** It has no loss of its own; it learns to describe a source word by what the
-decoder needed from it, at all the $T$ places where it looked ($P^\top$ and $\bar Z^\top$ sum over them).
+**This is all that the encoder's blocks ever hear.** They have no loss of their own; they learn to describe a word by
+what the decoder needed from it, at all the $T$ places where it looked ($P^\top$ and $\bar Z^\top$ sum over them).
 """
 
 # %%
