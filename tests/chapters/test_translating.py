@@ -46,6 +46,8 @@ def test_labels_of_tokens(untrained):
 
 
 def test_a_changed_translation_differs_in_what_it_says():
+    twice = Pair("There were fifty-five cats in Lima yesterday.", "昨天利马有五十五只猫。")
+    assert tr.changed(twice)["another digit"] == "昨天利马有三十五只猫。"
     pair = Pair("There were two thousand five books in Lima yesterday.", "昨天利马有两千零五本书。")
     assert tr.changed(pair) == {
         "place before time": "利马昨天有两千零五本书。",
@@ -68,10 +70,17 @@ def test_fed_the_truth_and_fed_its_own(untrained, splits):
     assert (fine > 0).all() and (log_p[targets < 0] == 0).all()
 
 
-def test_shares_of_a_search_are_all_of_it(untrained, splits):
-    model, objective = untrained
-    shares = tr.search(model, objective, splits["test"][:3], 2)
-    assert np.isclose(shares.sum(), 100) and shares[0] == 0
+def test_a_translator_is_trained_saved_and_searched(untrained, splits, tmp_path):
+    """It learns three sentences by heart. With the right one of another as its reference, a search cannot help."""
+    some = splits["train"][:3]
+    model, objective = tr.new_model(untrained[1].tokenizer, 48, seed=1)
+    how = {"seed": 0, "batch": 3, "folder": tmp_path, "measured": ("train",)}
+    tr.train(model, objective, {"train": some}, 80, **how)
+    loaded, objective, notes = tr.load_writer(tmp_path / "0")
+    assert len(notes["losses"]) == 80 and notes["curve"][-1] == {"step": 80, "train": 1.0}
+    assert (tmp_path / "half-0").is_dir() and tr.exact(loaded, objective, some) == 1
+    wrong = Pair(some[0].source, some[1].target)
+    assert tr.search(loaded, objective, [*some, wrong], 2).tolist() == [75, 0, 25]
 
 
 def test_facts_and_renaming():
