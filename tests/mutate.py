@@ -238,7 +238,11 @@ def main() -> None:
 
     end = time.monotonic() + arguments.seconds
     look_up()
-    rest = ((change, text) for change, text in mutants(source) if known.get(change, "survived") == "survived")
+    chosen = list(mutants(source))
+    if arguments.sample is not None:
+        drawn = random.Random(0).sample(range(len(chosen)), len(chosen))[: arguments.sample]
+        chosen = [chosen[i] for i in sorted(drawn)]
+    rest = ((change, text) for change, text in chosen if known.get(change, "survived") == "survived")
     inside = Inside(arguments.module, rest, keep, end)
     in_a_fork(lambda: pytest.main(tests_and_options(arguments.tests), plugins=[inside]), arguments.seconds + 600)
     look_up()
@@ -250,16 +254,12 @@ def main() -> None:
             else:
                 shutil.copy(ROOT / name, root / name)
         rounds = []  # (tests, seconds of a processor that they may take)
-        all_killed = all(known.get(change, "survived") != "survived" for change, _ in mutants(source))
+        all_killed = all(known.get(change, "survived") != "survived" for change, _ in chosen)
         for tests in filter(None, () if all_killed else (arguments.tests, arguments.then)):
             start = children_seconds()
             assert run(tests, root, 600) == "survived", "the tests must pass before anything is changed"
             rounds.append((tests, 10 + 4 * (children_seconds() - start)))
         counts: Counter[str] = Counter()
-        chosen = list(mutants(source))
-        if arguments.sample is not None:
-            drawn = random.Random(0).sample(range(len(chosen)), len(chosen))[: arguments.sample]
-            chosen = [chosen[i] for i in sorted(drawn)]
         for change, text in chosen:
             if change not in known or known[change] == "survived":
                 if time.monotonic() > end:
