@@ -31,13 +31,13 @@ class Aligned:
         """A text that nothing has changed yet, `start` characters into the original."""
         return cls(text, [(i, i + 1) for i in range(start, start + len(text))])
 
-    def changed(self, changes: Iterable[Change], removed: int = 0) -> Aligned:
+    def changed(self, changes: Iterable[Change]) -> Aligned:
         """The text that `changes` spell. A character that replaces one has its span, one that is added that of the
-        character before it. removed: how many characters at the head are gone."""
-        spans, at, text = [], removed, []
+        character before it."""
+        spans, at, text = [], 0, []
         for character, change in changes:
             if change > 0:
-                spans.append(self.spans[at - 1] if at > 0 else (0, 0))
+                spans.append(self.spans[at - 1])  # the first is never one
             else:
                 spans.append(self.spans[min(at, len(self.spans) - 1)])
                 at += 1 - change

@@ -102,6 +102,15 @@ def unigram(in_bytes: bool, charsmap: bool) -> Tokenizer:
     return peer
 
 
+def word_pieces() -> Tokenizer:
+    """WordPiece, with other words than BERT's."""
+    peer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    peer.normalizer, peer.pre_tokenizer, peer.decoder = n.Lowercase(), p.Whitespace(), d.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=["[UNK]"], show_progress=False)
+    peer.train_from_iterator(TEXTS, trainer)
+    return changed(peer, max_input_chars_per_word=9)
+
+
 def byte_level(before: Any, normalizer: Any = None, post: Any = None, alphabet: bool = True) -> Tokenizer:
     """BPE over bytes; `before` is the pre-tokenizer. alphabet: every byte has a token."""
     peer = Tokenizer(models.BPE())
@@ -141,6 +150,7 @@ SHAPES: dict[str, Callable[[], Tokenizer]] = {
     "unigram": lambda: unigram(in_bytes=False, charsmap=False),
     "unigram, bytes": lambda: unigram(in_bytes=True, charsmap=False),
     "xlm-r": lambda: unigram(in_bytes=False, charsmap=True),
+    "word pieces": word_pieces,
     "smollm": lambda: byte_level(after(p.Digits(individual_digits=True), use_regex=True)),
     "deepseek": lambda: byte_level(after(*DEEPSEEK)),
     "prefix": lambda: byte_level(p.ByteLevel(add_prefix_space=True), post=processors.ByteLevel(trim_offsets=True)),

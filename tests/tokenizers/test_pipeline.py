@@ -2,13 +2,14 @@
 
 import json
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from drawn_texts import drawn
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizer_samples import SAMPLES
 
@@ -23,10 +24,11 @@ from minillm.tokenizers.aligned import Aligned
 from minillm.tokenizers.charsmap import CharsMap
 from minillm.tokenizers.decoders import read_decoder
 from minillm.tokenizers.normalizers import read_normalizer
-from minillm.tokenizers.patterns import compiled
+from minillm.tokenizers.patterns import compiled, outside_of_sets
 from minillm.tokenizers.pipeline_formats import pipeline_of
 from minillm.tokenizers.pre_tokenizers import read_pre_tokenizer
 from minillm.tokenizers.sections import find_spans
+from minillm.tokenizers.unicode_forms import FORMS, aligned_form
 from minillm.tokenizers.unigram import Unigram
 
 PATH = Path("tokenizer.json")
@@ -42,6 +44,7 @@ def ours(name: str) -> PipelineTokenizer:
 @pytest.mark.parametrize("name", SHAPES)
 @settings(max_examples=20)
 @given(text=drawn)
+@example(text="e\u0301a\u0316\u0301 a\u0316\u0323e \u0323\u0301zo\u0323\u0302x")
 def test_ids_offsets_and_text_equal_the_tokenizers_library(name: str, text: str) -> None:
     check_equal(name, text)
 
@@ -101,8 +104,8 @@ def test_tokens_are_bytes_within_a_text() -> None:
 
 
 @given(
-    text=st.text(alphabet="ab <s>_\n\u3000", max_size=20),
-    flags=st.lists(st.tuples(st.sampled_from(["<s>", "a", "ab", "<"]), *[st.booleans()] * 3), max_size=4),
+    text=st.lists(st.sampled_from(["<s>", "a", "b", "_", " ", "\n", "\u3000"]), max_size=12).map("".join),
+    flags=st.lists(st.tuples(st.sampled_from(["<s>", "a", "ab", "<"]), *[st.booleans()] * 3), min_size=1, max_size=3),
 )
 def test_added_tokens_are_found_as_in_a_stream(text: str, flags: list[Any]) -> None:
     tokens = [
@@ -129,6 +132,13 @@ def test_what_bpe_py_can_do_stays_with_it(tmp_path: Path) -> None:
     assert isinstance(load_tokenizer(tmp_path), BPETokenizer)
     made("smollm").save(str(tmp_path / "tokenizer.json"))
     assert isinstance(load_tokenizer(tmp_path), PipelineTokenizer)
+    peer = made("prefix")
+    for before in (None, pre_tokenizers.Whitespace(), pre_tokenizers.Sequence([])):  # without ByteLevel
+        peer = Tokenizer.from_str(peer.to_str())
+        peer.pre_tokenizer = before
+        peer.save(str(tmp_path / "tokenizer.json"))
+        tok = load_tokenizer(tmp_path)
+        assert isinstance(tok, PipelineTokenizer) and tok.encode("the\nend") == peer.encode("the\nend").ids
 
 
 # ---- the parts
@@ -168,6 +178,25 @@ def test_further_pre_tokenizers(text: str, peer: Any) -> None:
     assert [piece for piece, _, _ in pieces] == [piece for piece, _ in peer.pre_tokenize_str(text)]
 
 
+@pytest.mark.parametrize("form", FORMS)
+@given(text=st.text(alphabet="aeﬁ각\u1100\u1161\u11a8\u0301\u0316\u0323\u0327\u0344\u0f73\u0f71", max_size=9))
+def test_the_steps_to_a_form_of_unicode_lead_to_it(form: Any, text: str) -> None:
+    assert aligned_form(Aligned.of(text), form).text == unicodedata.normalize(form, text)
+
+
+def test_every_character_is_cleaned_for_translation_as_in_the_tokenizers_library() -> None:
+    text = "".join(map(chr, [*range(1, 0xD800), *range(0xE000, 0x10000)]))
+    (step,) = read_normalizer({"type": "Nmt"}, PATH).steps
+    assert step.apply(text) == normalizers.Nmt().normalize_str(text)
+
+
+def test_what_older_files_leave_out_of_byte_level() -> None:
+    step = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}
+    peer = Tokenizer.from_str(json.dumps({**json.loads(made("prefix").to_str()), "pre_tokenizer": step}))
+    tok = pipeline_of(json.loads(made("prefix").to_str()) | {"pre_tokenizer": step}, PATH)
+    assert tok.encode("one two  three") == peer.encode("one two  three").ids
+
+
 @settings(max_examples=50)
 @given(text=drawn)
 def test_a_charsmap_as_in_the_tokenizers_library(text: str) -> None:
@@ -195,10 +224,17 @@ def test_decoders(tokens: list[str], peer: Any) -> None:
     assert read_decoder(json.loads(peer.__getstate__()), PATH).decode(tokens) == peer.decode(tokens)
 
 
+@pytest.mark.parametrize("tokens", [["a...", "b.", "..", "a.b", "c..."], ["..."]])
+def test_a_decoder_that_strips_the_end(tokens: list[str]) -> None:
+    peer = decoders.Sequence([decoders.Fuse(), decoders.Strip(".", 1, 2)])
+    for step in (peer, decoders.Strip(".", 0, 2), decoders.Strip(".", 1, 1)):
+        assert read_decoder(json.loads(step.__getstate__()), PATH).decode(tokens) == step.decode(tokens)
+
+
 @given(scores=st.lists(st.integers(-9, 0), min_size=15, max_size=15), text=st.text(alphabet="abcx", max_size=12))
 def test_the_best_of_all_ways_to_cut(scores: list[int], text: str) -> None:
     """Against every way there is; ties may fall either way, so scores are compared."""
-    names = ["<unk>", "a", "b", "c", "ab", "bc", "ca", "aa", "bb", "abc", "bca", "cab", "aba", "abca", "abcabc"]
+    names = ["<unk>", "a", "b", "ab", "bc", "bx", "ca", "aa", "bb", "abc", "bca", "cab", "aba", "abca", "abcabc"]
     vocab = [(name, float(score)) for name, score in zip(names, scores)]
     model = Unigram(vocab, 0)
     value = dict(vocab)
@@ -211,6 +247,11 @@ def test_the_best_of_all_ways_to_cut(scores: list[int], text: str) -> None:
     cut = [text[start:end] for start, end, _ in model.best_cut(text)]
     assert "".join(cut) == text
     assert sum(value.get(part, model.unknown_score) for part in cut) == best(text)
+
+
+def test_of_equal_ways_to_cut_the_one_of_longer_tokens_is_taken() -> None:
+    peer = Tokenizer(models.Unigram([("a", -1.0), ("b", -1.0), ("ab", -2.0)]))
+    assert pipeline_of(json.loads(peer.to_str()), PATH).encode("abab") == peer.encode("abab").ids == [2, 2]
 
 
 def test_a_unigram_model_without_an_unknown_token() -> None:
@@ -248,6 +289,7 @@ def test_a_unigram_model_without_an_unknown_token() -> None:
             {"type": "Split", "behavior": "Isolated", "pattern": {"Regex": r"\h"}},
             "Split has the pattern .* means something else in Python",
         ),
+        ("pre_tokenizer", {"type": "FixedLength", "length": 0}, "the pre_tokenizer is FixedLength, which is not support"),
         ("pre_tokenizer", {"type": "Metaspace", "replacement": "__"}, 'a Metaspace with replacement "__"'),
         (
             "pre_tokenizer",
@@ -266,6 +308,8 @@ def test_a_unigram_model_without_an_unknown_token() -> None:
         ("model", {"type": "Unigram", "vocab": {}}, "the model has no 'vocab'"),
         ("model", {"type": "Unigram", "vocab": [["a", "b"]]}, "must list .token, score., but entry 0 is"),
         ("model", {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 1}, "model.unk_id must be one of the 1 ids"),
+        ("model", {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": -1}, "model.unk_id must be one of the 1 ids"),
+        ("model", {"type": "WordPiece"}, "the model has no 'vocab'"),
         ("post_processor", {"type": "Magic"}, "the post_processor is Magic"),
         ("added_tokens", [{"id": 999, "content": "<s>"}], "the added token '<s>' has id 999, but 1 in the model"),
     ],
@@ -288,6 +332,19 @@ def test_patterns_that_python_reads_otherwise_are_refused(pattern: str) -> None:
 @pytest.mark.parametrize("pattern", [r"\\h", r"[\[\]]", "[[:alpha:]x]", "[]a]", r"(?i:'s)|\s+(?!\S)", r"[^\r\n\p{L}&]"])
 def test_patterns_that_are_alike_are_read(pattern: str) -> None:
     assert compiled(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "outside", "sets"),
+    [
+        ("a[^]b]c", "ac", ["^]b"]),
+        ("[]a]b", "b", ["]a"]),
+        (r"[a\]b]c\[", r"c\[", [r"a\]b"]),
+        ("[[:alpha:]x][^y]", "", ["[:alpha:]x", "^y"]),
+    ],
+)
+def test_where_a_set_ends(pattern: str, outside: str, sets: list[str]) -> None:
+    assert outside_of_sets(pattern) == (outside, sets)
 
 
 def test_a_charsmap_that_is_cut_off() -> None:
