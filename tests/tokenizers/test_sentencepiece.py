@@ -94,6 +94,16 @@ def test_equal_scores_unused_pieces_and_pieces_of_the_user(kind, scores, text):
     assert [piece for piece, _ in mine.encode(text)] == model.encode(text, out_type=str)
 
 
+@pytest.mark.parametrize("text", ["a b", " ab  c ", "", "xé", " "])
+def test_what_a_file_leaves_out_is_as_sentencepiece_has_it(text):
+    data = made([UNK, *((part, -1.0, 1) for part in parts)], normalizer=b"")
+    model = sentencepiece.SentencePieceProcessor(model_proto=data)
+    mine = SentencePiece(read_sentencepiece(data))
+    assert mine.ids(text) == model.encode(text)
+    assert [piece for piece, _ in mine.encode(text)] == (pieces := model.encode(text, out_type=str))
+    assert mine.decode(pieces) == model.decode_pieces(pieces)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -108,6 +118,9 @@ def test_equal_scores_unused_pieces_and_pieces_of_the_user(kind, scores, text):
         (made([UNK, ("a", float("nan"), 1)]), "piece 1, b'a', has the score nan"),
         (made([UNK, UNK]), "2 unknown pieces among 2"),
         (made([UNK, ("<0x41>", 0.0, 6)]), "byte_fallback = False, and there are 1 pieces for bytes"),
+        (field(1, field(1, 3)), "piece 0 must have a text and a score"),
+        (field(1, field(1, b"a") + field(2, 3)), "piece 0 must have a text and a score"),
+        (field(1, field(1, b"a") + field(2, b"abc")), "piece 0 must have a text and a score"),
         (made([UNK], field(3, 4)), "model_type is 'char' .4.: unigram and bpe are read"),
         (made([UNK], field(53, b"|")), "pretokenization_delimiter = b'|': not done here"),
         (made([UNK]) + field(5, field(2, b"abcd")), "it has a denormalizer_spec"),
