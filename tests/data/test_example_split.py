@@ -10,7 +10,7 @@ from hypothesis import given, settings
 
 from minillm.data import Chat, Labelled, Pair, Preference, check_leak, find_leaks, split_examples
 from minillm.data.copies import FEWEST_CHARS, character_runs, copies, jaccard, letters_of
-from minillm.data.example_split import contradictions, group_copies
+from minillm.data.example_split import contradictions, group_copies, notes_on
 
 WORDS = [a + b + c for a in "bdfgklmnprstvz" for b in "aeiou" for c in ("n", "rk", "lt", "sh", "mp", "d")]
 
@@ -71,6 +71,26 @@ def test_leaks_are_named_with_both_lines():
     assert "test.csv, line 2" not in text
     assert [leak.similarity for leak in find_leaks(splits, near=None)] == []  # the dots are no white space
     check_leak({"train": train, "test": [splits["test"][0]]})
+
+
+@pytest.mark.parametrize(("n", "more"), [(5, ""), (6, "; and 1 more"), (7, "; and 2 more")])
+def test_five_leaks_are_named_and_the_others_counted(n, more):
+    with pytest.raises(ValueError) as error:
+        check_leak({"train": labelled(n), "val": labelled(n)})
+    text = str(error.value)
+    assert text.count("the same text") == 5 and f"the same text{more}. Remove them" in text
+
+
+@pytest.mark.parametrize(("sizes", "told"), [([3, 1, 1], True), ([2, 1], False), ([3, 1, 1, 1], False)])
+def test_more_than_half_in_one_group_are_told(sizes, told):
+    places = iter(range(sum(sizes)))
+    groups = [[next(places) for _ in range(size)] for size in sizes]
+    assert told == any("hang together" in note for note in notes_on(labelled(sum(sizes), n_classes=1), groups))
+
+
+def test_without_strata_all_go_somewhere():
+    split = split_examples(labelled(40), seed=0, stratify=False)
+    assert [len(split[name]) for name in ("train", "val", "test")] == [32, 4, 4]
 
 
 def test_the_same_text_in_two_splits_is_a_leak_without_near():

@@ -158,6 +158,11 @@ def test_columns_are_named_and_told_apart(write):
         "a.csv: there is no column 'modo' for label. Did you mean 'mood'? The file's columns: 'text', 'label', 'mood'."
     )
     assert "Did you mean" not in error(read_labelled, name, label="qqqq")
+    alike = write("b.csv", "Text,TEXT,label\nx,y,1\n")  # of names that differ in capitals only the first is meant
+    assert read_labelled(alike, text="text")[0].text == "x"
+    for n, end in ((20, "'c19'."), (21, "'c19', ...")):
+        many = write("c.csv", ",".join(f"c{i}" for i in range(n)) + "\n" + "1," * (n - 1) + "1\n")
+        assert f"{end}" in error(read_labelled, many, label="other")
     assert "name both the source's and the target's" in error(read_pairs, name, source="text")
     assert read_pairs(name, source="text", target="mood") == [Pair("x", "good", "a.csv, line 2")]
     assert "are both the column" in error(read_pairs, name, source="text", target="TEXT")
@@ -270,7 +275,7 @@ def test_label_names_are_sorted_by_number_or_name():
 def test_labels_that_training_lacks_are_named():
     train = [Labelled("x", label) for label in ("good", "good", "bad", "bad", "rare")]
     assert check_labels(train, {"val": train}) == ["The class 'rare' has 1 of the training examples, fewer than 2."]
-    assert check_labels(train, {}, fewest=1) == []
+    assert check_labels(train, {}, fewest=1) == check_labels(train[:4], {}) == []
     others = {
         "val": [train[0]],
         "test": [Labelled("x", "Good", "t.csv, line 4"), Labelled("y", "Good", "t.csv, line 9")],
@@ -279,6 +284,10 @@ def test_labels_that_training_lacks_are_named():
         ValueError, match=r"test has labels that no training example has: 'Good' \(first in t.csv, line 4\)"
     ):
         check_labels(train, others)
+    unknown = [Labelled("x", str(i), f"v.csv, line {i}") for i in range(7)]
+    for n, end in ((5, r"line 4\)\. Nobody"), (6, r"line 4\) and 1 more\. Nobody"), (7, r"line 4\) and 2 more\. Nobody")):
+        with pytest.raises(ValueError, match=end):
+            check_labels(train, {"val": unknown[:n]})
     with pytest.raises(ValueError, match="only the class 'good'"):
         check_labels(train[:2], {})
     with pytest.raises(ValueError, match="no class"):
@@ -386,6 +395,7 @@ def test_a_column_without_a_name_is_no_prompt(write):
     name = write("a.jsonl", lines({"": "a", "chosen": "b", "rejected": "c"}))
     assert "there is no prompt: add the key 'prompt'" in error(read_preferences, name)
     assert "there is no prompt" in error(read_preferences, write("a.csv", ",chosen,rejected\na,b,c\n"))
+    assert read_preferences(write("a.csv", "prompt,Prompt,chosen,rejected\na,b,c,d\n"))[0].prompt == "a"
 
 
 # --- prompts ----------------------------------------------------------------------------------------------------------
@@ -493,6 +503,7 @@ def test_a_broken_json_list(write):
     assert error(read_labelled, write("a.json", text.replace("}\n", "},\n")[:-1])).startswith("a.json, line 3")
     assert len(read_labelled(write("a.json", text.replace("[", "").replace("},", "}").replace("]", "")))) == 3  # JSONL
     assert len(read_labelled(write("a.json", '\n{"text": "b",\n "label": 2}'))) == 1
+    assert read_labelled(write("a.json", '\n[{"text": "b", "label": 2}]'))[0].where == "a.json, line 2"
 
 
 @pytest.mark.parametrize(

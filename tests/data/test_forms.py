@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 
 from minillm.data import Document, Dropped, read_documents, read_table
-from minillm.data.columns import read_rows
+from minillm.data.columns import first_rows, read_rows
 from minillm.data.documents import Reading
 from minillm.data.opening import File, open_text
 
@@ -142,6 +142,13 @@ def test_a_bad_row_is_an_error_by_line_and_skipped_in_a_folder(tmp_path: Path) -
             list(read_documents(tmp_path / name))
     assert texts(tmp_path) == ["one", "four", "one"]
     assert list(skipped_in(tmp_path)) == ["a.csv#2", "a.csv#3", "b.tsv#2"]
+    (tmp_path / "c.jsonl").write_text("{\n")
+    assert skipped_in(tmp_path)["c.jsonl"] == "no row of it can be read"
+
+
+@pytest.mark.parametrize(("chars", "n"), [(1, 100), (500_000, 3), (600_000, 2)])
+def test_the_column_is_guessed_from_few_rows(chars: int, n: int) -> None:
+    assert len(list(first_rows((i, {"text": "x" * chars, "n": i}) for i in range(200)))) == n
 
 
 WRITABLE = st.text(alphabet=st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1)
