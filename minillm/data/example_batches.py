@@ -119,7 +119,7 @@ class ExampleBatcher:
             alike = rows[np.argsort(self.lengths[rows], kind="stable")]
             _, batches = cut(alike, start, size)
             whole = [i for i, batch in enumerate(batches) if len(batch) == size]  # an epoch's ends have parts of one
-            shuffled = permute(np.arange(len(whole)), max(len(whole), 1), key ^ start)
+            shuffled = permute(np.arange(len(whole)), len(whole), key ^ start)
             mixed = list(batches)
             for i, j in zip(whole, shuffled):
                 mixed[i] = batches[whole[j]]

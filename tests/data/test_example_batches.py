@@ -146,7 +146,13 @@ def test_steps_per_epoch_reach_every_example():
     assert [batcher(n, 4, 0, None, world_size=2).steps_per_epoch for n in (1, 8, 9)] == [1, 1, 2]
 
 
+def test_what_is_saved_and_said_of_batches():
+    assert batcher(10, 2, 0, 5, world_size=3).state_dict()["bucketed"] == [6, 30]
+    assert batcher(4, 2, 0, 5).row_tokens == np.mean(np.arange(4) * 7919 % 31) and batcher(4, 2, 0, None).row_tokens == 1
+
+
 def test_pad():
+    assert [array.shape for array in pad([], 9)] == [(0, 0), (0, 0)]
     rows = [np.array([1, 2, 3]), np.array([], dtype=np.int64), np.array([4])]
     ids, mask = pad(rows, 9)
     assert ids.tolist() == [[1, 2, 3], [9, 9, 9], [4, 9, 9]] and ids.dtype == np.int64

@@ -103,6 +103,12 @@ def test_short_texts_are_copies_only_with_the_same_letters():
     assert list(copies(["page 12", "page 13", "Page 12!", "👍", "👎", "👍"])) == [(0, 2, 1.0), (3, 5, 1.0)]
 
 
+def test_a_similarity_at_the_threshold_is_one_of_copies():
+    a, b = "a sentence of some twenty words, of which one is another", "a sentence of some twenty words, of which one is new"
+    near = jaccard(*(character_runs(letters_of(text)) for text in (a, b)))
+    assert list(copies([a, b], near)) == [(0, 1, near)] and list(copies([a, b], near + 1e-9)) == []
+
+
 def test_chinese_near_copies_are_found():
     a = "这家餐厅的服务员非常热情而且上菜速度很快我们全家人都吃得十分满意下次还会再来"
     b = a.replace("十分", "很是")
