@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from inspect import unwrap
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -191,7 +192,10 @@ def take_over(module: ModuleType, text: str) -> None:
     exec(compile(text, str(module.__file__), "exec"), fresh)
     for name, new in fresh.items():
         old = vars(module).get(name)
-        if isinstance(new, FunctionType) and new.__module__ == module.__name__:
+        if callable(new) and hasattr(new, "__wrapped__") and new.__module__ == module.__name__:
+            take_code(unwrap(old), unwrap(new))  # the function within @contextmanager, @cache
+            getattr(old, "cache_clear", int)()
+        elif isinstance(new, FunctionType) and new.__module__ == module.__name__:
             take_code(old, new)
         elif isinstance(new, type) and new.__module__ == module.__name__:
             for key, value in vars(new).items():

@@ -115,6 +115,8 @@ def test_the_coding_line_is_looked_for_in_whole_lines(tmp_path: Path) -> None:
         assert [d.text for d in read_documents(tmp_path / "a.py")] == [content]
     (tmp_path / "a.py").write_bytes("# x\n# coding: latin-1\né".encode("latin-1"))
     assert [d.text for d in read_documents(tmp_path / "a.py")] == ["# x\n# coding: latin-1\né"]
+    (tmp_path / "a.py").write_bytes(b"# x\n# coding: cp1252\n")
+    assert [d.text for d in read_documents(tmp_path / "a.py")] == ["# x\n# coding: cp1252\n"]
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from minillm.data import Document, Dropped, read_documents, read_table
+from minillm.data import Document, Dropped, archives, read_documents, read_table
 from minillm.data.columns import first_rows, read_rows
 from minillm.data.documents import Reading
 from minillm.data.opening import File, open_text
@@ -31,7 +31,8 @@ the ladder out on Sunday morning, before the wind rose, and opened the housing n
 <p>Water had come in through the seal. It took <a href="/tools">a brass brush</a> and two hours to make it clean.</p>
 <ul><li>Take two brushes, because one always falls into the water.</li><li>Tell the harbour master.</li></ul>
 <p>In the evening it burned. Nobody said anything about it, which is how you know that a lamp works.</p>
-</article><aside><h3>Related posts</h3><ul><li><a href="/1">The bell</a></li></ul></aside></main>
+</article><section id="comments" class="comments"><h3>One comment</h3><div class="comment-body"><p>Anna: It has never
+burned so well, and I should know, since I have lived beside it for forty years and more.</p></div></section><aside><h3>Related posts</h3><ul><li><a href="/1">The bell</a></li></ul></aside></main>
 <footer><p>Copyright Harbour notes. <a href="/privacy">Privacy</a></p></footer></body></html>"""
 
 
@@ -60,7 +61,7 @@ def test_of_a_page_the_main_text_is_kept(tmp_path: Path, charset: str) -> None:
     for text in (document.text for document in documents):
         assert text.startswith("# Repairing a lamp\n\nThe lamp on the north pier") and "near the café." in text
         assert "- Take two brushes" in text and "a brass brush and two hours" in text and text.endswith("works.\n")
-        for other in ("cookies", "About us", "never shown", "Related", "Copyright", "<"):
+        for other in ("cookies", "About us", "never shown", "Related", "Copyright", "Anna", "<"):
             assert other not in text
 
 
@@ -206,6 +207,12 @@ def test_parquet_row_by_row(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"b\.parquet': "):
         list(read_documents(tmp_path / "b.parquet"))
     assert list(skipped_in(tmp_path)) == ["b.parquet"]
+    parquet.write_table(table, tmp_path / "a.parquet", compression="none", write_page_checksum=True)
+    data = (tmp_path / "a.parquet").read_bytes()
+    assert len(texts(tmp_path / "a.parquet")) == 1000
+    (tmp_path / "a.parquet").write_bytes(data.replace(b"page 77", b"page 78", 1))
+    with pytest.raises(ValueError, match="CRC checksum"):
+        list(read_documents(tmp_path / "a.parquet"))
 
 
 def test_parquet_in_bounded_memory(tmp_path: Path) -> None:
@@ -274,6 +281,8 @@ def test_the_members_of_an_archive_are_files_of_their_own(tmp_path: Path) -> Non
         "books/cover.jpg": b"\xff\xd8\0",
         "books/old.txt": b"caf\xe9",
         "__MACOSX/books/._1.txt": b"\0",
+        "__MACOSX/1.txt": b"of a Mac",
+        ".git/1.txt": b"of git",
         "more.zip": b"PK",
         "rows.jsonl.gz": gzip.compress(b'{"text": "a row"}\n'),
     }
@@ -286,6 +295,8 @@ def test_the_members_of_an_archive_are_files_of_their_own(tmp_path: Path) -> Non
     }  # fmt: skip
     assert "".join(d.text for d in documents if "1.txt" in d.source) == book
     assert [(s.source.removeprefix(f"{name}!/"), s.reason.split(" (")[0].split(":")[0]) for s in skipped] == [
+        (".git/1.txt", "hidden file"),
+        ("__MACOSX/1.txt", "hidden file"),
         ("__MACOSX/books/._1.txt", "hidden file"),
         ("books/cover.jpg", "extension '.jpg' is not one of text"),
         ("books/old.txt", "not utf-8 text"),
@@ -314,6 +325,16 @@ def test_archives_that_inflate_without_end_or_are_damaged(tmp_path: Path) -> Non
     (tmp_path / "d.zip").write_bytes(data[:-30])
     with pytest.raises(ValueError, match=r"d\.zip': no archive, or a damaged one"):
         list(read_documents(tmp_path / "d.zip"))
+
+
+def test_what_an_archive_may_inflate_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "ALWAYS", 1000)
+    one, more = (archive(tmp_path / f"{n}.zip", {"a.txt": b"a" * n}) for n in (1000, 1001))
+    assert texts(more) == ["a" * 1001]  # of less than 200 times its size
+    monkeypatch.setattr(archives, "MOST_TIMES", 0)
+    assert texts(one) == ["a" * 1000]
+    with pytest.raises(ValueError, match="its archive inflates to over"):
+        list(read_documents(more))
 
 
 # --- Markdown, names that say nothing ---------------------------------------------------------------------------------
