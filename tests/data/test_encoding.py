@@ -82,6 +82,16 @@ def test_ids_outside_the_vocabulary_are_refused_here_and_there(place: int, tmp_p
     assert list(tmp_path.glob("*.bin")) == []
 
 
+@pytest.mark.parametrize(("vocab_size", "size"), [(1 << 15, 2), (1 << 16, 2), ((1 << 16) + 1, 4)])
+def test_ids_are_as_small_as_the_vocabulary_allows(vocab_size: int, size: int, monkeypatch) -> None:
+    monkeypatch.setattr(Bytes, "vocab_size", vocab_size)
+    (ids,) = encoding.encode_batch(Bytes(), [Document("two", "")])
+    assert ids.dtype.itemsize == size and ids.tolist() == list(b"two")
+    monkeypatch.setattr(Bytes, "encode", lambda *_, **__: [0, -1])
+    with pytest.raises(ValueError, match="from -1 to 0 for 'one', outside"):
+        encoding.encode_batch(Bytes(), [Document("two", "one")])
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_a_killed_process_is_told(tmp_path: Path) -> None:
     documents = [Document(text, "") for text in [*TEXTS, "kill", *TEXTS]]

@@ -107,6 +107,8 @@ def test_lines_beside_a_notice_stay() -> None:
     text = "#!/usr/bin/env python\n# -*- coding: utf-8 -*-\n# Copyright (c) 2031 A\n\nx = 1\n"
     assert clean_text(text) == "#!/usr/bin/env python\n# -*- coding: utf-8 -*-\n\nx = 1\n"
     assert clean_text("<?php\n/* Copyright (c) 2031 A */\nx();\n") == "<?php\nx();\n"
+    assert clean_text("// Licensed under the MIT licence\nx();\n") == "x();\n"
+    assert clean_text("# Licensed under the MIT licence.\nx = 1\n") == "x = 1\n"
 
 
 def test_what_may_stand_above_a_header() -> None:

@@ -17,6 +17,7 @@ from minillm.data.wikitext import plain_text
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="de">
   <siteinfo><sitename>Wikipedia</sitename><namespaces>
     <namespace key="0" case="first-letter" />
+    <namespace key="1" case="first-letter">Diskussion</namespace>
     <namespace key="6" case="first-letter">Datei</namespace>
     <namespace key="14" case="first-letter">Kategorie</namespace>
   </namespaces></siteinfo>
@@ -40,7 +41,7 @@ PAGES = (
     page("Skiff", "#redirect [[Boot]]"),
     page("Diskussion:Boot", "Nein.", namespace=1),
     page("Leer", "{{nichts}}"),
-    page("AT&T <b>", "Über A & B, 1 < 2."),
+    page("AT&T <b>", "Über A & B, 1 < 2, [[Diskussion:Boot|Boote]]."),
 )
 
 
@@ -53,12 +54,19 @@ def test_articles_come_out_and_the_rest_is_counted(tmp_path: Path, ending: str) 
     documents = list(wiki_documents(file, tell=told.append))
     assert [(d.text, d.source) for d in documents] == [
         ("Boot\n\nEin Boot ist.\n", f"{file.as_posix()}#Boot"),
-        ("AT&T <b>\n\nÜber A & B, 1 < 2.\n", f"{file.as_posix()}#AT&T <b>"),
+        ("AT&T <b>\n\nÜber A & B, 1 < 2, Boote.\n", f"{file.as_posix()}#AT&T <b>"),
     ]
     counts = "2 redirects, 1 pages of other namespaces, 1 articles without text"
     assert told == [f"note: {file.as_posix()}: left out {counts}"]
     with pytest.raises(ValueError, match="it is a Wikipedia dump: put wiki: before its name"):
         list(read_documents(file))
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_a_bar_is_shown_where_it_is_asked_for(tmp_path: Path, progress: bool, capfd: pytest.CaptureFixture) -> None:
+    (tmp_path / "dewiki.xml").write_bytes(dump(*PAGES))
+    assert len(list(wiki_documents(tmp_path / "dewiki.xml", tell=str, progress=progress))) == 2
+    assert ("dewiki.xml" in capfd.readouterr().err) == progress
 
 
 BOMB = '<!DOCTYPE m [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>' + HEAD + "<page><title>&b;</title></page>"
