@@ -395,7 +395,8 @@ def test_a_column_without_a_name_is_no_prompt(write):
     name = write("a.jsonl", lines({"": "a", "chosen": "b", "rejected": "c"}))
     assert "there is no prompt: add the key 'prompt'" in error(read_preferences, name)
     assert "there is no prompt" in error(read_preferences, write("a.csv", ",chosen,rejected\na,b,c\n"))
-    assert read_preferences(write("a.csv", "prompt,Prompt,chosen,rejected\na,b,c,d\n"))[0].prompt == "a"
+    records = {"prompt": "a", "chosen": "b", "rejected": "c"}, {"prompt": "a", "Prompt": "z", "chosen": "b", "rejected": "c"}
+    assert [e.prompt for e in read_preferences(write("a.jsonl", lines(*records)))] == ["a", "a"]
 
 
 # --- prompts ----------------------------------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ def test_groups_by_hand() -> None:
 def test_a_merge_order_of_another_kind_and_whole_pieces(few: int, monkeypatch) -> None:
     monkeypatch.setattr(bulk, "FEW", few)
     tokens = [*(bytes([i]) for i in range(256)), b"ow", b"low", b" low", b"lo"]
-    text = "low  low glow slow\nlow ow low"
+    text = "\0 low  low glow slow\nlow ow low"  # the piece "\0" has the id 0
     for merges in ([(256 + 3, 119), (108, 111)], [(108, 111)], []):  # lo+w before l+o; l+o; nothing
         for whole in (True, False):
             tok = BPETokenizer(tokens, merges, "gpt4", {}, whole_pieces=whole)
