@@ -148,7 +148,9 @@ def test_steps_per_epoch_reach_every_example():
 
 def test_what_is_saved_and_said_of_batches():
     assert batcher(10, 2, 0, 5, world_size=3).state_dict()["bucketed"] == [6, 30]
-    assert batcher(4, 2, 0, 5).row_tokens == np.mean(np.arange(4) * 7919 % 31) and batcher(4, 2, 0, None).row_tokens == 1
+    assert (
+        batcher(4, 2, 0, 5).row_tokens == np.mean(np.arange(4) * 7919 % 31) and batcher(4, 2, 0, None).row_tokens == 1
+    )
 
 
 def test_pad():

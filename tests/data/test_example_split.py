@@ -104,7 +104,10 @@ def test_short_texts_are_copies_only_with_the_same_letters():
 
 
 def test_a_similarity_at_the_threshold_is_one_of_copies():
-    a, b = "a sentence of some twenty words, of which one is another", "a sentence of some twenty words, of which one is new"
+    a, b = (
+        "a sentence of some twenty words, of which one is another",
+        "a sentence of some twenty words, of which one is new",
+    )
     near = jaccard(*(character_runs(letters_of(text)) for text in (a, b)))
     assert list(copies([a, b], near)) == [(0, 1, near)] and list(copies([a, b], near + 1e-9)) == []
 

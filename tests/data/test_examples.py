@@ -285,7 +285,11 @@ def test_labels_that_training_lacks_are_named():
     ):
         check_labels(train, others)
     unknown = [Labelled("x", str(i), f"v.csv, line {i}") for i in range(7)]
-    for n, end in ((5, r"line 4\)\. Nobody"), (6, r"line 4\) and 1 more\. Nobody"), (7, r"line 4\) and 2 more\. Nobody")):
+    for n, end in (
+        (5, r"line 4\)\. Nobody"),
+        (6, r"line 4\) and 1 more\. Nobody"),
+        (7, r"line 4\) and 2 more\. Nobody"),
+    ):
         with pytest.raises(ValueError, match=end):
             check_labels(train, {"val": unknown[:n]})
     with pytest.raises(ValueError, match="only the class 'good'"):
@@ -395,7 +399,10 @@ def test_a_column_without_a_name_is_no_prompt(write):
     name = write("a.jsonl", lines({"": "a", "chosen": "b", "rejected": "c"}))
     assert "there is no prompt: add the key 'prompt'" in error(read_preferences, name)
     assert "there is no prompt" in error(read_preferences, write("a.csv", ",chosen,rejected\na,b,c\n"))
-    records = {"prompt": "a", "chosen": "b", "rejected": "c"}, {"prompt": "a", "Prompt": "z", "chosen": "b", "rejected": "c"}
+    records = (
+        {"prompt": "a", "chosen": "b", "rejected": "c"},
+        {"prompt": "a", "Prompt": "z", "chosen": "b", "rejected": "c"},
+    )
     assert [e.prompt for e in read_preferences(write("a.jsonl", lines(*records)))] == ["a", "a"]
 
 

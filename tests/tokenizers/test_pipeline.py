@@ -289,7 +289,11 @@ def test_a_unigram_model_without_an_unknown_token() -> None:
             {"type": "Split", "behavior": "Isolated", "pattern": {"Regex": r"\h"}},
             "Split has the pattern .* means something else in Python",
         ),
-        ("pre_tokenizer", {"type": "FixedLength", "length": 0}, "the pre_tokenizer is FixedLength, which is not support"),
+        (
+            "pre_tokenizer",
+            {"type": "FixedLength", "length": 0},
+            "the pre_tokenizer is FixedLength, which is not support",
+        ),
         ("pre_tokenizer", {"type": "Metaspace", "replacement": "__"}, 'a Metaspace with replacement "__"'),
         (
             "pre_tokenizer",
