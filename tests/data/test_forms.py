@@ -32,7 +32,8 @@ the ladder out on Sunday morning, before the wind rose, and opened the housing n
 <ul><li>Take two brushes, because one always falls into the water.</li><li>Tell the harbour master.</li></ul>
 <p>In the evening it burned. Nobody said anything about it, which is how you know that a lamp works.</p>
 </article><section id="comments" class="comments"><h3>One comment</h3><div class="comment-body"><p>Anna: It has never
-burned so well, and I should know, since I have lived beside it for forty years and more.</p></div></section><aside><h3>Related posts</h3><ul><li><a href="/1">The bell</a></li></ul></aside></main>
+burned so well, and I should know, since I have lived beside it for forty years and more.</p></div></section>
+<aside><h3>Related posts</h3><ul><li><a href="/1">The bell</a></li></ul></aside></main>
 <footer><p>Copyright Harbour notes. <a href="/privacy">Privacy</a></p></footer></body></html>"""
 
 
