@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from array import array
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from minillm.data import (
     stdlib_documents,
 )
 from minillm.data.corpus import check_splits
+from minillm.data.divide import Kept, choose_splits, too_few
 
 
 def some_documents(n: int = 60, seed: int = 0) -> list[Document]:
@@ -311,6 +313,27 @@ def test_one_long_document_among_others_is_not_held_out_whole(tmp_path: Path) ->
     assert "9 documents could not be divided" in report.notes[0]
     sources = {d.source for name in ("train", "val") for d in corpus_documents(tmp_path / "c", name)}
     assert {d.source for d in few} < sources and "book#0" in sources  # the short ones stay whole
+
+
+def test_a_part_that_would_be_too_short_joins_the_one_before() -> None:
+    paragraphs = "".join(f"Paragraph {i} of some words about the harbour.\n\n" for i in range(8))
+    for text, limit, sources in (
+        (paragraphs + "The end.\n", 100, ["d#0", "d#1", "d#2", "d#3"]),
+        ("A line of words that is long.\n\nEnd.\n", 30, ["d"]),
+    ):
+        kept = Kept()
+        parts = list(kept.add_parts(Document(text, "d"), limit, CorpusConfig(min_chars=30)))
+        assert "".join(part.text for part in parts) == text and [part.source for part in parts] == sources
+        assert list(kept.sizes) == [len(part.text) for part in parts]
+
+
+def test_documents_are_few_where_a_side_has_none() -> None:
+    config, kept = CorpusConfig(val_fraction=0.2, test_fraction=0.2), Kept()
+    kept.places, kept.sizes = array("d", [0.1, 0.19, 0.2, 0.5, 0.79, 0.8, 0.99]), array("q", [1] * 7)
+    chosen = ["val", "val", "train", "train", "train", "test", "test"]
+    assert choose_splits(kept.places, config) == (chosen, []) and not too_few(kept, config)
+    kept.places, kept.sizes = array("d", [0.3, 0.4]), array("q", [1, 1])
+    assert too_few(kept, config) and not too_few(kept, CorpusConfig(val_fraction=0.0))
 
 
 def test_each_side_gets_a_document_where_there_are_enough(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 
 from minillm.data import Chat, Labelled, Pair, Preference, check_leak, find_leaks, split_examples
 from minillm.data.copies import FEWEST_CHARS, character_runs, copies, jaccard, letters_of
-from minillm.data.example_split import contradictions, group_copies, notes_on
+from minillm.data.example_split import contradictions, group_copies, notes_on, stratum_of
 
 WORDS = [a + b + c for a in "bdfgklmnprstvz" for b in "aeiou" for c in ("n", "rk", "lt", "sh", "mp", "d")]
 
@@ -86,6 +86,11 @@ def test_more_than_half_in_one_group_are_told(sizes, told):
     places = iter(range(sum(sizes)))
     groups = [[next(places) for _ in range(size)] for size in sizes]
     assert told == any("hang together" in note for note in notes_on(labelled(sum(sizes), n_classes=1), groups))
+
+
+def test_numbers_have_five_levels():
+    strata = stratum_of([Labelled("x", float(i)) for i in range(10)])
+    assert strata == ["0", "0", "1", "1", "2", "2", "3", "3", "4", "4"]
 
 
 def test_without_strata_all_go_somewhere():

@@ -97,6 +97,24 @@ def test_what_is_saved_is_read_again_here_and_there(both, tmp_path):
     assert own.target_side.encode(words()[0]) == ours.core.target_side.encode(words()[0]) != own.encode(words()[0])
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("source", None, "the model needs a source, and both of target and vocab"),
+        ("target", None, "the model needs a source, and both of target and vocab"),
+        ("vocab", None, "the model needs a source, and both of target and vocab"),
+        ("source", "?", "the model.s source and target must be in base64"),
+        ("vocab", {}, "the vocabulary must be an object of piece -> id"),
+        ("vocab", [0], "the vocabulary must be an object of piece -> id"),
+    ],
+)
+def test_a_file_of_our_own_that_lacks_a_part_is_refused(both, part, value, message, tmp_path):
+    content = both[1].core.to_json()
+    content["model"] = {**content["model"], part: value}
+    with pytest.raises(ValueError, match=f"tokenizer.json: {message}"):
+        SentencePieceTokenizer.from_json(content, tmp_path / "tokenizer.json")
+
+
 @pytest.mark.parametrize("name", ["llama", "gemma", "marian"])
 @settings(max_examples=30, deadline=None)
 @given(text=drawn)
