@@ -682,6 +682,7 @@ def test_the_nearest_text_is_found():
     assert nearest.find(["the cat sat", "dogs run", "the END", "the cats sit"]) == [0, 1, 2, 0]
     assert most_frequent(["b", "a", "b", "a", "c"]) == "a"
     assert near_copy_key("Call 12,\n me!") == near_copy_key("call me") != near_copy_key("call you")
+    assert Nearest(["what all texts share weighs nothing"]).find(["another"]) == [0]
 
 
 # --- sample files -----------------------------------------------------------------------------------------------------
