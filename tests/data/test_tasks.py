@@ -666,6 +666,9 @@ def test_baselines_score_as_expected(name):
             pairs = list(zip(predicted[baseline][split], splits[split]))[: 200 if name == "code" else None]
             score = sum(right(name, *pair) for pair in pairs) / len(pairs)
             assert low <= score <= high, (baseline, split, score)
+    if name == "dialogue":
+        replies = {chat.messages[-1]["content"] for chat in splits["train"]}
+        assert all(replies.issuperset(said) for by_split in predicted.values() for said in by_split.values())
 
 
 def test_naive_bayes_by_hand():
