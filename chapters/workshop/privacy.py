@@ -1,0 +1,134 @@
+"""Chapter 19's bookkeeping: the notes that hold secrets and the models that read them, in public and in private."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from minillm.models.gpt import GPT, GPTConfig
+from minillm.nn import evaluating
+from minillm.optim import AdamW, Optimizer
+from minillm.responsible import PrivateOptimizer, exposure, poisson_lots
+from minillm.tensor import no_grad
+from minillm.tokenizers import CharTokenizer
+
+Array = np.ndarray
+TIMES = (0, 1, 2, 4, 8, 16)  # how often a secret stands in the notes
+AREA = ": 415-555-"  # what stands between a name and the four digits that nobody can guess
+NAMES = (
+    "ada alan amir anna axel bao ben bora carl chen cleo dan dina ed ella eva finn fay gus hana hugo ida ivan jan "
+    "jin joy kai kim lea leo lin lou max mei mia nia noa nils ola otto pia quin ray rosa"
+).split()
+EVERYDAY = [
+    ("the train", "the mail", "the key", "the room", "my bike", "our lunch", "her talk", "the tea"),
+    ("is late", "is here", "is gone", "is ready", "comes soon", "was good"),
+    ("", " today", " again", ", ok", " at last"),
+]
+
+
+# --- notes with secrets in them
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Lines of text, and the secrets among them: for each of TIMES, people whose number stands there so often."""
+
+    lines: list[str]
+    people: dict[int, list[str]]  # how often -> names
+    digits: dict[str, int]  # name -> the last four digits, as a number
+
+    def secret(self, name: str) -> str:
+        return f"{name}{AREA}{self.digits[name]:04d}"
+
+
+def write_notes(seed: int, each: int = 4, everyday: int = 300) -> Notes:
+    """`each` people for every count of TIMES, the others' numbers once, and everyday lines, all shuffled."""
+    rng = np.random.default_rng(seed)
+    names = [str(name) for name in rng.permutation(NAMES)]
+    digits = {name: int(rng.integers(10_000)) for name in names}
+    people = {times: names[i * each : (i + 1) * each] for i, times in enumerate(TIMES)}
+    plain = ["".join((f"{name}: {a} {b}", c)) for name, a, b, c in product(NAMES, *EVERYDAY)]
+    lines = [plain[i] for i in rng.choice(len(plain), everyday, replace=False)]
+    lines += [f"{name}{AREA}{digits[name]:04d}" for name in names[len(TIMES) * each :]]
+    notes = Notes(lines, people, digits)
+    for times, chosen in people.items():
+        lines += [notes.secret(name) for name in chosen for _ in range(times)]
+    return Notes([lines[i] for i in rng.permutation(len(lines))], people, digits)
+
+
+# --- a small model of lines
+
+
+def tokenizer_of(lines: Iterable[str]) -> CharTokenizer:
+    return CharTokenizer.train([*lines, "0123456789[PHONE]"])
+
+
+def rows_of(lines: Sequence[str], tokenizer: CharTokenizer, context: int) -> tuple[Array, Array]:
+    """ids and targets (lines, context): each line between two ends of text; −100 behind it."""
+    end = tokenizer.eos_id
+    ids, targets = np.full((len(lines), context), end), np.full((len(lines), context), -100)
+    for row, line in enumerate(lines):
+        text = [end, *tokenizer.encode(line), end][: context + 1]
+        ids[row, : len(text) - 1], targets[row, : len(text) - 1] = text[:-1], text[1:]
+    return ids, targets
+
+
+def new_model(vocab_size: int, seed: int, *, context: int = 32, d: int = 48, layers: int = 2) -> GPT:
+    """A small GPT, its matrices drawn as large as chapter 06 wants them."""
+    config = GPTConfig(vocab_size, context=context, n_layers=layers, n_heads=4, d_model=d)
+    return GPT(config, np.random.default_rng(seed))
+
+
+def train(model: GPT, rows: tuple[Array, Array], steps: int, seed: int, batch: int = 32, lr: float = 3e-3) -> float:
+    """Chapter 08's loop without its extras; returns the mean loss of the last tenth of the steps."""
+    rng = np.random.default_rng(seed)
+    optimizer = AdamW(model.parameters(), lr=lr, weight_decay=0.0)
+    ids, targets = rows
+    losses = []
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = lr * min(1, (step + 1) / 20, 0.05 + 2 * (1 - step / steps))
+        chosen = rng.integers(0, len(ids), batch)
+        loss = model(ids[chosen], targets[chosen])
+        model.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return float(np.mean(losses[-max(1, steps // 10) :]))
+
+
+# --- what it gives away
+
+
+def all_endings(model: GPT, before: Sequence[int], digit_ids: Sequence[int], digits: int = 4) -> Array:
+    """ln P(d₁ d₂ … | before) of all 10^digits numbers, in order: (10^digits,).
+
+    Numbers share their beginnings, so that 1 + 10 + 100 + 1000 rows serve for 10,000 numbers.
+    """
+    total = np.zeros(1)  # (beginnings,)
+    rows = np.array([before])  # (beginnings, T)
+    choices = np.array(digit_ids)
+    with evaluating(model), no_grad():
+        for _ in range(digits):
+            logits = model(rows).data[:, -1].astype(np.float64)  # (beginnings, V)
+            logits -= logits.max(axis=1, keepdims=True)
+            log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+            total = (total[:, None] + log_p[:, choices]).ravel()  # (10 · beginnings,)
+            rows = np.concatenate(
+                [np.repeat(rows, 10, axis=0), np.tile(choices, len(rows))[:, None]], axis=1
+            )
+    return total
+
+
+def exposures(model: GPT, tokenizer: CharTokenizer, notes: Notes) -> dict[int, list[float]]:
+    """How often -> the exposure in bits of each of those people's numbers."""
+    digit_ids = tokenizer.encode("0123456789")
+    found: dict[int, list[float]] = {}
+    for times, names in notes.people.items():
+        found[times] = []
+        for name in names:
+            before = [tokenizer.eos_id, *tokenizer.encode(name + AREA)]
+            found[times].append(exposure(all_endings(model, before, digit_ids), notes.digits[name]))
+    return found
