@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from minillm.models.gpt import GPT, GPTConfig
 from minillm.nn import evaluating
-from minillm.optim import AdamW, Optimizer
+from minillm.optim import AdamW
 from minillm.responsible import PrivateOptimizer, exposure, poisson_lots
 from minillm.tensor import no_grad
 from minillm.tokenizers import CharTokenizer
 
 Array = np.ndarray
 TIMES = (0, 1, 2, 4, 8, 16)  # how often a secret stands in the notes
+REWORDED = "16, reworded"  # so often, but no two lines alike
+OPENINGS = "ok, |hi, |so, |yes, |no, |and |but |pls |hey, |hm, |well, |ah, |oh, |now |fyi |ps ".split("|")
 AREA = ": 415-555-"  # what stands between a name and the four digits that nobody can guess
 NAMES = (
     "ada alan amir anna axel bao ben bora carl chen cleo dan dina ed ella eva finn fay gus hana hugo ida ivan jan "
@@ -37,7 +39,7 @@ class Notes:
     """Lines of text, and the secrets among them: for each of TIMES, people whose number stands there so often."""
 
     lines: list[str]
-    people: dict[int, list[str]]  # how often -> names
+    people: dict[str, list[str]]  # how often -> names
     digits: dict[str, int]  # name -> the last four digits, as a number
 
     def secret(self, name: str) -> str:
@@ -45,18 +47,25 @@ class Notes:
 
 
 def write_notes(seed: int, each: int = 4, everyday: int = 300) -> Notes:
-    """`each` people for every count of TIMES, the others' numbers once, and everyday lines, all shuffled."""
+    """`each` people for every count of TIMES, `each` more with 16 different lines, the others' numbers once, and
+    everyday lines: all shuffled."""
     rng = np.random.default_rng(seed)
     names = [str(name) for name in rng.permutation(NAMES)]
     digits = {name: int(rng.integers(10_000)) for name in names}
-    people = {times: names[i * each : (i + 1) * each] for i, times in enumerate(TIMES)}
-    plain = ["".join((f"{name}: {a} {b}", c)) for name, a, b, c in product(NAMES, *EVERYDAY)]
-    lines = [plain[i] for i in rng.choice(len(plain), everyday, replace=False)]
-    lines += [f"{name}{AREA}{digits[name]:04d}" for name in names[len(TIMES) * each :]]
+    groups = [*map(str, TIMES), REWORDED]
+    people = {group: names[i * each : (i + 1) * each] for i, group in enumerate(groups)}
+    lines: list[str] = []
     notes = Notes(lines, people, digits)
-    for times, chosen in people.items():
-        lines += [notes.secret(name) for name in chosen for _ in range(times)]
-    return Notes([lines[i] for i in rng.permutation(len(lines))], people, digits)
+    for group, chosen in people.items():
+        if group == REWORDED:
+            lines += [opening + notes.secret(name) for name in chosen for opening in OPENINGS]
+        else:
+            lines += [notes.secret(name) for name in chosen for _ in range(int(group))]
+    lines += [notes.secret(name) for name in names[len(groups) * each :]]
+    plain = ["".join((f"{name}: {a} {b}", c)) for name, a, b, c in product(NAMES, *EVERYDAY)]
+    lines += [plain[i] for i in rng.choice(len(plain), everyday, replace=False)]
+    rng.shuffle(lines)
+    return notes
 
 
 # --- a small model of lines
@@ -76,14 +85,23 @@ def rows_of(lines: Sequence[str], tokenizer: CharTokenizer, context: int) -> tup
     return ids, targets
 
 
-def new_model(vocab_size: int, seed: int, *, context: int = 32, d: int = 48, layers: int = 2) -> GPT:
+def new_model(vocab_size: int, seed: int, *, context: int = 32, d: int = 48, layers: int = 1) -> GPT:
     """A small GPT, its matrices drawn as large as chapter 06 wants them."""
     config = GPTConfig(vocab_size, context=context, n_layers=layers, n_heads=4, d_model=d)
     return GPT(config, np.random.default_rng(seed))
 
 
-def train(model: GPT, rows: tuple[Array, Array], steps: int, seed: int, batch: int = 32, lr: float = 3e-3) -> float:
-    """Chapter 08's loop without its extras; returns the mean loss of the last tenth of the steps."""
+def train(
+    model: GPT,
+    rows: tuple[Array, Array],
+    steps: int,
+    seed: int,
+    *,
+    batch: int = 32,
+    lr: float = 3e-3,
+    look: Callable[[int], None] | None = None,
+) -> list[float]:
+    """Chapter 08's loop without its extras: the loss of every step. `look(steps made)` is called after each."""
     rng = np.random.default_rng(seed)
     optimizer = AdamW(model.parameters(), lr=lr, weight_decay=0.0)
     ids, targets = rows
@@ -96,7 +114,9 @@ def train(model: GPT, rows: tuple[Array, Array], steps: int, seed: int, batch: i
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    return float(np.mean(losses[-max(1, steps // 10) :]))
+        if look is not None:
+            look(step + 1)
+    return losses
 
 
 # --- what it gives away
@@ -122,13 +142,39 @@ def all_endings(model: GPT, before: Sequence[int], digit_ids: Sequence[int], dig
     return total
 
 
-def exposures(model: GPT, tokenizer: CharTokenizer, notes: Notes) -> dict[int, list[float]]:
-    """How often -> the exposure in bits of each of those people's numbers."""
+def exposures(model: GPT, tokenizer: CharTokenizer, notes: Notes, groups: Iterable[str] | None = None) -> dict[str, Array]:
+    """How often -> the exposure in bits of each of those people's numbers; of some `groups` only, or of all."""
     digit_ids = tokenizer.encode("0123456789")
-    found: dict[int, list[float]] = {}
-    for times, names in notes.people.items():
-        found[times] = []
-        for name in names:
+    found = {}
+    for group in notes.people if groups is None else groups:
+        bits = []
+        for name in notes.people[group]:
             before = [tokenizer.eos_id, *tokenizer.encode(name + AREA)]
-            found[times].append(exposure(all_endings(model, before, digit_ids), notes.digits[name]))
+            bits.append(exposure(all_endings(model, before, digit_ids), notes.digits[name]))
+        found[group] = np.array(bits)
     return found
+
+
+def train_private(
+    model: GPT, rows: tuple[Array, Array], noise: float, *, rate: float, steps: int, max_norm: float, lr: float, seed: int
+) -> list[float]:
+    """DP-SGD with AdamW inside: the norm of every example's gradient, before clipping."""
+    rng = np.random.default_rng(seed)
+    ids, targets = rows
+    optimizer = AdamW(model.parameters(), lr=lr, weight_decay=0.0)
+    private = PrivateOptimizer(
+        optimizer, max_norm=max_norm, noise_multiplier=noise, lot_size=rate * len(ids), rng=rng
+    )
+    norms = []
+    for lot in poisson_lots(len(ids), rate, steps, rng):
+        for i in lot:
+            length = int((targets[i] != -100).sum())
+            model(ids[i : i + 1, :length], targets[i : i + 1, :length]).backward()
+            norms.append(private.add())
+        private.step()
+    return norms
+
+
+def loss_of(model: GPT, rows: tuple[Array, Array]) -> float:
+    with evaluating(model), no_grad():
+        return model(*rows).item()
