@@ -13,7 +13,7 @@ from minillm.nn import evaluating
 from minillm.optim import AdamW
 from minillm.responsible import PrivateOptimizer, exposure, poisson_lots
 from minillm.tensor import no_grad
-from minillm.tokenizers import CharTokenizer
+from minillm.tokenizers import CharTokenizer, Tokenizer
 
 Array = np.ndarray
 TIMES = (0, 1, 2, 4, 8, 16)  # how often a secret stands in the notes
@@ -75,12 +75,14 @@ def tokenizer_of(lines: Iterable[str]) -> CharTokenizer:
     return CharTokenizer.train([*lines, "0123456789[PHONE]"])
 
 
-def rows_of(lines: Sequence[str], tokenizer: CharTokenizer, context: int) -> tuple[Array, Array]:
-    """ids and targets (lines, context): each line between two ends of text; −100 behind it."""
+def rows_of(
+    lines: Sequence[str], tokenizer: Tokenizer, context: int, begin: bool = True
+) -> tuple[Array, Array]:
+    """ids and targets (lines, context): each line before an end of text, and behind one if `begin`; then −100."""
     end = tokenizer.eos_id
     ids, targets = np.full((len(lines), context), end), np.full((len(lines), context), -100)
     for row, line in enumerate(lines):
-        text = [end, *tokenizer.encode(line), end][: context + 1]
+        text = [*[end] * begin, *tokenizer.encode(line), end][: context + 1]
         ids[row, : len(text) - 1], targets[row, : len(text) - 1] = text[:-1], text[1:]
     return ids, targets
 
