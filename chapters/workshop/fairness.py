@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Sequence
 from itertools import combinations
 from pydoc_data import topics
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 from minillm.generate import generate
 from minillm.models.gpt import GPT
+from minillm.nn import evaluating
 from minillm.responsible import Watermark, log_likelihoods
+from minillm.tensor import no_grad
 from minillm.tokenizers import BPETokenizer
 
 from . import privacy
@@ -125,7 +128,9 @@ def surprise(model: GPT, texts: Array, window: int = 64) -> float:
 
 def parses(text: str) -> bool:
     try:
-        ast.parse(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(text)
     except SyntaxError:
         return False
     return True
@@ -144,3 +149,31 @@ def share_that_parses(texts: Sequence[str]) -> float:
                 parts.append(line)
         pieces += [part for part in parts[1:-1] if part.strip()]
     return float(np.mean([parses(piece) for piece in pieces])) if pieces else 0.0
+
+
+def open_choices(model: GPT, texts: Array, mark: Watermark, keys: int = 10, window: int = 64) -> tuple[Array, Array]:
+    """At every place of the texts (n, T), under the unmarked model: the entropy of what comes next in nats, and the
+    probability that the mark makes it green, the mean over `keys` keys."""
+    entropy, green = [], []
+    with evaluating(model), no_grad():
+        for text in texts:
+            for start in range(0, len(text) - 1, window):
+                ids = text[start : start + window]
+                logits = model(ids[None]).data[0].astype(np.float64)  # (t, V)
+                p = np.exp(logits - logits.max(axis=1, keepdims=True))
+                p /= p.sum(axis=1, keepdims=True)
+                entropy.append(-(p * np.log(p + 1e-30)).sum(axis=1))
+                found = np.zeros(len(ids))
+                for key in range(keys):
+                    other = Watermark(1000 + key, mark.gamma, mark.delta)
+                    mass = (p * other.is_green(ids[:, None], np.arange(p.shape[1])[None] + 0 * ids[:, None])).sum(axis=1)
+                    boosted = np.exp(mark.delta) * mass
+                    found += boosted / (boosted + 1 - mass) / keys
+                green.append(found)
+    return np.concatenate(entropy), np.concatenate(green)
+
+
+def edited(texts: Array, share: float, vocab_size: int, rng: np.random.Generator) -> Array:
+    """The texts with a share of their ids replaced by random ones."""
+    other = rng.integers(0, vocab_size, texts.shape)
+    return np.where(rng.random(texts.shape) < share, other, texts)

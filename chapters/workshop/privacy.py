@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from pathlib import Path
 
 import numpy as np
+from minillm.data.pii import Span, is_resident_id, luhn
+from minillm.disk import read_json, write_text
 from minillm.models.gpt import GPT, GPTConfig
 from minillm.nn import evaluating
 from minillm.optim import AdamW
@@ -15,11 +18,14 @@ from minillm.responsible import PrivateOptimizer, exposure, poisson_lots
 from minillm.tensor import no_grad
 from minillm.tokenizers import CharTokenizer, Tokenizer
 
+from .deliverables import made
+
 Array = np.ndarray
 TIMES = (0, 1, 2, 4, 8, 16)  # how often a secret stands in the notes
 REWORDED = "16, reworded"  # so often, but no two lines alike
 OPENINGS = "ok, |hi, |so, |yes, |no, |and |but |pls |hey, |hm, |well, |ah, |oh, |now |fyi |ps ".split("|")
 AREA = ": 415-555-"  # what stands between a name and the four digits that nobody can guess
+CONTEXT = 36
 NAMES = (
     "ada alan amir anna axel bao ben bora carl chen cleo dan dina ed ella eva finn fay gus hana hugo ida ivan jan "
     "jin joy kai kim lea leo lin lou max mei mia nia noa nils ola otto pia quin ray rosa"
@@ -180,3 +186,87 @@ def train_private(
 def loss_of(model: GPT, rows: tuple[Array, Array]) -> float:
     with evaluating(model), no_grad():
         return model(*rows).item()
+
+
+def mean_and_sd(values: Sequence[float]) -> str:
+    """ "3.1 ± 0.4", the standard deviation of the sample; without it where there is one value."""
+    sd = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.1f}{sd}"
+
+
+def risks(scale: str) -> dict[str, float]:
+    """How often a secret stood in the notes -> its mean exposure in bits, of one model: for a later model card."""
+    steps, each = {"smoke": (20, 1), "cpu": (250, 4), "gpu": (250, 4)}[scale]
+    recipe = {"steps": steps, "each": each, "d": 48, "seed": 0}
+
+    def make(folder: Path) -> None:
+        notes = write_notes(0, each)
+        tokenizer = tokenizer_of(notes.lines)
+        model = new_model(tokenizer.vocab_size, 0)
+        train(model, rows_of(notes.lines, tokenizer, CONTEXT), steps, 0)
+        found = {group: float(bits.mean()) for group, bits in exposures(model, tokenizer, notes).items()}
+        write_text(folder / "risks.json", json.dumps(found, indent=1) + "\n")
+
+    return read_json(made("risks", recipe, make) / "risks.json")
+
+
+# --- letters with personal information, and with what only looks like it
+
+LOOKALIKES = {
+    "card": "a card number with a wrong check digit",
+    "resident_id": "a resident number with a wrong check digit",
+    "ipv4": "an address of a local network",
+    "email": "the name of a picture",
+    "phone": "a date and an order number",
+    "section": "the number of a section",
+    "part": "the number of a spare part",
+}
+
+
+def with_check_digit(digits: str) -> str:
+    return next(digits + str(d) for d in range(10) if luhn(digits + str(d)))
+
+
+def letters(seed: int, n: int = 40) -> tuple[str, set[Span], set[Span]]:
+    """A text, what is personal in it, and what only looks like it: `n` sentences of each kind, shuffled."""
+    rng = np.random.default_rng(seed)
+
+    def number(k: int) -> str:
+        return "".join(map(str, rng.integers(0, 10, k)))
+
+    def one_up(text: str) -> str:
+        return text[:-1] + str((int(text[-1]) + 1) % 10)
+
+    def resident() -> str:
+        front = f"110105{rng.integers(1950, 2005)}{rng.integers(1, 13):02d}{rng.integers(1, 29):02d}{number(3)}"
+        return next((front + str(d) for d in range(10) if is_resident_id(front + str(d))), "") or resident()
+
+    sentences: list[tuple[str, str, str, bool]] = []  # (before, what counts, its kind, is it personal?)
+    for _ in range(n):
+        name = str(rng.choice(NAMES)).capitalize()
+        card, person = with_check_digit("4" + number(14)), resident()
+        tail = f"{rng.integers(2, 10)}{number(2)}-{number(4)}"
+        sentences += [
+            ("My card is ", card, "card", True),
+            ("The box says ", one_up(card), "card", False),
+            ("My number is ", person, "resident_id", True),
+            ("The file says ", one_up(person), "resident_id", False),
+            ("I write from ", f"8.{rng.integers(1, 9)}.{rng.integers(256)}.{rng.integers(256)}", "ipv4", True),
+            ("The printer is ", f"192.168.{rng.integers(256)}.{rng.integers(256)}", "ipv4", False),
+            ("See section ", f"8.{rng.integers(1, 9)}.{rng.integers(20)}.{rng.integers(20)}", "section", False),
+            ("Write to ", f"{name.lower()}.{number(2)}@example.org", "email", True),
+            ("Write to ", f"{name.lower()} at example dot org", "email", True),
+            ("Look at ", f"{name.lower()}@2x.png", "email", False),
+            ("Call ", f"415-{tail}", "phone", True),
+            ("Order ", f"2024-01-{rng.integers(10, 29)}-{number(4)}", "phone", False),
+            ("Spare part ", f"415-{tail}", "part", False),
+            ("I spoke with Mr. ", f"{name} Hall", "name", True),
+            ("I spoke with ", f"{name} Hall", "name", True),
+        ]
+    text, personal, harmless = "", set(), set()
+    for i in rng.permutation(len(sentences)):
+        before, what, kind, is_personal = sentences[i]
+        start = len(text) + len(before)
+        text += f"{before}{what}. "
+        (personal if is_personal else harmless).add(Span(start, start + len(what), kind))
+    return text, personal, harmless
