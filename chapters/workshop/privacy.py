@@ -74,6 +74,13 @@ def write_notes(seed: int, each: int = 4, everyday: int = 300) -> Notes:
     return notes
 
 
+def other_lines(notes: Notes, n: int = 200) -> list[str]:
+    """Everyday lines that do not stand in these notes."""
+    lines = set(notes.lines)
+    plain = [line for line in write_notes(999, 1, 2 * n).lines if AREA not in line]
+    return [line for line in plain if line not in lines][:n]
+
+
 # --- a small model of lines
 
 
