@@ -158,7 +158,7 @@ def run(seed, change=None, moments=()):
     return privacy.exposures(model, tokenizer, notes), privacy.loss_of(model, others), way
 
 
-MOMENTS = (15, 30, 45, 60, 90, 120, 180, 250)
+MOMENTS = (15, 30, 45, 60, 90, 120, 180, 250) if FULL else (3, 9)
 runs = {"as written": [run(seed, moments=MOMENTS) for seed in progress(SEEDS, "as written")]}
 
 
@@ -485,9 +485,9 @@ $$s(w) = \operatorname{mean}_{a \in A} \cos(w, a) - \operatorname{mean}_{b \in B
 $$\text{effect} = \frac{\operatorname{mean}_{x \in X} s(x) - \operatorname{mean}_{y \in Y} s(y)}
 {\operatorname{std}_{w \in X \cup Y} s(w)}.$$
 
-Divided by the deviation, the effect lies between −2 and 2. Is it large by chance? The **permutation test** knows: divide
-the twelve jobs into two halves in all $\binom{12}{6} = 924$ ways; $p$ is the share with at least this sum. If the
-groups mean nothing, all ways are equally likely, and $p \le 0.05$ happens in one case of twenty. The vectors are
+Divided by the deviation, the effect lies between −2 and 2. Is it large by chance? The **permutation test** knows:
+divide the twelve jobs into two halves in all $\binom{12}{6} = 924$ ways; $p$ is the share with at least this sum.
+If the groups mean nothing, all ways are equally likely, and $p \le 0.05$ happens in one case of twenty. The vectors are
 counts: how much more often than by chance a word shares a sentence with each other one.
 """
 
@@ -744,14 +744,18 @@ with check():
     assert answer is not None, "exposure_of returns nothing yet: return a number of bits."
     answer = float(answer)
     true = np.log2(1000) - np.log2(100)  # rank 100
-    assert np.isfinite(exposure_of(s.copy(), best)), "For the likeliest one you get no finite number: ranks begin at 1."
-    assert not np.isclose(answer, np.log2(1000) - np.log2(901)), "You count from the least likely: rank 1 is the likeliest."
-    assert not np.isclose(answer, np.log(10)), "Those are nats: use the logarithm to base 2."
-    assert not np.isclose(answer, np.log2(100)), "That is log₂ of the rank: it is to be taken from log₂ R."
-    assert not np.isclose(answer, np.log2(1000) - np.log2(99)), "One place off: count those above it, and add 1."
+    for wrong_value, reason in (
+        (np.log2(1000) - np.log2(901), "You count from the least likely: rank 1 is the likeliest."),
+        (np.log(10), "Those are nats: use the logarithm to base 2."),
+        (np.log2(100), "That is log₂ of the rank: it is to be taken from log₂ R."),
+        (np.log2(1000) - np.log2(99), "One place off: count those above it, and add 1."),
+    ):
+        assert not np.isclose(answer, wrong_value), reason
     assert np.isclose(answer, true, atol=1e-6), "Not log₂ R − log₂ rank: how many are likelier than the secret?"
     assert np.isclose(exposure_of(s.copy(), worst), 0, atol=1e-6), "The least likely one must have 0 bits."
-    assert np.isclose(exposure_of(s[:64].copy(), int(s[:64].argmax())), 6), "R is the number of scores: 64 give 6 bits at most."
+    assert np.isclose(exposure_of(s.copy(), best), np.log2(1000)), "The likeliest has rank 1."
+    few = s[:64].copy()
+    assert np.isclose(exposure_of(few, int(few.argmax())), 6), "R is the number of scores: 64 give 6 bits."
 
 # %% [markdown]
 r"""
@@ -942,7 +946,7 @@ Nothing follows: by chance one of $2^4 = 16$ secrets has at least that. Plant mo
 
 </details>
 
-**2.** A company trains with $\varepsilon = 1$ for one mail, and your number stands in twenty mails. What are you promised?
+**2.** A company trains with $\varepsilon = 1$ for one mail, and you stand in twenty mails. What are you promised?
 
 <details><summary>Answer</summary>
 
@@ -963,8 +967,8 @@ which. In epochs it is in exactly one lot of each round, and another theorem wou
 
 <details><summary>Answer</summary>
 
-It is even at these two words after these sentences. Names, other groups, other tasks and what people do with its answers
-were not measured.
+It is even at these two words after these sentences. Names, other groups, other tasks and what people do with its
+answers were not measured.
 
 </details>
 
@@ -984,7 +988,7 @@ r"""
 You can now measure what a model gives away, whom it prefers and whether it wrote a text, choose among the cures by what
 they cost, and say what they leave open.
 
-**What you take along**: `minillm.workshop.privacy.risks(SCALE)`, the measured exposures of this chapter's small model, by
-how often a secret stood in its text. The next chapter, 20 · The ecosystem, writes a model card: a measured risk belongs
-there as a measured quality does.
+**What you take along**: `minillm.workshop.privacy.risks(SCALE)`, the measured exposures of this chapter's small model,
+by how often a secret stood in its text. The next chapter, 20 · The ecosystem, writes a model card: a measured risk
+belongs there as a measured quality does.
 """

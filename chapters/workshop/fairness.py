@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Sequence
 from itertools import combinations
 from pydoc_data import topics
-from typing import Any
 
 import numpy as np
 from minillm.generate import generate
@@ -24,9 +23,15 @@ Array = np.ndarray
 # --- sentences about people, with a known share of "he"
 
 SHARES = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05)
-JOBS = "pilot smith guard judge coach baker nurse clerk tutor guide cook maid".split()  # as biased as SHARES say
-VERBS = "said thought knew wrote hoped feared".split()
-MOODS = "was late|was right|was tired|had won|had time|was wrong|could stay|would leave".split("|")
+JOBS = [
+    "pilot", "smith", "guard", "judge", "coach", "baker", "nurse", "clerk", "tutor", "guide", "cook", "maid",
+]  # as biased as SHARES say
+VERBS = [
+    "said", "thought", "knew", "wrote", "hoped", "feared",
+]
+MOODS = [
+    "was late", "was right", "was tired", "had won", "had time", "was wrong", "could stay", "would leave",
+]
 KIN = (("man", "woman"), ("boy", "girl"), ("father", "mother"), ("son", "daughter"), ("brother", "sister"))
 
 
@@ -86,7 +91,9 @@ def prose(size: int) -> str:
     return " ".join(" ".join(topics.topics[name].split()) for name in sorted(topics.topics))[:size]
 
 
-NOUNS = "count total index value name item".split()
+NOUNS = [
+    "count", "total", "index", "value", "name", "item",
+]
 FORMS = (
     "for {a} in range({n}):\n    {b} += {a}\n", "if {a} is None:\n    {a} = {n}\n", "{a} = {b} + {n}\n",
     "def get_{a}(self):\n    return self.{a}\n", "while {a} < {n}:\n    {a} += 1\n", "print(len({a}))\n",
@@ -164,9 +171,10 @@ def open_choices(model: GPT, texts: Array, mark: Watermark, keys: int = 10, wind
                 p /= p.sum(axis=1, keepdims=True)
                 entropy.append(-(p * np.log(p + 1e-30)).sum(axis=1))
                 found = np.zeros(len(ids))
+                pairs = np.broadcast_arrays(ids[:, None], np.arange(p.shape[1]))  # (t, V) each
                 for key in range(keys):
                     other = Watermark(1000 + key, mark.gamma, mark.delta)
-                    mass = (p * other.is_green(ids[:, None], np.arange(p.shape[1])[None] + 0 * ids[:, None])).sum(axis=1)
+                    mass = (p * other.is_green(*pairs)).sum(axis=1)  # (t,)
                     boosted = np.exp(mark.delta) * mass
                     found += boosted / (boosted + 1 - mass) / keys
                 green.append(found)

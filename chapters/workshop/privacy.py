@@ -23,13 +23,17 @@ from .deliverables import made
 Array = np.ndarray
 TIMES = (0, 1, 2, 4, 8, 16)  # how often a secret stands in the notes
 REWORDED = "16, reworded"  # so often, but no two lines alike
-OPENINGS = "ok, |hi, |so, |yes, |no, |and |but |pls |hey, |hm, |well, |ah, |oh, |now |fyi |ps ".split("|")
+OPENINGS = [
+    "ok, ", "hi, ", "so, ", "yes, ", "no, ", "and ", "but ", "pls ", "hey, ", "hm, ", "well, ", "ah, ", "oh, ",
+    "now ", "fyi ", "ps ",
+]  # fmt: skip
 AREA = ": 415-555-"  # what stands between a name and the four digits that nobody can guess
 CONTEXT = 36
-NAMES = (
-    "ada alan amir anna axel bao ben bora carl chen cleo dan dina ed ella eva finn fay gus hana hugo ida ivan jan "
-    "jin joy kai kim lea leo lin lou max mei mia nia noa nils ola otto pia quin ray rosa"
-).split()
+NAMES = [
+    "ada", "alan", "amir", "anna", "axel", "bao", "ben", "bora", "carl", "chen", "cleo", "dan", "dina", "ed",
+    "ella", "eva", "finn", "fay", "gus", "hana", "hugo", "ida", "ivan", "jan", "jin", "joy", "kai", "kim", "lea",
+    "leo", "lin", "lou", "max", "mei", "mia", "nia", "noa", "nils", "ola", "otto", "pia", "quin", "ray", "rosa",
+]  # fmt: skip
 EVERYDAY = [
     ("the train", "the mail", "the key", "the room", "my bike", "our lunch", "her talk", "the tea"),
     ("is late", "is here", "is gone", "is ready", "comes soon", "was good"),
@@ -100,7 +104,7 @@ def rows_of(
     return ids, targets
 
 
-def new_model(vocab_size: int, seed: int, *, context: int = 32, d: int = 48, layers: int = 1) -> GPT:
+def new_model(vocab_size: int, seed: int, *, context: int = CONTEXT, d: int = 48, layers: int = 1) -> GPT:
     """A small GPT, its matrices drawn as large as chapter 06 wants them."""
     config = GPTConfig(vocab_size, context=context, n_layers=layers, n_heads=4, d_model=d)
     return GPT(config, np.random.default_rng(seed))
@@ -157,7 +161,9 @@ def all_endings(model: GPT, before: Sequence[int], digit_ids: Sequence[int], dig
     return total
 
 
-def exposures(model: GPT, tokenizer: CharTokenizer, notes: Notes, groups: Iterable[str] | None = None) -> dict[str, Array]:
+def exposures(
+    model: GPT, tokenizer: CharTokenizer, notes: Notes, groups: Iterable[str] | None = None
+) -> dict[str, Array]:
     """How often -> the exposure in bits of each of those people's numbers; of some `groups` only, or of all."""
     digit_ids = tokenizer.encode("0123456789")
     found = {}
@@ -171,7 +177,15 @@ def exposures(model: GPT, tokenizer: CharTokenizer, notes: Notes, groups: Iterab
 
 
 def train_private(
-    model: GPT, rows: tuple[Array, Array], noise: float, *, rate: float, steps: int, max_norm: float, lr: float, seed: int
+    model: GPT,
+    rows: tuple[Array, Array],
+    noise: float,
+    *,
+    rate: float,
+    steps: int,
+    max_norm: float,
+    lr: float,
+    seed: int,
 ) -> list[float]:
     """DP-SGD with AdamW inside: the norm of every example's gradient, before clipping."""
     rng = np.random.default_rng(seed)

@@ -29,8 +29,8 @@ def where_tools_act() -> Any:
         "detect": Box(6.0, -0.1, 0.75, "detect:\n$z$ with the key", PALE_BLUE),
         "plant": Box(0.0, -0.1, 0.75, "plant canaries,\na known bias", PALE_PURPLE),
     }
-    arrows = [("text", "training"), ("training", "model"), ("model", "made"), ("clean", "text"), ("private", "training")]
-    arrows += [("mark", "made"), ("plant", "text"), ("model", "measure"), ("made", "detect")]
+    arrows = [("text", "training"), ("training", "model"), ("model", "made"), ("clean", "text")]
+    arrows += [("private", "training"), ("mark", "made"), ("plant", "text"), ("model", "measure"), ("made", "detect")]
     return draw_boxes(boxes, arrows, height=3.0)
 
 
