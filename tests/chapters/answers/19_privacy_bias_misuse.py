@@ -1,5 +1,5 @@
 # %% exercise 1, wrong: the likeliest has rank 0
-# says: ranks begin at 1
+# says: One place off
 def exposure_of(scores, secret):
     with np.errstate(divide="ignore"):
         return np.log2(len(scores)) - np.log2((scores > scores[secret]).sum())
