@@ -179,11 +179,11 @@ pictures.exposure_panels({"as written": bits}, np.log2(1e4))
 
 # %% [markdown]
 r"""
-A dot is a secret, the line joins the means. Numbers that were never there stand around chance; those that stood there
+A dot is a secret, a bar is a mean. Numbers that were never there stand around chance; those that stood there
 16 times are first of ten thousand, or nearly. In between it rises step by step, about as the logarithm of the
-repetitions: the paper found such curves in large models, too. A single mention may already be more than chance here,
-because this model reads its notes sixteen times. Large models read most text once; but copies of it are everywhere, and
-repeated text is what they say by heart (Carlini et al. 2022, arXiv 2202.07646).
+repetitions. A single mention may already be more than chance here, because this model reads its notes sixteen times.
+Large models read most text once; but copies of it are everywhere, and what they say by heart grows with the logarithm
+of the copies, too (Carlini et al. 2022, arXiv 2202.07646).
 
 The reworded group (*) is exposed less than its sixteen twins when asked by the bare line, which never stood there, and
 still clearly more than what was not there. The exposure of a secret depends on how one asks. A low one for *one*
@@ -343,7 +343,7 @@ print(f"{N} lines, lots of {RATE * N:.0f} on average, {STEPS} steps, delta = {DE
 print("noise   epsilon for one example   e^epsilon")
 for noise in (0.4, 0.6, 1.0, 2.0, 4.0):
     spent = epsilon(RATE, noise, STEPS, DELTA)
-    print(f"{noise:5.1f} {spent:15.2f} {np.exp(spent):23,.1f}")
+    print(f"{noise:5.1f} {spent:15.2f} {np.exp(spent):23.2g}")
 assert epsilon(RATE, 0.6, STEPS, DELTA) > epsilon(RATE, 2.0, STEPS, DELTA)
 assert np.isclose(
     epsilon(1.0, 2.0, 1, 1e-4),
@@ -404,20 +404,26 @@ print(" " * 25 + "".join(title.rjust(14) for title in ("loss", "0 times", "1 tim
 for noise, values in private_runs.items():
     spent = epsilon(RATE, noise, STEPS, DELTA)
     columns = "".join(privacy.mean_and_sd(column).rjust(14) for column in values.T)
-    print(f"noise {noise}, epsilon {spent:.1f}".ljust(25) + columns)
+    print(f"noise {noise:g}, epsilon {spent:.1f}".ljust(25) + columns)
 if FULL:
     loss, at_16 = (np.array([values[:, i].mean() for values in private_runs.values()]) for i in (0, 3))
     assert np.all(np.diff(loss) > 0.3) and np.all(np.diff(at_16) < -1) and at_16[0] > 8 and at_16[-1] < 4.5
+    stopped = [np.interp(loss[1], way[::-1, 0], way[::-1, 1]) for way in plain]  # at the loss of noise 0.6
+    print(f"plain training, stopped at the loss of noise 0.6: {privacy.mean_and_sd(stopped)} bits for 16 times")
+    assert abs(np.mean(stopped) - at_16[1]) < 3
 pictures.price(
     plain,
-    {f"DP-SGD, noise {noise}": values[:, [0, 3]] for noise, values in private_runs.items()},
+    {f"DP-SGD, noise {noise:g}": values[:, [0, 3]] for noise, values in private_runs.items()},
 )
 
 # %% [markdown]
 r"""
 - **Clipping alone** protects nothing that stands 16 times: exposure is near the top, and $\varepsilon$ is infinite.
 - **Noise protects, and costs.** With noise 0.6 the exposure of what stood 16 times falls by more than half, and the
-  loss on everyday lines is more than doubled; with noise 2 little is left of either.
+  loss on everyday lines doubles, about; with noise 2 the exposure comes near chance, and hardly anything is learned.
+- **Promise and measurement** are far apart. At noise 0.6, $e^\varepsilon$ is in the hundred thousands even for one
+  example: as a number that promises next to nothing, while the exposure is far down. $\varepsilon$ bounds the worst
+  test from above, exposure is one test, from below; the truth lies between.
 - And the line is humbling: plain training, **stopped early** at the same loss, gives away about as much. In a model and
   a text this small, DP-SGD buys no better bargain *as measured by our question*. What it buys is the promise: an early
   stop was tested against one way of asking, $\varepsilon$ holds against all, but for one example and not for sixteen.
@@ -577,7 +583,8 @@ for delta in (0.0, 1.0, 2.0, 4.0):
     z[label] = np.array([[d.z for d in row] for row in found])  # (texts, lengths)
     s = np.mean([row[-1].greens / row[-1].scored for row in found])
     scored = np.mean([[d.scored for d in row] for row in found], axis=0)  # (lengths,): different pairs
-    fits[label] = (s - 0.25) / np.sqrt(0.25 * 0.75) * np.sqrt(scored)
+    if delta:
+        fits[label] = (s - 0.25) / np.sqrt(0.25 * 0.75) * np.sqrt(scored)
     loss = np.mean([fairness.surprise(model, part) for model, part in made])
     print(f"{label:8s}: green {100 * s:.0f}%, z at {LENGTHS[1]} tokens {z[label][:, 1].mean():5.1f},", end=" ")
     print(f"at {LENGTHS[-1]} {z[label][:, -1].mean():5.1f}; surprise {loss:.2f} nats")
@@ -647,7 +654,7 @@ steps = {"smoke": 10, "cpu": 300, "gpu": 600}[SCALE]
 program = "".join(fairness.code(0, 1500 if FULL else 300))
 coder, code_pieces = fairness.model_of_text(program, 400, steps, seed=0)
 open_at = {
-    "help pages": fairness.open_choices(writer, kept[0.0][:2], Watermark(0, 0.25, 2.0)),
+    "help pages": fairness.open_choices(writer, kept[0.0][:2, :201], Watermark(0, 0.25, 2.0)),
     "code": fairness.open_choices(
         coder, fairness.texts_from(coder, code_pieces.encode("\n")[0], 2, 200, None, 5), Watermark(0, 0.25, 2.0)
     ),
@@ -664,14 +671,14 @@ for delta in (0.0, 2.0, 4.0):
 if FULL:
     assert open_at["code"][0].mean() < 0.5 * open_at["help pages"][0].mean()
     assert open_at["code"][1].mean() < open_at["help pages"][1].mean() - 0.1
-    assert code_z[1] < 0.5 * z["δ = 2"][:, 3].mean() and parsed[0] > parsed[2] + 0.2
+    assert code_z[1] < 0.5 * z["δ = 2"][:, 3].mean() and parsed[0] > parsed[2] + 0.1
 pictures.weak_spots(open_at, 0.25)
 
 # %% [markdown]
 r"""
 On the left nothing is open, and the points lie at $\gamma$; on the right $\delta$ can choose. Code stands on the left:
-at the same length and $\delta$ its $z$ is a fraction of prose's. And more $\delta$ is no way out: the mark is then
-bought with code that no longer parses. The same holds for facts, quotations, and everything short.
+at the same length and $\delta$ its $z$ is a fraction of prose's (many of its pairs also come again, and count once).
+And more $\delta$ is no way out: the mark is then bought with code that no longer parses. The same holds for facts, quotations, and everything short.
 
 ## What none of this prevents
 

@@ -158,7 +158,7 @@ def share_that_parses(texts: Sequence[str]) -> float:
     return float(np.mean([parses(piece) for piece in pieces])) if pieces else 0.0
 
 
-def open_choices(model: GPT, texts: Array, mark: Watermark, keys: int = 10, window: int = 64) -> tuple[Array, Array]:
+def open_choices(model: GPT, texts: Array, mark: Watermark, keys: int = 40, window: int = 64) -> tuple[Array, Array]:
     """At every place of the texts (n, T), under the unmarked model: the entropy of what comes next in nats, and the
     probability that the mark makes it green, the mean over `keys` keys."""
     entropy, green = [], []

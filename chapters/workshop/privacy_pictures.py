@@ -49,13 +49,13 @@ def exposure_panels(kinds: Mapping[str, Mapping[str, Sequence[float]]], most: fl
         ax.axhline(CHANCE, color=plot.BLACK, linestyle=":", linewidth=1.2)
         ax.axhline(most, color=plot.BLACK, linestyle="--", linewidth=1.2)
         ax.set_xticks(range(len(groups)), [g.replace(", reworded", "*") for g in groups])
-        ax.set_xlabel("times in the notes" + ("  (*: reworded)" if rest else ""))
+        ax.set_xlabel("times (*: reworded)" if rest else "times")
         if len(kinds) > 1:
             ax.set_title(kind, fontsize=10)
     axes[0][0].set_ylabel("exposure (bits)")
     side = axes[0][0]
     side.text(-0.4, most - 0.25, "first of all 10,000", fontsize=8, va="top")
-    side.text(len(kinds[next(iter(kinds))]) - 0.6, CHANCE - 0.15, "chance", fontsize=8, va="top", ha="right")
+    side.text(len(kinds[next(iter(kinds))]) - 1.5, CHANCE - 0.1, "chance", fontsize=8, va="top", ha="center")
     side.set_ylim(-0.3, most + 0.6)
     return figure
 
