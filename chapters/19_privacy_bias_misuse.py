@@ -338,7 +338,7 @@ into $\varepsilon$ for a chosen $\delta$ (`minillm.responsible.epsilon`).
 
 # %%
 N = len(notes.lines)
-RATE, STEPS, DELTA = 32 / N, {"smoke": 3, "cpu": 80, "gpu": 200}[SCALE], 1e-4
+RATE, STEPS, DELTA = 32 / N, 80 if FULL else 3, 1e-4
 print(f"{N} lines, lots of {RATE * N:.0f} on average, {STEPS} steps, delta = {DELTA}")
 print("noise   epsilon for one example   e^epsilon")
 for noise in (0.4, 0.6, 1.0, 2.0, 4.0):
@@ -678,7 +678,8 @@ pictures.weak_spots(open_at, 0.25)
 r"""
 On the left nothing is open, and the points lie at $\gamma$; on the right $\delta$ can choose. Code stands on the left:
 at the same length and $\delta$ its $z$ is a fraction of prose's (many of its pairs also come again, and count once).
-And more $\delta$ is no way out: the mark is then bought with code that no longer parses. The same holds for facts, quotations, and everything short.
+And more $\delta$ is no way out: the mark is then bought with code that no longer parses. The same holds for facts,
+quotations, and everything short.
 
 ## What none of this prevents
 

@@ -304,7 +304,7 @@ def test_weat_of_targets_that_are_associated_alike_is_0_not_rounding():
     rng = np.random.default_rng(6)
     a, b = rng.standard_normal((2, 5, 30))
     one = rng.standard_normal(30)
-    scaled = np.outer([1.0, 3.0, 0.1, 7.0, 1 / 3, 11.0], one)  # one direction, other lengths: cosines differ by rounding
+    scaled = np.outer([1.0, 3.0, 0.1, 7.0, 1 / 3, 11.0], one)  # one direction: cosines differ by rounding only
     result = responsible.weat(scaled[:3], scaled[3:], a, b)
     assert result.effect == 0 and result.p == 1
 
