@@ -105,7 +105,7 @@ def rows_of(
 
 
 def new_model(vocab_size: int, seed: int, *, context: int = CONTEXT, d: int = 48, layers: int = 1) -> GPT:
-    """A small GPT, its matrices drawn as large as chapter 06 wants them."""
+    """A small GPT with 4 heads, from a start of its own."""
     config = GPTConfig(vocab_size, context=context, n_layers=layers, n_heads=4, d_model=d)
     return GPT(config, np.random.default_rng(seed))
 
