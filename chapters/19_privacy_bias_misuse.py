@@ -676,7 +676,8 @@ pictures.weak_spots(open_at, 0.25)
 
 # %% [markdown]
 r"""
-On the left nothing is open, and the points lie at $\gamma$; on the right $\delta$ can choose. Code stands on the left:
+On the left nothing is open, and the points scatter around $\gamma$ (each is a mean over 40 keys, under which one token
+is green or not); on the right $\delta$ can choose. Most of code stands on the left:
 at the same length and $\delta$ its $z$ is a fraction of prose's (many of its pairs also come again, and count once).
 And more $\delta$ is no way out: the mark is then bought with code that no longer parses. The same holds for facts,
 quotations, and everything short.
