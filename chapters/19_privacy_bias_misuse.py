@@ -407,7 +407,7 @@ for noise, values in private_runs.items():
     print(f"noise {noise:g}, epsilon {spent:.1f}".ljust(25) + columns)
 if FULL:
     loss, at_16 = (np.array([values[:, i].mean() for values in private_runs.values()]) for i in (0, 3))
-    assert np.all(np.diff(loss) > 0.3) and np.all(np.diff(at_16) < -1) and at_16[0] > 8 and at_16[-1] < 4.5
+    assert np.all(np.diff(loss) > 0.3) and np.all(np.diff(at_16) < 0) and at_16[0] > 8 and at_16[-1] < 4.5
     stopped = [np.interp(loss[1], way[::-1, 0], way[::-1, 1]) for way in plain]  # at the loss of noise 0.6
     print(f"plain training, stopped at the loss of noise 0.6: {privacy.mean_and_sd(stopped)} bits for 16 times")
     assert abs(np.mean(stopped) - at_16[1]) < 3
