@@ -922,5 +922,5 @@ You can now record and replace, read layers, find where an answer is made, and d
 `minillm.workshop.deliverables.small_insides(SCALE)` names, in the format of Hugging Face (each is opened by
 `minillm.AutoModelForCausalLM`), and `minillm.interpret`, which works on every model of the course, on yours, and on one
 from the hub. What a model has learned by heart from its text, and should not say, is the next chapter's question:
-19 · Privacy, bias and misuse.
+[19 · Privacy, bias and misuse](19_privacy_bias_misuse.ipynb).
 """

@@ -116,7 +116,8 @@ def weat(x: Array, y: Array, a: Array, b: Array, *, permutations: int = 20_000, 
     targets = np.concatenate([x, y])
     s = (targets @ a.T).mean(axis=1) - (targets @ b.T).mean(axis=1)  # (2n,)
     n, spread = len(x), s.std(ddof=1)
-    effect = float((s[:n].mean() - s[n:].mean()) / spread) if spread > 0 else 0.0
+    apart = spread > 1e-12  # less is rounding: words that are all associated alike
+    effect = float((s[:n].mean() - s[n:].mean()) / spread) if apart else 0.0
     if math.comb(2 * n, n) <= permutations:
         sums = np.array([s[list(chosen)].sum() for chosen in combinations(range(2 * n), n)])
         extra = 0

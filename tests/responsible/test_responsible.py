@@ -300,6 +300,15 @@ def test_weat_on_vectors_made_for_it():
         responsible.weat(x, y[:2], a, b)
 
 
+def test_weat_of_targets_that_are_associated_alike_is_0_not_rounding():
+    rng = np.random.default_rng(6)
+    a, b = rng.standard_normal((2, 5, 30))
+    one = rng.standard_normal(30)
+    scaled = np.outer([1.0, 3.0, 0.1, 7.0, 1 / 3, 11.0], one)  # one direction: cosines differ by rounding only
+    result = responsible.weat(scaled[:3], scaled[3:], a, b)
+    assert result.effect == 0 and result.p == 1
+
+
 def test_weat_finds_nothing_in_noise_and_samples_like_all_divisions():
     rng = np.random.default_rng(0)
     p = []
