@@ -178,9 +178,11 @@ tiling.draw_roofline(points, CHOSEN)
 
 # %% [markdown]
 r"""
-Plain attention lies far down the slope: most of the card waits. Tiles climb it, the larger the higher, and with the
-cache's help they pass the bend. So the aim is clear: **keep a tile of queries on the chip until it is done.** One
-thing stands in the way: a softmax needs the largest score and the sum over the whole row before it can give the first
+Plain attention (the rings) lies far down the slope: most of the card waits. Tiles climb it, the larger the higher:
+with 16-bit numbers their intensity is about $4T^2d / (2 \cdot 2Td \cdot T/M) = M$. Tiles of 32 queries win nothing yet:
+carrying $K$ and $V$ again for each of them costs what the table did. With large tiles, or with the cache's help, the
+bend is in reach. So the aim is clear: **keep a large tile of queries on the chip until it is done.** One thing stands in
+the way: a softmax needs the largest score and the sum over the whole row before it can give the first
 weight, and a row's scores are never all there.
 
 ## A softmax in one pass
@@ -333,7 +335,7 @@ assert errors["tiles of 128", 16].mean() < errors["plain", 16].mean()
 
 # %% [markdown]
 r"""
-With 32 bits the order hardly matters. With 16 bits the tiles are **better**: plain attention rounds every score on its
+With 32 bits the order costs nothing; short sums may even be better. With 16 bits the tiles are **better**: plain attention rounds every score on its
 way to memory, and an error in a score is an error in an exponent; the tiles' scores never leave the chip, and stay in
 32 bits.
 
@@ -376,19 +378,24 @@ r"""
 > cache a block's whole rows of scores fit (`minillm.numpy_ops.attention.masked_softmax`).
 
 Here the debugger is typed into. It stops at the end of the loop in the **third** program only, the queries 32 … 47.
-They see three blocks of keys, the last of them the diagonal:
+They see three blocks of keys, the last of them the diagonal. Of its rows we look at one whose maximum rises:
 """
 
 # %%
 ours = []  # what the NumPy tiles hold at the same moments
-tiled_attention(
-    Memory(**x), 16, 16, causal=True,
-    watch=lambda i0, j0, m, l: ours.append((m[0], l[0])) if i0 == 32 else None,
-)
-print("NumPy, first query of that tile, m in base 2 and l:")
-print(*(f"  {m / np.log(2):8.4f} {l:8.4f}" for m, l in ours), sep="\n")
+
+
+def note(i0, j0, m, l):
+    if i0 == 32:
+        ours.append((m / np.log(2), l))  # m in base 2, as in the kernel
+
+
+tiled_attention(Memory(**x), 16, 16, causal=True, watch=note)
+row = int(np.argmax(ours[2][0] - ours[0][0]))  # of the tile; its maximum rises most
+print(f"NumPy, query {32 + row}, m and l after each block:")
+print(*(f"  {m[row]:8.4f} {l[row]:8.4f}" for m, l in ours), sep="\n")
 if WHY_NOT is None:
-    look = "p int(n0), float(m.handle.data[0]).__round__(4), float(l.handle.data[0]).__round__(4)"
+    look = f"p int(n0), m.handle.data[{row}].round(4), l.handle.data[{row}].round(4)"
     stop = tiling.line_of(flash_simple, "m = m_new")
     commands = [f"break {stop}, int(m0) == 32", "continue", "next", look, "continue", "next", look]
     commands += ["continue", "next", look, "p s.handle.data[:3, :5].round(2)", "clear 1"]
@@ -399,8 +406,9 @@ else:
 
 # %% [markdown]
 r"""
-The kernel's $m$ and $l$ are those of NumPy after each block (the first number is the block's first key). In the last
-block the query 32 may see one key only: `-inf` hides the others, and $2^{-\infty} = 0$.
+The kernel's $m$ and $l$ are those of NumPy after each block (the first number is the block's first key). The last lines
+are the corner of the last tile of scores: its first query may see one of these keys only; `-inf` hides the others, and
+$2^{-\infty} = 0$.
 
 ### What is never computed
 

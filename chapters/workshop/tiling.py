@@ -38,16 +38,19 @@ def why_not() -> str | None:
 def draw_memory() -> Figure:
     """Two kinds of memory and what plain and tiled attention carry between them."""
     boxes = {
-        "main": Box(0.0, 1.0, 1.0, "main memory\n$Q, K, V, O$   $(T, D)$\nlarge, far away", PALE_BLUE),
-        "table": Box(0.0, 0.0, 1.0, "plain attention also:\n$S, P$   $(T, T)$", PALE_ORANGE),
-        "chip": Box(3.3, 1.0, 1.1, "a multiprocessor's own memory\na tile of $Q$, one of $K$, of $V$\nsmall, close", PALE_GREEN),
-        "units": Box(6.6, 1.0, 1.05, "registers, matrix units\na tile of scores $(M, N)$\n$m$, $l$, sum $(M, D)$", GREY),
+        "main": Box(0.0, 1.0, 0.95, "main memory\n$Q, K, V, O$   $(T, d)$\nlarge, far away", PALE_BLUE),
+        "chip": Box(3.05, 1.0, 1.2, "a multiprocessor's memory\none tile each of $Q, K, V$\nsmall, close", PALE_GREEN),
+        "units": Box(6.2, 1.0, 1.05, "registers, matrix units\na tile of scores $(M, N)$\n$m$, $l$, sum $(M, d)$", GREY),
+        "table": Box(0.0, 0.0, 0.95, "only if attention is plain:\n$S, P$   $(T, T)$", PALE_ORANGE),
     }
     figure = draw_boxes(boxes, [("main", "chip"), ("chip", "units")], height=2.3)
     ax = figure.axes[0]
-    style = {"arrowstyle": "->", "color": plot.BLACK, "connectionstyle": "arc3,rad=-0.12"}
-    ax.annotate("", (1.03, 0.72), (5.7, 0.62), arrowprops=style)
-    ax.text(3.4, 0.13, "$O$, once", ha="center", fontsize=8)
+    style = {"arrowstyle": "->", "color": plot.BLACK}
+    ax.annotate("", (0.98, 0.72), (5.6, 0.62), arrowprops=style | {"connectionstyle": "arc3,rad=-0.1"})
+    ax.text(3.2, 0.27, "$O$, once", ha="center", fontsize=8)
+    ax.annotate("", (0.98, 0.0), (6.2, 0.62), arrowprops={**style, "arrowstyle": "<->", "linestyle": "--",
+                                                           "connectionstyle": "angle3,angleA=0,angleB=90"})  # fmt: skip
+    ax.text(3.2, -0.17, "$S$ out and in, $P$ out and in", ha="center", fontsize=8)
     return figure
 
 
@@ -60,8 +63,10 @@ def draw_roofline(points: Mapping[str, tuple[float, Sequence[float]]], cards: Se
         peak, speed = CARDS[card].flops / 1e12, CARDS[card].bandwidth_gb / 1e3
         ax.plot(x, np.minimum(peak, speed * x), color=color, label=f"{card}: {peak:.0f} TFLOP/s, {speed:.1f} TB/s")
     for (name, (intensity, rates)), marker in zip(points.items(), "osD^"):
-        color = plot.VERMILION if name.startswith("plain") else plot.BLACK
-        ax.plot([intensity] * len(rates), rates, marker, color=color, markersize=6, label=name)
+        look = {"color": plot.BLACK, "markersize": 6}
+        if name == "plain":  # a ring, since others may lie on it
+            look = {"color": plot.VERMILION, "markersize": 12, "fillstyle": "none", "markeredgewidth": 2}
+        ax.plot([intensity] * len(rates), rates, marker, linestyle="", label=name, **look)
     ax.set(xscale="log", yscale="log", xlabel="operations for each byte of main memory", ylabel="at most, TFLOP/s")
     ax.legend(fontsize=8, loc="lower right")
     return figure
@@ -126,9 +131,10 @@ def draw_estimates(rows: Sequence[Mapping[str, Any]]) -> Figure:
     at = np.arange(len(rows))
     for n, ((unit, name), color) in enumerate(zip(units.items(), (plot.BLUE, plot.ORANGE, plot.GREEN, plot.PURPLE))):
         ax.bar(at + (n - 1.5) * 0.2, [row[unit] for row in rows], 0.2, color=color, label=name)
-    ax.plot(at, [row["all"] for row in rows], "_", color=plot.BLACK, markersize=50, label="all together")
+    together = [row["all"] for row in rows]
+    ax.hlines(together, at - 0.42, at + 0.42, color=plot.BLACK, label="all together")
     ax.set_xticks(at, [f"{row['kernel']} D{row['size']}\n{row['programs']} at once" for row in rows])
-    ax.set(ylabel="cycles for a block (ESTIMATE)", ylim=(0, 1.35 * max(row["all"] for row in rows)))
+    ax.set(ylabel="cycles for a block (ESTIMATE)", xlim=(-0.7, len(rows) - 0.3), ylim=(0, 1.35 * max(together)))
     ax.legend(fontsize=8, ncols=5, loc="upper center", columnspacing=1.0, handlelength=1.2)
     ax.grid(visible=False, axis="x")
     return figure

@@ -64,6 +64,21 @@ def test_the_chapter_on_bert_runs_without_minilm(tmp_path, tmp_path_factory):
     assert "MiniLM is not installed" in page and "This needs MiniLM" in page
 
 
+def test_the_chapter_on_kernels_runs_without_triton(tmp_path):
+    """Where torch and triton cannot be imported, its NumPy part and its exercises run, and the other cells say so."""
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    hide = "import sys\nsys.modules['torch'] = sys.modules['triton'] = None\n"
+    (tmp_path / "sitecustomize.py").write_text(hide, encoding="utf-8")
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, str(CHAPTERS / "build.py"), "16_a_gpu_kernel_for_attention", "--scale", "smoke"]
+    command += ["--check", "--html", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert run.returncode == 0, run.stdout + run.stderr[-3000:]
+    page = (tmp_path / "16_a_gpu_kernel_for_attention.html").read_text(encoding="utf-8")
+    assert "torch or triton is not installed" in page and page.count("This cell needs Triton") >= 6
+
+
 @each_chapter
 def test_notebook_is_in_step_with_its_source(source):
     expected = build.read_source(source)
