@@ -40,7 +40,7 @@ def draw_memory() -> Figure:
     boxes = {
         "main": Box(0.0, 1.0, 0.95, "main memory\n$Q, K, V, O$   $(T, d)$\nlarge, far away", PALE_BLUE),
         "chip": Box(3.05, 1.0, 1.2, "a multiprocessor's memory\none tile each of $Q, K, V$\nsmall, close", PALE_GREEN),
-        "units": Box(6.2, 1.0, 1.05, "registers, matrix units\na tile of scores $(M, N)$\n$m$, $l$, sum $(M, d)$", GREY),
+        "units": Box(6.2, 1.0, 1.05, "registers, products\na tile of scores $(M, N)$\n$m$, $l$, sum $(M, d)$", GREY),
         "table": Box(0.0, 0.0, 0.95, "only if attention is plain:\n$S, P$   $(T, T)$", PALE_ORANGE),
     }
     figure = draw_boxes(boxes, [("main", "chip"), ("chip", "units")], height=2.3)
@@ -48,9 +48,10 @@ def draw_memory() -> Figure:
     style = {"arrowstyle": "->", "color": plot.BLACK}
     ax.annotate("", (0.98, 0.72), (5.6, 0.62), arrowprops=style | {"connectionstyle": "arc3,rad=-0.1"})
     ax.text(3.2, 0.27, "$O$, once", ha="center", fontsize=8)
-    ax.annotate("", (0.98, 0.0), (6.2, 0.62), arrowprops={**style, "arrowstyle": "<->", "linestyle": "--",
-                                                           "connectionstyle": "angle3,angleA=0,angleB=90"})  # fmt: skip
-    ax.text(3.2, -0.17, "$S$ out and in, $P$ out and in", ha="center", fontsize=8)
+    ax.plot([6.2, 6.2, 1.1], [0.6, 0.0, 0.0], "--", color=plot.BLACK, linewidth=1)
+    for tip, tail in (((6.2, 0.62), (6.2, 0.4)), ((0.98, 0.0), (1.3, 0.0))):
+        ax.annotate("", tip, tail, arrowprops=style)
+    ax.text(3.2, -0.2, "$S$ out and in, $P$ out and in", ha="center", fontsize=8)
     return figure
 
 
@@ -103,8 +104,8 @@ ESTIMATED = {
     "cpu": [("forward", 64), ("forward", 128), ("dkdv", 64), ("dq", 64)],
 }
 ROW = re.compile(
-    r"(?P<kernel>\w+) +D(?P<size>\d+) .* (?P<programs>\d+) programs +(?P<tensor>\d+) / *(?P<issue>\d+) / *(?P<special>\d+)"
-    r" / *(?P<loads>\d+) +~ *(?P<all>\d+) cycles +~ *(?P<rate>\d+)"
+    r"(?P<kernel>\w+) +D(?P<size>\d+) .* (?P<programs>\d+) programs +(?P<tensor>\d+) / *(?P<issue>\d+)"
+    r" / *(?P<special>\d+) / *(?P<loads>\d+) +~ *(?P<all>\d+) cycles +~ *(?P<rate>\d+)"
 )
 
 
@@ -175,7 +176,8 @@ def measure_on_gpu() -> list[dict[str, Any]]:
     }
     rows = []
     for tokens in (1024, 4096, 8192):
-        q, k, v = (torch.randn(1, 16, tokens, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in "qkv")
+        options: dict[str, Any] = {"device": "cuda", "dtype": torch.bfloat16, "requires_grad": True}
+        q, k, v = (torch.randn(1, 16, tokens, 64, **options) for _ in "qkv")
         times: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(13):
             for name, way in ways.items():
