@@ -352,7 +352,8 @@ assert errors["plain, wide S", 16].mean() < 1.5 * errors["tiles of 128", 16].mea
 r"""
 With 32 bits the order costs nothing; short sums may even be better. With 16 bits the tiles are **better**: plain
 attention rounds every score on its way to memory, and an error in a score is an error in an exponent. The tiles' scores
-never leave the chip, and stay in 32 bits. The last line is the proof: keep the scores wide, and the difference is gone.
+never leave the chip, and stay in 32 bits. The last line is the proof: keep the scores wide, and most of the difference
+is gone.
 
 ## The kernel
 
