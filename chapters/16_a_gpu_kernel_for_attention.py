@@ -639,7 +639,8 @@ A kernel that is slightly wrong trains a model that is slightly worse, and nobod
 - **numbers**: both kernels against float64, forward and backward, at lengths and head sizes that no tile divides, with
   every mask, window and packing; gradients against finite differences; the same bits in a second run;
 - **tiles**: no pair that counts is left out, no tile is computed in vain;
-- **compiling**, for several cards without having one: no registers spilled to main memory;
+- **compiling**, for several cards without having one: each kernel fits, and what does not fit into registers stays
+  within known bounds;
 - **cards**, where there is one: the rest. The interpreter does not see races between programs, and has no 16-bit
   arithmetic of the kind called bfloat16.
 
