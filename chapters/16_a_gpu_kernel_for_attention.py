@@ -877,6 +877,6 @@ in tiles, forward and backward, find your way in a Triton kernel with a debugger
 measurement.
 
 **What you take along**: the roofline and the card's data sheets (`minillm.costs.cards`,
-`minillm.workshop.tiling.draw_roofline`): the next chapter, 17 · Training at real size, asks of a whole training step
-what we asked of one layer.
+`minillm.workshop.tiling.draw_roofline`). The next chapter,
+[17 · Training at real size](17_training_at_real_size.ipynb), asks of a whole training step what we asked of one layer.
 """

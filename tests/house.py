@@ -51,7 +51,7 @@ BACK_UP = {
 # Who imports torch or triton: whole rooms that belong to them, single files that do, and some inside a function only.
 TORCH_ROOMS = ("torch_ops", "port", "engines", "kernels")
 TORCH_FILES = ("finetune/quantize.py", "chapters/workshop/on_pytorch.py")
-TORCH_INSIDE = ("hub/loading.py", "hub/padding.py", "hub/pretrained.py")
+TORCH_INSIDE = ("hub/loading.py", "hub/padding.py", "hub/pretrained.py", "chapters/workshop/tiling.py")
 
 
 @dataclass(frozen=True)
