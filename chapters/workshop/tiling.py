@@ -157,7 +157,7 @@ def time_on_gpu() -> list[dict[str, Any]] | None:
     return rows
 
 
-def measure_on_gpu() -> list[dict[str, Any]]:
+def measure_on_gpu(lengths: Sequence[int] = (1024, 4096, 8192)) -> list[dict[str, Any]]:
     """A row for each number of tokens: the median of interleaved rounds, 16 heads of 64 in bfloat16."""
     import torch
     from minillm.kernels import flash_attention
@@ -175,7 +175,7 @@ def measure_on_gpu() -> list[dict[str, Any]]:
         "fast kernel": lambda q, k, v: flash_attention(q, k, v, causal=True),
     }
     rows = []
-    for tokens in (1024, 4096, 8192):
+    for tokens in lengths:
         options: dict[str, Any] = {"device": "cuda", "dtype": torch.bfloat16, "requires_grad": True}
         q, k, v = (torch.randn(1, 16, tokens, 64, **options) for _ in "qkv")
         times: dict[str, list[float]] = {name: [] for name in ways}
