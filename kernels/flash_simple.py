@@ -2,6 +2,7 @@
 
 Attention is softmax(scale · q kᵀ) v. Written with matrices it stores a (Tq, Tk) table of scores; FlashAttention
 (Dao et al. 2022, arXiv:2205.14135) walks over the keys in blocks and never stores it.
+chapters/16_a_gpu_kernel_for_attention.ipynb builds it in NumPy first, and steps through this file.
 
 **The online softmax** (§3.1). A row's softmax needs its maximum m and its sum l = Σ exp(s - m) over all keys. Keep
 both for the keys seen so far, and the weighted sum of values acc = Σ exp(s - m) v. When a block raises the maximum to
