@@ -25,18 +25,18 @@ import numpy as np
 from minillm.data import corpus_documents, corpus_text
 from minillm.data.tasks import code
 from minillm.data.tasks.execution import ExecutionError, evaluate
+from minillm.data.tasks.execution.functions import Calls
 from minillm.generate import Sampling, generate
 from minillm.hub.checkpoint import load_model_and_tokenizer
 from minillm.metrics import pass_at_k
 from minillm.training.baselines import NGramModel
-from minillm.workshop import as_plain, check, progress, read_scale, show_versions, type_into_debugger
-from minillm.workshop import writing
+from minillm.workshop import check, progress, read_scale, show_versions, type_into_debugger, writing
 from minillm.workshop import writing_pictures as pictures
 from minillm.workshop.deliverables import corpus, python_model
 
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
 SEEDS = range({"smoke": 1, "cpu": 3, "gpu": 5}[SCALE])  # starts of the model
-STEPS = {"smoke": 60, "cpu": 180, "gpu": 180}[SCALE]  # of training: it is stopped half-way on purpose
+STEPS = {"smoke": 100, "cpu": 180, "gpu": 180}[SCALE]  # of training: it is stopped half-way on purpose
 PROBLEMS = {"smoke": 4, "cpu": 16, "gpu": 60}[SCALE]  # from each test split, with many samples for each
 N = {"smoke": 8, "cpu": 32, "gpu": 64}[SCALE]  # samples for each problem
 show_versions(SCALE)
@@ -74,11 +74,10 @@ pictures.draw_loop()
 r"""
 ## Running what a model wrote
 
-`eval(text)` would do anything that Python can: delete files, open a connection, never return. A model has no intentions,
-but it has read the internet, and it is asked to draw at random. The usual advice "take the built-ins away" does not
-help. From an empty tuple one gets to its class, from there to the root of all classes, and down again to every class
-that this process has loaded, among them some that open files:
-"""
+`eval(text)` would do anything that Python can: delete files, open a connection, never return. A model has no
+intentions, but it has read the internet, and it is asked to draw at random. The usual advice "take the built-ins away"
+does not help. From an empty tuple one gets to its class, from there to the root of all classes, and down again to
+every class that this process has loaded, among them some that open files: """
 
 # %%
 climb = "().__class__.__base__.__subclasses__()"
@@ -127,11 +126,10 @@ print(ast.dump(ast.parse("2 * sum(xs)", mode="eval").body))
 r"""
 The tree in the last line is what is walked: a multiplication, of a constant and a call.
 
-The library's evaluator (`minillm.data.tasks.execution`) has more cases (comprehensions, methods, lambda, `def`), and one
-more thing. Even without any access, code can take **for ever**, or all the **memory**. So each step is counted, and what
-may grow is asked for its size *before* it is computed: `10 ** 10 ** 10` is refused because of the two numbers, not
-because of the result. What it refuses, and by which of its reasons:
-"""
+The library's evaluator (`minillm.data.tasks.execution`) has more cases (comprehensions, methods, lambda, `def`), and
+one more thing. Even without any access, code can take **for ever**, or all the **memory**. So each step is counted,
+and what may grow is asked for its size *before* it is computed: `10 ** 10 ** 10` is refused because of the two
+numbers, not because of the result. What it refuses, and by which of its reasons: """
 
 # %%
 hostile = [
@@ -162,18 +160,18 @@ Each is an `ExecutionError`, and the program goes on. Nothing here changes a val
 spoil the next. Chat templates are programs of strangers as well; `minillm.assistant.sandbox` applies the same idea to
 them: the tree is changed before it runs, so that each loop looks at the clock and each value is asked for its size.
 
-> **Step into it.** Put a breakpoint on the line `evaluate("2 * sum(xs)", scope)` of the next cell, and step into it. You
-> pass `minillm.data.tasks.execution.tree.evaluate` and `Run.guarded`, where the text is parsed, and come to `Run.value`
-> once for each node; look at `node` there.
+> **Step into it.** Put a breakpoint on the line `evaluate("2 * len(xs)", scope)` of the next cell, and step into it.
+> You pass `minillm.data.tasks.execution.tree.evaluate` and `minillm.data.tasks.execution.tree.Run.guarded`, where the
+> text is parsed, and come to `minillm.data.tasks.execution.tree.Run.value` once for each node; look at `node` there.
 """
 
 # %%
-evaluate("2 * sum(xs)", scope)  # a breakpoint here
-commands = ["tbreak minillm.data.tasks.execution.functions.Calls.operate", "continue", "print(kind, a, b)"]
-commands += ["print(self.steps)"]
-shown = type_into_debugger('evaluate("2 * sum(xs)", scope)', commands, {"evaluate": evaluate, "scope": scope})
+evaluate("2 * len(xs)", scope)  # a breakpoint here
+commands = ["tbreak Calls.operate", "continue", "print(kind, a, b)", "print(self.steps)"]
+names = {"evaluate": evaluate, "scope": scope, "Calls": Calls}
+shown = type_into_debugger('evaluate("2 * len(xs)", scope)', commands, names)
 print("\n".join(line for line in shown.splitlines() if not line.startswith("Breakpoint")))
-assert "2 6" in shown
+assert "Mult'> 2 3" in shown
 
 # %% [markdown]
 r"""
@@ -193,9 +191,9 @@ simplest: put $c/n$ in the place of $p$. That is **wrong**, on the average:
   $\frac{k(k-1)}{2} (1 - p)^{k-2}\, p(1 - p)/n$. It depends on $n$: draw more, and the same model looks better.
 
 The right way (Chen et al. 2021, arXiv 2107.03374, section 2.1): choose $k$ of the $n$ samples, any $k$. They are $k$
-independent samples like any others, so "one of them passes" has expectation $1 - (1 - p)^k$ exactly. That holds for each
-of the $\binom{n}{k}$ choices, hence for their mean. And the mean can be counted: a choice has no passing sample if all
-$k$ come from the $n - c$ that fail,
+independent samples like any others, so "one of them passes" has expectation $1 - (1 - p)^k$ exactly. That holds for
+each of the $\binom{n}{k}$ choices, hence for their mean. And the mean can be counted: a choice has no passing sample
+if all $k$ come from the $n - c$ that fail,
 
 $$\widehat{\text{pass@}k} = 1 - \binom{n-c}{k} \Big/ \binom{n}{k} .$$
 
@@ -221,24 +219,25 @@ time.
 
 # %%
 p, n, ks = 0.1, 20, np.arange(1, 21)
-draws = np.random.default_rng(14).binomial(n, p, {"smoke": 2000}.get(SCALE, 10_000))  # c of each
+draws = np.random.default_rng(14).binomial(n, p, 10_000)  # c of each
 truth = 1 - (1 - p) ** ks
 ours = np.array([1 - np.array([comb(n - c, k) / comb(n, k) for c in range(n + 1)])[draws] for k in ks])
 twin = np.array([1 - (1 - draws / n) ** k for k in ks])  # (k, draws)
 error = {name: e.std(axis=1) / np.sqrt(len(draws)) for name, e in (("ours", ours), ("twin", twin))}
 second = ks * (ks - 1) / 2 * (1 - p) ** (ks - 2.0) * p * (1 - p) / n
 print("k          1      5     10     20")
-for name, row in (("truth", truth), ("unbiased", ours.mean(axis=1)), ("twin", twin.mean(axis=1)), ("2nd order", truth - second)):
+table = {"truth": truth, "unbiased": ours.mean(axis=1), "twin": twin.mean(axis=1)}
+for name, row in {**table, "2nd order": truth - second}.items():
     print(f"{name:9s}" + "".join(f"{row[k - 1]:7.3f}" for k in (1, 5, 10, 20)))
 assert np.all(np.abs(ours.mean(axis=1) - truth) < 5 * error["ours"] + 1e-12)
-assert np.all((truth - twin.mean(axis=1))[4:] > 10 * error["twin"][4:])
+assert np.all((truth - twin.mean(axis=1))[4:] > 5 * error["twin"][4:])
 pictures.estimators(ks, truth, (ours.mean(axis=1), error["ours"]), (twin.mean(axis=1), error["twin"]), n)
 
 # %% [markdown]
 r"""
-The blue circles are on the line, the red squares below it for every $k > 1$. The last row of the table shows that the
-second order explains the gap where $k$ is small against $n$, and is too coarse where it is not. The bias also depends
-on $n$: what the twin says, on the average, of pass@10 of this one model:
+The blue circles are on the line, the red squares below it for every $k > 1$, and the second order (the table's last
+row) explains nearly all of the gap. The bias also depends on $n$: what the twin says, on the average, of pass@10 of
+this one model:
 """
 
 # %%
@@ -264,9 +263,8 @@ average pass@$k$ over problems, never $p$.
 A GPT of two blocks and 64 features, trained from nothing on "request, end of line, expression"; the loss is on the
 expression's tokens only (`minillm.workshop.writing.Writer`). Three test splits say what it can be asked: `test` has
 combinations of (filter, map, reduction) known from training in new words, names and numbers; in `compositional` the
-three never stood together; in `pairs` not even filter and map did. It learns fast: to have something to improve, we stop
-half-way. Two baselines: the commonest answer of the training, and the answer to the most similar request.
-"""
+three never stood together; in `pairs` not even filter and map did. It learns fast: to have something to improve, we
+stop half-way. Two baselines: the commonest answer of the training, and the answer to the most similar request. """
 
 # %%
 TESTS = ("test", "compositional", "pairs")
@@ -296,9 +294,9 @@ if SCALE != "smoke":
 # %% [markdown]
 r"""
 Retrieval is right where a training request happens to be the same but for its words; the commonest answer never is. The
-half-trained model is well above both, and what it has learned it can put together in new ways: it loses little on
-combinations it never saw. The starts differ a lot (mind the ±), because training was stopped where it is steep. The full
-recipe, trained to its end, leaves nothing to improve; `tests/bench/RESULTS.md` has its figures:
+half-trained model is well above both, and what it has learned it can put together in new ways: it loses little or
+nothing on combinations it never saw. The full recipe, trained to its end, leaves nothing to improve;
+`tests/bench/RESULTS.md` has its figures:
 """
 
 # %%
@@ -345,9 +343,9 @@ if SCALE != "smoke":
 
 # %% [markdown]
 r"""
-pass@1 falls from the first temperature on; greedy is about as good as the lowest. For many tries the best temperature
-is higher, but not by much, and at 1 all curves have fallen far: this small model is unsure of each token, and thirty
-uncertain tokens in a row must *all* be right. (Chen et al. found the same direction with far larger models: 0.2 is best
+pass@1 falls from the lowest temperature on, and greedy is about as good as that. For many tries the best temperature is
+higher, but not by much; beyond it more variety only hurts, as all of the answer's tokens, ten to twenty in a row, must
+be right together. (Chen et al. found the same direction with far larger models: 0.2 is best
 for pass@1 and 0.8 for pass@100; section 3.2. The place of the best depends on the model; the order does not.)
 
 And pass@$k$ at the best temperature is far above greedy: the right program is often among the samples. Now we have to
@@ -358,8 +356,8 @@ find it.
 pass@$k$ supposes somebody who recognizes the right program: a **perfect verifier**. It is the upper limit for anybody
 who has to hand in *one* program. What can be done without knowing the answer?
 
-- **One example.** A request often comes with one ("for these lists it should give 12"). Run all samples on it and hand
-  in the first one that agrees: **best-of-n with a verifier**. We let it see the first test; what counts are all five.
+- **Examples.** A request often comes with one ("for these lists it should give 12"). Run all samples on it and hand in
+  the first one that agrees: **best-of-n with a verifier**. We let it see one or two tests; what counts are all five.
 - **Majority by text.** Hand in the commonest program.
 - **Majority by values.** Run all samples on five drawings of the lists, whose right results *nobody knows*, and group
   programs that give the same five values; hand in one of the largest group. Right programs agree with each other, and
@@ -382,14 +380,22 @@ for rule, shares in curves.items():
 pictures.compute_curve(KS, curves, greedy)
 
 # %%
+spellings = [  # for each problem: how many different programs among its samples are right
+    len({text for text, v in zip(texts, found) if v == writing.right_values(pair)})
+    for i in range(len(writers))
+    for pair, texts, found in zip(problems, drawn[i, T], values[i, T])
+]
+solved = [n for n in spellings if n]
+print(f"different right programs, where there is one: {np.mean(solved or [0]):.2f} on the average")
 end = {rule: shares[:, -1].mean() for rule, shares in curves.items()}
-assert np.allclose(curves["a perfect verifier"], [scores[k][:, TEMPERATURES.index(T)] for k in KS], atol=0.06) or (
-    np.allclose(curves["a perfect verifier"].T, [scores[k][:, TEMPERATURES.index(T)] for k in KS], atol=0.06)
-)
+exact = np.array([scores[k][:, TEMPERATURES.index(T)] for k in KS]).T  # pass@n, (starts, numbers)
+assert np.allclose(curves["a perfect verifier"], exact, atol=0.15 if SCALE == "smoke" else 0.08)
 if SCALE != "smoke":
     assert end["one sample"] < end["commonest values"] < end["a perfect verifier"] + 1e-9
     assert end["commonest values"] > end["commonest text"] - 0.03
-    assert end["passes one example"] > end["commonest values"] + 0.05
+    assert end["one sample"] + 0.03 < end["commonest values"] < greedy.mean() + 0.15
+    assert end["passes one example"] > end["commonest values"] + 0.03
+    assert end["passes two examples"] > end["passes one example"] - 0.01
     gains = np.diff(curves["commonest values"].mean(axis=0))
     print(f"majority by values, gain of each doubling: {gains.round(3)}")
 
@@ -399,10 +405,13 @@ This is an **inference-time compute curve**: nothing was learned, and the answer
 each. What it shows:
 
 - *One sample* stays where it is. The perfect verifier's curve is pass@$n$, as it must be.
-- *One example* comes close to the perfect verifier: to agree by chance with a value such as 137 is hard.
-- *Voting* gains without any knowledge, but flattens: if the commonest program is wrong, more samples only confirm it.
-  A vote finds what the model believes most, a verifier also what it believes seldom.
-- The first two samples give a vote nothing: two programs that differ are one against one.
+- *Examples* gain far more than a vote, and two more than one. They stay below the perfect verifier: where right
+  programs are rare, wrong ones that agree by chance are in the way.
+- *Voting* gains without any knowledge, but flattens soon: if the commonest program is wrong, more samples only confirm
+  it. And it ends about where greedy decoding is: it wins back what temperature had cost, and little more. A vote finds
+  what the model believes most, a verifier also what it believes seldom. (On word problems Wang et al. gain much more
+  over greedy: there many ways of reasoning lead to one number. Here a right answer has few spellings, as printed.)
+- Two samples give a vote by text nothing: two programs that differ are one against one.
 
 What does it cost? Reading and writing a token takes about $2N$ operations for $N$ weights, training on it about $6N$:
 """
@@ -443,19 +452,18 @@ if SCALE != "smoke":
 
 # %% [markdown]
 r"""
-(With none seen: of those that give any values.) One test does most of it, each further one a little. The wrong programs
+(With none seen: of those that give any values.) One test does most of it, the further ones the rest. The wrong programs
 that pass it are often wrong for rare inputs: the smallest of all numbers instead of those below 5 may well be the same
-number. Five tests are not proof either: that passing tests are right is itself an estimate, and benchmarks were found
-whose tests let many wrong programs through (Liu et al. 2023, arXiv 2305.01210). A model *trained* on such tests will find
-their holes.
+number. Five tests are no proof either: benchmarks were found whose tests let many wrong programs through (Liu et al.
+2023, arXiv 2305.01210). A model *trained* on such tests will find their holes.
 
 ## Completing Python
 
-Where no tests exist, one can still ask a weaker question: is it Python at all? Chapter 08's model has read the standard
-library. We give it the first three lines of functions that it has not seen, let it write on, and keep the first 1, 2, 4, 6
-lines: what share **parses**? Beside it the 6-gram of chapter 01 on the same text, both at temperature 1; the model at 0.3;
-and the true continuations, which are the ceiling: a statement that runs over several lines does not parse when cut.
-"""
+Where no tests exist, one can still ask a weaker question: is it Python at all? Chapter 08's model has read the
+standard library. We give it the first three lines of functions that it has not seen, let it write on, and keep the
+first 1, 2, 4, 6 lines: what share **parses**? Beside it the 6-gram of chapter 01 on the same text, both at temperature
+1; the model at 0.3; and the true continuations, which are the ceiling: a statement that runs over several lines does
+not parse when cut. """
 
 # %%
 LINES = (1, 2, 4, 6)
@@ -503,17 +511,17 @@ if SCALE != "smoke":
 
 # %% [markdown]
 r"""
-Brackets, quotation marks and indents have to fit over many tokens. The 6-gram sees six bytes; the model sees all that
-stands before, and parses more often, but at temperature 1 it, too, hardly ever gets six lines through. A low temperature
-helps most. Beware of what this measures: a comment parses whatever it says, `pass` always does, and the sample above is
-no function that anybody wants. **Parsing is necessary, passing tests is the aim.**
+Brackets, quotation marks and indents have to fit over many tokens. The 6-gram sees five bytes; the model sees all that
+stands before, and parses more often, but at temperature 1 it, too, hardly ever gets six lines through. A low
+temperature helps most. Beware of what this measures: a comment parses whatever it says, `pass` always does, and the
+sample above is no function that anybody wants. **Parsing is necessary, passing tests is the aim.**
 
 ## Summary
 
 - Programs are judged by running them. The evaluator walks the tree itself; what has no case does not exist, and what
   could grow or last is asked before it does.
-- pass@$k$ is estimated without bias by $1 - \binom{n-c}{k}/\binom{n}{k}$; the twin with $c/n$ is too low, and less so the
-  more one draws.
+- pass@$k$ is estimated without bias by $1 - \binom{n-c}{k}/\binom{n}{k}$; the twin with $c/n$ is too low, and
+  less so the more one draws.
 - The best temperature rises with the number of tries.
 - More samples for each request buy accuracy: most with a verifier, less by a vote, nothing without a way to choose.
 
@@ -534,10 +542,9 @@ def estimate(n, c, k):
 with check():
     answer = estimate(10, 3, 4)
     assert answer is not None, "estimate returns nothing yet: return 1 − C(n−c, k) / C(n, k)."
-    assert not np.isclose(answer, 1 - (1 - 3 / 10) ** 4), "That is the biased twin: choose k of the n without putting back."
+    assert not np.isclose(answer, 1 - (1 - 3 / 10) ** 4), "That is the biased twin: choose k of n, none twice."
     assert not np.isclose(answer, comb(7, 4) / comb(10, 4)), "That is the chance that none passes."
-    assert not np.isclose(answer, 1 - comb(3, 0) * comb(7, 3) / comb(10, 3)), "That is for k = 3: all k must fail."
-    assert not np.isclose(answer, 0.0) or comb(3, 4) != 0, "C(c, k) / C(n, k) is the chance that all k pass: one is enough."
+    assert not np.isclose(answer, 0), "C(c, k) / C(n, k) is the chance that all k pass: one is enough."
     assert np.isclose(answer, 1 - comb(7, 4) / comb(10, 4)), "Not 1 − C(7, 4) / C(10, 4) for n = 10, c = 3, k = 4."
     assert np.isclose(estimate(5, 5, 2), 1) and np.isclose(estimate(5, 4, 2), 1), (
         "Fewer than k samples failed: then one of any k passes, and the estimate is 1."
@@ -577,9 +584,9 @@ def vote(outputs):
 with check():
     assert vote([[1], [2], [2]]) != -1, "vote returns -1 so far: return the index of a sample."
     assert vote([[1], [2], [2]]) == 1, "[[1], [2], [2]]: two samples agree, the first of them is number 1."
-    assert vote([None, None, None, [4], [5], [5]]) == 4, "Samples that gave no value have no vote: group the others only."
+    assert vote([None, None, None, [4], [5], [5]]) == 4, "Samples without a value have no vote: group the others only."
     assert vote([None, [3], [3]]) == 1, "The index counts all samples, also those without a value."
-    assert vote([[7], [2], [2], [7]]) == 0, "Of groups of the same size take the one whose first sample comes first."
+    assert vote([[7], [2], [7], [2]]) == 0, "Of groups of the same size take the one whose first sample comes first."
     assert vote([[[2, 1]], [[1, 2]], [[1, 2]]]) == 1, "[2, 1] and [1, 2] are different answers: do not sort them."
     assert vote([[1, 9], [1, 8], [1, 7], [2, 5], [2, 5]]) == 3, "All values must agree, not only the first."
     assert vote([None, None]) == 0, "If no sample gave a value, return 0."
@@ -603,9 +610,8 @@ def vote(outputs):
 r"""
 ### Exercise 3: how many tries? (easy, useful, 10 minutes)
 
-One sample passes with probability `p`, $0 < p < 1$. `tries(p, target)`: the smallest whole number of independent samples
-of which at least one passes with probability `target` or more, $0 < \text{target} < 1$.
-"""
+One sample passes with probability `p`, $0 < p < 1$. `tries(p, target)`: the smallest whole number of independent
+samples of which at least one passes with probability `target` or more, $0 < \text{target} < 1$. """
 
 
 # %% tags=["exercise"]
@@ -658,8 +664,8 @@ All 100 samples are the same program.
 
 <details><summary>Answer</summary>
 
-If both use the unbiased estimate, yes: the first is noisier. With $1 - (1 - c/n)^k$, no: the first is lower for the same
-model.
+If both use the unbiased estimate, yes: the first is noisier. With $1 - (1 - c/n)^k$, no: the first is lower for the
+same model.
 
 </details>
 
@@ -688,7 +694,6 @@ You can now measure a model by what its programs do, run them without trusting t
 the answer where it pays.
 
 **What you take along**: `pass_at_k` and the evaluator are in the library (`minillm.metrics`,
-`minillm.data.tasks.execution`), the model with its samples in `minillm.workshop.writing`; `minillm finetune code` trains
-the full recipe and `minillm evaluate RUN --samples 20` gives its pass@k. The same reward, "did it pass?", can also
-train. The next chapter, 15 · The same model on PyTorch, runs what you know on another engine.
-"""
+`minillm.data.tasks.execution`), the model with its samples in `minillm.workshop.writing`; `minillm finetune code`
+trains the full recipe and `minillm evaluate RUN --samples 20` gives its pass@k. The same reward, "did it pass?", can
+also train. The next chapter, 15 · The same model on PyTorch, runs what you know on another engine. """

@@ -118,21 +118,21 @@ def passed(pairs: Sequence[Pair], values: Sequence[Sequence[tuple[str, ...] | No
 # --- choosing one of several samples
 
 Values = tuple[str, ...] | None
-RULES = ("one sample", "commonest text", "commonest values", "passes one example", "a perfect verifier")
+EXAMPLES = {"passes one example": 1, "passes two examples": 2}
+RULES = ("one sample", "commonest text", "commonest values", *EXAMPLES, "a perfect verifier")
 
 
 def chosen(rule: str, texts: Sequence[str], values: Sequence[Values], right: tuple[str, ...]) -> int:
-    """Which of the samples a rule hands in; of equals the first. `right` is looked at by the two verifiers only: the
-    one with an example sees what the first test's answer is, the perfect one all."""
+    """Which of the samples a rule hands in; of equals the first. `right` is looked at by verifiers only: one that has
+    examples sees the answers of the first tests, the perfect one all."""
     if rule == "commonest text":
         return texts.index(Counter(texts).most_common(1)[0][0])
     if rule == "commonest values":
         ran = Counter(v for v in values if v is not None)
         return values.index(ran.most_common(1)[0][0]) if ran else 0
-    if rule == "passes one example":
-        return next((i for i, v in enumerate(values) if v is not None and v[0] == right[0]), 0)
-    if rule == "a perfect verifier":
-        return next((i for i, v in enumerate(values) if v == right), 0)
+    if rule != "one sample":
+        seen = EXAMPLES.get(rule, len(right))
+        return next((i for i, v in enumerate(values) if v is not None and v[:seen] == right[:seen]), 0)
     return 0
 
 
@@ -198,7 +198,8 @@ def parsing_shares(starts: Sequence[str], completions: Sequence[str], lines: Seq
     shares = []
     for n in lines:
         cut = [(start, whole_lines(text, n)) for start, text in zip(starts, completions)]
-        shares.append(np.mean([parses(start + text) for start, text in cut if text is not None]))
+        whole = [parses(start + text) for start, text in cut if text is not None]
+        shares.append(np.mean(whole) if whole else np.nan)
     return np.array(shares)
 
 

@@ -68,7 +68,7 @@ def compute_curve(counts: Sequence[int], curves: Mapping[str, Array], greedy: Ar
     """Accuracy against the number of samples for each rule, arrays (starts, counts): means ± one standard deviation."""
     figure, ax = plot.subplots(height=3.4)
     styles = ((plot.BLACK, "x", ":"), (plot.PURPLE, "v", "-."), (plot.VERMILION, "s", "--"))
-    styles += ((plot.BLUE, "o", "-"), (plot.GREEN, "^", (0, (5, 1))))
+    styles += ((plot.SKY, "D", "-"), (plot.BLUE, "o", "-"), (plot.GREEN, "^", (0, (5, 1))))
     for i, ((name, values), (color, mark, line)) in enumerate(zip(curves.items(), styles)):
         x = np.array(counts) * 1.04 ** (i - 2)  # beside each other
         sd = values.std(axis=0, ddof=1) if len(values) > 1 else None
