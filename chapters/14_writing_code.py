@@ -77,7 +77,8 @@ r"""
 `eval(text)` would do anything that Python can: delete files, open a connection, never return. A model has no
 intentions, but it has read the internet, and it is asked to draw at random. The usual advice "take the built-ins away"
 does not help. From an empty tuple one gets to its class, from there to the root of all classes, and down again to
-every class that this process has loaded, among them some that open files: """
+every class that this process has loaded, among them some that open files:
+"""
 
 # %%
 climb = "().__class__.__base__.__subclasses__()"
@@ -129,7 +130,8 @@ The tree in the last line is what is walked: a multiplication, of a constant and
 The library's evaluator (`minillm.data.tasks.execution`) has more cases (comprehensions, methods, lambda, `def`), and
 one more thing. Even without any access, code can take **for ever**, or all the **memory**. So each step is counted,
 and what may grow is asked for its size *before* it is computed: `10 ** 10 ** 10` is refused because of the two
-numbers, not because of the result. What it refuses, and by which of its reasons: """
+numbers, not because of the result. What it refuses, and by which of its reasons:
+"""
 
 # %%
 hostile = [
@@ -264,7 +266,8 @@ A GPT of two blocks and 64 features, trained from nothing on "request, end of li
 expression's tokens only (`minillm.workshop.writing.Writer`). Three test splits say what it can be asked: `test` has
 combinations of (filter, map, reduction) known from training in new words, names and numbers; in `compositional` the
 three never stood together; in `pairs` not even filter and map did. It learns fast: to have something to improve, we
-stop half-way. Two baselines: the commonest answer of the training, and the answer to the most similar request. """
+stop half-way. Two baselines: the commonest answer of the training, and the answer to the most similar request.
+"""
 
 # %%
 TESTS = ("test", "compositional", "pairs")
@@ -293,10 +296,10 @@ if SCALE != "smoke":
 
 # %% [markdown]
 r"""
-Retrieval is right where a training request happens to be the same but for its words; the commonest answer never is. The
-half-trained model is well above both, and what it has learned it can put together in new ways: it loses little or
-nothing on combinations it never saw. The full recipe, trained to its end, leaves nothing to improve;
-`tests/bench/RESULTS.md` has its figures:
+Retrieval is right where a training request happens to be the same but for its words; the commonest answer never is.
+The half-trained model is well above both, and what it has learned it can put together in new ways: it loses nothing
+where three parts never met, and some where two never did. The full recipe, trained to its end, leaves nothing
+to improve; `tests/bench/RESULTS.md` has its figures:
 """
 
 # %%
@@ -346,7 +349,7 @@ r"""
 pass@1 falls from the lowest temperature on, and greedy is about as good as that. For many tries the best temperature is
 higher, but not by much; beyond it more variety only hurts, as all of the answer's tokens, ten to twenty in a row, must
 be right together. (Chen et al. found the same direction with far larger models: 0.2 is best
-for pass@1 and 0.8 for pass@100; section 3.2. The place of the best depends on the model; the order does not.)
+for pass@1 and 0.8 for pass@100. The place of the best depends on the model; the order does not.)
 
 And pass@$k$ at the best temperature is far above greedy: the right program is often among the samples. Now we have to
 find it.
@@ -362,7 +365,7 @@ who has to hand in *one* program. What can be done without knowing the answer?
 - **Majority by values.** Run all samples on five drawings of the lists, whose right results *nobody knows*, and group
   programs that give the same five values; hand in one of the largest group. Right programs agree with each other, and
   wrong ones are each wrong in their own way. This is **self-consistency** (Wang et al. 2022, arXiv 2203.11171), for
-  programs as in AlphaCode (Li et al. 2022, arXiv 2203.07814, section 4.6). A program that gives no value has no vote.
+  programs as in AlphaCode (Li et al. 2022, arXiv 2203.07814). A program that gives no value has no vote.
 
 The same samples as above, at one temperature; for each number of samples the mean over 20 random orders.
 """
@@ -452,21 +455,22 @@ if SCALE != "smoke":
 
 # %% [markdown]
 r"""
-(With none seen: of those that give any values.) One test does most of it, the further ones the rest. The wrong programs
-that pass it are often wrong for rare inputs: the smallest of all numbers instead of those below 5 may well be the same
-number. Five tests are no proof either: benchmarks were found whose tests let many wrong programs through (Liu et al.
-2023, arXiv 2305.01210). A model *trained* on such tests will find their holes.
+(With none seen: of those that give any values.) One test does most of it, the further ones the rest. A wrong program
+can agree by chance: the smallest of all numbers and the smallest of those below 5 are often the same number. Five
+tests are no proof either: benchmarks were found whose tests let many wrong programs through (Liu et al. 2023, arXiv
+2305.01210). A model *trained* on such tests will find their holes.
 
 ## Completing Python
 
 Where no tests exist, one can still ask a weaker question: is it Python at all? Chapter 08's model has read the
 standard library. We give it the first three lines of functions that it has not seen, let it write on, and keep the
-first 1, 2, 4, 6 lines: what share **parses**? Beside it the 6-gram of chapter 01 on the same text, both at temperature
-1; the model at 0.3; and the true continuations, which are the ceiling: a statement that runs over several lines does
-not parse when cut. """
+first 1, 2 and 4 lines: what share **parses**? (Who does not finish so many has failed.) Beside it the 6-gram of
+chapter 01 on the same text, both at two temperatures; and the true continuations, which are the ceiling: a statement
+that runs over several lines does not parse when cut.
+"""
 
 # %%
-LINES = (1, 2, 4, 6)
+LINES = (1, 2, 4)
 DRAWS = {"smoke": 1, "cpu": 3, "gpu": 5}[SCALE]
 model, tokenizer = load_model_and_tokenizer(python_model(SCALE))
 text = corpus(SCALE, "code")
@@ -483,15 +487,15 @@ def complete(temperature, seed):
     return [tokenizer.decode(row) for row in ids]
 
 
-def by_counting(seed):
+def by_counting(temperature, seed):
     rng = np.random.default_rng([seed, 3])
-    return [grams.sample(300, rng, start)[len(start) :] for start in starts]
+    return [writing.continue_by_counting(grams, start, 300, temperature, rng) for start in starts]
 
 
 completions = {"true text": [[rest for _, rest in functions]]}
-completions["model, temperature 0.3"] = [complete(0.3, seed) for seed in range(DRAWS)]
-completions["model, temperature 1"] = [complete(1.0, seed) for seed in range(DRAWS)]
-completions["6-gram, temperature 1"] = [by_counting(seed) for seed in range(DRAWS)]
+for t in (0.3, 1.0):
+    completions[f"model, temperature {t:g}"] = [complete(t, seed) for seed in range(DRAWS)]
+    completions[f"6-gram, temperature {t:g}"] = [by_counting(t, seed) for seed in range(DRAWS)]
 shares = {
     name: np.array([writing.parsing_shares(starts, texts, LINES) for texts in several])
     for name, several in completions.items()
@@ -507,14 +511,20 @@ mean = {name: several.mean(axis=0) for name, several in shares.items()}
 if SCALE != "smoke":
     assert np.all(mean["true text"] > mean["model, temperature 0.3"])
     assert np.all(mean["model, temperature 0.3"] > mean["model, temperature 1"])
-    assert mean["model, temperature 1"][:2].mean() > mean["6-gram, temperature 1"][:2].mean() - 0.02
+    for t in ("0.3", "1"):
+        assert np.all(mean["model, temperature 0.3"] > mean[f"6-gram, temperature {t}"] + 0.1)
+    assert max(mean[f"{who}, temperature 1"][-1] for who in ("model", "6-gram")) < 0.2
+    assert mean["6-gram, temperature 0.3"][0] < mean["6-gram, temperature 1"][0] + 0.05
 
 # %% [markdown]
 r"""
-Brackets, quotation marks and indents have to fit over many tokens. The 6-gram sees five bytes; the model sees all that
-stands before, and parses more often, but at temperature 1 it, too, hardly ever gets six lines through. A low
-temperature helps most. Beware of what this measures: a comment parses whatever it says, `pass` always does, and the
-sample above is no function that anybody wants. **Parsing is necessary, passing tests is the aim.**
+Brackets, quotation marks and indents have to fit over many tokens. At temperature 1 neither gets far, and what is
+between the two is within the spread of the draws. At 0.3 the model, which sees all that stands before, parses far more
+often. The 6-gram gains nothing: after five blanks, all that it sees, the likeliest byte is one more blank, and most of
+its completions never end their first line.
+
+Beware of what this measures: a comment parses whatever it says, `pass` always does, and the sample above is no function
+that anybody wants. **Parsing is necessary, passing tests is the aim.**
 
 ## Summary
 
@@ -611,7 +621,8 @@ r"""
 ### Exercise 3: how many tries? (easy, useful, 10 minutes)
 
 One sample passes with probability `p`, $0 < p < 1$. `tries(p, target)`: the smallest whole number of independent
-samples of which at least one passes with probability `target` or more, $0 < \text{target} < 1$. """
+samples of which at least one passes with probability `target` or more, $0 < \text{target} < 1$.
+"""
 
 
 # %% tags=["exercise"]
@@ -696,4 +707,5 @@ the answer where it pays.
 **What you take along**: `pass_at_k` and the evaluator are in the library (`minillm.metrics`,
 `minillm.data.tasks.execution`), the model with its samples in `minillm.workshop.writing`; `minillm finetune code`
 trains the full recipe and `minillm evaluate RUN --samples 20` gives its pass@k. The same reward, "did it pass?", can
-also train. The next chapter, 15 · The same model on PyTorch, runs what you know on another engine. """
+also train. The next chapter, 15 · The same model on PyTorch, runs what you know on another engine.
+"""

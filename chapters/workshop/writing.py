@@ -20,6 +20,7 @@ from minillm.models.gpt import GPT, GPTConfig
 from minillm.nn import Linear
 from minillm.optim import AdamW, clip_grad_norm_
 from minillm.tokenizers import BPETokenizer
+from minillm.training.baselines import NGramModel
 
 from .scale import progress
 
@@ -187,6 +188,16 @@ def parses(text: str) -> bool:
     return True
 
 
+def continue_by_counting(grams: NGramModel, start: str, n: int, temperature: float, rng: np.random.Generator) -> str:
+    """n bytes drawn by an n-gram model after a start, its probabilities p changed to p^(1/temperature)."""
+    text = start.encode()
+    for _ in range(n):
+        recent = text[1 - grams.order :].decode("utf-8", "ignore")
+        p = grams.distribution(recent) ** (1 / temperature)
+        text += bytes([int(rng.choice(grams.alphabet, p=p / p.sum()))])
+    return text[len(start.encode()) :].decode("utf-8", "replace")
+
+
 def whole_lines(text: str, n: int) -> str | None:
     """Its first n lines that are not blank; None if there are fewer, the last one being unfinished."""
     lines = [line for line in text.split("\n")[:-1] if line.strip()]
@@ -194,12 +205,12 @@ def whole_lines(text: str, n: int) -> str | None:
 
 
 def parsing_shares(starts: Sequence[str], completions: Sequence[str], lines: Sequence[int]) -> Array:
-    """For each number of lines: of the completions with so many lines, the share with which the start is Python."""
+    """For each number of lines: the share of completions whose first lines make the start Python; those that do not
+    finish so many have failed."""
     shares = []
     for n in lines:
         cut = [(start, whole_lines(text, n)) for start, text in zip(starts, completions)]
-        whole = [parses(start + text) for start, text in cut if text is not None]
-        shares.append(np.mean(whole) if whole else np.nan)
+        shares.append(np.mean([text is not None and parses(start + text) for start, text in cut]))
     return np.array(shares)
 
 

@@ -39,7 +39,7 @@ def estimators(ks: Array, truth: Array, ours: tuple[Array, Array], theirs: tuple
         left.plot(ks, mean, mark, color=color, ms=5, mfc="none", label=name)
         right.errorbar(ks, mean - truth, 2 * sd, fmt=mark + "-", color=color, ms=4, capsize=2, label=name)
     left.set_ylabel("mean estimate of pass@k")
-    right.set_ylabel("estimate − truth (± 2 standard errors)")
+    right.set_ylabel("estimate − truth (± 2 s.e.)")
     for ax in (left, right):
         ax.set_xlabel(f"k (of n = {n} samples)")
     left.legend(fontsize=8)
@@ -49,7 +49,7 @@ def estimators(ks: Array, truth: Array, ours: tuple[Array, Array], theirs: tuple
 def by_temperature(temperatures: Sequence[float], scores: Mapping[int, Array], greedy: Array) -> Any:
     """pass@k against the temperature, for each k an array (starts, temperatures): means ± one standard deviation."""
     figure, ax = plot.subplots(height=3.2)
-    marks = "os^Dv"
+    marks = "os^DvPX"
     for (k, values), color, mark in zip(scores.items(), plot.CYCLE, marks):
         sd = values.std(axis=0, ddof=1) if len(values) > 1 else None
         ax.errorbar(temperatures, values.mean(axis=0), sd, color=color, marker=mark, ms=5, capsize=3, label=f"pass@{k}")
@@ -75,7 +75,7 @@ def compute_curve(counts: Sequence[int], curves: Mapping[str, Array], greedy: Ar
         options = {"color": color, "marker": mark, "linestyle": line, "ms": 5, "capsize": 3}
         ax.errorbar(x, values.mean(axis=0), sd, label=name, **options)
     ax.axhline(greedy.mean(), color="#999999", linewidth=1)
-    ax.text(counts[-1], greedy.mean() + 0.015, "greedy", fontsize=8, ha="right", color="#555555")
+    ax.text(counts[0] * 0.9, greedy.mean() + 0.015, "greedy", fontsize=8, color="#555555")
     ax.set_xscale("log", base=2)
     ax.set_xticks(list(counts), [str(n) for n in counts])
     ax.minorticks_off()
@@ -89,7 +89,7 @@ def compute_curve(counts: Sequence[int], curves: Mapping[str, Array], greedy: Ar
 def parsing(lines: Sequence[int], shares: Mapping[str, Array]) -> Any:
     """The share of completions that are Python against how many lines of them are kept."""
     figure, ax = plot.subplots(height=2.8)
-    for (name, values), color, mark, line in zip(shares.items(), plot.CYCLE, "os^D", ("-", "--", "-.", ":")):
+    for (name, values), color, mark, line in zip(shares.items(), plot.CYCLE, "os^Dv", ("-", "--", "-.", "--", ":")):
         ax.plot(lines, values, color=color, marker=mark, linestyle=line, ms=5, label=name)
     ax.set_xticks(list(lines))
     ax.set_xlabel("lines of the completion")
