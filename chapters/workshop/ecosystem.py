@@ -80,8 +80,9 @@ def refusal(action: Callable[[], Any], folder: Path) -> str:
     raise AssertionError("this was to be refused")
 
 
-def said_by_llama_cpp(file: Path, prompt: str, n: int) -> list[int]:
-    """The n ids with which llama.cpp goes on, always taking the likeliest; keys and values kept in float32."""
+def said_by_llama_cpp(file: Path, prompts: Sequence[str], n: int) -> list[list[int]]:
+    """The n ids with which llama.cpp goes on from each prompt, always taking the likeliest and never ending; keys and
+    values kept in float32."""
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
@@ -89,12 +90,21 @@ def said_by_llama_cpp(file: Path, prompt: str, n: int) -> list[int]:
     parameters.n_parallel, parameters.warmup = 1, False
     parameters.cpuparams.n_threads, parameters.verbosity = 1, -1
     parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    disabled = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    parameters.flash_attn_type = disabled
-    asked = {"prompt": prompt, "n_predict": n, "temperature": 0, "logprobs": 1, "cache_prompt": False}
-    answer = xllamacpp.Server(parameters).handle_completions(asked)
-    answer = json.loads(answer) if isinstance(answer, str | bytes) else answer
-    return [token["id"] for token in answer["choices"][0]["logprobs"]["content"]]
+    parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    server = xllamacpp.Server(parameters)
+    found = []
+    for prompt in prompts:
+        asked = {"prompt": prompt, "n_predict": n, "temperature": 0, "logprobs": 1, "ignore_eos": True}
+        answer = server.handle_completions({**asked, "cache_prompt": False})
+        answer = json.loads(answer) if isinstance(answer, str | bytes) else answer
+        found.append([token["id"] for token in answer["choices"][0]["logprobs"]["content"]])
+    return found
+
+
+def headings(card: str) -> list[str]:
+    """The headings of a Markdown text; lines in blocks of code are none."""
+    prose = re.sub(r"^```.*?^```", "", card, flags=re.MULTILINE | re.DOTALL)
+    return [line.strip("# ") for line in prose.splitlines() if line.startswith("#")]
 
 
 def mean_sd(values: Sequence[float] | Array, digits: int = 2) -> str:
