@@ -42,7 +42,9 @@ def others() -> Any:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    torch, transformers = (importlib.import_module(name) for name in ("torch", "transformers"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of bars that a notebook could draw with a further package
+        torch, transformers, _ = (importlib.import_module(name) for name in ("torch", "transformers", "peft"))
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -157,8 +159,8 @@ def draw_file(header: Mapping[str, Any], before: int) -> Any:
 
 
 def draw_differences(found: Mapping[str, Array], between_seeds: float) -> Any:
-    """How far apart two trainings are at each step, log scale: for each kind (seeds, steps), thin lines, and the
-    largest of the seeds thick. `between_seeds`: how far those of two seeds are apart."""
+    """How far apart two trainings are at each step, log scale: for each kind (seeds, steps), thin lines, and
+    their geometric mean, thick. `between_seeds`: how far those of two seeds are apart."""
     figure, ax = plot.subplots(height=3.6)
     styles = zip((plot.BLUE, plot.VERMILION, plot.GREEN), ("-", "--", "-"))
     for (name, gaps), (color, style) in zip(found.items(), styles):
@@ -180,7 +182,7 @@ def draw_formats(sizes: Mapping[str, float], worse: Mapping[str, Array]) -> Any:
     figure, ax = plot.subplots(height=2.8)
     names = list(sizes)
     for i, name in enumerate(names):
-        values = worse[name]  # (texts,)
+        values = 1000 * worse[name]  # (texts,)
         heights = i + np.linspace(-0.22, 0.22, len(values))
         ax.plot(values, heights, "o", ms=4, color=plot.SKY, mec=plot.BLUE, mew=0.6, label="one text" if not i else None)
         label = "mean" if not i else None
@@ -188,6 +190,6 @@ def draw_formats(sizes: Mapping[str, float], worse: Mapping[str, Array]) -> Any:
     ax.axvline(0, color=plot.BLACK, linewidth=0.8)
     ax.set_yticks(range(len(names)), [f"{name}\n{sizes[name]:.1f} MB" for name in names])
     ax.invert_yaxis()
-    ax.set_xlabel("change of a text's loss against float32 (nats per token)")
+    ax.set_xlabel("change of a text's loss against float32 (thousandths of a nat per token)")
     ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return figure
