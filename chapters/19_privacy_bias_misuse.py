@@ -999,6 +999,6 @@ You can now measure what a model gives away, whom it prefers and whether it wrot
 they cost, and say what they leave open.
 
 **What you take along**: `minillm.workshop.privacy.risks(SCALE)`, the measured exposures of this chapter's small model,
-by how often a secret stood in its text. The next chapter, 20 · The ecosystem, writes a model card: a measured risk
-belongs there as a measured quality does.
+by how often a secret stood in its text. The next chapter, [20 · The ecosystem](20_the_ecosystem.ipynb), writes a model
+card: a measured risk belongs there as a measured quality does.
 """

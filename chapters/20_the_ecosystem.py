@@ -52,6 +52,7 @@ from minillm.workshop import (
 )
 from minillm.workshop.bert import minilm_folder
 from minillm.workshop.deliverables import corpus, python_model, python_sections
+from minillm.workshop.privacy import risks
 
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
 SEEDS = range({"smoke": 2, "cpu": 3, "gpu": 5}[SCALE])
@@ -498,7 +499,8 @@ that the logits are: where two tokens are nearly as likely, the last digit decid
 
 ## Adapters: PEFT
 
-An adapter is the small part that was learned beside a frozen model (chapter 11). Of a layer's matrix $W$
+An adapter is the small part that was learned beside a frozen model
+([chapter 11](11_fine_tuning_a_classifier.ipynb)). Of a layer's matrix $W$
 $(\text{out}, \text{in})$ it holds $A\,(r, \text{in})$ and $B\,(\text{out}, r)$, with $r$ small, and a scale
 $s = \alpha / r$. Beside the layer or merged into it,
 
@@ -743,7 +745,7 @@ It could as well have sent your keys away. What follows from it:
   on time (`minillm.assistant.template`). Sizes in `config.json` may be made to fill your memory: here they are
   compared with the header first.
 - **Safe to open is not safe to believe.** No file format tells what a model was trained on, or whether it has a
-  backdoor that one phrase opens (chapter 19).
+  backdoor that one phrase opens.
 
 ## The model card
 
@@ -752,7 +754,9 @@ model card (Mitchell et al. 2019, arXiv 1810.03993). At the top stand a few line
 numbers); below, in plain words: what it is; **data**; **measures** with baselines and error bars, on which text;
 **limits**; what it is not meant for; **licence** of weights *and* of the data; what the training took.
 
-First the measures, on held-out text, in bits per byte (chapter 01), with intervals over texts:
+First the measures, on held-out text, in bits per byte (chapter 01), with intervals over texts; and a risk that chapter
+19 measured and left for this card: by how many bits a model gives away a secret of its text, the **exposure**,
+about 1.4 by chance and 13.3 at most, by how often the secret stood there:
 """
 
 # %%
@@ -767,6 +771,9 @@ ngram = NGramModel.fit(train_text, order=3)
 rivals = dict(zip((1, 2, 3), ngram.total_bits(text) / len(text.encode())))
 print(f"bits per byte: the model {ratio:.2f} [{low:.2f}, {high:.2f}],", end=" ")
 print(", ".join(f"{k}-gram {v:.2f}" for k, v in rivals.items()))
+exposure = {k: bits for k, bits in risks(SCALE).items() if k.isdigit()}  # of chapter 19's small model
+print("exposure in bits:", ", ".join(f"{k} times {bits:.1f}" for k, bits in exposure.items()))
+most = list(exposure)[-1]  # the secret that stood most often
 if SCALE == "cpu":
     assert high < rivals[2] < rivals[1]
 
@@ -817,8 +824,11 @@ Python Software Foundation License 2. It contains names and addresses of authors
 {n_bytes.sum():,} bytes of held-out files of the same library; a 3-gram of the same text {rivals[3]:.2f}, a 1-gram
 {rivals[1]:.2f}. One training run, one seed. Not measured: other code, other languages, whether what it writes runs.
 
-**Limits.** It writes code that looks right and does nothing sensible. It has seen no instructions and answers none. It
-may repeat training text word for word. Not for any use in which somebody relies on the code.
+**Limits.** It writes code that looks right and does nothing sensible. It has seen no instructions and
+answers none. Not for any use in which somebody relies on the code.
+
+**Risks.** It may repeat training text, names included. Not measured on these weights; of a smaller model
+of the course, a secret that stood {most} times in its text had an exposure of {exposure[most]:.1f} bits of 13.3.
 
 **Training.** {tokens:,} tokens, {operations:.1e} operations (counted), about {1000 * energy:.2g} Wh, that is
 {25 * energy:.1g} to {700 * energy:.1g} g CO2e (assumed: {REACHED:.0e} operations/s, {WATTS:g} W, 25 to 700 g/kWh).
@@ -883,8 +893,11 @@ been opened: [counting](01_what_is_a_language_model.ipynb) and what it cannot do
 [text](04_collecting_and_cleaning_text.ipynb); the [recurrent](05_recurrent_networks.ipynb) road that was left;
 [attention](06_attention.ipynb), the [blocks](07_the_transformer.ipynb) made of it, their
 [training](08_pretraining.ipynb), what comes [out](09_generating_text.ipynb) of them, and the
-[encoder](10_bert.ipynb) from the same parts. The map at the end of chapter 00 shows the rest: models put to work, made
-fast, examined. What you trained in chapter 08 from an empty array has just been run by a program that none of us
+[encoder](10_bert.ipynb) from the same parts. Then the model was put to work
+([classes](11_fine_tuning_a_classifier.ipynb), [translations and summaries](12_translation_and_summarization.ipynb)),
+moved to [PyTorch](15_the_same_model_on_pytorch.ipynb), and examined: [inside](18_looking_inside.ipynb), and for the
+[harm](19_privacy_bias_misuse.ipynb) that it can do. The map at the end of chapter 00 shows how all that hangs together.
+What you trained in chapter 08 from an empty array has just been run by a program that none of us
 wrote.
 
 ## Exercises
