@@ -84,8 +84,10 @@ def quickstart(
     print(f"  validation {len(val_data):>9,} tokens, from modules that the model never sees")
     print(f"  wrote {train_data.path.parent}")
 
-    say(4, f"Train a GPT for {seconds:,.0f} seconds to predict the next token")
-    print("  read minillm/models/gpt.py (the model), training/train.py (the loop), optim.py, tensor.py (gradients)")
+    say(4, f"Train a model for {seconds:,.0f} seconds to predict the next token")
+    print("  a Llama: GPT (minillm/models/gpt.py: read it first) with rotary positions, RMS norm and a gate")
+    print("  read minillm/models/llama.py (the model), training/train.py (the loop), tensor.py (gradients),")
+    print("  engines/muon.py (the optimizer, beside AdamW in optim.py)")
     result = train_model(out, seconds, seed)
     if result.signal is not None:
         print(f"stopped; to go on: {program()} pretrain --resume --out {shlex.quote(str(out))}")
@@ -98,7 +100,7 @@ def quickstart(
     bits = compare(out / "corpus", evaluation)
     rows = [(name, f"{value:.3f}") for name, value in sorted(bits.items(), key=itemgetter(1), reverse=True)]
     print(indent(table("bits per byte (fewer is better; random bytes need 8)", rows)))
-    print(f"  the GPT has read {result.state.tokens:,} tokens, the others all {len(train_data):,} of the training text")
+    print(f"  the model has read {result.state.tokens:,} tokens, the others all {len(train_data):,} of the training text")
 
     say(6, "Generate: sample one token after another")
     print("  read minillm/generate.py")
@@ -162,7 +164,7 @@ def train_model(out: Path, seconds: float, seed: int) -> TrainResult:
 
 
 def compare(corpus: Path, evaluation: Evaluation) -> dict[str, float]:
-    """Bits per byte of the validation text: what n-grams and xz need once they have the training text, and the GPT."""
+    """Bits per byte of the validation text: what n-grams and xz need once they have the training text, and the model."""
     train_text, val_text = corpus_text(corpus, "train"), corpus_text(corpus, "val")
     n_bytes = len(val_text.encode())
     counts = NGramModel.fit(train_text, order=5).total_bits(val_text) / n_bytes
@@ -171,7 +173,7 @@ def compare(corpus: Path, evaluation: Evaluation) -> dict[str, float]:
         "5-gram (the byte after the last four)": float(counts[4]),
         "xz, alone": xz_bits_per_byte(val_text),
         "xz, after the training text": xz_bits_per_byte(val_text, train_text),
-        "GPT, this run": evaluation.bits_per_byte,
+        "Llama, this run": evaluation.bits_per_byte,
     }
 
 

@@ -10,6 +10,7 @@ from minillm.disk import read_json
 from minillm.models import GPT, GPTConfig
 from minillm.settings import TrainConfig
 from minillm.tokenizers import BPETokenizer
+from minillm.training import bands as bands_module
 from minillm.training.bands import BANDS, band, compare_with_bands, differences, size_of
 from minillm.training.health import examine
 from minillm.training.pretrain import preset_names, read_config
@@ -112,10 +113,14 @@ def test_a_run_that_began_from_trained_weights_has_no_band():
         assert found.startswith(said) and findings == []
 
 
-def test_of_two_presets_of_one_size_it_is_the_one_with_these_settings():
+def test_of_two_presets_of_one_size_it_is_the_one_with_these_settings(monkeypatch):
+    twin = read_config("laptop")
+    twin["train"] |= {"lr": 9e-3, "optimizer": "sgd"}
+    presets = {"quickstart": twin}  # as if it differed from the other in how it trains only
+    monkeypatch.setattr(bands_module, "read_config", lambda name: presets.get(name) or read_config(name))
     assert not differences(size_of("laptop"), size_of("quickstart"))
     for preset in ("laptop", "quickstart"):
-        settings = {**vars(TrainConfig()), **read_config(preset)["train"]}
+        settings = {**vars(TrainConfig()), **(presets.get(preset) or read_config(preset))["train"]}
         said, _ = compare_with_bands({**size_of(preset), "vocab_size": 2048}, settings, [], 300, [])
         assert f"preset {preset} at step 300" in said
 
