@@ -5,6 +5,9 @@ AdamW's second moment v is a running mean of the squared gradient, so √v tells
 are, and lr·m̂/(√v̂ + ε) what the last update was: healthy runs change a weight by about a thousandth of its size in a
 step (the rule of thumb is Karpathy's, "Neural Networks: Zero to Hero", lecture 4), and layers differ little in that. A
 unit whose incoming weights never had a gradient has never been active: it is dead.
+
+Muon keeps a running mean of the gradient instead, and its update is known without it: lr·√max(1, rows/columns)·UVᵀ,
+with singular values of about 1, so that the root of the mean of its squares is that factor over √max(rows, columns).
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..disk import check_values
+from ..engines.muon import step_size
 from ..settings import TrainConfig
 from .activations import quiet_units
 from .bands import compare_with_bands
@@ -107,11 +111,17 @@ def examine(out_dir: str | Path) -> Health:
 def layers_of(
     model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], settings: dict[str, Any], rows: list[dict[str, Any]]
 ) -> list[Layer]:
-    """The matrices with AdamW's state; none of a run with SGD, which keeps no second moment."""
+    """The matrices with AdamW's or Muon's state; none of a run with SGD, which keeps no second moment."""
     lr = next((row["lr"] for row in reversed(rows) if isinstance(row.get("lr"), float)), settings["lr"])
     found = []
     for name, weight in model.items():
-        if weight.ndim != 2 or f"{name}.exp_avg_sq" not in optimizer:
+        if weight.ndim != 2:
+            continue
+        if settings["optimizer"] == "muon" and (mean := optimizer.get(f"{name}.momentum_buffer")) is not None:
+            size = step_size(lr * settings["muon_lr"] / settings["lr"], weight.shape) / max(weight.shape) ** 0.5
+            dead = int((np.abs(mean).max(axis=1) == 0).sum())
+            found.append(Layer(name, rms(weight), rms(mean), size / rms(weight), dead, len(weight)))
+        if f"{name}.exp_avg_sq" not in optimizer:
             continue
         m, v = optimizer[f"{name}.exp_avg"], optimizer[f"{name}.exp_avg_sq"]
         step = max(int(optimizer[f"{name}.step"]), 1)

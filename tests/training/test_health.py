@@ -72,6 +72,20 @@ def test_a_sick_run_is_told_what_it_has(text, tmp_path, settings, finding, capsy
     assert "to look at:" in capsys.readouterr().out
 
 
+def test_muons_last_update_is_what_the_weights_moved_by(text, tmp_path):
+    settings = {"optimizer": "muon", "schedule": "constant", "weight_decay": 0.0, "save_every": 1}
+    health = {steps: run(text, tmp_path / str(steps), max_steps=steps, **settings) for steps in (59, 60)}
+    before, after = (load_file(tmp_path / str(steps) / "last" / "model.safetensors") for steps in (59, 60))
+    layers = {layer.name: layer for layer in health[60].layers}
+    moved = {name for name in layers if name.startswith("blocks.")}
+    assert {"blocks.0.attn.qkv.weight", "blocks.1.attn.qkv.weight"} <= moved
+    for name in moved:  # the singular values are 0.7 to 1.2
+        ratio = np.linalg.norm(after[name] - before[name]) / np.linalg.norm(after[name])
+        assert layers[name].update_ratio == pytest.approx(ratio, rel=0.3), name
+        assert layers[name].gradient > 0
+    assert "thrown about" not in str(health[60])
+
+
 @pytest.mark.parametrize(("name", "value", "says"), [("loss", 0.001, "nothing left to learn"), ("lr", 0.0, "nearly 0")])
 def test_layers_that_have_no_reason_to_move_are_not_judged(healthy, tmp_path, name, value, says):
     def late(lines):
