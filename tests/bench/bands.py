@@ -23,7 +23,7 @@ from minillm.training.health import examine
 from minillm.training.pretrain import pretrain, read_config
 from minillm.training.run_log import read_metrics
 
-SHORT = {"max_seconds": 0.0, "max_steps": 300, "warmup_steps": 30}  # quickstart on a slow machine
+SHORT = {"max_seconds": 0.0, "max_steps": 400, "warmup_steps": 40}  # quickstart on a slow machine
 LONG = {"max_seconds": 0.0, "max_steps": 2500}  # on a fast one
 # preset -> steps at which to look, and runs: text, vocabulary, changes to [train], seeds
 PLAN = {
