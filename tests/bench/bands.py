@@ -38,7 +38,10 @@ PLAN = {
             ("docstrings", 8192, {}, 1),
         ],
     ),
-    "quickstart": ([100, 200, 300], [("source", 2048, LONG, 3), ("source", 2048, SHORT, 2)]),
+    "quickstart": (
+        [100, 200, 300],
+        [("source", 2048, LONG, 3), ("source", 2048, SHORT, 2), ("docstrings", 4096, LONG, 2)],
+    ),
 }
 
 
