@@ -1,13 +1,7 @@
-"""What is done to a model's layers one by one before it trains on PyTorch: recomputed, compiled, cut up among processes.
-
-Why one by one: a compiled model has one node in autograd's graph, and none of its gradients is there before that node
-has run. Averaging them over the processes would begin when there is nothing left to compute beside it. Of a layer
-compiled by itself the gradients are there when its own backward has run, and travel while the layers below compute.
-"""
+"""What is done to a model's layers one by one before it trains on PyTorch: recomputed, and cut up among processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -30,23 +24,18 @@ def recompute_blocks(model: Any) -> None:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
-def compile_blocks(model: Any) -> None:
-    """Have torch.compile make a graph of each layer, for training: in evaluation, shapes may change at every call."""
-    for block in blocks(model):
-        compiled = torch.compile(block.forward, fullgraph=True)
-        block.forward = partial(forward_by_mode, block, compiled, block.forward)
+def shard(model: Any, device: torch.device, world_size: int, low: torch.dtype | None, compiled: bool) -> None:
+    """Cut every weight up among the processes (FSDP2), gathered layer by layer, in `low` precision if that is one.
 
-
-def forward_by_mode(block: Any, compiled: Callable[..., Any], plain: Callable[..., Any], *args: Any, **more: Any) -> Any:
-    return (compiled if block.training else plain)(*args, **more)
-
-
-def shard(model: Any, device: torch.device, world_size: int, low: torch.dtype | None) -> None:
-    """Cut every weight up among the processes (FSDP2), gathered layer by layer, in `low` precision if that is one."""
+    `compiled` layer by layer, too: between them, FSDP gathers and frees weights.
+    """
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     # Weights travel in low precision, gradients are added up in float32.
     policy = MixedPrecisionPolicy(low, reduce_dtype=torch.float32) if low else MixedPrecisionPolicy()
     mesh = dist.init_device_mesh(device.type, (world_size,))
-    for module in (*blocks(model), model):
-        fully_shard(module, mesh=mesh, mp_policy=policy)
+    for block in blocks(model):
+        if compiled:
+            block.forward = torch.compile(block.forward, fullgraph=True)
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)

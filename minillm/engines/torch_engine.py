@@ -32,7 +32,7 @@ from ..settings import IGNORE, EngineConfig, TrainConfig
 from .memory import peak_memory_gb
 from .protocol import Batch, Batches, Groups, Loss, Model, ModelLoss, ProcessLost
 from .read_ahead import ReadAhead
-from .torch_blocks import compile_blocks, recompute_blocks, shard
+from .torch_blocks import recompute_blocks, shard
 from .torch_machine import LOW_PRECISION, choose_device, choose_precision, join_processes, peak_flops
 from .torch_optimizers import Muon, can_skip, make_optimizer
 
@@ -89,25 +89,30 @@ class TorchEngine:
             ported = model.to(self.device)
         if settings.recompute:
             recompute_blocks(ported)
-        if self.compiles(settings) and self.world_size > 1:
-            compile_blocks(ported)
         if self.sharded:
-            shard(ported, self.device, self.world_size, LOW_PRECISION.get(self.precision))
+            low = LOW_PRECISION.get(self.precision)
+            shard(ported, self.device, self.world_size, low, self.compiles(settings))
             if ported is not model:
                 allocate(ported, self.device)
                 fill(ported, model, self.config.seed)
         return ported
 
     def wrap(self, settings: EngineConfig) -> Any:
-        """The model compiled, or among several processes with its gradients averaged (its layers are compiled then)."""
+        """The model compiled and, among several processes, with its gradients averaged.
+
+        The averaging should begin while the backward pass still computes, and of a compiled graph all gradients are
+        there at once, at its end. But torch.compile knows when it is called inside DistributedDataParallel, and cuts
+        the graph where a bucket of gradients is full.
+        """
         if self.sharded:
             return self.model
         under_loss = self.model if isinstance(self.loss, ModelLoss) else UnderLoss(self.model, self.loss)
-        if self.world_size == 1:
-            return torch.compile(under_loss, fullgraph=True) if self.compiles(settings) else under_loss
-        self.averaged = [p.requires_grad for p in self.parameters.values()]
-        devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(under_loss, device_ids=devices, gradient_as_bucket_view=True)
+        module = torch.compile(under_loss, fullgraph=True) if self.compiles(settings) else under_loss
+        if self.world_size > 1:
+            self.averaged = [p.requires_grad for p in self.parameters.values()]
+            devices = [self.device] if self.device.type == "cuda" else None
+            module = DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=True)
+        return module
 
     def compiles(self, settings: EngineConfig) -> bool:
         return settings.compile == "on" or (settings.compile == "auto" and self.device.type == "cuda")

@@ -117,6 +117,17 @@ def test_two_processes_compiled_equal_one(runs):
         assert_same_run(runs / f"compiled-{parallel}", runs / "one")
 
 
+def test_gradients_travel_while_others_are_computed(tmp_path):
+    """Under DDP, compiled or not: buckets of gradients are ready before the end of the backward pass. Were the compiled
+    graph not cut between the buckets, none would be."""
+    done = torchrun(tmp_path, "overlap")
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "overlap.json").read_text())
+    assert min(how["buckets"] for how in found.values()) > 2
+    assert found.pop("uncut")["after"] == 0
+    assert min(how["after"] for how in found.values()) > 2, found
+
+
 def test_our_attention_in_two_processes(runs, monkeypatch):
     """Triton's kernels, in the interpreter, on parameters that FSDP shards and gathers and DDP copies."""
     pytest.importorskip("triton")
