@@ -211,7 +211,8 @@ class TorchEngine:
 
     def step(self, lr: float) -> None:
         if can_skip(self.optimizer):
-            self.optimizer.found_inf = (~self.grad_norm.isfinite()).float()  # 1: the kernel leaves everything as it is
+            skip = (~self.grad_norm.isfinite()).float()  # 1: the kernel leaves everything as it is
+            setattr(self.optimizer, "found_inf", skip)  # noqa: B010 (an attribute that torch looks for)
         elif not math.isfinite(self.grad_norm):
             return
         for group in self.optimizer.param_groups:

@@ -56,7 +56,7 @@ class WeightsAndBiases:
         self.run.finish()
 
 
-SINKS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+SINKS: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
 
 
 def check_sinks(names: Iterable[str]) -> None:

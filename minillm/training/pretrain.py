@@ -264,7 +264,7 @@ def pretrain(
             resume=resume,
             verify=config.data.verify,
             before_first_step=partial(config.save, out_dir / CONFIG_FILE),
-            before_step=watch and watch.before_step,
+            before_step=None if watch is None else watch.before_step,
             log_to=log_to,
             progress=progress,
         )

@@ -77,8 +77,8 @@ def train(
     interrupted, to the last bit (on the same machine; not under a time budget, where the learning rate follows the
     clock); `verify` compares its files with their checksums first. `before_first_step` is called by the first process
     when all has been checked, `on_best` when it has written `best/`; `before_step` by all, with the step's number and
-    the model, before each. `only`: the names of the weights to save, where the others never change; `log_to`: what shows
-    the log besides (log_sinks.py). Ctrl-C or SIGTERM finishes the step, saves `last/` and returns.
+    the model, before each. `only`: the names of the weights to save, where the others never change; `log_to`: what
+    shows the log besides (log_sinks.py). Ctrl-C or SIGTERM finishes the step, saves `last/` and returns.
 
     Raises TrainingDiverged for a loss or a weight that is not finite, with `last/` as it was at the last save,
     CheckpointError for a run that cannot be resumed, with nothing written, and FileExistsError for a folder in which

@@ -71,7 +71,7 @@ def test_a_file_of_the_users_is_no_profile(data, tmp_path, capsys):
 class Rows:
     """A sink that keeps what it gets."""
 
-    made: list["Rows"] = []
+    made = ()
 
     def __init__(self, out_dir):
         self.rows, self.closed = [], False

@@ -9,9 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-
 from distributed_worker import make_config, make_data, make_model  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from minillm.costs.sizes import n_parameters, training_flops, training_memory  # noqa: E402
 from minillm.data import Batcher  # noqa: E402
