@@ -5,8 +5,9 @@
 Read `TorchEngine.forward_backward` first. What the methods promise is said once, in protocol.py. Each process ("rank")
 has its own part of every batch. With "ddp" each holds the whole model and the gradients are averaged; with "fsdp" each
 holds a slice of every weight, gradient and optimizer state, and weights are put together block by block when they are
-needed (Rajbhandari et al. 2020, ZeRO, arXiv 1910.02054; PyTorch's FSDP2). Checkpoints hold whole arrays by name, so
-that a run may go on with another number of processes, or on NumPy.
+needed (Rajbhandari et al. 2020, ZeRO, arXiv 1910.02054; PyTorch's FSDP2); with "hsdp" a group of processes does so
+together, and the groups average their gradients (hybrid sharding: Zhao et al. 2023, arXiv 2304.11277). Checkpoints hold
+whole arrays by name, so that a run may go on with another number of processes, or on NumPy.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from ..settings import IGNORE, EngineConfig, TrainConfig
 from .memory import peak_memory_gb
 from .protocol import Batch, Batches, Groups, Loss, Model, ModelLoss, ProcessLost
 from .read_ahead import ReadAhead
-from .torch_blocks import recompute_blocks, shard
+from .torch_blocks import mesh_of, recompute_blocks, shard
 from .torch_machine import LOW_PRECISION, choose_device, choose_precision, join_processes, peak_flops
 from .torch_optimizers import Muon, can_skip, make_optimizer
 
@@ -64,9 +65,11 @@ class TorchEngine:
         self.precision = choose_precision(settings.precision, self.device)
         self.rank, self.world_size = join_processes(self.device)
         self.config = config
-        self.sharded = settings.parallel == "fsdp" and self.world_size > 1
+        self.sharded = settings.parallel in ("fsdp", "hsdp") and self.world_size > 1
         if loss is not None and self.sharded:
-            raise ValueError("parallel = 'fsdp' cuts up models for their own loss only: give parallel = 'ddp'.")
+            raise ValueError(
+                f"parallel = {settings.parallel!r} cuts up models for their own loss only: give parallel = 'ddp'."
+            )
         self.loss = loss or ModelLoss(config.label_smoothing)
         self.figures: dict[str, torch.Tensor] = {}  # of the last step
         self.model = self.place(model, settings)
@@ -91,7 +94,7 @@ class TorchEngine:
             recompute_blocks(ported)
         if self.sharded:
             low = LOW_PRECISION.get(self.precision)
-            shard(ported, self.device, self.world_size, low, self.compiles(settings))
+            shard(ported, mesh_of(settings, self.device, self.world_size), low, self.compiles(settings))
             if ported is not model:
                 allocate(ported, self.device)
                 fill(ported, model, self.config.seed)

@@ -4,6 +4,8 @@ torchrun --nproc-per-node 2 distributed_worker.py FOLDER train    # ddp and fsdp
 torchrun --nproc-per-node 2 distributed_worker.py FOLDER compile  # ddp and fsdp: compiled and recomputed
 torchrun --nproc-per-node 2 distributed_worker.py FOLDER muon     # ddp and fsdp: matrices shared among the processes
 torchrun --nproc-per-node 2 distributed_worker.py FOLDER triton   # ddp and fsdp: our attention, interpreted
+torchrun --nproc-per-node 2 distributed_worker.py FOLDER hsdp     # one copy of the model, and two
+torchrun --nproc-per-node 4 distributed_worker.py FOLDER copies   # hsdp: two copies, each on two processes
 torchrun --nproc-per-node 2 distributed_worker.py FOLDER overlap  # ddp: when gradients are ready to be exchanged
 torchrun --nproc-per-node 2 distributed_worker.py FOLDER die-fsdp # or die-ddp: until rank 1 is killed
 """
@@ -138,6 +140,18 @@ def main() -> None:
     for parallel in PARALLEL:
         if what == "compile":
             run(folder, f"compiled-{parallel}", parallel, compile="on", recompute=True)
+        elif what == "hsdp":
+            for group in (0, 1):  # one copy of the model on both processes, or one on each
+                run(folder, f"hsdp-{group}", "hsdp", shard_group=group)
+            try:
+                run(folder, "hsdp-3", "hsdp", shard_group=3)
+            except ValueError as error:
+                print(error)
+            return
+        elif what == "copies":
+            # (320 tokens are what rows of 16 come to for 300 in batches of 2 and 4, but not of 1)
+            run(folder, "hsdp-copies", "hsdp", shard_group=2, changes={"eval_tokens": 320})
+            return
         elif what == "muon":
             run(folder, f"muon-{parallel}", parallel, changes={"optimizer": "muon"})
         elif what == "triton":
