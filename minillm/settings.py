@@ -91,13 +91,19 @@ class EngineConfig:
     device: str = "auto"  # "cuda", "mps" or "cpu"; auto: the first of these that is there
     precision: Literal["auto", "full", "bf16", "fp16"] = "auto"  # full: the weights' own; auto: bf16 or fp16 on a GPU
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on a CUDA device
-    parallel: Literal["ddp", "fsdp"] = "ddp"  # under torchrun: each process holds the whole model, or a part of it
+    parallel: Literal["ddp", "fsdp", "hsdp"] = "ddp"  # under torchrun: each process holds the whole model, or a part
+    shard_group: int = 0  # hsdp: processes that hold one copy of the model together; 0: those of a machine
     recompute: bool = False  # run each block's forward again in backward: less memory, a third more work
 
     def __post_init__(self) -> None:
         check_types(self)
         if self.threads < 0:
             raise ValueError(f"threads must be 0 or more, not {self.threads}.")
+        if self.shard_group < 0 or (self.shard_group and self.parallel != "hsdp"):
+            raise ValueError(
+                f"shard_group = {self.shard_group} must be a number of processes that hold one copy of the model, "
+                "with parallel = 'hsdp' only; 0: those of a machine."
+            )
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             raise ValueError(f"device must be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:0' and so on, not {self.device!r}.")
 

@@ -10,12 +10,14 @@ from typing import Any
 
 from ..costs.sizes import n_parameters
 from ..engines.choose import process_rank
+from ..engines.profile import FILES, FIRST
 from ..models import MODELS
 from ..settings import ATTENTION, EngineConfig
 from ..tokenizers import load_tokenizer
 from ..training.checkpoint import check_tokenizer
 from ..training.config_file import ConfigError, Sections, describe, override
 from ..training.health import examine
+from ..training.log_sinks import SINKS
 from ..training.pretrain import (
     CONFIG_FILE,
     PRESETS,
@@ -68,6 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in the folder")
     key = "change one key; repeatable"
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help=key)
+    shown = "show the rows of metrics.jsonl there, too; repeatable"
+    parser.add_argument("--log", action="append", default=[], choices=list(SINKS), help=shown)
+    watched = f"watch three steps: {' or '.join(FILES.values())} in the run folder says where their time went"
+    parser.add_argument("--profile", action="store_true", help=watched)
     parser.add_argument("--force", action="store_true", help="train even what seems not to fit into the memory")
 
 
@@ -77,7 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     sections, start = sections_and_start(arguments)
     how: dict[str, Any] = {name: getattr(arguments, name) for name in ("resume", "overwrite", "force")}
-    result = pretrain(sections, arguments.out, start=start, **how)
+    more: dict[str, Any] = {"profile": arguments.profile, "log_to": sorted(set(arguments.log))}
+    result = pretrain(sections, arguments.out, start=start, **how, **more)
     if process_rank() > 0:  # under torchrun the first process speaks for all
         return 0
     print(f"{result.reason} at step {result.state.step:,} after {result.state.seconds:,.0f} s")
@@ -85,6 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"best validation loss {result.state.best_score:.4f} nats/token, step {result.state.best_step:,}")
     for finding in examine(arguments.out).findings:
         print(f"look at this: {finding}")
+    if arguments.profile:
+        print(profile_note(Path(arguments.out)))
     files = ", ".join(name for name in RUN_FILES if Path(arguments.out, name).exists())
     out = shlex.quote(str(arguments.out))
     print(f"wrote {arguments.out}: {files} (health: {program()} check {out})")
@@ -93,6 +102,15 @@ def run(arguments: argparse.Namespace) -> int:
         return 128 + result.signal
     print(f"to see its loss: {program()} plot {out}")
     return 0
+
+
+def profile_note(out_dir: Path) -> str:
+    """What to do with the profile of a run; that there is none, if the run was too short."""
+    if (out_dir / FILES["torch"]).exists():
+        return f"profile: open {out_dir / FILES['torch']} in ui.perfetto.dev"
+    if (out_dir / FILES["numpy"]).exists():
+        return f"profile: python -m pstats {shlex.quote(str(out_dir / FILES['numpy']))}, then: sort cumtime, stats 20"
+    return f"no profile: the run ended before step {FIRST + 1}, where --profile begins to watch"
 
 
 def sections_of(arguments: argparse.Namespace) -> Sections:

@@ -48,7 +48,7 @@ def require_torch() -> None:
 def check_plain(config: EngineConfig) -> None:
     """Raise ValueError for a setting that NumPy could only ignore."""
     plain = {"device": ("auto", "cpu"), "precision": ("auto", "full"), "compile": ("auto", "off")}
-    for key, values in {**plain, "parallel": ("ddp",), "recompute": (False,)}.items():
+    for key, values in {**plain, "parallel": ("ddp",), "shard_group": (0,), "recompute": (False,)}.items():
         if getattr(config, key) not in values:
             raise ValueError(
                 f"[engine]: {key} = {getattr(config, key)!r} is PyTorch's: the NumPy engine computes on the processor, "

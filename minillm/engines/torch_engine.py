@@ -5,8 +5,9 @@
 Read `TorchEngine.forward_backward` first. What the methods promise is said once, in protocol.py. Each process ("rank")
 has its own part of every batch. With "ddp" each holds the whole model and the gradients are averaged; with "fsdp" each
 holds a slice of every weight, gradient and optimizer state, and weights are put together block by block when they are
-needed (Rajbhandari et al. 2020, ZeRO, arXiv 1910.02054; PyTorch's FSDP2). Checkpoints hold whole arrays by name, so
-that a run may go on with another number of processes, or on NumPy.
+needed (Rajbhandari et al. 2020, ZeRO, arXiv 1910.02054; PyTorch's FSDP2); with "hsdp" a group of processes does so
+together, and the groups average their gradients (hybrid sharding: Zhao et al. 2023, arXiv 2304.11277). Checkpoints hold
+whole arrays by name, so that a run may go on with another number of processes, or on NumPy.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import checkpoint
 
 from ..costs.sizes import training_flops
 from ..data import require_targets
@@ -33,8 +33,9 @@ from ..settings import IGNORE, EngineConfig, TrainConfig
 from .memory import peak_memory_gb
 from .protocol import Batch, Batches, Groups, Loss, Model, ModelLoss, ProcessLost
 from .read_ahead import ReadAhead
+from .torch_blocks import mesh_of, recompute_blocks, shard
 from .torch_machine import LOW_PRECISION, choose_device, choose_precision, join_processes, peak_flops
-from .torch_optimizers import Muon, make_optimizer
+from .torch_optimizers import Muon, can_skip, make_optimizer
 
 FIRST_LOSS_SCALE = 2.0**16  # of fp16; halved by every overflow, doubled after so many steps without one:
 STEPS_TO_GROW = 2000
@@ -64,9 +65,11 @@ class TorchEngine:
         self.precision = choose_precision(settings.precision, self.device)
         self.rank, self.world_size = join_processes(self.device)
         self.config = config
-        self.sharded = settings.parallel == "fsdp" and self.world_size > 1
+        self.sharded = settings.parallel in ("fsdp", "hsdp") and self.world_size > 1
         if loss is not None and self.sharded:
-            raise ValueError("parallel = 'fsdp' cuts up models for their own loss only: give parallel = 'ddp'.")
+            raise ValueError(
+                f"parallel = {settings.parallel!r} cuts up models for their own loss only: give parallel = 'ddp'."
+            )
         self.loss = loss or ModelLoss(config.label_smoothing)
         self.figures: dict[str, torch.Tensor] = {}  # of the last step
         self.model = self.place(model, settings)
@@ -88,27 +91,22 @@ class TorchEngine:
         elif not self.sharded:
             ported = model.to(self.device)
         if settings.recompute:
-            for block in blocks(ported):
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+            recompute_blocks(ported)
         if self.sharded:
-            from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
-            policy = MixedPrecisionPolicy()
-            if self.precision in LOW_PRECISION:  # weights travel in it, gradients are added up in float32
-                policy = MixedPrecisionPolicy(LOW_PRECISION[self.precision], reduce_dtype=torch.float32)
-            mesh = dist.init_device_mesh(self.device.type, (self.world_size,))
-            for block in blocks(ported):
-                if self.compiles(settings):  # block by block: between the blocks, FSDP gathers and frees weights
-                    block.forward = torch.compile(block.forward, fullgraph=True)
-                fully_shard(block, mesh=mesh, mp_policy=policy)
-            fully_shard(ported, mesh=mesh, mp_policy=policy)
+            low = LOW_PRECISION.get(self.precision)
+            shard(ported, mesh_of(settings, self.device, self.world_size), low, self.compiles(settings))
             if ported is not model:
                 allocate(ported, self.device)
                 fill(ported, model, self.config.seed)
         return ported
 
     def wrap(self, settings: EngineConfig) -> Any:
-        """The model compiled and, among several processes, with its gradients averaged."""
+        """The model compiled and, among several processes, with its gradients averaged.
+
+        The averaging should begin while the backward pass still computes, and of a compiled graph all gradients are
+        there at once, at its end. But torch.compile knows when it is called inside DistributedDataParallel, and cuts
+        the graph where a bucket of gradients is full.
+        """
         if self.sharded:
             return self.model
         under_loss = self.model if isinstance(self.loss, ModelLoss) else UnderLoss(self.model, self.loss)
@@ -138,7 +136,8 @@ class TorchEngine:
         self.grad_norm = self.total_norm()
         if self.precision == "fp16":
             # Small gradients would be zero in fp16: the loss is scaled up. If that was too much, once more with less.
-            while not math.isfinite(self.grad_norm) and math.isfinite(loss.item()) and self.loss_scale > 1:
+            # (To know, the processor waits for the GPU, which bf16 spares it.)
+            while not math.isfinite(self.grad_norm) and math.isfinite(loss) and self.loss_scale > 1:
                 self.loss_scale, self.steps_since_overflow = self.loss_scale / 2, 0
                 loss = self.accumulate(micro_batches)
                 self.grad_norm = self.total_norm()
@@ -195,24 +194,29 @@ class TorchEngine:
         else:
             yield
 
-    def total_norm(self) -> float:
+    def total_norm(self) -> torch.Tensor:
         with self.lost_peer():
-            return whole(torch.nn.utils.get_total_norm(self.gradients())).item()
+            return whole(torch.nn.utils.get_total_norm(self.gradients()))
 
     def gradients(self) -> list[torch.Tensor]:
         return [p.grad for p in self.parameters.values() if p.grad is not None]
 
-    def scale_gradients(self, factor: float) -> None:
+    def scale_gradients(self, factor: float | torch.Tensor) -> None:
         torch._foreach_mul_(self.gradients(), factor)
 
-    def clip_gradients(self, max_norm: float) -> float:
-        scale = (max_norm or math.inf) / (self.grad_norm + 1e-6)
-        if math.isfinite(self.grad_norm) and scale < 1:
-            self.scale_gradients(scale)
+    def clip_gradients(self, max_norm: float) -> torch.Tensor:
+        # Nobody here asks what the norm is: the processor would wait for the whole backward pass. (The fused optimizers
+        # take a factor, too, but in float32 only.)
+        if max_norm:
+            scale = (max_norm / (self.grad_norm + 1e-6)).clamp(max=1.0)
+            self.scale_gradients(torch.where(self.grad_norm.isfinite(), scale, 1.0))
         return self.grad_norm
 
     def step(self, lr: float) -> None:
-        if not math.isfinite(self.grad_norm):
+        if can_skip(self.optimizer):
+            skip = (~self.grad_norm.isfinite()).float()  # 1: the kernel leaves everything as it is
+            setattr(self.optimizer, "found_inf", skip)  # noqa: B010 (an attribute that torch looks for)
+        elif not math.isfinite(self.grad_norm):
             return
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
@@ -220,10 +224,10 @@ class TorchEngine:
             if p.grad is not None and not self.optimizer.state[p]:  # torch's fused step wants all or none of a group
                 self.optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
         self.optimizer.step()
-        self.steps += 1
+        self.steps += 1  # one that the kernel skips, too: it ends the run
 
     def read(self, *scalars: Any) -> tuple[float, ...]:
-        return tuple(float(x) for x in scalars)
+        return tuple(torch.stack([torch.as_tensor(x) for x in scalars]).tolist())  # the step's one wait for the device
 
     # --- beside the steps ---------------------------------------------------------------------------------------------
 
@@ -403,11 +407,3 @@ def outputs(model: Any, *batch: np.ndarray) -> np.ndarray:
     device = next(model.parameters()).device
     with evaluating(model):
         return model(*(torch.from_numpy(array).to(device) for array in batch)).float().cpu().numpy()
-
-
-def blocks(model: Any) -> list[Any]:
-    """A model's layers: the items of its outermost lists of modules, each sharded, compiled and recomputed as one."""
-    found: list[Any] = []
-    for child in model.children():
-        found += list(child) if isinstance(child, torch.nn.ModuleList) else blocks(child)
-    return found

@@ -31,6 +31,12 @@ def make_optimizer(
     return torch.optim.AdamW(members, config.lr, **adamw)
 
 
+def can_skip(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a step follows `optimizer.found_inf`, a float32 on the device: 1 makes it none at all. Only torch's fused
+    kernels do."""
+    return optimizer.defaults["fused"] and not isinstance(optimizer, Muon)
+
+
 class Muon(torch.optim.AdamW):
     """As muon.Muon, over torch's parameters. Under torchrun each process orthogonalizes every n-th matrix and sends it
     to the others: all of them take the same step, whether they hold whole matrices ("ddp") or slices ("fsdp").

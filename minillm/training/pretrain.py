@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from ..disk import check_free, remove_folder, write_text
 from ..engines.blas import blas_threads
 from ..engines.choose import engine_class, process_rank
 from ..engines.limits import free_memory, products_per_second
+from ..engines.profile import Profile, check_profile
 from ..engines.protocol import Engine, Model
 from ..models import DECODERS, GPTConfig, ModelConfig, config_class, config_to_dict, model_from_config
 from ..models.sketch import sketch
@@ -26,6 +27,7 @@ from ..tokenizers.base import Tokenizer
 from ..tokenizers.extend import with_special_tokens
 from .checkpoint import CheckpointError
 from .config_file import ConfigError, Sections, build, nearest, read_toml, to_toml
+from .log_sinks import check_sinks
 from .objectives import Objective, objective_for
 from .run_folder import MAY_CHANGE, check_no_run, check_saves, run_in
 from .shapes import same_size, sections_of_size
@@ -210,6 +212,8 @@ def pretrain(
     resume: bool = False,
     overwrite: bool = False,
     force: bool = False,
+    profile: bool = False,
+    log_to: Collection[str] = (),
     progress: bool = True,
 ) -> TrainResult:
     """Train the model that `sections` describe in the run folder `out_dir`, in which the configuration is echoed.
@@ -218,16 +222,20 @@ def pretrain(
     `overwrite`: an earlier run in the folder gives way, as soon as all that can be wrong has been looked at.
     `engine` is that of section [engine] if None. Under torchrun every process calls this with the same arguments.
     With `resume`, `out_dir` holds an interrupted run: see `resumed_sections`. What does not fit into the memory is
-    refused, unless `force`. Raises as `build_config` and `train` do.
+    refused, unless `force`. `profile`: a few steps are watched (engines/profile.py); `log_to`: what shows the log
+    besides (log_sinks.py). Raises as `build_config` and `train` do.
     """
     out_dir = Path(out_dir)
     progress = progress and process_rank() == 0
     check_folder(out_dir, resume, overwrite)  # before anything takes time
+    check_sinks(log_to)
     config, tokenizer = build_config(sections, None if start is None else start[1])
     if config.data.start and start is None and not resume:
         raise ConfigError(
             f"[data]: start = {config.data.start!r} names weights to begin with, which only `minillm pretrain` opens."
         )
+    if profile:
+        check_profile(config.engine)
     if engine is None:
         engine = engine_class(config.engine)
         check_attention(config)
@@ -244,18 +252,25 @@ def pretrain(
         print(summary(config, train_data, val_data))
     if overwrite and not resume:
         make_room(out_dir)
-    return train(
-        model,
-        TextData(train_data, val_data, model_objective(config.model, tokenizer)),
-        config.train,
-        out_dir,
-        engine=engine,
-        tokenizer=tokenizer,
-        resume=resume,
-        verify=config.data.verify,
-        before_first_step=partial(config.save, out_dir / CONFIG_FILE),
-        progress=progress,
-    )
+    watch = Profile(out_dir, config.engine) if profile and process_rank() == 0 else None
+    try:
+        return train(
+            model,
+            TextData(train_data, val_data, model_objective(config.model, tokenizer)),
+            config.train,
+            out_dir,
+            engine=engine,
+            tokenizer=tokenizer,
+            resume=resume,
+            verify=config.data.verify,
+            before_first_step=partial(config.save, out_dir / CONFIG_FILE),
+            before_step=None if watch is None else watch.before_step,
+            log_to=log_to,
+            progress=progress,
+        )
+    finally:
+        if watch is not None:
+            watch.close()
 
 
 def holds_out(config: PretrainConfig) -> bool:

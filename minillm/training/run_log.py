@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from ..disk import write_text
 from ..disk.records import fits
 from .evaluate import Measured
+from .log_sinks import SINKS
 from .run_folder import RunState
 
 
@@ -34,10 +36,12 @@ class RunLog:
 
     `step` is where the run starts: rows of later steps, which a killed run wrote after its last checkpoint, are
     dropped, so that the file reads as if the run had never been interrupted. With `active=False` (on all processes
-    but the first) nothing is written or shown.
+    but the first) nothing is written or shown. `log_to`: names of SINKS that get the rows, too, from the first on.
     """
 
-    def __init__(self, path: Path, step: int, *, active: bool = True, progress: bool = True):
+    def __init__(
+        self, path: Path, step: int, *, active: bool = True, progress: bool = True, log_to: Collection[str] = ()
+    ):
         self.active = active
         self.show = active and progress
         self.smooth_loss: float | None = None
@@ -46,6 +50,10 @@ class RunLog:
             rows = [row for row in read_metrics(path) if row["step"] <= step] if path.exists() else []
             write_text(path, "".join(json_line(row) for row in rows))
             self._file = path.open("a", encoding="utf-8")
+            self._sinks = [SINKS[name](path.parent) for name in log_to]
+            for sink in self._sinks:
+                for row in rows:
+                    sink.write(row)
         # disable=None: no bar where the output is no terminal, as in a log file
         self._bar = tqdm(
             initial=step, unit="step", disable=None if self.show else True, bar_format=BAR, dynamic_ncols=True
@@ -58,6 +66,8 @@ class RunLog:
         self._bar.close()
         if self.active:
             self._file.close()
+            for sink in self._sinks:
+                sink.close()
 
     def step(self, row: dict[str, Any], total_steps: float) -> None:
         """Log one training step; `row` has at least step, loss and tokens_per_second."""
@@ -95,6 +105,8 @@ class RunLog:
         if self.active:
             self._file.write(json_line(row))
             self._file.flush()
+            for sink in self._sinks:
+                sink.write(row)
 
 
 BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps [{elapsed}, {remaining} left{postfix}]"

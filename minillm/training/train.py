@@ -65,6 +65,7 @@ def train(
     before_step: Callable[[int, Model], Any] | None = None,
     on_best: Callable[[Engine], None] | None = None,
     only: Collection[str] | None = None,
+    log_to: Collection[str] = (),
     progress: bool = True,
 ) -> TrainResult:
     """Train `model` in place; leave `last/`, `best/` and `metrics.jsonl` in the folder `out_dir`.
@@ -76,8 +77,8 @@ def train(
     interrupted, to the last bit (on the same machine; not under a time budget, where the learning rate follows the
     clock); `verify` compares its files with their checksums first. `before_first_step` is called by the first process
     when all has been checked, `on_best` when it has written `best/`; `before_step` by all, with the step's number and
-    the model, before each. `only`: the names of the weights to save, where the others never change. Ctrl-C or SIGTERM
-    finishes the step, saves `last/` and returns.
+    the model, before each. `only`: the names of the weights to save, where the others never change; `log_to`: what
+    shows the log besides (log_sinks.py). Ctrl-C or SIGTERM finishes the step, saves `last/` and returns.
 
     Raises TrainingDiverged for a loss or a weight that is not finite, with `last/` as it was at the last save,
     CheckpointError for a run that cannot be resumed, with nothing written, and FileExistsError for a folder in which
@@ -104,7 +105,8 @@ def train(
         began = time.perf_counter() - state.seconds
         total_steps = expected_steps(config, state)
 
-        log = RunLog(out_dir / "metrics.jsonl", state.step, active=run.rank == 0, progress=progress)
+        active = run.rank == 0
+        log = RunLog(out_dir / "metrics.jsonl", state.step, active=active, progress=progress, log_to=log_to)
         # What is not finite ends the run with a sentence of its own, below: NumPy's warnings would only come before it.
         with StopRequest() as stop, log, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             while state.step < total_steps:

@@ -139,6 +139,8 @@ def test_everybody_may_read_the_weights(run):
         ("compile=on", "compile = 'on' is PyTorch's"),
         ("recompute=true", "recompute = True is PyTorch's"),
         ("parallel=fsdp", "parallel = 'fsdp' is PyTorch's"),
+        ("parallel=hsdp", "parallel = 'hsdp' is PyTorch's"),
+        ("shard_group=2", "shard_group = 2 must be a number of processes"),
         ("device=gpu", "device must be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:0' and so on, not 'gpu'"),
     ],
 )

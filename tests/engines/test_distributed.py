@@ -31,9 +31,9 @@ from minillm.training.train import train  # noqa: E402
 CLOSE = 1e-10
 
 
-def torchrun(folder, what):
+def torchrun(folder, what, processes=2):
     here = Path(__file__).parents[1] / "shared"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.run(
         [*command, str(here / "distributed_worker.py"), str(folder), what],
@@ -109,12 +109,38 @@ def test_muon_in_two_processes_equals_one(runs):
         assert_same_run(runs / f"muon-{parallel}", runs / "muon-one")
 
 
+def test_copies_of_the_model_that_are_cut_up_equal_one_process(runs):
+    done = torchrun(runs, "hsdp")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for group in (0, 1):
+        assert_same_run(runs / f"hsdp-{group}", runs / "one")
+    assert "2 processes cannot be divided into groups of 3" in done.stdout
+
+
+@pytest.mark.long
+def test_two_copies_on_two_processes_each_equal_one_process(runs):
+    done = torchrun(runs, "copies", processes=4)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_same_run(runs / "hsdp-copies", runs / "one")
+
+
 @pytest.mark.long
 def test_two_processes_compiled_equal_one(runs):
     done = torchrun(runs, "compile")
     assert done.returncode == 0, done.stderr[-3000:]
     for parallel in worker.PARALLEL:
         assert_same_run(runs / f"compiled-{parallel}", runs / "one")
+
+
+def test_gradients_travel_while_others_are_computed(tmp_path):
+    """Under DDP, compiled or not: buckets of gradients are ready before the end of the backward pass. Were the compiled
+    graph not cut between the buckets, none would be."""
+    done = torchrun(tmp_path, "overlap")
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "overlap.json").read_text())
+    assert min(how["buckets"] for how in found.values()) > 2
+    assert found.pop("uncut")["after"] == 0
+    assert min(how["after"] for how in found.values()) > 2, found
 
 
 def test_our_attention_in_two_processes(runs, monkeypatch):

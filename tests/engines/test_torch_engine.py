@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from distributed_worker import make_config, make_data, make_model  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from minillm.costs.sizes import n_parameters, training_flops, training_memory  # noqa: E402
 from minillm.data import Batcher  # noqa: E402
@@ -21,7 +22,7 @@ from minillm.hub.checkpoint import open_checkpoint  # noqa: E402
 from minillm.models import GPT, GPTConfig, config_from_dict  # noqa: E402
 from minillm.models.sketch import Sketcher, sketch  # noqa: E402
 from minillm.port import to_torch  # noqa: E402
-from minillm.settings import EngineConfig, TrainConfig  # noqa: E402
+from minillm.settings import IGNORE, EngineConfig, TrainConfig  # noqa: E402
 from minillm.training import pretrain  # noqa: E402
 from minillm.training.checkpoint import CheckpointError, read_checkpoint  # noqa: E402
 from minillm.training.config_file import build  # noqa: E402
@@ -205,6 +206,60 @@ def test_a_nan_is_named_and_not_stepped_on(data, tmp_path):
     with pytest.raises(TrainingDiverged, match=r"step 1: the loss is nan.*blocks\.1\.mlp\.fc\.weight"):
         run(data, tmp_path, on_torch(), model=model)
     assert torch.isfinite(model.token_embedding.weight).all()
+
+
+class NoWaiting(TorchDispatchMode):
+    """Inside, a tensor's value cannot be asked for, as `item`, `float` and `if` do: on a GPU they would wait for it."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function is not torch.ops.aten._local_scalar_dense.default, "the processor waits for the device"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("max_norm", [1e-3, 0.0])
+def test_nothing_of_a_step_waits_for_the_device(data, optimizer, max_norm):
+    engine = TorchEngine(small_model(), make_config(1, optimizer=optimizer), EngineConfig(device="cpu"))
+    for _ in range(2):
+        with NoWaiting():
+            loss = engine.forward_backward(batches(data))
+            norm = engine.clip_gradients(max_norm)
+            engine.step(1e-2)
+        assert engine.read(loss, norm) == (loss.item(), norm.item())
+        after = torch.nn.utils.get_total_norm(engine.gradients()).item()
+        assert after == pytest.approx(max_norm or norm.item(), rel=1e-2)  # torch's own clipping has the 1e-6, too
+    with pytest.raises(AssertionError, match="waits"), NoWaiting():
+        norm.item()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_step_with_a_gradient_that_is_not_finite_is_none(data, optimizer, bad):
+    engine = TorchEngine(small_model(), make_config(1, optimizer=optimizer), EngineConfig(device="cpu"))
+    for spoilt in (False, True):
+        before = {**engine.model_arrays(), **engine.optimizer_arrays()}
+        engine.forward_backward(batches(data))
+        if spoilt:
+            engine.gradients()[3].view(-1)[7] = bad
+            engine.grad_norm = engine.total_norm()
+        engine.clip_gradients(1.0)
+        engine.step(1e-2)
+        assert [torch.isfinite(g).all().item() for g in engine.gradients()].count(False) == spoilt  # the others: as is
+        after = {**engine.model_arrays(), **engine.optimizer_arrays()}
+        names = [name for name in after if optimizer == "adamw" or not name.endswith(".step")]
+        assert all(np.array_equal(before[name], after[name]) for name in names) == spoilt
+
+
+@pytest.mark.parametrize("engine", [NumpyEngine, TorchEngine])
+def test_a_step_without_targets_is_refused_before_it_changes_anything(data, engine):
+    run = engine(small_model(), make_config(1))
+    before = {name: array.copy() for name, array in run.model_arrays().items()}
+    nothing = [(inputs, np.full_like(targets, IGNORE)) for inputs, targets in batches(data)]
+    with pytest.raises(ValueError, match="no target of this step counts"):
+        run.forward_backward(nothing)
+    assert all(np.array_equal(before[name], array) for name, array in run.model_arrays().items())
+    some = run.forward_backward([nothing[0], batches(data)[1]])  # one of its micro-batches may be empty
+    assert math.isfinite(run.read(some)[0])
 
 
 # --- mixed precision, compilation, recomputation ----------------------------------------------------------------------
