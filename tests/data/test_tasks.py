@@ -568,6 +568,17 @@ def test_kinds_come_in_turn():
     assert verifiable.make(train=40)["train"] == splits["train"][:40]
 
 
+def test_code_alone_has_enough_short_answers():
+    for seed in (0, 1):
+        parts = verifiable.make(seed, train=50, kinds=["code"])
+        assert {split: len(part) for split, part in parts.items()} == {
+            "train": 50, "val": 200, "test": 400, "combinations": 400,
+        }  # fmt: skip
+        requests = {pair.source: name for name, pairs in code.make(seed, train=0).items() for pair in pairs}
+        found = {requests.get(p.record["prompt"]) for p in parts["combinations"]}
+        assert found == ({"compositional"} if seed == 0 else {"compositional", "pairs"})
+
+
 def test_combinations_of_prompts_never_stood_together():
     def parts(prompt):
         text, answer = prompt.record["prompt"], prompt.record["answer"]
