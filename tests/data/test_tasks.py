@@ -359,6 +359,11 @@ def test_pairs_negations_and_contrasts_are_held_out(language):
             assert both == (name == "contrast"), (name, example)
 
 
+def test_the_lexicon_takes_as_many_of_each_for_praise():
+    texts = ["The soup was good, but the film was bad.", "The soup was bad.", "汤很好。", "I had soup."]
+    assert list(map(sentiment.by_lexicon, texts)) == ["positive", "negative", "positive", "positive"]
+
+
 def test_transfer_asks_in_other_words():
     splits = made("transfer")
     words = {name: {w for e in part for w in re.findall(r"\w+", e.text.lower())} for name, part in splits.items()}
