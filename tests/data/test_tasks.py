@@ -70,6 +70,13 @@ def test_a_seed_gives_the_same_data_everywhere(name, seed):
     assert " ".join(sums) == CHECKSUMS[name, seed]
 
 
+@pytest.mark.parametrize(("texts", "checksum"), [(stories, 0x699CDE4D), (transfer.reviews, 0xA3D7DA31)])
+def test_texts_without_labels_are_the_same_everywhere(texts, checksum):
+    told = texts()  # with seed 0
+    assert len(told) == 12_000 and zlib.crc32("\n".join(told).encode()) == checksum
+    assert texts(seed=1, count=9) != told[:9] == texts(count=9)
+
+
 def test_draws_come_from_the_raw_stream():
     draw = Draw(3, "test")
     assert [draw.below(100) for _ in range(5)] == [65, 36, 78, 5, 18]
@@ -352,6 +359,11 @@ def test_pairs_negations_and_contrasts_are_held_out(language):
             assert both == (name == "contrast"), (name, example)
 
 
+def test_the_lexicon_takes_as_many_of_each_for_praise():
+    texts = ["The soup was good, but the film was bad.", "The soup was bad.", "汤很好。", "I had soup."]
+    assert list(map(sentiment.by_lexicon, texts)) == ["positive", "negative", "positive", "positive"]
+
+
 def test_transfer_asks_in_other_words():
     splits = made("transfer")
     words = {name: {w for e in part for w in re.findall(r"\w+", e.text.lower())} for name, part in splits.items()}
@@ -415,6 +427,21 @@ def test_docstrings_are_split_by_package(tmp_path):
     assert {name: len(answers["test"]) for name, answers in predicted.items()} == dict.fromkeys(
         ["lead sentence", "oracle sentence"], len(splits["test"])
     )
+
+
+def test_docstrings_are_neither_too_short_nor_too_long(tmp_path):
+    """A first line of 20 to 100 characters and a body of 60 or more are kept, one less or more is not."""
+    kept = {(20, 60), (100, 61)}
+    for number, (first, body) in enumerate([*kept, (19, 60), (101, 60), (20, 59)]):
+        line, rest = (chr(97 + number) * (size - 1) + "." for size in (first, body))
+        (tmp_path / f"module{number}.py").write_text(f'"""{line}\n\n{rest}\n"""\n')
+    splits = summarization.docstrings(root=tmp_path)
+    assert {(len(pair.target), len(pair.source)) for part in splits.values() for pair in part} == kept
+
+
+def test_the_oracle_measures_by_the_f1_of_words():
+    assert summarization.overlap("a b", "a c d e") == pytest.approx(2 * (1 / 2) * (1 / 4) / (1 / 2 + 1 / 4))
+    assert summarization.overlap("", "") == 0
 
 
 # --- dialogue ---------------------------------------------------------------------------------------------------------
@@ -544,6 +571,17 @@ def test_kinds_come_in_turn():
         with pytest.raises(ValueError, match="kinds must be some of arithmetic, sorting, slots, code, not"):
             verifiable.make(kinds=kinds)
     assert verifiable.make(train=40)["train"] == splits["train"][:40]
+
+
+def test_code_alone_has_enough_short_answers():
+    for seed in (0, 1):
+        parts = verifiable.make(seed, train=50, kinds=["code"])
+        assert {split: len(part) for split, part in parts.items()} == {
+            "train": 50, "val": 200, "test": 400, "combinations": 400,
+        }  # fmt: skip
+        requests = {pair.source: name for name, pairs in code.make(seed, train=0).items() for pair in pairs}
+        found = {requests.get(p.record["prompt"]) for p in parts["combinations"]}
+        assert found == ({"compositional"} if seed == 0 else {"compositional", "pairs"})
 
 
 def test_combinations_of_prompts_never_stood_together():

@@ -102,7 +102,7 @@ def requests(seed: int, sizes: dict[str, int]) -> dict[str, list[Prompt]]:
     made = code.make(seed, train=4 * sizes["train"])
     found = {}
     for split, size in sizes.items():
-        pairs = made["compositional" if split == "combinations" else split]
+        pairs = made["compositional"] + made["pairs"] if split == "combinations" else made[split]
         short = [prompt("code", pair.source, pair.target) for pair in pairs if len(pair.target) <= LONGEST]
         if len(short) < size:
             raise RuntimeError(f"code has {len(short)} short answers for {split}, fewer than the {size} asked for.")

@@ -353,6 +353,24 @@ def test_limits_can_be_widened():
         evaluate("[x for x in range(100)]", steps=50)
 
 
+def nested(levels):
+    return "[" * levels + "[]" + "]" * levels
+
+
+@pytest.mark.parametrize(("run", "text"), [(evaluate, "{}"), (call, "def f():\n    return {}")])
+def test_limits_are_what_they_say(run, text):
+    for fits, too_large, reason in (
+        ("range(10_000)", "range(10_001)", "size"),
+        ("-" * (limits.EXPRESSIONS - 1) + "7", "-" * limits.EXPRESSIONS + "7", "depth"),
+        (nested(limits.VALUES), nested(limits.VALUES + 1), "depth"),
+        ("max(x for x in range(10_000))", "max(x for x in range(10_001))", "size"),
+    ):
+        run(text.format(fits), {})
+        with pytest.raises(ExecutionError) as caught:
+            run(text.format(too_large), {})
+        assert caught.value.reason == reason
+
+
 # --- functions and tests ----------------------------------------------------------------------------------------------
 
 
