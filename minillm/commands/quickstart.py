@@ -100,7 +100,7 @@ def quickstart(
     bits = compare(out / "corpus", evaluation)
     rows = [(name, f"{value:.3f}") for name, value in sorted(bits.items(), key=itemgetter(1), reverse=True)]
     print(indent(table("bits per byte (fewer is better; random bytes need 8)", rows)))
-    print(f"  the model has read {result.state.tokens:,} tokens, the others all {len(train_data):,} of the training text")
+    print(f"  the model has read {result.state.tokens:,} tokens, the others all {len(train_data):,} of its text")
 
     say(6, "Generate: sample one token after another")
     print("  read minillm/generate.py")
@@ -164,7 +164,7 @@ def train_model(out: Path, seconds: float, seed: int) -> TrainResult:
 
 
 def compare(corpus: Path, evaluation: Evaluation) -> dict[str, float]:
-    """Bits per byte of the validation text: what n-grams and xz need once they have the training text, and the model."""
+    """Bits per byte of the validation text: what n-grams and xz need once they have read the training text, the model."""
     train_text, val_text = corpus_text(corpus, "train"), corpus_text(corpus, "val")
     n_bytes = len(val_text.encode())
     counts = NGramModel.fit(train_text, order=5).total_bits(val_text) / n_bytes
