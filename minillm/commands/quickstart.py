@@ -164,7 +164,7 @@ def train_model(out: Path, seconds: float, seed: int) -> TrainResult:
 
 
 def compare(corpus: Path, evaluation: Evaluation) -> dict[str, float]:
-    """Bits per byte of the validation text: what n-grams and xz need once they have read the training text, the model."""
+    """Bits per byte of the validation text: what n-grams and xz need after the training text, and the model."""
     train_text, val_text = corpus_text(corpus, "train"), corpus_text(corpus, "val")
     n_bytes = len(val_text.encode())
     counts = NGramModel.fit(train_text, order=5).total_bits(val_text) / n_bytes
