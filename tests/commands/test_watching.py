@@ -129,8 +129,8 @@ def test_tensorboard_reads_the_log_of_a_run_that_went_on(data, tmp_path):
 
 
 def log_messages(data):
-    """The messages of a .wandb file: seven bytes of header, then the format of LevelDB's logs (described among its documents), in
-    blocks of 32 KiB: checksum (4 bytes), length (2), kind (1: whole, 2: first part, 3: middle, 4: last)."""
+    """The messages of a .wandb file: seven bytes of header, then the format of LevelDB's logs, in blocks of 32 KiB:
+    checksum (4 bytes), length (2), kind (1: whole, 2: first part, 3: middle, 4: last)."""
     at, message = 7, b""
     while at + 7 <= len(data):
         if 0x8000 - at % 0x8000 < 7:  # too little room for a record: zeros
