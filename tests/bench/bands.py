@@ -40,7 +40,7 @@ PLAN = {
     ),
     "quickstart": (
         [100, 200, 300],
-        [("source", 2048, LONG, 3), ("source", 2048, SHORT, 2), ("docstrings", 4096, LONG, 2)],
+        [("source", 2048, LONG, 3), ("source", 2048, SHORT, 2), ("docstrings", 4096, LONG, 1)],
     ),
 }
 
