@@ -28,17 +28,16 @@ Sections = dict[str, dict[str, Any]]
 
 GPT = {"context": 128, "n_layers": 4, "n_heads": 4, "d_model": 128}
 ADAMW = {"optimizer": "adamw", "lr": 4e-3}
+OLD = {**ADAMW, "schedule": "cosine", "final_lr": 0.05, "batch_size": 8, "warmup_steps": 100}
 VARIANTS: dict[str, Sections] = {  # what differs from the quickstart; a section with "only" replaces its own
     "quickstart": {},
     "AdamW": {"train": ADAMW},
     "AdamW, lr 0.006": {"train": {"optimizer": "adamw"}},
     "GPT": {"model": {"only": True, **GPT, "context": 256}},
     "GPT, AdamW": {"model": {"only": True, **GPT, "context": 256}, "train": ADAMW},
-    "GPT, AdamW, cosine, 128 tokens": {
-        "model": {"only": True, **GPT}, "train": {**ADAMW, "schedule": "cosine", "final_lr": 0.05},
-    },
-    "128 tokens": {"model": {"context": 128}, "train": {"batch_size": 16}},
-    "512 tokens": {"model": {"context": 512}, "train": {"batch_size": 4}},
+    "the quickstart until 2026-11-28": {"model": {"only": True, **GPT}, "train": OLD},
+    "128 tokens": {"model": {"context": 128}, "train": {"batch_size": 12}},
+    "512 tokens": {"model": {"context": 512}, "train": {"batch_size": 3}},
     "untied": {"model": {"tie_embeddings": False}},
     "qk_norm": {"model": {"qk_norm": True}},
     "two heads": {"model": {"n_heads": 2}},
@@ -51,7 +50,8 @@ VARIANTS: dict[str, Sections] = {  # what differs from the quickstart; a section
     "lr 0.009": {"train": {"lr": 9e-3}},
     "momentum 0.9": {"train": {"muon_momentum": 0.9}},
     "warmup 40": {"train": {"warmup_steps": 40}},
-    "half batches": {"train": {"batch_size": 4}},
+    "batches of 4": {"train": {"batch_size": 4}},
+    "batches of 8": {"train": {"batch_size": 8}},
     "cosine": {"train": {"schedule": "cosine"}},
     "wsd": {"train": {"schedule": "wsd"}},
 }  # fmt: skip
