@@ -30,7 +30,8 @@ from .run_log import read_metrics
 
 UPDATE_BAND = (1e-6, 1e-1)  # of update to weight, root mean squares: outside, a layer stands still or is thrown about
 GRADIENT_SPREAD = 1e4  # between the layers with the largest and the smallest gradients
-SPIKE = 1.25  # times the median of the WINDOW losses before it
+SPIKE = 1.25  # times the median of the WINDOW losses before it, and SPREAD times as far away as these lie
+SPREAD = 8.0  # medians of distances: about five standard deviations. Small batches differ by nature
 WINDOW = 20
 LEARNED = 0.01  # of the first losses, below which a run has nothing left to learn; of lr, below which nothing moves
 DEAD_SHARE = 0.5  # of a network's units may give nothing: with ReLU and plain text a third does in healthy runs
@@ -201,11 +202,7 @@ def look_at_losses(health: Health, rows: list[dict[str, Any]], settings: dict[st
     losses = [row["loss"] for row in steps]
     first, last = statistics.mean(losses[:WINDOW]), statistics.mean(losses[-WINDOW:])
     health.facts["train loss"] = f"{first:.3f} in the first {min(WINDOW, len(losses))} steps, {last:.3f} in the last"
-    spikes = [
-        row["step"]
-        for i, row in enumerate(steps)
-        if i >= WINDOW and row["loss"] > SPIKE * statistics.median(losses[i - WINDOW : i])
-    ]
+    spikes = [row["step"] for i, row in enumerate(steps) if i >= WINDOW and jumps(losses, i)]
     if spikes:
         health.findings.append(
             f"the loss jumped up {len(spikes)} times, first at step {spikes[0]:,}. Try a lower learning rate, a "
@@ -245,6 +242,16 @@ def look_at_evaluations(health: Health, values: list[dict[str, Any]], train_loss
             f"{end['val_loss']:.3f} now, at a training loss of {train_loss:.3f}. Use best/, more text, or dropout; "
             "patience stops in time."
         )
+
+
+def jumps(losses: list[float], i: int) -> bool:
+    """Is loss i far above those before it? By their median, and by how far they lie from it themselves (small batches
+    differ, and one hard text is no sickness), unless those after it stay up, too."""
+    before = losses[i - WINDOW : i]
+    median = statistics.median(before)
+    usual = statistics.median(abs(loss - median) for loss in before)
+    stays = statistics.median(losses[i : i + 3]) > SPIKE * median
+    return losses[i] > SPIKE * median and (stays or losses[i] > median + SPREAD * usual)
 
 
 def rms(array: np.ndarray) -> float:

@@ -97,6 +97,23 @@ def test_layers_that_have_no_reason_to_move_are_not_judged(healthy, tmp_path, na
     assert says in examine(tmp_path).facts["layers"]
 
 
+def test_small_batches_that_differ_are_no_jump(healthy, tmp_path):
+    draw = np.random.default_rng(0)
+
+    def noisy(lines):  # by a tenth: one loss in a hundred is a quarter above the rest
+        for line in lines:
+            if "loss" in line:
+                line["loss"] *= 1 + 0.12 * draw.standard_normal()
+
+    def and_one_jump(lines):
+        noisy(lines)
+        next(line for line in lines if line["step"] == 100 and "loss" in line)["loss"] *= 3
+
+    assert not [finding for finding in changed(healthy, tmp_path, rows=noisy) if "jumped up" in finding]
+    found = changed(healthy, tmp_path, rows=and_one_jump)
+    assert any("jumped up 1 times, first at step 100" in finding for finding in found)
+
+
 def changed(healthy, folder, weights=None, optimizer=None, rows=None):
     shutil.copytree(healthy, folder, dirs_exist_ok=True)
     for file, change in (("model", weights), ("optimizer", optimizer)):
