@@ -13,10 +13,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
-
-from ..generate import Sampling, check_continues, known_ids, next_logits, stream
-from ..nn import evaluating
+from ..generate import Sampling, check_continues, known_ids, stream
+from ..interpret import continuations
 from ..tokenizers import Tokenizer
 
 try:
@@ -87,21 +85,12 @@ class HarnessModel(LM):
         """For each (ids before, ids): (Σ ln p of the ids, whether each is the likeliest). What does not fit into the
         context is cut off on the left."""
         answers = [(0.0, True)] * len(rows)
-        order = sorted((i for i in range(len(rows)) if rows[i][1]), key=lambda i: -len(rows[i][0]) - len(rows[i][1]))
-        for first in range(0, len(order), self.batch_size):
-            batch = order[first : first + self.batch_size]
-            inputs = [[*rows[i][0], *rows[i][1]][:-1][-self.context :] for i in batch]
-            counts = [len(rows[i][1]) for i in batch]
-            if max(counts) > self.context:
-                raise ValueError(f"a continuation of {max(counts)} tokens is longer than the context, {self.context}.")
-            ids = np.zeros((len(batch), max(map(len, inputs))), dtype=np.int64)  # (B, T), filled up on the right
-            for row, given in zip(ids, inputs):
-                row[: len(given)] = given
-            start = min(len(given) - n for given, n in zip(inputs, counts))
-            with evaluating(self.model):
-                logits = next_logits(self.model, ids, None, slice(start, None))  # (B, T − start, V)
-            for row, i, given, n in zip(logits, batch, inputs, counts):
-                answers[i] = score_of(row[len(given) - n - start : len(given) - start], np.array(rows[i][1]))
+        asked = [i for i, (_, ids) in enumerate(rows) if ids]
+        if too_long := [len(rows[i][1]) for i in asked if len(rows[i][1]) > self.context]:
+            raise ValueError(f"a continuation of {max(too_long)} tokens is longer than the context, {self.context}.")
+        cut = [(rows[i][0][-(self.context + 1 - len(rows[i][1])) :], rows[i][1]) for i in asked]
+        for i, log_p, greedy in zip(asked, *continuations(self.model, cut, self.batch_size)):
+            answers[i] = float(log_p), bool(greedy)
         return answers
 
     # --- what comes next? -------------------------------------------------------------------------------------------
@@ -141,10 +130,3 @@ class HarnessModel(LM):
                 break
         answer = self.tokenizer.decode(new, skip_special_tokens=True)
         return answer[: min((answer.find(stop) for stop in stops if stop in answer), default=None)]
-
-
-def score_of(logits: np.ndarray, ids: np.ndarray) -> tuple[float, bool]:
-    """Logits (n, V) for ids (n,) -> (Σ ln p, whether all are the likeliest)."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    log_p = shifted[np.arange(len(ids)), ids] - np.log(np.exp(shifted).sum(axis=-1))
-    return float(log_p.sum()), bool((logits.argmax(axis=-1) == ids).all())

@@ -17,8 +17,8 @@ import numpy as np
 import regex
 
 from ..generate import prompt_ids
+from ..interpret import log_likelihoods
 from ..tensor import Array
-from .likelihood import log_likelihoods
 
 # Both ways. English has one word for two in each direction: her = him or his, his = her or hers. "her" becomes "his"
 # before a word and "him" elsewhere, which is right mostly; "his" always becomes "her".

@@ -24,7 +24,7 @@ from minillm.responsible.watermark import binomial_tail
 from minillm.tensor import Parameter
 from minillm.tokenizers import CharTokenizer
 
-MODULES = ("bias", "canaries", "dp", "likelihood", "watermark")
+MODULES = ("bias", "canaries", "dp", "watermark")
 
 
 @pytest.mark.parametrize("name", MODULES)

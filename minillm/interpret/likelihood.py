@@ -1,4 +1,4 @@
-"""What a model thinks of a text: the number that canaries and measures of bias are made of."""
+"""What a model thinks of a text: the number that canaries, measures of bias and many benchmarks are made of."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def log_likelihoods(model: Any, rows: Sequence[Row], batch_size: int = 64) -> Ar
     Each row needs at least one id before: the end-of-text id, where a text begins. Raises ValueError for a row without,
     or longer than the model's context.
     """
+    return continuations(model, rows, batch_size)[0]
+
+
+def continuations(model: Any, rows: Sequence[Row], batch_size: int) -> tuple[Array, Array]:
+    """As `log_likelihoods`, and for each row whether its ids are those of greedy decoding: (rows,) bool."""
     check_continues(model)
     context = model.config.context
     for before, ids in rows:
@@ -28,19 +33,21 @@ def log_likelihoods(model: Any, rows: Sequence[Row], batch_size: int = 64) -> Ar
                 f"log_likelihoods: {len(before)} ids before and {len(ids)} asked about: each must be at least 1, and "
                 f"both together at most the context and one, {context + 1}."
             )
-    found = np.empty(len(rows))
+    found, greedy = np.empty(len(rows)), np.empty(len(rows), dtype=bool)
     lengths = [len(before) + len(ids) for before, ids in rows]
     order = sorted(range(len(rows)), key=lambda i: lengths[i])  # like lengths side by side
     with evaluating(model):
-        for start in range(0, len(order), batch_size):
-            part = order[start : start + batch_size]
+        for first in range(0, len(order), batch_size):
+            part = order[first : first + batch_size]
             batch = np.zeros((len(part), lengths[part[-1]]), dtype=np.int64)  # filled up where causal models don't look
             for row, i in zip(batch, part):
                 row[: lengths[i]] = [*rows[i][0], *rows[i][1]]
-            logits = next_logits(model, batch[:, :-1], None, slice(None)).astype(np.float64)  # (B, T − 1, V)
-            logits -= logits.max(axis=-1, keepdims=True)
-            chosen = np.take_along_axis(logits, batch[:, 1:, None], axis=-1)[..., 0]  # (B, T − 1)
-            log_p = chosen - np.log(np.exp(logits).sum(axis=-1))
-            for row, i in zip(log_p, part):
-                found[i] = row[len(rows[i][0]) - 1 : lengths[i] - 1].sum()
-    return found
+            start = min(len(rows[i][0]) for i in part) - 1  # logits take memory for the whole vocabulary: none before
+            logits = next_logits(model, batch[:, :-1], None, slice(start, None))  # (B, T − 1 − start, V)
+            for asked, i in zip(logits, part):
+                before, ids = len(rows[i][0]), np.asarray(rows[i][1])
+                asked = asked[before - 1 - start :][: len(ids)].astype(np.float64)  # (n, V)
+                shifted = asked - asked.max(axis=-1, keepdims=True)
+                log_p = shifted[np.arange(len(ids)), ids] - np.log(np.exp(shifted).sum(axis=-1))
+                found[i], greedy[i] = log_p.sum(), (asked.argmax(axis=-1) == ids).all()
+    return found, greedy
