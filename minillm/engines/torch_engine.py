@@ -227,9 +227,8 @@ class TorchEngine:
         self.steps += 1  # one that the kernel skips, too: it ends the run
 
     def read(self, *scalars: Any) -> tuple[float, ...]:
-        return tuple(
-            torch.stack([torch.as_tensor(x, device=self.device) for x in scalars]).tolist()
-        )  # the step's one wait for the device
+        there = [torch.as_tensor(x, device=self.device) for x in scalars]
+        return tuple(torch.stack(there).tolist())  # the step's one wait for the device
 
     # --- beside the steps ---------------------------------------------------------------------------------------------
 
