@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+CHAPTERS = sorted((ROOT / "chapters").glob("[0-9]*.py"))
 TOP = ("minillm", "kernels", "chapters", "tests", "data", ".github", ".vscode", ".ci")
 PAGES = ("README.md", "chapters/*.md", "data/README.md", ".github/*.md", "tests/README.md", "tests/bench/*.md",
          ".vscode/launch.json", "pyproject.toml", ".pre-commit-config.yaml", ".ci/run")  # fmt: skip
@@ -143,3 +144,18 @@ def test_what_leads_nowhere_is_found(tmp_path):
         "tests/room/test_a.py": ["1 names tests/nowhere/"],
         "README.md": ["2 names minillm/b.py.", "2 names chapters/*.py", "2 names hub/x.py"],
     }
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS[1:], ids=lambda chapter: chapter.stem)
+def test_the_code_says_which_chapter_derives_it(chapter: Path) -> None:
+    """And the chapter names back at least one of the modules that say so, so that a reader finds both ways."""
+    citing = [
+        path
+        for top in ("minillm", "kernels")
+        for path in sorted((ROOT / top).rglob("*.py"))
+        if f"chapters/{chapter.stem}.ipynb" in path.read_text(encoding="utf-8")
+    ]
+    assert citing, f"No file of the library names chapters/{chapter.stem}.ipynb."
+    text = chapter.read_text(encoding="utf-8")
+    rooms = {path.stem if path.stem != "__init__" else path.parent.name for path in citing}
+    assert any(re.search(rf"\b{room}\b", text) for room in rooms), (sorted(rooms), chapter.name)

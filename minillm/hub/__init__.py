@@ -1,4 +1,5 @@
-"""Models and tokenizers in Hugging Face's format, in and out.
+"""Models and tokenizers in Hugging Face's format, in and out. chapters/20_the_ecosystem.ipynb reads a folder byte by
+byte.
 
 Read in this order: architecture.py (what must be known of an architecture) and gpt2.py, llama.py, gemma.py, moe.py,
 bert.py, bart.py (what is); places.py (a folder, or a name on the hub), configs.py and names.py (settings and tensors,

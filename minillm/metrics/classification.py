@@ -2,6 +2,7 @@
 
 N items, C classes. Labels may be integers or strings. An argument that cannot be scored (no items, shapes that differ,
 a label that is not among `labels`) raises ValueError; what is 0 divided by 0 counts as 0, as in scikit-learn.
+chapters/11_fine_tuning_a_classifier.ipynb builds them from the confusion matrix up.
 """
 
 from __future__ import annotations

@@ -165,7 +165,8 @@ def pass_at_k(n: Any, c: Any, k: int) -> Array:
 
         1 − C(n − c, k) / C(n, k) = 1 − Π_{i = n−c+1 … n} (1 − k / i)
 
-    without bias, unlike 1 − (1 − c/n)ᵏ (Chen et al. 2021, arXiv 2107.03374, section 2.1). Report the mean.
+    without bias, unlike 1 − (1 − c/n)ᵏ (Chen et al. 2021, arXiv 2107.03374, section 2.1; derived, with its
+    biased twin, in chapters/14_writing_code.ipynb). Report the mean.
 
     >>> pass_at_k([10, 10], [1, 10], 5).tolist()
     [0.5, 1.0]

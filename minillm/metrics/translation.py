@@ -3,6 +3,7 @@
 Both are made of counts that add up over a corpus, so each has three functions: `..._counts` (a row of integers for each
 sentence), `..._from_counts` (the score of summed rows, of many sums at once: what the bootstrap resamples), and the
 score itself. All numbers are those of sacreBLEU 2.6 (Post 2018, arXiv 1804.08771). Scores run from 0 to 100.
+chapters/12_translation_and_summarization.ipynb computes both by hand, on one sentence.
 
 `references` has one entry for each hypothesis: a string, or a list of strings of which each is right (sacreBLEU wants
 them the other way round: the first references of all, then the second).

@@ -2,7 +2,8 @@
 
 A decoder's last position is the only one that has seen the whole text, so its features are what is classified
 (Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training", section 3.2). BERT, whose every
-position sees everything, takes its first: see bert.py.
+position sees everything, takes its first: see bert.py. The losses are derived, from what each takes to be likely, in
+chapters/11_fine_tuning_a_classifier.ipynb.
 
     ids (B, T) → decoder (B, T, D) → features of the last token (B, D) → logits (B, n_labels)
 

@@ -8,7 +8,8 @@ in each of its blocks, between self-attention and the feed-forward network, it l
     ids (B, T)    → embedding + positions → n_layers × DecoderBlock, each looking at the memory → logits (B, T, V)
 
 BART (Lewis et al. 2019, arXiv 1910.13461) and Marian (Junczys-Dowmunt et al. 2018, arXiv 1804.00344) are this model
-with other settings: see hub/bart.py.
+with other settings: see hub/bart.py. chapters/12_translation_and_summarization.ipynb builds cross-attention and looks
+at what it sees.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Read in any order: canaries.py (planted secrets, and how far they are exposed), bias.py (pairs that differ in one thing,
 WEAT, augmentation that takes a bias away), watermark.py (a mark in generated text, and its detector), dp.py (DP-SGD and
 what it promises). What a model thinks of a text they ask of interpret/likelihood.py. Personal information is found and
-scrubbed where text is cleaned: data/pii.py.
+scrubbed where text is cleaned: data/pii.py. chapters/19_privacy_bias_misuse.ipynb tries all of it on models whose
+secrets and biases are known.
 """
 
 from ..interpret import log_likelihoods
