@@ -186,7 +186,7 @@ def line_of_fault(file: File, encoding: str) -> str:
     if plain_name(encoding).startswith(("utf-16", "utf-32")):
         return ""
     decoder, line = codecs.getincrementaldecoder(encoding)(), 1
-    with suppress(Unreadable), file.open() as stream:  # a second time, which may be too much of an archive
+    with suppress(Unreadable, OSError, *DAMAGED), file.open() as stream:  # again, and further, where more may be wrong
         while True:
             block = stream.read(1 << 16)
             try:

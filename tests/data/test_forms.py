@@ -247,6 +247,9 @@ def test_lines_of_a_crawl_in_zst(tmp_path: Path) -> None:
         (tmp_path / "crawl.jsonl.zst").write_bytes(frames[:-cut])
         with pytest.raises(ValueError, match="damaged or cut-off compressed data"):
             list(read_documents(tmp_path / "crawl.jsonl.zst"))
+    (tmp_path / "old.txt.zst").write_bytes(zstandard.compress(b"one\n\xff" + bytes(range(1, 128)) * 100)[:-8])
+    with pytest.raises(ValueError, match=r"old.txt.zst': not utf-8 text: byte 0xff"):  # and cut off, which is met later
+        list(read_documents(tmp_path / "old.txt.zst"))
     (tmp_path / "crawl.jsonl.zst").write_bytes(b"not zstandard")
     with pytest.raises(ValueError, match=r"crawl\.jsonl\.zst': damaged or cut-off compressed data"):
         list(read_documents(tmp_path / "crawl.jsonl.zst"))
