@@ -217,6 +217,20 @@ def test_parquet_row_by_row(tmp_path: Path) -> None:
         list(read_documents(tmp_path / "a.parquet"))
 
 
+def test_a_wrong_size_in_a_parquet_file_takes_no_memory(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="reads .parquet: the extra `data`")
+    parquet = importlib.import_module("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"text": [f"page {i} " * 9 for i in range(300)]}), tmp_path / "a.parquet")
+    data = (tmp_path / "a.parquet").read_bytes()
+    column = parquet.read_metadata(tmp_path / "a.parquet").row_group(0).column(0)
+    for place in range(column.dictionary_page_offset, column.dictionary_page_offset + 12):  # the first page's header
+        huge = data[:place] + b"\xff\xff\xff\x06" + data[place + 4 :]  # where a size has begun: 900 million
+        (tmp_path / "a.parquet").write_bytes(huge)
+        with pytest.raises(ValueError, match=r"a\.parquet"):
+            list(read_documents(tmp_path / "a.parquet"))
+    assert pyarrow.default_memory_pool().max_memory() < 200_000_000
+
+
 def test_parquet_in_bounded_memory(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow", reason="reads Parquet: the extra `data`")
     parquet = importlib.import_module("pyarrow.parquet")
