@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,12 +13,12 @@ from .opening import INSTALL, File, Unreadable
 
 ROWS = 256  # at a time
 BLOCK = 1 << 20  # bytes of a column, read at a time
-WHOLE = 16 << 20  # but a row group's column of at most as many is read whole
+WHOLE = 16 << 20  # of a file: where it has at most as many, what a row group holds of a column is read at once
 
 
 def read_parquet(file: File, reading: Reading) -> Iterator[Document]:
     """The documents of a Parquet file; an empty cell is an empty text. Only the column with the text is read, in blocks
-    where it is large (but a page, a dictionary and a batch of rows must fit into memory). Raises Unreadable, OSError,
+    if the file is large (but a page, a dictionary and a batch of rows must fit into memory). Raises Unreadable, OSError,
     ValueError."""
     pyarrow = need_pyarrow()
     if file.name.lower().endswith(tuple(COMPRESSIONS)):
@@ -26,11 +27,10 @@ def read_parquet(file: File, reading: Reading) -> Iterator[Document]:
         with file.raw() as raw:
             if not raw.seekable():
                 raise Unreadable("a Parquet file can't be read inside an archive: unpack it")
-            metadata = pyarrow.parquet.read_metadata(raw)
             # In blocks, room is made for a page before it is seen to be there: 800 MB where a bit of its size is wrong.
-            block = 0 if largest_chunk(metadata) <= WHOLE else BLOCK
+            block = 0 if raw.seek(0, os.SEEK_END) <= WHOLE else BLOCK
             table = pyarrow.parquet.ParquetFile(
-                raw, metadata=metadata, buffer_size=block, pre_buffer=False, page_checksum_verification=True
+                raw, buffer_size=block, pre_buffer=False, page_checksum_verification=True
             )
             kinds = {field.name: field.type for field in table.schema_arrow}
             texts = [name for name, kind in kinds.items() if is_text(pyarrow.types, kind)]
@@ -56,14 +56,6 @@ def need_pyarrow() -> Any:
     except ImportError:
         raise Unreadable(f"to read .parquet {INSTALL}") from None
     return pyarrow
-
-
-def largest_chunk(metadata: Any) -> int:
-    """Bytes of the largest part of a column that stands in one row group."""
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    return max(
-        (group.column(index).total_compressed_size for group in groups for index in range(group.num_columns)), default=0
-    )
 
 
 def first_rows(table: Any, names: list[str]) -> list[dict[str, Any]]:
