@@ -18,8 +18,8 @@ WHOLE = 16 << 20  # of a file: where it has at most as many, what a row group ho
 
 def read_parquet(file: File, reading: Reading) -> Iterator[Document]:
     """The documents of a Parquet file; an empty cell is an empty text. Only the column with the text is read, in blocks
-    if the file is large (but a page, a dictionary and a batch of rows must fit into memory). Raises Unreadable, OSError,
-    ValueError."""
+    if the file is large (but a page, a dictionary and a batch of rows must fit into memory). Raises Unreadable,
+    ValueError, OSError."""
     pyarrow = need_pyarrow()
     if file.name.lower().endswith(tuple(COMPRESSIONS)):
         raise Unreadable("a Parquet file is compressed inside: decompress it")
