@@ -11,6 +11,7 @@ import numpy as np
 
 from ..settings import EngineConfig
 from ..tensor import Tensor
+from .protocol import Loss, ModelLoss
 
 
 def engine_class(config: EngineConfig) -> Any:
@@ -56,16 +57,17 @@ def check_plain(config: EngineConfig) -> None:
             )
 
 
-def batch_loss_of(model: Any) -> Callable[..., float]:
+def batch_loss_of(model: Any, loss: Loss | None = None) -> Callable[..., float]:
     """How to measure a model of either engine: a function that gives the sum of a batch's token losses in nats, with
-    dropout off and without gradients."""
+    dropout off and without gradients. `loss`: of what, if not the model's own (protocol.py)."""
+    loss = loss or ModelLoss()
     if isinstance(next(iter(model.parameters())), Tensor):
         from .threads import Replicas
 
-        return Replicas(model).batch_loss
+        return partial(Replicas(model).batch_loss, loss=loss)
     from .torch_engine import batch_loss
 
-    return partial(batch_loss, model)
+    return partial(batch_loss, model, loss=loss)
 
 
 def outputs_of(model: Any) -> Callable[..., np.ndarray]:

@@ -136,9 +136,9 @@ def batch_sums(model: Model, *batch: np.ndarray, loss: Loss) -> dict[str, float]
         return {"loss": total.item(), **numbers(figures)}
 
 
-def batch_loss(model: Model, *batch: np.ndarray) -> float:
+def batch_loss(model: Model, *batch: np.ndarray, loss: Loss | None = None) -> float:
     """The sum of a NumPy model's token losses over a batch in nats, dropout off, no gradients kept."""
-    return batch_sums(model, *batch, loss=ModelLoss())["loss"]
+    return batch_sums(model, *batch, loss=loss or ModelLoss())["loss"]
 
 
 def outputs(model: Model, *batch: np.ndarray, function: Callable[..., Any] | None = None) -> np.ndarray:

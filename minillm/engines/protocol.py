@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..data import count_targets
+from ..models.segments import text_offsets
 
 Model = Any  # a Module with `config` (a dataclass) and, on NumPy, `rng` (the generator of its dropout)
 Groups = Callable[[Any, float], list[dict[str, Any]]]  # model and weight decay -> the optimizer's: see param_groups
@@ -49,6 +50,21 @@ class ModelLoss:
 
     def count(self, *batch: Any) -> float:
         return count_targets(batch[-1])
+
+
+class PackedLoss(ModelLoss):
+    """The same of rows in which several texts stand that do not see each other, for a decoder that takes `segments`.
+
+    A batch is ids (B, T), segments (B, T), maybe starts (B, K), and targets (B, T): see models/segments.py. The starts
+    save our kernels work.
+    """
+
+    def __call__(self, model: Model, *batch: Any) -> tuple[Any, dict[str, Any]]:
+        ids, segments, *starts, targets = batch
+        if starts:
+            segments = (segments, text_offsets(starts[0], ids.shape[1]))
+        smoothing = self.label_smoothing if model.training else 0.0
+        return model(ids, targets, segments=segments, reduction="sum", label_smoothing=smoothing), {}
 
 
 class Batches(Protocol):

@@ -66,7 +66,7 @@ class TorchEngine:
         self.rank, self.world_size = join_processes(self.device)
         self.config = config
         self.sharded = settings.parallel in ("fsdp", "hsdp") and self.world_size > 1
-        if loss is not None and self.sharded:
+        if self.sharded and not isinstance(loss or ModelLoss(), ModelLoss):
             raise ValueError(
                 f"parallel = {settings.parallel!r} cuts up models for their own loss only: give parallel = 'ddp'."
             )
@@ -395,11 +395,11 @@ def is_under_loss(module: Any) -> bool:
 
 
 @torch.no_grad()
-def batch_loss(model: Any, *batch: np.ndarray) -> float:
+def batch_loss(model: Any, *batch: np.ndarray, loss: Loss | None = None) -> float:
     """The sum of a ported model's token losses over a batch in nats, dropout off, on the model's own device."""
     device = next(model.parameters()).device
     with evaluating(model):
-        return float(model(*(torch.from_numpy(array).to(device) for array in batch), reduction="sum"))
+        return float((loss or ModelLoss())(model, *(torch.from_numpy(array).to(device) for array in batch))[0])
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from ..models import ModelConfig, config_from_dict, model_from_config
 from ..nn import Linear, Module
 from ..tokenizers import load_tokenizer
 from .config_file import build
-from .objectives import prepare
+from .objectives import loss_for, prepare
 from .pretrain import DataConfig, model_objective, resumed_sections, token_file
 
 Quiet = tuple[int, dict[str, tuple[int, int]]]
@@ -83,8 +83,9 @@ def quiet_units(out_dir: Path, folder: Path, weights: dict[str, np.ndarray], val
     dataset = TokenDataset(token_file(data, "val", tokenizer), verify=False)
     dataset.check_tokenizer(tokenizer)
     n = max(1, min(n, (len(dataset) - 1) // length))
-    batch = next(prepare(iter_eval_batches(dataset, n, length), model_objective(config, tokenizer)))
-    batch_loss(model, *batch)
+    objective = model_objective(config, tokenizer, data.pack_documents)
+    batch = next(prepare(iter_eval_batches(dataset, n, length), objective))
+    batch_loss(model, *batch, loss=loss_for(objective))
     quiet = 0.0 if config.model_type == "encoder-decoder" else QUIET
     counts = {name: (int((one.largest <= quiet).sum()), len(one.largest)) for name, one in watched.items()}
     return n * length, counts
