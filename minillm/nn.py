@@ -91,8 +91,8 @@ class Module:
 
 
 def shapes(arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shape of each array, parameter or tensor, by name."""
-    return {name: tuple(array.shape) for name, array in arrays.items()}
+    """The shape of each array, parameter or tensor, by name. What is on the disk (engines/shards.py) is not read."""
+    return getattr(arrays, "shapes", None) or {name: tuple(array.shape) for name, array in arrays.items()}
 
 
 def differences(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> list[str]:

@@ -49,6 +49,7 @@ def require_torch() -> None:
 def check_plain(config: EngineConfig) -> None:
     """Raise ValueError for a setting that NumPy could only ignore."""
     plain = {"device": ("auto", "cpu"), "precision": ("auto", "full"), "compile": ("auto", "off")}
+    plain["checkpoint"] = ("whole",)
     for key, values in {**plain, "parallel": ("ddp",), "shard_group": (0,), "recompute": (False,)}.items():
         if getattr(config, key) not in values:
             raise ValueError(

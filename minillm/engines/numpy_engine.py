@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,8 @@ class NumpyEngine:
     name = "numpy"
     rank = 0
     world_size = 1
+    shards = None
+    background = False
 
     def __init__(
         self, model: Model, config: TrainConfig, groups: Groups = param_groups, loss: Loss | None = None
@@ -102,7 +104,7 @@ class NumpyEngine:
         return self.model.rng.bit_generator.state
 
     def load(
-        self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], random: dict[str, Any] | None
+        self, model: Mapping[str, np.ndarray], optimizer: Mapping[str, np.ndarray], random: dict[str, Any] | None
     ) -> None:
         if random is not None:
             np.random.default_rng().bit_generator.state = random  # on a generator to throw away: raises if it cannot be

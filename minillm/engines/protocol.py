@@ -7,7 +7,7 @@ implements the same calls on its own arrays, and may keep losses and norms on it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -91,6 +91,8 @@ class Engine(Protocol):
     loss: Loss
     rank: int  # of this process, 0 to world_size - 1; rank 0 writes the files
     world_size: int
+    shards: Any  # by what each rank writes its part of a checkpoint (torch_shards.py); None: rank 0 writes all
+    background: bool  # whether checkpoints are written while the training goes on
 
     def forward_backward(self, micro_batches: list[Batch]) -> Any:
         """Set the gradients of the mean loss over every token of every micro-batch of every rank (or what else the loss
@@ -132,16 +134,16 @@ class Engine(Protocol):
         where known."""
 
     def model_arrays(self) -> dict[str, np.ndarray]:
-        """The weights by name, complete on every rank that writes."""
+        """The weights by name, on rank 0; copies, where `background`. All must ask for them: each may hold a part."""
 
     def optimizer_arrays(self) -> dict[str, np.ndarray]:
-        """The optimizer's state, "<parameter>.<state>"."""
+        """The same of the optimizer's state, "<parameter>.<state>"."""
 
     def random_state(self) -> dict[str, Any]:
         """The state of every random generator that a step draws from, as JSON."""
 
     def load(
-        self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], random: dict[str, Any] | None
+        self, model: Mapping[str, np.ndarray], optimizer: Mapping[str, np.ndarray], random: dict[str, Any] | None
     ) -> None:
         """Take over a checkpoint's state; weights that are frozen may be left out, and stay as they are. Raises
         ValueError if anything does not fit, before anything is changed.

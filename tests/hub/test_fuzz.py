@@ -40,8 +40,9 @@ from minillm.tokenizers.gpt2_files import save_gpt2
 from minillm.training.checkpoint import save_checkpoint
 from minillm.training.health import examine
 from minillm.training.pretrain import build_config, read_config
-from minillm.training.run_folder import RunState, restore, save
+from minillm.training.run_folder import RunState, restore
 from minillm.training.run_log import read_metrics
+from minillm.training.saving import Saver
 
 CASES = int(os.environ.get("FUZZ_CASES", "100_000"))
 TEXT = "The boat left at dawn. Café, 船 and e\u0301 were on board, said he's <|endoftext|>"
@@ -218,7 +219,7 @@ def run_files(names: tuple[str, ...], folder: Path) -> Files:
     run.engine.forward_backward([run.batcher.next()])
     run.engine.clip_gradients(1.0)
     run.engine.step(1e-3)
-    save(folder / "last", run.engine, run.batcher, RunState(1, 8, 8, 0.1, 5.0, 1), run.config, None)
+    Saver(run.engine, run.batcher, run.config, None).save(folder / "last", RunState(1, 8, 8, 0.1, 5.0, 1))
     rows = [{"step": i, "loss": 5.0 - i / 9, "lr": 1e-3, "grad_norm": 1.0, "tokens": 8 * i} for i in range(1, 30)]
     rows.append({"step": 30, "val_loss": 4.0, "val_perplexity": None, "best": True})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
