@@ -7,7 +7,8 @@ has its own part of every batch. With "ddp" each holds the whole model and the g
 holds a slice of every weight, gradient and optimizer state, and weights are put together block by block when they are
 needed (Rajbhandari et al. 2020, ZeRO, arXiv 1910.02054; PyTorch's FSDP2); with "hsdp" a group of processes does so
 together, and the groups average their gradients (hybrid sharding: Zhao et al. 2023, arXiv 2304.11277). Checkpoints hold
-whole arrays by name, so that a run may go on with another number of processes, or on NumPy.
+whole arrays by name, or, by `checkpoint`, each process's part of them (torch_shards.py), so that a run may go on with
+another number of processes, or on NumPy.
 """
 
 from __future__ import annotations

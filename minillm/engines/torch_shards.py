@@ -1,6 +1,6 @@
 """Checkpoints in shards, written: each process its own part of every tensor, if asked for while training goes on.
 
-torch.distributed.checkpoint agrees among the processes who writes what (a part that several hold, one of them), and
+torch.distributed.checkpoint agrees among the processes who writes what (of a part that several hold, one of them), and
 writes safetensors; engines/shards.py reads them. Its messages travel on a group of their own, on processors, beside
 those of the training.
 """
@@ -74,7 +74,7 @@ class ShardWriter:
         """Begin to write the shards of this process into `folder`, which every process sees. The tensors may change as
         soon as this returns; the result raises OSError on all processes where one of them cannot write."""
         places = dict.fromkeys(weights, WEIGHTS) | dict.fromkeys(optimizer, OPTIMIZER)
-        tensors = {name: storable(tensor) for name, tensor in (weights | optimizer).items()}
+        tensors = self.share(weights) | self.share(optimizer)
         writer = dcp.HuggingFaceStorageWriter(str(folder), places, save_distributed=True)
         if self.asynchronous:
             return dcp.async_save(tensors, storage_writer=writer, process_group=self.group)  # type: ignore[return-value]
@@ -84,6 +84,21 @@ class ShardWriter:
         except BaseException as error:
             written.set_exception(error)
         return written
+
+    def share(self, tensors: Tensors) -> Tensors:
+        """What this process has a part in: of tensors that are cut up, all; of those that every process holds whole,
+        its own stretch, so that none copies what another writes. In float32 what NumPy has no numbers for."""
+        mine, n_ranks = {}, dist.get_world_size(self.group)
+        n_bytes = sum(tensor.nbytes for tensor in tensors.values() if not isinstance(tensor, DTensor))
+        before = 0
+        for name, tensor in tensors.items():
+            if not isinstance(tensor, DTensor):
+                owner = min(before * n_ranks // max(n_bytes, 1), n_ranks - 1)
+                before += tensor.nbytes
+                if owner != self.rank:
+                    continue
+            mine[name] = tensor.float() if tensor.dtype in LOW_PRECISION.values() else tensor
+        return mine
 
     def wait(self, written: Future[Any], folder: Path, place: Path) -> list[Path]:
         """The shards that this process has written into `folder`, which is to be moved to `place`. Raises OSError, on
@@ -104,8 +119,3 @@ class ShardWriter:
         fine = torch.stack([part.isfinite().all().to(parts[0].device) for part in parts]).tolist()
         mine = [name for name, good in zip(tensors, fine) if not good]
         return next((names[0] for names in self.together(partial(list, mine)) if names), "")
-
-
-def storable(tensor: torch.Tensor) -> torch.Tensor:
-    """In float32 what NumPy has no numbers for, as `array_of` gives it."""
-    return tensor.float() if tensor.dtype in LOW_PRECISION.values() else tensor

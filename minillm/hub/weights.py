@@ -54,6 +54,11 @@ class Stored:
     def size(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def files(self) -> list[Path]:
+        """Where it lies."""
+        return [self.file]
+
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """(first row, rows (n, ...) as float32 or float64) until all is read, at most `BLOCK` numbers at a time."""
         n_rows = self.shape[0] if self.shape else 1
@@ -85,6 +90,10 @@ class Joined(Stored):
     first."""
 
     parts: tuple[Stored, ...] = ()
+
+    @property
+    def files(self) -> list[Path]:
+        return [part.file for part in self.parts]
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         first = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -48,8 +48,10 @@ class Saver:
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         try:
-            with suppress(*([Exception] if error else [])):  # of two, the first is the one to tell
-                self.wait()
+            self.wait()
+        except Exception:
+            if error is None:  # of two, the first is the one to tell
+                raise
         finally:
             if self.thread is not None:
                 self.thread.shutdown()

@@ -205,8 +205,9 @@ def test_only_who_writes_whole_arrays_keeps_them(runs):
     found = json.loads((runs / "memory.json").read_text())
     shares = {kind: [rise / of["whole"] for rise in of["ranks"]] for kind, of in found.items()}
     print(f"{found['whole']['whole'] / 1e6:.0f} MB:", {k: [round(x, 2) for x in v] for k, v in shares.items()})
-    assert shares["whole"][0] > 0.9 and shares["whole"][1] < 0.4  # the largest array alone is 0.08
-    assert max(shares["sharded"]) < 0.8 and max(shares["async"]) < 1.3  # half, and its bytes; and the copy
+    assert shares["whole"][0] > 0.9 and shares["whole"][1] < 0.25
+    assert max(shares["sharded"]) < 1.4  # its half, twice: torch makes bytes of all, and then one piece of these
+    assert max(shares["async"]) < 1.9  # and the copy that training does not change
 
 
 @pytest.mark.long

@@ -20,6 +20,7 @@ torchrun --nproc-per-node 2 distributed_worker.py FOLDER memory   # fsdp: what e
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -160,6 +161,7 @@ def saves_in_vain(folder: Path, kind: str) -> None:
 def risen(work) -> int:
     """The most bytes of memory that this process has had during `work` beyond what it had before. Linux only."""
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what is freed goes back, so that it counts when it is taken again
     Path("/proc/self/clear_refs").write_text("5")  # the largest resident size begins anew
     before = resident("VmRSS")
     work()
@@ -173,7 +175,7 @@ def resident(name: str) -> int:
 
 def memory(folder: Path) -> None:
     """kind of checkpoint -> what it takes each rank to save, and the bytes of the whole state, into memory.json."""
-    config = GPTConfig(vocab_size=8192, context=16, n_layers=4, n_heads=4, d_model=512)
+    config = GPTConfig(vocab_size=512, context=16, n_layers=8, n_heads=4, d_model=384)
     found = {}
     for kind in ("whole", "sharded", "async"):
         settings = EngineConfig(parallel="fsdp", device="cpu", checkpoint=kind)
