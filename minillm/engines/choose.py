@@ -48,9 +48,9 @@ def require_torch() -> None:
 
 def check_plain(config: EngineConfig) -> None:
     """Raise ValueError for a setting that NumPy could only ignore."""
-    plain = {"device": ("auto", "cpu"), "precision": ("auto", "full"), "compile": ("auto", "off")}
-    plain["checkpoint"] = ("whole",)
-    for key, values in {**plain, "parallel": ("ddp",), "shard_group": (0,), "recompute": (False,)}.items():
+    plain: dict[str, tuple[Any, ...]] = {"device": ("auto", "cpu"), "precision": ("auto", "full")}
+    plain |= {"compile": ("auto", "off"), "parallel": ("ddp",), "shard_group": (0,), "checkpoint": ("whole",)}
+    for key, values in {**plain, "recompute": (False,)}.items():
         if getattr(config, key) not in values:
             raise ValueError(
                 f"[engine]: {key} = {getattr(config, key)!r} is PyTorch's: the NumPy engine computes on the processor, "

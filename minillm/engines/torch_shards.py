@@ -11,7 +11,6 @@ import inspect
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,4 +117,4 @@ class ShardWriter:
         parts = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors.values()]
         fine = torch.stack([part.isfinite().all().to(parts[0].device) for part in parts]).tolist()
         mine = [name for name, good in zip(tensors, fine) if not good]
-        return next((names[0] for names in self.together(partial(list, mine)) if names), "")
+        return next((names[0] for names in self.together(mine.copy) if names), "")

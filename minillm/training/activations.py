@@ -8,6 +8,7 @@ matrix, so a `Watching` is put before each of these.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def tokens_to_run(config: ModelConfig) -> tuple[int, int]:
     return max(1, fit // length), length
 
 
-def quiet_units(out_dir: Path, folder: Path, weights: dict[str, np.ndarray], values: dict[str, Any]) -> Quiet:
+def quiet_units(out_dir: Path, folder: Path, weights: Mapping[str, np.ndarray], values: dict[str, Any]) -> Quiet:
     """(the number of tokens looked at, the units that were never active: {"blocks.0.mlp.fc": (of these, of how many)});
     the second is empty for a model without such networks.
 
