@@ -52,7 +52,7 @@ class Module:
         """Name -> array, no copies: save it, or copy it, before training goes on."""
         return {name: parameter.data for name, parameter in self.named_parameters()}
 
-    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Copy arrays into the parameters of the same names. Everything is checked before anything is changed: missing
         or unexpected names and shapes that differ raise ValueError with the full list."""
         mine = dict(self.named_parameters())
@@ -91,8 +91,8 @@ class Module:
 
 
 def shapes(arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shape of each array, parameter or tensor, by name."""
-    return {name: tuple(array.shape) for name, array in arrays.items()}
+    """The shape of each array, parameter or tensor, by name. What is on the disk (engines/shards.py) is not read."""
+    return getattr(arrays, "shapes", None) or {name: tuple(array.shape) for name, array in arrays.items()}
 
 
 def differences(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> list[str]:

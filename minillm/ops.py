@@ -144,11 +144,13 @@ def attention(
     which is what decoding with a cache needs. `mask`: boolean, True = may look, broadcastable to (B, H, Tq, Tk). A
     query that may look at no key gives zeros. `segments`: int64 or int32 (B, T), for rows in which several texts stand
     side by side (Tq = Tk = T, no mask): a query sees keys of its own text only, the stretch of equal numbers in which
-    it stands. `window`: with `causal`, a query sees the last `window` of its keys only, its own included (Beltagy et
-    al. 2020, arXiv 2004.05150). `scale` is 1/√D by default. `impl`: "reference" (all scores at once), "sdpa"
-    (PyTorch's), "triton" (ours), or "auto": reference on NumPy, sdpa on PyTorch; one that can't run raises. `sinks`
-    (H,): a score for each head that takes part in the softmax and has no value, so that a query may look at next to
-    nothing (gpt-oss, 2025; why models need such a place: Xiao et al. 2023, arXiv 2309.17453).
+    it stands; or a pair of them and where the same texts begin and end in the batch's B·T tokens, (n+1,) integers from
+    0 on that never fall: "triton" then starts work for n texts, and without them for as many as there are tokens.
+    `window`: with `causal`, a query sees the last `window` of its keys only, its own included (Beltagy et al. 2020,
+    arXiv 2004.05150). `scale` is 1/√D by default. `impl`: "reference" (all scores at once), "sdpa" (PyTorch's),
+    "triton" (ours), or "auto": reference on NumPy, sdpa on PyTorch; one that can't run raises. `sinks` (H,): a score
+    for each head that takes part in the softmax and has no value, so that a query may look at next to nothing (gpt-oss,
+    2025; why models need such a place: Xiao et al. 2023, arXiv 2309.17453).
     """
     if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
         raise ValueError(
@@ -180,11 +182,12 @@ def attention(
                 "and -inf, pass mask == 0.)"
             )
         mask = mask.reshape(shape)
+    segments, offsets = segments if isinstance(segments, tuple) else (segments, None)
     if segments is not None:
         check_segments(q, k, mask, segments, engine.INTEGERS)
     if sinks is not None and sinks.shape != q.shape[1:2]:
         raise ValueError(f"attention: sinks {tuple(sinks.shape)} must be (H,), one for each head of {tuple(q.shape)}.")
-    return engine.attention(q, k, v, causal, mask, segments, window, scale, dropout_p, rng, impl, sinks)
+    return engine.attention(q, k, v, causal, mask, segments, offsets, window, scale, dropout_p, rng, impl, sinks)
 
 
 def rope(x: AnyTensor, cos: Any, sin: Any) -> AnyTensor:

@@ -10,7 +10,7 @@ No optimizer ever writes to `.grad`: two parameters may share one gradient array
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any, cast
 
@@ -123,7 +123,7 @@ class Optimizer:
                     arrays[f"{names[id(p)]}.step"] = np.array(self.steps[id(p)], dtype=np.int64)
         return arrays
 
-    def check_state_dict(self, names: dict[int, str], arrays: dict[str, np.ndarray]) -> None:
+    def check_state_dict(self, names: dict[int, str], arrays: Mapping[str, np.ndarray]) -> None:
         """Raise ValueError, with all differences, unless `arrays` is a state of exactly these parameters. A frozen one
         may have learned before, and have a state there, or not."""
         expected: dict[str, tuple[int, ...]] = {}
@@ -134,7 +134,7 @@ class Optimizer:
                     expected[f"{names[id(p)]}.step"] = ()
         check_fits(f"the arrays of this {type(self).__name__}", expected, shapes(arrays))
 
-    def load_state_dict(self, names: dict[int, str], arrays: dict[str, np.ndarray]) -> None:
+    def load_state_dict(self, names: dict[int, str], arrays: Mapping[str, np.ndarray]) -> None:
         """Take over what `state_dict` gave. Raises ValueError, changing nothing, if names or shapes differ."""
         self.check_state_dict(names, arrays)
         for group in self.param_groups:

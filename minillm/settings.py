@@ -93,6 +93,7 @@ class EngineConfig:
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on a CUDA device
     parallel: Literal["ddp", "fsdp", "hsdp"] = "ddp"  # under torchrun: each process holds the whole model, or a part
     shard_group: int = 0  # hsdp: processes that hold one copy of the model together; 0: those of a machine
+    checkpoint: Literal["whole", "sharded", "async"] = "whole"  # sharded: each process its part; async: while training
     recompute: bool = False  # run each block's forward again in backward: less memory, a third more work
 
     def __post_init__(self) -> None:

@@ -127,6 +127,7 @@ def attention(
     causal: bool,
     mask: Tensor | None,
     segments: Tensor | None,
+    offsets: Tensor | None,
     window: int | None,
     scale: float | None,
     dropout_p: float,
@@ -138,7 +139,7 @@ def attention(
     Ours is taken by name, "triton": which is faster depends on the card (tests/bench/attention.py compares them)."""
     q, k = q.to(v.dtype), k.to(v.dtype)  # under autocast a norm or a rotation has made them float32
     if impl == "triton":
-        return triton_attention(q, k, v, causal, mask, segments, window, scale, dropout_p, sinks)
+        return triton_attention(q, k, v, causal, mask, segments, offsets, window, scale, dropout_p, sinks)
     t_q, t_k = q.shape[2], k.shape[2]
     if segments is not None:
         texts = text_starts(segments).cumsum(1)  # (B, T): the number of each token's text
@@ -224,6 +225,7 @@ def triton_attention(
     causal: bool,
     mask: Tensor | None,
     segments: Tensor | None,
+    offsets: Tensor | None,
     window: int | None,
     scale: float | None,
     dropout_p: float,
@@ -242,10 +244,12 @@ def triton_attention(
     if segments is None:
         return flash_attention(q, k, v, mask=mask, **options)
     (B, T), n_tokens = segments.shape, segments.numel()
-    places = torch.arange(n_tokens, dtype=torch.int32, device=q.device)
-    starts = places.where(text_starts(segments).flatten(), n_tokens).sort().values  # n_tokens where no text begins
+    if offsets is None:  # how many texts there are, the GPU alone knows: room for as many as there are tokens
+        places = torch.arange(n_tokens, dtype=torch.int32, device=q.device)
+        starts = places.where(text_starts(segments).flatten(), n_tokens).sort().values  # n_tokens where no text begins
+        offsets = F.pad(starts, (0, 1), value=n_tokens)
     q, k, v = (t.transpose(1, 2).flatten(0, 1).transpose(0, 1)[None] for t in (q, k, v))  # (1, H, B·T, D)
-    options |= {"cu_seqlens": F.pad(starts, (0, 1), value=n_tokens), "max_seqlen": T, "check_values": False}
+    options |= {"cu_seqlens": offsets, "max_seqlen": T, "check_values": False}
     out = flash_attention(q, k, v, **options)
     return out.reshape(-1, B, T, out.shape[-1]).transpose(0, 1)  # (B, H, T, D)
 

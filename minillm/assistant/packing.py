@@ -2,20 +2,18 @@
 
 Which examples share a row is bin packing: `pack` takes them from the longest to the shortest and puts each into the row
 that it fills best ("best-fit decreasing"; Ding et al. 2024, "Fewer Truncations Improve Language Modeling", arXiv
-2404.10830, section 3). `collate_packed` makes arrays of such rows, `PackedLoss` trains on them: the model keeps the
-examples of a row apart (models/segments.py), so that loss and gradients are those of one row for each.
+2404.10830, section 3). `collate_packed` makes arrays of such rows, `PackedLoss` (engines/protocol.py) trains on them:
+the model keeps the examples of a row apart (models/segments.py), so that loss and gradients are those of one row for
+each.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from ..data import count_targets
 from ..data.example_batches import pad
 from ..settings import IGNORE
 
@@ -78,21 +76,3 @@ def collate_packed(rows: Iterable[Sequence[tuple[Array, ...]]], pad_id: int) -> 
         targets.append(np.concatenate([example_targets for _, example_targets in row]))
         segments.append(np.repeat(np.arange(len(sizes)), [n_ids for n_ids, _ in sizes]))
     return pad(ids, pad_id)[0], pad(segments, PADDING)[0], pad(targets, IGNORE)[0]
-
-
-@dataclass(frozen=True)
-class PackedLoss:
-    """The cross-entropy of packed rows: a batch is what `collate_packed` makes, the model a decoder that takes
-    `segments` (GPT, Llama). `label_smoothing` counts while the model is in training mode."""
-
-    label_smoothing: float = 0.0
-
-    def __call__(self, model: Any, *batch: Any) -> tuple[Any, dict[str, Any]]:
-        """(the sum over all targets in nats, no further figures)."""
-        ids, segments, targets = batch
-        smoothing = self.label_smoothing if model.training else 0.0
-        return model(ids, targets, segments=segments, reduction="sum", label_smoothing=smoothing), {}
-
-    def count(self, *batch: Array) -> float:
-        """How many targets count."""
-        return count_targets(batch[-1])

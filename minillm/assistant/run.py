@@ -20,7 +20,7 @@ import numpy as np
 
 from ..data.tasks import verifiable
 from ..engines.choose import process_rank
-from ..engines.protocol import Loss
+from ..engines.protocol import Loss, PackedLoss
 from ..finetune.freeze import count_line, trainable_parameters
 from ..finetune.heads import with_classifier
 from ..finetune.run import (
@@ -48,7 +48,6 @@ from .data import ChatData, Packs
 from .distill import DistillLoss, check_teacher
 from .distill_data import OnPolicyData, write_chats
 from .grpo import GRPOLoss
-from .packing import PackedLoss
 from .pairs import Pairs, PreferenceData
 from .preferences import PreferenceLoss
 from .reward import RewardData, RewardLoss, ScoredPairs

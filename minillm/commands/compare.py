@@ -95,7 +95,7 @@ def open_decoder(name: str) -> Checkpoint:
 
 def sizes(checkpoint: Checkpoint, model: Any, length: int) -> dict[str, str]:
     config = checkpoint.config
-    files = {tensor.file for tensor in checkpoint.stored.values()}
+    files = {file for tensor in checkpoint.stored.values() for file in tensor.files}
     return {
         "architecture": type(model).__name__,
         "parameters": f"{n_parameters(config):,}",

@@ -28,9 +28,11 @@ from ..settings import EngineConfig
 from ..training.checkpoint import STATE_FILE, checkpoint_in
 from ..training.config_file import ConfigError, build
 from ..training.evaluate import evaluate
+from ..training.objectives import loss_for
 from ..training.pretrain import CONFIG_FILE, DataConfig, model_objective, packed, resumed_sections
 from .options import add_option, choices, keywords, whole
 
+HOW = ("apart", "together")  # documents, in the rows that they are measured in
 TEMPERATURE = 0.8  # of answers that are drawn for pass@k
 GIVEN = argparse.SUPPRESS  # an option that is not given leaves no trace: which of them fit depends on the run
 
@@ -52,6 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     context, end = "tokens per sequence (default: the model's context)", "stop after this many (default: all)"
     add_option(parser, evaluate, "context", context, default=GIVEN, type=whole(0))
     add_option(parser, evaluate, "max_tokens", end, default=GIVEN, type=whole(0))
+    parser.add_argument(
+        "--documents", choices=HOW, default=GIVEN,
+        help="whether a token sees those of earlier documents in its row (together; default: as the run was trained)",
+    )  # fmt: skip
     add_option(parser, load_model_and_tokenizer, "engine", "what computes", choices=choices(EngineConfig, "name"))
     add_option(parser, load_model_and_tokenizer, "device", "PyTorch's: cpu, cuda, mps")
     add_option(parser, load_model_and_tokenizer, "verify", "compare a run's weights with their checksum")
@@ -79,8 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
                 print(kind, file=sys.stderr)
         else:
             data = packed(data_of(arguments.model), split, tokenizer)
-        objective = model_objective(model.config, tokenizer)
-        result = evaluate(batch_loss_of(model), data, objective=objective, **keywords(evaluate, arguments))
+        objective = model_objective(model.config, tokenizer, are_apart(arguments))
+        measure = batch_loss_of(model, loss_for(objective))
+        result = evaluate(measure, data, objective=objective, **keywords(evaluate, arguments))
         print(f"{checkpoint_in(arguments.model)} on {' '.join(arguments.data) or split}: {result}")
         del data  # unmap the file before its folder goes (Windows)
     return 0
@@ -88,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def check_text_options(arguments: argparse.Namespace) -> None:
     """Raise ConfigError for options that have no meaning for a fine-tuned run, which is measured on examples."""
-    for name in ("split", "context", "max_tokens", "text_key", "encoding"):
+    for name in ("split", "context", "max_tokens", "text_key", "encoding", "documents"):
         if name in arguments:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(
@@ -169,9 +176,21 @@ def pass_at(
     return {k: float(np.mean(pass_at_k(samples, passed, k))) for k in ks}
 
 
+def are_apart(arguments: argparse.Namespace) -> bool:
+    """Whether each document is to be measured by itself: as asked for, or as the run was trained."""
+    if "documents" in arguments:
+        return bool(arguments.documents == "apart")
+    return run_of(arguments.model) is not None and data_of(arguments.model).pack_documents
+
+
 def data_of(run: str) -> DataConfig:
     """What the run of a run folder or checkpoint was trained on, from its config.toml."""
-    for folder in (Path(run), Path(run).parent):
-        if (folder / CONFIG_FILE).exists():
-            return build(DataConfig, resumed_sections(folder).get("data", {}), "[data]")
-    raise ConfigError(f"{run} does not say what it was trained on (no {CONFIG_FILE}): give --data FILE.")
+    folder = run_of(run)
+    if folder is None:
+        raise ConfigError(f"{run} does not say what it was trained on (no {CONFIG_FILE}): give --data FILE.")
+    return build(DataConfig, resumed_sections(folder).get("data", {}), "[data]")
+
+
+def run_of(run: str) -> Path | None:
+    """The run folder that `run` is, or is a checkpoint of; None where it is neither."""
+    return next((folder for folder in (Path(run), Path(run).parent) if (folder / CONFIG_FILE).exists()), None)

@@ -75,7 +75,7 @@ def inspect(
 
 def about(checkpoint: Checkpoint) -> str:
     """Architecture, shape and files."""
-    files = {tensor.file for tensor in checkpoint.stored.values()}
+    files = {file for tensor in checkpoint.stored.values() for file in tensor.files}
     size = sum(file.stat().st_size for file in files)
     kind = "minillm's own format" if checkpoint.native else "Hugging Face's format"
     names = checkpoint.values.get("architectures") or [type(checkpoint.config).__name__.removesuffix("Config")]

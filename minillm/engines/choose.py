@@ -11,6 +11,7 @@ import numpy as np
 
 from ..settings import EngineConfig
 from ..tensor import Tensor
+from .protocol import Loss, ModelLoss
 
 
 def engine_class(config: EngineConfig) -> Any:
@@ -47,8 +48,9 @@ def require_torch() -> None:
 
 def check_plain(config: EngineConfig) -> None:
     """Raise ValueError for a setting that NumPy could only ignore."""
-    plain = {"device": ("auto", "cpu"), "precision": ("auto", "full"), "compile": ("auto", "off")}
-    for key, values in {**plain, "parallel": ("ddp",), "shard_group": (0,), "recompute": (False,)}.items():
+    plain: dict[str, tuple[Any, ...]] = {"device": ("auto", "cpu"), "precision": ("auto", "full")}
+    plain |= {"compile": ("auto", "off"), "parallel": ("ddp",), "shard_group": (0,), "checkpoint": ("whole",)}
+    for key, values in {**plain, "recompute": (False,)}.items():
         if getattr(config, key) not in values:
             raise ValueError(
                 f"[engine]: {key} = {getattr(config, key)!r} is PyTorch's: the NumPy engine computes on the processor, "
@@ -56,16 +58,17 @@ def check_plain(config: EngineConfig) -> None:
             )
 
 
-def batch_loss_of(model: Any) -> Callable[..., float]:
+def batch_loss_of(model: Any, loss: Loss | None = None) -> Callable[..., float]:
     """How to measure a model of either engine: a function that gives the sum of a batch's token losses in nats, with
-    dropout off and without gradients."""
+    dropout off and without gradients. `loss`: of what, if not the model's own (protocol.py)."""
+    loss = loss or ModelLoss()
     if isinstance(next(iter(model.parameters())), Tensor):
         from .threads import Replicas
 
-        return Replicas(model).batch_loss
+        return partial(Replicas(model).batch_loss, loss=loss)
     from .torch_engine import batch_loss
 
-    return partial(batch_loss, model)
+    return partial(batch_loss, model, loss=loss)
 
 
 def outputs_of(model: Any) -> Callable[..., np.ndarray]:

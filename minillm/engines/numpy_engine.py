@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,8 @@ class NumpyEngine:
     name = "numpy"
     rank = 0
     world_size = 1
+    shards = None
+    background = False
 
     def __init__(
         self, model: Model, config: TrainConfig, groups: Groups = param_groups, loss: Loss | None = None
@@ -102,7 +104,7 @@ class NumpyEngine:
         return self.model.rng.bit_generator.state
 
     def load(
-        self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], random: dict[str, Any] | None
+        self, model: Mapping[str, np.ndarray], optimizer: Mapping[str, np.ndarray], random: dict[str, Any] | None
     ) -> None:
         if random is not None:
             np.random.default_rng().bit_generator.state = random  # on a generator to throw away: raises if it cannot be
@@ -136,9 +138,9 @@ def batch_sums(model: Model, *batch: np.ndarray, loss: Loss) -> dict[str, float]
         return {"loss": total.item(), **numbers(figures)}
 
 
-def batch_loss(model: Model, *batch: np.ndarray) -> float:
+def batch_loss(model: Model, *batch: np.ndarray, loss: Loss | None = None) -> float:
     """The sum of a NumPy model's token losses over a batch in nats, dropout off, no gradients kept."""
-    return batch_sums(model, *batch, loss=ModelLoss())["loss"]
+    return batch_sums(model, *batch, loss=loss or ModelLoss())["loss"]
 
 
 def outputs(model: Model, *batch: np.ndarray, function: Callable[..., Any] | None = None) -> np.ndarray:

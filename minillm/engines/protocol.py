@@ -7,12 +7,13 @@ implements the same calls on its own arrays, and may keep losses and norms on it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..data import count_targets
+from ..models.segments import text_offsets
 
 Model = Any  # a Module with `config` (a dataclass) and, on NumPy, `rng` (the generator of its dropout)
 Groups = Callable[[Any, float], list[dict[str, Any]]]  # model and weight decay -> the optimizer's: see param_groups
@@ -51,6 +52,21 @@ class ModelLoss:
         return count_targets(batch[-1])
 
 
+class PackedLoss(ModelLoss):
+    """The same of rows in which several texts stand that do not see each other, for a decoder that takes `segments`.
+
+    A batch is ids (B, T), segments (B, T), maybe starts (B, K), and targets (B, T): see models/segments.py. The starts
+    save our kernels work.
+    """
+
+    def __call__(self, model: Model, *batch: Any) -> tuple[Any, dict[str, Any]]:
+        ids, segments, *starts, targets = batch
+        if starts:
+            segments = (segments, text_offsets(starts[0], ids.shape[1]))
+        smoothing = self.label_smoothing if model.training else 0.0
+        return model(ids, targets, segments=segments, reduction="sum", label_smoothing=smoothing), {}
+
+
 class Batches(Protocol):
     """Training batches for ever, from a position that can be saved: a Batcher, or one around another."""
 
@@ -75,6 +91,8 @@ class Engine(Protocol):
     loss: Loss
     rank: int  # of this process, 0 to world_size - 1; rank 0 writes the files
     world_size: int
+    shards: Any  # by what each rank writes its part of a checkpoint (torch_shards.py); None: rank 0 writes all
+    background: bool  # whether checkpoints are written while the training goes on
 
     def forward_backward(self, micro_batches: list[Batch]) -> Any:
         """Set the gradients of the mean loss over every token of every micro-batch of every rank (or what else the loss
@@ -116,16 +134,16 @@ class Engine(Protocol):
         where known."""
 
     def model_arrays(self) -> dict[str, np.ndarray]:
-        """The weights by name, complete on every rank that writes."""
+        """The weights by name, on rank 0; copies, where `background`. All must ask for them: each may hold a part."""
 
     def optimizer_arrays(self) -> dict[str, np.ndarray]:
-        """The optimizer's state, "<parameter>.<state>"."""
+        """The same of the optimizer's state, "<parameter>.<state>"."""
 
     def random_state(self) -> dict[str, Any]:
         """The state of every random generator that a step draws from, as JSON."""
 
     def load(
-        self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], random: dict[str, Any] | None
+        self, model: Mapping[str, np.ndarray], optimizer: Mapping[str, np.ndarray], random: dict[str, Any] | None
     ) -> None:
         """Take over a checkpoint's state; weights that are frozen may be left out, and stay as they are. Raises
         ValueError if anything does not fit, before anything is changed.

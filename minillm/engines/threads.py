@@ -74,9 +74,9 @@ class Replicas:
 
         self.on_all([partial(take, model) for model in self.models])
 
-    def batch_loss(self, *batch: np.ndarray) -> float:
+    def batch_loss(self, *batch: np.ndarray, loss: Loss | None = None) -> float:
         """The sum of a batch's token losses in nats; no gradient, no dropout."""
-        return sum(self.on_rows(batch_loss, batch))
+        return sum(self.on_rows(batch_loss, batch, loss=loss))
 
     def outputs(self, *batch: np.ndarray, function: Callable[..., Any] | None = None) -> np.ndarray:
         """What the model, or `function(model, ...)`, gives for a batch, a row for each of its rows."""

@@ -7,14 +7,15 @@ has its own part of every batch. With "ddp" each holds the whole model and the g
 holds a slice of every weight, gradient and optimizer state, and weights are put together block by block when they are
 needed (Rajbhandari et al. 2020, ZeRO, arXiv 1910.02054; PyTorch's FSDP2); with "hsdp" a group of processes does so
 together, and the groups average their gradients (hybrid sharding: Zhao et al. 2023, arXiv 2304.11277). Checkpoints hold
-whole arrays by name, so that a run may go on with another number of processes, or on NumPy.
+whole arrays by name, or, by `checkpoint`, each process's part of them (torch_shards.py), so that a run may go on with
+another number of processes, or on NumPy.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -66,7 +67,7 @@ class TorchEngine:
         self.rank, self.world_size = join_processes(self.device)
         self.config = config
         self.sharded = settings.parallel in ("fsdp", "hsdp") and self.world_size > 1
-        if loss is not None and self.sharded:
+        if self.sharded and not isinstance(loss or ModelLoss(), ModelLoss):
             raise ValueError(
                 f"parallel = {settings.parallel!r} cuts up models for their own loss only: give parallel = 'ddp'."
             )
@@ -81,6 +82,12 @@ class TorchEngine:
         self.steps = 0  # updates made
         self.steps_since_overflow = 0
         self.peak_flops = peak_flops(self.device, self.precision)
+        self.background = settings.checkpoint == "async"
+        self.shards: Any = None  # of one process, the whole is its part
+        if settings.checkpoint != "whole" and self.world_size > 1:
+            from .torch_shards import ShardWriter  # which takes a moment to import
+
+            self.shards = ShardWriter(settings, self.rank, self.tensors, self.lost_peer)
         self.module = self.wrap(settings)  # what a training step calls; evaluation calls the model itself
 
     def place(self, model: Model, settings: EngineConfig) -> Any:
@@ -314,25 +321,40 @@ class TorchEngine:
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
     def model_arrays(self) -> dict[str, np.ndarray]:
-        if self.rank != 0 and not self.sharded:
-            return {}  # rank 0 has everything, and writes
-        with self.lost_peer():
-            return {name: array_of(p) for name, p in self.model.named_parameters()}
+        return self.gathered(self.model_tensors())
 
     def optimizer_arrays(self) -> dict[str, np.ndarray]:
-        if self.rank != 0 and not self.sharded:
-            return {}
+        return self.gathered(self.optimizer_tensors())
+
+    def gathered(self, tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+        """Whole arrays on rank 0, which writes. Others help to put each together, where it is cut up, and let it go."""
         arrays = {}
+        with self.lost_peer():
+            for name, tensor in tensors.items():
+                if self.rank == 0:
+                    arrays[name] = array_of(tensor)
+                elif self.sharded:
+                    whole(tensor)
+        return arrays
+
+    def tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        return self.model_tensors(), self.optimizer_tensors()
+
+    def model_tensors(self) -> dict[str, torch.Tensor]:
+        """The weights as this process holds them, not copied."""
+        return {name: p.detach() for name, p in self.model.named_parameters()}
+
+    def optimizer_tensors(self) -> dict[str, torch.Tensor]:
+        tensors = {}
         for name, p in self.parameters.items():
             state = self.optimizer.state.get(p, {})
             if not state and not p.requires_grad:
                 continue
             for key in self.state_names(name):
-                with self.lost_peer():
-                    arrays[f"{name}.{key}"] = array_of(state.get(key, torch.zeros_like(p)))
+                tensors[f"{name}.{key}"] = (state[key] if key in state else torch.zeros_like(p)).detach()
             steps = state.get("step", 0 if self.config.optimizer == "adamw" else self.steps)  # SGD, Muon count none
-            arrays[f"{name}.step"] = np.array(int(steps), dtype=np.int64)
-        return arrays
+            tensors[f"{name}.step"] = torch.tensor(int(steps), dtype=torch.int64)
+        return tensors
 
     def state_names(self, name: str) -> tuple[str, ...]:
         """The optimizer's arrays for a parameter, by the names that torch and our NumPy optimizers share."""
@@ -345,7 +367,7 @@ class TorchEngine:
         return {"steps": self.steps, "loss_scale": self.loss_scale, "steps_since_overflow": self.steps_since_overflow}
 
     def load(
-        self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], random: dict[str, Any] | None
+        self, model: Mapping[str, np.ndarray], optimizer: Mapping[str, np.ndarray], random: dict[str, Any] | None
     ) -> None:
         mine = dict(self.model.named_parameters())
         frozen = {name: p for name, p in mine.items() if not p.requires_grad}
@@ -360,21 +382,28 @@ class TorchEngine:
         with self.lost_peer():
             self.load_arrays(model, optimizer)
 
-    def load_arrays(self, model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray]) -> None:
+    def load_arrays(self, model: Mapping[str, np.ndarray], optimizer: Mapping[str, np.ndarray]) -> None:
         self.optimizer.state.clear()
         fused = self.optimizer.defaults["fused"]
         for name, p in self.parameters.items():
             if name in model:
-                assign(p, torch.from_numpy(model[name]))
+                assign(p, self.saved(model, name, p))
             if f"{name}.step" not in optimizer:  # frozen, and never learned
                 continue
             state = {key: torch.zeros_like(p) for key in self.state_names(name)}
             for key, tensor in state.items():
-                assign(tensor, torch.from_numpy(optimizer[f"{name}.{key}"]))
+                assign(tensor, self.saved(optimizer, f"{name}.{key}", p))
             if "exp_avg" in state:
                 step = float(optimizer[f"{name}.step"])
                 state["step"] = torch.tensor(step, device=p.device if fused else "cpu")
             self.optimizer.state[p] = state
+
+    def saved(self, arrays: Mapping[str, np.ndarray], name: str, p: torch.Tensor) -> torch.Tensor:
+        """An array of a checkpoint, to assign. Where tensors are cut up, rank 0 sends all others their part of what it
+        has read, and they read nothing."""
+        if self.sharded and self.rank != 0:
+            return torch.empty(p.shape, dtype=p.dtype)
+        return torch.from_numpy(arrays[name])
 
 
 class UnderLoss(torch.nn.Module):
@@ -395,11 +424,11 @@ def is_under_loss(module: Any) -> bool:
 
 
 @torch.no_grad()
-def batch_loss(model: Any, *batch: np.ndarray) -> float:
+def batch_loss(model: Any, *batch: np.ndarray, loss: Loss | None = None) -> float:
     """The sum of a ported model's token losses over a batch in nats, dropout off, on the model's own device."""
     device = next(model.parameters()).device
     with evaluating(model):
-        return float(model(*(torch.from_numpy(array).to(device) for array in batch), reduction="sum"))
+        return float((loss or ModelLoss())(model, *(torch.from_numpy(array).to(device) for array in batch))[0])
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -313,7 +313,7 @@ def steps_for(t: TrainConfig, epochs: float, n_examples: int) -> TrainConfig:
     )
 
 
-def load_weights(model: Any, arrays: dict[str, np.ndarray]) -> None:
+def load_weights(model: Any, arrays: Mapping[str, np.ndarray]) -> None:
     """Put a checkpoint's weights into a NumPy model; those that are frozen may be missing, and stay as they are."""
     frozen = {name: p.data for name, p in model.named_parameters() if not p.requires_grad}
     model.load_state_dict({**frozen, **arrays})

@@ -18,7 +18,7 @@ from ..models import ModelConfig, config_from_dict, with_attention
 from ..settings import ATTENTION, NEEDS_TORCH
 from ..tokenizers import Tokenizer
 from ..tokenizers.json_parts import TOKENIZER_JSON
-from ..training.checkpoint import MODEL_FILE, STATE_FILE, CheckpointError, check_tokenizer, check_undamaged
+from ..training.checkpoint import STATE_FILE, CheckpointError, check_tokenizer, check_undamaged, weight_files
 from .adapters import Adapter, fit, is_adapter, read_adapter
 from .architecture import ConfigurationError, Values
 from .configs import (
@@ -98,7 +98,7 @@ class Checkpoint:
         check_engine(engine, device)
         check_attention(self.config, attention, engine)
         if verify and self.native and (self.folder / STATE_FILE).exists():
-            check_undamaged(self.folder, self.state, MODEL_FILE)
+            check_undamaged(self.folder, self.state, *weight_files(self.folder))
         config = with_attention(self.config, attention)
         if engine == "torch":
             model = load_torch(config, self.plan, dtype_name(dtype or self.dtype), device, seed, self.lora)

@@ -25,6 +25,8 @@ import numpy as np
 
 from ..disk import read_json, whole_file, write_json
 from ..disk.records import fits
+from ..engines.shards import WEIGHTS, Part, first_rows, shard_files, whole_shape
+from ..nn import shapes
 from .dtypes import BITS, CODES, NAMES, STORED, decode, encode
 
 SINGLE = "model.safetensors"
@@ -52,6 +54,11 @@ class Stored:
     def size(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def files(self) -> list[Path]:
+        """Where it lies."""
+        return [self.file]
+
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """(first row, rows (n, ...) as float32 or float64) until all is read, at most `BLOCK` numbers at a time."""
         n_rows = self.shape[0] if self.shape else 1
@@ -70,6 +77,42 @@ class Stored:
         stored = np.fromfile(self.file, STORED[self.code], self.size, offset=self.offset)
         return decode(stored, self.code).reshape(self.shape)
 
+    def piece(self, first: int, end: int) -> bytes:
+        """Bytes first to end - 1 of its numbers as they are stored."""
+        with open(self.file, "rb") as file:
+            file.seek(self.offset + first)
+            return file.read(end - first)
+
+
+@dataclass(frozen=True)
+class Joined(Stored):
+    """A tensor in several files, some rows in each: of a checkpoint in shards (engines/shards.py). `file` is the
+    first."""
+
+    parts: tuple[Stored, ...] = ()
+
+    @property
+    def files(self) -> list[Path]:
+        return [part.file for part in self.parts]
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        first = 0
+        for part in self.parts:
+            for start, block in part.blocks():
+                yield first + start, block
+            first += part.shape[0]
+
+    def read(self) -> np.ndarray:
+        return np.concatenate([part.read() for part in self.parts])
+
+    def piece(self, first: int, end: int) -> bytes:
+        found, begin = [], 0
+        for part in self.parts:
+            size = part.size * BITS[part.code] // 8
+            found.append(part.piece(min(max(first - begin, 0), size), min(max(end - begin, 0), size)))
+            begin += size
+        return b"".join(found)
+
 
 def fingerprint(tensors: Mapping[str, Stored]) -> str:
     """16 hex digits by which the same weights are known again, wherever they lie: names, shapes, and of each tensor
@@ -78,11 +121,9 @@ def fingerprint(tensors: Mapping[str, Stored]) -> str:
     for name, stored in sorted(tensors.items()):
         digest.update(f"{name} {stored.code} {stored.shape}\n".encode())
         n_bytes = stored.size * BITS[stored.code] // 8
-        with open(stored.file, "rb") as file:
-            for part in range(PARTS):
-                first, end = (stored.offset + (part + i) * n_bytes // PARTS for i in (0, 1))
-                file.seek(first)
-                digest.update(file.read(min(PART, end - first)))
+        for part in range(PARTS):
+            first, end = ((part + i) * n_bytes // PARTS for i in (0, 1))
+            digest.update(stored.piece(first, min(first + PART, end)))
     return digest.hexdigest()[:16]
 
 
@@ -96,6 +137,8 @@ def read_folder(folder: Path) -> dict[str, Stored]:
         return read_header(folder / SINGLE)
     if (folder / INDEX).exists():
         return read_shards(folder)
+    if files := shard_files(folder, WEIGHTS):
+        return read_parts(files)
     pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
     if pickles:
         raise WeightsError(
@@ -139,6 +182,38 @@ def read_shards(folder: Path) -> dict[str, Stored]:
     return tensors
 
 
+def read_parts(files: list[Path]) -> dict[str, Stored]:
+    """The weights of a checkpoint in shards, of each tensor some rows in a file."""
+    parts: dict[str, list[tuple[int, Stored]]] = {}
+    for path in files:
+        tensors, notes = read_header_and_notes(path)
+        try:
+            rows = first_rows(path, notes, shapes(tensors))
+        except ValueError as error:
+            raise WeightsError(str(error)) from None
+        for name, stored in tensors.items():
+            parts.setdefault(name, []).append((rows[name], stored))
+    return {name: joined(name, sorted(found, key=row_and_rows)) for name, found in parts.items()}
+
+
+def row_and_rows(part: tuple[int, Stored]) -> tuple[int, tuple[int, ...]]:
+    return part[0], part[1].shape[:1]
+
+
+def joined(name: str, parts: list[tuple[int, Stored]]) -> Stored:
+    """One tensor of its parts, in the order of their rows. Raises WeightsError where they do not make up one."""
+    first = parts[0][1]
+    try:
+        shape = whole_shape(name, [Part(stored.file, row, stored.shape) for row, stored in parts])
+    except ValueError as error:
+        raise WeightsError(str(error)) from None
+    if any(stored.code != first.code for _, stored in parts):
+        raise WeightsError(f"{first.file} holds {name!r:.100} as {first.code}, the files beside it as something else.")
+    if len(parts) == 1:
+        return first
+    return Joined(first.file, first.code, shape, first.offset, tuple(stored for _, stored in parts))
+
+
 def read_index(folder: Path) -> dict[str, str]:
     """INDEX, tensor -> file, checked."""
     path = folder / INDEX
@@ -160,6 +235,11 @@ def shards(folder: Path) -> list[str]:
 
 def read_header(path: Path) -> dict[str, Stored]:
     """The tensors of one safetensors file. Raises WeightsError if the file is cut off or not what it should be."""
+    return read_header_and_notes(path)[0]
+
+
+def read_header_and_notes(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
+    """The same, and the texts of its __metadata__."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         if file.read(len(LFS)) == LFS:
@@ -181,7 +261,7 @@ def read_header(path: Path) -> dict[str, Stored]:
         raise WeightsError(f"{path} is damaged: its __metadata__ must be an object of texts, not {notes!r:.100}.")
     tensors = {name: stored_tensor(path, name, entry, 8 + length) for name, entry in header.items()}
     check_layout(path, {name: entry["data_offsets"] for name, entry in header.items()}, size - 8 - length)
-    return tensors
+    return tensors, notes or {}
 
 
 def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

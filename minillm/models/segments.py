@@ -7,7 +7,9 @@
     positions 0 1 2 3   0 1   0 1 2
 
 No query sees another text's keys (ops.attention), and every text's positions begin at 0 (here). A batch of rows that
-are full wastes nothing on padding; which texts go into which row is said in assistant/packing.py.
+are full wastes nothing on padding; which texts go into which row is said in assistant/packing.py and, of documents to
+pretrain on, in training/objectives.py. Whoever makes the batch knows how many texts there are, which a GPU would have
+to be waited for to hear: then `segments` is a pair, with `text_offsets` behind.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ import numpy as np
 
 
 def packed_positions(model: Any, ids: Any, segments: Any, cache: Any) -> Any:
-    """Each token's place in its text, from 0 on: (B, T) int64, an ndarray or a torch tensor as `segments` is one.
+    """Each token's place in its text, from 0 on: (B, T) int64, an ndarray or a torch tensor as `segments` is one (of a
+    pair, the first).
 
     Raises ValueError where `segments` do not belong to `ids` (B, T), or with a cache.
     """
     name = type(model).__name__
+    segments = segments[0] if isinstance(segments, tuple) else segments
     if cache is not None:
         raise ValueError(f"{name}: segments and a cache do not go together: a cache continues one text in each row.")
     if segments.shape != ids.shape:
@@ -33,3 +37,13 @@ def packed_positions(model: Any, ids: Any, segments: Any, cache: Any) -> Any:
     starts = places * (segments != before)  # the place itself where a text begins, elsewhere 0
     latest = np.maximum.accumulate(starts, axis=1) if on_numpy else starts.cummax(1).values
     return places - latest
+
+
+def text_offsets(starts: Any, length: int) -> Any:
+    """Where texts begin and end in the tokens of all rows one after another: (B·K,), as the second of a pair.
+
+    `starts` (B, K): of each row of `length` tokens the columns where its texts begin, rising, and `length` in what is
+    left of the row, in its last column at least. So the offsets count an empty text for each of these, which harm none.
+    """
+    rows = (starts[:, :1] * 0 + 1).cumsum(0) - 1  # (B, 1): 0, 1, 2, ... as an ndarray or a tensor, as `starts` is one
+    return (starts + rows * length).reshape(-1)

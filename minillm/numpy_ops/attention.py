@@ -41,6 +41,7 @@ def attention(
     causal: bool,
     mask: Array | None,
     segments: Array | None,
+    offsets: Array | None,  # where they begin, which kernels want to know: `cut` finds out
     window: int | None,
     scale: float | None,
     dropout_p: float,

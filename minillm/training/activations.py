@@ -8,6 +8,7 @@ matrix, so a `Watching` is put before each of these.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..models import ModelConfig, config_from_dict, model_from_config
 from ..nn import Linear, Module
 from ..tokenizers import load_tokenizer
 from .config_file import build
-from .objectives import prepare
+from .objectives import loss_for, prepare
 from .pretrain import DataConfig, model_objective, resumed_sections, token_file
 
 Quiet = tuple[int, dict[str, tuple[int, int]]]
@@ -62,7 +63,7 @@ def tokens_to_run(config: ModelConfig) -> tuple[int, int]:
     return max(1, fit // length), length
 
 
-def quiet_units(out_dir: Path, folder: Path, weights: dict[str, np.ndarray], values: dict[str, Any]) -> Quiet:
+def quiet_units(out_dir: Path, folder: Path, weights: Mapping[str, np.ndarray], values: dict[str, Any]) -> Quiet:
     """(the number of tokens looked at, the units that were never active: {"blocks.0.mlp.fc": (of these, of how many)});
     the second is empty for a model without such networks.
 
@@ -83,8 +84,9 @@ def quiet_units(out_dir: Path, folder: Path, weights: dict[str, np.ndarray], val
     dataset = TokenDataset(token_file(data, "val", tokenizer), verify=False)
     dataset.check_tokenizer(tokenizer)
     n = max(1, min(n, (len(dataset) - 1) // length))
-    batch = next(prepare(iter_eval_batches(dataset, n, length), model_objective(config, tokenizer)))
-    batch_loss(model, *batch)
+    objective = model_objective(config, tokenizer, data.pack_documents)
+    batch = next(prepare(iter_eval_batches(dataset, n, length), objective))
+    batch_loss(model, *batch, loss=loss_for(objective))
     quiet = 0.0 if config.model_type == "encoder-decoder" else QUIET
     counts = {name: (int((one.largest <= quiet).sum()), len(one.largest)) for name, one in watched.items()}
     return n * length, counts

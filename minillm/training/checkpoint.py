@@ -7,6 +7,7 @@
       state.json               step, data position, random states, best loss, the other files' checksums ...
       tokenizer.json           the tokenizer the model was trained with
 
+Several processes may write shards in place of the two files of arrays, each its part: see engines/shards.py.
 It is written beside its place and moved there when it is complete on the disk (see disk/). Nothing is pickled:
 loading a checkpoint from a stranger runs no code.
 
@@ -26,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..disk import checksum, find_whole_folder, read_json, whole_folder, write_json
+from ..engines.shards import OPTIMIZER, WEIGHTS, Shards, shard_files
 from ..tokenizers.base import Tokenizer
 
 FORMAT = "minillm checkpoint"
@@ -47,8 +49,8 @@ class ResumePoint:
 
     folder: Path
     config: dict[str, Any]
-    model: dict[str, np.ndarray]
-    optimizer: dict[str, np.ndarray]
+    model: Mapping[str, np.ndarray]
+    optimizer: Mapping[str, np.ndarray]
     state: dict[str, Any]
 
 
@@ -74,11 +76,25 @@ def save_checkpoint(
             except SafetensorError as error:  # how the library says that the disk is full
                 raise OSError(f"{Path(folder) / name} cannot be written, and stays as it was: {error}.") from error
             (new / name).chmod(0o666 & ~umask())  # safetensors would let nobody else read it
-        write_json(new / CONFIG_FILE, config)
-        if tokenizer is not None:
-            tokenizer.save(new)
-        sums = {path.name: checksum(path) for path in sorted(new.iterdir())}
-        write_json(new / STATE_FILE, {"format": FORMAT, "version": VERSION, "crc32": sums, **state})
+        finish_checkpoint(new, config=config, state=state, tokenizer=tokenizer)
+
+
+def finish_checkpoint(
+    new: Path,
+    *,
+    config: Mapping[str, Any],
+    state: Mapping[str, Any],
+    tokenizer: Tokenizer | None = None,
+    sums: Mapping[str, str] | None = None,
+) -> None:
+    """Write what stands beside the arrays into the folder of a new checkpoint. `sums`: checksums of files that their
+    writers have computed."""
+    write_json(new / CONFIG_FILE, config)
+    if tokenizer is not None:
+        tokenizer.save(new)
+    known = sums or {}
+    sums = {path.name: known.get(path.name) or checksum(path) for path in sorted(new.iterdir())}
+    write_json(new / STATE_FILE, {"format": FORMAT, "version": VERSION, "crc32": sums, **state})
 
 
 def find_checkpoint(folder: str | Path) -> Path | None:
@@ -122,7 +138,8 @@ def read_checkpoint(folder: str | Path, *, verify: bool = True) -> ResumePoint:
     if verify:
         check_undamaged(path, state)
     config = read_object(path / CONFIG_FILE)
-    return ResumePoint(path, config, read_arrays(path / MODEL_FILE), read_arrays(path / OPTIMIZER_FILE), state)
+    model, optimizer = arrays_of(path, MODEL_FILE, WEIGHTS), arrays_of(path, OPTIMIZER_FILE, OPTIMIZER)
+    return ResumePoint(path, config, model, optimizer, state)
 
 
 def checkpoint_in(folder: str | Path) -> Path:
@@ -170,6 +187,23 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} must hold a JSON object, not a {type(value).__name__}.")
     return value
+
+
+def arrays_of(folder: Path, name: str, kind: int) -> Mapping[str, np.ndarray]:
+    """The arrays of the file `name` of a checkpoint, or of the shards of this `kind` that stand in its place, which are
+    not read before they are asked for."""
+    files = [] if (folder / name).exists() else shard_files(folder, kind)
+    if not files:
+        return read_arrays(folder / name)
+    try:
+        return Shards(files)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def weight_files(folder: Path) -> list[str]:
+    """The names of the files that hold a checkpoint's weights."""
+    return [path.name for path in shard_files(folder, WEIGHTS)] or [MODEL_FILE]
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

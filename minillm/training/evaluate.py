@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data import TokenDataset, count_targets, iter_eval_batches
 from ..metrics import perplexity
-from .objectives import NextToken, Objective, prepare
+from .objectives import NextToken, Objective, PackedNextToken, prepare
 
 Window = tuple[np.ndarray, np.ndarray]  # ids and targets (B, T), the next tokens
 
@@ -37,24 +37,31 @@ class Evaluation:
 
     `perplexity` is e^loss: as if the model chose among that many equally likely tokens. `bits_per_byte` is what a
     compressor built from the model would need for a byte of the text: comparable between all models and tokenizers. It
-    is nan for a model that is not asked for the whole text: one that fills in hidden tokens.
+    is nan for a model that is not asked for the whole text: one that fills in hidden tokens. `apart`: each document was
+    measured by itself; else a window's tokens see the end of the document before theirs, too, which makes the figures
+    others.
     """
 
     loss: float
     perplexity: float
     bits_per_byte: float
     n_tokens: int
+    apart: bool = False
 
     @property
     def score(self) -> float:
         return self.loss
 
     def figures(self) -> dict[str, float]:
-        return {"loss": self.loss, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
+        figures = {"loss": self.loss, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
+        return figures | ({"documents_apart": True} if self.apart else {})
 
     def __str__(self) -> str:
         bits = "" if math.isnan(self.bits_per_byte) else f", {self.bits_per_byte:.4f} bits per byte"
-        return f"loss {self.loss:.4f} nats/token, perplexity {self.perplexity:.2f}{bits} ({self.n_tokens:,} tokens)"
+        how = "each document by itself" if self.apart else "documents one after another"
+        return (
+            f"loss {self.loss:.4f} nats/token, perplexity {self.perplexity:.2f}{bits} ({self.n_tokens:,} tokens, {how})"
+        )
 
 
 def evaluate(
@@ -88,7 +95,8 @@ def evaluate(
     loss = total / n_tokens
     n_predictable = len(dataset) - (dataset.info.eos_id is not None)  # the separator that comes first is given
     bits_per_byte = loss / math.log(2) * n_predictable / dataset.n_bytes if objective.whole_text else math.nan
-    return Evaluation(loss, perplexity(loss), bits_per_byte, n_tokens)
+    apart = isinstance(objective, PackedNextToken)
+    return Evaluation(loss, perplexity(loss), bits_per_byte, n_tokens, apart)
 
 
 def until(batches: Iterable[Window], max_tokens: int) -> Iterator[Window]:

@@ -13,6 +13,7 @@ with singular values of about 1, so that the root of the mean of its squares is 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,10 @@ def examine(out_dir: str | Path) -> Health:
 
 
 def layers_of(
-    model: dict[str, np.ndarray], optimizer: dict[str, np.ndarray], settings: dict[str, Any], rows: list[dict[str, Any]]
+    model: Mapping[str, np.ndarray],
+    optimizer: Mapping[str, np.ndarray],
+    settings: dict[str, Any],
+    rows: list[dict[str, Any]],
 ) -> list[Layer]:
     """The matrices with AdamW's or Muon's state; none of a run with SGD, which keeps no second moment."""
     lr = next((row["lr"] for row in reversed(rows) if isinstance(row.get("lr"), float)), settings["lr"])

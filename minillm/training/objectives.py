@@ -1,8 +1,8 @@
 """What a model is asked to do with a text: how a batch of tokens becomes its inputs and targets.
 
-A decoder predicts the next token: its batches are used as they come (`NextToken`). An encoder fills in hidden tokens
-(`MaskedLM`). An encoder–decoder writes one text after reading another (`SpanCorruption`, `Copy`). An objective is
-called with
+A decoder predicts the next token: its batches are used as they come (`NextToken`), or so that no document sees the one
+before it (`PackedNextToken`). An encoder fills in hidden tokens (`MaskedLM`). An encoder–decoder writes one text after
+reading another (`SpanCorruption`, `Copy`). An objective is called with
 
     objective(ids, targets, first) -> the model's positional arguments, the targets last: loss = model(*batch)
 
@@ -21,10 +21,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..engines.protocol import ModelLoss, PackedLoss
 from ..settings import HIDDEN_SHARE, IGNORE, MEAN_SPAN
 
 Array = np.ndarray
 MASKING_TOKENS = ("[MASK]", "[PAD]")
+PACK = "pack_documents"  # the setting, as configurations and saved positions call it
 SPAN_TOKENS = ("<pad>", "<s>", "</s>")
 
 
@@ -65,10 +67,21 @@ class ObjectiveBatcher:
         return self.batcher.context
 
     def state_dict(self) -> dict[str, Any]:
-        return self.batcher.state_dict()
+        return self.batcher.state_dict() | ({PACK: True} if self.packs else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state.get(PACK, False) != self.packs:
+            was, now = str(not self.packs).lower(), str(self.packs).lower()
+            raise ValueError(
+                f"cannot resume the data where it stopped: {PACK} was {was} and is {now} now, and what the model sees "
+                f"before a token would be another thing. Resume with data.{PACK} = {was}, or start a new run from the "
+                "saved weights."
+            )
         self.batcher.load_state_dict(state)
+
+    @property
+    def packs(self) -> bool:
+        return isinstance(self.objective, PackedNextToken)
 
 
 def prepare(batches: Iterable[tuple[Array, Array]], objective: Objective) -> Iterator[tuple[Array, ...]]:
@@ -102,6 +115,44 @@ class NextToken:
 
     def __call__(self, ids: Array, targets: Array, first: int) -> tuple[Array, Array]:
         return ids, targets
+
+
+@dataclass(frozen=True)
+class PackedNextToken:
+    """The same, each token from those before it in its own document: as if each document had a row for itself.
+
+    A token file is E document E document ... E (data/packing.py), E the token that ends a text, `eos_id`. In a row, a
+    document begins with the E before it and is asked for everything up to its own E; nothing is asked across, and no
+    target is left out:
+
+        ids       a b E c d e E f        the row begins and ends within a document, as windows do
+        segments  0 0 1 1 1 1 2 2
+        targets   b E c d e E f g        c from the E before it alone, the second E from E c d e
+
+    Returns (ids, segments, starts, targets), (B, T) each but starts (B, K): where in its row each document begins, then
+    T (see models/segments.py). K is a power of two and one, so that a compiled model meets few shapes.
+    """
+
+    vocab_size: int
+    eos_id: int
+    whole_text = True
+
+    def __post_init__(self) -> None:
+        check_special("PackedNextToken", self.vocab_size, eos_id=self.eos_id)
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        return {"vocab_size": self.vocab_size}
+
+    def __call__(self, ids: Array, targets: Array, first: int) -> tuple[Array, Array, Array, Array]:
+        begins = ids == self.eos_id
+        begins[:, 0] = True
+        segments = begins.cumsum(axis=1) - 1  # (B, T)
+        most = int(segments.max()) + 1  # documents in a row
+        starts = np.full((len(ids), (1 << (most - 1).bit_length()) + 1), ids.shape[1], dtype=np.int64)  # (B, K)
+        rows, columns = np.nonzero(begins)
+        starts[rows, segments[rows, columns]] = columns
+        return ids, segments, starts, targets
 
 
 @dataclass(frozen=True)
@@ -311,6 +362,11 @@ def objective_for(task: str) -> type[NextToken] | type[MaskedLM] | type[SpanCorr
             "features): how well it predicts a text cannot be measured."
         )
     return OBJECTIVES[task]
+
+
+def loss_for(objective: Objective, label_smoothing: float = 0.0) -> ModelLoss:
+    """The loss of the batches that an objective makes, as an engine takes it."""
+    return (PackedLoss if isinstance(objective, PackedNextToken) else ModelLoss)(label_smoothing)
 
 
 def sentinels(context: int) -> list[str]:

@@ -28,7 +28,7 @@ from ..tokenizers.extend import with_special_tokens
 from .checkpoint import CheckpointError
 from .config_file import ConfigError, Sections, build, nearest, read_toml, to_toml
 from .log_sinks import check_sinks
-from .objectives import Objective, objective_for
+from .objectives import PACK, Objective, PackedNextToken, loss_for, objective_for
 from .run_folder import MAY_CHANGE, check_no_run, check_saves, run_in
 from .shapes import same_size, sections_of_size
 from .text import TextData
@@ -47,6 +47,7 @@ class DataConfig:
     tokens: str = ""  # folder for the token files, where the corpus folder can't be written; empty: the corpus folder
     start: str = ""  # weights to begin with: a run, a checkpoint folder or a name on the hub; empty: new ones
     verify: bool = True  # compare token files and corpus with their checksums, at some GB/s; false: sizes only
+    pack_documents: bool = False  # true: of the documents in a row, none sees another; false: each sees those before it
 
 
 SECTIONS: dict[str, Any] = {"data": DataConfig, "model": GPTConfig, "train": TrainConfig, "engine": EngineConfig}
@@ -150,6 +151,8 @@ def build_config(sections: Sections, tokenizer: Tokenizer | None = None) -> tupl
     objective = kind.for_tokenizer(tokenizer.vocab_size, tokenizer.special_tokens, context)
     check_settings(section, objective)
     model = build(cls, {**objective.model_settings, **section}, "[model]")
+    if data.pack_documents:
+        check_packing(model, tokenizer)
     return PretrainConfig(data, model, train_config, engine), tokenizer
 
 
@@ -178,8 +181,30 @@ def check_settings(section: dict[str, Any], objective: Objective) -> None:
             raise ConfigError(f"[model]: {key} must be {needed!r} for pretraining, not {given!r}: leave it out.")
 
 
-def model_objective(config: ModelConfig, tokenizer: Tokenizer) -> Objective:
-    """What `pretrain` trains a model of this config to do. The tokenizer is the one saved with it."""
+def check_packing(config: ModelConfig, tokenizer: Tokenizer) -> None:
+    """Raise ConfigError where documents cannot be kept apart: the tokenizer or the model does not tell them apart."""
+    setting = f"[data]: {PACK} = true keeps the documents of a row apart"
+    if config.task != "causal" or config.model_type == "lstm":
+        why = "reads its text as one" if config.task != "causal" else "hands its state from one document to the next"
+        raise ConfigError(
+            f"{setting}, and a model of model_type = {config.model_type!r} {why}: leave {PACK} out, or take gpt or "
+            "llama."
+        )
+    if tokenizer.eos_id is None:
+        raise ConfigError(
+            f"{setting}, and this tokenizer has no {tokenizer.end_of_text} to end one with, so that nobody can see "
+            f"where the next begins: train a tokenizer that has it (minillm tokenizer train, without --special), or "
+            f"leave {PACK} out."
+        )
+
+
+def model_objective(config: ModelConfig, tokenizer: Tokenizer, pack_documents: bool = False) -> Objective:
+    """What `pretrain` trains a model of this config to do. The tokenizer is the one saved with it. Raises as
+    `check_packing`."""
+    if pack_documents:
+        check_packing(config, tokenizer)
+        assert tokenizer.eos_id is not None
+        return PackedNextToken(tokenizer.vocab_size, tokenizer.eos_id)
     kind = objective_for(config.task)
     return kind.for_tokenizer(tokenizer.vocab_size, tokenizer.special_tokens, config.context)
 
@@ -207,7 +232,7 @@ def pretrain(
     sections: Sections,
     out_dir: str | Path,
     *,
-    engine: Callable[[Model, TrainConfig], Engine] | None = None,
+    engine: Callable[..., Engine] | None = None,
     start: tuple[Model, Tokenizer] | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -252,11 +277,14 @@ def pretrain(
         print(summary(config, train_data, val_data))
     if overwrite and not resume:
         make_room(out_dir)
+    objective = model_objective(config.model, tokenizer, config.data.pack_documents)
+    if config.data.pack_documents:
+        engine = partial(engine, loss=loss_for(objective, config.train.label_smoothing))
     watch = Profile(out_dir, config.engine) if profile and process_rank() == 0 else None
     try:
         return train(
             model,
-            TextData(train_data, val_data, model_objective(config.model, tokenizer)),
+            TextData(train_data, val_data, objective),
             config.train,
             out_dir,
             engine=engine,
@@ -391,13 +419,14 @@ def summary(config: PretrainConfig, train_data: TokenDataset, val_data: TokenDat
         operations = training_flops(config.model, config.model.context) * n_tokens * t.max_steps
         hours = operations / (REACHED * products_per_second()) / 3600
         length += f", about {duration(hours)} at the speed that this machine has now"
+    apart = ", each document by itself" if config.data.pack_documents else ""
     validation = "none: the corpus holds no text out, so nothing is evaluated, and there is no best checkpoint"
     if val_data is not None:
         validation = f"{len(val_data):,} tokens ({val_data.n_bytes / 1e6:.2f} MB)"
     return (
         f"model      {config.model.model_type} with {n_parameters(config.model):,} parameters, "
         f"{config.model.n_layers} layers, context {config.model.context}\n"
-        f"train      {len(train_data):,} tokens ({train_data.n_bytes / 1e6:.2f} MB of text)\n"
+        f"train      {len(train_data):,} tokens ({train_data.n_bytes / 1e6:.2f} MB of text){apart}\n"
         f"validation {validation}\n"
         f"run        {n_tokens:,} tokens in each step and process; {length}"
     )

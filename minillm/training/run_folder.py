@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..disk import check_fields, check_free, claim, holding, read_marker
 from ..engines.choose import process_rank
@@ -27,7 +24,6 @@ from .checkpoint import (
     check_tokenizer,
     find_checkpoint,
     read_checkpoint,
-    save_checkpoint,
 )
 
 CHECKPOINTS = ("best", "last")
@@ -87,44 +83,6 @@ def run_in(out_dir: Path) -> Path | None:
     """The checkpoint to go on from: `last`, or `best` where a run was killed between its first best and its first
     last; None where there is no run."""
     return find_checkpoint(out_dir / "last") or find_checkpoint(out_dir / "best")
-
-
-def save(
-    folder: Path,
-    run: Engine,
-    batcher: Batches,
-    state: RunState,
-    config: TrainConfig,
-    tokenizer: Tokenizer | None,
-    only: Collection[str] | None = None,
-) -> None:
-    """Write a checkpoint, of the weights those named in `only` if it is not None. Every rank takes part, since each may
-    hold a part of the arrays; rank 0 writes."""
-    model_arrays, optimizer_arrays = run.model_arrays(), run.optimizer_arrays()
-    if run.rank != 0:
-        return
-    model_arrays = {name: array for name, array in model_arrays.items() if only is None or name in only}
-    for name, array in {**model_arrays, **optimizer_arrays}.items():
-        if not np.isfinite(array).all():
-            raise TrainingDiverged(
-                f"step {state.step}: {name} {array.shape} holds nan or infinity, though the loss did not show it yet. "
-                f"{folder} stays as it was at the last save. Try a lower learning rate, a longer warmup or grad_clip."
-            )
-    save_checkpoint(
-        folder,
-        config=config_to_dict(run.model.config),
-        model=model_arrays,
-        optimizer=optimizer_arrays,
-        state={
-            "run": asdict(state),
-            "data": batcher.state_dict(),
-            "engine": run.name,
-            "random": run.random_state(),
-            "tokenizer": tokenizer.fingerprint() if tokenizer is not None else None,
-            "train_config": asdict(config),
-        },
-        tokenizer=tokenizer,
-    )
 
 
 class TrainingDiverged(ArithmeticError):

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..data import Batcher, TokenDataset
-from ..engines.protocol import Engine
+from ..engines.protocol import Engine, PackedLoss
 from ..settings import TrainConfig
 from ..tokenizers import Tokenizer
 from .evaluate import Evaluation, evaluate
-from .objectives import NextToken, Objective, ObjectiveBatcher
+from .objectives import NextToken, Objective, ObjectiveBatcher, PackedNextToken
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class TextData:
                     f"the {name} data has token ids up to {data.vocab_size - 1}, the model's vocab_size is "
                     f"{model_config.vocab_size}: set the model's vocab_size to {data.vocab_size}."
                 )
+            if isinstance(self.asked, PackedNextToken) and data.info.eos_id != self.asked.eos_id:
+                raise ValueError(
+                    f"the {name} data was packed with {data.info.eos_id} between its documents, and PackedNextToken "
+                    f"looks for {self.asked.eos_id}: give it the eos_id of the tokenizer that packed the data."
+                )
             if tokenizer is not None:
                 data.check_tokenizer(tokenizer)
             if data.info.tokenizer != self.train.info.tokenizer:
@@ -45,6 +50,11 @@ class TextData:
                 )
 
     def batches(self, run: Engine, config: TrainConfig, context: int) -> ObjectiveBatcher:
+        if isinstance(self.asked, PackedNextToken) and not isinstance(run.loss, PackedLoss):
+            raise ValueError(
+                f"documents are kept apart by PackedLoss, not by {type(run.loss).__name__}: give the engine "
+                "loss=PackedLoss(config.label_smoothing)."
+            )
         share = {"rank": run.rank, "world_size": run.world_size}
         return ObjectiveBatcher(Batcher(self.train, config.batch_size, context, seed=config.seed, **share), self.asked)
 

@@ -19,9 +19,12 @@ from ..tokenizers import Tokenizer
 from .diagnose import diverged
 from .evaluate import Measured
 from .interrupt import StopRequest
-from .run_folder import RunState, check_step_size, new_run_folder, only_writer, restore, save
+from .run_folder import RunState, check_step_size, new_run_folder, only_writer, restore
 from .run_log import RunLog
+from .saving import Saver
 from .schedules import lr_factor
+
+FAILED = 2  # that a save went wrong, as ranks tell each other, who also ask whether to stop: 1
 
 
 class TrainingData(Protocol):
@@ -108,7 +111,8 @@ def train(
         active = run.rank == 0
         log = RunLog(out_dir / "metrics.jsonl", state.step, active=active, progress=progress, log_to=log_to)
         # What is not finite ends the run with a sentence of its own, below: NumPy's warnings would only come before it.
-        with StopRequest() as stop, log, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        saver = Saver(run, batcher, config, tokenizer, only)
+        with StopRequest() as stop, log, saver, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             while state.step < total_steps:
                 step_began = time.perf_counter()
                 lr = config.lr * schedule_factor(config, state.step, total_steps)
@@ -139,16 +143,19 @@ def train(
                     is_best = note_evaluation(state, evaluation)
                     log.evaluation(state, evaluation, is_best)
                     if is_best:
-                        save(out_dir / "best", run, batcher, state, config, tokenizer, only)
+                        saver.save(out_dir / "best", state)
                         if on_best is not None and run.rank == 0:
                             on_best(run)
                     if 0 < config.patience <= state.evals_since_best:
                         reason, total_steps = "early stopping", state.step
 
-                if run.agree(stop.requested):
+                asked = run.agree(FAILED if saver.failed() else stop.requested)
+                if asked == FAILED:
+                    saver.wait()  # raises
+                if asked:
                     reason, total_steps = "interrupted", state.step
                 if state.step % config.save_every == 0 or state.step >= total_steps:
-                    save(out_dir / "last", run, batcher, state, config, tokenizer, only)
+                    saver.save(out_dir / "last", state)
 
     return TrainResult(reason, state, run, evaluation, stop.signal)
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.assistant.packing import PackedLoss, collate_packed, pack
+from minillm.assistant.packing import collate_packed, pack
+from minillm.engines.protocol import PackedLoss
 from minillm.models import GPTConfig, LlamaConfig, model_from_config
 
 lengths_and_context = st.integers(1, 40).flatmap(

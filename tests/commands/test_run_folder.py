@@ -8,13 +8,14 @@ import sys
 import numpy as np
 import pytest
 from command_line import TINY, minillm
+from shards import cut
 
 from minillm.costs.sizes import training_memory
 from minillm.models import GPT, GPTConfig
 from minillm.settings import EngineConfig, TrainConfig
 from minillm.tokenizers import load_tokenizer
 from minillm.training import pretrain, run_folder
-from minillm.training.checkpoint import read_checkpoint
+from minillm.training.checkpoint import read_arrays, read_checkpoint
 from minillm.training.pretrain import DataConfig, packed
 from minillm.training.run_log import read_metrics
 from minillm.training.text import TextData
@@ -140,6 +141,7 @@ def test_everybody_may_read_the_weights(run):
         ("recompute=true", "recompute = True is PyTorch's"),
         ("parallel=fsdp", "parallel = 'fsdp' is PyTorch's"),
         ("parallel=hsdp", "parallel = 'hsdp' is PyTorch's"),
+        ("checkpoint=async", "checkpoint = 'async' is PyTorch's"),
         ("shard_group=2", "shard_group = 2 must be a number of processes"),
         ("device=gpu", "device must be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:0' and so on, not 'gpu'"),
     ],
@@ -216,6 +218,34 @@ def test_a_flipped_bit_in_weights_is_noticed_where_they_are_used(run, capsys):
     for command in (["generate", run / "last", "--max-new-tokens", "2"], ["evaluate", run / "last"]):
         assert f"{path} is damaged" in minillm(*command, status=2, capsys=capsys)
         minillm(*command, "--no-verify")
+
+
+def test_a_checkpoint_in_shards_is_used_as_the_whole_one(run, tmp_path, capsys):
+    """Evaluated, converted into one file of arrays, and gone on with to the last bit; a flipped bit is noticed."""
+    parts = tmp_path / "parts"
+    shutil.copytree(run, parts)
+    cut(parts / "last", [30, 71])
+    measured = [minillm("evaluate", folder / "last", capsys=capsys) for folder in (run, parts)]
+    assert measured[0].replace(str(run), "") == measured[1].replace(str(parts), "")
+    minillm("check", parts)
+    minillm("convert", parts / "last", tmp_path / "one", "--to", "minillm")
+    assert_same_arrays(run / "last", tmp_path / "one")
+    assert {path.name for path in (tmp_path / "one").iterdir()} >= {"config.json", "tokenizer.json"}
+
+    shard = parts / "last" / "shard-00002-model-00001-of-00002.safetensors"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
+    for command in (["evaluate", parts / "last"], ["pretrain", "--resume", "--out", parts]):
+        assert f"{shard} is damaged" in minillm(*command, status=2, capsys=capsys)
+    shard.write_bytes(content)
+    for folder in (run, parts):
+        minillm("pretrain", "--resume", "--out", folder, "--set", "train.max_steps=8")
+    assert_same_arrays(run / "last", parts / "last")
+
+
+def assert_same_arrays(ours, theirs):
+    a, b = (read_arrays(folder / "model.safetensors") for folder in (ours, theirs))
+    assert a.keys() == b.keys() and all((a[name] == b[name]).all() for name in a)
 
 
 def test_two_runs_in_one_folder_at_once_are_one_run(data, tmp_path, capfd):

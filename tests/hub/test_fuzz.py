@@ -23,6 +23,7 @@ if os.name != "posix":
 
 from fuzz import folder_in_memory, fuzz, report
 from sentencepiece_models import marian_folder, trained
+from shards import cut
 
 from minillm.data import Batcher, Document, TokenDataset, pack
 from minillm.engines.numpy_engine import NumpyEngine
@@ -40,8 +41,9 @@ from minillm.tokenizers.gpt2_files import save_gpt2
 from minillm.training.checkpoint import save_checkpoint
 from minillm.training.health import examine
 from minillm.training.pretrain import build_config, read_config
-from minillm.training.run_folder import RunState, restore, save
+from minillm.training.run_folder import RunState, restore
 from minillm.training.run_log import read_metrics
+from minillm.training.saving import Saver
 
 CASES = int(os.environ.get("FUZZ_CASES", "100_000"))
 TEXT = "The boat left at dawn. Café, 船 and e\u0301 were on board, said he's <|endoftext|>"
@@ -218,7 +220,7 @@ def run_files(names: tuple[str, ...], folder: Path) -> Files:
     run.engine.forward_backward([run.batcher.next()])
     run.engine.clip_gradients(1.0)
     run.engine.step(1e-3)
-    save(folder / "last", run.engine, run.batcher, RunState(1, 8, 8, 0.1, 5.0, 1), run.config, None)
+    Saver(run.engine, run.batcher, run.config, None).save(folder / "last", RunState(1, 8, 8, 0.1, 5.0, 1))
     rows = [{"step": i, "loss": 5.0 - i / 9, "lr": 1e-3, "grad_norm": 1.0, "tokens": 8 * i} for i in range(1, 30)]
     rows.append({"step": 30, "val_loss": 4.0, "val_perplexity": None, "best": True})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -230,6 +232,18 @@ def read_run(folder: Path, verify: bool = True) -> None:
         read_run.run = Run(folder)  # type: ignore[attr-defined]
     run: Run = read_run.run  # type: ignore[attr-defined]
     restore(folder, run.engine, run.batcher, run.config, None, verify)
+
+
+def cut_files(folder: Path) -> Files:
+    run_files((), folder)
+    cut(folder / "last", [40])
+    return files_of(folder, *(f"last/{path.name}" for path in sorted((folder / "last").glob("shard-*"))))
+
+
+def read_shards(folder: Path) -> None:
+    """By both readers, without checksums."""
+    read_run(folder, verify=False)
+    open_checkpoint(folder / "last").model(verify=False)
 
 
 def read_log(folder: Path) -> None:
@@ -296,6 +310,7 @@ READERS: dict[str, tuple[Callable[[Path], Files], Callable[[Path], None]]] = {
         partial(run_files, ("last/model.safetensors", "last/optimizer.safetensors")),
         partial(read_run, verify=False),  # a checksum would refuse them all
     ),
+    "a checkpoint's shards": (cut_files, read_shards),
     "metrics.jsonl": (partial(run_files, ("metrics.jsonl", "last/state.json")), read_log),
     "config.toml": (toml_files, read_settings),
     "tuned kernels": (tuned_files, read_tuned_file),

@@ -8,10 +8,20 @@ torchrun --nproc-per-node 2 distributed_worker.py FOLDER hsdp     # one copy of 
 torchrun --nproc-per-node 4 distributed_worker.py FOLDER copies   # hsdp: two copies, each on two processes
 torchrun --nproc-per-node 2 distributed_worker.py FOLDER overlap  # ddp: when gradients are ready to be exchanged
 torchrun --nproc-per-node 2 distributed_worker.py FOLDER die-fsdp # or die-ddp: until rank 1 is killed
+torchrun --nproc-per-node 2 distributed_worker.py FOLDER shards   # ddp and fsdp: checkpoints in shards, and behind
+torchrun --nproc-per-node 2 distributed_worker.py FOLDER begin    # fsdp: up to the fifth step of twelve, in shards
+torchrun --nproc-per-node 2 distributed_worker.py FOLDER end      # fsdp: goes on with these runs, to the end
+torchrun --nproc-per-node 2 distributed_worker.py FOLDER kill-0   # fsdp: rank 0, or 1, is killed in its second save
+torchrun --nproc-per-node 2 distributed_worker.py FOLDER full     # fsdp: rank 1 cannot write in its second save
+torchrun --nproc-per-node 2 distributed_worker.py FOLDER packed   # ddp and fsdp: documents apart
+torchrun --nproc-per-node 2 distributed_worker.py FOLDER memory   # fsdp: what each rank takes while it saves
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import json
 import os
 import signal
@@ -22,14 +32,21 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from minillm.data import Document, TokenDataset, pack
 from minillm.engines import torch_engine
+from minillm.engines.protocol import PackedLoss
 from minillm.engines.torch_engine import TorchEngine
+from minillm.engines.torch_machine import join_processes
 from minillm.models import GPT, GPTConfig
 from minillm.settings import EngineConfig, TrainConfig
+from minillm.training.checkpoint import read_checkpoint
+from minillm.training.objectives import PackedNextToken
+from minillm.training.run_folder import RunState
+from minillm.training.saving import Saver
 from minillm.training.text import TextData
 from minillm.training.train import train
 
@@ -84,12 +101,104 @@ class Dying(TorchEngine):
         return super().forward_backward(micro_batches)
 
 
-def run(folder, out, parallel, engine=TorchEngine, resume=False, attention="auto", changes=None, **settings) -> None:
-    made = partial(engine, settings=EngineConfig(parallel=parallel, device="cpu", **settings))
+def run(
+    folder, out, parallel, engine=TorchEngine, resume=False, attention="auto", changes=None, text=None, loss=None,
+    before_step=None, **settings,
+) -> None:  # fmt: skip
+    made = partial(engine, settings=EngineConfig(parallel=parallel, device="cpu", **settings), loss=loss)
     config = make_config(int(os.environ["WORLD_SIZE"]), **(changes or {}))
-    train(
-        make_model(attention), TextData(*data(folder)), config, folder / out, engine=made, resume=resume, progress=False
-    )
+    options = {"engine": made, "resume": resume, "before_step": before_step, "progress": False}
+    train(make_model(attention), text or TextData(*data(folder)), config, folder / out, **options)
+
+
+def packed_text(folder: Path) -> TextData:
+    """Documents of some hundred tokens, kept apart in their rows."""
+    path = folder / "documents.bin"
+    if not path.exists():
+        pack([Document(TEXT[i * 37 : i * 37 + 5 + i % 29], str(i)) for i in range(60)], Bytes(), path)
+    return TextData(TokenDataset(path), TokenDataset(path), PackedNextToken(257, 256))
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_in_the_fifth(step, model) -> None:
+    if step == 4:
+        raise Stopped
+
+
+def spoil_second_save(how) -> None:
+    """Have this rank call `how` when it writes its shards for the second time ("best", then "last": the fourth)."""
+    write, calls = dcp.HuggingFaceStorageWriter.write_data, []
+
+    def write_data(self, plan, planner):
+        done = write(self, plan, planner)
+        calls.append(self)
+        if len(calls) == 4:
+            how()
+        return done
+
+    dcp.HuggingFaceStorageWriter.write_data = write_data
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def no_room() -> None:
+    raise OSError(28, "No space left on device")
+
+
+def saves_in_vain(folder: Path, kind: str) -> None:
+    """What each rank is told, in a file."""
+    try:
+        run(folder, f"full-{kind}", "fsdp", checkpoint=kind)
+    except OSError as error:
+        (folder / f"full-{kind}-{os.environ['RANK']}.txt").write_text(str(error))
+
+
+def risen(work) -> int:
+    """The most bytes of memory that this process has had during `work` beyond what it had before. Linux only."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what is freed goes back, so that it counts when it is taken again
+    Path("/proc/self/clear_refs").write_text("5")  # the largest resident size begins anew
+    before = resident("VmRSS")
+    work()
+    return resident("VmHWM") - before
+
+
+def resident(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def memory(folder: Path) -> None:
+    """kind of checkpoint -> what it takes each rank to save, and the bytes of the whole state, into memory.json."""
+    config = GPTConfig(vocab_size=512, context=16, n_layers=8, n_heads=4, d_model=384)
+    found = {}
+    for kind in ("whole", "sharded", "async"):
+        settings = EngineConfig(parallel="fsdp", device="cpu", checkpoint=kind)
+        engine = TorchEngine(GPT(config, np.random.default_rng(0)), make_config(2), settings)
+        batcher = TextData(*data(folder)).batches(engine, make_config(2), 16)
+        engine.forward_backward([batcher.next()])
+        engine.clip_gradients(1.0)
+        engine.step(1e-3)
+        saver = Saver(engine, batcher, make_config(2), None)
+
+        def save(saver=saver, folder=folder / kind):
+            saver.save(folder, RunState())
+            saver.wait()
+
+        save()  # what is made once: threads, connections
+        took = [None] * 2
+        dist.all_gather_object(took, risen(save))
+        arrays = read_checkpoint(folder / kind)
+        whole = sum(array.nbytes for part in (arrays.model, arrays.optimizer) for array in part.values())
+        found[kind] = {"ranks": took, "whole": whole}
+        del engine, saver, save, batcher, arrays
+    if os.environ["RANK"] == "0":
+        (folder / "memory.json").write_text(json.dumps(found))
 
 
 class SmallBuckets(DistributedDataParallel):
@@ -120,6 +229,24 @@ def products_after_the_first_bucket(**settings) -> dict[str, int]:
 
 def main() -> None:
     folder, what = Path(sys.argv[1]), sys.argv[2]
+    if what == "memory":
+        join_processes(torch.device("cpu"))
+        return memory(folder)
+    if what == "full":
+        if os.environ["RANK"] == "1":
+            spoil_second_save(no_room)
+        return saves_in_vain(folder, "async")
+    if what.startswith("kill-"):
+        if os.environ["RANK"] == what[-1]:
+            spoil_second_save(kill)
+        return run(folder, f"killed-{what}", "fsdp", checkpoint="async")
+    if what in ("begin", "end"):
+        for kind in ("sharded", "async"):
+            with contextlib.suppress(Stopped):
+                stop = stop_in_the_fifth if what == "begin" else None
+                how = {"resume": what == "end", "changes": {"max_steps": 12}, "before_step": stop}
+                run(folder, f"there-and-back-{kind}", "fsdp", checkpoint=kind, **how)
+        return
     if what.startswith("die-"):
         parallel = what.removeprefix("die-")
         run(folder, f"killed-{parallel}", parallel, Dying)
@@ -152,6 +279,11 @@ def main() -> None:
             # (320 tokens are what rows of 16 come to for 300 in batches of 2 and 4, but not of 1)
             run(folder, "hsdp-copies", "hsdp", shard_group=2, changes={"eval_tokens": 320})
             return
+        elif what == "shards":
+            for kind in ("sharded", "async"):
+                run(folder, f"{kind}-{parallel}", parallel, checkpoint=kind)
+        elif what == "packed":
+            run(folder, f"packed-{parallel}", parallel, text=packed_text(folder), loss=PackedLoss())
         elif what == "muon":
             run(folder, f"muon-{parallel}", parallel, changes={"optimizer": "muon"})
         elif what == "triton":

@@ -169,9 +169,9 @@ def test_evaluation_counts_each_token_once_and_bits_per_byte_are_of_the_text(dat
     assert result.loss == pytest.approx(total / n, rel=1e-5)
     assert result.perplexity == pytest.approx(math.exp(total / n), rel=1e-4)
     assert result.bits_per_byte == pytest.approx(total / math.log(2) / 1000, rel=1e-5)
-    assert "bits per byte (1,001 tokens)" in str(result)
+    assert "bits per byte (1,001 tokens, documents one after another)" in str(result)
     without = str(dataclasses.replace(result, bits_per_byte=math.nan))
-    assert without.endswith(f"perplexity {result.perplexity:.2f} (1,001 tokens)")
+    assert without.endswith(f"perplexity {result.perplexity:.2f} (1,001 tokens, documents one after another)")
     part = evaluate(lambda i, t: batch_loss(model, i, t), val, batch_size=4, context=16, max_tokens=100)
     assert part.n_tokens == 128
     assert perplexity(1e4) == math.inf
