@@ -7,9 +7,9 @@
 `keras.saving.load_model("OUT/model.keras")` opens it, in any Keras, without minillm; trained further, it is saved to
 the same place, and `minillm convert OUT RUN --to minillm` brings it home.
 
-Inside the zip stands model.weights.h5, a file of HDF5: a tree of groups with arrays as leaves. Each layer has a group
-"vars" that bears the layer's name. We take those arrays, by these names, and nothing else: no Keras code runs when a
-stranger's file is read. And we take from HDF5 only where each array lies; it is read as one of a safetensors file is.
+Inside the zip stands model.weights.h5, a file of HDF5, in which each layer's arrays lie by the layer's name. We take
+these, and nothing else: no Keras code runs when a stranger's file is read. And we ask HDF5 only where each array lies
+(hdf5.py); it is read as one of a safetensors file is.
 
 Two things are turned around. Keras's Dense computes x W + b with W (in, out), a Linear of ours x Wᵀ + b with W
 (out, in). And its MultiHeadAttention has the heads as an axis of their own: (in, H, d), (H, d) and (H, d, out).
@@ -21,7 +21,7 @@ import errno
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from shutil import copyfile, copyfileobj
@@ -35,7 +35,8 @@ from ..models.sketch import sketch
 from ..nn import differences
 from .architecture import ConfigurationError
 from .configs import read_config
-from .dtypes import STORED
+from .dtypes import NAMES, STORED
+from .hdf5 import arrays_in
 from .keras_models import build, check_config
 from .sizes import check_sizes
 from .weights import INDEX, KERAS, SINGLE, Source, Stored, WeightsError, common_dtype, write_folder
@@ -187,57 +188,19 @@ def read_variables(path: Path, file: Path) -> dict[str, Stored]:
     """Where each variable of a model lies in the HDF5 file `path`, by its layer's name and its number in that layer:
     "blocks_0_mlp_fc/0", "blocks_0_attn/query/1". `file`: what errors name."""
     try:
-        import h5py
-    except ImportError:
-        raise ImportError("a Keras model is read by the package h5py: install it, or the extra [keras].") from None
-    found: dict[str, Stored] = {}
-    try:
-        with h5py.File(path, "r") as content:
-            for layer in members(members(content)["layers"]).values():
-                for name, array in arrays_of(layer):
-                    if name in found:
-                        raise WeightsError(f"{file} has two layers of the same name: {name!r:.100} stands in both.")
-                    found[name] = place_of(array, path, f"{file}: {name!r:.100}")
-    except WeightsError:
-        raise
-    except Exception as error:  # whatever a damaged file leads the package to
-        words = f"{type(error).__name__}: {error}".rstrip(".")
-        raise WeightsError(f"{file} is damaged, or was not saved by Keras: {words:.300}.") from None
-    return found
-
-
-def members(group: Any) -> dict[str, Any]:
-    """What lies in a group of HDF5. Raises ValueError for a link to somewhere else, which may be any file here."""
-    kinds = {name: type(group.get(name, getlink=True)).__name__ for name in group}
-    if away := [f"{name!r:.50}, a {kind}" for name, kind in kinds.items() if kind != "HardLink"]:
-        raise ValueError(f"{away[0]}, leads out of its group, which nothing does that Keras saves")
-    return {name: group[name] for name in kinds}
-
-
-def arrays_of(layer: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The arrays of a layer by its name, then those of the layers inside it, once: an attention has four."""
-    parts = members(layer)
-    if "vars" not in parts:
-        return
-    variables = parts.pop("vars")
-    name = f"{prefix}{variables.attrs['name']}"  # Keras numbers its groups; the name is the one given to the layer
-    yield from ((f"{name}/{number}", array) for number, array in members(variables).items())
-    for key, inner in parts.items():
-        if not prefix and key != "seed_generator":  # a dropout's state
-            yield from arrays_of(inner, f"{name}/")
-
-
-def place_of(array: Any, path: Path, what: str) -> Stored:
-    """Where an array of HDF5 lies in its file: in one piece, as Keras writes it."""
-    codes = {STORED[code]: code for code in ("F64", "F32", "F16")}
-    if array.dtype not in codes:
-        raise WeightsError(
-            f"{what} holds numbers of the type {array.dtype}: only {', '.join(map(str, codes))} are read."
-        )
-    offset = array.id.get_offset()  # None: in pieces, compressed, or in another file
-    if offset is None or offset + array.nbytes > path.stat().st_size:
-        raise WeightsError(f"{what} doesn't lie in one piece in its file, as Keras writes it: it is not read.")
-    return Stored(path, codes[array.dtype], tuple(array.shape), offset)
+        places = arrays_in(path)
+    except ValueError as error:
+        raise WeightsError(f"{file} is damaged, or was not saved by Keras: {error}.") from None
+    codes = {STORED[code].str: code for code in ("F64", "F32", "F16")}
+    stored = {}
+    for name, (dtype, shape, offset) in places.items():
+        if dtype not in codes:
+            kinds = ", ".join(NAMES[code] for code in codes.values())
+            raise WeightsError(f"{file}: {name!r:.100} holds numbers of the type {dtype}: only {kinds} are read.")
+        stored[name] = Stored(path, codes[dtype], shape, offset)
+        if offset + stored[name].size * STORED[codes[dtype]].itemsize > path.stat().st_size:
+            raise WeightsError(f"{file} is damaged: {name!r:.100} reaches beyond its end.")
+    return stored
 
 
 def find_parameters(config: Any, stored: Mapping[str, Stored], file: Path) -> dict[str, Source]:

@@ -13,7 +13,8 @@ trusted to open it. Keras computes with TensorFlow, or with what KERAS_BACKEND s
 - nothing computes a loss: `compile` is given one, of logits. SparseCategoricalCrossentropy(from_logits=True,
   ignore_class=-100) is ours for tokens and for classes;
 - BERT takes its mask as an input, always: attention_mask = input_ids != pad_id. (A text that is padding alone has other
-  features than here, as Keras looks at all of what is hidden where there is nothing else.)
+  features than here, as Keras looks at all of what is hidden where there is nothing else.);
+- a text that is longer than the context is an error on a CPU, and on a GPU silently wrong.
 """
 
 from __future__ import annotations
