@@ -33,9 +33,10 @@ def arrays_in(path: Path) -> dict[str, Place]:
     try:  # in the file's own folder, so that nothing is imported from where we are
         done = subprocess.run(command, cwd=path.parent, capture_output=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        raise ValueError(f"HDF5's library has not come to an end with it in {SECONDS} s") from None
+        raise ValueError(f"HDF5's library has not come to an end with it in {SECONDS} s.") from None
     if done.returncode != 0:
-        raise ValueError(f"HDF5's library ended its process with {done.returncode}")
+        said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise ValueError(f"HDF5's library ended its process with {done.returncode}. {' '.join(said):.200}".strip())
     found = json.loads(done.stdout)
     if "error" in found:
         raise ValueError(found["error"])
@@ -52,14 +53,14 @@ def look(path: str) -> dict[str, Any]:
             for layer in members(members(content)["layers"]).values():
                 for name, array in arrays_of(layer):
                     if name in found:
-                        raise ValueError(f"two layers have the same name: {name!r:.100} stands in both")
+                        raise ValueError(f"two layers have the same name: {name!r:.100} stands in both.")
                     place = array.id.get_offset()  # None: in pieces, compressed, or in another file
                     if place is None:
-                        raise ValueError(f"{name!r:.100} doesn't lie in one piece, as Keras writes it")
+                        raise ValueError(f"{name!r:.100} doesn't lie in one piece, as Keras writes it.")
                     found[name] = [name, array.dtype.str, list(array.shape), place]
     except Exception as error:  # whatever a damaged file leads the package to
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        return {"error": f"{kind}{error}".rstrip(".")[:300]}
+        return {"error": f"{kind}{error}".rstrip(".")[:300] + "."}
     return {"arrays": list(found.values())}
 
 
@@ -67,7 +68,7 @@ def members(group: Any) -> dict[str, Any]:
     """What lies in a group. Raises ValueError for a link to somewhere else, which may be any file of this machine."""
     kinds = {name: type(group.get(name, getlink=True)).__name__ for name in group}
     if away := [f"{name!r:.50}, a {kind}" for name, kind in kinds.items() if kind != "HardLink"]:
-        raise ValueError(f"{away[0]}, leads out of its group, which nothing does that Keras saves")
+        raise ValueError(f"{away[0]}, leads out of its group, which nothing does that Keras saves.")
     return {name: group[name] for name in kinds}
 
 

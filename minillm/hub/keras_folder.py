@@ -190,7 +190,7 @@ def read_variables(path: Path, file: Path) -> dict[str, Stored]:
     try:
         places = arrays_in(path)
     except ValueError as error:
-        raise WeightsError(f"{file} is damaged, or was not saved by Keras: {error}.") from None
+        raise WeightsError(f"{file} is damaged, or was not saved by Keras: {error}") from None
     codes = {STORED[code].str: code for code in ("F64", "F32", "F16")}
     stored = {}
     for name, (dtype, shape, offset) in places.items():
