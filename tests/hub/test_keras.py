@@ -223,15 +223,16 @@ def test_random_models_give_our_numbers_and_come_back_bit_for_bit(tmp_path_facto
 
 @needs_keras
 @each_kind
+@pytest.mark.skipif(BACKEND != "tensorflow", reason=f"on {BACKEND}, Keras goes through float32 all the same")
 def test_in_float64_the_gap_shrinks(kind):
-    """To rounding; on TensorFlow to that of the constants in its GELU, which are float32 whatever is given to it."""
+    """To the rounding of the constants in TensorFlow's GELU, which are float32 whatever is given to it."""
     import keras
 
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float64")
     try:
         model = make(KINDS[kind]).to("float64")
-        assert gap(model, keras_model(model.config, sources(model))) < (1e-12 if BACKEND == "torch" else 1e-7)
+        assert gap(model, keras_model(model.config, sources(model))) < 1e-7
     finally:
         keras.config.set_dtype_policy(before)
 
@@ -240,16 +241,16 @@ def test_in_float64_the_gap_shrinks(kind):
 def test_nobody_looks_at_padding_or_ahead():
     import keras
 
-    bert = make(KINDS["classes"])
-    theirs = keras_model(bert.config, sources(bert))
+    def answer(model, inputs):
+        return keras.ops.convert_to_numpy(keras_model(model.config, sources(model))(inputs))
+
+    bert, gpt = make(KINDS["classes"]), make(KINDS["gpt"])
     ids, mask = np.array([[5, 6, 7, 8]]), np.array([[1, 1, 0, 0]])
     padded = {"input_ids": ids, "attention_mask": mask, "token_type_ids": 0 * ids}
-    alone = theirs({name: array[:, :2] for name, array in padded.items()})
-    assert np.allclose(theirs(padded), alone, atol=1e-6)
-    assert not np.allclose(theirs({**padded, "attention_mask": 0 * mask + 1}), alone, atol=1e-3)
-    gpt = make(KINDS["gpt"])
-    theirs = keras_model(gpt.config, sources(gpt))
-    first, whole = (keras.ops.convert_to_numpy(theirs(ids[:, :n])) for n in (2, 4))
+    alone = answer(bert, {name: array[:, :2] for name, array in padded.items()})
+    assert np.allclose(answer(bert, padded), alone, atol=1e-6)
+    assert not np.allclose(answer(bert, {**padded, "attention_mask": 0 * mask + 1}), alone, atol=1e-3)
+    first, whole = answer(gpt, ids[:, :2]), answer(gpt, ids)
     assert np.allclose(first, whole[:, :2], atol=1e-6) and not np.allclose(first[:, 1], whole[:, 3], atol=1e-3)
 
 
