@@ -483,8 +483,8 @@ if ecosystem.has("tensorflow"):
     in_keras = keras.saving.load_model(HERE / "keras" / "model.keras")
     print(ecosystem.tree(HERE / "keras"))
     ours = open_checkpoint(saved_here).model().blocks[0].attn.q_proj.weight
-    kernel = in_keras.get_layer("blocks_0_attn").query.kernel
-    print(f"queries: here {ours.shape}, {in_keras.count_params():,} weights; there {kernel.shape}")
+    shapes = {variable.path: tuple(variable.shape) for variable in in_keras.weights}
+    print(f"W of the queries: here {ours.shape}, there {shapes['blocks_0_attn/query/kernel']}")
 
     lesson = reviews["train"][:64]
     texts = [e.text for e in lesson]
