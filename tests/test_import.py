@@ -9,7 +9,7 @@ import sys
 import pytest
 
 HEAVY = ("torch", "triton", "matplotlib", "transformers", "tiktoken", "tokenizers", "IPython", "scipy", "pandas",
-         "pyarrow", "trafilatura", "zstandard", "huggingface_hub")  # fmt: skip
+         "pyarrow", "trafilatura", "zstandard", "huggingface_hub", "keras", "tensorflow", "h5py")  # fmt: skip
 
 # Modules that belong to PyTorch or Triton as a whole: imported only from inside the functions that need them; and the
 # one that belongs to the lm-eval harness.

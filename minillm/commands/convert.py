@@ -10,7 +10,7 @@ from typing import Any
 
 from ..hub.adapters import is_adapter
 from ..hub.assistants import is_assistant, open_chat_start, read_assistant_config
-from ..hub.convert import convert
+from ..hub.convert import FORMS, convert
 from ..hub.finetuned import is_finetuned, open_start, read_run_config
 from ..models import config_to_dict
 from ..training.checkpoint import save_checkpoint
@@ -18,12 +18,10 @@ from .options import add_option, keywords
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    model = "checkpoint or run folder, in minillm's or Hugging Face's format, or a name on the hub; or a .gguf file"
+    model = "checkpoint or run folder (minillm's, Hugging Face's, Keras's), or a name on the hub; or a .gguf file"
     parser.add_argument("name_or_folder", metavar="MODEL", help=model)
     parser.add_argument("out", metavar="OUT", help="folder to write, or file (gguf)")
-    add_option(
-        parser, convert, "to", "format: transformers', minillm's own, or llama.cpp's", choices=["hf", "minillm", "gguf"]
-    )
+    add_option(parser, convert, "to", "format: transformers', minillm's own, llama.cpp's or Keras's", choices=FORMS)
     dtypes = ["float32", "bfloat16", "float16", "float64", "q8_0"]
     add_option(parser, convert, "dtype", "of the weights; default: as stored", choices=dtypes)
     tied = "leave out a head that equals the token table, or write the table again as the head; default: as stored"

@@ -7,9 +7,9 @@ translated by those tables), weights.py and dtypes.py (safetensors), experts.py 
 loading.py (into a model), adapters.py (LoRA beside one), and checkpoint.py, the door through which all come in;
 pretrained.py and auto.py (the classes to use) with config_view.py, output.py, inside.py, vocabulary.py and options.py
 (what their users know from transformers), rules.py and generation.py (what generation_config.json asks for);
-convert.py, gguf.py and gguf_reader.py (one form into another); tokenizer.py, tokenizer_files.py,
-sentencepiece_folder.py, special_tokens.py and padding.py (text to inputs), conversation.py (a talk with a model);
-lm_eval.py, which nothing here imports (a model for the lm-eval harness).
+convert.py, gguf.py, gguf_reader.py, keras_models.py, keras_folder.py and hdf5.py (one form into another); tokenizer.py,
+tokenizer_files.py, sentencepiece_folder.py, special_tokens.py and padding.py (text to inputs), conversation.py (a talk
+with a model); lm_eval.py, which nothing here imports (a model for the lm-eval harness).
 
 A new decoder: a file beside gpt2.py, and its row in configs.ARCHITECTURES.
 """

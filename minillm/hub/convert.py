@@ -26,6 +26,8 @@ from .dtypes import dtype_name
 from .experts import join_experts
 from .gguf import write_gguf
 from .gguf_reader import unpack_gguf
+from .keras_folder import is_keras, unpack_keras, write_keras
+from .keras_models import check_config
 from .names import in_file
 from .pretrained import size_in_bytes
 from .tokenizer import TEMPLATE_FILE, AutoTokenizer, PretrainedTokenizer
@@ -36,6 +38,7 @@ BESIDE = (
     TOKENIZER_JSON, CONFIG_FILE, TEMPLATE_FILE, "special_tokens_map.json", "merges.txt", "vocab.txt",
     "generation_config.json", "added_tokens.json", *FILES.values(), MODEL_FILE,
 )  # fmt: skip
+FORMS = ("hf", "minillm", "gguf", "keras")
 TABLE = "token_embedding.weight"  # our name of the token table, which a tied head shares
 
 
@@ -52,20 +55,25 @@ def convert(
 
     `to`: "hf", what transformers reads, or "minillm", what `minillm generate` and `evaluate` read (one file, float32 or
     float64), or "gguf", one file for llama.cpp (gguf.py: GPT-2, Llama and Qwen with their byte-level tokenizers, as
-    float32, float16 or q8_0). A GGUF file of these kinds may be what is converted. `dtype`: as stored by default (in
-    GGUF float32). `tied`: True drops a head that equals the token table, False writes the table out a second time as
+    float32, float16 or q8_0), or "keras", a model of Keras's own layers (keras_models.py: GPT-2 and BERT, in float32).
+    A GGUF file or a Keras folder of these kinds may be what is converted. `dtype`: as stored by default (in GGUF and
+    Keras float32). `tied`: True drops a head that equals the token table, False writes the table out a second time as
     the head (Llama, Qwen, LSTM). Tokenizer, chat template and generation settings come
     along. Of an adapter, the whole model is written, with the adapter merged into it. The folder is there whole or not
     at all: everything is written beside it first. Raises ValueError for what cannot be done and FileExistsError for a
     folder with something in it, with nothing written.
     """
-    if to not in ("hf", "minillm", "gguf"):
-        raise ValueError(f"to = {to!r} must be 'hf', 'minillm' or 'gguf'.")
+    if to not in FORMS:
+        raise ValueError(f"to = {to!r} must be one of {', '.join(FORMS)}.")
     if os.fspath(out) == "":
         raise ValueError("out is empty: give the folder to write.")
     if Path(name_or_folder).suffix == ".gguf" and Path(name_or_folder).is_file():
         with tempfile.TemporaryDirectory() as folder:
             unpack_gguf(Path(name_or_folder), Path(folder))
+            return convert(folder, out, to=to, dtype=dtype, tied=tied, max_shard_size=max_shard_size)
+    if is_keras(Path(name_or_folder)):
+        with tempfile.TemporaryDirectory() as folder:
+            unpack_keras(Path(name_or_folder), Path(folder), (*BESIDE, ORIGINAL))
             return convert(folder, out, to=to, dtype=dtype, tied=tied, max_shard_size=max_shard_size)
     checkpoint = open_checkpoint(name_or_folder)
     out = Path(out)
@@ -75,20 +83,27 @@ def convert(
         raise ValueError(f"{out} is the folder to convert: write to another one.")
     if to == "minillm" and checkpoint.head == "base":
         raise ValueError(f"{checkpoint.folder} is a model without a head: to='minillm' needs one. Use AutoModel.")
+    if to == "keras":
+        check_config(checkpoint.config, checkpoint.head)
+        if dtype not in (None, "float32"):
+            raise ValueError(f"dtype = {dtype}: a Keras model is written in float32.")
     config = checkpoint.config if tied is None else retied(checkpoint, tied)
     written = dtype_name(dtype or checkpoint.dtype)
     if to == "minillm" and written not in ("float32", "float64"):
         if dtype is not None:
             raise ValueError(f"dtype = {written}: minillm's own format holds float32 or float64.")
         written = "float32"
-    values = config_to_dict(config) if to == "minillm" else target_config(checkpoint, config, written)
+    values = target_config(checkpoint, config, written) if to == "hf" else config_to_dict(config)
     sources = target_sources(checkpoint, config, to)
     shard_bytes = size_in_bytes(max_shard_size) if to == "hf" else sys.maxsize  # one file
     with whole_folder(out) as folder:
-        files = write_folder(folder, dict(sorted(sources.items())), written, shard_bytes)
+        if to == "keras":
+            files = [write_keras(folder, config, sources)]
+        else:
+            files = write_folder(folder, dict(sorted(sources.items())), written, shard_bytes)
         write_json(folder / "config.json", values)
-        if to == "minillm" and not checkpoint.native:
-            write_json(folder / ORIGINAL, checkpoint.values)
+        if to != "hf" and checkpoint.original:
+            write_json(folder / ORIGINAL, checkpoint.original)
         copy_beside(checkpoint, folder, to)
     return [out / path.name for path in files]
 

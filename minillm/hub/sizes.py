@@ -68,5 +68,5 @@ def sizes_of(config: ModelConfig) -> dict[str, int]:
 
 def layers_in(stored: Mapping[str, Stored]) -> int:
     """How many layers the tensors' names count: 3 with "h.0.ln_1.weight", "h.1.ln_1.weight" and "h.2.ln_1.weight"."""
-    numbers = [re.search(r"(?<=\.)\d{1,9}(?=\.)", name) for name in stored]
+    numbers = [re.search(r"(?<=[._])\d{1,9}(?=[._])", name) for name in stored]
     return 1 + max((int(number.group()) for number in numbers if number), default=-1)

@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from .dtypes import BITS, CODES, NAMES, STORED, decode, encode
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+KERAS = "model.keras"  # see keras_folder.py
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 BLOCK = 1 << 20  # numbers read at once, at least one row
 PARTS, PART = 8, 512  # of a tensor, and bytes of each, that a fingerprint is made of
@@ -139,6 +141,11 @@ def read_folder(folder: Path) -> dict[str, Stored]:
         return read_shards(folder)
     if files := shard_files(folder, WEIGHTS):
         return read_parts(files)
+    if (folder / KERAS).exists():
+        raise WeightsError(
+            f"{folder} has its weights in {KERAS}: write them as safetensors first, to another folder, with minillm "
+            f"convert {quote(str(folder))} FOLDER (--to hf or --to minillm)."
+        )
     pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
     if pickles:
         raise WeightsError(

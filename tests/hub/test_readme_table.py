@@ -198,6 +198,29 @@ def gguf(kind, dtype=None):
     return check
 
 
+IN_KERAS = {
+    "GPT-2": {"model_type": "gpt"}, "BERT": {"model_type": "bert"}, "DistilBERT": {"family": "distilbert"},
+    "RoBERTa": {"family": "roberta", "pad_id": 60, "token_types": 1},
+}  # fmt: skip
+
+
+def keras(kind):
+    def check(name, folder):
+        if name != "Keras":
+            return  # how it is done, which is no second thing to try
+        keras = pytest.importorskip("keras", reason="Keras models need the extra [keras]")
+        model = saved(folder / "run", {**TINY, "dropout": 0.0, "model_type": "bert", **IN_KERAS[kind]})
+        convert(folder / "run", folder / "keras", to="keras")
+        inputs = {"input_ids": IDS, "attention_mask": 0 * IDS + 1, "token_type_ids": 0 * IDS}
+        opened = keras.saving.load_model(folder / "keras" / "model.keras")
+        found = opened({name: inputs[name] for name in opened.input} if isinstance(opened.input, dict) else IDS)
+        assert np.abs(keras.ops.convert_to_numpy(found) - model(IDS).data).max() < 1e-5
+        convert(folder / "keras", folder / "back", to="minillm")
+        assert np.array_equal(open_checkpoint(folder / "back").model()(IDS).data, model(IDS).data)
+
+    return check
+
+
 def stored_as(dtype=None, **how):
     def check(name, folder):
         theirs = build("llama")
@@ -247,6 +270,7 @@ LOADS = {
     "GGUF, by `minillm convert`": {
         **{kind: gguf(kind) for kind in IN_GGUF}, "8 bits": gguf("GPT-2", "q8_0"),
     },
+    "Keras, by `minillm convert`": {kind: keras(kind) for kind in IN_KERAS},
     "weights": {
         "safetensors": stored_as(), "shards": stored_as(max_shard_size="3KB"), "float32": stored_as("float32"),
         "bfloat16": stored_as("bfloat16"), "float16": stored_as("float16"),
@@ -329,6 +353,11 @@ def other_gguf(name, folder):
     convert(folder / "m.gguf", folder / "out", to="minillm")
 
 
+def llama_to_keras(name, folder):
+    saved_run("runs of our own: Llama", folder / "run")
+    convert(folder / "run", folder / "out", to="keras")
+
+
 def pickled(name, folder):
     base_model(folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
@@ -377,11 +406,12 @@ REFUSED = {
         "`use_dora`": changed_adapter(use_dora=True), "`IA3`": changed_adapter(peft_type="IA3"),
     },
     "GGUF, by `minillm convert`": {"`gemma3` and others": (other_gguf, "can be read")},
+    "Keras, by `minillm convert`": {"`llama` and others": (llama_to_keras, "has no twin in Keras")},
     "weights": {
         "pickles such as `pytorch_model.bin`": (pickled, "a pickle"), "integers": (integers, "I8"),
         **{f"`{how}`": quantized(how) for how in ("gptq", "awq", "bitsandbytes")},
+        "code beside them (`trust_remote_code`)": (remote_code, "Only False is accepted"),
     },
-    "code beside the weights": {"`trust_remote_code`": (remote_code, "Only False is accepted")},
     **TEXTS_REFUSED,
 }  # fmt: skip
 
@@ -395,6 +425,7 @@ def test_every_entry_has_its_check_and_every_check_its_entry():
     assert listed == {architecture.family for architecture in ARCHITECTURES.values()}
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # TensorFlow's own
 @pytest.mark.parametrize(("row", "entry"), [(row, entry) for row, found in LOADS.items() for entry in found])
 def test_what_is_said_to_load_does(row, entry, tmp_path):
     for number, name in enumerate(entries(row)):
