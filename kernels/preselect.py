@@ -26,7 +26,7 @@ import torch
 import triton
 from tqdm import tqdm
 
-from ..disk import write_json
+from ..disk import write_text
 from ..disk.processes import in_order
 from .configs import HEAD_SIZES, Config, key_of, shipped
 from .occupancy import GPUS, PRODUCTS, Rated, rate
@@ -120,6 +120,12 @@ def read_candidates(path: Path) -> dict[str, list[Config]]:
         raise ValueError(f"{path} holds no candidates ({why}); make it by minillm.kernels.preselect.") from None
 
 
+def as_text(title: str, found: dict[str, list[list[int]]]) -> str:
+    """The file, JSON with a line for each kernel."""
+    lines = [f"  {json.dumps(key)}: {json.dumps(rows)}" for key, rows in found.items()]
+    return f'{{"made with": {json.dumps(title)}, "candidates": {{\n' + ",\n".join(lines) + "\n}}\n"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Compile, print a table, and write the file."""
     parser = argparse.ArgumentParser(prog="python -m minillm.kernels.preselect", description=__doc__.split("\n")[0])
@@ -152,7 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
             got, mark = r.got, " (shipped)" if r.config == now else ""
             print(f"    {tuple(vars(r.config).values())!s:18}{got.registers:4} registers{got.stack:5} stack", end="")
             print(f"{r.programs:3} programs  ~{r.teraflops or 0:4.0f} TFLOP/s{mark}", flush=True)
-        write_json(options.out, {"made with": title, "candidates": found})
+        write_text(options.out, as_text(title, found))
 
 
 if __name__ == "__main__":

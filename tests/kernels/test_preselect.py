@@ -54,28 +54,49 @@ def test_a_file_of_no_candidates_says_so(tmp_path, text):
         read_candidates(tmp_path / "candidates.json")
 
 
-def without_interpreter(*command):
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    return subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, env=environment)
+SCRIPT = """
+import math, sys, torch
+from minillm.kernels import offline
+from minillm.kernels.attention import BACKWARD
+from minillm.kernels.call import Call
+from minillm.kernels.configs import shipped
+from minillm.kernels.preselect import HEADS, main
+main(["--out", sys.argv[1], "--kernel", "dq", "--head-size", "64", "--of", "2", "--processes", "2"])
+meta = lambda *shape: torch.empty(*shape, dtype=torch.bfloat16, device="meta").transpose(1, 2)
+with offline.compiling_for(90) as compiled:
+    for b, t, h, d in [(2, 4096, HEADS, 64), (16, 1024, HEADS, 64), (4, 4096, HEADS, 64), (1, 16384, 32, 64)]:
+        q, lse = meta(b, t, h, d), torch.empty(b, h, t, device="meta")
+        BACKWARD["dq"](q, q, q, q, lse, lse, Call(scale=1 / math.sqrt(d), right=0), shipped(90, "dq", 2, d))
+print("kernels:", len(compiled))
+"""
 
 
-def test_the_command_writes_what_the_tuner_reads(tmp_path, device, capsys):
-    """Two processes compile; the tuner times what they chose, and notes every time."""
-    from minillm.kernels.configs import Config, read_tuned, shipped
+def test_the_command_writes_what_the_tuner_reads(tmp_path):
+    """Two processes compile. What they leave in Triton's cache is what the tuner and causal attention launch: Triton
+    compiles anew where a size is no multiple of 16, or a constant is another one."""
+    from minillm.kernels.configs import shipped
     from minillm.kernels.preselect import read_candidates
+
+    out = tmp_path / "candidates.json"
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", SCRIPT, str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    said = ("Rates are ESTIMATES", "dq 16-bit head 64: 2 of 2", "(shipped)")
+    assert all(words in done.stdout for words in said), done.stdout
+    assert shipped(90, "dq", 2, 64) in read_candidates(out)["dq 16-bit head 64"]
+    assert "kernels: 1" in done.stdout
+
+
+def test_the_tuner_times_the_candidates_of_a_file_and_no_others(tmp_path, device, capsys):
+    from minillm.kernels.configs import Config, read_tuned
     from minillm.kernels.tune import main
 
-    out, few = tmp_path / "candidates.json", ["--kernel", "dq", "--head-size", "64"]
-    done = without_interpreter("-m", "minillm.kernels.preselect", "--out", out, *few, "--of", "3", "--processes", "2")
-    assert done.returncode == 0, done.stderr
-    assert "Rates are ESTIMATES" in done.stdout and "(shipped)" in done.stdout and "dq 16-bit head 64: " in done.stdout
-    (chosen,) = read_candidates(out).values()
-    assert shipped(90, "dq", 2, 64) in chosen
-
+    out = tmp_path / "candidates.json"
     out.write_text(json.dumps({"candidates": {"dq 16-bit head 64": [[16, 16, 4, 1], [32, 16, 4, 1], [16, 32, 4, 1]]}}))
     tuned, times = tmp_path / "tuned.json", tmp_path / "times.jsonl"
     files = ["--candidates", str(out), "--out", str(tuned), "--times", str(times)]
-    assert main([*few, "--smoke", *files]) == 0
+    assert main(["--kernel", "dq", "--head-size", "64", "--smoke", *files]) == 0
     lines = [json.loads(line) for line in times.read_text().splitlines()]
     tried = {tuple(line["config"]) for line in lines[:-1]}
     assert tried == {(16, 16, 4, 1), (32, 16, 4, 1), (64, 32, 4, 1)}  # the first two, and the interpreter's own
@@ -100,32 +121,6 @@ def test_a_winner_must_win_again(device, monkeypatch):
     assert tune.tune(*how, [now, lucky]) == (now, 10.0, 10.0, {})
     times |= {now: [10.0] * 9, lucky: [9.9, 1.0], good: [8.0, 9.0, 8.5, 8.4]}
     assert tune.tune(*how, [lucky, good]) == (good, 8.5, 10.0, {})
-
-
-def test_what_is_compiled_beforehand_is_what_the_tuner_and_causal_attention_launch():
-    """Triton compiles anew where a size is no multiple of 16, or another constant is given."""
-    script = """
-import math, torch
-from minillm.kernels import offline
-from minillm.kernels.attention import BACKWARD, FORWARD
-from minillm.kernels.call import Call
-from minillm.kernels.configs import shipped
-from minillm.kernels.preselect import HEADS
-meta = lambda *shape: torch.empty(*shape, dtype=torch.bfloat16, device="meta").transpose(1, 2)
-shapes = [(2, 4096, HEADS, 128), (16, 1024, HEADS, 128), (4, 4096, HEADS, 128), (1, 16384, 32, 128)]
-for kernel in ("forward", "dkdv", "dq"):
-    with offline.compiling_for(90) as compiled:
-        for b, t, h, d in shapes:
-            q, lse = meta(b, t, h, d), torch.empty(b, h, t, device="meta")
-            call, config = Call(scale=1 / math.sqrt(d), right=0), shipped(90, kernel, 2, d)
-            if kernel == "forward":
-                FORWARD[kernel](q, q, q, call, config)
-            else:
-                BACKWARD[kernel](q, q, q, q, lse, lse, call, config)
-    assert len(compiled) == 1, (kernel, compiled)
-"""
-    done = without_interpreter("-c", script)
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_a_file_for_all_is_used_where_nobody_tuned(tmp_path, device, monkeypatch):

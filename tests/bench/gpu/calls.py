@@ -1,4 +1,4 @@
-"""The calls of gpu.sh: which stages each makes, under which limits, and a rehearsal of them all on a CPU.
+"""The calls of tests/bench/gpu.sh: which stages each makes, under which limits, and a rehearsal of them all on a CPU.
 
 `first` and `second` are for a card that is lent for a quarter of an hour: what matters most comes first, and a stage
 that is ended, or has no time left, costs the others nothing. `whole` is for a card of one's own.

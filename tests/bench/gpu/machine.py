@@ -1,6 +1,6 @@
 """What the machine is, and the two rates that everything else is held against: a matrix product's and a copy's.
 
-    tests/bench/gpu.sh first OUT machine
+tests/bench/gpu.sh first OUT machine
 """
 
 from __future__ import annotations

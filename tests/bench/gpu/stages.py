@@ -1,9 +1,9 @@
 """Runs stages one after another, each under its own time limit, and keeps what they found, whatever happens to them.
 
-A stage is a command that adds rows to OUT/rows.jsonl as soon as it has them (`result_rows.py`). What it prints goes to
-OUT/log.txt. OUT/summary.md is made of the rows and written again, whole, whenever there is a new one. So a call that is
-cut off in the middle, even by kill -9, leaves all that was measured until then. A stage that hangs is ended with all
-its processes, and one that fails does not stop the next.
+A stage is a command that adds rows to a file as soon as it has them (`tests/bench/result_rows.py`). What it prints goes
+to a log. A summary is made of the rows and written again, whole, whenever there is a new one. So a call that is cut off
+in the middle, even by kill -9, leaves all that was measured until then. A stage that hangs is ended with all its
+processes, and one that fails does not stop the next.
 
 Needs only Python: it runs where torch cannot be imported, too.
 """
