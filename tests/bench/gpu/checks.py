@@ -96,61 +96,57 @@ def norm(device: str, shrink: int, name: str = "layer_norm") -> tuple[float, str
     """A norm and its gradients in bfloat16, beside PyTorch's."""
     import torch
     import torch.nn.functional as F
-    from attention_reference import largest
 
     from minillm import kernels
 
-    size = 768 // shrink
+    size, plain = 768 // shrink, F.layer_norm if name == "layer_norm" else F.rms_norm
     generator = torch.Generator().manual_seed(4)
-    x = torch.randn(64, size, generator=generator).to(device, torch.bfloat16).requires_grad_()
-    w = torch.randn(size, generator=generator).to(device).requires_grad_()
+    x = torch.randn(64, size, generator=generator).to(device, torch.bfloat16)
+    w = torch.randn(size, generator=generator).to(device)
     do = torch.randn(64, size, generator=generator).to(device, torch.bfloat16)
-    plain = F.layer_norm if name == "layer_norm" else F.rms_norm
-
-    def results(function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> list[torch.Tensor]:
-        out = function(*tensors)
-        return [out, *torch.autograd.grad(out, tensors, do.to(out.dtype))]
 
     def reference(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         return plain(x, (size,), w.to(x.dtype), eps=1e-5)
 
-    ours = results(partial(getattr(kernels, name), eps=1e-5), x, w)
-    exact = results(reference, *(t.detach().double().requires_grad_() for t in (x, w)))
-    rounded = results(reference, x, w)
-    return max(
-        (largest(a.double() - b) / (2 * largest(c.double() - b) + 4e-6), what)
-        for what, a, b, c in zip(("out", "dx", "dw"), ours, exact, rounded)
-    )
+    return beside(partial(getattr(kernels, name), eps=1e-5), reference, {"dx": x, "dw": w}, do)
 
 
 def cross_entropy(device: str, shrink: int) -> tuple[float, str]:
     """The fused linear cross-entropy in bfloat16, loss and gradients, beside PyTorch's over all logits."""
     import torch
     import torch.nn.functional as F
-    from attention_reference import largest
+
     from minillm.kernels import linear_cross_entropy
 
     tokens, width, vocabulary = 512 // shrink, 256 // shrink, 8192 // shrink
     generator = torch.Generator().manual_seed(5)
-    h = torch.randn(tokens, width, generator=generator).to(device, torch.bfloat16).requires_grad_()
-    w = (torch.randn(vocabulary, width, generator=generator) / 8).to(device, torch.bfloat16).requires_grad_()
+    h = torch.randn(tokens, width, generator=generator).to(device, torch.bfloat16)
+    w = (torch.randn(vocabulary, width, generator=generator) / 8).to(device, torch.bfloat16)
     targets = torch.randint(vocabulary, (tokens,), generator=generator).to(device)
 
-    def results(function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> list[torch.Tensor]:
-        loss = function(*tensors)
-        return [loss, *torch.autograd.grad(loss, tensors)]
+    def ours(h: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return linear_cross_entropy(h, w, targets)
 
     def reference(h: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         logits = h @ w.T
         return F.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), targets)
 
-    ours = results(lambda h, w: linear_cross_entropy(h, w, targets), h, w)
-    exact = results(reference, *(t.detach().double().requires_grad_() for t in (h, w)))
-    rounded = results(reference, h, w)
-    return max(
-        (largest(a.double() - b) / (2 * largest(c.double() - b) + 4e-6), what)
-        for what, a, b, c in zip(("loss", "dh", "dw"), ours, exact, rounded)
-    )
+    return beside(ours, reference, {"dh": h, "dw": w}, None)
+
+
+def beside(ours: Any, reference: Any, tensors: dict[str, Any], do: Any) -> tuple[float, str]:
+    """(error / allowed, of what) for the output and the gradients of `tensors`: at most twice the error of `reference`
+    in the same dtypes, both beside it in float64."""
+    import torch
+    from attention_reference import largest
+
+    def results(function: Any, wide: bool) -> list[torch.Tensor]:
+        leaves = [(t.double() if wide else t).detach().requires_grad_() for t in tensors.values()]
+        out = function(*leaves)
+        return [out, *torch.autograd.grad(out, leaves, None if do is None else do.to(out.dtype))]
+
+    found = zip(("out", *tensors), results(ours, False), results(reference, True), results(reference, False))
+    return max((largest(a.double() - b) / (2 * largest(c.double() - b) + 4e-6), name) for name, a, b, c in found)
 
 
 CHECKS: dict[str, Check] = {
