@@ -115,7 +115,6 @@ def cross_entropy(device: str, shrink: int) -> tuple[float, str]:
     """The fused linear cross-entropy in bfloat16, loss and gradients, beside PyTorch's over all logits."""
     import torch
     import torch.nn.functional as F
-
     from minillm.kernels import linear_cross_entropy
 
     tokens, width, vocabulary = 512 // shrink, 256 // shrink, 8192 // shrink
