@@ -317,6 +317,16 @@ def test_a_check_that_fails_is_counted_and_the_others_go_on(bench, tmp_path, mon
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(("most", "status"), [("0.3", 0), ("0.02", 1)])
+def test_tokens_take_no_more_room_than_they_may(tmp_path, most, status):
+    sizes = ["--megabytes", "0.6", "--ids", "300", "--most", most]
+    done = run(sys.executable, GPU / "prepare.py", "--out", tmp_path, *sizes)
+    assert done.returncode == status, done.stderr[-1000:]
+    size = sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert 0.5 * float(most) * 1e6 < size <= float(most) * 1e6 or "allow more by --most" in done.stderr
+
+
+@pytest.mark.long
 def test_all_stages_are_rehearsed(tmp_path):
     """As on a bare machine: a Python in which minillm is not installed, started in the repository, with its packages in
     a folder on PYTHONPATH, which is a relative one."""

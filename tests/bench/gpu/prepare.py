@@ -23,6 +23,8 @@ NEEDED = ("regex", "safetensors", "tqdm")  # beside numpy, torch and triton
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "any")
 SPLITS = {"train": 0.96, "val": 0.04}  # shares of the bytes that all tokens may take
 SAMPLE = 1_000_000  # characters by which is reckoned how much text a token is
+SIDECARS = 2000  # bytes
+TURNS = 4  # in which the text is cut until its tokens fit
 
 
 def tokens(out: Path, megabytes: float, most: float, ids: int) -> None:
@@ -40,13 +42,18 @@ def tokens(out: Path, megabytes: float, most: float, ids: int) -> None:
         tokenizer = load_tokenizer(out / "tokenizer.json")
         text = "".join(document.text for document in beginning(corpus_documents(corpus), SAMPLE))
         characters_each = len(text) / len(tokenizer.encode(text))
+        room = most * 1e6 - (out / "tokenizer.json").stat().st_size - SIDECARS
         for split, share in SPLITS.items():
-            characters = 0.95 * share * most * 1e6 / 2 * characters_each  # an id takes two bytes
-            dataset = pack(beginning(corpus_documents(corpus, split), characters), tokenizer, out / f"{split}.bin")
+            file, characters = out / f"{split}.bin", share * room / 2 * characters_each  # an id takes two bytes
+            for _ in range(TURNS):
+                dataset = pack(beginning(corpus_documents(corpus, split), characters), tokenizer, file)
+                if file.stat().st_size <= share * room:
+                    break
+                characters *= 0.98 * share * room / file.stat().st_size
             print(f"{split}: {dataset}", flush=True)
     size = sum(file.stat().st_size for file in out.iterdir())
     if size > most * 1e6:
-        sys.exit(f"prepare: {out} holds {size / 1e6:.1f} MB, more than {most:g}: ask for less by --megabytes.")
+        sys.exit(f"prepare: {out} holds {size / 1e6:.1f} MB, more than {most:g}: allow more by --most.")
 
 
 def beginning(documents: Iterable[Any], characters: float) -> Iterator[Any]:
