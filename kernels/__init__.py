@@ -3,9 +3,9 @@
 Read `tiles.py`, then `flash_simple.py` (the kernel that the chapter explains) and `attention.py` (how PyTorch calls
 it, `checks.py` what it refuses); then what speed asks for: `flash_fast.py`, `flash_fast_backward.py`,
 `flash_decode.py`, and `configs.py` with the commands `python -m minillm.kernels.tune`, `python -m
-minillm.kernels.offline` and `python -m minillm.kernels.occupancy`. `visited.py` watches which tiles are computed.
-`cross_entropy.py` and `norms.py` stand alone. `import minillm.kernels` imports neither torch nor triton: each name
-below is loaded at its first use.
+minillm.kernels.offline`, `python -m minillm.kernels.occupancy` and `python -m minillm.kernels.preselect`. `visited.py`
+watches which tiles are computed. `cross_entropy.py` and `norms.py` stand alone. `import minillm.kernels` imports
+neither torch nor triton: each name below is loaded at its first use.
 """
 
 from importlib import import_module

@@ -2,7 +2,8 @@
 
 The numbers below compile without spilling registers for causal attention over whole blocks, but for dK/dV at head size
 256. What other options spill is listed in tests/kernels/test_offline.py, which compiles them all. The command
-`python -m minillm.kernels.tune` times others on the card at hand and writes a file that is read before this table.
+`python -m minillm.kernels.tune` times others on the card at hand and writes a file that is read before this table;
+where there is none, the file of that name in kernels/tuned/ is, if somebody has tuned on such a card for all.
 
 Bigger tiles reuse what they load more often and take more registers and shared memory. BLOCK_M counts queries, BLOCK_N
 keys. Where two programs fit on a multiprocessor, one computes its softmax while the other multiplies: `occupancy.py`
@@ -26,6 +27,7 @@ from .call import interpreted
 
 KERNELS = ("forward", "dkdv", "dq", "decode")
 HEAD_SIZES = (16, 32, 64, 128, 256)  # others are padded to the next of these
+FOR_ALL = Path(__file__).parent / "tuned"  # files of the tuner for cards by their names, which come along
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,12 @@ def lookup(kernel: str, q: Tensor) -> Config:
 
 @lru_cache(maxsize=256)
 def on_device(kernel: str, element_size: int, padded_head: int, device: torch.device) -> Config:
-    tuned = tuned_file(device)
-    found = read_tuned(tuned) if tuned.exists() else {}
-    key = key_of(kernel, element_size, padded_head)
-    return found[key] if key in found else shipped(target(), kernel, element_size, padded_head)
+    own, key = tuned_file(device), key_of(kernel, element_size, padded_head)
+    for tuned in (own, FOR_ALL / own.name):
+        found = read_tuned(tuned) if tuned.exists() else {}
+        if key in found:
+            return found[key]
+    return shipped(target(), kernel, element_size, padded_head)
 
 
 def target() -> int:

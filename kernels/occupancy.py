@@ -25,6 +25,7 @@ only a card can say more. A backward pass is rated as is usual, by five products
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from dataclasses import dataclass
 
@@ -130,28 +131,50 @@ def teraflops(gpu: Gpu, products: int, config: Config, head_size: int, cycles: f
     return EFFICIENCY * work / cycles * gpu.multiprocessors * gpu.boost_ghz / 1000
 
 
+@dataclass(frozen=True)
+class Rated:
+    """A compiled configuration, how many programs of it a multiprocessor holds, and what is reckoned from its machine
+    code: `cycles` of a block and the estimated `teraflops`, None for decoding and where no loop was found."""
+
+    config: Config
+    got: Compiled
+    programs: int
+    cycles: Cycles | None
+    teraflops: float | None
+
+
+def rate(
+    arch: int, kernel: str, head_size: int, config: Config, *, dtype: torch.dtype = torch.bfloat16, kv_heads: int = 8,
+    heads: int = 8,
+) -> Rated:  # fmt: skip
+    """Compile a configuration for causal attention and rate it. Raises triton.OutOfResources where it does not fit, and
+    what else the compiler raises."""
+    gpu, call = GPUS[arch], Call(scale=1 / math.sqrt(head_size), right=0)
+    got = compile_config(arch, kernel, dtype, head_size, config, call, heads=heads, kv_heads=kv_heads)
+    programs = programs_at_once(gpu, got)
+    cycles = cycles_of_a_block(gpu, got, kernel, config, head_size) if kernel in PRODUCTS else None
+    if cycles is None:
+        return Rated(config, got, programs, None, None)
+    estimate = teraflops(gpu, PRODUCTS[kernel], config, head_size, cycles.estimate(programs))
+    return Rated(config, got, programs, cycles, estimate)
+
+
 def report(arch: int, kernel: str, head_size: int, config: Config, kv_heads: int = 8) -> tuple[str, float | None]:
     """A line of the table, and the estimated seconds of one pair and feature, for a sum over kernels."""
-    gpu = GPUS[arch]
     row = f"{kernel:8} D{head_size:<4}{(config.block_m, config.block_n, config.num_warps, config.num_stages)!s:18}"
     try:
-        got = compile_config(
-            arch, kernel, torch.bfloat16, head_size, config, Call(scale=0.125, right=0), kv_heads=kv_heads
-        )
+        rated = rate(arch, kernel, head_size, config, kv_heads=kv_heads)
     except triton.OutOfResources as problem:
         return f"{row} does not fit: {problem}", None
-    programs = programs_at_once(gpu, got)
-    row += f"{got.registers:4} registers{got.stack:5} stack{got.shared:7} shared{programs:3} programs"
+    got, cycles = rated.got, rated.cycles
+    row += f"{got.registers:4} registers{got.stack:5} stack{got.shared:7} shared{rated.programs:3} programs"
     if kernel not in PRODUCTS:
         return row, None
-    cycles = cycles_of_a_block(gpu, got, kernel, config, head_size)
-    if cycles is None:
+    if cycles is None or rated.teraflops is None:
         return f"{row}  (no loop found)", None
-    taken = cycles.estimate(programs)
-    rate = teraflops(gpu, PRODUCTS[kernel], config, head_size, taken)
     row += f"  {cycles.tensor:5.0f} /{cycles.issue:5.0f} /{cycles.special:4.0f} /{cycles.loads:4.0f}"
-    row += f"  ~{taken:5.0f} cycles  ~{rate:4.0f} TFLOP/s"
-    return row, PRODUCTS[kernel] / rate
+    row += f"  ~{cycles.estimate(rated.programs):5.0f} cycles  ~{rated.teraflops:4.0f} TFLOP/s"
+    return row, PRODUCTS[kernel] / rated.teraflops
 
 
 def main() -> None:

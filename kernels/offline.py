@@ -119,13 +119,13 @@ def compiling_for(arch: int) -> Iterator[list[Compiled]]:
 
 
 def compile_config(arch: int, kernel: str, dtype: torch.dtype, head_size: int, config: Config, call: Call, *,
-                   tokens: int = 4096, kv_heads: int = 8, decoded: int = 1) -> Compiled:  # fmt: skip
-    """Compile one attention kernel (a name in configs.KERNELS) for `arch` with `config`, for 8 heads of queries, of
-    which decoding has `decoded`."""
+                   tokens: int = 4096, heads: int = 8, kv_heads: int = 8, decoded: int = 1) -> Compiled:  # fmt: skip
+    """Compile one attention kernel (a name in configs.KERNELS) for `arch` with `config`, for `heads` heads of queries;
+    decoding has `decoded` queries."""
     queries = decoded if kernel == "decode" else tokens
-    q = torch.empty(2, queries, 8, head_size, dtype=dtype, device="meta").transpose(1, 2)
+    q = torch.empty(2, queries, heads, head_size, dtype=dtype, device="meta").transpose(1, 2)
     k = torch.empty(2, tokens, kv_heads, head_size, dtype=dtype, device="meta").transpose(1, 2)
-    lse = torch.empty(2, 8, queries, dtype=torch.float32, device="meta")
+    lse = torch.empty(2, heads, queries, dtype=torch.float32, device="meta")
     with compiling_for(arch) as compiled:
         if kernel in BACKWARD:
             BACKWARD[kernel](q, q, k, k, lse, lse, call, config)

@@ -25,7 +25,8 @@ PAGES = ("README.md", "chapters/*.md", "data/README.md", ".github/*.md", "tests/
 CODE = ("minillm/**/*.py", "kernels/*.py", "chapters/**/*.py", "tests/**/*.py")
 
 # Files of other projects and of Python, and what benchmarks write, by the names that a text calls them.
-ELSEWHERE = {"tokenization.py", "encoder.py", "topics.py", "pydoc_data/topics.py", "attention.md", "train.md"}
+ELSEWHERE = {"tokenization.py", "encoder.py", "topics.py", "pydoc_data/topics.py"}
+ELSEWHERE |= {"attention.md", "train.md", "summary.md"}
 
 # A path, or a name that ends like a file of this repository; NAME.py and FILE.py are placeholders.
 NAME = re.compile(r"(?<![\w./:~*-])(?:\$\{workspaceFolder\}/)?((?:[.\w*-]+/)+[.\w*-]*|[\w-]+\.(?:py|md|ipynb|sh)\b)")

@@ -8,7 +8,8 @@ tokens of model width 2,048 in bfloat16, as in the FlashAttention papers. Forwar
 backward 2.5 times as many, causal half of either. Each round times every implementation once, in turn; medians over
 rounds are compared, and a ratio is the peer's time divided by ours: above 1 means that we are faster. An implementation
 that fails, as the reference does where its table of scores does not fit into memory, is named with its error; the
-others are measured. Writes attention.json and attention.md to OUT after every row: an interruption loses nothing.
+others are measured. Writes attention.json and attention.md to OUT after every row, and adds the row to the file of
+--rows: an interruption loses nothing.
 """
 
 from __future__ import annotations
@@ -20,26 +21,19 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 
+import result_rows
 import torch
+from attention_table import HEAD, goals, line
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 PEERS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
-# Peer's time / ours that we aim for, at T >= 1024, causal: (direction, head size, peer) -> (least, goal).
-GOALS = {
-    ("forward", 64, "flash"): (1.10, 1.25),
-    ("forward", 64, "cudnn"): (1.00, 1.10),
-    ("forward", 128, "flash"): (1.05, 1.20),
-    ("forward", 128, "cudnn"): (0.70, 0.90),
-    ("backward", 64, "flash"): (0.95, 1.10),
-    ("backward", 64, "cudnn"): (0.70, 0.85),
-    ("backward", 128, "flash"): (0.85, 1.00),
-    ("backward", 128, "cudnn"): (0.60, 0.80),
-}
+IMPLEMENTATIONS = ("fast", "simple", *PEERS, "reference")
 
 
 def attention(name: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> torch.Tensor:
@@ -132,31 +126,32 @@ def measure(options: argparse.Namespace, device: str) -> dict:
     dtype = torch.float32 if options.smoke else torch.bfloat16
     tokens, width, rounds = (32, 16, 2) if options.smoke else (16384, 2048, options.rounds)
     lengths = [16, 32] if options.smoke else options.lengths
-    head_sizes = [16] if options.smoke else [64, 128]
+    head_sizes = [16] if options.smoke else options.head_sizes
     rate = matmul_rate(device, 64 if options.smoke else 8192, dtype, rounds)
     print(f"matrix product: {rate:.0f} TFLOP/s", flush=True)
     result = {"setting": setting(device, dtype), "smoke": options.smoke, "matmul_tflops": rate, "rows": []}
-    for direction in ("forward", "backward"):
-        for head_size in head_sizes:
-            for causal in (True, False):
-                for length in lengths:
-                    row = measure_one(direction, head_size, causal, length, tokens, width, dtype, rounds, device)
-                    row["matmul_share"] = row["tflops"].get("fast", 0.0) / rate
-                    result["rows"].append(row)
-                    print(line(row), flush=True)
-                    write(result, options.out)
+    masks = (True,) if options.causal_only else (True, False)
+    for direction, head_size, causal, length in product(("forward", "backward"), head_sizes, masks, lengths):
+        shape = (direction, head_size, causal, length, tokens, width)
+        row = measure_one(*shape, dtype, rounds, device, options.only)
+        row["matmul_share"] = row["tflops"].get("fast", 0.0) / rate
+        result["rows"].append(row)
+        result_rows.append(options.rows, stage=options.stage, **row)
+        print(line(row), flush=True)
+        write(result, options.out)
     return result
 
 
-def write(result: dict, out: Path) -> None:
+def write(result: dict, out: Path | None) -> None:
     """attention.json and attention.md, each whole or not at all."""
+    if out is None:
+        return
     rate = f"TFLOP/s, larger is better; {result['matmul_tflops']:.0f} for a matrix product"
     lines = [json.dumps(result["setting"]), "", rate, "", HEAD, *(line(row) for row in result["rows"])]
-    table = "\n".join(lines) + "\n\n" + summary(result) + "\n"
+    table = "\n".join(lines) + "\n\n" + goals(result["rows"]) + "\n"
     out.mkdir(parents=True, exist_ok=True)
-    for name, text in (("attention.json", json.dumps(result, indent=1) + "\n"), ("attention.md", table)):
-        (out / f".{name}").write_text(text)
-        (out / f".{name}").replace(out / name)
+    result_rows.replace(out / "attention.json", json.dumps(result, indent=1) + "\n")
+    result_rows.replace(out / "attention.md", table)
 
 
 def measure_one(
@@ -169,13 +164,14 @@ def measure_one(
     dtype: torch.dtype,
     rounds: int,
     device: str,
+    only: Sequence[str] = IMPLEMENTATIONS,
 ) -> dict:
     torch.manual_seed(0)
     shape = (max(1, tokens // length), length, width // head_size, head_size)
     tensors = [torch.randn(shape, device=device, dtype=dtype).transpose(1, 2).requires_grad_() for _ in range(3)]
     do = torch.randn(shape, device=device, dtype=dtype).transpose(1, 2)
     runs, refused = {}, {}
-    for name in ("fast", "simple", *PEERS, "reference"):
+    for name in only:
         try:
             runs[name] = prepare(name, direction, tensors, do, causal)
         except Exception as problem:  # no kernel, out of memory, a compiler's error: the others are still measured
@@ -218,60 +214,28 @@ def setting(device: str, dtype: torch.dtype) -> dict:
     }
 
 
-def line(row: dict) -> str:
-    def cell(values: dict, name: str, form: str) -> str:
-        return format(values[name], form) if name in values else "-"
-
-    return (
-        f"| {row['direction']} | {row['head_size']} | {'yes' if row['causal'] else 'no'} | {row['length']} "
-        + "".join(f"| {cell(row['tflops'], name, '.0f')} " for name in ("fast", "simple", *PEERS, "reference"))
-        + "".join(f"| {cell(row['ratio'], name, '.2f')} " for name in PEERS)
-        + f"| {row['matmul_share']:.0%} "
-        + "".join(f"| {cell(row['error'], name, '.1e')} " for name in ("fast", "flash"))
-        + "|"
-    )
-
-
-COLUMNS = "|D|causal|T|fast|simple|flash|cudnn|reference|vs flash|vs cudnn|of matmul|error|flash's error"
-HEAD = f"| {COLUMNS.replace('|', ' | ')} |\n" + "|---" * (COLUMNS.count("|") + 1) + "|"
-
-
-def summary(result: dict) -> str:
-    """The short table: for each goal, the least and the median ratio at T >= 1024, causal."""
-    lines = ["| causal, T >= 1024 | least ratio | median | must | goal |", "|---|---|---|---|---|"]
-    for (direction, head_size, peer), (least, goal) in GOALS.items():
-        ratios = [
-            row["ratio"][peer]
-            for row in result["rows"]
-            if row["causal"] and row["length"] >= 1024 and peer in row["ratio"]
-            and (row["direction"], row["head_size"]) == (direction, head_size)
-        ]  # fmt: skip
-        measured = f"{min(ratios):.2f} | {statistics.median(ratios):.2f}" if ratios else "not measured | -"
-        lines.append(f"| {direction} D{head_size} against {peer} | {measured} | {least:.2f} | {goal:.2f} |")
-    refused: dict[str, list[str]] = {}
-    for row in result["rows"]:
-        for name, why in row["refused"].items():
-            refused.setdefault(name, []).append(f"{row['direction']} D{row['head_size']} T{row['length']}: {why}")
-    lines += [f"{name} did not run in {len(found)} rows, first {found[0]}" for name, found in refused.items()]
-    return "\n".join(lines)
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for attention.json and attention.md")
+    parser.add_argument("--out", type=Path, help="folder for attention.json and attention.md")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192, 16384])
-    parser.add_argument(
-        "--smoke", action="store_true", help="toy sizes; on a machine without a GPU, in the interpreter"
-    )
+    parser.add_argument("--head-sizes", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--causal-only", action="store_true", help="leave attention without a mask out")
+    parser.add_argument("--only", nargs="+", choices=IMPLEMENTATIONS, default=IMPLEMENTATIONS)
+    parser.add_argument("--rows", type=Path, help="file to add each row to, as a line of JSON")
+    parser.add_argument("--stage", default="attention", help="what the rows are called there")
+    toy = "toy sizes; on a machine without a GPU, in the interpreter"
+    parser.add_argument("--smoke", action="store_true", help=toy)
     options = parser.parse_args(arguments)
+    if options.out is None and options.rows is None:
+        parser.error("nothing says where the results go: give --out FOLDER or --rows FILE")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         if not options.smoke:
             parser.error("no CUDA device: nothing can be measured here (--smoke tries the code out)")
         os.environ["TRITON_INTERPRET"] = "1"  # read when minillm.kernels imports triton, below
     result = measure(options, device)
-    print(f"\n{json.dumps(result['setting'])}\n{summary(result)}")
+    print(f"\n{json.dumps(result['setting'])}\n{goals(result['rows'])}")
     if options.smoke:
         print("smoke run: these times mean nothing")
 

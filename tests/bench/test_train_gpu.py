@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,35 +50,6 @@ def test_training_benchmark_smoke(tmp_path):
 def test_without_a_gpu_the_benchmark_refuses(tmp_path):
     done = run(sys.executable, BENCH / "train_gpu.py", "--out", tmp_path)
     assert done.returncode == 2 and "no CUDA device" in done.stderr
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs bash")
-def test_gpu_script_explains_itself(tmp_path):
-    usage = run("bash", BENCH / "gpu.sh")
-    assert usage.returncode == 2 and "at most 8 files" in usage.stdout
-    unknown = run("bash", BENCH / "gpu.sh", tmp_path, "trainign")
-    assert unknown.returncode == 2 and "unknown stage 'trainign'" in unknown.stdout
-
-
-@pytest.mark.long
-@pytest.mark.skipif(os.name == "nt", reason="needs bash")
-def test_gpu_script_smoke(tmp_path, monkeypatch):
-    """As on a bare machine: a Python in which minillm is not installed, started in the repository."""
-    pytest.importorskip("triton")
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')  # -S: without what .pth files add
-    python.chmod(0o755)
-    packages = sysconfig.get_path("purelib")
-    monkeypatch.chdir(tmp_path)
-    missing = run(python, "-c", "import minillm", PYTHONPATH=packages)
-    assert "No module named 'minillm'" in missing.stderr
-    monkeypatch.chdir(BENCH.parents[1])
-    packages = os.path.relpath(packages)  # a relative path is one to where the script was started
-    done = run("bash", BENCH / "gpu.sh", tmp_path / "out", "--smoke", PYTHON=str(python), PYTHONPATH=packages)
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert len(list((tmp_path / "out").iterdir())) == 8
-    summary = (tmp_path / "out" / "summary.txt").read_text()
-    assert "training run: 6 steps" in summary and "FAILED" not in summary
 
 
 # --- on a GPU ---------------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import result_rows
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -142,11 +143,12 @@ def measure(options: argparse.Namespace, config: GPTConfig, device: torch.device
     for attention in ("triton", "sdpa"):
         ours = replace(config, attention=attention)
         makers[f"minillm {attention}"] = partial(our_step, ours, settings, options.batch_size)
+    makers = {name: makers[name] for name in options.only or makers}
 
     steps: dict[str, Callable[[Batch], float]] = {}
     rows: dict[str, dict[str, Any]] = {}
     for name, make in makers.items():
-        held = allocated(device)
+        held, began = allocated(device), time.perf_counter()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         try:
@@ -154,15 +156,20 @@ def measure(options: argparse.Namespace, config: GPTConfig, device: torch.device
             losses = [step(batch) for _ in range(options.warmup)]
         except Exception as error:  # out of memory, a compiler's error: the others are still measured
             rows[name] = {"refused": reason(error)}
+            result_rows.append(options.rows, stage=options.stage, name=name, **rows[name])
             if device.type == "cuda":
                 torch.cuda.empty_cache()
             continue
         peak = torch.cuda.max_memory_allocated() - held if device.type == "cuda" else 0
+        prepared = time.perf_counter() - began
         steps[name] = step
         rows[name] = {"first_losses": losses, "peak_memory_gb": peak / 1e9, "seconds_per_step": []}
         if device.type == "cuda":
             torch.cuda.empty_cache()
+        note = {key: rows[name][key] for key in ("first_losses", "peak_memory_gb")}
+        result_rows.append(options.rows, stage=options.stage, name=name, **note, prepared_seconds=prepared)
         print(f"{name}: ready, losses {losses[0]:.3f} -> {losses[-1]:.3f}", flush=True)
+    n_tokens = options.batch_size * config.context
     for _ in range(options.rounds):
         for name, step in steps.items():
             synchronize(device)
@@ -170,9 +177,11 @@ def measure(options: argparse.Namespace, config: GPTConfig, device: torch.device
             for _ in range(options.steps):
                 step(batch)
             synchronize(device)
-            rows[name]["seconds_per_step"].append((time.perf_counter() - start) / options.steps)
+            seconds = (time.perf_counter() - start) / options.steps
+            rows[name]["seconds_per_step"].append(seconds)
+            rate = n_tokens / seconds
+            result_rows.append(options.rows, stage=options.stage, name=name, step=seconds, tokens_per_second=rate)
 
-    n_tokens = options.batch_size * config.context
     flops = training_flops(config, config.context)
     peak_rate = peak_flops(device, precision)
     for row in rows.values():
@@ -268,7 +277,7 @@ def report(result: dict[str, Any]) -> str:
             continue
         mfu = f"{row['mfu']:.1%}" if row["mfu"] else "-"
         lines.append(f"| {name} | {row['tokens_per_second']:,.0f} | {mfu} | {row['peak_memory_gb']:.2f} |")
-    ran = [name for name in ("pytorch", "minillm triton", "minillm sdpa") if "refused" not in rows[name]]
+    ran = [name for name, row in rows.items() if "refused" not in row]
     lines += ["", "| against pytorch | tokens/s | peak memory | goals |", "| --- | ---: | ---: | --- |"]
     for name in ran[1:] if ran[:1] == ["pytorch"] else []:
         speed = rows[name]["tokens_per_second"] / rows["pytorch"]["tokens_per_second"]
@@ -285,27 +294,33 @@ def report(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write(result: dict[str, Any], out: Path) -> None:
+def write(result: dict[str, Any], out: Path | None) -> None:
     """train.json and train.md, each whole or not at all."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in (("train.json", json.dumps(result)), ("train.md", report(result))):
-        (out / f".{name}").write_text(text + "\n")
-        (out / f".{name}").replace(out / name)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        result_rows.replace(out / "train.json", json.dumps(result) + "\n")
+        result_rows.replace(out / "train.md", report(result) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for train.json and train.md")
+    parser.add_argument("--out", type=Path, help="folder for train.json and train.md")
     parser.add_argument("--batch-size", type=int, default=32, help="sequences of 1,024 tokens")
     parser.add_argument("--warmup", type=int, default=5, help="steps before the clock starts, compilation included")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=10, help="of each row in a round")
     parser.add_argument("--compile", choices=["on", "off"], default="on")
+    names = ("pytorch", "minillm triton", "minillm sdpa")
+    parser.add_argument("--only", nargs="+", choices=names, help="these rows; all if left out")
+    parser.add_argument("--rows", type=Path, help="file to add each round of each row to, as a line of JSON")
+    parser.add_argument("--stage", default="step", help="what the rows are called there")
     parser.add_argument("--overlay", type=int, default=0, help="steps of the loss overlay; 0: none")
     parser.add_argument("--overlay-batch", type=int, default=16)
     parser.add_argument("--data", type=Path, help="token file for the overlay (tokens.bin with its .json)")
     parser.add_argument("--smoke", action="store_true", help="toy size, on a CPU too")
     options = parser.parse_args(arguments)
+    if options.out is None and options.rows is None:
+        parser.error("nothing says where the results go: give --out FOLDER or --rows FILE")
     device = choose_device("auto" if not options.smoke else "cuda" if torch.cuda.is_available() else "cpu")
     if device.type != "cuda" and not options.smoke:
         parser.error("no CUDA device: nothing can be measured here (--smoke tries the code out)")
@@ -333,6 +348,8 @@ def main(arguments: list[str] | None = None) -> None:
     write(result, options.out)
     if options.overlay:
         result["overlay"] = overlay(options, config, device, precision)
+        gaps = {key: value for key, value in result["overlay"].items() if key != "losses"}
+        result_rows.append(options.rows, stage=options.stage, overlay=gaps)
         write(result, options.out)
     print("\n" + report(result))
     if options.smoke:

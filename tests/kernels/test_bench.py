@@ -41,6 +41,7 @@ def test_what_fails_is_named_and_the_rest_is_measured_and_kept(device, tmp_path,
     import torch
     import triton
 
+    monkeypatch.syspath_prepend(SCRIPT.parent)  # as where it is run
     specification = importlib.util.spec_from_file_location("bench_attention", SCRIPT)
     bench = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(bench)

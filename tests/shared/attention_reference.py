@@ -118,8 +118,18 @@ def run(function, tensors, do, **options) -> list[Tensor]:
 
 
 def check(impl, tensors, do=None, dropout_mask=None, cancels=False, **options) -> list[Tensor]:
-    """Hold the output and the gradients of `flash_attention` to flash-attention's rule: at most twice the error of
-    PyTorch with whole matrices in the same dtype.
+    """Hold the output and the gradients of `flash_attention` to flash-attention's rule: see `errors`."""
+    ours, found = errors(impl, tensors, do, dropout_mask, cancels, **options)
+    for name, error, allowed in found:
+        assert error <= allowed, f"{name}: error {error:.2e}, allowed {allowed:.2e}"
+    return ours
+
+
+def errors(
+    impl, tensors, do=None, dropout_mask=None, cancels=False, **options
+) -> tuple[list[Tensor], list[tuple[str, float, float]]]:
+    """What `flash_attention` gives, the output and the gradients, and for each (name, its error, the error allowed by
+    flash-attention's rule): at most twice that of PyTorch with whole matrices in the same dtype.
 
     cancels: gradients of q and k cancel, exactly in PyTorch, for queries that see one key or heads of one feature: then
     they may also be off by what rounding O leaves of D (see `kernels/flash_simple.py`).
@@ -139,11 +149,17 @@ def check(impl, tensors, do=None, dropout_mask=None, cancels=False, **options) -
     if cancels:
         slack[1:3] = rounding_of_d(wide, exact[0], do.double(), torch.finfo(dtype).eps / 2, **wide_options)
     floor = 4e-6  # some float32 roundings, for cases where torch happens to be exact (a softmax over one key)
+    found = []
     for name, a, b, c, more in zip(["out", "dq", "dk", "dv", "dsinks"], ours, exact, torch_lowp, slack):
         assert a.dtype == (torch.float32 if name == "dsinks" else dtype) and a.shape == b.shape
-        error, allowed = (a.double() - b).abs().max().item(), 2 * (c.double() - b).abs().max().item() + floor + more
-        assert error <= allowed, f"{name}: error {error:.2e}, allowed {allowed:.2e}"
-    return ours
+        found.append((name, largest(a.double() - b), 2 * largest(c.double() - b) + floor + more))
+    return ours, found
+
+
+def largest(difference: Tensor) -> float:
+    """The largest of its magnitudes; infinity where one is no number."""
+    worst = difference.abs().max().item()
+    return worst if worst == worst else math.inf
 
 
 def rounding_of_d(wide, out, do, u, **options) -> tuple[float, float]:
