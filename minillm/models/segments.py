@@ -19,9 +19,12 @@ import numpy as np
 
 def packed_positions(model: Any, ids: Any, segments: Any, cache: Any) -> Any:
     """Each token's place in its text, from 0 on: (B, T) int64, an ndarray or a torch tensor as `segments` is one.
+    Without `segments`, what a static cache says of its rows (static_cache.py), or None: one behind the other.
 
     Raises ValueError where `segments` do not belong to `ids` (B, T), or with a cache.
     """
+    if segments is None:
+        return None if cache is None else cache.places
     name = type(model).__name__
     if cache is not None:
         raise ValueError(f"{name}: segments and a cache do not go together: a cache continues one text in each row.")
