@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from .models.decoding import plan_for, window_start
+from .models.decoding import plan_for
+from .models.decoding_plan import window_start
 from .nn import evaluating
 from .tensor import Tensor, no_grad
 

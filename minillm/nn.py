@@ -200,6 +200,8 @@ class KVCache:
     buffers are made at the first `update`. To forget the last positions, set `length` back.
     """
 
+    places = mask = None  # where the new tokens stand, and what they see, if not all alike: models/static_cache.py
+
     def __init__(self, n_layers: int, capacity: int) -> None:
         self.capacity = capacity
         self.length = 0  # positions that every layer has stored

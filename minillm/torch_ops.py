@@ -168,8 +168,12 @@ def attention(
     if impl == "reference":
         out = reference_attention(q, k, v, mask | ~sees_any, scale, dropout_p, sinks)
     else:
-        k, v = share_heads(k, q.shape[1]), share_heads(v, q.shape[1])  # with a mask, torch has no grouped kernel
+        shape, fold = q.shape[:-1], t_q == 1 and (mask.ndim < 4 or mask.shape[1] == 1)
+        if fold:  # with a mask, torch has no grouped kernel: the queries of a group as rows of one head
+            q = q.reshape(q.shape[0], k.shape[1], -1, q.shape[-1])  # (B, Hkv, G, D)
+        k, v = share_heads(k, q.shape[1]), share_heads(v, q.shape[1])
         out = F.scaled_dot_product_attention(q, k, v, mask | ~sees_any, dropout_p, scale=scale)
+        out = out.reshape(*shape, -1)
     return out.masked_fill(~sees_any, 0.0)
 
 
@@ -204,7 +208,8 @@ def with_sink(
     sink = F.pad(sinks[None, :, None, None].expand(*q.shape[:3], 1), (0, 7))  # (B, H, Tq, 8)
     key = F.pad(k.new_ones(*k.shape[:2], 1, 1), (k.shape[-1], 7))  # (B, Hkv, 1, D + 8)
     mask = q.new_ones(q.shape[2], 1, dtype=torch.bool) if mask is None else mask
-    mask = F.pad(mask.expand(*mask.shape[:-1], k.shape[2]), (1, 0), value=True)
+    mask = mask.expand(*mask.shape[:-1], k.shape[2])
+    mask = torch.cat((mask.new_ones(*mask.shape[:-1], 1), mask), -1)  # of F.pad, Inductor makes C++ that is none
     return torch.cat((q, sink), -1), torch.cat((key, F.pad(k, (0, 8))), 2), F.pad(v, (0, 0, 1, 0)), mask
 
 

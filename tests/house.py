@@ -50,7 +50,9 @@ BACK_UP = {
 
 # Who imports torch or triton: whole rooms that belong to them, single files that do, and some inside a function only.
 TORCH_ROOMS = ("torch_ops", "port", "engines", "kernels")
-TORCH_FILES = ("finetune/quantize.py", "chapters/workshop/on_pytorch.py")
+TORCH_FILES = (
+    "finetune/quantize.py", "models/decoding_torch.py", "models/static_cache.py", "chapters/workshop/on_pytorch.py",
+)  # fmt: skip
 TORCH_INSIDE = ("hub/loading.py", "hub/padding.py", "hub/pretrained.py", "chapters/workshop/tiling.py")
 
 

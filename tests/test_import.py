@@ -15,7 +15,7 @@ HEAVY = ("torch", "triton", "matplotlib", "transformers", "tiktoken", "tokenizer
 # one that belongs to the lm-eval harness.
 FOR_TORCH = (
     "minillm.kernels", "minillm.port", "minillm.torch_ops", "minillm.engines.torch_", "minillm.engines.read_ahead",
-    "minillm.finetune.quantize",
+    "minillm.finetune.quantize", "minillm.models.decoding_torch", "minillm.models.static_cache",
     "minillm.hub.lm_eval",
 )  # fmt: skip
 

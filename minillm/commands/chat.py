@@ -13,10 +13,12 @@ from ..generate import Sampling
 from ..hub.checkpoint import load_model_and_tokenizer
 from ..hub.conversation import Conversation
 from ..settings import EngineConfig
+from .ahead import add_compile, check_compile, compiled
 from .options import add_option, add_sampling, choices, keywords, sampling_settings, typed_text, whole
 
 TEMPERATURE = 0.7  # when none is given, and the model's generation_config.json says nothing either
 MAX_NEW_TOKENS = 400  # the same
+LONGEST = 4096  # tokens of a conversation for which steps are compiled at once; a longer one compiles again
 COMMANDS = {  # what may be typed in place of a turn -> what it does
     "/temperature T": "0: always the likeliest token; more: more surprising",
     "/system TEXT": "tell the model something before the first turn; nothing: take it back",
@@ -44,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=whole(1), help=length)
     add_sampling(parser, f"the folder's, or {TEMPERATURE}")
     parser.add_argument("--seed", type=whole(0), help="of the first answer; without it each run differs")
+    add_compile(parser)
     add_option(parser, load_model_and_tokenizer, "engine", "what computes", choices=choices(EngineConfig, "name"))
     add_option(parser, load_model_and_tokenizer, "device", "PyTorch's: cpu, cuda, mps")
     add_option(parser, load_model_and_tokenizer, "verify", "compare a run's weights with their checksum")
@@ -52,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     drawing = sampling_settings(arguments)
     Sampling(**drawing)  # checked before the model is read
+    check_compile(arguments)
     conversation = Conversation.open(arguments.model, **keywords(Conversation.open, arguments))
     if arguments.load:
         conversation.load(arguments.load)
@@ -59,6 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
         conversation.system = arguments.system
     sampling = Sampling(**{"temperature": TEMPERATURE, **conversation.drawing, **drawing})
     n_new = arguments.max_new_tokens or conversation.settings.get("max_new_tokens", MAX_NEW_TOKENS)
+    context = conversation.model.config.context
+    conversation.model = compiled(arguments, conversation.model, 1, min(context, LONGEST))
     chat = Chat(conversation, sampling, n_new, arguments.seed, sys.stdin.isatty())
     chat.talk()
     return 0

@@ -27,7 +27,7 @@ from ..hub.finetuned import is_finetuned, open_finetuned
 from ..hub.generation import drawing_in, n_new_tokens, rules_in, settings_of, stop_ids_in, stop_texts_in
 from ..hub.rules import StopTexts, check_stop_texts, cut, until
 from ..settings import EngineConfig
-from .ahead import add_ahead, check_continues_texts, guessed, guesses_of, rounded
+from .ahead import add_ahead, check_compile, check_continues_texts, compiled, guessed, guesses_of, rounded
 from .options import add_option, add_sampling, choices, keywords, sampling_settings, typed_text
 
 TEMPERATURE = 0.8  # when none is given
@@ -81,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     checkpoint = open_checkpoint(arguments.model)
     file = read_generation_config(checkpoint.folder)
     how = settings(arguments, file, checkpoint.original)
+    check_compile(arguments, searches(arguments, how))
     opening = keywords(load_model_and_tokenizer, arguments)
     opening |= {"engine": "numpy", "device": None} if arguments.int8 else {}
     model, tokenizer = checkpoint.model_and_tokenizer(**opening)
@@ -100,7 +101,10 @@ def run(arguments: argparse.Namespace) -> int:
     own = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
     options = options_of(arguments, how, stop_ids_in(file or {}) or own, len(ids))
     texts = arguments.stop or stop_texts_in(how)
-    n = how.get("num_return_sequences", 1)
+    n, longest = how.get("num_return_sequences", 1), len(ids) + options["max_new_tokens"]
+    model = compiled(arguments, model, 1 if guessing else n, longest, guessing.get("ahead", 0))
+    if "draft" in guessing:
+        guessing["draft"] = compiled(arguments, guessing["draft"], 1, longest)
     if not guessing and not searches(arguments, how) and n == 1:
         print(prompt, end="", flush=True)
         pieces = stream_text(model, tokenizer, prompt, seed=seeds(arguments, 1), sampling=sampling, **options)

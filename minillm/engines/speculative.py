@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from ..generate import Rules, Sampling, check_continues, next_logits
-from ..models.decoding import Cache, plan_for, window_start
+from ..models.decoding import plan_for
+from ..models.decoding_plan import window_start
 from ..nn import KVCache, evaluating
 
 Array = np.ndarray
@@ -63,9 +64,9 @@ def speculate(
     with ExitStack() as modes:
         for each in (model, draft) if draft is not None else (model,):
             modes.enter_context(evaluating(each))
-        reader = Reader(model)
-        guess = Drafting(draft, distribution, rng) if draft is not None else NGrams(ngram)
         end = len(prompt) + max_new_tokens
+        reader = Reader(model, end)
+        guess = Drafting(Reader(draft, end), distribution, rng) if draft is not None else NGrams(ngram)
         while len(text) < end:
             room = window_start(len(text), model.config.context) + model.config.context - len(text)
             guesses = guess(text, min(ahead, end - len(text) - 1, room))
@@ -108,15 +109,15 @@ def draw(weights: Array, rng: np.random.Generator) -> int:
 class Reader:
     """A model that reads a text, and of a text that it has read in part only the rest."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, longest: int) -> None:
         check_continues(model)
         self.model, self.plan = model, plan_for(model)
         self.seen: list[int] = []  # what the cache holds
-        context = model.config.context
+        capacity = min(longest, model.config.context)
         if self.plan is not None:
-            self.cache: Any = Cache(self.plan.layers, 1, context, self.plan.dtype)
+            self.cache: Any = self.plan.new_cache(1, capacity)
         else:
-            self.cache = model.new_cache(context)
+            self.cache = model.new_cache(capacity)
             if not isinstance(self.cache, KVCache):
                 raise ValueError(
                     f"speculate: what a {type(model).__name__} remembers cannot be set back to an earlier place, as "
@@ -131,7 +132,9 @@ class Reader:
         self.seen = ids
         if self.plan is not None:
             self.cache.lengths = [same]
-            return self.plan.logits(self.cache, [ids[same:]], every=n > 1)[-n:]
+            if same < len(ids) - n:  # of what stands before nothing is asked
+                self.plan.logits(self.cache, [ids[same:-n]])
+            return self.plan.logits(self.cache, [ids[-n:]], every=n > 1)
         self.cache.length = same
         return next_logits(self.model, np.array([ids[same:]]), self.cache, slice(-n, None))[0]
 
@@ -139,8 +142,8 @@ class Reader:
 class Drafting:
     """Guesses by a small model, each with the distribution that it was drawn from."""
 
-    def __init__(self, model: Any, distribution: Distribution, rng: np.random.Generator) -> None:
-        self.reader, self.distribution, self.rng = Reader(model), distribution, rng
+    def __init__(self, reader: Reader, distribution: Distribution, rng: np.random.Generator) -> None:
+        self.reader, self.distribution, self.rng = reader, distribution, rng
 
     def __call__(self, text: Sequence[int], n: int) -> list[tuple[int, Array | None]]:
         guesses: list[tuple[int, Array | None]] = []

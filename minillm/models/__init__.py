@@ -3,9 +3,10 @@
 Read gpt.py first, then llama.py (with rope.py), gemma.py, moe.py (a mixture of experts), bert.py, encoder_decoder.py,
 lstm.py and classifier.py: each says what differs from GPT. causal.py is what Llama, Gemma and the LSTM share,
 attention.py what all but GPT and the LSTM compute attention with, checks.py what configs ask of their settings,
-segments.py how several texts share a row, sketch.py a large model before it has weights; decoding.py (with
-decoding_ops.py and int8.py) runs GPT and Llama for generation alone. A new decoder has its row in decoders.py, from
-where it comes into `MODELS`.
+segments.py how several texts share a row, sketch.py a large model before it has weights. decoding_plan.py says how a
+batch of texts is written: decoding.py (with decoding_ops.py and int8.py) does it for GPT and Llama on NumPy,
+decoding_torch.py (with static_cache.py) for decoders on PyTorch, compiled if wanted. A new decoder has its row in
+decoders.py, from where it comes into `MODELS`.
 
 Every config says its `model_type` and its `task`, what its model is for: "causal" (the next token), "mlm" (hidden
 tokens), "seq2seq" (a text for a text), "classification" (a label for a text) or "base" (features). Every model has

@@ -78,11 +78,14 @@ class MultiHeadAttention(Module):
         """
         B, T, _ = x.shape
         q, k, v = self.heads(x, kv=kv, rope=rope)  # (B, H, T, hd) and (B, Hkv, T, hd)
+        settings = self.settings()
         if cache is not None:
             k, v = cache.update(self.layer, k, v)  # (B, Hkv, past + T, hd)
+            if cache.mask is not None:  # it knows what each query sees
+                mask, settings = cache.visible(self.window), {**settings, "causal": False, "window": None}
         dropout_p = self.dropout_p if self.training else 0.0
         how: dict[str, Any] = {"dropout_p": dropout_p, "rng": self.rng, "impl": self.impl}
-        out = ops.attention(q, k, v, mask=mask, segments=segments, **self.settings(), **how)  # (B, H, T, hd)
+        out = ops.attention(q, k, v, mask=mask, segments=segments, **settings, **how)  # (B, H, T, hd)
         return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))  # heads side by side again
 
     def settings(self) -> dict[str, Any]:

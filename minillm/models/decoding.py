@@ -17,25 +17,26 @@ Weights are the model's own arrays, not copies: a plan is made anew for each cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import nn
 from ..settings import NEEDS_TORCH
-from ..tensor import no_grad
+from ..tensor import Tensor, no_grad
 from . import gpt, llama
 from .attention import MultiHeadAttention
 from .decoding_ops import Array, Cache, Layer, Matrix, New, attend, attend_last, feed_forward, norm, turn
+from .decoding_plan import DecodingPlan
 from .int8 import Int8Embedding, Int8GPT, Int8Linear, Int8Llama, Int8Matrix, int8_product
 
 FEW = 32  # rows up to which W xᵀ is faster than x Wᵀ, for which BLAS would first rearrange all of W
 CHUNK = 256  # tokens that go through the feed-forward network at once: what is between its two products fits a cache
 
 
-class Plan:
-    """How to run a model, made by `plan_for`."""
+class Plan(DecodingPlan):
+    """How to run a model on NumPy, made by `plan_for`."""
 
     def __init__(self, model: Any) -> None:
         self.model, self.dtype = model, model.norm.weight.data.dtype
@@ -45,9 +46,10 @@ class Plan:
         self.table = None if isinstance(model.token_embedding, Int8Embedding) else model.token_embedding.weight.data
         self.positions = model.position_embedding.weight.data if isinstance(model, gpt.GPT) else None
 
+    def new_cache(self, rows: int, capacity: int, most: int = 0) -> Cache:
+        return Cache(self.layers, rows, capacity, self.dtype)
+
     def logits(self, cache: Cache, pieces: Sequence[Sequence[int]], every: bool = False) -> Array:
-        """Read for each row of the cache the ids that come next, at least one each -> logits (rows, V) for the token
-        after the last of each; with `every` for those after all, (N, V), row by row."""
         return self.head(self.features(cache, pieces, every))
 
     def features(self, cache: Cache, pieces: Sequence[Sequence[int]], every: bool = False) -> Array:
@@ -94,56 +96,6 @@ class Plan:
         cos, sin = rows[0] if len(rows) == 1 else map(np.concatenate, zip(*rows))
         return cos[:, None], sin[:, None]
 
-    def steps(
-        self,
-        ids: Array,
-        lengths: Sequence[int],
-        n_new: int,
-        choose: Callable[[int, int, Array], int],
-        stopped: Sequence[bool],
-    ) -> Iterator[dict[int, int]]:
-        """Yields {row: new id} `n_new` times, or until all have `stopped`: ids (rows, T) hold prompts of these
-        `lengths` and receive what `choose(row, position, logits (V,))` gives. Each text has its own place and its own
-        window, one that has stopped is left out, and a prompt that several rows have is read once."""
-        context, rows, ends = self.model.config.context, list(range(len(ids))), list(lengths)
-        starts = [window_start(end, context) for end in ends]
-        kinds: dict[tuple[int, ...], int] = {}
-        prompts = [tuple(own[start:end].tolist()) for own, start, end in zip(ids, starts, ends)]
-        first = [kinds.setdefault(prompt, len(kinds)) for prompt in prompts]
-        cache = Cache(self.layers, len(kinds), min(context, max(lengths) + n_new), self.dtype)
-        logits = self.logits(cache, list(kinds))
-        if first != rows:
-            cache.take(first)
-            logits = logits[first]
-        for step in range(n_new):
-            chosen = {row: choose(row, ends[row], logits[i]) for i, row in enumerate(rows)}
-            for row, token in chosen.items():
-                ids[row, ends[row]] = token
-                ends[row] += 1
-            yield chosen
-            going = [i for i, row in enumerate(rows) if not (stopped and stopped[row])]
-            if not going or step == n_new - 1:
-                return
-            if len(going) < len(rows):
-                rows = [rows[i] for i in going]
-                cache.take(going)
-            for i, row in enumerate(rows):
-                start = window_start(ends[row], context)
-                if start != starts[row]:  # the window has moved, and with it every position
-                    starts[row], cache.lengths[i] = start, 0
-            begin = [starts[row] + length for row, length in zip(rows, cache.lengths)]
-            logits = self.logits(cache, [ids[row, at : ends[row]].tolist() for row, at in zip(rows, begin)])
-
-
-def window_start(length: int, context: int) -> int:
-    """The first of `length` ids that the model sees. Beyond the context, the window jumps ahead by half of it, rather
-    than creeping by one: each jump costs the cache a fresh start, since learned positions count from the window's
-    first token."""
-    if length <= context:
-        return 0
-    jump = max(context // 2, 1)
-    return -(-(length - context) // jump) * jump
-
 
 # --- which models -----------------------------------------------------------------------------------------------------
 
@@ -153,9 +105,16 @@ KNOWN = {gpt.GPT, gpt.Block, gpt.CausalSelfAttention, gpt.MLP, llama.Llama, llam
          Int8GPT, Int8Llama, Int8Linear, Int8Embedding}  # fmt: skip
 
 
-def plan_for(model: Any) -> Plan | None:
+def plan_for(model: Any) -> DecodingPlan | None:
     """A plan for a GPT or a Llama of this library on NumPy; None for any other, and for one with a part that is not
-    what it was built with, such as an adapter: its own forward says what that does."""
+    what it was built with, such as an adapter: its own forward says what that does. Of a model on PyTorch its own plan
+    (decoding_torch.py)."""
+    if hasattr(model, "decoding_plan"):  # a CompiledDecoder
+        return model.decoding_plan
+    if not isinstance(next(iter(model.parameters())), Tensor):
+        from .decoding_torch import torch_plan
+
+        return torch_plan(model)
     config = model.config
     if type(model) not in KNOWN or config.attention in NEEDS_TORCH or getattr(config, "attention_sinks", False):
         return None

@@ -147,10 +147,10 @@ class Gemma(CausalLM):
         """The last layer's features (B, T, D): what the head turns into logits."""
         past = 0 if cache is None else cache.length
         length = past + check_ids(self, ids, past=past)
-        ropes = self.ropes(past, length)  # (T, head_dim/2) each
-        if segments is not None:
-            at = packed_positions(self, ids, segments, cache)  # (B, T)
-            ropes = tuple((cos[at][:, None], sin[at][:, None]) for cos, sin in ropes)  # (B, 1, T, head_dim/2)
+        places = packed_positions(self, ids, segments, cache)  # (B, T), None: one behind the other
+        ropes = self.ropes(past if places is None else 0, length)  # (T, head_dim/2) each
+        if places is not None:
+            ropes = tuple((cos[places][:, None], sin[places][:, None]) for cos, sin in ropes)  # (B, 1, T, head_dim/2)
         x = self.token_embedding(ids) * self.scale  # (B, T, D)
         for block in self.blocks:
             x = block(x, ropes, cache, segments)

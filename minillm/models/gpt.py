@@ -74,9 +74,9 @@ class CausalSelfAttention(nn.Module):
         if cache is not None:
             k, v = cache.update(self.layer, k, v)  # (B, H, past + T, D/H)
         dropout_p = self.dropout_p if self.training else 0.0
-        out = ops.attention(
-            q, k, v, causal=True, segments=segments, dropout_p=dropout_p, rng=self.rng, impl=self.impl
-        )  # (B, H, T, D/H)
+        mask = None if cache is None else cache.mask
+        how: dict[str, Any] = {"dropout_p": dropout_p, "rng": self.rng, "impl": self.impl}
+        out = ops.attention(q, k, v, causal=mask is None, mask=mask, segments=segments, **how)  # (B, H, T, D/H)
         out = out.transpose(1, 2).reshape(B, T, D)  # heads side by side again
         return self.resid_dropout(self.proj(out))
 
@@ -153,10 +153,11 @@ class GPT(nn.Module):
         """The last layer's features (B, T, D): what the head turns into logits."""
         past = 0 if cache is None else cache.length
         T = check_ids(self, ids, past=past)
-        if segments is None:
+        places = packed_positions(self, ids, segments, cache)  # (B, T), None: one behind the other
+        if places is None:
             positions = self.position_embedding.weight[past : past + T]  # (T, D)
         else:
-            positions = self.position_embedding(packed_positions(self, ids, segments, cache))  # (B, T, D)
+            positions = self.position_embedding(places)  # (B, T, D)
         x = self.dropout(self.token_embedding(ids) + positions)  # (B, T, D)
         for block in self.blocks:
             x = block(x, cache, segments)

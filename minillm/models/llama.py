@@ -163,9 +163,11 @@ class Llama(CausalLM):
         """What the first block gets: the embeddings (B, T, D), and the cosines and sines of their positions."""
         past = 0 if cache is None else cache.length
         length = past + check_ids(self, ids, past=past)
-        rope = self.rope(past, length)  # (T, head_dim/2) each
-        if segments is not None:
-            rope = self.packed_rope(rope, packed_positions(self, ids, segments, cache))  # (B, 1, T, head_dim/2) each
+        places = packed_positions(self, ids, segments, cache)  # (B, T), None: one behind the other
+        if places is None:
+            rope = self.rope(past, length)  # (T, head_dim/2) each
+        else:
+            rope = self.packed_rope(self.rope(0, length), places)  # (B, 1, T, head_dim/2) each
         return self.token_embedding(ids), rope
 
     def make_rope(self, dtype: Any) -> None:

@@ -21,10 +21,13 @@ import numpy as np
 
 def packed_positions(model: Any, ids: Any, segments: Any, cache: Any) -> Any:
     """Each token's place in its text, from 0 on: (B, T) int64, an ndarray or a torch tensor as `segments` is one (of a
-    pair, the first).
+    pair, the first). Without `segments`, what a static cache says of its rows (static_cache.py), or None: one behind
+    the other.
 
     Raises ValueError where `segments` do not belong to `ids` (B, T), or with a cache.
     """
+    if segments is None:
+        return None if cache is None else cache.places
     name = type(model).__name__
     segments = segments[0] if isinstance(segments, tuple) else segments
     if cache is not None:

@@ -106,6 +106,7 @@ def bench_decode(repeats: int) -> Iterator[Row | str]:
             yield absent
     yield from bench_memory(model, turns)
     yield from bench_batch(turns)
+    yield from bench_torch(turns)
 
 
 def bench_memory(model: GPT, turns: int) -> Iterator[Row | str]:
@@ -151,3 +152,29 @@ def bench_batch(turns: int) -> Iterator[Row | str]:
     ours = partial(generate, model, long, max_new_tokens=1, sampling=GREEDY)
     times = interleave(ours, partial(their_generate, transformers_model(model), long, 1), turns)
     yield Row("first token after 900, 6 layers x 384", *times, "transformers", "tok/s", 900, 1.5)
+
+
+def bench_torch(turns: int) -> Iterator[Row | str]:
+    """Our models on PyTorch: texts that each have their own place in a static cache, as they are and with compiled
+    steps, beside the cache that grows. Compiling, done before, takes a minute or more for the largest."""
+    if absent := missing("torch"):
+        yield absent
+        return
+    from minillm.models.decoding_torch import CompiledDecoder
+    from minillm.port import to_torch
+
+    lengths = np.random.default_rng(0).integers(4, 101, 16)
+    batch = [[1 + i % 1000 for i in range(length)] for length in lengths]
+    for name, (shape, n, _) in SHAPES.items():
+        model = to_torch(make(shape))
+        compiled = CompiledDecoder(model)
+        for what, prompts in ((name, [PROMPT]), (f"{name}, 16 prompts", batch)):
+            if len(prompts) > 1 and name == "GPT-2 124M":
+                continue
+            how: dict[str, Any] = {"max_new_tokens": n, "sampling": GREEDY}
+            growing = partial(generate, model, prompts, **how, plain=True)
+            tokens = n * len(prompts)
+            times = interleave(partial(generate, model, prompts, **how), growing, turns)
+            yield Row(f"decode torch {what}, static", *times, "growing cache", "tok/s", tokens)
+            times = interleave(partial(generate, compiled, prompts, **how), growing, turns)
+            yield Row(f"decode torch {what}, compiled", *times, "growing cache", "tok/s", tokens)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -332,3 +333,17 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(folder):
         os.write(ours, b"/exit\n")
         assert run.wait(60) == 0
         os.close(ours)
+
+
+def test_compiled_steps_answer_the_same(folder, monkeypatch, capsys):
+    """Compiled once, for as long as the conversation may get."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    said = []
+    for how in ([], ["--compile"]):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("hello\nhow are you\n"))
+        options = ["--engine", "torch", "--temperature", "0", "--max-new-tokens", "20", *how]
+        assert main(["chat", str(folder), *options]) == 0
+        said.append(capsys.readouterr())
+    assert said[0].out == said[1].out
+    assert re.findall("compiled .* in", said[1].err) == ["compiled a step of 1 x 1 tokens, cache 200 in"]

@@ -1,17 +1,20 @@
 """minillm generate: one continuation or several, the same with and without the cache."""
 
 import json
-from functools import partialmethod
+import re
+from argparse import Namespace
+from functools import partial, partialmethod
 
 import pytest
 from command_line import minillm
 
 from minillm.beam import beam_search
 from minillm.commands import cli
+from minillm.commands.ahead import compiled
 from minillm.generate import Sampling, generate, known_ids
 from minillm.hub.checkpoint import load_model_and_tokenizer
 from minillm.hub.rules import Rules
-from minillm.models import GPT
+from minillm.models import GPT, LSTM, LSTMConfig
 from minillm.models.decoding import Plan
 from minillm.tensor import Tensor
 
@@ -206,6 +209,38 @@ def test_guessing_ahead_changes_no_greedy_text(made, tmp_path, capsys):
     for wrong in (["--lookup", "--draft", made / "run"], ["--lookup", "--beams", 2], ["--lookup", "--no-cache"]):
         error = minillm(*options, *wrong, status=2, capsys=capsys)
         assert "guesses ahead, without --beams and without --no-cache." in error
+
+
+def test_compiled_steps_change_no_text_and_are_told_of(made, capsys, monkeypatch):
+    """Before anything is written: all that the text and its guesses take."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    options = ["generate", made / "run", "--prompt", "the cat", "--max-new-tokens", 30, "--engine", "torch"]
+    for how in (["--seed", 3, "--samples", 3], ["--lookup", "--temperature", 0]):
+        alone = minillm(*options, *how, capsys=capsys)
+        assert cli.main([str(word) for word in (*options, *how, "--compile")]) == 0
+        out, err = capsys.readouterr()
+        assert out == alone
+        steps = ["4 x 1"] if "--samples" in how else ["1 x 1", "1 x 8"]
+        notes = [line for line in err.splitlines() if line.startswith("note: compiled")]
+        assert [re.sub(r"\d+ s$", "_ s", note) for note in notes] == [
+            f"note: compiled a step of {step} tokens, cache 32 in _ s" for step in steps
+        ]
+
+
+def test_what_is_not_compiled_is_said(made, capsys):
+    options = ["generate", made / "run", "--prompt", "the cat", "--compile"]
+    error = minillm(*options, status=2, capsys=capsys)
+    assert error == "minillm: --compile is PyTorch's: give --engine torch, too, or leave it out.\n"
+    pytest.importorskip("torch")
+    from minillm.port import to_torch
+
+    for wrong in (["--beams", 2], ["--no-cache"]):
+        error = minillm(*options, "--engine", "torch", *wrong, status=2, capsys=capsys)
+        assert "compiles steps that use the cache, without --beams and without --no-cache." in error
+    lstm = to_torch(LSTM(LSTMConfig(31, 16, 1, 8)))
+    assert compiled(Namespace(compile=True), lstm, 1, 10) is lstm
+    assert "note: --compile changes nothing here: what a LSTM remembers is no cache" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("engine", ["numpy", "torch"])
