@@ -116,13 +116,12 @@ class Part:
                 raise Finished
 
         state = None if self.rng is None else self.rng.bit_generator.state
-        inputs, options = cut_off((self.inputs, self.options))
         enabled = grad_enabled.set(True)
         try:
             if self.rng is not None:
                 self.rng.bit_generator.state = self.state
             with observed((collect,), Keeping(nodes, self.kept, self.last)):
-                self.function(*inputs, **options)
+                self.function(*self.inputs, **self.options)
             raise RuntimeError(self.difference(len(nodes), None))
         except Finished:
             self.saved = {i: node.saved for i, node in enumerate(nodes) if holds_floats(node.saved)}
@@ -217,17 +216,6 @@ def arrays_in(things: Any) -> Iterator[Array]:
             yield from arrays_in(thing)
     elif isinstance(things, (np.ndarray, Tensor)):
         yield things.data if isinstance(things, Tensor) else things
-
-
-def cut_off(things: Any) -> Any:
-    """The same nested lists, tuples and dictionaries, with leaves in the place of Tensors that have a graph."""
-    if isinstance(things, Tensor):
-        return Tensor(things.data, things.requires_grad)
-    if isinstance(things, dict):
-        return {key: cut_off(value) for key, value in things.items()}
-    if isinstance(things, (tuple, list)):
-        return getattr(things, "_make", type(things))([cut_off(thing) for thing in things])  # _make: a named tuple
-    return things
 
 
 # --- a model's layers ------------------------------------------------------------------------------------------------

@@ -18,9 +18,7 @@ from ..tensor import Array, Tensor
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, found: Array | None = None) -> Tensor:
     weight = x.like(weight, "linear")
     x2 = x.data.reshape(math.prod(x.shape[:-1]), weight.shape[1])  # (N, in); −1 could not be told for 0 features
-    y = (
-        x2 @ weight.data.T if found is None else found
-    )  # (N, out); found: engines/recompute.py
+    y = x2 @ weight.data.T if found is None else found  # (N, out), found by an earlier pass: engines/recompute.py
     if bias is not None and found is None:
         y += bias.data
     y = y.reshape(*x.shape[:-1], weight.shape[0])  # (..., out)

@@ -277,7 +277,7 @@ def test_nested_inputs_and_several_outputs(keep):
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_inside_of_each_other(keep):
-    """Parts of a part, and a tensor with a graph that the function has from elsewhere."""
+    """Parts of a part, of which the outer one keeps its input only; and a tensor with a graph, from outside of both."""
     weights = [leaf(6, 6, seed=i) for i in range(4)]
 
     def loss_of(part):
@@ -289,9 +289,13 @@ def test_inside_of_each_other(keep):
             return ops.dropout(ops.linear(h, w).tanh(), 0.3, rng=rng) + outside
 
         def two(h, a, b):
-            return part(layer, part(layer, h, a, rng=rng), b, rng=rng)
+            h = part(layer, h, a, rng=rng)
+            between.append(weakref.ref(h.data))
+            return part(layer, h, b, rng=rng)
 
+        between: list[weakref.ref] = []
         out = part(two, part(two, x, *weights[:2], rng=rng), *weights[2:], rng=rng)
+        assert [ref() is None for ref in between] == [isinstance(part, partial)] * 2
         for w in weights:
             w.grad = None
         (out * out).sum().backward()
@@ -328,6 +332,10 @@ def test_without_a_graph_it_is_a_plain_call(keep):
         assert checkpoint(function, x, keep=keep).node is None
     out = checkpoint(function, Tensor(np.ones(3)), keep=keep)
     assert out.node is None and len(calls) == 2
+    out = checkpoint(function, x, keep=keep).sum()
+    with no_grad():  # where a backward pass may run, as ever
+        out.backward()
+    np.testing.assert_array_equal(x.grad, 2 * x.data)
 
 
 def test_gradients_reach_parameters_though_no_input_wants_one():

@@ -85,7 +85,7 @@ def test_no_more_threads_than_rows_and_as_many_as_blas_by_default():
     config = TrainConfig(batch_size=3)
     assert len(ThreadedNumpyEngine(make_model(), config, threads=8).replicas.models) == 3
     assert len(ThreadedNumpyEngine(make_model(), config).replicas.models) == min(blas_threads() or 1, 3)
-    assert engine_class(EngineConfig(threads=1)) is NumpyEngine
+    assert engine_class(EngineConfig(threads=1)).func is NumpyEngine
     assert len(engine_class(EngineConfig(threads=2))(make_model(), config).replicas.models) == 2
     with pytest.raises(ValueError, match="threads must be 0 or more, not -1"):
         EngineConfig(threads=-1)
