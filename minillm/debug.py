@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
-debugging: ContextVar[bool] = ContextVar("debugging", default=False)  # switched on by debug_mode()
+# What is called with every node of a graph that is made: debug_mode() adds `guard`, engines/recompute.py a list.
+watching: ContextVar[tuple[Callable[[Any], None], ...]] = ContextVar("watching", default=())
 
 
 @contextmanager
 def debug_mode() -> Iterator[None]:
     """Inside, in this thread (other threads have their own, or a copy of this context), arrays that a backward pass
     will need are read-only until it has run: NumPy raises ValueError where they are written to."""
-    before = debugging.get()
-    debugging.set(True)
+    before = watching.get()
+    watching.set(before if guard in before else (guard, *before))
     try:
         yield
     finally:
-        debugging.set(before)
+        watching.set(before)
+
+
+def guard(node: Any) -> None:
+    """Make the arrays that a node saves read-only, as long as it has them."""
+    node.frozen = Frozen(node.saved)
 
 
 class Frozen:

@@ -232,17 +232,16 @@ def clip_grad_norm_(params: Iterable[Parameter] | Parameter, max_norm: float) ->
     """
     if not max_norm >= 0.0:
         raise ValueError(f"clip_grad_norm_: max_norm must be 0 or more, not {max_norm}.")
-    params = [params] if isinstance(params, Tensor) else params
-    pairs = [(p, p.grad) for p in params if p.grad is not None]
+    learned = [p for p in ([params] if isinstance(params, Tensor) else params) if p.grad is not None]
     total = 0.0
-    for _, grad in pairs:
-        flat = grad.reshape(-1)
+    for p in learned:
+        flat = cast(np.ndarray, p.grad).reshape(-1)
         total += float(np.dot(flat, flat))
     norm = math.sqrt(total)
     scale = max_norm / (norm + 1e-6)
     if math.isfinite(norm) and scale < 1.0:
-        for p, grad in pairs:
-            p.grad = np.asarray(grad * scale)
+        for p in learned:  # one after the other: each old gradient goes before the next new one comes
+            p.grad = np.asarray(cast(np.ndarray, p.grad) * scale)
     return norm
 
 

@@ -84,7 +84,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """What runs the training loop. All keys but the first two are PyTorch's."""
+    """What runs the training loop. `name`, `threads` and `recompute` are NumPy's; all but `threads` are PyTorch's."""
 
     name: Literal["numpy", "torch"] = "numpy"  # or torch
     threads: int = 0  # numpy: threads that share each batch; 0: one for each core; 1: none, for stepping through
@@ -94,7 +94,7 @@ class EngineConfig:
     parallel: Literal["ddp", "fsdp", "hsdp"] = "ddp"  # under torchrun: each process holds the whole model, or a part
     shard_group: int = 0  # hsdp: processes that hold one copy of the model together; 0: those of a machine
     checkpoint: Literal["whole", "sharded", "async"] = "whole"  # sharded: each process its part; async: while training
-    recompute: bool = False  # run each block's forward again in backward: less memory, a third more work
+    recompute: Literal["none", "layers", "selective"] = "none"  # less memory: layers run twice; selective: cheap parts
 
     def __post_init__(self) -> None:
         check_types(self)

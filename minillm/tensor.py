@@ -1,8 +1,8 @@
 """The Tensor: an array that remembers how it was computed, so that `backward()` can find gradients.
 
-Every operation makes a new Tensor and, when a gradient will be wanted, a `Node` that records three things:
-the parents it was computed from, the arrays its derivative needs, and the function that turns the gradient of the
-result into the gradients of the parents. `backward()` walks those nodes from the loss to the leaves, each once,
+Every operation makes a new Tensor and, when a gradient will be wanted, a `Node` that records three things: what it was
+computed from (its parents), the arrays its derivative needs, and the function that turns the gradient of the result
+into the gradients of the parents. `backward()` walks those nodes from the loss to the leaves, each once,
 each after everything that was computed from it (reverse topological order), and applies the chain rule.
 
 The method names and their meaning are PyTorch's, so that a model reads the same on both engines. What each computes,
@@ -12,7 +12,7 @@ this file is the graph, which chapters/02_autograd.ipynb builds up from a single
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 
 from . import tensor_functions as functions
 from . import tensor_methods as methods
-from .debug import Frozen, debugging
+from .debug import Frozen, watching
 from .tensor_methods import Array, Piece
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -30,15 +30,17 @@ grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=True)  # swi
 
 
 class Node:
-    """One step of the computation. It holds its parents and saved arrays, never its own output: a node that pointed
-    at its output would make a reference cycle, and memory would wait for the garbage collector."""
+    """One step of the computation. It holds its saved arrays and its parents: leaves as they are, results by their
+    nodes, so that an array that no derivative needs is gone with its last user. It never holds its own output: that
+    would make a reference cycle, and memory would wait for the garbage collector."""
 
-    __slots__ = ("backward", "frozen", "needs", "parents", "saved")
+    __slots__ = ("backward", "dtype", "frozen", "needs", "parents", "saved", "shape")
 
-    def __init__(self, parents: tuple[Tensor, ...], backward: Callable[..., tuple], saved: tuple) -> None:
-        self.parents = parents
+    def __init__(self, data: Array, parents: tuple[Tensor, ...], backward: Callable[..., tuple], saved: tuple) -> None:
+        self.shape, self.dtype = data.shape, data.dtype  # of the result
+        self.parents: tuple[Tensor | Node, ...] = tuple(p.node or p for p in parents)
         self.backward = backward
-        self.saved: tuple | None = saved
+        self.saved: Iterable | None = saved
         self.needs = tuple(p.requires_grad for p in parents)  # which parents want a gradient
         self.frozen: Frozen | None = None  # arrays that debug_mode() made read-only
 
@@ -98,9 +100,9 @@ class Tensor:
         out.data, out.grad, out.node, out.requires_grad = data, None, None, False
         if records_graph(*parents):
             out.requires_grad = True
-            out.node = Node(parents, backward, saved)
-            if debugging.get():
-                out.node.frozen = Frozen(saved)
+            out.node = Node(data, parents, backward, saved)
+            for watch in watching.get():
+                watch(out.node)
         return out
 
     def backward(self, grad: Array | Tensor | None = None, retain_graph: bool = False) -> None:
@@ -146,15 +148,12 @@ class Tensor:
             for i, (parent, g) in enumerate(zip(node.parents, parent_grads)):
                 if not node.needs[i]:
                     continue
-                if parent.node is not None:  # an inner tensor: sum up until its own turn comes
-                    key = id(parent.node)
+                if isinstance(parent, Node):  # an inner result: sum up until its own turn comes
+                    key = id(parent)
                     grads[key] = add_gradient(grads.get(key), g, parent, key, owned)
                 else:  # a leaf: its own array, not a view and not one that another tensor holds too
-                    if (
-                        parent.grad is None
-                        and not isinstance(g, Piece)
-                        and (g is grad or g.base is not None or any(g is other for other in parent_grads[:i]))
-                    ):
+                    first = parent.grad is None and not isinstance(g, Piece)
+                    if first and (g is grad or g.base is not None or any(g is other for other in parent_grads[:i])):
                         g = g.copy()
                     parent.grad = add_gradient(parent.grad, g, parent, id(parent), owned)
             if not retain_graph:
@@ -264,7 +263,7 @@ class Parameter(Tensor):
 # --- the graph ------------------------------------------------------------------------------------------------------
 
 
-def add_gradient(total: Array | None, g: Array | Piece, tensor: Tensor, key: int, owned: set[int]) -> Array:
+def add_gradient(total: Array | None, g: Array | Piece, tensor: Tensor | Node, key: int, owned: set[int]) -> Array:
     """total + g for one tensor. Gradients that came in may be shared with other tensors and are never written to; a
     sum that was made here belongs to us (`key` is in `owned`) and is added to in place."""
     if isinstance(g, Piece):
@@ -301,13 +300,13 @@ def topological_order(root: Node) -> list[Node]:
     """
     order: list[Node] = []
     visited = {id(root)}
-    stack: list[tuple[Node, Iterator[Tensor]]] = [(root, iter(root.parents))]
+    stack: list[tuple[Node, Iterator[Tensor | Node]]] = [(root, iter(root.parents))]
     while stack:
         node, parents = stack[-1]
         for parent in parents:
-            if parent.node is not None and id(parent.node) not in visited:
-                visited.add(id(parent.node))
-                stack.append((parent.node, iter(parent.node.parents)))
+            if isinstance(parent, Node) and id(parent) not in visited:
+                visited.add(id(parent))
+                stack.append((parent, iter(parent.parents)))
                 break
         else:  # all parents are placed: now the node itself
             order.append(node)

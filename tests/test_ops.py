@@ -18,7 +18,7 @@ from ops_samples import ENTRIES, METHODS, NOT_DIFFERENTIABLE, OPS, PRIMITIVES, C
 
 from minillm import numpy_ops, ops
 from minillm.debug import debug_mode
-from minillm.tensor import Node, Tensor, no_grad
+from minillm.tensor import Node, Tensor, no_grad, topological_order
 
 every_entry = pytest.mark.parametrize("name", sorted(ENTRIES))
 every_twin = pytest.mark.parametrize("name", sorted(set(ENTRIES) - PRIMITIVES))
@@ -187,13 +187,7 @@ def test_the_composed_twin_agrees(name, data):
 
 
 def graph(out: Tensor) -> list[Node]:
-    nodes, waiting = {}, [out]
-    while waiting:
-        node = waiting.pop().node
-        if node is not None and id(node) not in nodes:
-            nodes[id(node)] = node
-            waiting.extend(node.parents)
-    return list(nodes.values())
+    return [] if out.node is None else topological_order(out.node)
 
 
 def saved_arrays(nodes: list[Node], but_not: list) -> list[weakref.ref]:

@@ -67,8 +67,8 @@ def inspect(
     sections.append(operations(config, length))
     if card is not None:
         name, found = find_card(card)
-        needed = sizes.training_memory(config, batch_size, length, activation_bytes=2).total
-        sections.append(training_time(config, length, name, found, mfu, tokens, price) + fit(needed, found))
+        time = training_time(config, length, name, found, mfu, tokens, price)
+        sections.append(time + fit(config, batch_size, length, found))
         sections.append(decoding_speed(config, checkpoint.dtype, batch_size, length, name, found))
     return "\n\n".join(section for section in sections if section)
 
@@ -144,10 +144,17 @@ def training_time(
     return table(f"training on one {name} ({card.flops / 1e12:,.0f} TFLOP/s peak, {mfu:.0%} of it reached)", rows)
 
 
-def fit(needed: float, card: Card) -> str:
-    """Whether training fits into the card's memory."""
-    answer = "fits" if needed <= card.memory_gb * 1e9 else "does not fit: take a smaller batch, or recompute"
-    return f"\n  {in_bytes(needed)} of {card.memory_gb:g} GB under bf16 autocast: {answer}"
+def fit(config: ModelConfig, batch_size: int, length: int, card: Card) -> str:
+    """Whether training fits into the card's memory, and what would make it fit."""
+
+    def needed(recompute: str) -> int:
+        return sizes.training_memory(config, batch_size, length, activation_bytes=2, recompute=recompute).total
+
+    free = card.memory_gb * 1e9
+    answer = "fits"
+    if needed("none") > free:
+        answer = f"does not fit. {sizes.less_memory(needed, 'none', free)}A smaller batch takes less, too."
+    return f"\n  {in_bytes(needed('none'))} of {card.memory_gb:g} GB under bf16 autocast: {answer}"
 
 
 def decoding_speed(config: ModelConfig, dtype: str, batch_size: int, length: int, name: str, card: Card) -> str:

@@ -52,6 +52,8 @@ class Costs:
 
     parts: list[Part]
     activations: int  # values that PyTorch keeps for the backward pass, per token (of source and target)
+    layer_inputs: int  # of these the inputs of the layers: all that is kept where each is computed again
+    products: int  # per token, in all layers, the results of matrix products and attention
     attention: tuple[Attention, ...] = ()
     cache_per_token: int = 0  # values that decoding keeps for each token
     cache_per_text: int = 0  # and for each text, however long
@@ -81,6 +83,8 @@ def gpt_costs(c: GPTConfig) -> Costs:
         ],
         # norm D, qkv's input D, q k v 3D, attention's output D; norm D, fc's input D, gelu's input F and output F
         activations=L * (8 * D + 2 * F) + 2 * D,
+        layer_inputs=L * D,
+        products=L * (6 * D + F),  # q k v 3D, attention D, proj D; fc F, proj D
         attention=(Attention(L * c.n_heads, c.head_dim, causal=True),),
         cache_per_token=L * 2 * D,
     )
@@ -102,6 +106,8 @@ def llama_costs(c: LlamaConfig) -> Costs:
             Part("head", matrix=V * D, shared=c.tie_embeddings),
         ],
         activations=L * (4 * D + attention + swiglu) + 2 * D,
+        layer_inputs=L * D,
+        products=L * (2 * q + 2 * kv + 2 * D + 2 * c.d_ff),
         attention=windowed(c, L),
         cache_per_token=L * 2 * kv,
     )
@@ -120,7 +126,8 @@ def moe_costs(c: MoeConfig) -> Costs:
     parts = [own for part in llama.parts for own in (experts if part.name == "feed-forward" else [part])]
     # of a token's k: what is gathered, each expert's inner values, the outputs and these in the tokens' order
     activations = llama.activations - L * 4 * c.d_ff + L * (k * (3 * D + inner) + 2 * E)
-    return replace(llama, parts=parts, activations=activations)
+    products = llama.products - L * (D + 2 * c.d_ff) + L * (k * (2 * F + D) + E)
+    return replace(llama, parts=parts, activations=activations, products=products)
 
 
 def gemma_costs(c: GemmaConfig) -> Costs:
@@ -136,6 +143,8 @@ def gemma_costs(c: GemmaConfig) -> Costs:
         ],
         # as Llama with norms on queries and keys, and two norms more in each layer
         activations=L * (6 * D + 3 * q + 3 * kv + 4 * c.d_ff) + 2 * D,
+        layer_inputs=L * D,
+        products=L * (2 * q + 2 * kv + 2 * D + 2 * c.d_ff),
         attention=windowed(c, L),
         cache_per_token=L * 2 * kv,
     )
@@ -170,7 +179,8 @@ def bert_costs(c: BertConfig) -> Costs:
         if c.family != "bert":
             parts.append(Part("classifier's own layer", other=D * D + D))
         parts.append(Part("classifier", other=c.n_labels * (D + 1)))
-    return Costs(parts, L * (8 * D + 2 * F) + D, (Attention(L * c.n_heads, c.head_dim),))
+    activations, products = L * (8 * D + 2 * F) + D, L * (6 * D + F)  # as GPT's
+    return Costs(parts, activations, L * D, products, (Attention(L * c.n_heads, c.head_dim),))
 
 
 def encoder_decoder_costs(c: EncoderDecoderConfig) -> Costs:
@@ -195,6 +205,8 @@ def encoder_decoder_costs(c: EncoderDecoderConfig) -> Costs:
             Part("head", matrix=V * D, other=V if c.logits_bias else 0, shared=c.shared_embeddings),
         ],
         activations=E * (8 * D + inner) + L * (14 * D + inner) + 3 * D,  # encoder and decoder
+        layer_inputs=(E + L) * D,
+        products=E * (6 * D + F) + L * (11 * D + F),
         attention=(encoder, replace(decoder, causal=True), decoder),  # encoder, decoder, cross
         cache_per_token=L * 4 * D,  # of the target and, as long, of the source
     )
@@ -209,6 +221,8 @@ def lstm_costs(c: LSTMConfig) -> Costs:
             Part("head", matrix=V * H, shared=c.tie_embeddings),
         ],
         activations=D + L * 7 * H + (L - 1) * H,  # each layer's input; of each step four gates, c, tanh c and h
+        layer_inputs=D + (L - 1) * H,
+        products=0,  # those of a step wait for the step before: nothing is gained by keeping them
         cache_per_text=L * 2 * H,
     )
 

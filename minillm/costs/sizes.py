@@ -9,6 +9,7 @@ Counted by hand in chapters/07_the_transformer.ipynb.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from ..models import ModelConfig
@@ -100,31 +101,53 @@ def duration(hours: float) -> str:
     return f"{math.ceil(hours * 3600):,} seconds"
 
 
-def training_memory(config: ModelConfig, batch_size: int, length: int, activation_bytes: int = 4) -> Memory:
-    """Memory to train with float32 weights; `activation_bytes` per value is 2 under autocast to bfloat16."""
+def training_memory(
+    config: ModelConfig, batch_size: int, length: int, activation_bytes: int = 4, recompute: str = "none"
+) -> Memory:
+    """Memory to train with float32 weights; `activation_bytes` per value is 2 under autocast to bfloat16. What layers
+    compute again (`recompute`, see EngineConfig) is there for one layer at a time."""
     n, costs = n_parameters(config), costs_of(config)
+    values, heads = costs.activations, sum(kind.heads for kind in costs.attention)
+    if recompute != "none":
+        stays = costs.layer_inputs + (costs.products if recompute == "selective" else 0)
+        values = stays + math.ceil((costs.activations - stays) / config.n_layers)
+        heads = math.ceil(heads / config.n_layers)
     kept = activation_bytes * batch_size * length
-    scores = kept * length * sum(kind.heads for kind in costs.attention)
-    activations = kept * costs.activations
-    return Memory(weights=4 * n, gradients=4 * n, optimizer=8 * n, activations=activations, attention_weights=scores)
+    return Memory(4 * n, 4 * n, 8 * n, activations=kept * values, attention_weights=kept * length * heads)
+
+
+def less_memory(needed: Callable[[str], float], recompute: str, free: float) -> str:
+    """A sentence that says which `recompute` would take less memory than this one, the cheapest that fits into what is
+    `free`; nothing where none does better. `needed` gives the bytes with each."""
+    savers = ("none", "selective", "layers")  # ever less memory, ever more time
+    less = [(how, needed(how)) for how in savers[savers.index(recompute) + 1 :] if needed(how) < needed(recompute)]
+    if not less:
+        return ""
+    how, n = next(((how, n) for how, n in less if n <= free), less[-1])
+    return f"With engine.recompute={how} (--set) it takes about {in_bytes(n)}, and more time. "
 
 
 # What a step takes on NumPy beyond what the backward pass needs, as measured by tests/bench/memory.py:
-NUMPY_ACTIVATIONS = (
-    1.7  # gradients on their way, GELU's tanh, a dropout's mask, and gaps between arrays that were freed
-)
-NUMPY_LOGITS = 512  # rows of logits that the fused loss has at a time
+NUMPY_ACTIVATIONS = 1.1  # gradients on their way, and gaps between arrays that were freed
+NUMPY_LOGITS = 512  # rows of logits that the fused loss of a thread has at a time
+NUMPY_SCORES = 32  # keys more than a causal query sees, on average: queries are taken in blocks
 NUMPY_PROCESS = 25_000_000  # what matrix products set aside, and Python's own objects
 
 
-def numpy_training_bytes(config: ModelConfig, batch_size: int, length: int, threads: int = 1) -> int:
-    """About the most memory that training on NumPy takes, beside what the process had before: from 0.8 to 1.6 times
-    what was measured (tests/bench/RESULTS.md). Each thread has gradients of its own."""
-    need = training_memory(config, batch_size, length)
-    logits = 4 * min(batch_size * length, NUMPY_LOGITS) * config.vocab_size
+def numpy_training_bytes(
+    config: ModelConfig, batch_size: int, length: int, threads: int = 1, recompute: str = "none"
+) -> int:
+    """About the most memory that training on NumPy takes, beside what the process had before: from 0.9 to 1.4 times
+    what was measured (tests/bench/RESULTS.md). Each thread has gradients of its own, of which most are there when most
+    activations are gone."""
+    need, tokens = training_memory(config, batch_size, length, recompute=recompute), batch_size * length
+    layers = 1 if recompute == "none" else config.n_layers
+    scores = sum(k.heads * min(length, keys_seen(k, length) + NUMPY_SCORES) for k in costs_of(config).attention)
+    kept = NUMPY_ACTIVATIONS * (need.activations + 4 * tokens * scores / layers)
+    logits = 4 * min(tokens, NUMPY_LOGITS * threads) * config.vocab_size
     tables = 2 * 4 * sum(part.matrix for part in costs_of(config).parts if part.name == "head")  # gradients, added up
-    kept = need.weights + threads * need.gradients + need.optimizer + need.attention_weights
-    return kept + round(NUMPY_ACTIVATIONS * need.activations) + logits + tables + NUMPY_PROCESS
+    standing = need.weights + need.optimizer + logits + tables + NUMPY_PROCESS
+    return standing + round(max(kept, threads * need.gradients))
 
 
 def cache_bytes(config: ModelConfig, batch_size: int, length: int, bytes_per_value: int = 4) -> int:

@@ -25,10 +25,10 @@ def engine_class(config: EngineConfig) -> Any:
         if config.threads == 1:
             from .numpy_engine import NumpyEngine
 
-            return NumpyEngine
+            return partial(NumpyEngine, recompute=config.recompute)
         from .threads import ThreadedNumpyEngine
 
-        return partial(ThreadedNumpyEngine, threads=config.threads)
+        return partial(ThreadedNumpyEngine, threads=config.threads, recompute=config.recompute)
     require_torch()
     from .torch_engine import TorchEngine
 
@@ -50,7 +50,7 @@ def check_plain(config: EngineConfig) -> None:
     """Raise ValueError for a setting that NumPy could only ignore."""
     plain: dict[str, tuple[Any, ...]] = {"device": ("auto", "cpu"), "precision": ("auto", "full")}
     plain |= {"compile": ("auto", "off"), "parallel": ("ddp",), "shard_group": (0,), "checkpoint": ("whole",)}
-    for key, values in {**plain, "recompute": (False,)}.items():
+    for key, values in plain.items():
         if getattr(config, key) not in values:
             raise ValueError(
                 f"[engine]: {key} = {getattr(config, key)!r} is PyTorch's: the NumPy engine computes on the processor, "

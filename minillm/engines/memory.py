@@ -2,8 +2,8 @@
 
 A training step makes and drops the same large arrays again and again. The C library returns every large block that is
 freed and asks for a new one a moment later, and the system then fills each fresh page with zeros when it is first
-touched: about a quarter of the processor time of a small model's step. Two settings of GNU's malloc (mallopt(3))
-change that; other C libraries are left as they are.
+touched: about a quarter of the processor time of a small model's step. Settings of GNU's malloc (mallopt(3)) change
+that; other C libraries are left as they are.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import sys
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # from <malloc.h>
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8  # from <malloc.h>
 
 
 def keep_freed_memory() -> bool:
@@ -27,6 +27,7 @@ def keep_freed_memory() -> bool:
         mallopt(M_MMAP_THRESHOLD, 32 << 20) == 1  # take blocks up to 32 MiB, its largest value, from the heap
         and mallopt(M_TRIM_THRESHOLD, 2**31 - 1) == 1  # do not shrink the heap when its end is free
         and mallopt(M_TOP_PAD, 64 << 20) == 1  # grow it in steps of 64 MiB
+        and mallopt(M_ARENA_MAX, 1) == 1  # one heap for all threads: what one has freed, another may take
     )
 
 

@@ -18,6 +18,7 @@ from ..tensor import Tensor, no_grad
 from .memory import keep_freed_memory, peak_memory_gb
 from .muon import Muon, split_hidden
 from .protocol import Batch, Batches, Groups, Loss, Model, ModelLoss
+from .recompute import recomputing
 from .sgd import SGD
 
 
@@ -29,10 +30,16 @@ class NumpyEngine:
     background = False
 
     def __init__(
-        self, model: Model, config: TrainConfig, groups: Groups = param_groups, loss: Loss | None = None
+        self,
+        model: Model,
+        config: TrainConfig,
+        groups: Groups = param_groups,
+        loss: Loss | None = None,
+        recompute: str = "none",
     ) -> None:
         keep_freed_memory()
         self.model = model
+        self.recompute = recompute  # see EngineConfig
         self.loss = loss or ModelLoss(config.label_smoothing)
         self.figures: dict[str, float] = {}  # of the last step
         self.optimizer = make_optimizer(model, config, groups)
@@ -47,7 +54,8 @@ class NumpyEngine:
         n_tokens = require_targets(sum(self.loss.count(*batch) for batch in micro_batches))
         total, sums = 0.0, Counter[str]()
         for batch in micro_batches:
-            loss, figures = self.loss(self.model, *batch)
+            with recomputing(self.recompute, self.model):
+                loss, figures = self.loss(self.model, *batch)
             loss = loss * (1 / n_tokens)
             loss.backward()  # gradients of several calls add up
             total += loss.item()

@@ -29,6 +29,7 @@ from ..tensor import Parameter
 from .blas import blas_threads, limit_blas_threads
 from .numpy_engine import NumpyEngine, batch_loss, batch_sums, numbers, outputs
 from .protocol import Batch, Groups, Loss, Model
+from .recompute import recomputing
 
 
 class Replicas:
@@ -108,8 +109,9 @@ class ThreadedNumpyEngine(NumpyEngine):
         threads: int = 0,
         groups: Groups = param_groups,
         loss: Loss | None = None,
+        recompute: str = "none",
     ) -> None:
-        super().__init__(model, config, groups, loss)
+        super().__init__(model, config, groups, loss, recompute)
         self.replicas = Replicas(model, min(threads or blas_threads() or 1, config.batch_size))
 
     def forward_backward(self, micro_batches: list[Batch]) -> float:
@@ -127,7 +129,8 @@ class ThreadedNumpyEngine(NumpyEngine):
             # the same dropout.
             for model, seed in zip(models[1:], self.model.rng.integers(2**63, size=len(models) - 1)):
                 model.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
-            for loss, figures in self.replicas.on_rows(add_gradients, batch, scale=1 / n_tokens, loss=self.loss):
+            how: dict[str, Any] = {"scale": 1 / n_tokens, "loss": self.loss, "recompute": self.recompute}
+            for loss, figures in self.replicas.on_rows(add_gradients, batch, **how):
                 total += loss
                 sums.update(figures)
         self.replicas.each(add_up, zip(*(model.parameters() for model in models)))
@@ -149,20 +152,24 @@ class ThreadedNumpyEngine(NumpyEngine):
         return partial(replicas.outputs, function=function)
 
 
-def add_gradients(model: Model, *rows: np.ndarray, scale: float, loss: Loss) -> tuple[float, dict[str, float]]:
+def add_gradients(
+    model: Model, *rows: np.ndarray, scale: float, loss: Loss, recompute: str = "none"
+) -> tuple[float, dict[str, float]]:
     """What a thread does in a training step: add the gradients of the rows' losses times `scale`; their sum, and those
     of their figures."""
-    total, figures = loss(model, *rows)
+    with recomputing(recompute, model):
+        total, figures = loss(model, *rows)
     total = total * scale
     total.backward()
     return total.item(), numbers(figures)
 
 
 def add_up(parameter: Parameter, *others: Parameter) -> None:
-    """The sum of a parameter's gradients in all replicas."""
+    """The sum of a parameter's gradients in all replicas, which then have none."""
     for other in others:
         if other.grad is not None:
             parameter.grad = other.grad if parameter.grad is None else parameter.grad + other.grad
+            other.grad = None
 
 
 def replica(model: Model) -> Model:

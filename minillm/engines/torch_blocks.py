@@ -8,9 +8,21 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from ..models import lstm
 from ..settings import EngineConfig
+
+# What "selective" does not compute twice: matrix products, and attention by PyTorch's kernels or ours.
+PRODUCTS = ("aten::mm", "aten::addmm")
+ATTENTION = (
+    "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_efficient_attention",
+    "aten::_scaled_dot_product_cudnn_attention",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "aten::_scaled_dot_product_fused_attention_overrideable",
+    "minillm::flash_forward",
+)
 
 
 def blocks(model: Any) -> list[Any]:
@@ -21,10 +33,24 @@ def blocks(model: Any) -> list[Any]:
     return found
 
 
-def recompute_blocks(model: Any) -> None:
-    """Have each layer keep its input only, and run its forward again in the backward pass."""
+def recompute_blocks(model: Any, how: str) -> None:
+    """Have each layer run its forward again in the backward pass and keep its input only ("layers"), or that and the
+    results of matrix products and attention ("selective"; recompute.py says why). An LSTM's is run again whole:
+    PyTorch's writes over the products of its steps."""
+    keep = {"context_fn": partial(create_selective_checkpoint_contexts, keep_or_recompute)}
     for block in blocks(model):
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        options = keep if how == "selective" and not isinstance(block, lstm.Layer) else {}
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False, **options)
+
+
+def keep_or_recompute(_: Any, op: Any, *args: Any, **options: Any) -> CheckpointPolicy:
+    """What becomes of the result of an operation. Of attention, its logarithms of sums are part of it; where it draws
+    dropout it is computed again, or all that is drawn after it would be other numbers the second time."""
+    name = op.name() if isinstance(op, torch._ops.OpOverload) else ""
+    if name in ATTENTION:
+        given = {**dict(zip((argument.name for argument in op._schema.arguments), args)), **options}
+        return CheckpointPolicy.PREFER_RECOMPUTE if given.get("dropout_p") else CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.MUST_SAVE if name in PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def mesh_of(settings: EngineConfig, device: torch.device, world_size: int) -> dist.DeviceMesh:

@@ -97,8 +97,8 @@ class TorchEngine:
             ported = to_torch(model, device="meta" if self.sharded else self.device, seed=self.config.seed)
         elif not self.sharded:
             ported = model.to(self.device)
-        if settings.recompute:
-            recompute_blocks(ported)
+        if settings.recompute != "none":
+            recompute_blocks(ported, settings.recompute)
         if self.sharded:
             low = LOW_PRECISION.get(self.precision)
             shard(ported, mesh_of(settings, self.device, self.world_size), low, self.compiles(settings))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..settings import NEEDS_TORCH
 from ..tensor import Array, Tensor, records_graph
-from .dropout import dropout_scale
+from .dropout import draw_mask, mask_scale, packed, unpacked
 
 # Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1), for each head:
 #   S = scale · Q Kᵀ (Tq, Tk)    P = softmax of S over the allowed keys, row by row    O = P V
@@ -48,6 +48,7 @@ def attention(
     rng: np.random.Generator | None,
     impl: str,
     sinks: Tensor | None,
+    found: Array | None = None,  # the result of an earlier pass (engines/recompute.py)
 ) -> Tensor:
     if impl in NEEDS_TORCH:
         raise ValueError(
@@ -57,41 +58,45 @@ def attention(
     batch, heads, t_q, d = q.shape
     kv_heads, t_k = k.shape[1], k.shape[2]
     scale = q.dtype.type(1 / math.sqrt(d) if scale is None else scale)
-    q5 = (q.data * scale).reshape(batch, kv_heads, heads // kv_heads, t_q, d)  # (B, Hkv, G, Tq, D)
+    q5 = q.data.reshape(batch, kv_heads, heads // kv_heads, t_q, d)  # (B, Hkv, G, Tq, D)
     k5, v5 = k.data[:, :, None], v.data[:, :, None]  # (B, Hkv, 1, Tk, D)
     hidden = hidden_keys(q5.shape, t_k, causal, mask, window, q.dtype)
     sink = None if sinks is None else sinks.data.reshape(kv_heads, -1, 1, 1)
     parents = (q, k, v) if sinks is None else (q, k, v, sinks)
 
-    out4 = np.empty((*q.shape[:3], v.shape[-1]), dtype=q.dtype)
+    side_by_side = np.empty((batch, t_q, heads, v.shape[-1]), q.dtype) if found is None else found.swapaxes(1, 2)
+    out4 = side_by_side.swapaxes(1, 2)  # (B, H, Tq, D), laid out so that putting heads side by side copies nothing
     out = out4.reshape(*q5.shape[:4], v.shape[-1])  # (B, Hkv, G, Tq, D)
     keep = records_graph(*parents)
-    blocks = []  # what backward needs of each block: its texts, its rows, its keys, P, dropout's M
-    small = longest(q5) * longest(k5) < SMALL and (sink is None or np.abs(sink).max() < SMALL)  # |q·k| ≤ |q||k|
+    blocks = []  # what backward needs of each block: its texts, its rows, its keys, P, dropout's mask
+    small = longest(q5) * longest(k5) * abs(scale) < SMALL and (sink is None or np.abs(sink).max() < SMALL)
     open_keys = mask is None and window is None  # before the block's own rows, every key is allowed
     for texts, rows, keys in cut((batch, heads, t_q, t_k), causal, segments, window):
-        scores = q5[texts, ..., rows, :] @ k5[texts, ..., keys, :].swapaxes(-1, -2)  # (texts, Hkv, G, rows, keys)
+        scores = (q5[texts, ..., rows, :] * scale) @ k5[texts, ..., keys, :].swapaxes(-1, -2)  # (..., rows, keys)
         if hidden is not None:
             first = max(keys.start, rows.start + t_k - t_q) if open_keys else keys.start
             scores[..., first - keys.start :] += hidden[texts, ..., rows, first : keys.stop]
         p = masked_softmax(scores, small, sink)
-        kept = dropout_scale(p.shape, dropout_p, q.dtype, rng, None) if dropout_p else None
-        np.matmul(p if kept is None else p * kept, v5[texts, ..., keys, :], out=out[texts, ..., rows, :])
+        drawn = draw_mask(p.shape, dropout_p, rng) if dropout_p else None
+        if found is None:
+            weights = p if drawn is None else p * mask_scale(drawn, dropout_p, p.dtype)
+            np.matmul(weights, v5[texts, ..., keys, :], out=out[texts, ..., rows, :])
         if keep:
-            blocks.append((texts, rows, keys, p, kept))
-    return Tensor.from_op(out4, parents, attention_backward, (q5, k5, v5, out4, blocks, scale))
+            blocks.append((texts, rows, keys, p, None if drawn is None else packed(drawn)))
+    return Tensor.from_op(out4, parents, attention_backward, (q5, k5, v5, out4, blocks, scale, dropout_p))
 
 
 def attention_backward(
-    grad: Array, needs: tuple, q5: Array, k5: Array, v5: Array, out: Array, blocks: list[tuple], scale: float
-) -> tuple:  # q5 is multiplied by `scale` already
+    grad: Array, needs: tuple, q5: Array, k5: Array, v5: Array, out: Array, blocks: list, scale: float, dropout_p: float
+) -> tuple:
     row_sums = np.einsum("...d,...d->...", grad, out).reshape(*q5.shape[:4], 1)  # of P ∘ dL/dP
     grad5 = grad.reshape(*q5.shape[:4], v5.shape[-1])
     dq = np.empty(q5.shape, grad.dtype)
     dk = np.zeros((*k5.shape[:2], *k5.shape[3:]), grad.dtype)  # (B, Hkv, Tk, D)
     dv = np.zeros((*v5.shape[:2], *v5.shape[3:]), grad.dtype)
     dsinks = np.zeros(q5.shape[1:3], grad.dtype)  # (Hkv, G)
-    for texts, rows, keys, p, kept in blocks:
+    for texts, rows, keys, p, bits in blocks:
+        kept = None if bits is None else mask_scale(unpacked(bits, p.shape), dropout_p, p.dtype)
         g = grad5[texts, ..., rows, :]
         ds = g @ v5[texts, ..., keys, :].swapaxes(-1, -2)  # dL/dP (texts, Hkv, G, rows, keys)
         if kept is not None:
@@ -101,7 +106,7 @@ def attention_backward(
         ds -= row_sums[texts, ..., rows, :]
         ds *= p  # dL/dS
         np.matmul(ds, k5[texts, ..., keys, :], out=dq[texts, ..., rows, :])
-        dk[texts, :, keys] += sum_group(ds.swapaxes(-1, -2) @ q5[texts, ..., rows, :])
+        dk[texts, :, keys] += sum_group(ds.swapaxes(-1, -2) @ (q5[texts, ..., rows, :] * scale))
         dv[texts, :, keys] += sum_group((p if kept is None else p * kept).swapaxes(-1, -2) @ g)
     dq *= scale
     return (dq.reshape(grad.shape[:3] + dq.shape[-1:]), dk, dv, dsinks.reshape(-1))[: len(needs)]
@@ -133,7 +138,7 @@ def sum_group(x: Array) -> Array:
 
 
 def longest(x: Array) -> float:
-    """The length of the longest of the vectors x (..., D)."""
+    """The length of the longest of the vectors x (..., D): |q·k| ≤ |q||k|."""
     return math.sqrt(np.einsum("...d,...d->...", x, x).max(initial=0))
 
 

@@ -54,10 +54,11 @@ def linear_cross_entropy(
         h2 = h2[kept]  # (n, D), the rows that count
     dh = np.empty_like(h2) if records_graph(h) else None
     dweight = np.zeros_like(weight.data) if records_graph(weight) else None
+    room = np.empty((min(CHUNK, len(h2)), vocab_size), h.dtype)  # for the logits of each chunk in turn
     total = 0.0
     for start in range(0, len(h2), CHUNK):
         part = slice(start, start + CHUNK)
-        logits = h2[part] @ weight.data.T  # (CHUNK, V)
+        logits = np.matmul(h2[part], weight.data.T, out=room[: len(h2) - start])  # (CHUNK, V)
         losses, dlogits = softmax_cross_entropy(logits, targets[part], label_smoothing)
         total += float(losses.sum(dtype=np.float64))
         if dh is not None:

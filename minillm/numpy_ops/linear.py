@@ -15,11 +15,11 @@ from ..tensor import Array, Tensor
 # Leading axes (batch, time) are flattened into N: one large product is much faster than many small ones.
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, found: Array | None = None) -> Tensor:
     weight = x.like(weight, "linear")
     x2 = x.data.reshape(math.prod(x.shape[:-1]), weight.shape[1])  # (N, in); −1 could not be told for 0 features
-    y = x2 @ weight.data.T  # (N, out)
-    if bias is not None:
+    y = x2 @ weight.data.T if found is None else found  # (N, out), found by an earlier pass: engines/recompute.py
+    if bias is not None and found is None:
         y += bias.data
     y = y.reshape(*x.shape[:-1], weight.shape[0])  # (..., out)
     parents = (x, weight) if bias is None else (x, weight, bias)

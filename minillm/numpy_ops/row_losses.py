@@ -17,9 +17,10 @@ def linear_row_losses(h: Tensor, weight: Tensor, targets: Array, ignore_index: i
     targets, kept = class_ids("linear_cross_entropy", targets, weight.shape[0], ignore_index)
     h2 = h.data.reshape(kept.size, weight.shape[1])[kept]  # (n, D), the rows that count
     losses = np.empty(targets.size, dtype=h.dtype)
+    room = np.empty((min(CHUNK, len(h2)), weight.shape[0]), h.dtype)  # for the logits of each chunk in turn
     for start in range(0, len(h2), CHUNK):
         part = slice(start, start + CHUNK)
-        logits = h2[part] @ weight.data.T  # (CHUNK, V)
+        logits = np.matmul(h2[part], weight.data.T, out=room[: len(h2) - start])  # (CHUNK, V)
         losses[part], _ = softmax_cross_entropy(logits, targets[part], label_smoothing)
     saved = (h2, weight.data, targets, kept, label_smoothing)
     losses = all_rows(losses, kept).reshape(h.shape[:-1])
@@ -31,9 +32,11 @@ def linear_row_losses_backward(
 ) -> tuple:
     dh, dweight = np.empty_like(h2), np.zeros_like(weight)
     rows = grad.reshape(-1, 1)[kept]  # (n, 1)
+    room = np.empty((min(CHUNK, len(h2)), len(weight)), h2.dtype)
     for start in range(0, len(h2), CHUNK):
         part = slice(start, start + CHUNK)
-        _, dlogits = softmax_cross_entropy(h2[part] @ weight.T, targets[part], label_smoothing)
+        logits = np.matmul(h2[part], weight.T, out=room[: len(h2) - start])
+        _, dlogits = softmax_cross_entropy(logits, targets[part], label_smoothing)
         dlogits *= rows[part]
         np.matmul(dlogits, weight, out=dh[part])
         if needs[1]:

@@ -62,12 +62,12 @@ def graph(root: Any, names: Mapping[str, Any] | None = None) -> Drawing:
     it has one, its gradient; arrows run from the parents to the result.
 
     `root` is a Tensor, or anything with `data`, `grad` and `node`, where a node has `parents` and `backward`. `names`
-    labels tensors, as in `graph(loss, {"w": w, "b": b})`. Draw before `backward()`, which frees the graph, or after
+    labels tensors, as in `graph(loss, {"w": w, "b": b})`; a result in between without a name is drawn by its shape,
+    since a graph of Tensors does not keep what it was. Draw before `backward()`, which frees the graph, or after
     `backward(retain_graph=True)`.
     Raises ValueError for a graph of more than 150 tensors.
     """
-    labels = {id(tensor): name for name, tensor in (names or {}).items()}
-    boxes, edges = collect(root, labels)
+    boxes, edges = collect(root, names or {})
     assign_columns(boxes)
     columns = add_bends(boxes, edges)
     order_columns(columns)
@@ -75,24 +75,28 @@ def graph(root: Any, names: Mapping[str, Any] | None = None) -> Drawing:
     return Drawing(to_svg(columns, edges), f"graph of {len(boxes)} tensors and {len(edges)} arrows")
 
 
-def collect(root: Any, labels: Mapping[int, str]) -> tuple[list[Box], list[list[Box]]]:
-    """A Box for every tensor that can be reached, parents first, and the arrows [from, to]."""
+def collect(root: Any, names: Mapping[str, Any]) -> tuple[list[Box], list[list[Box]]]:
+    """A Box for every tensor that can be reached, parents first, and the arrows [from, to]. A result is known by its
+    node: of those that nobody but the graph remembers, that is all there is."""
+    labels = {id(node_or_leaf(tensor)): name for name, tensor in names.items()}
+    tensors = {id(node_or_leaf(tensor)): tensor for tensor in (root, *names.values())}
     boxes: dict[int, Box] = {}
     edges: list[list[Box]] = []
     stack: list[tuple[Any, bool]] = [(root, False)]
     while stack:
-        tensor, parents_done = stack.pop()
-        if id(tensor) in boxes:
+        found, parents_done = stack.pop()
+        item = node_or_leaf(found)
+        if id(item) in boxes:
             continue
-        parents = tensor.node.parents if tensor.node is not None else ()
+        parents = getattr(item, "parents", ())
         if parents_done or not parents:
-            box = Box(describe(tensor, labels.get(id(tensor), "")), kind_of(tensor))
-            boxes[id(tensor)] = box
-            edges += [[boxes[id(parent)], box] for parent in parents]
+            tensor = tensors.get(id(item), found)
+            boxes[id(item)] = box = Box(describe(tensor, item, labels.get(id(item), "")), kind_of(item))
+            edges += [[boxes[id(node_or_leaf(parent))], box] for parent in parents]
             if len(boxes) > LARGEST:
                 raise ValueError(f"graph: more than {LARGEST} tensors. Draw a smaller part, such as one layer.")
         else:
-            stack.append((tensor, True))
+            stack.append((found, True))
             stack += [(parent, False) for parent in reversed(parents)]
     for start, end in edges:
         start.after.append(end)
@@ -100,26 +104,35 @@ def collect(root: Any, labels: Mapping[int, str]) -> tuple[list[Box], list[list[
     return list(boxes.values()), edges
 
 
-def describe(tensor: Any, label: str) -> list[str]:
-    """The lines in a tensor's box: name and op, value or shape, gradient."""
-    data = np.asarray(tensor.data)
-    op = tensor.node.backward.__name__.removesuffix("_backward").strip("_") if tensor.node is not None else ""
+def node_or_leaf(tensor: Any) -> Any:
+    """What stands for a tensor in the graph: its node, or itself where it was not computed; a node for itself."""
+    return tensor if getattr(tensor, "node", None) is None else tensor.node
+
+
+def describe(tensor: Any, item: Any, label: str) -> list[str]:
+    """The lines in the box of a tensor, or of the node (`item`) of one that is gone: name and op, value or shape,
+    gradient."""
+    op = item.backward.__name__.removesuffix("_backward").strip("_") if hasattr(item, "parents") else ""
     op = SYMBOLS.get(op, op)
     unnamed = "parameter" if getattr(tensor, "requires_grad", False) else "constant"
     first = f"{label} = {op}" if label and op else label or op or unnamed
-    value = f"{float(data.reshape(-1)[0]):.4g}" if data.size == 1 else f"{'×'.join(map(str, data.shape))}"
+    data = getattr(tensor, "data", None)
+    shape = item.shape if data is None else np.shape(data)
+    value = "×".join(map(str, shape)) or "a number"
+    if data is not None and np.size(data) == 1:
+        value = f"{float(np.reshape(data, -1)[0]):.4g}"
     lines = [first, value.replace("-", "−")]
-    if tensor.grad is not None:
+    if getattr(tensor, "grad", None) is not None:
         grad = np.asarray(tensor.grad)
         size = f"{float(grad.reshape(-1)[0]):.4g}" if grad.size == 1 else f"norm {float(np.linalg.norm(grad)):.3g}"
         lines.append(f"grad {size}".replace("-", "−"))
     return lines
 
 
-def kind_of(tensor: Any) -> str:
-    if tensor.node is not None:
+def kind_of(item: Any) -> str:
+    if hasattr(item, "parents"):
         return "result"
-    return "leaf" if getattr(tensor, "requires_grad", True) else "constant"
+    return "leaf" if getattr(item, "requires_grad", True) else "constant"
 
 
 def assign_columns(boxes: list[Box]) -> None:

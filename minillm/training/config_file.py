@@ -28,6 +28,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+EARLIER = {("recompute", False): "none", ("recompute", True): "layers"}  # what runs' config files said before
+
 T = TypeVar("T")
 Sections = dict[str, dict[str, Any]]  # section -> key -> value, as in a TOML file
 
@@ -104,6 +106,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     for key, value in values.items():
         if key not in names:
             raise ConfigError(f"{where}: unknown key {key!r}. {nearest(key, names)}")
+        value = EARLIER.get((key, value), value) if isinstance(value, bool) else value
         checked[key] = checked_value(value, hints[key], f"{where}: {key}")
     try:
         return cls(**checked)

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..costs.sizes import duration, in_bytes, n_parameters, numpy_training_bytes, training_flops, training_memory
+from ..costs.sizes import duration, n_parameters, training_flops
 from ..data import TokenDataset, corpus_folder, load_report, pack_split, split_file
 from ..disk import check_free, remove_folder, write_text
-from ..engines.blas import blas_threads
 from ..engines.choose import engine_class, process_rank
-from ..engines.limits import free_memory, products_per_second
+from ..engines.limits import products_per_second
 from ..engines.profile import Profile, check_profile
 from ..engines.protocol import Engine, Model
 from ..models import DECODERS, GPTConfig, ModelConfig, config_class, config_to_dict, model_from_config
@@ -28,6 +27,7 @@ from ..tokenizers.extend import with_special_tokens
 from .checkpoint import CheckpointError
 from .config_file import ConfigError, Sections, build, nearest, read_toml, to_toml
 from .log_sinks import check_sinks
+from .memory import check_memory
 from .objectives import PACK, Objective, PackedNextToken, loss_for, objective_for
 from .run_folder import MAY_CHANGE, check_no_run, check_saves, run_in
 from .shapes import same_size, sections_of_size
@@ -267,7 +267,7 @@ def pretrain(
     train_data = packed(config.data, "train", tokenizer, progress=progress)
     val_data = packed(config.data, "val", tokenizer, progress=progress) if holds_out(config) else None
     if not force:
-        check_memory(config)
+        check_memory(config.model, config.train, config.engine)
     if start is None:
         model = model_from_config(config.model, initial_weights(config))
     else:
@@ -345,31 +345,6 @@ def check_attention(config: PretrainConfig) -> None:
             raise ConfigError(
                 f"[model]: attention = 'triton' cannot run here: {reason.replace('impl=', 'attention=')}."
             )
-
-
-def check_memory(config: PretrainConfig) -> None:
-    """Raise ConfigError, with numbers, for a training run that this machine has no memory for."""
-    t, free, context = config.train, free_bytes(config.engine), config.model.context
-    need = training_memory(config.model, t.batch_size, context)
-    total, standing = need.total, need.total - need.activations
-    if config.engine.name == "numpy":
-        threads = min(config.engine.threads or blas_threads() or 1, t.batch_size)
-        total = numpy_training_bytes(config.model, t.batch_size, context, threads)
-    if free is not None and total > free:
-        raise ConfigError(
-            f"training needs about {in_bytes(total)}, and {in_bytes(free)} are free: weights, gradients and optimizer "
-            f"{in_bytes(standing)}, activations and the like {in_bytes(total - standing)} for {t.batch_size} × "
-            f"{context} tokens. Make the model or train.batch_size smaller, or give --force."
-        )
-
-
-def free_bytes(engine: EngineConfig) -> int | None:
-    """What is free where the model would be trained; None where that is not known."""
-    if engine.name == "torch":
-        from ..engines.torch_machine import choose_device, free_memory_of
-
-        return free_memory_of(choose_device(engine.device))
-    return free_memory()
 
 
 def initial_weights(config: PretrainConfig) -> np.random.Generator:

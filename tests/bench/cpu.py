@@ -55,7 +55,7 @@ def interleave(
     return float(np.median(times[0])), float(np.median(times[1]))
 
 
-GROUPS = ("train", "families", "compile", "memory", "decode", "encode", "wordpiece", "cores", "bpe")
+GROUPS = ("train", "families", "compile", "memory", "recompute", "decode", "encode", "wordpiece", "cores", "bpe")
 
 
 def main() -> None:
@@ -73,6 +73,7 @@ def main() -> None:
         training_speed.bench_families,
         training_speed.bench_compile,
         training_speed.bench_memory,
+        training_speed.bench_recompute,
         decode_speed.bench_decode,
         tokenizer_speed.bench_one_thread,
         tokenizer_speed.bench_wordpiece,

@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,14 +26,20 @@ from minillm.settings import IGNORE, TrainConfig
 
 MIDDLE = {"vocab_size": 4096, "context": 128, "n_heads": 4, "d_model": 256}
 LAPTOP = GPTConfig(vocab_size=2048, context=128, n_layers=4, n_heads=4, d_model=128)
-SHAPES = {  # name -> config, batch size, threads
+LARGE_BATCH = GPTConfig(vocab_size=1024, context=64, n_layers=4, n_heads=4, d_model=128)
+LLAMA = LlamaConfig(**{**MIDDLE, "context": 256}, n_layers=4, n_kv_heads=2, d_ff=704)
+SHAPES: dict[str, tuple[Any, ...]] = {  # name -> config, batch size, threads, what is computed again (none of it)
     "gpt laptop": (LAPTOP, 8, 1),
     "gpt laptop, 2 threads": (LAPTOP, 8, 2),
     "gpt wide": (GPTConfig(vocab_size=8192, context=128, n_layers=2, n_heads=8, d_model=768), 2, 1),
     "gpt long": (GPTConfig(vocab_size=512, context=1024, n_layers=2, n_heads=4, d_model=64), 2, 1),
-    "gpt large batch": (GPTConfig(vocab_size=1024, context=64, n_layers=4, n_heads=4, d_model=128), 64, 1),
+    "gpt large batch": (LARGE_BATCH, 64, 1),
+    "gpt large batch, layers": (LARGE_BATCH, 64, 1, "layers"),
+    "gpt large batch, selective": (LARGE_BATCH, 64, 1, "selective"),
     "gpt large vocabulary": (GPTConfig(vocab_size=50257, context=128, n_layers=1, n_heads=4, d_model=128), 8, 1),
-    "llama": (LlamaConfig(**{**MIDDLE, "context": 256}, n_layers=4, n_kv_heads=2, d_ff=704), 8, 1),
+    "llama": (LLAMA, 8, 1),
+    "llama, layers": (LLAMA, 8, 1, "layers"),
+    "llama, selective": (LLAMA, 8, 1, "selective"),
     "bert": (BertConfig(**MIDDLE, n_layers=4, d_ff=1024), 16, 1),
     "encoder-decoder": (EncoderDecoderConfig(**MIDDLE, n_layers=2, d_ff=1024), 16, 1),
     "lstm": (LSTMConfig(vocab_size=4096, context=128, n_layers=2, d_model=256), 16, 1),
@@ -58,16 +65,20 @@ def batch_for(config, batch_size):
 
 def measure(name):
     """(bytes that three steps took at most, bytes reckoned) in this process, which must be a fresh one."""
-    config, batch_size, threads = SHAPES[name]
+    config, batch_size, threads, *how = SHAPES[name]
     before = peak_bytes()
     settings = TrainConfig(batch_size=batch_size)
     model = model_from_config(config)
-    engine = NumpyEngine(model, settings) if threads == 1 else ThreadedNumpyEngine(model, settings, threads)
+    options: dict[str, Any] = {"recompute": how[0]} if how else {}
+    if threads == 1:
+        engine = NumpyEngine(model, settings, **options)
+    else:
+        engine = ThreadedNumpyEngine(model, settings, threads, **options)
     for _ in range(3):
         engine.forward_backward([batch_for(config, batch_size)])
         engine.clip_gradients(1.0)
         engine.step(1e-3)
-    return peak_bytes() - before, numpy_training_bytes(config, batch_size, config.context, threads)
+    return peak_bytes() - before, numpy_training_bytes(config, batch_size, config.context, threads, *how)
 
 
 def in_a_process(name):
@@ -84,10 +95,10 @@ def main():
     if words:
         print(json.dumps(measure(words[1])))
         return
-    print(f"{'shape':24s}{'measured':>10s}{'reckoned':>10s}  reckoned / measured")
+    print(f"{'shape':28s}{'measured':>10s}{'reckoned':>10s}  reckoned / measured")
     for name in SHAPES:
         measured, reckoned = in_a_process(name)
-        print(f"{name:24s}{measured / 1e6:>7,.0f} MB{reckoned / 1e6:>7,.0f} MB  {reckoned / measured:.2f}", flush=True)
+        print(f"{name:28s}{measured / 1e6:>7,.0f} MB{reckoned / 1e6:>7,.0f} MB  {reckoned / measured:.2f}", flush=True)
 
 
 if __name__ == "__main__":

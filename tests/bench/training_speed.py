@@ -3,7 +3,8 @@
     python tests/bench/cpu.py --only train       # GPTs, beside PyTorch as it is
     python tests/bench/cpu.py --only families    # BERT, Llama, encoder–decoder, LSTM
     python tests/bench/cpu.py --only compile     # GPTs, beside torch.compile
-    python tests/bench/cpu.py --only memory      # the largest memory of a step
+    python tests/bench/cpu.py --only memory      # the largest memory of a step, with each `engine.recompute`
+    python tests/bench/cpu.py --only recompute   # and what that costs, in CPU time
 
 A step is forward, backward, clipping and AdamW, in float32, without dropout, on random tokens. Ours is what `minillm
 pretrain` runs: the batch shared among as many threads as matrix products would use.
@@ -59,7 +60,7 @@ FAMILIES = [
     Work(EncoderDecoderConfig(**MIDDLE, n_layers=3, n_heads=4, d_ff=1024), 8, 1.3),
     Work(LSTMConfig(**MIDDLE, n_layers=2), 8, 1.0),
 ]
-LARGE = (2, 3)  # which of the GPTs memory is measured for
+RECOMPUTE = ("none", "selective", "layers")
 COMPILED = (1, 3)  # and which beside torch.compile, which takes a minute or more to compile each
 GPTS_TOGETHER, COMPILED_TOGETHER, MEMORY = 1.45, 1.2, 1 / 0.6  # goals: geometric means, and PyTorch's memory by ours
 
@@ -204,8 +205,9 @@ PEERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 # --- steps ------------------------------------------------------------------------------------------------------------
 
 
-def our_step(work: Work) -> Callable[[], None]:
-    engine = ThreadedNumpyEngine(model_from_config(work.config), TrainConfig(lr=3e-4, batch_size=work.batch))
+def our_step(work: Work, recompute: str = "none") -> Callable[[], None]:
+    config = TrainConfig(lr=3e-4, batch_size=work.batch)
+    engine = ThreadedNumpyEngine(model_from_config(work.config), config, recompute=recompute)
     batch = batch_for(work.config, work.batch)
 
     def step() -> None:
@@ -285,19 +287,28 @@ def bench_compile(repeats: int) -> Iterator[Row]:
 
 def bench_memory(repeats: int) -> Iterator[Row]:
     """The largest memory of three steps, over what importing takes, as tokens of a step by a gigabyte."""
-    for index in LARGE:
-        work = GPTS[index]
-        ours, peer = (gigabytes(side, index) for side in ("ours", "theirs"))
-        yield Row(f"memory {work}", ours, peer, "torch eager", "tok/GB", work.batch * work.config.context, MEMORY)
+    for index, work in enumerate(GPTS):
+        peer = gigabytes("theirs", index)
+        for how in RECOMPUTE:
+            ours, tokens = gigabytes("ours", index, how), work.batch * work.config.context
+            yield Row(f"memory {work} {how}", ours, peer, "torch eager", "tok/GB", tokens, MEMORY)
 
 
-def gigabytes(side: str, index: int) -> float:
+def bench_recompute(repeats: int) -> Iterator[Row]:
+    """What it costs to compute a part twice: the CPU time of a step beside that of one that keeps everything."""
+    for work in GPTS:
+        for how in RECOMPUTE[1:]:
+            ours, plain = interleave(our_step(work, how), our_step(work), repeats, time.process_time)
+            yield Row(f"{work} {how}", ours, plain, "none", "tok/s", work.batch * work.config.context)
+
+
+def gigabytes(side: str, index: int, recompute: str = "none") -> float:
     """`measure` in a process of its own, in 10⁹ bytes."""
-    command = [sys.executable, __file__, side, str(index)]
+    command = [sys.executable, __file__, side, str(index), recompute]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1e9
 
 
-def measure(side: str, index: int) -> int:
+def measure(side: str, index: int, recompute: str = "none") -> int:
     """Bytes that three steps took at most, in this process, which must be a fresh one."""
     if side == "theirs":
         import torch
@@ -305,11 +316,11 @@ def measure(side: str, index: int) -> int:
 
         torch.ones(1).sum()
     before = peak_bytes()
-    step = our_step(GPTS[index]) if side == "ours" else their_step(GPTS[index])
+    step = our_step(GPTS[index], recompute) if side == "ours" else their_step(GPTS[index])
     for _ in range(3):
         step()
     return peak_bytes() - before
 
 
 if __name__ == "__main__":
-    print(measure(sys.argv[1], int(sys.argv[2])))
+    print(measure(sys.argv[1], int(sys.argv[2]), *sys.argv[3:]))

@@ -69,7 +69,8 @@ def test_what_does_not_fit_says_so(tmp_path):
     huge = GPTConfig(vocab_size=100, context=8000, n_layers=2, n_heads=2, d_model=64)
     PretrainedModel(GPT(huge)).save_pretrained(tmp_path)
     report = inspect(str(tmp_path), batch_size=8000, card="T4")
-    assert "does not fit: take a smaller batch" in report and "do not fit into its 16 GB" in report
+    assert "does not fit. With engine.recompute=layers (--set) it takes about" in report
+    assert "A smaller batch takes less, too." in report and "do not fit into its 16 GB" in report
 
 
 @pytest.mark.parametrize(

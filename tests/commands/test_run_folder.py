@@ -1,9 +1,11 @@
 """A run folder keeps its word: what is refused changes nothing, what was killed goes on, what can't be done is said."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +16,9 @@ from minillm.costs.sizes import training_memory
 from minillm.models import GPT, GPTConfig
 from minillm.settings import EngineConfig, TrainConfig
 from minillm.tokenizers import load_tokenizer
-from minillm.training import pretrain, run_folder
+from minillm.training import memory, pretrain, run_folder
 from minillm.training.checkpoint import read_arrays, read_checkpoint
+from minillm.training.config_file import ConfigError, build
 from minillm.training.pretrain import DataConfig, packed
 from minillm.training.run_log import read_metrics
 from minillm.training.text import TextData
@@ -138,7 +141,7 @@ def test_everybody_may_read_the_weights(run):
         ("device=cuda", "device = 'cuda' is PyTorch's"),
         ("precision=bf16", "precision = 'bf16' is PyTorch's"),
         ("compile=on", "compile = 'on' is PyTorch's"),
-        ("recompute=true", "recompute = True is PyTorch's"),
+        ("recompute=all", "recompute must be one of 'none', 'layers', 'selective', not 'all'"),
         ("parallel=fsdp", "parallel = 'fsdp' is PyTorch's"),
         ("parallel=hsdp", "parallel = 'hsdp' is PyTorch's"),
         ("checkpoint=async", "checkpoint = 'async' is PyTorch's"),
@@ -152,15 +155,43 @@ def test_what_an_engine_cannot_honour_is_refused_before_the_run(data, tmp_path, 
     assert not (tmp_path / "run").exists()
     if "PyTorch" in message:  # which has it
         name, _, value = setting.partition("=")
-        EngineConfig(name="torch", **{name: True if value == "true" else value})
+        EngineConfig(name="torch", **{name: value})
 
 
 def test_what_does_not_fit_is_refused_with_numbers(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(pretrain, "free_memory", lambda: 10**6)
+    monkeypatch.setattr(memory, "free_memory", lambda: 10**6)
     error = minillm("pretrain", *data, *TINY, "--out", tmp_path / "run", status=2, capsys=capsys)
     assert "training needs about 26" in error and "1.000 MB are free" in error and "--force" in error
     assert not (tmp_path / "run").exists()
     minillm("pretrain", *data, *TINY, "--out", tmp_path / "run", "--force")
+
+
+def test_a_run_that_does_not_fit_is_told_what_would():
+    """The gentlest setting that fits, or the last where none does; nothing where nothing is left to be saved."""
+    model = GPTConfig(vocab_size=512, context=256, n_layers=8, n_heads=4, d_model=64)
+    train, engine = TrainConfig(batch_size=64), EngineConfig(threads=1)
+    needed = {how: memory.needed_bytes(model, train, engine, how) for how in ("none", "selective", "layers")}
+    assert needed["none"] > 1.2 * needed["selective"] > 2 * needed["layers"]
+    for now, free, advice in (
+        ("none", needed["selective"] + 1, "With engine.recompute=selective (--set) it takes about "),
+        ("none", needed["selective"] - 1, "With engine.recompute=layers (--set) it takes about "),
+        ("none", 10**6, "With engine.recompute=layers (--set) it takes about "),
+        ("selective", 10**6, "With engine.recompute=layers (--set) it takes about "),
+        ("layers", 10**6, "tokens. Make the model or train.batch_size smaller"),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(memory, "free_memory", lambda free=free: free)
+            with pytest.raises(ConfigError, match=re.escape(advice)):
+                memory.check_memory(model, train, replace(engine, recompute=now))
+            if advice.startswith("With") and free > 10**6:
+                memory.check_memory(model, train, replace(engine, recompute=advice.split("=")[1].split()[0]))
+
+
+def test_a_run_of_before_recompute_had_words_can_be_read():
+    for said, means in ((False, "none"), (True, "layers"), ("selective", "selective")):
+        assert build(EngineConfig, {"recompute": said}, "[engine]").recompute == means
+    with pytest.raises(ConfigError, match="threads must be a whole number, not True"):
+        build(EngineConfig, {"threads": True}, "[engine]")
 
 
 @pytest.mark.parametrize("kind", ["gpt", "llama", "bert", "lstm", "encoder-decoder"])

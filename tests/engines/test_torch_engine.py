@@ -292,10 +292,11 @@ def test_an_fp16_overflow_is_run_again_with_a_smaller_scale(data):
     assert engine.loss_scale == 2 * twin.loss_scale
 
 
-def test_compiled_and_recomputed_is_the_same(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", ["layers", "selective"])
+def test_compiled_and_recomputed_is_the_same(data, tmp_path, monkeypatch, how):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     plain = run(data, tmp_path / "plain", on_torch(), max_steps=4)
-    other = run(data, tmp_path / "other", on_torch(compile="on", recompute=True), max_steps=4)
+    other = run(data, tmp_path / "other", on_torch(compile="on", recompute=how), max_steps=4)
     for a, b in zip(plain, other):
         assert abs(a.get("loss", 0) - b.get("loss", 0)) < 1e-12
         assert abs(a.get("val_loss", 0) - b.get("val_loss", 0)) < 1e-12
@@ -303,9 +304,10 @@ def test_compiled_and_recomputed_is_the_same(data, tmp_path, monkeypatch):
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_compiled_by_inductor_is_the_same(data, tmp_path):
+@pytest.mark.parametrize("how", ["none", "selective"])
+def test_compiled_by_inductor_is_the_same(data, tmp_path, how):
     plain = run(data, tmp_path / "plain", on_torch(), max_steps=4)
-    other = run(data, tmp_path / "other", on_torch(compile="on"), max_steps=4)
+    other = run(data, tmp_path / "other", on_torch(compile="on", recompute=how), max_steps=4)
     for a, b in zip(plain, other):
         assert abs(a.get("loss", 0) - b.get("loss", 0)) < 1e-10
 

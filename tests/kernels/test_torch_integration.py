@@ -90,6 +90,50 @@ def test_dropout_draws_from_torchs_generator(device):
     assert torch.equal(first, flash_attention(q, k, v, dropout_p=0.5)) and not torch.equal(first, second)
 
 
+@pytest.mark.parametrize("dropout_p", [0.0, 0.2])
+@pytest.mark.parametrize("how", ["layers", "selective"])
+def test_what_is_kept_of_attention_is_not_computed_again(device, how, dropout_p):
+    """As engine.recompute says it; with dropout it is, since what is drawn after it must be drawn again, too."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from minillm.engines.torch_blocks import recompute_blocks
+
+    calls = []
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            calls.append(getattr(func, "_opname", ""))
+            return func(*args, **(kwargs or {}))
+
+    class Layer(torch.nn.Module):
+        def forward(self, q, k, v):
+            out = flash_attention(q * 2, k, v, causal=True, dropout_p=dropout_p)
+            return torch.nn.functional.dropout(out, 0.2).exp()
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.ModuleList([Layer()])
+
+        def forward(self, *inputs):
+            return self.layers[0](*inputs)
+
+    found = []
+    for recompute in (how, None):
+        model, inputs = Model(), draw(device)
+        if recompute:
+            recompute_blocks(model, recompute)
+        torch.manual_seed(3)
+        calls.clear()
+        with Counting():
+            model(*inputs).sum().backward()
+        found.append(([tensor.grad for tensor in inputs], calls.count("flash_forward")))
+    (grads, computed), (plain, once) = found
+    assert once == 1 and computed == (1 if how == "selective" and not dropout_p else 2)
+    for grad, other in zip(grads, plain):
+        assert torch.equal(grad, other)
+
+
 def test_activation_checkpointing_replays_dropout(device):
     from torch.utils.checkpoint import checkpoint
 

@@ -172,7 +172,7 @@ def test_at_the_borders_of_the_blocks(t_q, t_k, causal):
 def test_causal_attention_computes_no_keys_that_a_block_may_not_look_at(t_q, t_k):
     """About half of the scores: each block of queries ends at the last key that its last query sees."""
     q, k, v = (Tensor(a, requires_grad=True) for a in random_qkv(t_q, t_k))
-    *_, blocks, _ = ops.attention(q, k, v, causal=True).node.saved
+    *_, blocks, _, _ = ops.attention(q, k, v, causal=True).node.saved
     last = [min(start + BLOCK, t_q) - 1 for start in range(0, t_q, BLOCK)]
     assert [p.shape[-1] for texts, *_, p, _ in blocks if texts.start == 0] == [max(i + t_k - t_q + 1, 0) for i in last]
 
@@ -206,7 +206,7 @@ def test_texts_in_a_row_are_as_each_alone(kv_heads, causal):
 def test_no_scores_are_computed_between_texts(causal):
     q, k, v = (Tensor(a, requires_grad=True) for a in random_qkv(10, 10))
     segments = rows_of_texts([4, 1, 5], [10])
-    *_, blocks, _ = ops.attention(q, k, v, causal=causal, segments=segments).node.saved
+    *_, blocks, _, _ = ops.attention(q, k, v, causal=causal, segments=segments).node.saved
     assert [p.shape[-2:] for *_, p, _ in blocks] == [(4, 4), (1, 1), (5, 5), (10, 10)]
     assert [len(p) for *_, p, _ in blocks] == [1, 1, 1, 1]
 

@@ -432,7 +432,7 @@ def test_numbers_of_numpy_are_numbers_too_and_engines_settings_are_checked_alike
     assert TrainConfig(batch_size=np.int64(2), lr=np.float32(0.5), weight_decay=1).batch_size == 2
     for changes, message in (
         ({"threads": 1.5}, "threads must be a whole number"),
-        ({"recompute": 0}, "recompute must be True or False"),
+        ({"recompute": True}, "recompute must be one of 'none', 'layers', 'selective', not True"),
         ({"device": None}, "device must be a text"),
         ({"name": "jax"}, "name must be one of 'numpy', 'torch'"),
     ):
