@@ -205,7 +205,7 @@ def products(monkeypatch, how):
 
     with monkeypatch.context() as patch:
         patch.setattr(numpy_ops, "linear", counting("linear", numpy_ops.linear, 3))
-        patch.setattr(numpy_ops, "attention", counting("attention", numpy_ops.attention, 12))
+        patch.setattr(numpy_ops, "attention", counting("attention", numpy_ops.attention, 13))
         trained(NumpyEngine, FAMILIES["gpt"](n_layers=2), how, steps=1, micro_batches=1)
     return counted
 
