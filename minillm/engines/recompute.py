@@ -78,7 +78,7 @@ class Part:
         keep: bool,
     ) -> None:
         self.function, self.inputs, self.options, self.rng, self.keep = function, inputs, options, rng, keep
-        self.state = None if rng is None else rng.bit_generator.state  # from which the function draws
+        self.state: Any = None if rng is None else rng.bit_generator.state  # from which the function draws
         self.steps: list[tuple[Any, tuple[int, ...]]] = []  # the nodes: their backward and the shape of their result
         self.last = -1  # the last of them that the second time is for
         self.kept: dict[int, Array] = {}  # number of a node -> its result
@@ -115,7 +115,7 @@ class Part:
             if i == self.last:
                 raise Finished
 
-        state = None if self.rng is None else self.rng.bit_generator.state
+        state: Any = None if self.rng is None else self.rng.bit_generator.state
         enabled = grad_enabled.set(True)
         try:
             if self.rng is not None:
@@ -132,9 +132,9 @@ class Part:
 
     def difference(self, i: int, node: Node | None) -> str:
         """What to say where the two passes are not alike at the operation `i`."""
+        steps: list[Any] = [self.steps[i] if i < len(self.steps) else None, node and (node.backward, node.shape)]
         was, now = (
-            "none" if step is None else f"{step[0].__name__.removesuffix('_backward')} {step[1]}"
-            for step in (self.steps[i] if i < len(self.steps) else None, node and (node.backward, node.shape))
+            "none" if step is None else f"{step[0].__name__.removesuffix('_backward')} {step[1]}" for step in steps
         )
         return (
             f"checkpoint: run again for its gradient, {getattr(self.function, '__qualname__', self.function)} did "
@@ -182,7 +182,7 @@ class Keeping:
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, *how: Any) -> Tensor:
         found = self.kept.pop(len(self.nodes), None) if records_graph(q, k, v) else None
-        return self.noted(numpy_ops.attention(q, k, v, *how, found))
+        return self.noted(numpy_ops.attention(q, k, v, *how, found=found))
 
     def noted(self, result: Tensor) -> Tensor:
         """In a first pass: note the result of the node that was just made, if one was."""

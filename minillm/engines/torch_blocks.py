@@ -37,7 +37,7 @@ def recompute_blocks(model: Any, how: str) -> None:
     """Have each layer run its forward again in the backward pass and keep its input only ("layers"), or that and the
     results of matrix products and attention ("selective"; recompute.py says why). An LSTM's is run again whole:
     PyTorch's writes over the products of its steps."""
-    keep = {"context_fn": partial(create_selective_checkpoint_contexts, keep_or_recompute)}
+    keep: dict[str, Any] = {"context_fn": partial(create_selective_checkpoint_contexts, keep_or_recompute)}
     for block in blocks(model):
         options = keep if how == "selective" and not isinstance(block, lstm.Layer) else {}
         block.forward = partial(checkpoint, block.forward, use_reentrant=False, **options)

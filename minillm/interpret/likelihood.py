@@ -45,9 +45,9 @@ def continuations(model: Any, rows: Sequence[Row], batch_size: int) -> tuple[Arr
             start = min(len(rows[i][0]) for i in part) - 1  # logits take memory for the whole vocabulary: none before
             logits = next_logits(model, batch[:, :-1], None, slice(start, None))  # (B, T − 1 − start, V)
             for asked, i in zip(logits, part):
-                before, ids = len(rows[i][0]), np.asarray(rows[i][1])
-                asked = asked[before - 1 - start :][: len(ids)].astype(np.float64)  # (n, V)
+                n_before, n = len(rows[i][0]), len(rows[i][1])
+                asked = asked[n_before - 1 - start :][:n].astype(np.float64)  # (n, V)
                 shifted = asked - asked.max(axis=-1, keepdims=True)
-                log_p = shifted[np.arange(len(ids)), ids] - np.log(np.exp(shifted).sum(axis=-1))
-                found[i], greedy[i] = log_p.sum(), (asked.argmax(axis=-1) == ids).all()
+                log_p = shifted[np.arange(n), rows[i][1]] - np.log(np.exp(shifted).sum(axis=-1))
+                found[i], greedy[i] = log_p.sum(), (asked.argmax(axis=-1) == rows[i][1]).all()
     return found, greedy
