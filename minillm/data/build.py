@@ -210,7 +210,7 @@ def without_repeated_lines(
     report: CorpusReport,
     dropped: list[Dropped],
 ) -> Iterator[tuple[bytes, Identity]]:
-    """Yield the documents of which something is left, as lines of JSON; count what was removed, if it was looked for."""
+    """Yield the documents of which something is left, as lines of JSON; count what was removed, where asked."""
     for line, one in results:
         if lines is not None:
             report.rules["repeated_lines"] = report.rules.get("repeated_lines", 0) + len(one.taken)

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import regex
 
 from .licences import cut_headers
-from .scripts import OWN_WORD, SPACED_LETTER
+from .sentences import wordy_lines
+from .shingles import Hashes, distinct
 
 Normalization = Literal["NFC", "NFKC", "none"]
-Places = tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]  # counters of RepeatedLines: of its two rows
+Places = tuple[Hashes, Hashes]  # counters of RepeatedLines: of its two rows
 
 # Control characters but tab and newline; zero-width space, direction marks, byte order mark, soft hyphen; the direction
 # overrides that make code read differently from what it says (Boucher & Anderson 2021, "Trojan Source"); interlinear
@@ -37,12 +37,6 @@ _LINE_ENDING = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 # 30 marks in a row with another one behind them; U+034F, which is put between, is a mark itself.
 _MARKS = regex.compile("(?:(?!\u034f)\\p{M}){30}(?=(?!\u034f)\\p{M})")
 _MANY_BLANKS = re.compile("\n{4,}")
-# A word of a sentence: letters alone between spaces (so `encode(self,` is none); a Korean one may have a single letter.
-_WORD = re.compile("(?<!\\S)[A-Za-z]{2,}[.,;:!?]?(?!\\S)")
-# The same in any script, and the words of those that put no spaces between them.
-_WORD_OF_ANY = regex.compile(
-    rf"{OWN_WORD}|(?<!\S)(?:{SPACED_LETTER}{{2,}}|\p{{Hangul}})[.,;:!?…।॥؟،؛۔։]?(?!\S)", regex.V1
-)
 
 
 def clean_text(
@@ -198,44 +192,26 @@ class RepeatedLines:
         least = max(self.min_documents, self.min_share * self.n_documents)
         if self._most < least:
             return text, []
-        boilerplate = set()
-        for line in wordy_lines(text):
-            first, second = two_places(line)
-            if min(self._counts[0, first], self._counts[1, second]) >= least:
-                boilerplate.add(line)
+        lines = list(wordy_lines(text))
+        first, second = two_places(lines)
+        counts = np.minimum(self._counts[0][first], self._counts[1][second])
+        boilerplate = {line for line, count in zip(lines, counts) if count >= least}
         if not boilerplate:
             return text, []
-        lines = [(line, line.strip()) for line in text.split("\n")]
-        kept = "\n".join(line for line, stripped in lines if stripped not in boilerplate)
-        return squeeze_blank_lines(kept)[0], [stripped for _, stripped in lines if stripped in boilerplate]
+        both = [(line, line.strip()) for line in text.split("\n")]
+        kept = "\n".join(line for line, stripped in both if stripped not in boilerplate)
+        return squeeze_blank_lines(kept)[0], [stripped for _, stripped in both if stripped in boilerplate]
 
 
 def line_places(text: str) -> Places:
     """The counters of a text's long lines: those of the first row and those of the second, each once, so that two lines
     that share one still count once for this text."""
-    places = np.array([two_places(line) for line in wordy_lines(text)], dtype=np.uint32).reshape(-1, 2)
-    return np.unique(places[:, 0]), np.unique(places[:, 1])
+    first, second = two_places(wordy_lines(text))
+    return distinct(first), distinct(second)
 
 
-def wordy_lines(text: str) -> set[str]:
-    """The lines that read like a sentence, without the white space around them."""
-    lines: Iterable[str] = map(str.strip, text.split("\n"))
-    if text.isascii():  # most lines of code have too few spaces: seen here, without a call for each
-        lines = [line for line in lines if line.count(" ") >= 5 or "\t" in line]
-    return {line for line in lines if is_wordy(line)}
-
-
-def is_wordy(line: str) -> bool:
-    """Whether a line reads like a sentence: six words or more, and at most one in four pieces is something else."""
-    is_ascii = line.isascii()
-    if len(line) < 6 or (is_ascii and line.count(" ") + line.count("\t") < 5):
-        return False  # most lines, and quickly
-    n_words = len((_WORD if is_ascii else _WORD_OF_ANY).findall(line))
-    return n_words >= 6 and 4 * n_words >= 3 * len(line.split())
-
-
-def two_places(line: str) -> tuple[int, int]:
-    """Two independent counters for a line, each below 2²⁰."""
-    digest = hashlib.blake2b(line.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    number = int.from_bytes(digest, "little")
-    return number & 0xFFFFF, number >> 20 & 0xFFFFF
+def two_places(lines: Iterable[str]) -> Places:
+    """Two independent counters for each line, below 2²⁰: (n_lines,) uint64 each."""
+    digests = (hashlib.blake2b(line.encode("utf-8", "surrogatepass"), digest_size=8).digest() for line in lines)
+    numbers = np.frombuffer(b"".join(digests), dtype="<u8")
+    return numbers & np.uint64(0xFFFFF), numbers >> np.uint64(20) & np.uint64(0xFFFFF)
