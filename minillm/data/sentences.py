@@ -1,4 +1,4 @@
-"""Sentences: which lines of a text read like one. Those may be boilerplate; code, which repeats lines by nature, is not.
+"""Sentences: which lines of a text read like one. Only those may be boilerplate: code repeats lines by nature.
 
 A line reads like a sentence if it has six words or more, and at most one in four of its pieces is something else.
 """

@@ -45,7 +45,7 @@ class Build:
 
 
 def bench_corpus(repeats: int) -> list[Row]:
-    """Building by all cores beside one process, and beside the goal; the memory for much text beside that for little."""
+    """Building by all cores, beside one process and beside the goal; memory for much text beside that for little."""
     cores = os.cpu_count() or 1
     pairs = [(in_a_process(SMALL, cores), in_a_process(SMALL, 1)) for _ in range(max(repeats // 7, 1))]
     ours, alone = (sorted(side, key=lambda one: one.seconds)[len(pairs) // 2] for side in zip(*pairs))
