@@ -56,4 +56,4 @@ def ascii_wordy_lines(text: str) -> set[str]:
     n_words = np.diff(np.append(0, np.cumsum(is_word))[before])  # (n_lines,)
     wordy = np.flatnonzero((n_words >= 6) & (4 * n_words >= 3 * np.diff(before)))
     spans = zip(breaks[wordy].tolist(), breaks[wordy + 1].tolist())  # in `data`, which has a line end more in front
-    return {text[start : stop - 1].strip() for start, stop in spans}
+    return {text[start:stop].strip() for start, stop in spans}
