@@ -28,7 +28,9 @@ def wordy_lines(text: str) -> set[str]:
     """The lines that read like a sentence, without the white space around them."""
     if text.isascii():
         return ascii_wordy_lines(text)
-    return {line for line in map(str.strip, text.split("\n")) if is_wordy(line)}
+    lines = text.split("\n")
+    others = {line.strip() for line in lines if not line.isascii()}
+    return ascii_wordy_lines("\n".join(filter(str.isascii, lines))) | set(filter(is_wordy, others))
 
 
 def is_wordy(line: str) -> bool:

@@ -3,9 +3,9 @@
     python tests/bench/corpus_speed.py              # 30 and 227 MB, by one process and by all cores; some minutes
     python tests/bench/corpus_speed.py 5 --cores 1 2    # other sizes in MB, other numbers of processes
 
-The source is that of Python's standard library, its tests included (30 MB), and of the installed packages. Memory is
-that of all processes together, each page that they share counted once (PSS, several times a second; Linux only). CPU
-time is that of all processes, which other work on the machine disturbs less than a clock.
+The source is that of Python's standard library and of the installed packages, or a sample of it. Memory is that of all
+processes together, each page that they share counted once (PSS, ten times a second; Linux only). CPU time is that of
+all processes, which other work on the machine disturbs less than a clock.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def build(megabytes: float, processes: int) -> Build:
     """Build a corpus of so much source in this process."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        documents = environment_documents(include_tests=megabytes == SMALL, max_bytes=int(megabytes * 1e6))
+        documents = environment_documents(max_bytes=int(megabytes * 1e6))
         report = build_corpus(documents, Path(folder) / "corpus", processes=processes)
     seconds = time.perf_counter() - start
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

@@ -190,11 +190,30 @@ def test_what_reads_like_a_sentence() -> None:
     assert is_wordy("一二三四五六") and not is_wordy("一二三四五")
 
 
-PIECES_OF_LINES = ["a", "a.", "word", "Two.", "no;;", "a.b.", "x1", ":", "::", "of,", "of-", ",of", "(so", "so(as", "9."]
+PIECES_OF_LINES = [
+    "a",
+    "a.",
+    "word",
+    "Two.",
+    "no;;",
+    "a.b.",
+    "x1",
+    ":",
+    "::",
+    "of,",
+    "of-",
+    ",of",
+    "(so",
+    "so(as",
+    "9.",
+]
 ASCII_LINE = st.lists(st.one_of(st.sampled_from(PIECES_OF_LINES), st.text("ab.,1 \t", max_size=5)), max_size=9)
 
 
-@given(st.lists(ASCII_LINE.map(" ".join), max_size=9), st.sampled_from(["", "é\n", "一二三四五六\n"]))
+OTHER_LINES = ["", "é\n", "一二三四五六\n", "\xa0one two three four five six\n"]
+
+
+@given(st.lists(ASCII_LINE.map(" ".join), max_size=9), st.sampled_from(OTHER_LINES))
 @example([f" one two, three. four;\tfive {piece} " for piece in PIECES_OF_LINES], "")
 @example(["one two three four five six 7 8", "one two three four five six 7 8 9"], "")
 def test_sentences_are_found_in_many_lines_at_once(lines: list[str], more: str) -> None:
