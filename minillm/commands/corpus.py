@@ -41,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(parser, read_documents, "encoding", "of text files, such as cp1252 or gb18030, where they don't say")
     follow = "read what links below a folder lead to, also outside of it"
     add_option(parser, read_documents, "follow_links", follow, action="store_true")
+    cores = "that work where there is much text (default: one a core, where Linux can fork them)"
+    add_option(parser, build_corpus, "processes", cores, metavar="N")
     add_option(parser, build_corpus, "overwrite", "replace an earlier corpus in the folder", action="store_true")
     add_fields(parser, CorpusConfig)
 
@@ -73,10 +75,10 @@ def make_corpus(arguments: argparse.Namespace) -> int:
         tqdm.write(note, file=sys.stderr)
         notes.append(note.removeprefix("note: "))
 
-    overwrite, progress = arguments.overwrite, sys.stderr.isatty()
+    progress = sys.stderr.isatty()
     how = {**keywords(read_documents, arguments), "skipped": skipped, "tell": tell, "progress": progress}
     documents = source_documents(arguments.sources, int(arguments.max_mb * 1e6) or None, how)
-    options = {"skipped": skipped, "notes": notes, "overwrite": overwrite, "progress": progress}
+    options = {**keywords(build_corpus, arguments), "skipped": skipped, "notes": notes, "progress": progress}
     report = build_corpus(documents, arguments.out, config, **options)
     print(report.summary())
     files = [f"{split}.jsonl" for split in report.splits] + ["report.json", "dropped.jsonl"]

@@ -3,9 +3,10 @@
 Read in this order: documents.py (what a document is), reading.py and folders.py (files and folders), opening.py (bytes
 to text), a file for each form: rows.py and columns.py, parquet.py, web.py, archives.py, wiki.py and wikitext.py; then
 stdlib.py (the corpus that every machine has), clean.py, licences.py, stopwords.py and pii.py (what is changed in a
-text), scripts.py (what a word is in which script), shingles.py and dedup.py (copies and near copies), split.py (train
-and validation, and leaks between them), divide.py (few documents), corpus.py and build.py (the whole pipeline),
-packing.py (token files), batches.py (what training and evaluation are fed).
+text), scripts.py (what a word is in which script), sentences.py (which lines read like one), shingles.py and dedup.py
+(copies and near copies), split.py (train and validation, and leaks between them), divide.py (few documents), corpus.py,
+per_document.py and build.py (the whole pipeline), packing.py (token files), batches.py (what training and evaluation
+are fed).
 
 For fine-tuning on the user's own files: records.py and fields.py (rows, columns, values), examples.py (labelled texts,
 pairs, chats, preferences), labels.py (classes), copies.py and example_split.py (splits that don't leak), synonyms.py

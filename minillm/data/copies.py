@@ -21,7 +21,7 @@ import regex
 
 from .clean import normalize_unicode
 from .dedup import MinHash, Signature
-from .shingles import Hashes, mix, ngram_hashes
+from .shingles import Hashes, distinct, mix, ngram_hashes
 
 RUN = 3  # characters
 FEWEST_CHARS = 20
@@ -69,7 +69,7 @@ def copies(texts: Sequence[str], near: float | None = 0.8) -> Iterator[tuple[int
 def character_runs(text: str) -> Hashes:
     """The set of runs of RUN characters, sorted: (n_distinct,) uint64."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    return np.unique(ngram_hashes(points.astype(np.uint64), RUN))
+    return distinct(ngram_hashes(points.astype(np.uint64), RUN))
 
 
 def jaccard(a: Hashes, b: Hashes) -> float:

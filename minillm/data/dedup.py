@@ -22,11 +22,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from .documents import Document, Dropped
+from .documents import Document, Dropped, as_document
 from .scripts import count_words
 from .shingles import Hashes, shingles
 
@@ -110,7 +111,10 @@ class NearDuplicates:
 
         Documents without words are never duplicates.
         """
-        signature = self.minhash.signature(document.text)
+        return self.check_signature(document.source, self.minhash.signature(document.text))
+
+    def check_signature(self, source: str, signature: Signature | None) -> tuple[str, float] | None:
+        """`check_and_add` for a document by its signature."""
         if signature is None:
             return None
         keys = [signature[i * self.rows : (i + 1) * self.rows].tobytes() for i in range(self.bands)]
@@ -125,7 +129,7 @@ class NearDuplicates:
             best = int(np.argmax(similarity))
             if similarity[best] >= self.threshold:
                 return self._sources[rows[best]], float(similarity[best])
-        self._remember(document.source, signature, keys)
+        self._remember(source, signature, keys)
         return None
 
     def _remember(self, source: str, signature: Signature, keys: list[bytes]) -> None:
@@ -147,10 +151,13 @@ class ExactDuplicates:
 
     def check_and_add(self, document: Document) -> str | None:
         """The source of an earlier document with the same text up to white space; None, and it is remembered."""
-        digest = text_digest(document.text)
+        return self.check_digest(document.source, text_digest(document.text))
+
+    def check_digest(self, source: str, digest: bytes) -> str | None:
+        """`check_and_add` for a document by its `text_digest`."""
         if digest in self._sources:
             return self._sources[digest]
-        self._sources[digest] = document.source
+        self._sources[digest] = source
         return None
 
 
@@ -172,21 +179,48 @@ class ParagraphDuplicates:
     def __init__(self) -> None:
         self._sources: dict[bytes, str] = {}
 
-    def remove(self, document: Document) -> tuple[Document, list[str]]:
-        """(the document without repeated paragraphs, the source of the first occurrence of each one removed)."""
-        pieces = _GAP.split(document.text)  # paragraph, gap, paragraph, gap, ...
-        kept, first_in = [], []
-        for i in range(0, len(pieces), 2):
-            if count_words(pieces[i]) >= self.MIN_WORDS:
-                digest = text_digest(pieces[i])
-                if digest in self._sources:
-                    first_in.append(self._sources[digest])
-                    continue
-                self._sources[digest] = document.source
-            kept += pieces[i : i + 2]
-        if not first_in:
-            return document, []
-        return Document("".join(kept).rstrip() + "\n", document.source), first_in
+    def check_and_add(self, source: str, digests: list[bytes | None]) -> dict[int, str]:
+        """{place among the paragraphs: source of the first occurrence} of those that repeat; the others are
+        remembered. `digests` is what `paragraph_digests` gives for the document."""
+        first_in = {}
+        for i, digest in enumerate(digests):
+            if digest in self._sources:
+                first_in[i] = self._sources[digest]
+            elif digest is not None:
+                self._sources[digest] = source
+        return first_in
+
+
+def paragraph_digests(text: str) -> list[bytes | None]:
+    """The digest of each paragraph; None for one of few words."""
+    paragraphs = _GAP.split(text)[::2]  # paragraph, gap, paragraph, gap, ...
+    return [text_digest(p) if count_words(p) >= ParagraphDuplicates.MIN_WORDS else None for p in paragraphs]
+
+
+def without_paragraphs(document: Document, places: Iterable[int]) -> Document:
+    """The document without these of its paragraphs, and the gaps behind them."""
+    pieces = _GAP.split(document.text)
+    for i in places:
+        pieces[2 * i : 2 * i + 2] = [""] * len(pieces[2 * i : 2 * i + 2])
+    return Document("".join(pieces).rstrip() + "\n", document.source)
+
+
+class Identity(NamedTuple):
+    """What copies of a document are told by; `identify` makes it. The document itself is needed no more."""
+
+    source: str
+    n_chars: int
+    digest: bytes
+    signature: Signature | None  # None: without words, or near copies are not looked for
+    paragraphs: list[bytes | None]  # empty where repeated ones are not looked for
+
+
+def identify(document: Document, minhash: MinHash | None, paragraphs: bool) -> Identity:
+    """The identity of a document. It asks for nothing but the document, so that any process can do it."""
+    text = document.text
+    signature = None if minhash is None else minhash.signature(text)
+    digests = paragraph_digests(text) if paragraphs else []
+    return Identity(document.source, len(text), text_digest(text), signature, digests)
 
 
 def deduplicate(
@@ -201,24 +235,40 @@ def deduplicate(
     In this order: exact copies (up to white space); near copies, at or above `near_threshold` estimated Jaccard
     similarity of 5-word runs (None: not looked for); repeated paragraphs, where asked. The first of each group stays.
     """
+    minhash = None if near_threshold is None else MinHash()
+    identified = ((document, identify(document, minhash, paragraphs)) for document in documents)
+    for document, _ in originals(identified, near_threshold, dropped if dropped is not None else []):
+        yield as_document(document)
+
+
+Item = TypeVar("Item", bound="Document | bytes")
+
+
+def originals(
+    identified: Iterable[tuple[Item, Identity]], near_threshold: float | None, dropped: list[Dropped]
+) -> Iterator[tuple[Item | Document, Identity]]:
+    """`deduplicate` for documents, or lines of a JSONL file, whose identities are known: the item as it came, or the
+    document that is left of it, with its identity."""
     exact, paragraph = ExactDuplicates(), ParagraphDuplicates()
     near = None if near_threshold is None else NearDuplicates(near_threshold)
-    out: list[Dropped] = dropped if dropped is not None else []
-    for document in documents:
-        same = exact.check_and_add(document)
+    for item, identity in identified:
+        source = identity.source
+        same = exact.check_digest(source, identity.digest)
         if same is not None:
-            out.append(Dropped(document.source, "exact", "same text, up to white space", same, 1.0))
+            dropped.append(Dropped(source, "exact", "same text, up to white space", same, 1.0))
             continue
-        if near is not None:
-            found = near.check_and_add(document)
-            if found is not None:
-                out.append(Dropped(document.source, "near", "nearly the same text", found[0], round(found[1], 4)))
-                continue
-        if paragraphs:
-            document, repeated = paragraph.remove(document)
-            for first in repeated:
-                out.append(Dropped(document.source, "paragraph", "a paragraph seen before", first, 1.0))
-            if repeated and not document.text.strip():
-                out.append(Dropped(document.source, "paragraph", "no paragraph left", repeated[0]))
-                continue
-        yield document
+        found = None if near is None else near.check_signature(source, identity.signature)
+        if found is not None:
+            dropped.append(Dropped(source, "near", "nearly the same text", found[0], round(found[1], 4)))
+            continue
+        repeated = paragraph.check_and_add(source, identity.paragraphs)
+        if not repeated:
+            yield item, identity
+            continue
+        for first in repeated.values():
+            dropped.append(Dropped(source, "paragraph", "a paragraph seen before", first, 1.0))
+        document = without_paragraphs(as_document(item), repeated)
+        if document.text.strip():
+            yield document, identify(document, None, False)
+        else:
+            dropped.append(Dropped(source, "paragraph", "no paragraph left", next(iter(repeated.values()))))

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from ..disk import whole_file
 from .corpus import CorpusConfig, CorpusReport
-from .documents import Document, cut_document, open_jsonl, read_jsonl, write_jsonl
-from .split import SPLITS, split_place
+from .dedup import text_digest
+from .documents import Document, as_line, cut_document, read_jsonl
+from .split import SPLITS, digest_place
 
 PARTS = 20  # what few documents are cut into, about
 LARGE_SHARE = 0.25  # of the text: held out unasked, it is too much
@@ -28,9 +29,10 @@ class Kept:
         self.places = array("d")
         self.sizes = array("q")
 
-    def add(self, document: Document, config: CorpusConfig) -> None:
-        self.places.append(split_place(document.text, config.seed))
-        self.sizes.append(len(document.text))
+    def add(self, digest: bytes, n_chars: int, seed: int) -> None:
+        """A document by its `text_digest`."""
+        self.places.append(digest_place(digest, seed))
+        self.sizes.append(n_chars)
 
     def add_parts(self, document: Document, limit: int, config: CorpusConfig) -> Iterator[Document]:
         """Yield the parts of a document, of about `limit` characters, none far shorter or below the config's
@@ -43,7 +45,7 @@ class Kept:
             else:
                 parts.append(part)
         for part in parts if len(parts) > 1 else [document]:
-            self.add(part, config)
+            self.add(text_digest(part.text), len(part.text), config.seed)
             yield part
 
 
@@ -63,7 +65,8 @@ def cut_pass(path: Path, kept: Kept, config: CorpusConfig, report: CorpusReport)
     limit = max(sum(kept.sizes) // PARTS, 4 * config.min_chars)
     parts = Kept()
     if max(kept.sizes) > limit:
-        rewrite(path, (part for document in read_jsonl(path) for part in parts.add_parts(document, limit, config)))
+        cut = (part for document in read_jsonl(path) for part in parts.add_parts(document, limit, config))
+        rewrite(path, map(as_line, cut))
         report.notes.append(
             f"{plural(len(kept.sizes), 'document')} could not be divided as asked, so those longer than {limit:,} "
             f"characters were cut, which gave {len(parts.sizes)} parts. Parts of one document may stand on both sides: "
@@ -101,11 +104,10 @@ def wanted_splits(config: CorpusConfig) -> list[str]:
     return [name for name in SPLITS if name == "train" or getattr(config, f"{name}_fraction") > 0]
 
 
-def rewrite(path: Path, documents: Iterator[Document]) -> None:
-    """Replace a JSONL file by documents that may be read from the file itself."""
-    with whole_file(path) as new, open_jsonl(new) as stream:
-        for document in documents:
-            write_jsonl(stream, document)
+def rewrite(path: Path, lines: Iterator[bytes]) -> None:
+    """Replace a JSONL file by lines that may be read from the file itself."""
+    with whole_file(path) as new, open(new, "wb") as stream:
+        stream.writelines(lines)
 
 
 def in_words(counts: dict[str, int]) -> str:

@@ -181,3 +181,15 @@ def open_jsonl(path: str | os.PathLike[str]) -> IO[str]:
 def write_jsonl(stream: IO[str], document: Document) -> None:
     """Write one document as one line of JSON, non-ASCII characters kept readable."""
     stream.write(json.dumps({"text": document.text, "source": document.source}, ensure_ascii=False) + "\n")
+
+
+def as_line(document: Document) -> bytes:
+    """The line of a JSONL file that `write_jsonl` writes into what `open_jsonl` opens."""
+    stream = io.StringIO()
+    write_jsonl(stream, document)
+    return stream.getvalue().encode("utf-8", "backslashreplace")
+
+
+def as_document(item: Document | bytes) -> Document:
+    """A document, or that of a line which `as_line` made."""
+    return item if isinstance(item, Document) else Document(**json.loads(item))

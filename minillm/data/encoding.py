@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ BATCH = 1 << 20  # characters
 ALONE = 2  # batches before other processes are worth their start
 
 Ids = npt.NDArray[np.unsignedinteger]
+Item = TypeVar("Item")
 
 
 class Encoder(Protocol):
@@ -35,18 +36,22 @@ def encode_documents(
 
     Raises ValueError where the tokenizer gives ids outside its vocabulary, and OSError if a process is killed.
     """
-    batches = in_order(encode_batch, tokenizer, batched(documents), alone=ALONE, processes=processes)
+    batches = in_order(encode_batch, tokenizer, batched(documents, n_chars), alone=ALONE, processes=processes)
     for batch, found in batches:
         yield from zip(batch, found)
 
 
-def batched(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Lists of documents with about BATCH characters together."""
-    batch: list[Document] = []
+def n_chars(document: Document) -> int:
+    return len(document.text)
+
+
+def batched(items: Iterable[Item], size: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Lists of documents, or of their lines, with about BATCH characters together, of which each has `size`."""
+    batch: list[Item] = []
     n = 0
-    for document in documents:
-        batch.append(document)
-        n += len(document.text)
+    for item in items:
+        batch.append(item)
+        n += size(item)
         if n >= BATCH or len(batch) >= BATCH >> 4:
             yield batch
             batch, n = [], 0

@@ -162,12 +162,12 @@ def python_files(folder: Path, include_tests: bool) -> dict[str, str]:
     leave = _NOT_SOURCE if include_tests else _NOT_SOURCE | _TEST_FOLDERS
     for where, folders, files in os.walk(folder):
         folders[:] = [f for f in folders if f not in leave and not f.startswith((".", "config-"))]
+        place = Path(where).relative_to(folder)
         for file in files:
-            path = os.path.join(where, file)
-            name = Path(path).relative_to(folder).as_posix()
             # Skipped: the build machine's own settings, site hooks, and the topics, which come as text.
             if not file.endswith(".py") or file.startswith(("_sysconfigdata", "sitecustomize", "usercustomize")):
                 continue
+            path, name = os.path.join(where, file), (place / file).as_posix()
             if name != _TOPICS and os.path.isfile(path) and os.path.getsize(path) > 0:
                 found[name] = path
     return dict(sorted(found.items()))

@@ -3,7 +3,8 @@
     python tests/bench/cpu.py                 # everything, ten minutes; needs the dev extra; leave the machine alone
     meanwhile python tests/bench/cpu.py --only train    # one group: see GROUPS
 
-The groups' rows stand beside this file: training_speed.py, memory.py, decode_speed.py, tokenizer_speed.py.
+The groups' rows stand beside this file: training_speed.py, memory.py, decode_speed.py, tokenizer_speed.py,
+corpus_speed.py.
 
 A ratio is the peer's time divided by ours: above 1 means that we are faster. Each pair is timed turn by turn, A B A B,
 and the medians are compared, so that a change in the machine's speed hits both alike.
@@ -55,7 +56,9 @@ def interleave(
     return float(np.median(times[0])), float(np.median(times[1]))
 
 
-GROUPS = ("train", "families", "compile", "memory", "recompute", "decode", "encode", "wordpiece", "cores", "bpe")
+GROUPS = (
+    "train", "families", "compile", "memory", "recompute", "decode", "encode", "wordpiece", "cores", "bpe", "corpus",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -64,7 +67,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20, help="timed turns of each side (default: 20)")
     arguments = parser.parse_args()
 
-    import decode_speed  # beside this file
+    import corpus_speed  # beside this file
+    import decode_speed
     import tokenizer_speed
     import training_speed
 
@@ -79,6 +83,7 @@ def main() -> None:
         tokenizer_speed.bench_wordpiece,
         tokenizer_speed.bench_cores,
         tokenizer_speed.bench_training,
+        corpus_speed.bench_corpus,
     )
     print(f"Python {platform.python_version()}, NumPy {np.__version__}, {platform.processor() or platform.machine()}")
     for name, bench in zip(GROUPS, benches):

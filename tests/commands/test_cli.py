@@ -48,6 +48,7 @@ DATA = ["--corpus", "c", "--tokenizer", "t"]  # neither of which is there
         (["corpus", "out", "--max-mb", "-1"], "--max-mb -1 must be at least 0"),
         (["corpus", "out", "--seed", "-1"], "--seed -1 must be 0 or more."),
         (["corpus", "out", "--min-chars", "0"], "--min-chars must be at least 1"),
+        (["corpus", "out", "--processes", "0"], "--processes must be at least 1, not 0."),
         (["ablate", "classify", "--vary", "lr=1,2"], "--vary must be section.key=value,value"),
         (["quickstart", "--seconds", "0"], "--seconds 0 must be above 0"),
     ],

@@ -54,7 +54,7 @@ def test_links_are_followed_on_request_and_skips_are_told(text_folder, tmp_path,
     for i in range(12):
         (tmp_path / "in" / f"{i}.txt").write_text(f"One text {i} of a dozen, which has {i * 11} words or so.")
     arguments = ["--from", tmp_path / "in", "--near-threshold", 0, "--val-fraction", 0.2]
-    out = minillm("corpus", tmp_path / "few", *arguments, capsys=capsys)
+    out = minillm("corpus", tmp_path / "few", *arguments, "--processes", 2, capsys=capsys)
     assert "note: 1 .css skipped" in out and "1 without extension skipped: a link to a folder" in out
     minillm("corpus", tmp_path / "many", *arguments, "--follow-links")
     assert len(texts_of(tmp_path / "few")) == 12 < len(texts_of(tmp_path / "many"))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 
-from minillm.data.clean import RULES, RepeatedLines, clean_text, is_wordy, two_places
+from minillm.data.clean import RULES, RepeatedLines, clean_text, two_places
+from minillm.data.sentences import is_wordy, wordy_lines
 from minillm.data.stopwords import CHINESE, CHINESE_ALONE, ENGLISH, remove_stop_words
 
 HEADER = "# Copyright 1999 Somebody.\n# Licensed under a licence.\n"
@@ -140,6 +141,25 @@ def test_cleaning_is_idempotent_and_leaves_valid_text(pieces: list[str], normali
     assert "\r" not in once and " \n" not in once and "\n\n\n\n" not in once
 
 
+TWINS = {  # of rules that look before they change anything: one pattern over the whole text
+    "line_endings": ("\r\n?|[\x0b\x0c\x85\u2028\u2029]", "\n"),
+    "invisible": (
+        "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ufff9-\ufffb"
+        "\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]",
+        "",
+    ),
+    "trailing_space": ("(?<![ \t])[ \t]+(?=\n|\\Z)", ""),
+}
+
+
+@given(st.lists(st.one_of(PIECES.map("".join), st.sampled_from(" \t\n\r\x0b\x0c\x1f\x7fa\xa0"))).map("".join))
+@example("a \t \n\n \nb ")
+@example("")
+def test_rules_that_look_first_are_their_patterns(text: str) -> None:
+    for name, (pattern, by) in TWINS.items():
+        assert RULES[name](text) == re.subn(pattern, by, text), name
+
+
 def test_a_long_run_of_spaces_takes_linear_time() -> None:
     assert clean_text("a" + " " * 2_000_000 + "b").endswith("b\n")
 
@@ -170,6 +190,37 @@ def test_what_reads_like_a_sentence() -> None:
     assert is_wordy("一二三四五六") and not is_wordy("一二三四五")
 
 
+PIECES_OF_LINES = [
+    "a",
+    "a.",
+    "word",
+    "Two.",
+    "no;;",
+    "a.b.",
+    "x1",
+    ":",
+    "::",
+    "of,",
+    "of-",
+    ",of",
+    "(so",
+    "so(as",
+    "9.",
+]
+ASCII_LINE = st.lists(st.one_of(st.sampled_from(PIECES_OF_LINES), st.text("ab.,1 \t", max_size=5)), max_size=9)
+
+
+OTHER_LINES = ["", "é\n", "一二三四五六\n", "\xa0one two three four five six\n"]
+
+
+@given(st.lists(ASCII_LINE.map(" ".join), max_size=9), st.sampled_from(OTHER_LINES))
+@example([f" one two, three. four;\tfive {piece} " for piece in PIECES_OF_LINES], "")
+@example(["one two three four five six 7 8", "one two three four five six 7 8 9"], "")
+def test_sentences_are_found_in_many_lines_at_once(lines: list[str], more: str) -> None:
+    text = "\n".join(lines) + "\n" + more
+    assert wordy_lines(text) == {line.strip() for line in text.split("\n") if is_wordy(line.strip())}
+
+
 def test_lines_are_boilerplate_from_both_limits_on() -> None:
     notice = "This page was printed from the great library.\n"
     for n_with, n_all, removed in ((3, 12, 1), (2, 4, 0), (3, 13, 0)):  # at least 3 documents, and a quarter of all
@@ -186,7 +237,7 @@ def test_lines_are_boilerplate_from_both_limits_on() -> None:
 
 
 def test_a_line_has_two_counters_that_have_nothing_in_common() -> None:
-    places = np.array([two_places(str(i)) for i in range(4000)])  # (n, 2)
+    places = np.array(two_places([str(i) for i in range(4000)])).T.astype(int)  # (n, 2)
     assert places.min() >= 0 and places.max() < 2**20
     assert all(abs(places[:, row].mean() / 2**20 - 0.5) < 0.03 for row in range(2))
     assert abs(np.corrcoef(places.T)[0, 1]) < 0.06

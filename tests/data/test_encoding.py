@@ -2,10 +2,7 @@
 
 import os
 import signal
-import subprocess
 import sys
-import textwrap
-import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from minillm.data import Document, encoding, pack
 from minillm.data.documents import write_jsonl
 from minillm.disk import processes
 from minillm.tokenizers import BPETokenizer
+from ended_scripts import end_script
 
 TEXTS = [f"Document {i}: " + "words and more words, 中文 😀\n  " * (i % 7) for i in range(300)]
 
@@ -103,11 +101,8 @@ def test_a_killed_process_is_told(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_ctrl_c_ends_all_processes_without_a_word_of_theirs(start: str, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent(f"""
+    script = f"""
         import signal
-        from pathlib import Path
         from minillm.data import Document, encoding, pack
         from minillm.disk import processes
         from minillm.tokenizers import BPETokenizer
@@ -125,25 +120,6 @@ def test_ctrl_c_ends_all_processes_without_a_word_of_theirs(start: str, tmp_path
                 pack(documents(), BPETokenizer.train(["some text"], 260), {str(tmp_path / "tokens.bin")!r}, processes=2)
             except KeyboardInterrupt:
                 print("interrupted")
-        """)
-    )
-    process = subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        assert process.stdout is not None and process.stdout.readline() == "going\n"
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-        out, err = process.communicate(timeout=60)
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)  # or they would go on for days
-        process.communicate()
-        raise
-    assert (out, err, process.returncode) == ("interrupted\n", "", 0)
+        """
+    assert end_script(script, tmp_path, signal.SIGINT) == ("interrupted\n", "", 0)
     assert not (tmp_path / "tokens.bin").exists()
-    for _ in range(100):
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
-    raise AssertionError("a process is left.")

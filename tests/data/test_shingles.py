@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from minillm.data.shingles import mix, ngram_hashes, shingles, word_hashes
+from minillm.data.shingles import distinct, mix, ngram_hashes, shingles, word_hashes
 
 BASE = 0x9E3779B97F4A7C15
 U64 = 2**64 - 1
@@ -55,6 +55,12 @@ def test_a_run_is_the_polynomial_of_its_words(words: list[int], n: int) -> None:
 
     expected = [run(words[i : i + n]) for i in range(len(words) - n + 1)]
     assert ngram_hashes(np.array(words, dtype=np.uint64), n).tolist() == expected
+
+
+@given(st.lists(st.one_of(st.integers(0, 9), st.integers(0, U64)), max_size=12))
+def test_a_set_is_sorted(numbers: list[int]) -> None:
+    given_ones = np.array(numbers, dtype=np.uint64)
+    assert distinct(given_ones).tolist() == sorted(set(numbers)) and given_ones.tolist() == numbers
 
 
 def test_five_words_are_a_shingle_and_fewer_are_one() -> None:
