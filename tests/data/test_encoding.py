@@ -7,12 +7,12 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
+from ended_scripts import end_script
 
 from minillm.data import Document, encoding, pack
 from minillm.data.documents import write_jsonl
 from minillm.disk import processes
 from minillm.tokenizers import BPETokenizer
-from ended_scripts import end_script
 
 TEXTS = [f"Document {i}: " + "words and more words, 中文 😀\n  " * (i % 7) for i in range(300)]
 

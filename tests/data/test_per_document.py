@@ -114,7 +114,7 @@ def killed(*_: object, **__: object) -> None:
 def test_a_killed_process_is_told(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(per_document, "ALONE", 0)
     monkeypatch.setattr(f"minillm.data.per_document.{name}", killed)
-    with pytest.raises(ProcessKilled, match="was killed, perhaps for want of memory. Use processes='1'"):
+    with pytest.raises(ProcessKilled, match=r"was killed, perhaps for want of memory\. Use processes='1'"):
         build_corpus(messy_documents(), tmp_path / "c", processes=2)
     assert list(tmp_path.iterdir()) == []
 
