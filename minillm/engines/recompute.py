@@ -182,7 +182,7 @@ class Keeping:
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, *how: Any) -> Tensor:
         found = self.kept.pop(len(self.nodes), None) if records_graph(q, k, v) else None
-        return self.noted(numpy_ops.attention(q, k, v, *how, found=found))
+        return self.noted(numpy_ops.attention(*(q, k, v, *how, found)))
 
     def noted(self, result: Tensor) -> Tensor:
         """In a first pass: note the result of the node that was just made, if one was."""
