@@ -80,9 +80,8 @@ def arrays_of(layer: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     variables = parts.pop("vars")
     name = f"{prefix}{variables.attrs['name']}"
     yield from ((f"{name}/{number}", array) for number, array in members(variables).items())
-    for key, inner in parts.items():
-        if not prefix and key != "seed_generator":  # a dropout's state
-            yield from arrays_of(inner, f"{name}/")
+    for inner in () if prefix else parts.values():
+        yield from arrays_of(inner, f"{name}/")
 
 
 if __name__ == "__main__":

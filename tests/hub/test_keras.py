@@ -260,7 +260,7 @@ def test_nobody_looks_at_padding_or_ahead():
 @needs_keras
 @pytest.mark.parametrize("kind", ["gpt", "classes"])
 def test_a_step_of_fit_lowers_our_loss_and_comes_home(kind, tmp_path):
-    """Dropout is drawn in it, and the optimizer's state and the drawing's are saved along."""
+    """Dropout is drawn in it, and the optimizer's state is saved along."""
     import keras
 
     config = KINDS[kind]
