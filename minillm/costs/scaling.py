@@ -145,7 +145,7 @@ class IsoFlop:
 
 def fit_isoflop(flops: Sequence[float], n: Sequence[float], losses: Sequence[float]) -> IsoFlop:
     """For each compute a parabola through its runs. Raises ValueError for a compute with fewer than 3 sizes, or whose
-    losses have no lowest point, and where there are fewer than 2 computes."""
+    parabola has no lowest point between the smallest and the largest, and where there are fewer than 2 computes."""
     x, y = as_rows(flops, n, losses)
     optima = {}
     for c in np.unique(x[:, 0]):
@@ -154,11 +154,13 @@ def fit_isoflop(flops: Sequence[float], n: Sequence[float], losses: Sequence[flo
             raise ValueError(f"fit_isoflop: {len(set(sizes))} sizes at {math.exp(c):.3g} operations: give 3 or more.")
         middle = sizes.mean()
         square, slope, _ = np.polyfit(sizes - middle, np.exp(ln_losses), 2)
-        if not square > 0:
+        lowest = middle - slope / (2 * square) if square > 0 else math.nan
+        if not sizes.min() <= lowest <= sizes.max():  # beyond what was tried, a parabola says nothing
+            between = f"between {math.exp(sizes.min()):,.0f} and {math.exp(sizes.max()):,.0f} parameters"
             raise ValueError(
-                f"fit_isoflop: the losses at {math.exp(c):.3g} operations have no lowest point: more sizes."
+                f"fit_isoflop: the losses at {math.exp(c):.3g} operations have no lowest point {between}: more sizes."
             )
-        optima[math.exp(c)] = math.exp(middle - slope / (2 * square))
+        optima[math.exp(c)] = math.exp(lowest)
     if len(optima) < 2:
         raise ValueError(f"fit_isoflop: {len(optima)} compute: a line needs 2 or more.")
     exponent, intercept = np.polyfit(np.log(list(optima)), np.log(list(optima.values())), 1)

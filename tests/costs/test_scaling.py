@@ -136,6 +136,9 @@ def test_what_cannot_be_fitted():
         fit_isoflop(flops[7:], sizes[7:], losses[7:])
     with pytest.raises(ValueError, match="no lowest point"):
         fit_isoflop(flops, sizes, 10 - losses)
+    small = sizes < 0.9 * np.concatenate([[PAPER.optimum(c)[0]] * 9 for c in np.unique(flops)])
+    with pytest.raises(ValueError, match=r"no lowest point between [\d,]+ and [\d,]+ parameters: more sizes"):
+        fit_isoflop(flops[small], sizes[small], losses[small])
     with pytest.raises(ValueError, match="1 compute: a line needs 2"):
         fit_isoflop(flops[:9], sizes[:9], losses[:9])
     with pytest.raises(ValueError, match="most draws can't be fitted"):
