@@ -474,19 +474,18 @@ print(near.check_and_add(edited))  # a breakpoint here
 # %% [markdown]
 r"""
 The same in Python's own debugger. Each line after `(Pdb)` is a command: stop in `of_shingles`, go on, say where we are
-(outermost call first), run to the function's end, print; then back to `check_and_add`, to its end, print.
+(outermost call first), run to the function's end, print; then on to `check_signature`, to its end, print.
 """
 
 # %%
 commands = [
     "tbreak near.minhash.of_shingles",
+    "tbreak near.check_signature",
     "continue",
     "where",
     "return",
     "print(x.shape, permuted.shape, smallest.shape)",
-    "step",
-    "return",
-    "step",
+    "continue",
     "return",
     "print(len(keys), candidates, similarity.round(3))",
 ]

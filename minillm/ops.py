@@ -147,13 +147,11 @@ def attention(
     which is what decoding with a cache needs. `mask`: boolean, True = may look, broadcastable to (B, H, Tq, Tk). A
     query that may look at no key gives zeros. `segments`: int64 or int32 (B, T), for rows in which several texts stand
     side by side (Tq = Tk = T, no mask): a query sees keys of its own text only, the stretch of equal numbers in which
-    it stands; or a pair of them and where the same texts begin and end in the batch's B·T tokens, (n+1,) integers from
-    0 on that never fall: "triton" then starts work for n texts, and without them for as many as there are tokens.
-    `window`: with `causal`, a query sees the last `window` of its keys only, its own included (Beltagy et al. 2020,
-    arXiv 2004.05150). `scale` is 1/√D by default. `impl`: "reference" (all scores at once), "sdpa" (PyTorch's),
-    "triton" (ours), or "auto": reference on NumPy, sdpa on PyTorch; one that can't run raises. `sinks` (H,): a score
-    for each head that takes part in the softmax and has no value, so that a query may look at next to nothing (gpt-oss,
-    2025; why models need such a place: Xiao et al. 2023, arXiv 2309.17453).
+    it stands; or a pair, with the offsets of models/segments.py behind. `window`: with `causal`, a query sees the last
+    `window` of its keys only, its own included (Beltagy et al. 2020, arXiv 2004.05150). `scale` is 1/√D by default.
+    `impl`: "reference" (all scores at once), "sdpa" (PyTorch's), "triton" (ours), or "auto": reference on NumPy, sdpa
+    on PyTorch; one that can't run raises. `sinks` (H,): a score for each head that takes part in the softmax and has no
+    value, so that a query may look at next to nothing (gpt-oss, 2025; why: Xiao et al. 2023, arXiv 2309.17453).
     """
     if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
         raise ValueError(

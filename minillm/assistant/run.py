@@ -41,7 +41,8 @@ from ..tokenizers.base import END_OF_TEXT
 from ..tokenizers.extend import with_special_tokens
 from ..training.config_file import ConfigError, build
 from ..training.pretrain import model_config_class
-from ..training.train import TrainResult, train
+from ..training.protocol import TrainResult
+from ..training.train import train
 from .config import CONFIG_FILE, AssistantConfig
 from .conversations import CHATML_TOKENS, ChatTemplate
 from .data import ChatData, Packs

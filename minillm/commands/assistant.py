@@ -22,8 +22,8 @@ from ..hub.configs import is_native, read_config
 from ..hub.places import CONFIG, find_folder
 from ..training.checkpoint import CheckpointError, find_checkpoint
 from ..training.config_file import ConfigError, Sections, read_toml
+from ..training.protocol import TrainResult
 from ..training.run_folder import check_no_run
-from ..training.train import TrainResult
 from .options import changed_by, program
 
 SHORT = {  # options that set one key of the configuration -> its section and name

@@ -38,8 +38,8 @@ from ..hub.places import CONFIG, find_folder
 from ..settings import EngineConfig
 from ..training.checkpoint import CheckpointError
 from ..training.config_file import ConfigError, Sections, describe, read_toml
+from ..training.protocol import TrainResult
 from ..training.run_folder import check_no_run
-from ..training.train import TrainResult
 from . import assistant
 from .options import changed_by, choices, program, typed_text
 

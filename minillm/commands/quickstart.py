@@ -23,7 +23,7 @@ from ..tokenizers.show import render
 from ..training.baselines import NGramModel, xz_bits_per_byte
 from ..training.evaluate import Evaluation, evaluate
 from ..training.pretrain import DataConfig, packed, pretrain, read_config
-from ..training.train import TrainResult
+from ..training.protocol import TrainResult
 from .options import add_option, keywords, program, whole
 from .plot import PICTURE, check_matplotlib, draw, how_to_draw, rows_of
 from .table import table

@@ -33,7 +33,8 @@ from ..tokenizers.extend import with_special_tokens
 from ..training.checkpoint import read_checkpoint
 from ..training.config_file import ConfigError, build
 from ..training.pretrain import model_config_class
-from ..training.train import TrainResult, train
+from ..training.protocol import TrainResult
+from ..training.train import train
 from .config import CONFIG_FILE, FinetuneConfig, MethodConfig
 from .data import TaskData
 from .freeze import GradualUnfreezing, count_line, freeze, layer_wise_groups, trainable_parameters, unfreeze

@@ -29,10 +29,11 @@ from .config_file import ConfigError, Sections, build, nearest, read_toml, to_to
 from .log_sinks import check_sinks
 from .memory import check_memory
 from .objectives import PACK, Objective, PackedNextToken, loss_for, objective_for
+from .protocol import TrainResult
 from .run_folder import MAY_CHANGE, check_no_run, check_saves, run_in
 from .shapes import same_size, sections_of_size
 from .text import TextData
-from .train import TrainResult, train
+from .train import train
 
 CONFIG_FILE = "config.toml"
 PRESETS = Path(__file__).parent / "presets"

@@ -1,57 +1,30 @@
-"""Training: one loop for every model and every engine. What it asks of an engine is listed in engines/protocol.py;
-what it keeps on the disk is written in run_folder.py."""
+"""Training: one loop for every model and every engine. What it asks of an engine is listed in engines/protocol.py,
+and of data in protocol.py; what it keeps on the disk is written in run_folder.py."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ..engines.numpy_engine import NumpyEngine
-from ..engines.protocol import Batches, Engine, Model
+from ..engines.protocol import Engine, Model
 from ..settings import TrainConfig
 from ..tokenizers import Tokenizer
 from .diagnose import diverged
 from .evaluate import Measured
 from .interrupt import StopRequest
+from .protocol import TrainingData, TrainResult
 from .run_folder import RunState, check_step_size, new_run_folder, only_writer, restore
 from .run_log import RunLog
 from .saving import Saver
 from .schedules import lr_factor
 
 FAILED = 2  # that a save went wrong, as ranks tell each other, who also ask whether to stop: 1
-
-
-class TrainingData(Protocol):
-    """What there is to learn, and how it is measured: `TextData` (text.py), or the examples of a task (finetune/)."""
-
-    def check(self, model_config: Any, tokenizer: Tokenizer | None) -> None:
-        """Raise ValueError unless the data, the model and the tokenizer belong together."""
-
-    def batches(self, run: Engine, config: TrainConfig, context: int) -> Batches:
-        """The training batches of the process of `run`, for ever."""
-
-    def evaluate(self, run: Engine, config: TrainConfig, context: int) -> Measured | None:
-        """How well the model does on what it is not trained on; None where there is no such text."""
-
-    def gauges(self) -> dict[str, float]:
-        """What the log should show of the last batch that was made; {} if there is nothing to say of it."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How a run ended: "finished", "early stopping", or "interrupted" (then `signal` says by which)."""
-
-    reason: str
-    state: RunState
-    engine: Engine  # with the model as it is after the last step
-    evaluation: Measured | None  # the last one; None if the run came to none
-    signal: int | None = None
 
 
 def train(
