@@ -87,9 +87,10 @@ r"""
 
 A **GPT** turns each token into a vector, here of 96 numbers. Then come **layers**, here two. In each, every position
 first gathers information from the positions before it (**attention**, chapter 06; it is done in four ways at once, by
-four **heads**), then transforms what it has gathered. At the end, every position has a score, or **logit**, for each of
-the 1024 tokens that could follow; the scores are turned into probabilities. All of this is arithmetic with the
-**weights**, a few hundred thousand numbers. They are drawn at random, so the first guesses are random, too.
+four **heads**), then transforms what it has gathered (its **feed-forward** part, chapter 07). At the end, every
+position has a score, or **logit**, for each of the 1024 tokens that could follow; the scores are turned into
+probabilities. All of this is arithmetic with the **weights**, a few hundred thousand numbers. They are drawn at random,
+so the first guesses are random, too.
 
 `talk` continues a text, one token after the other. What `temperature` does comes in section 5. (� is half a
 character: tokens may be single bytes.)
@@ -529,7 +530,7 @@ You can now train a small language model, judge it on text that it has not read,
 step into its code.
 
 **What you take along**: the measure, **bits per byte** on text kept aside, and the first rival,
-`minillm.training.baselines.NGramModel`. Every later chapter judges its models in this way. The next one opens the rival
-up, counts by hand what it counts, and shows where counting ends:
+`minillm.training.baselines.NGramModel`. Later chapters judge their models in this way. The next one opens the rival up,
+counts by hand what it counts, and shows where counting ends:
 [01 · What a language model is](01_what_is_a_language_model.ipynb).
 """

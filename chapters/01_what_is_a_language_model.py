@@ -630,9 +630,9 @@ assert len(ends) > LONGEST - 1 and np.array_equal(one, other)
 
 # %% [markdown]
 r"""
-The chapters that follow mend this: vectors instead of table rows, so that words used alike
-lie close together and share what is learned; recurrence and attention, so that a prediction can depend on what stands
-far back.
+The chapters that follow mend this: vectors instead of table rows, so that words used alike lie close together and share
+what is learned; [recurrence](05_recurrent_networks.ipynb) and [attention](06_attention.ipynb), so that a prediction can
+depend on what stands far back.
 
 ## What pretraining is for
 
@@ -718,12 +718,13 @@ wrong thing is costly). The mixture notices, since $\mu$ is chosen on the little
 text alone, whose line it covers, and no better. Counting on cannot notice, and is *worse* while the little text is
 small, which is called **negative transfer**.
 
-For networks the same holds: chapters 10 and 11 adapt pretrained ones with few examples and compare with starting from
-nothing. What carries over there is more than counts: vectors for words, and where to look.
+For networks the same holds: chapter [11](11_fine_tuning_a_classifier.ipynb) adapts pretrained ones with few examples
+and compares with starting from nothing. What carries over there is more than counts: vectors for words, and where to
+look.
 
 ## The baselines
 
-This is what the next chapters' models have to beat: on the corpus of chapter 04, with its own split.
+This is what networks have to beat: on the corpus of chapter 04, with its own split.
 `minillm.workshop.deliverables.baselines` measures it once and keeps it. The last column is for source code of the
 standard library in place of its help pages.
 """
@@ -1088,7 +1089,8 @@ You can now say what a language model is, build one by counting, score any model
 counting gets and why no further.
 
 **What you take along**: `baselines(SCALE, kind)` of `minillm.workshop.deliverables`: the bits per byte that the
-$n$-grams and xz need on the corpus. Chapters 05, 07 and 08 put their networks into the same table.
+$n$-grams and xz need on the corpus. Chapter [05](05_recurrent_networks.ipynb) counts again, as much text as its
+networks read, and the model of chapter [08](08_pretraining.ipynb) meets the column for code.
 
 Next: [02 · Tensors and autograd](02_autograd.ipynb), the machine that lets a model learn what cannot be counted.
 """

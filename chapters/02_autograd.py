@@ -710,9 +710,10 @@ most. All bars together add up to zero, because $p$ adds up to 1 and so does $[j
 
 ## Layer norm
 
-Deep networks train better when the vector of features at each position is brought to mean 0 and variance 1 before it
-is used ([Ba et al. 2016](https://arxiv.org/abs/1607.06450)). For one row $x$ with $D$ features, scales $w$ and shifts
-$b$ that are learned, both of shape $(D)$ and shared by all rows, and a tiny $\epsilon$ against division by zero:
+Deep networks train better when the vector of features at each position is brought to mean 0 and variance 1 before it is
+used ([Ba et al. 2016](https://arxiv.org/abs/1607.06450); chapter [07](07_the_transformer.ipynb) measures what goes
+wrong without it). For one row $x$ with $D$ features, scales $w$ and shifts $b$ that are learned, both of shape $(D)$
+and shared by all rows, and a tiny $\epsilon$ against division by zero:
 
 $$\mu = \frac1D\sum_i x_i,\quad \sigma^2 = \frac1D\sum_i (x_i - \mu)^2,\quad
 r = \frac{1}{\sqrt{\sigma^2 + \epsilon}},\quad
@@ -1385,6 +1386,8 @@ engine.
 
 **What you take along**: the check itself. `numerical_gradient` of this chapter is
 `minillm.workshop.numerical_gradient`, with which later chapters check what they derive: chapter
-[05](05_recurrent_networks.ipynb) the way back through time, chapter [06](06_attention.ipynb) attention. And the ids
-that `pick` looked up have to come from somewhere, which is next: [03 · Text into tokens](03_tokens.ipynb).
+[05](05_recurrent_networks.ipynb) the way back through time, chapter [06](06_attention.ipynb) attention. How far to step
+along a gradient is a chapter of its own, [08](08_pretraining.ipynb), and in [15](15_the_same_model_on_pytorch.ipynb)
+you find this engine again inside PyTorch. And the ids that `pick` looked up have to come from somewhere, which is next:
+[03 · Text into tokens](03_tokens.ipynb).
 """

@@ -503,9 +503,9 @@ spans(kept, ids, f"{len(ids)} tokens")
 r"""
 ## Special tokens, and why they are dangerous
 
-Some tokens stand for no text but for structure: `<|endoftext|>` separates documents, chat models mark whose turn it
-is. They are added to the vocabulary by name, and never made by merging. The danger: a *user* can type these very
-characters. If the tokenizer turned them into the control token, a user could end the document, or speak with the
+Some tokens stand for no text but for structure: `<|endoftext|>` separates documents, chat models mark whose turn it is
+(chapter 13). They are added to the vocabulary by name, and never made by merging. The danger: a *user* can type these
+very characters. If the tokenizer turned them into the control token, a user could end the document, or speak with the
 voice of the system: data would be taken for commands. So `encode` refuses by default, and the caller must decide:
 """
 
@@ -539,8 +539,9 @@ Numbers are cut by the pattern before any merge. GPT-2's leaves them whole, so m
 enough becomes one token, others fall into arbitrary parts. GPT-4's cuts three digits at a time *from the left*, so the
 same three digits mean something else in every length: `123` stands for 123 in 123, for 1230 in 1234. And in the sum of
 1234 and 999 the parts do not line up. The rule of the Qwen models makes a piece of each digit. A tokenizer for each
-rule, trained on the code, takes the code's four commonest numbers, commonest first, and three others. The first line
-shows the pre-tokens, the second what merges make of them (␣ is the space before the number, | a cut):
+rule, trained on the code, takes the code's four commonest numbers of more than one digit, commonest first, and three
+others. The first line shows the pre-tokens, the second what merges make of them (␣ is the space before the number, | a
+cut):
 """
 
 # %%
@@ -927,8 +928,9 @@ You can now build byte-pair encoding, read a vocabulary, measure how large it sh
 user text.
 
 **What you take along**: the tokenizer, made by `tokenizer(SCALE)` of `minillm.workshop.deliverables` from the training
-part of the corpus: byte-level BPE with GPT-4's pattern, of the size that was measured above. Chapters
-[05](05_recurrent_networks.ipynb), [07](07_the_transformer.ipynb), [08](08_pretraining.ipynb) and
-[09](09_generating_text.ipynb) can call it by this name. Where the corpus itself comes from, and what was done to it, is
-next: [04 · Collecting and cleaning text](04_collecting_and_cleaning_text.ipynb).
+part of the corpus: byte-level BPE with GPT-4's pattern, of the size that was measured above. Chapter
+[05](05_recurrent_networks.ipynb) reads the corpus in these tokens; with `kind="code"` the same call gives the tokenizer
+of the model that chapters [08](08_pretraining.ipynb) and [09](09_generating_text.ipynb) train and let write. BERT cuts
+text by a cousin of BPE, which chapter [10](10_bert.ipynb) needs and explains. Where the corpus itself comes from, and
+what was done to it, is next: [04 · Collecting and cleaning text](04_collecting_and_cleaning_text.ipynb).
 """

@@ -631,9 +631,9 @@ alone, and it is large: for xz a paragraph that it has read costs next to nothin
 
 The small GPT gains least, only a little: it is too small, and has seen each paragraph too few times, to know it by
 heart. That is no comfort. What models repeat word for word grows with their size and with the number of copies (Carlini
-et al. 2022, arXiv 2202.07646), so on a leaky test *progress itself* is partly memory. This is why chapter 00 removed
-repeated paragraphs before it split, and why `build_corpus` measures 13-word runs afterwards and drops held-out
-documents that share too many.
+et al. 2022, arXiv 2202.07646; chapter [19](19_privacy_bias_misuse.ipynb) plants copies and measures it), so on a leaky
+test *progress itself* is partly memory. This is why chapter 00 removed repeated paragraphs before it split, and why
+`build_corpus` measures 13-word runs afterwards and drops held-out documents that share too many.
 
 ## Stop words: an ablation
 
@@ -678,10 +678,10 @@ sees a **bag of words**, without order. Three ways to prepare a text:
 - without those and the negations (*not, never, nobody, no, nor, nothing*; 不, 没): the list of the library scikit-learn
   has them, too.
 
-And two tasks from chapter 11. **Topic**: which of six topics is a sentence about (few labels to learn from)?
-**Sentiment**: "nobody thought that the soup was bad" is praise. For the latter there is also a classifier that reads
-negation: each word after *not* becomes another word, *not_bad*, and a second negation ends that (Das and Chen 2001).
-Guessing would get one topic of six right, and half of the sentiments.
+And two tasks that chapter [11](11_fine_tuning_a_classifier.ipynb) comes back to. **Topic**: which of six topics is a
+sentence about (few labels to learn from)? **Sentiment**: "nobody thought that the soup was bad" is praise. For the
+latter there is also a classifier that reads negation: each word after *not* becomes another word, *not_bad*, and a
+second negation ends that (Das and Chen 2001). Guessing would get one topic of six right, and half of the sentiments.
 """
 
 # %%
@@ -1161,7 +1161,8 @@ You can now turn a folder of files into a corpus that you can vouch for: cleaned
 copies, split without leaks that you have not measured.
 
 **What you take along**: `corpus(SCALE, kind)` and `tokenizer(SCALE, kind)` of `minillm.workshop.deliverables`, the text
-and the tokenizer that chapters 05 to 09 train on.
+that chapters 05 to 10 train on, and the tokenizer made from it. What a model gives away of its text, copies or not, is
+the question of chapter [19](19_privacy_bias_misuse.ipynb).
 
 Next: [05 · Recurrent networks](05_recurrent_networks.ipynb) reads this text one token after the other.
 """

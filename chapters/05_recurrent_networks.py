@@ -528,12 +528,12 @@ r"""
 ## Experiment: a language model
 
 Now text: chapter 04's corpus (Python's help pages and docstrings), in chapter 03's tokens. We compare at **equal
-parameters and tokens**: an LSTM of one layer, and, looking ahead, the GPT of chapter 07 with as many weights (within
-a few percent), read the same stretches of the same training text in the same order; the n-grams count as much of the
-text as the networks have read. Everything is scored on the same held-out text in bits per byte. Each network has its
-own learning rate: the best of three, each twice the one before, for one start. The size of the numbers in its token
-table at the start was chosen in the same way (all tried beforehand; `minillm.workshop.recurrence` has the values).
-Three starts each. The function keeps its results on the disk, for chapter 07; delete `made/` to train again.
+parameters and tokens**: an LSTM of one layer, and, looking ahead, the GPT of chapter 07 with as many weights (within a
+few percent), read the same stretches of the same training text in the same order; the n-grams count as much of the text
+as the networks have read. Everything is scored on the same held-out text in bits per byte. Each network has its own
+learning rate: the best of three, each twice the one before, for one start. The size of the numbers in its token table
+at the start was chosen in the same way (all tried beforehand; `minillm.workshop.recurrence` has the values). Three
+starts each. The function keeps its results on the disk; delete `made/` to train again.
 """
 
 # %%
@@ -563,9 +563,9 @@ r"""
 The LSTM beats every $n$-gram model that has read as much. The GPT, with as many weights and tokens, beats the short
 ones only. If you expected the Transformer to win: it needs more text. A recurrence has the order of words built into
 its rule, while a GPT has to learn from examples even what a position is. In the library's own comparison, on source
-code and with models four times as large (`tests/bench/RESULTS.md`), the two are about level after twice as many
-tokens as here; after eight times as many, Llama's improved Transformer is ahead, the GPT still a little behind. So
-the table is a statement about **this size**, and chapter 07 measures again.
+code and with models four times as large (`tests/bench/RESULTS.md`), the two are about level after twice as many tokens
+as here; after eight times as many, Llama's improved Transformer is ahead, the GPT still a little behind. So the table
+is a statement about **this size**, and no more.
 
 ## Where it falls behind: distance
 
@@ -751,8 +751,9 @@ and only the state matters, are what a recurrence is made for.
 ## What one more token costs
 
 To generate text, a model reads its own last token and makes the next. An LSTM needs its state, of one size for any
-text. A GPT needs the keys and values of **all** earlier tokens (the cache of chapter 09), and looks at each of them.
-We time one more token after $n$ others. (The two models are not of equal size here: look at how the lines grow.)
+text. A GPT needs the keys and values of **all** earlier tokens (the cache of chapter [09](09_generating_text.ipynb)),
+and looks at each of them. We time one more token after $n$ others. (The two models are not of equal size here: look at
+how the lines grow.)
 """
 
 # %%
@@ -1182,9 +1183,10 @@ r"""
 You can now derive a recurrent network and an LSTM with their backward through time, predict from a matrix or a gate
 how far gradients reach, and say for a given task whether a state of fixed size will do.
 
-**What you take along**: the measured bits per byte of an LSTM, with the text, the tokens and the number of weights
-they were measured at: `recurrent_baseline(SCALE)` of `minillm.workshop.deliverables`. Chapter 07 puts its GPT beside
-it.
+**What you take along**: the measured bits per byte of an LSTM, with the text, the tokens and the number of weights they
+were measured at: `recurrent_baseline(SCALE)` of `minillm.workshop.deliverables`. Chapter [07](07_the_transformer.ipynb)
+takes the GPT of that table apart and comes back to it; how a gradient that explodes is clipped, chapter
+[08](08_pretraining.ipynb) shows.
 
 Next: [06 · Attention](06_attention.ipynb), which keeps every token and looks back at the one it needs.
 """

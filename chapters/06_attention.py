@@ -179,8 +179,8 @@ $$\operatorname{attention}(Q, K, V) = \operatorname{softmax}\!\Big(\frac{QK^\top
 | $O = PV$ | $(T_q, d_v)$ | the weighted averages |
 
 Only the $\sqrt d$ is new; the next section is about it. When a text looks at itself, as here, $T_q = T_k = T$, and one
-speaks of **self-attention**; in a translator (chapter 12) the new text looks at the old one, and the two lengths
-differ. What flows where:
+speaks of **self-attention**; in a translator (**cross-attention**, chapter 12) the new text looks at the old one, and
+the two lengths differ. What flows where:
 """
 
 # %%
@@ -1054,6 +1054,10 @@ You can now derive attention and its backward, mask it, split it into heads, say
 head looks where it should.
 
 **What you take along**: the library's layer `minillm.models.gpt.CausalSelfAttention`, which you have rebuilt, and its
-price: $2\,T^2 d$ multiplications for each head. The next chapter puts this layer between norms, feed-forward layers and
-residual sums, and counts what all of it costs: [07 · The Transformer](07_the_transformer.ipynb).
+price: $2\,T^2 d$ multiplications for each head. From here several roads go on: a text that looks at another text, in
+chapter [12](12_translation_and_summarization.ipynb); the keys and values that are kept while a model writes, in
+[09](09_generating_text.ipynb); the same formula without its table, on a GPU, in
+[16](16_a_gpu_kernel_for_attention.ipynb); and what a head's picture does and does not prove, in
+[18](18_looking_inside.ipynb). The next chapter puts this layer between norms, feed-forward layers and residual sums,
+and counts what all of it costs: [07 · The Transformer](07_the_transformer.ipynb).
 """

@@ -8,9 +8,9 @@ and a small network, and stacks the result. This chapter takes a GPT apart, meas
 four parts to get a Llama, the design that most open models of today follow, and ends with a GPT in plain Python, number
 by number, whose losses are the library's.
 
-**Afterwards you can** draw a GPT from memory and write its forward; derive layer norm's backward; say why deep models
-need careful initial weights; count parameters and operations of a model that you only know by its config; explain
-RoPE, RMS norm, SwiGLU and grouped queries, and what each of them changes.
+**Afterwards you can** draw a GPT from memory and write its forward; say what layer norm undoes, forward and backward;
+say why deep models need careful initial weights; count parameters and operations of a model that you only know by its
+config; explain RoPE, RMS norm, SwiGLU and grouped queries, and what each of them changes.
 
 **You need** [02 · Tensors and autograd](02_autograd.ipynb) and [06 · Attention](06_attention.ipynb); the text and its
 tokens come from [04](04_collecting_and_cleaning_text.ipynb) and [03](03_tokens.ipynb), counting as a baseline from
@@ -84,8 +84,8 @@ r"""
 | $V$ | tokens in the vocabulary | $F = 4D$ | features inside the feed-forward network |
 
 Attention is the only part in which positions meet. Everything else treats each position alone. Chapter 06 has derived
-attention, and chapter 02 the norm, which comes once more below; the feed-forward network and the sum are new. First the
-text that we will train on: chapter 04's corpus, here in a small vocabulary.
+attention, and chapter 02 the norm; the feed-forward network and the sum are new. First the text that we will train on:
+chapter 04's corpus, here in a small vocabulary.
 """
 
 # %%
@@ -134,28 +134,15 @@ assert np.abs(moved - y).max() < 1e-3 and np.allclose(theirs, y, atol=1e-12)
 r"""
 ## Layer norm, backward
 
-Chapter 02 derived it step by step; here it is again, shorter. Let $g = dL/dy$, $(D)$, arrive from above ($L$ is the
-loss here). Gain and bias are quickly done, and so is $\hat x$:
+[Chapter 02](02_autograd.ipynb) has derived it, path by path. With $g = dL/dy$, $(D)$, from above ($L$ is the loss here)
+and $h_i := dL/d\hat x_i = g_i w_i$, the result is
 
-$$\frac{dL}{dw_i} = g_i \hat x_i, \qquad \frac{dL}{db_i} = g_i, \qquad h_i := \frac{dL}{d\hat x_i} = g_i w_i,$$
+$$\frac{dL}{dw_i} = g_i \hat x_i, \qquad \frac{dL}{db_i} = g_i, \qquad
+\frac{dL}{dx_j} = r\Big(h_j - \operatorname{mean}(h) - \hat x_j \operatorname{mean}(h\hat x)\Big),$$
 
-the first two summed over all positions, which share $w$ and $b$. As in chapter 06, $[i = j]$ is 1 if $i = j$, else 0.
-Now $x_j$ reaches each $\hat x_i = (x_i - \mu)\,r$ on three paths: directly if $i = j$, through $\mu$, and through $r$.
-The mean moves by $\partial\mu/\partial x_j = 1/D$. For $r$ we need
-$\partial\sigma^2/\partial x_j = \frac2D (x_j - \mu)$ (the path through $\mu$ gives
-$-\frac2D\cdot\frac1D\sum_i (x_i - \mu) = 0$), and with $r = (\sigma^2 + \varepsilon)^{-1/2}$
-
-$$\frac{\partial r}{\partial x_j} = -\frac12 r^3 \cdot \frac2D (x_j - \mu) = -\frac{r^2 \hat x_j}{D}, \text{ so }
-\frac{\partial \hat x_i}{\partial x_j} = r\Big([i = j] - \frac1D - \frac{\hat x_i \hat x_j}{D}\Big).$$
-
-Multiply by $h_i$ and sum over $i$:
-
-$$\frac{dL}{dx_j} = \sum_i h_i \frac{\partial\hat x_i}{\partial x_j}
-= r\Big(h_j - \operatorname{mean}(h) - \hat x_j \operatorname{mean}(h\hat x)\Big).$$
-
-In words: take $h$, and remove what points along $(1, \dots, 1)$ and along $\hat x$. Those are the two directions in
-which moving $x$ does nothing: the constant and the factor of the last cell. The $r$ in front says that the larger the
-stream, the smaller the gradient that comes back.
+the first two summed over all positions, which share $w$ and $b$. In words: take $h$, and remove what points along
+$(1, \dots, 1)$ and along $\hat x$. Those are the two directions in which moving $x$ does nothing: the constant and the
+factor of the last cell. The $r$ in front says that the larger the stream, the smaller the gradient that comes back.
 """
 
 
@@ -525,8 +512,8 @@ shop.draw_architecture(llama=True)
 
 # %% [markdown]
 r"""
-**RMS norm** (Zhang & Sennrich 2019, arXiv 1910.07467) leaves out layer norm's mean and its bias. It only divides by the
-root mean square:
+**RMS norm** (Zhang & Sennrich 2019, arXiv 1910.07467; in code and papers mostly written RMSNorm) leaves out layer
+norm's mean and its bias. It only divides by the root mean square:
 
 $$r = \frac{1}{\sqrt{\operatorname{mean}(x^2) + \varepsilon}}, \qquad y_i = x_i\, r\, w_i.$$
 
@@ -1158,8 +1145,10 @@ r"""
 You can now draw and write a GPT and a Llama, count what they cost, say what each part is for, and back it with a
 measurement.
 
-**What you take along**: `architecture(SCALE, vocab_size)` from `minillm.workshop.deliverables`, the config of the
-Llama that chapter 08 trains; and `chapters/workshop/scalar_gpt.py`, a whole GPT to read on a train.
+**What you take along**: `architecture(SCALE, vocab_size)` from `minillm.workshop.deliverables`, the config of the Llama
+that chapter 08 trains; and `chapters/workshop/scalar_gpt.py`, a whole GPT to read on a train. The same model goes to
+PyTorch in chapter [15](15_the_same_model_on_pytorch.ipynb), and its stream is what chapter
+[18](18_looking_inside.ipynb) reads and changes.
 
 Next: [08 · Pretraining](08_pretraining.ipynb) trains for real: the optimizer, the schedule, and how to tell a
 healthy run from a sick one.

@@ -132,7 +132,7 @@ r"""
 
 At each position the model gives **logits** $x_1 \dots x_V$, one number for each of the $V$ tokens, and softmax makes
 probabilities of them, $p_j = e^{x_j}/\sum_k e^{x_k}$. The loss at the position is $\ell = -\ln p_c$, where $c$ is the
-token that really came: the **cross-entropy**. With $\ln p_c = x_c - \ln\sum_k e^{x_k}$ its slopes are short,
+token that really came: the **cross-entropy**. Its slopes, which chapter [02](02_autograd.ipynb) derived, are short,
 
 $$\frac{\partial \ell}{\partial x_j} = p_j - [j = c],$$
 
@@ -805,8 +805,8 @@ Now with the library's own loop, `minillm.training.train.train`, which writes a 
 of "debug", the smallest of the configurations that come with the library (**presets**), but for more steps and a higher
 rate. In one of three runs all is well. In one the learning rate is 50 times as high. And in one the targets were **not
 shifted**: each token is asked for at its own position, instead of the next one, a mistake that one wrong index makes.
-Before you read on: which is which in the picture? (Dotted: the loss of a 5-gram model that has counted the training
-text.)
+The code says it; so go straight to the picture below it, and judge: which is which? (Dotted: the loss of a 5-gram model
+that has counted the training text.)
 """
 
 # %%
@@ -1385,7 +1385,8 @@ r"""
 You can now train a language model so that it learns what it can in the time that it has, and say from its curves
 whether it does.
 
-**What you take along**: a Llama that completes Python, in its run folder with its tokenizer:
-`python_model(SCALE)` of `minillm.workshop.deliverables`. The next chapter,
-[09 · Generating text](09_generating_text.ipynb), lets it write.
+**What you take along**: a Llama that completes Python, in its run folder with its tokenizer: `python_model(SCALE)` of
+`minillm.workshop.deliverables`. Another question to the same loop, gaps instead of the next token, is chapter
+[10](10_bert.ipynb); 16 bits for real are in [15](15_the_same_model_on_pytorch.ipynb), and chapter 17 is about size. The
+next chapter, [09 · Generating text](09_generating_text.ipynb), lets it write.
 """

@@ -344,8 +344,8 @@ them.
 And all of them **pass below the real text**. Where the model's texts are as likely as real ones, they repeat themselves
 less; where they repeat themselves as often, they are too likely. Real code repeats on purpose, in columns of similar
 lines, and brings something new in between; this model cannot do both. A setting mends a weak model only so far. Two
-temperatures from the middle of the road are kept for later chapters, in the table `SETTINGS` of
-`minillm.workshop.generating`: the cooler one for a single good text, the warmer one for several different ones.
+temperatures from the middle of the road are kept in the table `SETTINGS` of `minillm.workshop.generating`: the cooler
+one for a single good text, the warmer one for several different ones.
 
 ## Looking for the likeliest text
 
@@ -467,7 +467,8 @@ if SCALE != "smoke":
 # %% [markdown]
 r"""
 Three tokens in a row are hard for so small a model, but the order is what the argument says: drawing is right least
-often, greedy decoding more often, the search most often. So: **search for an answer, draw a text.**
+often, in every third of the places. The search is ahead of greedy decoding on the whole, though not in every third:
+there are too few right answers here to tell these two apart well. So: **search for an answer, draw a text.**
 
 ## Loops
 
@@ -595,9 +596,8 @@ The caches of a handful of long texts are as large as the whole model: it is the
 can write at the same time. That is why newer models let several query heads share one key and value head (chapter 07).
 And the cache has a condition: the past must really not change. When a text outgrows the context and its beginning is
 dropped, everything that was computed from what is gone changes, and with learned positions every position moves, too;
-so the library starts a new cache (`minillm.generate.window_start`). A model that looks in both directions (chapter 10)
-cannot have
-one.
+so the library starts a new cache (`minillm.generate.window_start`). A model that looks in both directions (chapter
+[10](10_bert.ipynb)) cannot have one.
 
 ## Stopping
 
@@ -623,8 +623,8 @@ for text in complete(
 
 # %% [markdown]
 r"""
-`complete` is this chapter's deliverable: chapters 13 and 14 call it. It draws `n` continuations as the rows of one
-batch and cuts each before the first stop string.
+`complete` is what this chapter leaves to whoever wants whole answers from a model. It draws `n` continuations as the
+rows of one batch and cuts each before the first stop string.
 
 When text is shown as it comes, there is one more trap. Tokens are made of **bytes**, and a character may have several:
 one token may hold half a character. Decoded on its own it is not text. The remedy is a decoder that keeps incomplete
@@ -1239,7 +1239,8 @@ You can now choose how a model writes, by measured settings instead of habit, an
 write ahead without changing what it says.
 
 **What you take along**: `complete(model, tokenizer, prompt, n=..., stops=...)` and the table `SETTINGS` of
-`minillm.workshop.generating`. Chapter 13 lets a dialogue model answer with it, chapter 14 draws several programs for
-one request. In [10 · BERT](10_bert.ipynb) the model looks in both directions: it can fill gaps, and it can no longer
-write.
+`minillm.workshop.generating`. What it is worth to draw several answers for one request, and how to choose among them,
+is the question of chapter [14](14_writing_code.ipynb); there, at last, an answer can be tested. Beam search comes back
+for translations, in [12](12_translation_and_summarization.ipynb). In [10 · BERT](10_bert.ipynb) the model looks in both
+directions: it can fill gaps, and it can no longer write.
 """

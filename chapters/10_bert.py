@@ -10,7 +10,8 @@ position sees both sides, and trained to fill gaps.
 with a formula what its 80/10/10 rule is for; load a real pretrained encoder and search with it.
 
 **You need** [06 · Attention](06_attention.ipynb): masks; [07 · The Transformer](07_the_transformer.ipynb): blocks;
-[08 · Pretraining](08_pretraining.ipynb): the training loop; WordPiece from [03 · Text into tokens](03_tokens.ipynb).
+[08 · Pretraining](08_pretraining.ipynb): the training loop; byte-pair encoding and special tokens from
+[03 · Text into tokens](03_tokens.ipynb).
 """
 
 # %%
@@ -37,10 +38,12 @@ r"""
 
 "The function returns a ___ of strings." Someone who reads up to the gap can think of many words; "of strings" leaves
 few. How much is the right side worth? Before any model we let counting answer. The text is chapter 04's prose, Python's
-help pages and docstrings. It is cut by WordPiece (chapter 03): lower case, words or pieces of words, a piece inside a
-word written with `##`. The tokenizer has five **special tokens**, which stand for no text: `[CLS]` begins a text,
-`[SEP]` ends it, `[PAD]` fills up, `[UNK]` is a character never met, and `[MASK]` will be the gap. We cut the text into
-rows of 16 tokens, `[CLS]`, 14 tokens of text, `[SEP]`.
+help pages and docstrings. BERT cuts it by **WordPiece**, a cousin of chapter 03's byte-pair encoding: the text is put
+in lower case and split into words; the pieces are learned by merges, from characters, and a piece that does not begin
+its word is written with `##`; a word is cut by taking the longest piece that fits, then the longest that fits the rest
+(`minillm.tokenizers.WordPieceTokenizer`). The tokenizer has five **special tokens**, which stand for no text: `[CLS]`
+begins a text, `[SEP]` ends it, `[PAD]` fills up, `[UNK]` is a word with a character never met, and `[MASK]` will be the
+gap. We cut the text into rows of 16 tokens, `[CLS]`, 14 tokens of text, `[SEP]`.
 """
 
 # %%
@@ -940,7 +943,8 @@ Position $t$ sees position $t + 1$: it would copy the answer, and learn nothing.
 
 <details><summary>Answer</summary>
 
-In a GPT the padding stands after the text, and no token looks to its right. In BERT all would look at it.
+While a GPT is trained the padding stands after the text, and no token looks to its right. In BERT all would look at it.
+(Where a GPT's rows are filled up on the left, as in a batch of prompts, chapter 09, it needs a mask as well.)
 
 </details>
 
@@ -979,6 +983,8 @@ search with a pretrained one.
 
 **What you take along**: the small BERT with its tokenizer, in the folder that
 `minillm.workshop.deliverables.small_bert(SCALE)` names, in the format of Hugging Face (it is opened by
-`minillm.AutoModelForMaskedLM`), and `minillm.workshop.bert.minilm_folder`, which finds MiniLM. The next chapter,
-[11 · Fine-tuning a classifier](11_fine_tuning_a_classifier.ipynb), puts a new head on them.
+`minillm.AutoModelForMaskedLM`), and `minillm.workshop.bert.minilm_folder`, which finds MiniLM. An encoder that reads
+for a decoder is in chapter [12](12_translation_and_summarization.ipynb), and MiniLM's folder is opened byte by byte in
+[20](20_the_ecosystem.ipynb). The next chapter, [11 · Fine-tuning a classifier](11_fine_tuning_a_classifier.ipynb), puts
+a new head on them.
 """

@@ -365,9 +365,11 @@ pictures.by_threshold(thresholds, found)
 
 # %% [markdown]
 r"""
-Accuracy is near 0.95 almost everywhere, also for a detector that never says yes. Recall falls with the threshold,
-precision tends to rise, and which balance is right is not a question of statistics: a missed complaint and a false
-alarm cost different amounts. Choose the threshold on validation texts, not on the test.
+Accuracy is near 0.95 almost everywhere, also for a detector that never says yes. (The number printed last needs no
+threshold: the **area under the ROC curve** is the chance that a text about people gets a higher probability than
+another text; ½ is guessing, 1 a perfect order.) Recall falls with the threshold, precision tends to rise, and which
+balance is right is not a question of statistics: a missed complaint and a false alarm cost different amounts. Choose
+the threshold on validation texts, not on the test.
 
 ## LoRA: learn the change, and keep it small
 
@@ -441,8 +443,8 @@ assert np.allclose(adapted(ids).data, ready("full", 0)(ids).data)
 
 # %% [markdown]
 r"""
-**Merging is exact**, but for rounding. After some training, in double precision: the logits with
-adapters beside, merged, and taken out again.
+**Merging is exact**, but for rounding. After some training, in double precision: the logits with adapters beside,
+merged, and taken out again.
 """
 
 # %%
@@ -603,7 +605,9 @@ than full fine-tuning (Biderman et al. 2024, arXiv 2405.09673).
 
 All of that is one command, `minillm finetune classify --model FOLDER --method lora`, here from Python: sections of
 settings, and `minillm.commands.finetune.run_once`, which the command calls. Baselines stand beside the model, the best
-checkpoint is kept, and the last line reads the curves:
+checkpoint is kept, and the last line reads the curves. (Of the columns that are new, `mcc` is Matthews' correlation of
+what is said and what is true, 0 for guessing and 1 for all right, and `calibration_error` says how far the stated
+probabilities are from the shares that turn out right.)
 """
 
 # %%
@@ -626,9 +630,9 @@ r"""
 ## Too little, too much: reading the curves
 
 The report ends with a verdict on the curves. How does one see it oneself? From here on there is no pretraining: small
-models from scratch, on words that they know, so that nothing hides what we
-want to see. The labels are as labels are: **one in five is wrong**, in training and in validation; the test has the
-right ones. Such labels have a floor. Who knows the truth says "80%" and has a mean loss of
+models from scratch, on words that they know, so that nothing hides what we want to see. The labels are as labels are:
+**one in five is wrong**, in training and in validation; the test has the right ones. Such labels have a floor. Who
+knows the truth says "80%" and has a mean loss of
 
 $$-0.8 \ln 0.8 - 0.2 \ln 0.2 \approx 0.50 \text{ nats},$$
 

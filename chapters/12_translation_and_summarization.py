@@ -103,14 +103,14 @@ $$Q = X W_Q^\top\ (T, d), \quad K = M W_K^\top\ (S, d), \quad U = M W_V^\top\ (S
 is not square. Row $t$ says where in the *source* one looks to write the target's next token. There is no causal mask,
 since the whole source is there before the first word is written; a padding mask there is.
 
-**Backward.** Given $\bar O = \partial L/\partial O\ (T, d)$, chapter 06's steps give $\bar U = P^\top \bar O$,
-$\bar P = \bar O\,U^\top$, $\bar Z = P \circ (\bar P - \operatorname{rowsum}(P \circ \bar P))$ for the scores, and
-$\bar K = \bar Z^\top Q / \sqrt d$. New is where they go. $M$ was used twice, so its gradient is a sum:
+**Backward.** Write $dO$ for $dL/dO\ (T, d)$, and so on, as in chapter 06. Its steps give $dU = P^\top dO$,
+$dP = dO\,U^\top$, $dZ = P \circ (dP - \operatorname{rowsum}(P \circ dP))$ for the scores $Z$, and $dK = dZ^\top Q /
+\sqrt d$. New is where they go. $M$ was used twice, so its gradient is a sum:
 
-$$\underset{(S, D)}{\bar M} = \bar K\,W_K + \bar U\,W_V.$$
+$$\underset{(S, D)}{dM} = dK\,W_K + dU\,W_V.$$
 
 **This is all that the encoder's blocks ever hear.** They have no loss of their own; they learn to describe a word by
-what the decoder needed from it, at all the $T$ places where it looked ($P^\top$ and $\bar Z^\top$ sum over them).
+what the decoder needed from it, at all the $T$ places where it looked ($P^\top$ and $dZ^\top$ sum over them).
 """
 
 # %%
@@ -338,7 +338,7 @@ r"""
 Both are diagonal, with the measure word on the noun: the model looks where it should, and needs what it looks at. But
 they are not the same. Attention is spread: a good part of it goes where it makes no difference (other words, the full
 stop), while hiding is clear-cut: what does not belong to a part is not needed for it at all. **Where a model looks is a
-hint; what it needs is an experiment.** Chapter 18, Looking inside, takes that up.
+hint; what it needs is an experiment.** Chapter [18](18_looking_inside.ipynb), Looking inside, takes that up.
 
 ## What has it learned? The compositional split
 
@@ -596,8 +596,8 @@ Equal to the library's, which agrees with sacreBLEU and rouge-score in its own t
 right, and a reader learns a wrong place and a wrong distance.
 
 **What do these scores see?** We change each right translation of the test split in one way, so that exact match is 0,
-and score the results. Two
-changes keep the meaning (\*): naming the place before the time, and writing the number in figures. The others do not.
+and score the results. Two changes keep the meaning (\*): naming the place before the time, and writing the number in
+figures. The others do not.
 """
 
 # %%
@@ -750,7 +750,8 @@ computed from the decoder's features,
 $$p(w) = g_t\; p_\text{vocab}(w) + (1 - g_t) \sum_{s:\, x_s = w} P_{ts},$$
 
 so that attention itself becomes a probability of writing what stands there; exercise 4 computes it. Large models do
-without: they have read so many names that copying is one of the things they learn (chapter 18 finds the heads that do).
+without: they have read so many names that copying is one of the things they learn (chapter
+[18](18_looking_inside.ipynb) finds the heads that do).
 
 ## Summary
 

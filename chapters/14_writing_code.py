@@ -348,8 +348,8 @@ if SCALE != "smoke":
 r"""
 pass@1 falls from the lowest temperature on, and greedy is about as good as that. For many tries the best temperature is
 higher, but not by much; beyond it more variety only hurts, as all of the answer's tokens, ten to twenty in a row, must
-be right together. (Chen et al. found the same direction with far larger models: 0.2 is best
-for pass@1 and 0.8 for pass@100. The place of the best depends on the model; the order does not.)
+be right together. (Chen et al. found the same direction with a model of 679 million parameters: 0.2 is best for pass@1
+and 0.8 for pass@100. The place of the best depends on the model; the order does not.)
 
 And pass@$k$ at the best temperature is far above greedy: the right program is often among the samples. Now we have to
 find it.
@@ -416,7 +416,8 @@ each. What it shows:
   over greedy: there many ways of reasoning lead to one number. Here a right answer has few spellings, as printed.)
 - Two samples give a vote by text nothing: two programs that differ are one against one.
 
-What does it cost? Reading and writing a token takes about $2N$ operations for $N$ weights, training on it about $6N$:
+What does it cost? Reading or writing a token takes about two operations for each weight, training on it about six
+(chapter [07](07_the_transformer.ipynb)):
 """
 
 # %%
@@ -611,7 +612,7 @@ def vote(outputs):
     return sizes.index(max(sizes))
 ```
 
-`index` finds the first one, and `max` of zeros is 0. The library's vote is `minillm.workshop.writing.chosen`.
+`index` finds the first one, and `max` of zeros is 0. The vote of the cells above is `minillm.workshop.writing.chosen`.
 
 </details>
 """
@@ -707,6 +708,6 @@ the answer where it pays.
 **What you take along**: `pass_at_k` and the evaluator are in the library (`minillm.metrics`,
 `minillm.data.tasks.execution`), the model with its samples in `minillm.workshop.writing`; `minillm finetune code`
 trains the full recipe and `minillm evaluate RUN --samples 20` gives its pass@k. The same reward, "did it pass?", can
-also train. The next chapter, [15 · The same model on PyTorch](15_the_same_model_on_pytorch.ipynb), runs what you know
-on another engine.
+also train; that belongs to chapter 13. The next chapter,
+[15 · The same model on PyTorch](15_the_same_model_on_pytorch.ipynb), runs what you know on another engine.
 """

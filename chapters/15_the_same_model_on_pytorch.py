@@ -9,10 +9,11 @@ autograd does is what you have derived.
 
 **Afterwards you can** bring a model from one engine to the other and prove that nothing changed on the way; read
 PyTorch's graph; say what autocast rounds, how the error grows, and which numbers must not be rounded; read what
-`torch.compile` makes of a model; choose an attention engine and say what it keeps in memory.
+`torch.compile` makes of a model; choose an implementation of attention and say what it keeps in memory.
 
 **You need** [02 · Tensors and autograd](02_autograd.ipynb), [06 · Attention](06_attention.ipynb),
-[07 · The Transformer](07_the_transformer.ipynb) and [08 · Pretraining](08_pretraining.ipynb). And **PyTorch**:
+[07 · The Transformer](07_the_transformer.ipynb) and [08 · Pretraining](08_pretraining.ipynb); for the last section,
+[09 · Generating text](09_generating_text.ipynb). And **PyTorch**:
 
     pip install -e ".[chapters,torch]"      # or, on Linux, ".[chapters,triton]", with our GPU kernels
 
@@ -378,9 +379,9 @@ assert all(1.9 < size < 2.5 for size in layer_norm.values())
 
 # %% [markdown]
 r"""
-Nearly the same, by different choices: our layer norm keeps $\hat x$ and $1/\sigma$, PyTorch's keeps $x$, mean and
-$1/\sigma$, and computes $\hat x$ again; our GELU keeps its slope, PyTorch's its input. Attention differs for a reason
-that gets a section of its own.
+Nearly the same, by different choices: our layer norm keeps $\hat x$ and $1/\sigma$ (chapter 02's $r$), PyTorch's keeps
+$x$, mean and $1/\sigma$, and computes $\hat x$ again; our GELU keeps its slope, PyTorch's its input. Attention differs
+for a reason that gets a section of its own.
 
 **The same contract.** PyTorch takes a backward of one's own, as a `torch.autograd.Function`: a forward that saves, and
 a backward that gets the gradient of the result and returns that of each input. It is our pair of functions, under other
@@ -697,9 +698,9 @@ it for a GPU.
 ## Three attentions
 
 Attention is where fusing pays most and where a compiler cannot find it alone, since the softmax needs a whole row
-before it can go on. There are three engines, chosen by `impl`: **reference** writes down the $(T, T)$ scores of each
-head, as chapter 06; **sdpa** is PyTorch's; **triton** our own kernel, which chapter 16 builds. The last two never hold
-a whole row of scores. First: do they agree? Errors are relative, against float64.
+before it can go on. There are three implementations, chosen by `impl`: **reference** writes down the $(T, T)$ scores of
+each head, as chapter 06; **sdpa** is PyTorch's; **triton** our own kernel, which chapter 16 builds. The last two never
+hold a whole row of scores. First: do they agree? Errors are relative, against float64.
 """
 
 # %%
@@ -910,7 +911,7 @@ on it reads another text. So equal texts are a hard test of an engine, and unequ
 - Autocast rounds the inputs of products, not weights, sums or losses. Errors grow as the root of the depth. Round what
   flows, keep what accumulates.
 - Compiling: trace to a flat graph, fuse what lies between the products.
-- Attention's engines agree; reference keeps $T^2$, the others $T$.
+- The three attentions agree; reference keeps $T^2$ numbers, the others $T$.
 
 ## Exercises
 
@@ -972,10 +973,10 @@ def softcap(x, c):
 r"""
 ### Exercise 2: a backward for PyTorch (medium, core, 20 minutes)
 
-RMSNorm (chapter 07) is $y = x\,r\,w$ with $r = 1/\sqrt{\operatorname{mean}(x^2) + \epsilon}$; $x$ is $(B, T, D)$, $w$
-is $(D)$, $r$ is $(B, T, 1)$. With $\hat x = x r$ and $h = \frac{dL}{dy} w$:
-$\frac{dL}{dx} = r\,(h - \hat x \operatorname{mean}(h \hat x))$, means over the last axis. What is $\frac{dL}{dw}$, of
-which shape? Write `backward`; it returns a gradient for each input of `forward` (None for `eps`).
+RMS norm (chapter 07) is $y = x\,r\,w$ with $r = 1/\sqrt{\operatorname{mean}(x^2) + \epsilon}$; $x$ is $(B, T, D)$, $w$
+is $(D)$, $r$ is $(B, T, 1)$. With $\hat x = x r$ and $h = \frac{dL}{dy} w$: $\frac{dL}{dx} = r\,(h - \hat x
+\operatorname{mean}(h \hat x))$, means over the last axis. What is $\frac{dL}{dw}$, of which shape? Write `backward`; it
+returns a gradient for each input of `forward` (None for `eps`).
 """
 
 
@@ -1099,7 +1100,7 @@ types = {"y": "bfloat16", "a": "bfloat16", "s": "float32", "m": "float32", "w.gr
 r"""
 ### Exercise 4: find the fault (medium, useful, 20 minutes)
 
-Somebody ported the GPT of this chapter three times; at most one module of each is wrong. Which? The losses alone tell
+Somebody ported the GPT of this chapter three times; at most one module of each is wrong. Which? The logits alone tell
 whether, not where. Compare what *each module* gives: `lab.outputs_by_name` notes it for either engine, in the order in
 which modules end (a module ends after those inside it). Say the name of the innermost module that is wrong
 ("blocks.0.mlp.fc", "blocks.1.norm_1", ...), or "none".

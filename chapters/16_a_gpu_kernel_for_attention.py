@@ -3,7 +3,7 @@ r"""
 # 16 · A GPU kernel for attention
 
 Attention compares every token with every other one. The comparisons are cheap; what takes the time on a GPU is carrying
-their table to memory and back. **FlashAttention** (Dao et al. 2022, arXiv:2205.14135) computes the same numbers without
+their table to memory and back. **FlashAttention** (Dao et al. 2022, arXiv 2205.14135) computes the same numbers without
 ever storing the table. In this chapter you count what is carried, derive the softmax that needs one pass only, build
 the algorithm in NumPy, and step through the same algorithm as a GPU program.
 
@@ -194,8 +194,8 @@ to $m'$, each term is too large by the same factor:
 $$e^{s_j - m'} = e^{s_j - m}\, e^{m - m'}, \qquad\text{so}\qquad
 m' = \max(m, s),\quad \alpha = e^{m - m'},\quad l' = \alpha\, l + e^{s - m'}.$$
 
-Nothing has to be looked at again (Milakov and Gimelshein 2018, arXiv:1805.02867). It starts at $m = -\infty$, $l = 0$:
-then $\alpha = 0$.
+Nothing has to be looked at again (Milakov and Gimelshein 2018, arXiv 1805.02867; exercise 4 of chapter
+[06](06_attention.ipynb) asked for it). It starts at $m = -\infty$, $l = 0$: then $\alpha = 0$.
 """
 
 # %%
@@ -458,7 +458,7 @@ $$dV = P^\top dO \qquad dP = dO\,V^\top \qquad dS = P \circ (dP - D) \qquad
 dQ = dS\,K / \sqrt d \qquad dK = dS^\top Q / \sqrt d$$
 
 where $D_i = \sum_j P_{ij}\, dP_{ij}$, $(T)$, from the softmax. Each step names a $(T, T)$ table. Two ideas remove them
-(Dao et al. 2022, appendix B; Dao 2023, arXiv:2307.08691, section 3.1):
+(Dao et al. 2022, appendix B; Dao 2023, arXiv 2307.08691, section 3.1):
 
 1. **Recompute.** $P$ is not kept but computed again, tile by tile, from $Q$ and $K$. No maximum and no sum is needed
    for it this time: $P_{ij} = e^{s_{ij} - m_i} / l_i = e^{s_{ij} - L_i}$ with the $L_i = m_i + \ln l_i$ that we kept.
@@ -641,8 +641,8 @@ A kernel that is slightly wrong trains a model that is slightly worse, and nobod
 - **tiles**: no pair that counts is left out, no tile is computed in vain;
 - **compiling**, for several cards without having one: each kernel fits, and what does not fit into registers stays
   within known bounds;
-- **cards**, where there is one: the rest. The interpreter does not see races between programs, and has no 16-bit
-  arithmetic of the kind called bfloat16.
+- **cards**, where there is one: the rest. The interpreter does not see races between programs, may read beyond an
+  array's end without a word, and has no 16-bit arithmetic of the kind called bfloat16.
 
 How close is close enough? A fixed tolerance is either too lax or too strict. The FlashAttention authors' tests compare
 with what plain attention in the same precision gets wrong: a kernel may be off by no more than **twice** that.

@@ -86,8 +86,9 @@ r"""
 
 Every block **adds** to what it is given (chapter 07). So one array runs through the whole model, the **residual
 stream**: $x_0\,(T, D)$ are the token vectors, $x_{l+1} = x_l + \text{block}_l(x_l)$, where $\text{block}_l$ stands for
-what block $l$ adds by its attention and its feed-forward network; the norm and the head read the last one, here $x_2$.
-$T$ is the number of tokens, $D$ of features, $V$ of the vocabulary.
+what block $l$ adds by its attention and its feed-forward network; the norm and the output head (the matrix that makes
+scores for tokens, not one of attention's heads) read the last one, here $x_2$. $T$ is the number of tokens, $D$ of
+features, $V$ of the vocabulary.
 """
 
 # %%
@@ -166,8 +167,8 @@ assert "(1, 13, 32)" in shown
 r"""
 ## The logit lens: what would it say already?
 
-The head reads the last stream. Because all blocks write into the same stream, it can be held to earlier ones, too
-(nostalgebraist 2020, "interpreting GPT: the logit lens"):
+The output head reads the last stream. Because all blocks write into the same stream, it can be held to earlier ones,
+too (nostalgebraist 2020, "interpreting GPT: the logit lens"):
 
 $$\text{logits}_l = E\,\operatorname{norm}(x_l), \qquad p_l = \operatorname{softmax}(\text{logits}_l),$$
 
@@ -644,6 +645,10 @@ the head, and that reads each position for itself. A probe finds it nearly as su
 | a probe reads a property | the model uses it, or has it from the context | patch it; a control task |
 | the lens shows nothing | nothing is there | patch it |
 
+The first line has a common case. A head's weights sum to 1 at every position, whether it has something to do there or
+not. Heads of larger models often rest on the first token of a text, whatever it is: an **attention sink** (Xiao et al.
+2023, arXiv 2309.17453).
+
 ## Summary
 
 - Two operations, **record** and **replace**, make every method here. Recording shows what is there, only replacing
@@ -906,8 +911,7 @@ open.
 
 <details><summary>Answer</summary>
 
-Probably not: softmax has to put its weight somewhere, and a head with nothing to do rests where the values are small.
-Change the token and see.
+Probably not: its weights must sum to 1 somewhere, and a head with nothing to do rests there. Change the token and see.
 
 </details>
 """

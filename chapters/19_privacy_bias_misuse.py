@@ -703,8 +703,8 @@ Plainly, what remains when all of this has been done:
 - **Consent.** That text could be cleaned does not mean that one may use it. The safest secret is the one that was never
   collected.
 
-One thing everybody can do: say what was measured. The exposures of this chapter's small model are kept for the model
-card that chapter 20 writes.
+One thing everybody can do: say what was measured. The exposures of one more such model, of one start, are kept for the
+model card that chapter 20 writes. (They scatter around the means above.)
 """
 
 # %%

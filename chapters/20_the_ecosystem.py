@@ -16,8 +16,8 @@ needed for this line only; restart the notebook's kernel afterwards):
 
     pip install -e ".[chapters,ecosystem,minilm]"
 
-and, if you like, `pip install xllamacpp tensorflow-cpu`: llama.cpp as a Python package, and TensorFlow with Keras. The
-next cell says what is missing.
+and, if you like, `pip install xllamacpp`, which is llama.cpp as a Python package, and `pip install -e ".[keras]"`,
+TensorFlow with Keras. The next cell says what is missing.
 """
 
 # %%
@@ -518,7 +518,7 @@ layers) is not looked at: a stranger's may name any function.
 ## Your own model, in their hands
 
 Chapter 08 left a Llama that completes Python, in minillm's own format. `convert` writes it as others want it. (If you
-skipped that chapter it is trained now, which takes some minutes; then it is kept in `made/`.)
+skipped that chapter it is trained now, in a minute or two; then it is kept in `made/`.)
 """
 
 # %%
@@ -922,7 +922,7 @@ minillm ends where size begins, and says so instead of going slowly. What comes 
 | answer many users at once | vLLM, SGLang | the KV cache and why it is worth gigabytes (chapter 09) |
 | run models on small machines | llama.cpp, MLX | GGUF, quantization, this chapter |
 | compare with others | lm-evaluation-harness (`minillm.hub.lm_eval` is our end of it) | likelihoods, intervals |
-| write kernels | Triton, CUDA | what attention reads and writes (chapter 06) |
+| write kernels | Triton, CUDA | what attention reads and writes, a kernel in tiles (chapter 16) |
 | read how it is done small | nanoGPT, llm.c, tinygrad | everything: you can read all of them now |
 
 And papers: the sources named in the chapters, in their order, are a reading list.
@@ -936,17 +936,17 @@ word. What cannot be done right is refused. Open safetensors, not pickles. Write
 did not.
 
 It began, in [chapter 00](00_start_here.ipynb), with a page that trained a model. Since then every part of that page has
-been opened: [counting](01_what_is_a_language_model.ipynb) and what it cannot do; the
-[engine](02_autograd.ipynb) that differentiates; [tokens](03_tokens.ipynb);
-[text](04_collecting_and_cleaning_text.ipynb); the [recurrent](05_recurrent_networks.ipynb) road that was left;
-[attention](06_attention.ipynb), the [blocks](07_the_transformer.ipynb) made of it, their
-[training](08_pretraining.ipynb), what comes [out](09_generating_text.ipynb) of them, and the
-[encoder](10_bert.ipynb) from the same parts. Then the model was put to work
-([classes](11_fine_tuning_a_classifier.ipynb), [translations and summaries](12_translation_and_summarization.ipynb)),
-moved to [PyTorch](15_the_same_model_on_pytorch.ipynb), and examined: [inside](18_looking_inside.ipynb), and for the
-[harm](19_privacy_bias_misuse.ipynb) that it can do. The map at the end of chapter 00 shows how all that hangs together.
-What you trained in chapter 08 from an empty array has just been run by a program that none of us
-wrote.
+been opened: [counting](01_what_is_a_language_model.ipynb) and what it cannot do; the [engine](02_autograd.ipynb) that
+differentiates; [tokens](03_tokens.ipynb); [text](04_collecting_and_cleaning_text.ipynb); the
+[recurrent](05_recurrent_networks.ipynb) road that was left; [attention](06_attention.ipynb), the
+[blocks](07_the_transformer.ipynb) made of it, their [training](08_pretraining.ipynb), what comes
+[out](09_generating_text.ipynb) of them, and the [encoder](10_bert.ipynb) from the same parts. Then the model was put to
+work ([classes](11_fine_tuning_a_classifier.ipynb),
+[translations and summaries](12_translation_and_summarization.ipynb), [programs](14_writing_code.ipynb)), moved to
+[PyTorch](15_the_same_model_on_pytorch.ipynb) and down to a [kernel](16_a_gpu_kernel_for_attention.ipynb) of its own,
+and examined: [inside](18_looking_inside.ipynb), and for the [harm](19_privacy_bias_misuse.ipynb) that it can do. The
+map at the end of chapter 00 shows how all that hangs together. What you trained in chapter 08 from an empty array has
+just been run by a program that none of us wrote.
 
 ## Exercises
 

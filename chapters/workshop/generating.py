@@ -1,4 +1,4 @@
-"""Chapter 09's pictures and bookkeeping, and what it leaves to chapters 13 and 14: `complete` and `SETTINGS`."""
+"""Chapter 09's pictures and bookkeeping, and what it leaves to others: `complete` and `SETTINGS`."""
 
 from __future__ import annotations
 

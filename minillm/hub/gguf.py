@@ -3,7 +3,8 @@
 A GGUF file holds settings by name, the tokenizer among them, and tensors by name, each in a type of its own. Its names
 are ours but for the tables below; its matrices stand as ours do, (out, in). One thing is turned around: llama.cpp
 rotates neighbouring pairs of features in a Llama (not in a Qwen), so the rows of queries and keys are interleaved. The
-types are float32, float16 and Q8_0, in which 32 neighbours share a scale and each is a whole number of 8 bits.
+types are float32, float16 and Q8_0, in which 32 neighbours share a scale and each is a whole number of 8 bits (what
+that costs is measured in chapters/20_the_ecosystem.ipynb).
 
 What llama.cpp cannot compute, or a tokenizer that it has not, is refused by name before a byte is written.
 gguf_reader.py is the way back. Needs the package `gguf`, by llama.cpp's own authors.

@@ -43,7 +43,8 @@ def log_sigmoid_backward(grad: Array, needs: tuple, x: Array) -> tuple:
     return (grad * logistic(-x),)
 
 
-# SwiGLU(g, u) = SiLU(g) · u, a gate g on the values u (Shazeer 2020, arXiv 2002.05202):
+# SwiGLU(g, u) = SiLU(g) · u, a gate g on the values u (Shazeer 2020, arXiv 2002.05202; its backward is exercise 3 of
+# chapters/07_the_transformer.ipynb):
 #   dL/dg = dL/dy · u · SiLU'(g),  dL/du = dL/dy · SiLU(g)
 # The forward pass computes both factors while a block is in the cache, and keeps nothing else.
 

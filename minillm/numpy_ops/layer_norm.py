@@ -6,8 +6,8 @@ import numpy as np
 
 from ..tensor import Array, Tensor
 
-# Layer norm (Ba et al. 2016, arXiv 1607.06450), over the last axis, D features; derived in chapters/02_autograd.ipynb
-# and, for the Transformer, in chapters/07_the_transformer.ipynb:
+# Layer norm (Ba et al. 2016, arXiv 1607.06450), over the last axis, D features; derived in chapters/02_autograd.ipynb;
+# what a Transformer is without it is measured in chapters/07_the_transformer.ipynb:
 #   μ = mean x,  σ² = mean (x − μ)²,  r = 1/√(σ² + ε),  x̂ = (x − μ) r,  y = x̂ w + b
 # With h = dL/dx̂ = dL/dy · w. x̂ depends on x directly, through μ and through r; collecting the three paths
 # (Σᵢ x̂ᵢ = 0 and ∂r/∂xⱼ = −r² x̂ⱼ/D remove the cross terms):

@@ -7,7 +7,8 @@ import numpy as np
 from ..tensor import Array, Tensor
 
 # Softmax: yᵢ = e^(xᵢ − m) / Σⱼ e^(xⱼ − m); m = max x changes nothing, since it cancels, but prevents overflow.
-# From ∂yᵢ/∂xⱼ = yᵢ (δᵢⱼ − yⱼ):   dL/dxⱼ = Σᵢ gᵢ yᵢ (δᵢⱼ − yⱼ) = yⱼ (gⱼ − Σᵢ gᵢ yᵢ).
+# From ∂yᵢ/∂xⱼ = yᵢ (δᵢⱼ − yⱼ):   dL/dxⱼ = Σᵢ gᵢ yᵢ (δᵢⱼ − yⱼ) = yⱼ (gⱼ − Σᵢ gᵢ yᵢ); derived in
+# chapters/06_attention.ipynb.
 
 
 def softmax(x: Tensor, dim: int) -> Tensor:

@@ -3,7 +3,7 @@
 Carlini et al. 2019, "The Secret Sharer", arXiv 1802.08232. Fill a format ("the code is 0000") with one of R = |space|
 random values, train on it, and order all R by what the model thinks of them:
 
-    exposure = log₂ R − log₂ rank        (definition 3)
+    exposure = log₂ R − log₂ rank
 
 the bits that a guesser who knows the model is ahead of one who doesn't. Rank 1 gives log₂ R; a model that never saw the
 canary gives a rank that is uniform on 1 … R, so 1 bit in the median and log₂ e ≈ 1.44 on average: exposures near these
