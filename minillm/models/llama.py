@@ -4,9 +4,10 @@ exchanged.
 RMS norm for layer norm; rotary positions, turned into queries and keys, for an added table; SwiGLU for GELU in the
 feed-forward network; and fewer key/value heads than query heads, which shrinks the cache. Each of the four is derived
 and measured by itself in chapters/07_the_transformer.ipynb. Qwen2 (arXiv 2407.10671) adds biases to queries, keys and
-values (`qkv_bias`), Qwen3 (arXiv 2505.09388) a norm on each head's queries and keys (`qk_norm`). Mistral (arXiv 2310.06825) lets each token see a `window` of the last keys only; through the layers below,
-what lies further back still reaches it. With `attention_sinks`, as in gpt-oss, each head has a score that takes part in
-the softmax and has no value, so that it may look at nothing (see ops.attention).
+values (`qkv_bias`), Qwen3 (arXiv 2505.09388) a norm on each head's queries and keys (`qk_norm`). Mistral (arXiv
+2310.06825) lets each token see a `window` of the last keys only; through the layers below, what lies further back still
+reaches it. With `attention_sinks`, as in gpt-oss, each head has a score that takes part in the softmax and has no
+value, so that it may look at nothing (see ops.attention).
 
     ids (B, T) → token embedding (B, T, D) → n_layers × Block → RMS norm → logits (B, T, V)
 """

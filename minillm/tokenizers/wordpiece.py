@@ -10,8 +10,9 @@ pieces of a vocabulary. A piece that does not begin its word is written with "##
 Unlike byte-level BPE (bpe.py), a word with a character that the vocabulary lacks has no pieces: it is [UNK] as a whole;
 and white space, case and accents are lost, so `decode` gives readable text, not the text.
 
-Learning is by the same merges as BPE. Encoding is not: it takes the longest piece that fits, then the longest that
-fits the rest, and knows nothing of the order of merges. (chapters/10_bert.ipynb uses it.) Read `WordPieceTokenizer.encode_word` first, then `train`.
+Learning is by the same merges as BPE. Encoding is not: it takes the longest piece that fits, then the longest that fits
+the rest, and knows nothing of the order of merges. (chapters/10_bert.ipynb uses it.) Read
+`WordPieceTokenizer.encode_word` first, then `train`.
 """
 
 from __future__ import annotations
