@@ -13,8 +13,9 @@ trusted to open it. Keras computes with TensorFlow, or with what KERAS_BACKEND s
 - nothing computes a loss: `compile` is given one, of logits. SparseCategoricalCrossentropy(from_logits=True,
   ignore_class=-100) is ours for tokens and for classes;
 - BERT takes its mask as an input, always: attention_mask = input_ids != pad_id. (A text that is padding alone has other
-  features than here, as Keras looks at all of what is hidden where there is nothing else.);
-- a text that is longer than the context is an error on a CPU, and on a GPU silently wrong.
+  features than here, as Keras looks at all of what is hidden where there is nothing else.)
+
+A text that is longer than the context is an error on every device, as here (`counted`).
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def gpt(config: GPTConfig) -> Any:
     position_embedding = layers.Embedding(config.context, config.d_model, name="position_embedding")
 
     input_ids = keras.Input((None,), dtype="int32", name="input_ids")
-    positions = ops.cumsum(ops.ones_like(input_ids), axis=1) - 1  # (B, T): 0, 1, 2 ...
+    positions = counted(config, input_ids)  # (B, T): 0, 1, 2 ...
     x = token_embedding(input_ids) + position_embedding(positions)  # (B, T, D)
     x = layers.Dropout(embedding_dropout)(x)
     for i in range(config.n_layers):
@@ -102,11 +103,7 @@ def bert(config: BertConfig) -> Any:
     input_ids = keras.Input((None,), dtype="int32", name="input_ids")
     attention_mask = keras.Input((None,), dtype="int32", name="attention_mask")  # 1 = a token, 0 = padding
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-    if config.family == "roberta":  # counted from pad_id + 1 on; padding has the position pad_id
-        real = ops.cast(input_ids != config.pad_id, "int32")
-        positions = ops.cumsum(real, axis=1) * real + config.pad_id
-    else:
-        positions = ops.cumsum(ops.ones_like(input_ids), axis=1) - 1  # (B, T): 0, 1, 2 ...
+    positions = counted(config, input_ids)  # (B, T)
     x = token_embedding(input_ids) + position_embedding(positions)  # (B, T, D)
     if config.token_types:
         inputs["token_type_ids"] = keras.Input((None,), dtype="int32", name="token_type_ids")  # which text of a pair
@@ -128,6 +125,30 @@ def bert(config: BertConfig) -> Any:
         x = layers.LayerNormalization(epsilon=config.norm_eps, name=f"blocks_{i}_norm_2")(x + h)
     outputs = bert_outputs(config, x, input_ids, token_embedding)
     return keras.Model(inputs, outputs if len(outputs) > 1 else next(iter(outputs.values())), name=config.family)
+
+
+def counted(config: GPTConfig | BertConfig, input_ids: Any) -> Any:
+    """The positions of ids (B, T), (B, T) integers: 0, 1, 2 ...; for a RoBERTa pad_id + 1, pad_id + 2 ..., and pad_id
+    for padding.
+
+    A T beyond the context is an error that Keras raises. A table of positions by itself would not do: on a GPU TensorFlow
+    reads zeros beyond its end, and under XLA its last row. None of Keras's layers raises for what a number is, so the
+    length is told in shapes, twice: by a model inside that takes no token, and is given those beyond the context; and,
+    in a graph that was compiled for any length, where shapes are met only when it runs, by setting the ids beside the
+    positions, of which there are no more than the context. The names of both say what is wrong."""
+    keras = require_keras()
+    layers, ops, context = keras.layers, keras.ops, config.context
+    nothing = keras.Input((0, 1), dtype="int32", name="tokens_beyond_the_context")
+    zero = ops.sum(nothing, axis=1) * 0  # (B, 1)
+    refuse_more = keras.Model(nothing, zero, name=f"a_text_has_at_most_{context}_tokens")
+    within = input_ids[:, :context] + refuse_more(input_ids[:, context:, None])  # (B, min(T, context))
+    if isinstance(config, BertConfig) and config.family == "roberta":
+        real = ops.cast(within != config.pad_id, "int32")
+        positions = ops.cumsum(real, axis=1) * real + config.pad_id
+    else:
+        positions = ops.cumsum(ops.ones_like(within), axis=1) - 1
+    beside = layers.Concatenate(name=f"at_most_{context}_tokens")([input_ids[:, :, None], positions[:, :, None]])
+    return beside[:, :, 1]
 
 
 def bert_outputs(config: BertConfig, x: Any, input_ids: Any, token_embedding: Any) -> dict[str, Any]:

@@ -254,6 +254,39 @@ def test_nobody_looks_at_padding_or_ahead():
     assert np.allclose(first, whole[:, :2], atol=1e-6) and not np.allclose(first[:, 1], whole[:, 3], atol=1e-3)
 
 
+@needs_keras
+@pytest.mark.parametrize("kind", ["gpt", "classes", "roberta", "a context of one"])
+def test_a_text_longer_than_the_context_is_an_error_that_says_so(kind):
+    """Where a shape is known, and in a graph that was compiled for any length; also where reading beyond the end of a
+    table of positions gives numbers, as it does on a GPU and, on any processor, under XLA."""
+    config = KINDS.get(kind, GPTConfig(**{**SHAPE, "context": 1}, d_ff=20))
+    model = keras_model(config, sources(make(config)))
+
+    def inputs(T):
+        ids = np.full((1, T), 5)
+        named = {"input_ids": ids, "attention_mask": 0 * ids + 1, "token_type_ids": 0 * ids}
+        return ids if isinstance(config, GPTConfig) else {name: named[name] for name in model.input}
+
+    C = config.context
+    for how in (model, model.predict_on_batch):
+        for extra in (1, 2):
+            with pytest.raises(ValueError, match=f"'tokens_beyond_the_context' .* 'a_text_has_at_most_{C}_tokens'"):
+                how(inputs(C + extra))
+        how(inputs(C))
+    for jit in (False, True) if BACKEND == "tensorflow" else (False,):
+        model.compile(jit_compile=jit)
+        for T in {1, max(1, C - 1), C}:  # after these the graph is one for any length
+            assert np.isfinite(keras_values(model.predict_on_batch(inputs(T)))).all()
+        with pytest.raises(Exception, match=f"at_most_{C}_tokens") as raised:
+            model.predict_on_batch(inputs(C + 1))
+        assert "Gather" not in str(raised.value)
+
+
+def keras_values(found):
+    """All numbers of what a Keras model has given, one thing or several by name."""
+    return np.concatenate([np.ravel(part) for part in (found.values() if isinstance(found, dict) else [found])])
+
+
 # --- in Keras's hands -------------------------------------------------------------------------------------------------
 
 
