@@ -142,11 +142,10 @@ outputs.
 
 Where the entries come from:
 
-- *Categorical*: $p_y = e^{x_y} / \sum_j e^{x_j}$; take $-\ln$. The derivative of $\ln \sum_j e^{x_j}$ by $x_k$ is
-  $e^{x_k} / \sum_j e^{x_j} = p_k$, that of $-x_y$ is $-1$ at $k = y$.
-- *Coin*: $p(t) = p^t (1 - p)^{1 - t}$, and independent answers multiply:
-  $-\ln p(t) = -t \ln p - (1 - t)\ln(1 - p)$ for each. $\sigma(x) = 1/(1 + e^{-x})$ has
-  $\sigma' = \sigma(1 - \sigma)$, so $d\ell/dx = -t(1 - p) + (1 - t)p = p - t$.
+- *Categorical*: $p_y = e^{x_y} / \sum_j e^{x_j}$; take $-\ln$. It is the loss of the next token with $C$ in place of
+  $V$; chapter [02](02_autograd.ipynb) has derived its slopes.
+- *Coin*: $p(t) = p^t (1 - p)^{1 - t}$, and independent answers multiply: $-\ln p(t) = -t \ln p - (1 - t)\ln(1 - p)$ for
+  each. $\sigma(x) = 1/(1 + e^{-x})$ has $\sigma' = \sigma(1 - \sigma)$, so $d\ell/dx = -t(1 - p) + (1 - t)p = p - t$.
 - *Normal*: $p(t) = e^{-(t - x)^2 / 2s^2} / \sqrt{2\pi s^2}$. With $s$ fixed, only the square depends on $x$, and its
   factor goes into the learning rate.
 
@@ -1095,8 +1094,8 @@ You can now choose a loss by asking what is likely, say how good a classifier is
 to a task with few labels in three ways, and tell from its curves what it lacks.
 
 **What you take along**: the GPT that has read reviews, with its tokenizer, in the folder that
-`minillm.workshop.deliverables.review_reader(SCALE)` names (`minillm finetune classify --model FOLDER` opens it). A
-classifier says one word. The next chapter,
-[12 · Translation and summarization](12_translation_and_summarization.ipynb), has models write whole answers to what
-they read.
+`minillm.workshop.deliverables.review_reader(SCALE)` names (`minillm finetune classify --model FOLDER` opens it). How an
+adapter travels as a file, to PEFT and back, is in chapter [20](20_the_ecosystem.ipynb). A classifier says one word. The
+next chapter, [12 · Translation and summarization](12_translation_and_summarization.ipynb), has models write whole
+answers to what they read.
 """

@@ -441,8 +441,9 @@ arrays, which is why you can read them.
 
 ## Autocast, and where numbers part
 
-Trained models are rounded everywhere, and it works. What exactly is rounded? A float has a sign, $e$ bits for the power
-of 2, and $m$ bits for the digits after it; rounding to the nearest has a relative error of at most $u = 2^{-(m+1)}$.
+Trained models are rounded everywhere, and it works. What exactly is rounded? Chapter 08 has met the two 16-bit formats;
+here they are beside the others. A float has a sign, $e$ bits for the power of 2, and $m$ bits for the digits after it;
+rounding to the nearest has a relative error of at most $u = 2^{-(m+1)}$.
 
 | | sign, $e$, $m$ | $u$ | largest |
 | --- | --- | --- | --- |
@@ -822,10 +823,11 @@ products, and where tensors are small, what remains is the price of each call. P
 
 ## Checkpoints cross
 
-A checkpoint holds arrays by name (safetensors: weights, and Adam's means for each), and names are the same on both
-engines. So a run may change engines in its middle. We train ten steps, save, load and train ten more, in all four
-combinations, by the library's engines, `minillm.engines.numpy_engine.NumpyEngine` and
-`minillm.engines.torch_engine.TorchEngine`. The roads must end at the same weights.
+A checkpoint holds arrays by name, weights and Adam's means for each (in the format safetensors, which chapter
+[20](20_the_ecosystem.ipynb) reads byte by byte), and names are the same on both engines. So a run may change engines in
+its middle. We train ten steps, save, load and train ten more, in all four combinations, by the library's engines,
+`minillm.engines.numpy_engine.NumpyEngine` and `minillm.engines.torch_engine.TorchEngine`. The roads must end at the
+same weights.
 """
 
 # %%
@@ -1179,7 +1181,8 @@ It may be; a small mistake can look the same. Compare in float64, where rounding
 
 <details><summary>Answer</summary>
 
-It would draw new weights, and make two of what had become one after it (tied weights, LoRA beside a layer).
+It would draw new weights, and make two of what had become one after it (tied weights), or forget what was put in later
+(chapter 11's LoRA beside a layer).
 
 </details>
 

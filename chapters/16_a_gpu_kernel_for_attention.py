@@ -575,11 +575,11 @@ they are done where the card would have waited.
 ## What limits it now: estimates without a card
 
 With the table gone, other limits show. A multiprocessor runs several programs at once, and while one waits the others
-work. How many fit is the kernel's **occupancy**: each thread's registers and each program's share of the close memory
-are fixed when it is compiled, and compiling needs no card. The estimator (`kernels/occupancy.py`) compiles the **fast**
-kernels (the same algorithm, larger tiles, the loop cut in two) and reads from their machine code how many cycles one
-tile takes each unit. All rates below are **estimates**: the data sheet's speeds, a simple rule for how much overlaps,
-and one factor fitted to a published chart.
+work. How many fit is the kernel's **occupancy**: the **registers** of its threads (the few numbers that each worker of
+a multiprocessor has at hand) and each program's share of the close memory are fixed when it is compiled, and compiling
+needs no card. The estimator (`kernels/occupancy.py`) compiles the **fast** kernels (the same algorithm, larger tiles,
+the loop cut in two) and reads from their machine code how many cycles one tile takes each unit. All rates below are
+**estimates**: the data sheet's speeds, a simple rule for how much overlaps, and one factor fitted to a published chart.
 """
 
 # %%
@@ -641,8 +641,9 @@ A kernel that is slightly wrong trains a model that is slightly worse, and nobod
 - **tiles**: no pair that counts is left out, no tile is computed in vain;
 - **compiling**, for several cards without having one: each kernel fits, and what does not fit into registers stays
   within known bounds;
-- **cards**, where there is one: the rest. The interpreter does not see races between programs, may read beyond an
-  array's end without a word, and has no 16-bit arithmetic of the kind called bfloat16.
+- **cards**, where there is one: the rest. The interpreter does not see **races** (two programs that write to one place
+  at the same time), may read beyond an array's end without a word, and has no 16-bit arithmetic of the kind called
+  bfloat16.
 
 How close is close enough? A fixed tolerance is either too lax or too strict. The FlashAttention authors' tests compare
 with what plain attention in the same precision gets wrong: a kernel may be off by no more than **twice** that.

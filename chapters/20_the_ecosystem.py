@@ -231,11 +231,12 @@ assert label_there == label_here and np.allclose(there, here, atol=1e-5)
 
 # %% [markdown]
 r"""
-The largest difference is in the last digits of float32. Why not zero? A sum of floating-point numbers depends on its
-order: $(a + b) + c \ne a + (b + c)$ in general, each addition being rounded to a relative error of at most the **unit
-roundoff** $u$, $2^{-24} \approx 6 \cdot 10^{-8}$ in float32 and $2^{-53} \approx 10^{-16}$ in float64. Two libraries
-that multiply matrices in different orders agree to a small multiple of $u$, and no better. So "equal" means: the
-difference is of the size of $u$, **and it shrinks with $u$**. A real mistake does not shrink in float64.
+The largest difference is in the last digits of float32. Why not zero? Each addition is rounded, by a relative error of
+at most the **unit roundoff** $u$, $2^{-24} \approx 6 \cdot 10^{-8}$ in float32 and $2^{-53} \approx 10^{-16}$ in
+float64, so that a sum depends on the order of its terms (chapter [15](15_the_same_model_on_pytorch.ipynb) says by how
+much). Two libraries that multiply matrices in different orders agree to a small multiple of $u$, and no better. So
+"equal" means: the difference is of the size of $u$, **and it shrinks with $u$**. A real mistake does not shrink in
+float64.
 
 > **Step into it.** Put a breakpoint on the first line of the next cell. You pass
 > `minillm.hub.AutoModel.from_pretrained` and come to `minillm.hub.checkpoint.open_checkpoint`: `config.json` becomes a

@@ -200,8 +200,8 @@ class CountedSteps(ThreadedNumpyEngine):
 
 
 def recurrent_baseline(scale: str) -> dict[str, Any]:
-    """What chapter 05 measures and chapter 07 comes back to: an LSTM, a GPT of as many weights, and n-grams, on the prose
-    of chapter 04.
+    """What chapter 05 measures and chapter 07 comes back to, on chapter 04's prose: an LSTM, a GPT of as many weights,
+    and n-grams.
 
     Keys: "models" (for each kind: "parameters", "lr", and for each seed "bits_per_byte" and "losses"),
     "ngrams" (bits per byte by order), and the recipe: "steps", "batch", "context", "seeds", "tokens". Trained at the

@@ -131,7 +131,7 @@ def counted(config: GPTConfig | BertConfig, input_ids: Any) -> Any:
     """The positions of ids (B, T), (B, T) integers: 0, 1, 2 ...; for a RoBERTa pad_id + 1, pad_id + 2 ..., and pad_id
     for padding.
 
-    A T beyond the context is an error that Keras raises. A table of positions by itself would not do: on a GPU TensorFlow
+    A T beyond the context is an error that Keras raises. A table of positions alone would not do: on a GPU, TensorFlow
     reads zeros beyond its end, and under XLA its last row. None of Keras's layers raises for what a number is, so the
     length is told in shapes, twice: by a model inside that takes no token, and is given those beyond the context; and,
     in a graph that was compiled for any length, where shapes are met only when it runs, by setting the ids beside the

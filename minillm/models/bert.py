@@ -1,11 +1,10 @@
 """BERT (Devlin et al. 2018, arXiv 1810.04805): an encoder. Every position sees the whole text, left and right, so it
-cannot be trained to predict the next token; instead some tokens are hidden and it fills them in.
+cannot be trained to predict the next token; instead some are hidden and it fills them in (chapters/10_bert.ipynb).
 
     ids (B, T) → token + position + type embedding → layer norm → n_layers × Block → (B, T, D)
     then, as `head` says: logits (B, T, V) for the hidden tokens, or (B, n_labels) for the text from its first position
 
-What differs from GPT: no causal mask, the norm after each sum ("post-norm"), the exact GELU, and the loss. What its
-positions may see is tested, and its training taken apart, in chapters/10_bert.ipynb.
+What differs from GPT: no causal mask, the norm after each sum ("post-norm"), the exact GELU, and the loss.
 
 Its relatives (`family`) differ in details. RoBERTa (Liu et al. 2019, arXiv 1907.11692; XLM-R is the same) counts
 positions from pad_id + 1 on, padding left out, and has no pooler beneath its classifier, but a layer of the

@@ -8,8 +8,7 @@ import numpy as np
 
 from ..tensor import Array, Tensor
 
-# y = x Wᵀ + b, with x (N, in), W (out, in), b (out,), that is yₙₒ = Σᵢ xₙᵢ Wₒᵢ + bₒ. By the chain rule
-# (chapters/02_autograd.ipynb derives both of this file)
+# y = x Wᵀ + b, with x (N, in), W (out, in), b (out,): yₙₒ = Σᵢ xₙᵢ Wₒᵢ + bₒ; derived in chapters/02_autograd.ipynb:
 #   dL/dxₙᵢ = Σₒ dL/dyₙₒ Wₒᵢ      dL/dx = dL/dy W      (N, out)(out, in)
 #   dL/dWₒᵢ = Σₙ dL/dyₙₒ xₙᵢ      dL/dW = (dL/dy)ᵀ x   (out, N)(N, in)
 #   dL/dbₒ  = Σₙ dL/dyₙₒ          since b was broadcast over the rows
