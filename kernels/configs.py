@@ -38,6 +38,11 @@ class Config:
     block_n: int
     num_warps: int
     num_stages: int
+    descriptors: int = 0  # 1: the forward kernel loads keys and values by tensor descriptors, where it can
+
+    def numbers(self) -> list[int]:
+        """As it stands in a file: four numbers, and a 1 behind them for descriptors."""
+        return [self.block_m, self.block_n, self.num_warps, self.num_stages, *[1] * self.descriptors]
 
     def launch_arguments(self) -> dict[str, int]:
         tile = {"BLOCK_M": self.block_m, "BLOCK_N": self.block_n}
@@ -130,13 +135,20 @@ def tuned_file(device: torch.device) -> Path:
 
 
 def read_tuned(path: Path) -> dict[str, Config]:
-    """What the tuner wrote: {key: [block_m, block_n, num_warps, num_stages]}; raises ValueError where it is broken."""
+    """What the tuner wrote: {key: [block_m, block_n, num_warps, num_stages]}, see `Config.numbers`; raises ValueError where it is broken."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         for key, four in found.items():
-            if not isinstance(four, list) or not all(type(n) is int and 0 < n <= 1024 for n in four):
-                raise ValueError(f"{key!r:.50} has {four!r:.50}, not four numbers from 1 to 1024.")
+            if not is_config(four):
+                raise ValueError(f"{key!r:.50} has {four!r:.50}, not four numbers from 1 to 1024 (or a 1 as a fifth).")
         return {key: Config(*four) for key, four in found.items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         why = str(error).rstrip(".")
         raise ValueError(f"{path} holds no tuned configurations ({why}); delete it or tune again.") from None
+
+
+def is_config(row: object) -> bool:
+    """Whether a row of a file is one that `Config.numbers` writes."""
+    if not isinstance(row, list) or not all(type(n) is int and 0 < n <= 1024 for n in row):
+        return False
+    return len(row) == 4 or (len(row) == 5 and row[4] == 1)

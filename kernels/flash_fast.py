@@ -9,6 +9,7 @@
   in float32 or with a cap: see EXACT in `call.py`.)
 - **Heavy rows first.** With a causal mask the last queries see the most keys; their programs start first, so that the
   short ones fill the gaps at the end.
+- **Tensor descriptors**, where a configuration asks for them, load keys and values: see `tiles.load_described`.
 - **Tile sizes, warps and pipeline depth** come from a table for each GPU and head size (`configs.py`), checked to
   compile without spilling registers.
 
@@ -20,11 +21,22 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from . import flash_decode
-from .call import Call, empty_rows, empty_token_major
-from .configs import Config, lookup
-from .tiles import LOG2E, base_two, dropout_keep, load_keys, load_tile, locate, start_softmax, store_tile
+from .call import Call, empty_rows, empty_token_major, interpreted
+from .configs import Config, lookup, target
+from .tiles import (
+    LOG2E,
+    base_two,
+    dropout_keep,
+    load_described,
+    load_keys,
+    load_tile,
+    locate,
+    start_softmax,
+    store_tile,
+)
 
 
 @triton.jit
@@ -71,13 +83,20 @@ def attend(acc, l, m, q_tile, k, v, table, first, last, i, head, seed, q_len, k_
            k_strides, v_strides, EDGE: tl.constexpr, HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr,
            MASK_PER_KEY: tl.constexpr, PAGE: tl.constexpr, SCALE: tl.constexpr, SOFTCAP: tl.constexpr,
            DROPOUT: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr, ACC: tl.constexpr,
-           PRECISION: tl.constexpr, ALIGNED: tl.constexpr, EXACT: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
-    """The online softmax over the blocks of keys first .. last-1: the new (acc, l, m). See `flash_simple.py`."""
+           PRECISION: tl.constexpr, ALIGNED: tl.constexpr, EXACT: tl.constexpr, BLOCK_N: tl.constexpr,
+           at):  # fmt: skip
+    """The online softmax over the blocks of keys first .. last-1: the new (acc, l, m). See `flash_simple.py`.
+
+    at: the (batch row, head) of keys and values that are tensor descriptors; None where they are addresses.
+    """
     FACTOR: tl.constexpr = 1.0 if EXACT else SCALE * LOG2E
     for n0 in range(first, last, BLOCK_N):
         j = n0 + tl.arange(0, BLOCK_N)
-        k_tile = load_keys(k, table, n0, k_len, k_strides[0], k_strides[2], PAGE, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE,
-                           ALIGNED)  # fmt: skip
+        if at is not None:
+            k_tile = load_described(k, at[0], at[1], n0, BLOCK_N, BLOCK_D, COMPUTE)
+        else:
+            k_tile = load_keys(k, table, n0, k_len, k_strides[0], k_strides[2], PAGE, BLOCK_N, D, BLOCK_D, COMPUTE,
+                               EDGE, ALIGNED)  # fmt: skip
         s = tl.dot(q_tile, tl.trans(k_tile), out_dtype=ACC, input_precision=PRECISION)  # (M, N), not scaled
         if EXACT:
             s = base_two(s, SCALE, SOFTCAP)
@@ -90,8 +109,11 @@ def attend(acc, l, m, q_tile, k, v, table, first, last, i, head, seed, q_len, k_
         if DROPOUT > 0:  # kept probabilities grow by 1 / (1 - DROPOUT), once, at the end
             p = tl.where(dropout_keep(tl.load(seed), head, i, n0, BLOCK_N, DROPOUT), p, 0.0)
         acc = acc * alpha[:, None]
-        v_tile = load_keys(v, table, n0, k_len, v_strides[0], v_strides[2], PAGE, BLOCK_N, D, BLOCK_D, COMPUTE, EDGE,
-                           ALIGNED)  # fmt: skip
+        if at is not None:
+            v_tile = load_described(v, at[0], at[1], n0, BLOCK_N, BLOCK_D, COMPUTE)
+        else:
+            v_tile = load_keys(v, table, n0, k_len, v_strides[0], v_strides[2], PAGE, BLOCK_N, D, BLOCK_D, COMPUTE,
+                               EDGE, ALIGNED)  # fmt: skip
         acc = tl.dot(p.to(COMPUTE), v_tile, acc, out_dtype=ACC, input_precision=PRECISION)  # (M, D)
         m = m_new
     return acc, l, m
@@ -104,7 +126,8 @@ def fast_forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed, sinks, length
                         DROPOUT: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr,
                         ACC: tl.constexpr, PRECISION: tl.constexpr, ALIGNED: tl.constexpr, EXACT: tl.constexpr,
                         HAS_LEFT: tl.constexpr, HAS_RIGHT: tl.constexpr, MASK_PER_KEY: tl.constexpr,
-                        RAGGED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+                        RAGGED: tl.constexpr, DESCRIPTORS: tl.constexpr, BLOCK_M: tl.constexpr,
+                        BLOCK_N: tl.constexpr):  # fmt: skip
     """One program: BLOCK_M queries of one head of one sequence, over all the keys that they see."""
     block = tl.program_id(0)
     if HAS_RIGHT:
@@ -115,13 +138,17 @@ def fast_forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed, sinks, length
     if m0 >= q_len:
         return
     q += row * q_strides[0] + h * q_strides[1] + q_start * q_strides[2]
-    if table is None:
-        k += k_row * k_strides[0] + k_start * k_strides[2]
-        v += k_row * v_strides[0] + k_start * v_strides[2]
-    else:  # pages, which lie anywhere
-        table += k_row * table_stride
-    k += (h // GROUP) * k_strides[1]
-    v += (h // GROUP) * v_strides[1]
+    at = None
+    if DESCRIPTORS:
+        at = (k_row, h // GROUP)
+    else:
+        k += (h // GROUP) * k_strides[1]
+        v += (h // GROUP) * v_strides[1]
+        if table is None:
+            k += k_row * k_strides[0] + k_start * k_strides[2]
+            v += k_row * v_strides[0] + k_start * v_strides[2]
+        else:  # pages, which lie anywhere
+            table += k_row * table_stride
     if mask is not None:
         mask += row * mask_strides[0] + h * mask_strides[1]
     i = m0 + tl.arange(0, BLOCK_M)
@@ -144,7 +171,7 @@ def fast_forward_kernel(q, k, v, out, lse, mask, cu_q, cu_k, seed, sinks, length
             acc, l, m = attend(acc, l, m, q_tile, k, v, table, bounds[part], bounds[part + 1], i, z * H + h, seed,
                                q_len, k_len, left, right, mask, mask_strides, k_strides, v_strides, part != 1,
                                HAS_LEFT, HAS_RIGHT, MASK_PER_KEY, PAGE, SCALE, SOFTCAP, DROPOUT, D, BLOCK_D, COMPUTE,
-                               ACC, PRECISION, ALIGNED, EXACT, BLOCK_N)  # fmt: skip
+                               ACC, PRECISION, ALIGNED, EXACT, BLOCK_N, at)  # fmt: skip
 
     seen = tl.where(l > 0, l, 1.0)
     acc = acc / (seen * (1 - DROPOUT))[:, None]
@@ -167,10 +194,31 @@ def launch_forward(q: Tensor, k: Tensor, v: Tensor, call: Call, config: Config) 
     out = empty_token_major(batch, heads, tq, head_size, q, call)
     lse = empty_rows(batch, heads, tq, q, call)
     grid = (triton.cdiv(call.longest_q(q), config.block_m), heads, call.sequences(q))
+    descriptors = bool(config.descriptors) and describable(k, v, call)
+    keys, values = (described(t, config.block_n) if descriptors else t for t in (k, v))
     fast_forward_kernel[grid](
-        q, k, v, out, lse, q_strides=q.stride(), k_strides=k.stride(), v_strides=v.stride(), out_strides=out.stride(),
+        q, keys, values, out, lse, DESCRIPTORS=descriptors, q_strides=q.stride(), k_strides=k.stride(), v_strides=v.stride(), out_strides=out.stride(),
         RAGGED=call.cu_q is not None or call.key_lengths is not None or k.shape[2] % config.block_n != 0,
         **call.kernel_arguments(q, k), **call.forward_arguments(k), **call.fast_arguments(q, k, v),
         **config.launch_arguments(),
     )  # fmt: skip
     return out.to(q.dtype), lse
+
+
+def describable(k: Tensor, v: Tensor, call: Call) -> bool:
+    """Whether descriptors can load these keys and values: by Hopper and what came after, from addresses that are
+    multiples of 16 bytes, and only where a sequence ends with its tensor, beyond which a descriptor gives zeros. Behind
+    a packed sequence lies the next one, in pages and in a cache anything: even NaN, which no mask would hide."""
+    if not (interpreted() or target() >= 90):
+        return False
+    if not (call.cu_q is None and call.key_lengths is None and call.block_table is None):
+        return False
+    steps = [stride * t.element_size() for t in (k, v) for stride in t.stride()[:-1]]
+    steps += [t.data_ptr() for t in (k, v) if t.device.type != "meta"]
+    return all(step > 0 and step % 16 == 0 for step in steps) and k.stride(-1) == v.stride(-1) == 1
+
+
+def described(tensor: Tensor, rows: int) -> TensorDescriptor:
+    """A descriptor of a (B, H, T, D) tensor that loads tiles of so many rows."""
+    block = [1, 1, rows, max(16, triton.next_power_of_2(tensor.shape[-1]))]
+    return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), block)

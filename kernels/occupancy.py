@@ -27,7 +27,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -161,7 +161,7 @@ def rate(
 
 def report(arch: int, kernel: str, head_size: int, config: Config, kv_heads: int = 8) -> tuple[str, float | None]:
     """A line of the table, and the estimated seconds of one pair and feature, for a sum over kernels."""
-    row = f"{kernel:8} D{head_size:<4}{(config.block_m, config.block_n, config.num_warps, config.num_stages)!s:18}"
+    row = f"{kernel:8} D{head_size:<4}{tuple(config.numbers())!s:21}"
     try:
         rated = rate(arch, kernel, head_size, config, kv_heads=kv_heads)
     except triton.OutOfResources as problem:
@@ -185,6 +185,8 @@ def main() -> None:
     parser.add_argument("--head-size", action="append", type=int, choices=[16, 32, 64, 128, 256])
     parser.add_argument("--kv-heads", type=int, default=8, choices=[1, 2, 4, 8], help="key heads for 8 query heads")
     numbers = ("QUERIES", "KEYS", "WARPS", "STAGES")
+    by = "the forward kernel loads keys and values by tensor descriptors, which no shipped configuration does"
+    parser.add_argument("--descriptors", action="store_true", help=by)
     parser.add_argument("--config", nargs=4, type=int, metavar=numbers, help="instead of the shipped one")
     options = parser.parse_args()
     for arch in options.arch or (90,):
@@ -194,6 +196,8 @@ def main() -> None:
             seconds = {}
             for kernel in options.kernel or KERNELS:
                 config = Config(*options.config) if options.config else shipped(arch, kernel, 2, head_size)
+                if options.descriptors and kernel == "forward":
+                    config = replace(config, descriptors=1)
                 row, seconds[kernel] = report(arch, kernel, head_size, config, options.kv_heads)
                 print(row, flush=True)
                 if arch == 90 and ("forward", head_size) in PUBLISHED and kernel == "forward":

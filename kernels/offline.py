@@ -149,7 +149,7 @@ def main() -> None:
             for head_size in arguments.head_size or HEAD_SIZES:
                 dtype = torch.bfloat16 if bits == 16 else torch.float32
                 config = shipped(arguments.arch, kernel, bits // 8, head_size)
-                row = f"{key_of(kernel, bits // 8, head_size):26} {tuple(vars(config).values())!s:20}"
+                row = f"{key_of(kernel, bits // 8, head_size):26} {tuple(config.numbers())!s:20}"
                 try:
                     got = compile_config(arguments.arch, kernel, dtype, head_size, config, Call(scale=0.125, right=0))
                 except triton.OutOfResources as problem:

@@ -18,6 +18,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +29,7 @@ from tqdm import tqdm
 
 from ..disk import write_text
 from ..disk.processes import in_order
-from .configs import HEAD_SIZES, Config, key_of, shipped
+from .configs import HEAD_SIZES, Config, is_config, key_of, shipped
 from .occupancy import GPUS, PRODUCTS, Rated, rate
 from .offline import SHARED_LIMIT
 
@@ -44,8 +45,8 @@ def candidates(kernel: str, head_size: int, element_size: int, arch: int, shared
 
     Accumulators and scores may take 48 to 192 of a thread's 255 registers: with fewer the matrix units wait for loads,
     with more the rest spills. Exact float32 products are made of multiply-adds, whose operands take registers too:
-    there it is 8 to 48. Hopper's matrix unit (arch 90) takes 16-bit tiles of 64 rows. Decoding reads the cache once
-    and multiplies little: only the loads in flight count.
+    there it is 8 to 48. Hopper's matrix unit (arch 90) takes 16-bit tiles of 64 rows, and it and later ones can load by
+    descriptors. Decoding reads the cache once and multiplies little: only the loads in flight count.
     """
     found = []
     if kernel == "decode":
@@ -63,6 +64,8 @@ def candidates(kernel: str, head_size: int, element_size: int, arch: int, shared
         fits = tiles * head_size * element_size <= shared
         if rows >= least_rows and fits and fewest <= (accumulators + scores) / (32 * warps) <= most:
             found.append(Config(block_m, block_n, warps, stages))
+    if kernel == "forward" and element_size == 2 and arch >= 90:
+        found += [replace(config, descriptors=1) for config in found if config.num_stages > 1]
     return found
 
 
@@ -96,9 +99,9 @@ def select(rated: Iterable[Rated], most: int, now: Config) -> list[Rated]:
     them wherever it was rated; the best first."""
     order = sorted(rated, key=lambda r: (-(r.teraflops or 0), -r.config.num_stages))
     kept: list[Rated] = []
-    tiles: Counter[tuple[int, int, int]] = Counter()
+    tiles: Counter[tuple[int, ...]] = Counter()
     for r in order:
-        tile = (r.config.block_m, r.config.block_n, r.config.num_warps)
+        tile = (r.config.block_m, r.config.block_n, r.config.num_warps, r.config.descriptors)
         if r.config == now or (r.got.stack <= STACK and tiles[tile] < DEPTHS):
             tiles[tile] += 1
             kept.append(r)
@@ -112,8 +115,8 @@ def read_candidates(path: Path) -> dict[str, list[Config]]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["candidates"]
         for key, rows in found.items():
-            if not all(len(row) == 4 and all(type(n) is int and 0 < n <= 1024 for n in row) for row in rows):
-                raise ValueError(f"{key!r:.50} has more or less than four numbers from 1 to 1024 in a row.")
+            if not all(is_config(row) for row in rows):
+                raise ValueError(f"{key!r:.50} has a row that is not four numbers from 1 to 1024 (or a 1 as a fifth).")
         return {key: [Config(*row) for row in rows] for key, rows in found.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         why = str(error).rstrip(".")
@@ -152,11 +155,11 @@ def main(arguments: list[str] | None = None) -> None:
         done = list(tqdm(compile_beforehand(jobs, options.processes), key, len(jobs), leave=False, disable=None))
         rated = [r for _, r in done if isinstance(r, Rated)]
         kept = select(rated, options.most, now)
-        found[key] = [list(vars(r.config).values()) for r in kept]
+        found[key] = [r.config.numbers() for r in kept]
         print(f"{key}: {len(kept)} of {len(jobs)}, {len(jobs) - len(rated)} did not compile")
         for r in kept:
             got, mark = r.got, " (shipped)" if r.config == now else ""
-            print(f"    {tuple(vars(r.config).values())!s:18}{got.registers:4} registers{got.stack:5} stack", end="")
+            print(f"    {tuple(r.config.numbers())!s:21}{got.registers:4} registers{got.stack:5} stack", end="")
             print(f"{r.programs:3} programs  ~{r.teraflops or 0:4.0f} TFLOP/s{mark}", flush=True)
         write_text(options.out, as_text(title, found))
 

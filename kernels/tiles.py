@@ -59,6 +59,18 @@ def load_keys(base, table, first, n_rows, page_stride, stride, PAGE: tl.constexp
 
 
 @triton.jit
+def load_described(tensor, batch, head, first, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, COMPUTE: tl.constexpr):
+    """`load_tile` by a tensor descriptor: rows first .. of a (B, H, T, D) tensor, (ROWS, BLOCK_D), zeros outside it.
+
+    A descriptor holds the tensor's address, sizes and strides. From it and the tile's corner Hopper's tensor memory
+    accelerator (TMA) fetches the tile by itself: no thread computes addresses, keeps them in registers, or looks for
+    the edge (NVIDIA, H100 whitepaper, 2022, "Tensor Memory Accelerator").
+    """
+    corner = [tl.cast(batch, tl.int32), tl.cast(head, tl.int32), tl.cast(first, tl.int32), 0]
+    return tensor.load(corner).reshape(ROWS, BLOCK_D).to(COMPUTE)  # of (1, 1, ROWS, BLOCK_D)
+
+
+@triton.jit
 def store_tile(base, tile, first, n_rows, stride, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
     """Write a (ROWS, BLOCK_D) tile to rows first .. of a (n_rows, D) matrix; what lies outside it is dropped."""
     row = tl.arange(0, ROWS)

@@ -184,7 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
     out = options.out or tuned_file(torch.device("cuda"))
     dtype = getattr(torch, options.dtype)
     try:
-        found = {key: list(vars(c).values()) for key, c in read_tuned(out).items()} if out.exists() else {}
+        found = {key: c.numbers() for key, c in read_tuned(out).items()} if out.exists() else {}
         chosen = read_candidates(options.candidates) if options.candidates else {}
     except (ValueError, OSError) as error:
         parser.error(str(error))
@@ -223,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
         for config, why in passed_over.items():
             print(f"{key:26} {config} passed over: {why}", flush=True)
         print(f"{key:26} {best} {best_time:.3f} ms, now {now_time:.3f} ms, of {len(tried)} tried", flush=True)
-        found[key] = list(vars(best).values())
+        found[key] = best.numbers()
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, found)
         if options.times is not None:
@@ -239,7 +239,7 @@ def arch_of_device() -> int:
 
 
 def note_times(path: Path, key: str, config: Config, times: list[float]) -> None:
-    append_line(path, {"tuned": key, "config": list(vars(config).values()), "ms of lengths": times})
+    append_line(path, {"tuned": key, "config": config.numbers(), "ms of lengths": times})
 
 
 if __name__ == "__main__":

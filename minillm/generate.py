@@ -20,6 +20,7 @@ import numpy as np
 from .models.decoding import plan_for
 from .models.decoding_plan import window_start
 from .nn import evaluating
+from .numpy_ops.linear import check_ids
 from .tensor import Tensor, no_grad
 
 Array = np.ndarray
@@ -309,6 +310,7 @@ def next_logits(model: Any, ids: Array, cache: Any, at: int | slice = -1) -> Arr
     if not isinstance(next(iter(model.parameters())), Tensor):
         from .torch_ops import next_logits
 
+        check_ids(ids, model.config.vocab_size)
         return next_logits(model, ids, cache, at)
     with no_grad():
         return model.logits(model.hidden(ids, cache)[:, at]).data

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from ..nn import KVCache, evaluating
+from ..numpy_ops.linear import check_ids
 from .decoders import DECODERS
 from .decoding_plan import DecodingPlan
 from .int8 import INT8
@@ -76,6 +77,9 @@ class TorchPlan(DecodingPlan):
     def logits(self, cache: Slots, pieces: Sequence[Sequence[int]], every: bool = False) -> Array:
         found: list[Any] = [None] * len(pieces)
         sizes = [self.size(piece) for piece in pieces]
+        for piece, past in zip(pieces, cache.lengths):
+            if not past:  # a prompt
+                check_ids(np.asarray(piece), self.model.config.vocab_size)
         for size in sorted(set(sizes)):  # those of like length together: the others would be padded to the longest
             rows = [row for row, own in enumerate(sizes) if own == size]
             logits = self.read(cache, rows, pieces, every).cpu().double().numpy()  # (rows, 1 or T, V)
@@ -186,11 +190,13 @@ class CompiledDecoder:
 
     def prepare(self, rows: int, longest: int, ahead: int = 0) -> None:
         """Compile now what it will take to write `rows` texts of up to `longest` ids each, and to read `ahead` guesses:
-        else it is done when the first step comes."""
+        else it is done when the first step comes. A context of one token has no steps: each is read as a prompt."""
+        if rows < 1:
+            raise ValueError(f"CompiledDecoder.prepare: rows = {rows} must be at least 1.")
         plan = self.decoding_plan
         with evaluating(self.model):
             cache = plan.new_cache(rows, min(longest, self.config.context))
-            for n in {1, min(1 + ahead, cache.capacity - 1)} - {0}:
+            for n in {min(n, cache.capacity - 1) for n in (1, 1 + ahead)} - {0}:
                 cache.lengths = [1] * rows
                 plan.logits(cache, [[0] * n] * rows, every=n > 1)
 

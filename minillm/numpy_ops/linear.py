@@ -43,13 +43,19 @@ def embedding(ids: Array, weight: Tensor) -> Tensor:
     ids = np.asarray(ids)
     if ids.dtype.kind not in "iu":
         raise TypeError(f"embedding: ids must be integers, not {ids.dtype}.")
-    if ids.size and (ids.min() < 0 or ids.max() >= weight.shape[0]):
-        bad = ids[(ids < 0) | (ids >= weight.shape[0])].flat[0]
+    check_ids(ids, weight.shape[0])
+    return Tensor.from_op(weight.data[ids], (weight,), embedding_backward, (ids, weight.shape))  # (*ids.shape, D)
+
+
+def check_ids(ids: Array, n_rows: int) -> None:
+    """Raise IndexError for ids that a table of so many rows does not have. PyTorch's own error names none, and on a GPU
+    it comes late and ends the process: where ids are still arrays, they are looked at before."""
+    if ids.size and (ids.min() < 0 or ids.max() >= n_rows):
+        bad = ids[(ids < 0) | (ids >= n_rows)].flat[0]
         raise IndexError(
-            f"embedding: id {bad} is outside the table of {weight.shape[0]} rows (ids 0 to {weight.shape[0] - 1}). "
+            f"embedding: id {bad} is outside the table of {n_rows} rows (ids 0 to {n_rows - 1}). "
             "Was the text encoded with another tokenizer than the model's?"
         )
-    return Tensor.from_op(weight.data[ids], (weight,), embedding_backward, (ids, weight.shape))  # (*ids.shape, D)
 
 
 def embedding_backward(grad: Array, needs: tuple, ids: Array, shape: tuple) -> tuple:

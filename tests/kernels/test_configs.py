@@ -79,7 +79,18 @@ def test_a_candidate_that_fails_or_computes_something_else_is_passed_over(device
     assert read_tuned(out) == {"dq 32-bit head 16": now}
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"dq": [1, 2]}', '{"dq": ["a", 1, 1, 1]}'])
+def test_descriptors_are_a_1_behind_the_four_numbers(device, tmp_path):
+    from minillm.kernels.configs import Config, read_tuned
+
+    (tmp_path / "tuned.json").write_text('{"forward 16-bit head 64": [64, 64, 4, 2, 1], "dq": [64, 64, 4, 2]}')
+    found = read_tuned(tmp_path / "tuned.json")
+    assert found == {"forward 16-bit head 64": Config(64, 64, 4, 2, descriptors=1), "dq": Config(64, 64, 4, 2)}
+    assert [config.numbers() for config in found.values()] == [[64, 64, 4, 2, 1], [64, 64, 4, 2]]
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", '{"dq": [1, 2]}', '{"dq": ["a", 1, 1, 1]}', '{"dq": [1, 1, 1, 1, 2]}', '{"dq": [1, 1, 1, 1, 1, 1]}']
+)
 def test_a_broken_tuned_file_says_so(device, tmp_path, text):
     from minillm.kernels.configs import read_tuned
 
@@ -108,7 +119,11 @@ def test_candidates_include_the_shipped_ones_and_are_few(device):
             for head_size in HEAD_SIZES:
                 tried = candidates(kernel, head_size, element_size, 90, SHARED_LIMIT[90])
                 assert 5 <= len(set(tried)) == len(tried) <= 70, (kernel, element_size, head_size, len(tried))
-                assert shipped(90, kernel, element_size, head_size) in tried, (kernel, element_size, head_size)
+                now = shipped(90, kernel, element_size, head_size)
+                assert now in tried and not now.descriptors, (kernel, element_size, head_size)
+                described = [config for config in tried if config.descriptors]
+                assert bool(described) == (kernel == "forward" and element_size == 2)
+                assert not any(c.descriptors for c in candidates(kernel, head_size, element_size, 80, SHARED_LIMIT[80]))
 
 
 def test_tuning_without_triton_says_what_to_install():

@@ -113,6 +113,65 @@ def test_cache(device, seed):
     check_cache(seed, device)
 
 
+def forward_bits(case, monkeypatch, descriptors):
+    """(out, lse) of the fast forward kernel, and how many calls loaded by descriptors."""
+    from dataclasses import replace
+
+    from minillm.kernels import flash_fast
+
+    config, made, described, launched = flash_fast.lookup("forward", case[0][0]), [], flash_fast.described, []
+    config, launch = replace(config, descriptors=descriptors), flash_fast.launch_forward
+    monkeypatch.setattr(flash_fast, "described", lambda *how: made.append(how) or described(*how))
+    monkeypatch.setattr(flash_fast.flash_decode, "suits", lambda *_: False)
+
+    def remember(*arguments):
+        launched.append(launch(*arguments[:-1], config))
+        return launched[-1]
+
+    monkeypatch.setattr(flash_fast, "launch_forward", remember)
+    (q, k, v, *_), options = case[0], case[1]
+    flash_attention(q, k, v, impl="fast", **options)
+    monkeypatch.undo()
+    return launched[0], len(made)
+
+
+def test_tensor_descriptors_give_the_same_bits(device, monkeypatch):
+    """With every option; where they cannot be, they are not. Keys and values lie as the models' do, or head by head."""
+    if device == "cuda" and torch.cuda.get_device_capability()[0] < 9:
+        pytest.skip("tensor descriptors are Hopper's and later cards'")
+    counts = {"used": 0, "left": 0}
+    for seed in range(60, 60 + SHORT):
+        case = draw_case(seed, device)
+        if seed % 2:
+            case[0][1:3] = [t.detach().transpose(1, 2).contiguous().transpose(1, 2) for t in case[0][1:3]]
+        plain, made = forward_bits(case, monkeypatch, 0)
+        assert made == 0
+        described, made = forward_bits(case, monkeypatch, 1)
+        assert all(torch.equal(a, b) for a, b in zip(plain, described)), seed
+        size, itemsize = case[0][1].shape[-1], case[0][1].element_size()
+        possible = size * itemsize % 16 == 0 and "cu_seqlens" not in case[1]
+        assert made == (2 if possible else 0), seed
+        counts["used" if made else "left"] += 1
+    assert min(counts.values()) >= 5, counts
+
+
+def test_tensor_descriptors_do_not_read_behind_a_sequence(device, monkeypatch):
+    """What stands behind a packed sequence, or in a cache where nothing is yet, may be NaN."""
+    from minillm.kernels import flash_fast
+    from minillm.kernels.call import Call
+
+    q, k, v = (torch.ones(1, 2, 40, 16, device=device) for _ in "qkv")
+    assert flash_fast.describable(k, v, Call(1.0)) or device == "cuda"
+    cu, lengths = (torch.tensor(n, dtype=torch.int32, device=device) for n in ([0, 10, 20], [10]))
+    for call in (Call(1.0, cu_q=cu, cu_k=cu, max_q=10, max_k=10), Call(1.0, key_lengths=lengths)):
+        assert not flash_fast.describable(k, v, call)
+    assert not flash_fast.describable(k[..., 1:], v[..., 1:], Call(1.0))
+    assert not flash_fast.describable(k[:, :1].expand(1, 2, 40, 16), v, Call(1.0))
+    k[:, :, 20:], v[:, :, 20:] = float("nan"), float("nan")
+    out, made = forward_bits(((q, k, v), {"cu_seqlens": cu}), monkeypatch, 1)
+    assert made == 0 and torch.equal(out[0][:, :, :20], q[:, :, :20])
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(SHORT, WHOLE))
 def test_more_of_training(device, seed):

@@ -113,6 +113,34 @@ def test_features_compile():
     check([(90, "forward", 16, 64, windows), (90, "dkdv", 16, 64, padded), (90, "dkdv", 16, 64, ["grouped"])])
 
 
+DESCRIBED = """
+import math, torch
+from minillm.kernels.call import Call
+from minillm.kernels.configs import Config
+from minillm.kernels.offline import compile_config
+for arch in (90, 100, 120, 80):
+    for size in (64, 128):
+        got = []
+        for descriptors in (1, 0):
+            config, call = Config(64, 64, 4, 2, descriptors), Call(scale=1 / math.sqrt(size), right=0)
+            try:
+                got.append(compile_config(arch, "forward", torch.bfloat16, size, config, call))
+            except IndexError:  # nothing new was compiled: without descriptors it is the same kernel
+                assert arch == 80 and not descriptors
+                continue
+            assert ("UTMALDG" in got[-1].code) == (descriptors == 1 and arch >= 90), (arch, size)
+        print(arch, size, *(c.registers for c in got), *(c.stack for c in got))
+        assert arch == 80 or (got[0].registers < got[1].registers and not got[0].stack), got
+"""
+
+
+def test_tensor_descriptors_take_fewer_registers():
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    result = subprocess.run([sys.executable, "-c", DESCRIBED], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert len(result.stdout.splitlines()) == 8, result.stdout
+
+
 def test_what_models_ask_for_compiles():
     check([(90, "forward", 16, 128, ["sinks", "paged"]), (90, "forward", 16, 64, ["capped"])])
     check([(90, kernel, 16, 64, ["capped"]) for kernel in ("dkdv", "dq")])

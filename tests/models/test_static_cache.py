@@ -323,6 +323,27 @@ def test_what_has_no_plan_goes_the_plain_way_and_is_not_compiled():
     assert isinstance(plan_for(to_torch(make("gpt"))), TorchPlan)
 
 
+def test_ids_beyond_the_vocabulary_are_named_as_on_numpy(not_compiled):
+    """On a GPU PyTorch's own error ends the process, without saying which id it was."""
+    model = to_torch(make("gpt"))
+    for writer in (make("gpt"), model, CompiledDecoder(model)):
+        for bad in (IDS, -1):
+            for plain in (False, True):
+                with pytest.raises(IndexError, match=f"id {bad} is outside the table of {IDS} rows"):
+                    generate(writer, [[1], [2, bad]], max_new_tokens=3, plain=plain)
+
+
+def test_a_context_of_one_token_has_no_steps_to_prepare(not_compiled):
+    model = drawn(GPT, GPTConfig(IDS, 1, 1, 2, 8))
+    writer = CompiledDecoder(to_torch(model))
+    writer.prepare(1, 9)
+    writer.prepare(2, 9, ahead=4)
+    options = {"max_new_tokens": 5, "sampling": GREEDY}
+    assert generate(writer, [[1, 2], [3]], **options) == generate(model, [[1, 2], [3]], **options)
+    with pytest.raises(ValueError, match=r"rows = 0 must be at least 1\."):
+        writer.prepare(0, 9)
+
+
 def test_what_cannot_be_compiled_is_said(monkeypatch):
     def broken(graph, inputs):
         raise RuntimeError("no compiler")
