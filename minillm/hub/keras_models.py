@@ -12,10 +12,10 @@ trusted to open it. Keras computes with TensorFlow, or with what KERAS_BACKEND s
 
 - nothing computes a loss: `compile` is given one, of logits. SparseCategoricalCrossentropy(from_logits=True,
   ignore_class=-100) is ours for tokens and for classes;
-- BERT takes its mask as an input, always: attention_mask = input_ids != pad_id. (A text that is padding alone has other
-  features than here, as Keras looks at all of what is hidden where there is nothing else.)
+- BERT takes its mask as an input, always: attention_mask = input_ids != pad_id.
 
-A text that is longer than the context is an error on every device, as here (`counted`).
+A text that is longer than the context is an error on every device, as here (`counted`), and a row of padding alone has
+the features that it has here.
 """
 
 from __future__ import annotations
@@ -116,7 +116,9 @@ def bert(config: BertConfig) -> Any:
         attention = layers.MultiHeadAttention(
             config.n_heads, config.head_dim, dropout=attention_dropout, name=f"blocks_{i}_attn"
         )
-        h = attention(x, x, attention_mask=seen)
+        # asked for the weights, Keras makes them by its Softmax, which gives nothing to who may look at nobody, as ours
+        # does; its fused attention would look at all that is hidden
+        h, _ = attention(x, x, attention_mask=seen, return_attention_scores=True)
         h = layers.Dropout(after_attention)(h)
         x = layers.LayerNormalization(epsilon=config.norm_eps, name=f"blocks_{i}_norm_1")(x + h)
         h = layers.Dense(config.d_ff, activation="gelu", name=f"blocks_{i}_fc")(x)  # (B, T, F)

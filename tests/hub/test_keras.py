@@ -270,7 +270,7 @@ def test_a_text_longer_than_the_context_is_an_error_that_says_so(kind):
     C = config.context
     for how in (model, model.predict_on_batch):
         for extra in (1, 2):
-            with pytest.raises(ValueError, match=f"'tokens_beyond_the_context' .* 'a_text_has_at_most_{C}_tokens'"):
+            with pytest.raises(ValueError, match=f"of layer .a_text_has_at_most_{C}_tokens. is incompatible"):
                 how(inputs(C + extra))
         how(inputs(C))
     for jit in (False, True) if BACKEND == "tensorflow" else (False,):
@@ -282,9 +282,27 @@ def test_a_text_longer_than_the_context_is_an_error_that_says_so(kind):
         assert "Gather" not in str(raised.value)
 
 
+@needs_keras
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("kind", ["hidden tokens", "features", "classes, roberta", "classes, distilbert"])
+def test_a_row_of_padding_alone_is_what_it_is_here(kind, dropout):
+    """Who may look at nobody takes nothing from anybody; Keras's fused attention would look at all that is hidden."""
+    model = make(BertConfig(**{**vars(KINDS[kind]), "dropout": dropout}))
+    theirs, pad = keras_model(model.config, sources(model)), model.config.pad_id or 0
+    ids, mask = np.array([[5, 6, 7], [pad] * 3, [8, 9, pad]]), np.array([[1, 1, 1], [0, 0, 0], [1, 1, 0]])
+    given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": 0 * ids}
+    found = theirs({name: given[name] for name in theirs.input})
+    expected = model(ids, mask=mask).data
+    first = next(iter(found.values())) if isinstance(found, dict) else found
+    assert np.abs(keras_values(first) - expected.ravel()).max() < 1e-5 * max(1, np.abs(expected).max())
+
+
 def keras_values(found):
     """All numbers of what a Keras model has given, one thing or several by name."""
-    return np.concatenate([np.ravel(part) for part in (found.values() if isinstance(found, dict) else [found])])
+    import keras
+
+    parts = found.values() if isinstance(found, dict) else [found]
+    return np.concatenate([np.ravel(keras.ops.convert_to_numpy(part)) for part in parts])
 
 
 # --- in Keras's hands -------------------------------------------------------------------------------------------------
