@@ -805,8 +805,8 @@ Now with the library's own loop, `minillm.training.train.train`, which writes a 
 of "debug", the smallest of the configurations that come with the library (**presets**), but for more steps and a higher
 rate. In one of three runs all is well. In one the learning rate is 50 times as high. And in one the targets were **not
 shifted**: each token is asked for at its own position, instead of the next one, a mistake that one wrong index makes.
-The code says it; so go straight to the picture below it, and judge: which is which? (Dotted: the loss of a 5-gram model
-that has counted the training text.)
+Before you read on: which is which in the picture? (Dotted: the loss of a 5-gram model that has counted the training
+text.)
 """
 
 # %%
@@ -815,14 +815,14 @@ train_data, val_data = (packed(DataConfig(str(text)), split, small) for split in
 debug = read_config("debug")
 settings = {**debug["train"], "lr": 4e-3, "max_steps": RUN_STEPS}
 settings |= {"eval_every": RUN_STEPS // 6, "save_every": RUN_STEPS}
-patients = {"A": {"lr": 0.2}, "B": {}, "C": {}}
 folders, moved = {}, {}
 clinic = Path(tempfile.mkdtemp())
-for name, changes in progress(patients.items(), "three runs"):
+runs = lab.clinic_runs(VOCABULARY)  # what differs in each; look into it when you have judged
+for name, (changes, objective) in progress(runs.items(), "three runs"):
     config = TrainConfig(**{**settings, **changes})
     shape = GPTConfig(vocab_size=VOCABULARY, **debug["model"])
     model = GPT(shape, np.random.default_rng(config.seed))
-    data = TextData(train_data, val_data, lab.NotShifted(VOCABULARY) if name == "C" else None)
+    data = TextData(train_data, val_data, objective)
     folders[name], watch = clinic / name, lab.Movement()
     library_train(
         model, data, config, folders[name], tokenizer=small, before_step=watch, progress=False

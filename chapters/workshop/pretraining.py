@@ -152,6 +152,11 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     return read_metrics(folder / "metrics.jsonl")
 
 
+def clinic_runs(vocab_size: int) -> dict[str, tuple[dict[str, Any], NotShifted | None]]:
+    """What differs in the clinic's three runs: settings, and the objective. Read this after you have judged."""
+    return {"A": ({"lr": 0.2}, None), "B": ({}, None), "C": ({}, NotShifted(vocab_size))}
+
+
 def patients(train_ids: np.ndarray) -> dict[str, dict[str, Any]]:
     """How the four runs of exercise 4 are trained. Read this after you have answered."""
 
