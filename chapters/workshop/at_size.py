@@ -5,17 +5,31 @@ What the processes do stands in at_size_jobs.py, the pictures in at_size_picture
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import time
+import tracemalloc
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from minillm.costs.sizes import n_parameters
+from minillm.data import corpus_text
+from minillm.disk import write_json
+from minillm.disk.processes import in_order
+from minillm.engines.blas import limit_blas_threads
+from minillm.engines.numpy_engine import NumpyEngine
+from minillm.engines.recompute import recomputing
+from minillm.models import GPT, GPTConfig
+from minillm.settings import TrainConfig
+from minillm.training.schedules import lr_factor
+from tqdm import tqdm
 
 Array = np.ndarray
 
@@ -110,3 +124,135 @@ def flat(arrays: Mapping[str, Array]) -> Array:
 def off(found: Array, right: Array) -> float:
     """The length of the difference, as a share of the length of `right`."""
     return float(np.linalg.norm(found - right) / np.linalg.norm(right))
+
+# --- memory and time ----------------------------------------------------------------------------------------------
+
+
+def kept_bytes(model: Any, batch: tuple[Array, Array], how: str = "none") -> int:
+    """The memory that stands when the forward pass of a NumPy model is done and the backward pass has not begun, beyond
+    what stood before: what the graph keeps. `how`: what is computed again, as in EngineConfig.recompute."""
+    model.train()
+    with traced() as now:
+        before = now()
+        with recomputing(how, model):
+            loss = model(*batch)
+        found = now() - before
+    del loss
+    return found
+
+
+@contextmanager
+def traced() -> Iterator[Callable[[], int]]:
+    """Inside, a function tells how many bytes Python and NumPy have asked for and not given back."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        yield lambda: tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+def most_bytes(engine: Any, micro_batches: list[tuple[Array, Array]]) -> int:
+    """The most memory that gradients and activations take at any moment of `forward_backward`."""
+    with traced():
+        tracemalloc.reset_peak()
+        engine.forward_backward(micro_batches)
+        return tracemalloc.get_traced_memory()[1]
+
+
+def seconds_for(run: Callable[[], Any], times: int) -> float:
+    """The median of a few calls, after one that is not counted."""
+    run()
+    found = []
+    for _ in range(times):
+        began = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - began)
+    return float(np.median(found))
+
+
+# --- runs of many sizes -------------------------------------------------------------------------------------------
+
+CONTEXT = 32
+ROWS = 8
+CHARACTERS = 64  # the commonest, and one id for all others
+EVALUATED = {"smoke": 64, "cpu": 1024, "gpu": 2048}  # held-out windows
+SEEDS = {"smoke": 2, "cpu": 3, "gpu": 5}
+Sweep = dict[float, tuple[int, ...]]
+# For each compute (6 N D operations), the widths that are tried; the last compute is kept out of all fits.
+SWEEPS: dict[str, Sweep] = {
+    "smoke": {5e7: (4, 8, 16), 1e8: (4, 8, 16)},
+    "cpu": {1e9: (6, 8, 12, 16, 24), 3e9: (8, 12, 16, 24, 32), 9e9: (12, 16, 24, 32, 48)},
+    "gpu": {1e9: (6, 8, 12, 16, 24), 3e9: (8, 12, 16, 24, 32), 9e9: (12, 16, 24, 32, 48), 27e9: (16, 24, 32, 48, 64)},
+}
+BEYOND = {"smoke": 2e8, "cpu": 27e9, "gpu": 81e9}  # the compute that the fits are asked about
+WIDTHS = (4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128)
+
+
+def shape(width: int) -> GPTConfig:
+    """A GPT of that many features: two layers, heads of 16 features at most."""
+    return GPTConfig(CHARACTERS, CONTEXT, n_layers=2, n_heads=max(1, width // 16), d_model=width)
+
+
+def characters(text: Path) -> tuple[Array, Array]:
+    """The ids of all characters of a corpus, train and val: the commonest by their rank in train, 0 for the others."""
+    train, val = (corpus_text(text, split) for split in ("train", "val"))
+    common = [c for c, _ in Counter(train).most_common(CHARACTERS - 1)]
+    table = {c: i for i, c in enumerate(common, start=1)}
+    first, second = (np.array([table.get(c, 0) for c in part], dtype=np.int64) for part in (train, val))
+    return first, second
+
+
+def one_run(ids: tuple[Array, Array], task: tuple[float, int, int, int]) -> dict[str, Any]:
+    """A GPT trained for a compute, a width, a seed, and judged on held-out windows: what is known of it then.
+
+    The rate falls with the width, and the schedule ends with the run, whatever its length.
+    """
+    compute, width, seed, evaluated = task
+    train, val = ids
+    config, rng = shape(width), np.random.default_rng(seed)
+    model = GPT(config, rng)
+    for p in model.parameters():
+        if p.data.ndim == 2:  # GPT-2's 0.02 suits 768 features, and is small for ours: see chapter 07
+            p.data[...] = rng.standard_normal(p.data.shape) * 0.5 / np.sqrt(p.data.shape[1])
+    n = n_parameters(config)
+    steps = max(4, round(compute / 6 / n / (ROWS * CONTEXT)))
+    rate = 0.16 / width
+    settings = TrainConfig(max_steps=steps, lr=rate, warmup_steps=max(1, steps // 10), beta2=0.98)
+    engine = NumpyEngine(model, settings)
+    for step in range(steps):
+        windows = train[rng.integers(0, len(train) - CONTEXT, ROWS)[:, None] + np.arange(CONTEXT + 1)]
+        engine.forward_backward([(windows[:, :-1], windows[:, 1:])])
+        engine.clip_gradients(1.0)
+        engine.step(rate * lr_factor("cosine", step, steps, settings.warmup_steps, 0.1))
+    places = np.random.default_rng(99).integers(0, len(val) - CONTEXT, evaluated)
+    windows = val[places[:, None] + np.arange(CONTEXT + 1)]
+    loss = engine.batch_loss(windows[:, :-1], windows[:, 1:]) / (evaluated * CONTEXT)
+    tokens = steps * ROWS * CONTEXT
+    return {"compute": compute, "width": width, "seed": seed, "n": n, "tokens": tokens, "steps": steps, "loss": loss}
+
+
+def train_all(scale: str, text: Path, sweep: Sweep, title: str) -> list[dict[str, Any]]:
+    """A run for each compute, width and seed, by all cores, each on one thread: the losses depend on neither."""
+    ids = characters(text)
+    tasks = [(c, w, s, EVALUATED[scale]) for c, widths in sweep.items() for w in widths for s in range(SEEDS[scale])]
+    tasks.sort(key=lambda task: task[1])  # the slow ones first
+    with limit_blas_threads(1):
+        done = in_order(one_run, ids, tasks, alone=0)
+        found = [run for _, run in tqdm(done, desc=title, total=len(tasks), leave=False)]
+    return sorted(found, key=lambda run: (run["compute"], run["width"], run["seed"]))
+
+
+def fill_runs(folder: Path, scale: str, text: Path, sweep: Sweep) -> None:
+    """Train them and write the table."""
+    write_json(folder / "runs.json", train_all(scale, text, sweep, "runs of many sizes"))
+
+
+def columns(runs: list[dict[str, Any]], *names: str) -> list[Array]:
+    """Columns of the table of runs."""
+    return [np.array([run[name] for run in runs], dtype=np.float64) for name in names]
+
+
+def nearest_width(n: float) -> int:
+    """The width, of those that we make, whose GPT is nearest in size to `n` parameters."""
+    return min(WIDTHS, key=lambda width: abs(np.log(n_parameters(shape(width)) / n)))

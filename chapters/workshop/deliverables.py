@@ -287,3 +287,24 @@ def small_insides(scale: str) -> Path:
     recipe = {"kinds": shapes, "steps": inside.STEPS[scale], "seeds": inside.SEEDS[scale], "rows": inside.BATCH}
     recipe |= {"rate": inside.RATE, "period": inside.PERIOD}
     return made("small-insides", recipe, lambda folder: inside.fill_models(folder, scale))
+
+
+def runs_of_many_sizes(scale: str) -> list[dict[str, Any]]:
+    """Chapter 17's table of runs, GPTs of many sizes on the prose: "compute" (6 N D operations), "width", "seed", "n"
+    (parameters), "tokens", "steps" and "loss" (held out, nats for each character). What `minillm.costs.scaling` fits."""
+    from . import at_size
+
+    return runs_of_sweep(scale, at_size.SWEEPS[scale])
+
+
+def runs_of_sweep(scale: str, sweep: dict[float, tuple[int, ...]]) -> list[dict[str, Any]]:
+    """The same for other computes, each with the widths to try."""
+    from . import at_size
+
+    text = corpus(scale, "prose")
+    recipe = {"corpus": text.parent.name, "sweep": [[c, *widths] for c, widths in sweep.items()]}
+    recipe |= {"seeds": at_size.SEEDS[scale], "context": at_size.CONTEXT, "rows": at_size.ROWS}
+    recipe |= {"evaluated": at_size.EVALUATED[scale]}
+    folder = made("scaling-runs", recipe, lambda folder: at_size.fill_runs(folder, scale, text, sweep))
+    runs: list[dict[str, Any]] = json.loads((folder / "runs.json").read_text(encoding="utf-8"))
+    return runs
