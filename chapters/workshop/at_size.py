@@ -256,3 +256,42 @@ def columns(runs: list[dict[str, Any]], *names: str) -> list[Array]:
 def nearest_width(n: float) -> int:
     """The width, of those that we make, whose GPT is nearest in size to `n` parameters."""
     return min(WIDTHS, key=lambda width: abs(np.log(n_parameters(shape(width)) / n)))
+
+
+# --- an exercise's disk -------------------------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    """The process has been killed, so to speak, at the operation that raises this."""
+
+
+class Disk:
+    """Files by name. At its operation number `kill_at` (the first is 1) the process dies: a write has then written half
+    of its data, a rename and a removal have not happened."""
+
+    def __init__(self, files: Mapping[str, str], kill_at: int | None = None) -> None:
+        self.files, self.kill_at, self.operations = dict(files), kill_at, 0
+
+    def write(self, name: str, data: str) -> None:
+        """Write over what is there."""
+        self.files[name] = data[: len(data) // 2]
+        self.count()
+        self.files[name] = data
+
+    def rename(self, old: str, new: str) -> None:
+        """`new` is replaced if it is there. Raises KeyError where there is no `old`."""
+        data = self.files[old]
+        self.count()
+        del self.files[old]
+        self.files[new] = data
+
+    def remove(self, name: str) -> None:
+        """Raises KeyError where there is no such file."""
+        self.files[name]
+        self.count()
+        del self.files[name]
+
+    def count(self) -> None:
+        self.operations += 1
+        if self.operations == self.kill_at:
+            raise Killed
