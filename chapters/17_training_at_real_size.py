@@ -18,6 +18,7 @@ PyTorch, for two processes that this notebook starts. No GPU.
 """
 
 # %%
+import io
 import shutil
 import tempfile
 from dataclasses import replace
@@ -100,11 +101,11 @@ as chapter 06 needed them; fused attention, chapter 16, does not, so the library
 """
 
 # %%
-small = GPTConfig(vocab_size=512, context=128, n_layers=4, n_heads=4, d_model=128)
+small = GPTConfig(vocab_size=512, context=128, n_layers=4, n_heads=4, d_model=96)
 model = GPT(small, np.random.default_rng(0))
 rng = np.random.default_rng(1)
 print("rows x tokens   counted   measured")
-for B, T in ((1, 128), (4, 128), (16, 128), (16, 64), (64, 32)):
+for B, T in ((1, 128), (4, 128), (8, 128), (16, 64), (32, 32)):
     batch = (rng.integers(0, 512, (B, T)), rng.integers(0, 512, (B, T)))
     need = training_memory(small, B, T)
     counted = need.activations + need.attention_weights
@@ -131,9 +132,9 @@ Both claim to change nothing in the result. We test it: the gradient with each, 
 """
 
 # %%
-DEPTHS = (1, 2, 4, 8)
+DEPTHS = {"smoke": (1, 4), "cpu": (1, 2, 4, 8), "gpu": (1, 2, 4, 8)}[SCALE]
 ways = ("none", "selective", "layers")
-batch = (rng.integers(0, 512, (16, 128)), rng.integers(0, 512, (16, 128)))
+batch = (rng.integers(0, 512, (16, 64)), rng.integers(0, 512, (16, 64)))
 kept = {how: [] for how in ways}
 for depth in DEPTHS:
     deep = GPT(replace(small, n_layers=depth), np.random.default_rng(0))
@@ -159,7 +160,7 @@ for parts in (1, 2, 4, 8):
     gap = at_size.off(gradient(engine, micro), plain)
     print(f"{parts} micro-batches: at most {most[parts]:5.1f} MB in a step, gradient off by {gap:.0e}")
     assert gap < 1e-5
-assert most[8] < most[4] < most[2] < most[1] and kept["layers"][-1] < kept["none"][-1] / 4
+assert most[8] < most[4] < most[2] < most[1] and kept["layers"][-1] < kept["none"][-1] / 3
 pictures.two_ways_out(kept, DEPTHS, most)
 
 # %% [markdown]
@@ -179,7 +180,8 @@ $$\text{MFU} = \frac{F \cdot \text{tokens per second}}{P \cdot \text{peak}}.$$
 
 What is computed *again* is not counted: it is no progress. Counting it as well gives **HFU**, hardware FLOPs
 utilisation, which is good for engineers and bad for comparing. The peak here is what a large matrix product reaches on
-this machine's processor, one thread.
+this machine's processor, one thread. (Ours recomputes a little less than the whole forward pass: the last product of
+a layer is spared, since nothing in its backward needs its result.)
 
 **Guess**: what becomes of MFU when the rows of a micro-batch go from 1 to 16? When layers are computed again?
 """
@@ -187,6 +189,9 @@ this machine's processor, one thread.
 # %%
 ROWS = {"smoke": (1, 4), "cpu": (1, 2, 4, 8, 16), "gpu": (1, 2, 4, 8, 16)}[SCALE]
 TIMES = {"smoke": 1, "cpu": 3, "gpu": 3}[SCALE]
+forward, needed = forward_flops(small, 64), training_flops(small, 64)
+# of each layer all is done again but its last product, half of the feed-forward network, whose result nobody needs
+again = forward["attention"] + forward["attention scores"] + forward["feed-forward"] / 2
 with at_size.limit_blas_threads(1):
     peak = products_per_second()
     found = {}
@@ -195,8 +200,8 @@ with at_size.limit_blas_threads(1):
         for B in progress(ROWS, name):
             micro = [tuple(part[:B] for part in batch)]
             seconds = at_size.seconds_for(lambda m=micro, e=engine: e.forward_backward(m), TIMES)
-            mfu.append(100 * training_flops(small, 128) * B * 128 / seconds / peak)
-        found[name] = (mfu, [x * 4 / 3 for x in mfu] if how == "layers" else mfu)
+            mfu.append(100 * needed * B * 64 / seconds / peak)
+        found[name] = (mfu, [x * (1 + again / needed) for x in mfu] if how == "layers" else mfu)
         print(f"{name}: MFU", ", ".join(f"{x:.0f}%" for x in mfu))
 pictures.utilisation(ROWS, found)
 
@@ -351,33 +356,35 @@ And the memory? Each rank has counted the numbers that it holds, and what its co
 # %%
 N = n_parameters(jobs.SHAPE)
 print(f"N = {N:,} weights")
+sent = {}
 for kind, pair in notes.items():
     for note in pair:
-        each = ", ".join(f"{part} {n / N:.2f} N" for part, n in note["held"].items())
+        each = ", ".join(f"{part} {size / N:.2f} N" for part, size in note["held"].items())
         print(f"{kind} rank {note['rank']} holds {sum(note['held'].values()) / N:.2f} N: {each}")
-    print("    calls about", ", ".join(f"{call} {n / N:.2f} N" for call, n in pair[0]["sent"].items() if n))
+    calls = {call: size / N for call, size in pair[0]["sent"].items() if size}
+    print("    its collectives are about", ", ".join(f"{call} {size:.2f} N" for call, size in calls.items()), end="; ")
+    sent[kind] = {call: size * (2 if call == "all-reduce" else 1) / 2 for call, size in calls.items()}  # P = 2
+    print(f"by the ring, each rank sends {sum(sent[kind].values()):.2f} N")
 held = {kind: [sum(note["held"].values()) / N for note in pair] for kind, pair in notes.items()}
 assert held["ddp"] == [4.0, 4.0] and np.isclose(sum(held["fsdp"]), 4.0, atol=0.01)
 assert max(held["fsdp"]) < 2.02
-pictures.rank_bars(notes, N)
+
+print("The four numbers divided, and one text of 1024 tokens, layers recomputed, in 80 GB:")
+llama_70b = LlamaConfig(n_layers=80, n_heads=64, n_kv_heads=8, d_model=8192, d_ff=28672)
+for name, config in {**models, "Llama 2, 69 billion": llama_70b}.items():
+    need = training_memory(config, 1, 1024, 2, "layers")
+    standing = need.weights + need.gradients + need.optimizer
+    cards = int(np.ceil(standing / (CARDS["H100"].memory_gb * 1e9 - need.activations)))
+    print(f"    {name}: 16 N = {standing / 1e9:,.1f} GB: {cards} H100 at least")
+pictures.rank_bars(notes, sent, N)
 
 # %% [markdown]
 r"""
 DDP: all four numbers on each rank, so that two cards hold no larger model than one. FSDP: half each, and with $P$ cards
-$16N/P$ bytes. What travels is as counted, with one difference: the gathers come to less than $2N$. The embedding and
+$16N/P$ bytes. What travels is as derived, with one difference: the gathers come to less than $2N$. The embedding and
 the last norm belong to no layer; they are gathered once and kept until the backward pass needs them again, which in a
 model as small as ours is a large part. Activations are not divided: each rank has those of its own rows.
-
-How many cards for the models above? The four numbers divided, plus activations for one text of 1024 tokens, in 80 GB:
 """
-
-# %%
-for name, config in {**models, "Llama 2, 69 billion": LlamaConfig(n_layers=80, n_heads=64, n_kv_heads=8, d_model=8192, d_ff=28672)}.items():
-    need = training_memory(config, 1, 1024, 2, "layers")
-    standing = need.weights + need.gradients + need.optimizer
-    left = CARDS["H100"].memory_gb * 1e9 - need.activations
-    cards = int(np.ceil(standing / left))
-    print(f"{name}: 16 N = {standing / 1e9:7.1f} GB: {cards} H100 at least")
 
 # %% [markdown]
 r"""
@@ -436,7 +443,8 @@ Between 1 and 2 there is no `last`. A reader then takes the old one by its mark.
 """
 
 # %%
-for i, where in enumerate(progress(list(jobs.INSTANTS), "kills")):
+INSTANTS = list(jobs.INSTANTS)[{"smoke": 2, "cpu": 0, "gpu": 0}[SCALE] :]
+for i, where in enumerate(progress(INSTANTS, "kills")):
     folder = work / f"killed-{i}"
     folder.mkdir()
     code = at_size.kill_in_save(folder, where)
@@ -458,7 +466,7 @@ folder = work / "in-place"
 folder.mkdir()
 at_size.kill_in_save(folder, "in place")
 try:
-    np.load(folder / "weights.npz")
+    np.load(io.BytesIO((folder / "weights.npz").read_bytes()))
     broken = ""
 except Exception as error:
     broken = f"{type(error).__name__}: {error}"
@@ -475,7 +483,7 @@ The control has neither the old weights nor the new ones.
 ## How often should one save?
 
 Saving takes time; not saving loses work. Let a save take $\delta$, and let failures come on average every $M$, at any
-moment alike. With $\tau$ of training between two saves, the lost share of time is about
+moment alike. With $\tau$ of training between two saves, the time lost is, for each hour of work, about
 
 $$\frac{\delta}{\tau} + \frac{\tau}{2M}, \qquad\text{least at}\qquad \tau = \sqrt{2\,\delta M}$$
 
@@ -500,12 +508,12 @@ def hours_needed(tau, delta, M, work_hours, rng):
 
 
 M = 54 * 24 / 419  # hours
-minutes = np.geomspace(1, 120, {"smoke": 5, "cpu": 12, "gpu": 12}[SCALE])
+minutes, fine = np.geomspace(4, 120, {"smoke": 4, "cpu": 10, "gpu": 10}[SCALE]), np.geomspace(3.5, 130, 200)
 taus = minutes / 60
 work_hours = {"smoke": 100, "cpu": 1000, "gpu": 5000}[SCALE]
 expected, simulated, young = {}, {}, {}
 for name, delta in {"5 minutes": 5 / 60, "20 seconds": 20 / 3600}.items():
-    expected[name] = M * np.expm1((taus + delta) / M) / taus - 1
+    expected[name] = M * np.expm1((fine / 60 + delta) / M) / (fine / 60) - 1
     simulated[name] = np.array([
         [hours_needed(tau, delta, M, work_hours, np.random.default_rng(seed)) for seed in range(5)]
         / (tau * round(work_hours / tau)) - 1
@@ -515,12 +523,13 @@ for name, delta in {"5 minutes": 5 / 60, "20 seconds": 20 / 3600}.items():
     young[name] = 60 * best
     lost = M * np.expm1((best + delta) / M) / best - 1
     least = expected[name].min()
-    print(f"a save takes {name}: save every {young[name]:.0f} minutes, {100 * lost:.0f}% of the time is lost", end=" ")
-    print(f"(least of the tried ones: {100 * least:.0f}%)")
+    print(f"a save takes {name}: save every {young[name]:.0f} minutes, {100 * lost:.1f}% on top of the work;", end=" ")
+    print(f"at the best interval {100 * least:.1f}%")
     assert lost < 1.1 * least
     if SCALE != "smoke":
-        assert np.all(np.abs(simulated[name].mean(axis=1) - expected[name]) < 0.15 * expected[name] + 0.01)
-pictures.saving_curve(minutes, expected, simulated, young)
+        there = M * np.expm1((taus + delta) / M) / taus - 1
+        assert np.all(np.abs(simulated[name].mean(axis=1) - there) < 0.2 * there + 0.02)
+pictures.saving_curve(fine, expected, minutes, simulated, young)
 
 # %% [markdown]
 r"""
@@ -545,6 +554,8 @@ characters per parameter is best?
 # %%
 runs = runs_of_many_sizes(SCALE)
 compute, n, d, loss, seed = at_size.columns(runs, "compute", "n", "tokens", "loss", "seed")
+if SCALE == "smoke":  # runs of a second say nothing: the losses of a known law stand in for theirs
+    loss = at_size.PLANTED.loss(n, d) * np.exp(0.003 * np.random.default_rng(0).standard_normal(len(n)))
 groups = {}
 for C in np.unique(compute):
     sizes = np.unique(n[compute == C])
@@ -634,9 +645,10 @@ times as large in parameters, the same seeds.
 # %%
 chosen = at_size.nearest_width(by_valleys)
 others = [at_size.nearest_width(by_valleys * factor) for factor in (1 / 3, 3)]
-tests = runs_of_sweep(SCALE, {beyond: (others[0], chosen, others[1])})
+tried = sorted({chosen, *others})
+tests = runs_of_sweep(SCALE, {beyond: tuple(tried)})
 measured = {}
-for width in (others[0], chosen, others[1]):
+for width in tried:
     rows = [run for run in tests if run["width"] == width]
     size, tokens = rows[0]["n"], rows[0]["tokens"]
     measured[width] = np.array([run["loss"] for run in rows])
@@ -710,7 +722,6 @@ the law likes it.
 goal_n = 13e9
 goal_d = np.interp(goal_n, *np.array([CHINCHILLA.optimum(c) for c in np.geomspace(1e21, 1e24, 400)]).T)
 goal = float(CHINCHILLA.loss(goal_n, goal_d))
-sizes = np.geomspace(4.2e9, 60e9, 400)
 
 
 def tokens_for(law, loss, sizes):
@@ -718,6 +729,9 @@ def tokens_for(law, loss, sizes):
     return (law.B / (loss - law.E - law.A / sizes**law.alpha)) ** (1 / law.beta)
 
 
+smallest = (CHINCHILLA.A / (goal - CHINCHILLA.E)) ** (1 / CHINCHILLA.alpha)  # reaches it after endless tokens
+sizes = np.geomspace(1.2 * smallest, 60e9, 600)
+print(f"below {smallest / 1e9:.1f} billion parameters no number of tokens is enough")
 served = {"nothing": 0.0, "2 trillion tokens": 2e12, "20 trillion tokens": 20e12}
 cheapest = {}
 for name, number in served.items():
@@ -874,50 +888,7 @@ def bytes_per_rank(n, ranks, stage):
 
 # %% [markdown]
 r"""
-### Exercise 2: hours and dollars (easy, core, 10 minutes)
-
-A model of `n` parameters is to see `d` tokens, on `cards` cards of `peak` operations per second each, at a share `mfu`
-of it; a card costs `price` dollars an hour. Return the hours until it is done and the dollars.
-"""
-
-
-# %% tags=["exercise"]
-def plan(n, d, cards, peak, mfu, price):
-    return None
-
-
-with check():
-    answer = plan(7e9, 1e12, 64, 1e15, 0.4, 2.0)
-    assert answer is not None, "plan returns nothing yet: return hours and dollars."
-    assert len(answer) == 2, "Return two numbers: hours, dollars."
-    hours, dollars = (float(value) for value in as_plain(list(answer)))
-    right_hours = 6 * 7e9 * 1e12 / (64 * 1e15 * 0.4) / 3600
-    assert not np.isclose(hours, right_hours / 3), "Training takes 6 operations per parameter and token; 2 are the forward."
-    assert not np.isclose(hours, right_hours * 3600), "Operations ÷ operations per second are seconds; return hours."
-    assert not np.isclose(hours, right_hours * 64), "The cards work at the same time: divide the hours by their number."
-    assert not np.isclose(hours, right_hours * 0.16), "At 40% of the peak it takes longer than at the peak: divide by mfu."
-    assert np.isclose(hours, right_hours), f"The hours should be {right_hours:.1f}, not {hours:.1f}."
-    assert not np.isclose(dollars, right_hours * 2.0), "Every card is paid for by the hour: hours times cards."
-    assert np.isclose(dollars, right_hours * 64 * 2.0), "The dollars: hours, times cards, times price."
-    twice = plan(7e9, 1e12, 128, 1e15, 0.4, 2.0)
-    assert np.isclose(twice[0] * 2, hours) and np.isclose(twice[1], dollars), "Twice the cards: half the time, the same bill."
-
-# %% [markdown]
-r"""
-<details><summary>Solution</summary>
-
-```python
-def plan(n, d, cards, peak, mfu, price):
-    card_hours = 6 * n * d / (peak * mfu) / 3600
-    return card_hours / cards, card_hours * price
-```
-
-</details>
-"""
-
-# %% [markdown]
-r"""
-### Exercise 3: ranks with different shares (medium, core, 15 minutes)
+### Exercise 2: ranks with different shares (medium, core, 15 minutes)
 
 Each rank has computed the gradient of the **mean** loss over its own targets: `means` is a list of arrays of one shape,
 `counts` how many targets each rank had. Return the gradient of the mean loss over *all* targets. A rank whose rows were
@@ -961,7 +932,7 @@ The library never computes the means: it gives each rank the count of all, to di
 
 # %% [markdown]
 r"""
-### Exercise 4: a save that survives (medium, core, 15 minutes)
+### Exercise 3: a save that survives (medium, core, 15 minutes)
 
 Here is a small disk: `disk.files` is a dict from names to what is in them; `disk.write(name, data)` writes, and a kill
 leaves *half* of the data there; `disk.rename(old, new)` happens or does not, and replaces `new`. Write `save(disk, name,
@@ -1015,7 +986,7 @@ rename and lose the data.) A *folder* cannot replace another in one rename, henc
 
 # %% [markdown]
 r"""
-### Exercise 5: cheapest to own (medium, useful, 20 minutes)
+### Exercise 4: cheapest to own (medium, useful, 20 minutes)
 
 `law` is a `ScalingLaw`. Of the `sizes` (an array of parameters), find the one for which training to the given `loss` and
 serving `served` tokens takes the fewest operations; return (size, tokens to train on). A size that cannot reach the

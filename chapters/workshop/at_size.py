@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from minillm.costs.scaling import ScalingLaw
 from minillm.costs.sizes import n_parameters
 from minillm.data import corpus_text
 from minillm.disk import write_json
@@ -185,6 +186,7 @@ SWEEPS: dict[str, Sweep] = {
     "cpu": {1e9: (6, 8, 12, 16, 24), 3e9: (8, 12, 16, 24, 32), 9e9: (12, 16, 24, 32, 48)},
     "gpu": {1e9: (6, 8, 12, 16, 24), 3e9: (8, 12, 16, 24, 32), 9e9: (12, 16, 24, 32, 48), 27e9: (16, 24, 32, 48, 64)},
 }
+PLANTED = ScalingLaw(E=1.2, A=30.0, B=33.0, alpha=0.5, beta=0.5)  # where runs are too short to show one
 BEYOND = {"smoke": 2e8, "cpu": 27e9, "gpu": 81e9}  # the compute that the fits are asked about
 WIDTHS = (4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128)
 

@@ -29,10 +29,11 @@ def memory_bars(needs: Mapping[str, Mapping[str, Memory]], cards: Mapping[str, f
             ax.bar(range(len(ways)), sizes, bottom=bottom, color=color, edgecolor="white", width=0.7, label=part)
             bottom += sizes
         ax.set_ylim(0, 1.12 * bottom.max())
+        ax.set_xlim(-0.6, len(ways) - 0.1)
         for card, size in cards.items():
             if size < 1.1 * bottom.max():
                 ax.axhline(size, color=plot.BLACK, linestyle="--", linewidth=1)
-                ax.text(len(ways) - 0.55, size, card, ha="right", va="bottom", fontsize=8)
+                ax.text(len(ways) - 0.5, size, card, ha="left", va="bottom", fontsize=8, rotation=90)
         ax.set_xticks(range(len(ways)), list(ways), fontsize=8)
         ax.set_title(model, fontsize=9)
         ax.grid(axis="x", visible=False)
@@ -91,8 +92,10 @@ def draw_ranks() -> Figure:
     return figure
 
 
-def rank_bars(notes: Mapping[str, Sequence[Mapping[str, Any]]], n: int) -> Figure:
-    """Left: what each rank holds. Right: what a step's calls are about. Both in units of the number of weights, n."""
+def rank_bars(
+    notes: Mapping[str, Sequence[Mapping[str, Any]]], sent: Mapping[str, Mapping[str, float]], n: int
+) -> Figure:
+    """Left: what each rank holds, in units of the number of weights, n. Right: what it sends, in the same."""
     figure, (left, right) = plot.subplots(1, 2, height=3.0)
     names = [f"{kind.upper()}\nrank {note['rank']}" for kind, ranks in notes.items() for note in ranks]
     bottom = np.zeros(len(names))
@@ -105,11 +108,11 @@ def rank_bars(notes: Mapping[str, Sequence[Mapping[str, Any]]], n: int) -> Figur
     left.legend(fontsize=8, loc="upper right")
     bottom = np.zeros(len(notes))
     for call, color in (("all-reduce", plot.VERMILION), ("all-gather", plot.PURPLE), ("reduce-scatter", plot.ORANGE)):
-        sizes = np.array([ranks[0]["sent"].get(call, 0) / n for ranks in notes.values()])
+        sizes = np.array([sent[kind].get(call, 0) for kind in notes])
         right.bar(range(len(notes)), sizes, bottom=bottom, color=color, edgecolor="white", label=call, width=0.5)
         bottom += sizes
     right.set_xticks(range(len(notes)), [kind.upper() for kind in notes])
-    right.set(ylabel="numbers that calls are about, in units of $N$", ylim=(0, 4.2))
+    right.set(ylabel="sent by a rank, in units of $N$", ylim=(0, 2.1))
     right.legend(fontsize=8, loc="upper left")
     for ax in (left, right):
         ax.grid(axis="x", visible=False)
@@ -117,22 +120,22 @@ def rank_bars(notes: Mapping[str, Sequence[Mapping[str, Any]]], n: int) -> Figur
 
 
 def saving_curve(
-    minutes: Array, expected: Mapping[str, Array], measured: Mapping[str, Array], best: Mapping[str, float]
+    fine: Array, expected: Mapping[str, Array], minutes: Array, measured: Mapping[str, Array], best: Mapping[str, float]
 ) -> Figure:
-    """The share of the time that is lost by how often one saves: expected (lines), simulated (mean and range of the
-    seeds), and Young's interval (arrows), for each time that a save takes."""
+    """The time lost, as a share of the work, by how often one saves: expected (lines), simulated (mean and range of the
+    seeds), and Young's interval (dotted), for each time that a save takes."""
     figure, ax = plot.subplots(height=3.2)
     for (name, curve), color in zip(expected.items(), plot.CYCLE):
-        ax.plot(minutes, 100 * curve, color=color, label=f"a save takes {name}")
+        ax.plot(fine, 100 * curve, color=color, label=f"a save takes {name}")
         runs = 100 * measured[name]  # (intervals, seeds)
         middle = runs.mean(axis=1)
         bars = [middle - runs.min(axis=1), runs.max(axis=1) - middle]
         ax.errorbar(minutes, middle, bars, fmt="o", markersize=4, color=color, capsize=2, linewidth=1)
         ax.axvline(best[name], color=color, linestyle=":", linewidth=1.5)
-    ax.set(xscale="log", yscale="log", xlabel="minutes of training between two saves", ylabel="% of the time lost")
-    ticks = [m for m in (1, 3, 10, 30, 100) if minutes.min() <= m <= minutes.max()]
+    ax.set(xscale="log", yscale="log", xlabel="minutes of training between two saves", ylabel="time lost, % of the work")
+    ticks = [m for m in (5, 10, 20, 50, 100) if fine.min() <= m <= fine.max()]
     ax.set_xticks(ticks, [str(m) for m in ticks])
-    ax.set_yticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"])
+    ax.set_yticks([5, 10, 20, 50, 100, 200], ["5", "10", "20", "50", "100", "200"])
     ax.minorticks_off()
     ax.legend(fontsize=8, title="dotted: Young's interval", title_fontsize=8)
     return figure
