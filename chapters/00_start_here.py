@@ -322,7 +322,8 @@ each of them the product makes three, which attention calls query, key and value
 | | [12 Translation and summaries](12_translation_and_summarization.ipynb) |
 | | 13 Dialogue, [14 Code](14_writing_code.ipynb) |
 | made fast | [15 PyTorch](15_the_same_model_on_pytorch.ipynb) |
-| | [16 A GPU kernel for attention](16_a_gpu_kernel_for_attention.ipynb), 17 Training at real size |
+| | [16 A GPU kernel for attention](16_a_gpu_kernel_for_attention.ipynb) |
+| | [17 Training at real size](17_training_at_real_size.ipynb) |
 | examined | [18 Looking inside](18_looking_inside.ipynb) |
 | | [19 Privacy, bias and misuse](19_privacy_bias_misuse.ipynb), [20 The ecosystem](20_the_ecosystem.ipynb) |
 

@@ -879,5 +879,5 @@ measurement.
 
 **What you take along**: the roofline and the card's data sheets (`minillm.costs.cards`,
 `minillm.workshop.tiling.draw_roofline`). The next chapter,
-17 · Training at real size, asks of a whole training step what we asked of one layer.
+[17 · Training at real size](17_training_at_real_size.ipynb), asks of a whole training step what we asked of one layer.
 """

@@ -7,7 +7,6 @@ save. at_size.py starts them, waits, and ends what is left.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,10 +81,11 @@ def draw_ranks() -> Figure:
         boxes[f"rows {rank}"] = Box(0.0, y, 0.62, f"rank {rank}:\nits rows", GREY)
         boxes[f"forward {rank}"] = Box(2.1, y, 0.95, "forward, backward\nwith all weights\n(FSDP: gathered)", PALE_BLUE)
         boxes[f"own {rank}"] = Box(4.35, y, 0.75, "gradient of\nits own rows\n$(N)$", PALE_ORANGE)
-        boxes[f"mean {rank}"] = Box(6.65, y, 0.95, "gradient of all rows\nDDP: all of it, $(N)$\nFSDP: a part, $(N/P)$", PALE_GREEN)
+        mean = "gradient of all rows\nDDP: all of it, $(N)$\nFSDP: a part, $(N/P)$"
+        boxes[f"mean {rank}"] = Box(6.65, y, 0.95, mean, PALE_GREEN)
         boxes[f"step {rank}"] = Box(8.85, y, 0.72, "AdamW\non what it\nholds", PALE_BLUE)
     names = ("rows", "forward", "own", "mean", "step")
-    arrows = [(f"{a} {rank}", f"{b} {rank}") for rank in (0, 1) for a, b in zip(names, names[1:])]
+    arrows = [(f"{a} {rank}", f"{b} {rank}") for rank in (0, 1) for a, b in pairwise(names)]
     figure = draw_boxes(boxes, arrows, height=2.5)
     ax = figure.axes[0]
     for low, high in ((0.38, 0.62), (0.62, 0.38)):
@@ -132,7 +134,8 @@ def saving_curve(
         bars = [middle - runs.min(axis=1), runs.max(axis=1) - middle]
         ax.errorbar(minutes, middle, bars, fmt="o", markersize=4, color=color, capsize=2, linewidth=1)
         ax.axvline(best[name], color=color, linestyle=":", linewidth=1.5)
-    ax.set(xscale="log", yscale="log", xlabel="minutes of training between two saves", ylabel="time lost, % of the work")
+    ax.set(xscale="log", yscale="log", xlabel="minutes of training between two saves")
+    ax.set_ylabel("time lost, % of the work")
     ticks = [m for m in (5, 10, 20, 50, 100) if fine.min() <= m <= fine.max()]
     ax.set_xticks(ticks, [str(m) for m in ticks])
     ax.set_yticks([5, 10, 20, 50, 100, 200], ["5", "10", "20", "50", "100", "200"])
@@ -142,7 +145,9 @@ def saving_curve(
 
 
 def isoflop_curves(
-    groups: Mapping[float, tuple[Array, Array]], optima: Mapping[float, float], parabola: Callable[[float, Array], Array]
+    groups: Mapping[float, tuple[Array, Array]],
+    optima: Mapping[float, float],
+    parabola: Callable[[float, Array], Array],
 ) -> Figure:
     """For each compute the losses by size, (sizes,) and (sizes, seeds), with the parabola and its lowest point."""
     figure, ax = plot.subplots(height=3.4)
@@ -166,8 +171,9 @@ def optimum_by_compute(
     for (name, line), style in zip(lines.items(), ("-", "--", "-.", ":")):
         ax.plot(x, line, style, label=name)
     low, high = np.percentile(drawn, (5, 95), axis=0)
-    ax.errorbar(computes, optima, [np.maximum(optima - low, 0), np.maximum(high - optima, 0)], fmt="o", color=plot.BLACK,
-                capsize=3, label="lowest points, and 90% of the draws")  # fmt: skip
+    bars = [np.maximum(optima - low, 0), np.maximum(high - optima, 0)]
+    name = "lowest points, and 90% of the draws"
+    ax.errorbar(computes, optima, bars, fmt="o", color=plot.BLACK, capsize=3, label=name)
     ax.axvline(beyond, color=plot.BLACK, linestyle=":", linewidth=1)
     ax.text(beyond, ax.get_ylim()[0] * 1.05, " held back", fontsize=8, va="bottom")
     ax.set(xscale="log", yscale="log", xlabel="operations $C = 6ND$", ylabel="$N_{opt}$, parameters")
@@ -175,7 +181,9 @@ def optimum_by_compute(
     return figure
 
 
-def whole_cost(law: ScalingLaw, loss: float, served: Mapping[str, float], sizes: Array, best: Mapping[str, float]) -> Figure:
+def whole_cost(
+    law: ScalingLaw, loss: float, served: Mapping[str, float], sizes: Array, best: Mapping[str, float]
+) -> Figure:
     """Operations to train a model of each size to the same loss and to serve it, for each number of tokens served."""
     figure, ax = plot.subplots(height=3.2)
     tokens = (law.B / (loss - law.E - law.A / sizes**law.alpha)) ** (1 / law.beta)

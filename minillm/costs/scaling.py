@@ -17,7 +17,8 @@ then a line through these, ln N_opt = a ln C + c.
 How sure is it? Runs are drawn again with replacement, and all is fitted anew. That shows the scatter of these runs, not
 whether the form holds beyond them; Besiroglu et al. 2024 (arXiv 2404.10102) found the intervals printed in the paper
 far too narrow, and its E, α and β off. A law of one data set, tokenizer and architecture is a law of that one. A first
-law, in N alone, is fitted and put to the test in chapters/08_pretraining.ipynb.
+law, in N alone, is fitted and put to the test in chapters/08_pretraining.ipynb, these two ways with N and D in
+chapters/17_training_at_real_size.ipynb.
 """
 
 from __future__ import annotations
