@@ -142,7 +142,8 @@ Both claim to change nothing in the result. We test it: the gradient with each, 
 # %%
 DEPTHS = {"smoke": (1, 4), "cpu": (1, 2, 4, 8), "gpu": (1, 2, 4, 8)}[SCALE]
 ways = ("none", "selective", "layers")
-batch = (rng.integers(0, 512, (16, 64)), rng.integers(0, 512, (16, 64)))
+T = {"smoke": 32, "cpu": 64, "gpu": 128}[SCALE]  # tokens of a text
+batch = (rng.integers(0, 512, (16, T)), rng.integers(0, 512, (16, T)))
 kept = {how: [] for how in ways}
 for depth in DEPTHS:
     deep = GPT(replace(small, n_layers=depth), np.random.default_rng(0))
@@ -197,7 +198,7 @@ a layer is spared, since nothing in its backward needs its result.)
 # %%
 ROWS = {"smoke": (1, 4), "cpu": (1, 2, 4, 8, 16), "gpu": (1, 2, 4, 8, 16)}[SCALE]
 TIMES = {"smoke": 1, "cpu": 3, "gpu": 3}[SCALE]
-forward, needed = forward_flops(small, 64), training_flops(small, 64)
+forward, needed = forward_flops(small, T), training_flops(small, T)
 # of each layer all is done again but its last product, half of the feed-forward network, whose result nobody needs
 again = forward["attention"] + forward["attention scores"] + forward["feed-forward"] / 2
 with at_size.limit_blas_threads(1):
@@ -208,7 +209,7 @@ with at_size.limit_blas_threads(1):
         for B in progress(ROWS, name):
             micro = [tuple(part[:B] for part in batch)]
             seconds = at_size.seconds_for(lambda m=micro, e=engine: e.forward_backward(m), TIMES)
-            mfu.append(100 * needed * B * 64 / seconds / peak)
+            mfu.append(100 * needed * B * T / seconds / peak)
         found[name] = (mfu, [x * (1 + again / needed) for x in mfu] if how == "layers" else mfu)
         print(f"{name}: MFU", ", ".join(f"{x:.0f}%" for x in mfu))
 pictures.utilisation(ROWS, found)

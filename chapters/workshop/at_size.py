@@ -64,7 +64,7 @@ def job(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "minillm.workshop.at_size_jobs", *map(str, arguments)]
 
 
-def run_ranks(folder: Path, n_ranks: int = 2, seconds: float = 120) -> list[int]:
+def run_ranks(folder: Path, n_ranks: int = 2, seconds: float = 300) -> list[int]:
     """Start the ranks of a job and wait until all have ended; the exit code of each. What torchrun does for this on one
     machine is to set RANK and WORLD_SIZE, say where to meet, and look after the processes. Raises JobFailed where they
     take longer than `seconds`."""
@@ -74,7 +74,7 @@ def run_ranks(folder: Path, n_ranks: int = 2, seconds: float = 120) -> list[int]
         return [process.returncode for process in running]
 
 
-def kill_in_save(folder: Path, where: str, seconds: float = 60) -> int:
+def kill_in_save(folder: Path, where: str, seconds: float = 120) -> int:
     """Start a run that stops in its second save, kill it there, and give its exit code. Raises JobFailed where it never
     comes to that place."""
     with started([job("save", folder, where)], folder, [{}]) as (process,):

@@ -82,7 +82,7 @@ def ranks(folder: Path) -> None:
 
     torch.set_num_threads(1)
     rank, n_ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    meeting = {"rank": rank, "world_size": n_ranks, "timeout": timedelta(seconds=60)}
+    meeting = {"rank": rank, "world_size": n_ranks, "timeout": timedelta(seconds=200)}
     dist.init_process_group("gloo", init_method=(folder / "meeting").resolve().as_uri(), **meeting)
     for parallel in ("ddp", "fsdp"):
         engine = TorchEngine(new_model(), settings(n_ranks), EngineConfig(device="cpu", parallel=parallel))
@@ -185,8 +185,8 @@ def save(folder: Path, where: str) -> None:
 
 def wait_to_be_killed(folder: Path) -> None:
     write_bytes(folder / "here", b"")
-    time.sleep(60)
-    sys.exit("nobody has killed this process within 60 seconds.")
+    time.sleep(120)
+    sys.exit("nobody has killed this process within two minutes.")
 
 
 def after_the_weights(stop: Callable[[], None]) -> None:

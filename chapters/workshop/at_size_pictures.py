@@ -34,7 +34,7 @@ def memory_bars(needs: Mapping[str, Mapping[str, Memory]], cards: Mapping[str, f
         for card, size in cards.items():
             if size < 1.1 * bottom.max():
                 ax.axhline(size, color=plot.BLACK, linestyle="--", linewidth=1)
-                ax.text(len(ways) - 0.5, size, card, ha="left", va="bottom", fontsize=8, rotation=90)
+                ax.text(len(ways) - 0.5, size, f" {card}", ha="left", va="bottom", fontsize=8, rotation=90)
         ax.set_xticks(range(len(ways)), list(ways), fontsize=8)
         ax.set_title(model, fontsize=9)
         ax.grid(axis="x", visible=False)

@@ -127,7 +127,7 @@ def save(disk, name, data):
 
 
 # %% exercise 3, wrong: what was left behind is trusted
-# says: the next save must work
+# says: the next save must work all the same
 def save(disk, name, data):
     if name + ".tmp" not in disk.files:
         disk.write(name + ".tmp", data)
