@@ -230,8 +230,9 @@ def one_run(ids: tuple[Array, Array], task: tuple[float, int, int, int]) -> dict
     places = np.random.default_rng(99).integers(0, len(val) - CONTEXT, evaluated)
     windows = val[places[:, None] + np.arange(CONTEXT + 1)]
     loss = engine.batch_loss(windows[:, :-1], windows[:, 1:]) / (evaluated * CONTEXT)
-    tokens = steps * ROWS * CONTEXT
-    return {"compute": compute, "width": width, "seed": seed, "n": n, "tokens": tokens, "steps": steps, "loss": loss}
+    short = engine.batch_loss(windows[:, :-1].reshape(-1, 1), windows[:, 1:].reshape(-1, 1)) / (evaluated * CONTEXT)
+    found = {"compute": compute, "width": width, "seed": seed, "n": n, "tokens": steps * ROWS * CONTEXT, "steps": steps}
+    return {**found, "loss": loss, "last_only": short}  # of the same characters, with the last one before them in view
 
 
 def train_all(scale: str, text: Path, sweep: Sweep, title: str) -> list[dict[str, Any]]:
@@ -248,6 +249,16 @@ def train_all(scale: str, text: Path, sweep: Sweep, title: str) -> list[dict[str
 def fill_runs(folder: Path, scale: str, text: Path, sweep: Sweep) -> None:
     """Train them and write the table."""
     write_json(folder / "runs.json", train_all(scale, text, sweep, "runs of many sizes"))
+
+
+def pairs_loss(ids: tuple[Array, Array], evaluated: int) -> float:
+    """The loss on the same windows of a table of pairs, counted in train, each pair once more than it occurs."""
+    train, val = ids
+    counts = np.ones((CHARACTERS, CHARACTERS))
+    np.add.at(counts, (train[:-1], train[1:]), 1)
+    places = np.random.default_rng(99).integers(0, len(val) - CONTEXT, evaluated)
+    windows = val[places[:, None] + np.arange(CONTEXT + 1)]
+    return float(-np.log(counts / counts.sum(axis=1, keepdims=True))[windows[:, :-1], windows[:, 1:]].mean())
 
 
 def columns(runs: list[dict[str, Any]], *names: str) -> list[Array]:

@@ -154,7 +154,7 @@ def isoflop_curves(
     for (compute, (sizes, losses)), color, marker in zip(groups.items(), plot.CYCLE, "osD^"):
         ax.plot(np.repeat(sizes, losses.shape[1]), losses.ravel(), marker, color=color, markersize=4)
         x = np.geomspace(sizes.min() / 1.2, sizes.max() * 1.2, 80)
-        ax.plot(x, parabola(compute, x), color=color, label=f"{compute:.0e} operations")
+        ax.plot(x, parabola(compute, x), color=color, label=f"{compute:.1e} operations")
         best = optima[compute]
         ax.plot([best], parabola(compute, np.array([best])), "*", color=color, markersize=15, markeredgecolor="black")
     ax.set(xscale="log", xlabel="parameters $N$", ylabel="held-out loss\n(nats per character)")

@@ -291,7 +291,8 @@ def small_insides(scale: str) -> Path:
 
 def runs_of_many_sizes(scale: str) -> list[dict[str, Any]]:
     """Chapter 17's table of runs, GPTs of many sizes on the prose: "compute" (6 N D operations), "width", "seed", "n"
-    (parameters), "tokens", "steps" and "loss" (held out, nats for each character); minillm.costs.scaling fits it."""
+    (parameters), "tokens", "steps" and "loss" (held out, nats for each character), which minillm.costs.scaling fits;
+    and "last_only", the loss of the same model where it sees one character instead of up to 32."""
     from . import at_size
 
     return runs_of_sweep(scale, at_size.SWEEPS[scale])
