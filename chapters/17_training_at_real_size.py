@@ -43,7 +43,7 @@ from minillm.costs.sizes import (
     training_memory,
 )
 from minillm.disk import read_json, whole
-from minillm.engines.limits import products_per_second
+from minillm.engines.blas import limit_blas_threads
 from minillm.engines.numpy_engine import NumpyEngine
 from minillm.models import GPT, GPTConfig, LlamaConfig
 from minillm.settings import TrainConfig
@@ -189,7 +189,8 @@ $$\text{MFU} = \frac{F \cdot \text{tokens per second}}{P \cdot \text{peak}}.$$
 
 What is computed *again* is not counted: it is no progress. Counting it as well gives **HFU**, hardware FLOPs
 utilisation, which is good for engineers and bad for comparing. The peak here is what a large matrix product reaches on
-this machine's processor, one thread. (Ours recomputes a little less than the whole forward pass: the last product of
+this machine's processor, on one thread; times are the processor's own, so that what runs beside it does not count.
+(Ours recomputes a little less than the whole forward pass: the last product of
 a layer is spared, since nothing in its backward needs its result.)
 
 **Guess**: what becomes of MFU when the rows of a micro-batch go from 1 to 16? When layers are computed again?
@@ -197,21 +198,26 @@ a layer is spared, since nothing in its backward needs its result.)
 
 # %%
 ROWS = {"smoke": (1, 4), "cpu": (1, 2, 4, 8, 16), "gpu": (1, 2, 4, 8, 16)}[SCALE]
-TIMES = {"smoke": 1, "cpu": 3, "gpu": 3}[SCALE]
+TIMES = {"smoke": 1, "cpu": 5, "gpu": 9}[SCALE]
 forward, needed = forward_flops(small, T), training_flops(small, T)
 # of each layer all is done again but its last product, half of the feed-forward network, whose result nobody needs
 again = forward["attention"] + forward["attention scores"] + forward["feed-forward"] / 2
-with at_size.limit_blas_threads(1):
-    peak = products_per_second()
-    found = {}
-    for name, how in (("keep everything", "none"), ("recompute layers", "layers")):
-        engine, mfu = NumpyEngine(model, TrainConfig(), recompute=how), []
-        for B in progress(ROWS, name):
-            micro = [tuple(part[:B] for part in batch)]
-            seconds = at_size.seconds_for(lambda m=micro, e=engine: e.forward_backward(m), TIMES)
+engines = {
+    "keep everything": NumpyEngine(model, TrainConfig()),
+    "recompute layers": NumpyEngine(model, TrainConfig(), recompute="layers"),
+}
+found = {name: ([], []) for name in engines}
+with limit_blas_threads(1):
+    peak = at_size.product_speed()
+    for B in progress(ROWS, "rows"):
+        micro = [tuple(part[:B] for part in batch)]
+        steps = [lambda engine=engine: engine.forward_backward(micro) for engine in engines.values()]
+        for (mfu, hfu), seconds in zip(found.values(), at_size.seconds_for(steps, TIMES)):
+            extra = again if mfu is found["recompute layers"][0] else 0
             mfu.append(100 * needed * B * T / seconds / peak)
-        found[name] = (mfu, [x * (1 + again / needed) for x in mfu] if how == "layers" else mfu)
-        print(f"{name}: MFU", ", ".join(f"{x:.0f}%" for x in mfu))
+            hfu.append(100 * (needed + extra) * B * T / seconds / peak)
+for name, (mfu, hfu) in found.items():
+    print(f"{name}: MFU", ", ".join(f"{x:.0f}%" for x in mfu), "HFU", ", ".join(f"{x:.0f}%" for x in hfu))
 pictures.utilisation(ROWS, found)
 
 # %% [markdown]
@@ -423,9 +429,15 @@ can take it up. We do the most extreme: **one** process, on **NumPy**. The contr
 in one process.
 """
 
+
 # %%
-control = train(jobs.new_model(), text, jobs.settings(), work / "control", progress=False)
-resumed = train(jobs.new_model(), text, jobs.settings(), ranks / "run", resume=True, progress=False)
+def run(text, folder, **options):
+    with limit_blas_threads(1):  # as the other processes: more threads add up in another order
+        return train(jobs.new_model(), text, jobs.settings(), folder, progress=False, **options)
+
+
+control = run(text, work / "control")
+resumed = run(text, ranks / "run", resume=True)
 right, found = (read_checkpoint(folder / "last") for folder in (work / "control", ranks / "run"))
 print(f"resumed at step {saved.state['run']['step']}, ended at {resumed.state.step},", end=" ")
 print(f"as the control: {control.state.step}")
@@ -460,7 +472,7 @@ for i, where in enumerate(progress(INSTANTS, "kills")):
     code = at_size.kill_in_save(folder, where)
     there = sorted(path.name.split(".")[-1] for path in (folder / "run").iterdir() if path.is_dir())
     step = read_checkpoint(run_in(folder / "run")).state["run"]["step"]
-    train(jobs.new_model(), jobs.text_in(folder), jobs.settings(), folder / "run", resume=True, progress=False)
+    run(jobs.text_in(folder), folder / "run", resume=True)
     end = read_checkpoint(folder / "run" / "last")
     same = all(
         np.array_equal(a[name], b[name])
@@ -488,6 +500,8 @@ r"""
 Whatever the moment, a whole checkpoint is there, the run ends with the same bits as if nothing had happened, and the
 next save clears away what the dead process left. Equal *to the bit* needs more than the weights: the moments, the step
 (for the schedule and AdamW's corrections), the position in the data and the random generators are all in the folder.
+And the sums must be taken in the same order: on the same machine, with as many threads. (Hence one thread here. With
+another number the last digits differ, which is harmless, but no proof.)
 The control has neither the old weights nor the new ones.
 
 ## How often should one save?

@@ -161,15 +161,28 @@ def most_bytes(engine: Any, micro_batches: list[tuple[Array, Array]]) -> int:
         return tracemalloc.get_traced_memory()[1]
 
 
-def seconds_for(run: Callable[[], Any], times: int) -> float:
-    """The median of a few calls, after one that is not counted."""
-    run()
-    found = []
+def seconds_for(runs: Sequence[Callable[[], Any]], times: int) -> list[float]:
+    """For each of some functions the median processor time of a few calls, taken in turn, after one that is not
+    counted. It is that of all threads together: let there be one."""
+    found = np.empty((times, len(runs)))
+    for i in range(-1, times):
+        for j, run in enumerate(runs):
+            began = time.process_time()
+            run()
+            if i >= 0:
+                found[i, j] = time.process_time() - began
+    return [float(seconds) for seconds in np.median(found, axis=0)]
+
+
+def product_speed(size: int = 512, times: int = 15) -> float:
+    """Floating-point operations per second of a large float32 matrix product, the fastest of a few."""
+    a = np.ones((size, size), np.float32)
+    best = np.inf
     for _ in range(times):
-        began = time.perf_counter()
-        run()
-        found.append(time.perf_counter() - began)
-    return float(np.median(found))
+        began = time.process_time()
+        a @ a
+        best = min(best, time.process_time() - began)
+    return 2.0 * size**3 / best
 
 
 # --- runs of many sizes -------------------------------------------------------------------------------------------

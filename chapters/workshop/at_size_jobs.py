@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from minillm.data import Document, TokenDataset, pack
 from minillm.disk import whole, write_bytes, write_json
+from minillm.engines.blas import limit_blas_threads
 from minillm.models import GPT, GPTConfig
 from minillm.settings import EngineConfig, TrainConfig
 from minillm.training import checkpoint
@@ -180,7 +181,8 @@ def save(folder: Path, where: str) -> None:
     if where == "in place":
         save_in_place(folder / "weights.npz")
     INSTANTS[where](partial(wait_to_be_killed, folder))
-    train(new_model(), text_in(folder), settings(), folder / "run", progress=False)
+    with limit_blas_threads(1):
+        train(new_model(), text_in(folder), settings(), folder / "run", progress=False)
 
 
 def wait_to_be_killed(folder: Path) -> None:

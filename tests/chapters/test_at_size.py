@@ -135,10 +135,26 @@ def test_micro_batches_need_less_at_once():
     assert parts < 0.6 * whole
 
 
-def test_a_median_without_the_first_call():
+def busy(seconds):
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
+def test_medians_of_processor_time_without_the_first_call():
     calls = []
-    seconds = at_size.seconds_for(lambda: calls.append(time.sleep(0.2 if not calls else 0.001)), 3)
-    assert len(calls) == 4 and seconds < 0.1
+
+    def first_is_slow():
+        busy(0.002 if calls else 0.2)
+        calls.append("a")
+
+    def idle():
+        time.sleep(0.02)
+        calls.append("b")
+
+    slow, sleeping = at_size.seconds_for([first_is_slow, idle], 3)
+    assert calls == ["a", "b"] * 4
+    assert 0.002 <= slow < 0.1 and sleeping < 0.02
 
 
 # --- runs of many sizes ------------------------------------------------------------------------------------------
