@@ -22,6 +22,7 @@ import io
 import shutil
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -211,7 +212,7 @@ with limit_blas_threads(1):
     peak = at_size.product_speed()
     for B in progress(ROWS, "rows"):
         micro = [tuple(part[:B] for part in batch)]
-        steps = [lambda engine=engine: engine.forward_backward(micro) for engine in engines.values()]
+        steps = [partial(engine.forward_backward, micro) for engine in engines.values()]
         for (mfu, hfu), seconds in zip(found.values(), at_size.seconds_for(steps, TIMES)):
             extra = again if mfu is found["recompute layers"][0] else 0
             mfu.append(100 * needed * B * T / seconds / peak)
@@ -224,8 +225,10 @@ pictures.utilisation(ROWS, found)
 r"""
 Small micro-batches leave more of the machine idle (every operation has a cost that does not depend on its size), so the
 remedy of the last section has a price after all: accumulate over as few micro-batches as memory allows. Recomputing
-costs a fifth to a quarter of MFU, while HFU stays about where it was: it hides the loss. (The library's own clean
-measurement of that, on four models, is in `tests/bench/RESULTS.md`.)
+costs a good part of MFU, about a quarter to a third here, more than its operations alone would say: norms and softmax
+are done again as well, and nobody counts operations for them. HFU hides most of the loss. (The library's own
+measurement of the price, on four larger models and an idle machine, is in `tests/bench/RESULTS.md`: a fifth to a
+quarter.)
 
 **MFU from a bill.** You need no log for it: parameters, tokens, card-hours. Some published ones:
 """
