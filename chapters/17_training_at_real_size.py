@@ -1067,7 +1067,7 @@ def cheapest_to_own(law, loss, served, sizes):
 
 
 with check():
-    test_law, some = ScalingLaw(E=1.5, A=400.0, B=900.0, alpha=0.35, beta=0.35), np.geomspace(1e8, 1e11, 61)
+    test_law, some = ScalingLaw(E=1.5, A=400.0, B=900.0, alpha=0.35, beta=0.35), np.geomspace(1e7, 1e11, 81)
     answers = {number: cheapest_to_own(test_law, 2.2, number, some.copy()) for number in (0.0, 1e12, 1e14)}
     assert answers[0.0] is not None, "cheapest_to_own returns nothing yet: return a size and a number of tokens."
     answers = {number: tuple(map(float, as_plain(list(pair)))) for number, pair in answers.items()}

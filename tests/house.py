@@ -53,7 +53,10 @@ TORCH_ROOMS = ("torch_ops", "port", "engines", "kernels")
 TORCH_FILES = (
     "finetune/quantize.py", "models/decoding_torch.py", "models/static_cache.py", "chapters/workshop/on_pytorch.py",
 )  # fmt: skip
-TORCH_INSIDE = ("hub/loading.py", "hub/padding.py", "hub/pretrained.py", "chapters/workshop/tiling.py")
+TORCH_INSIDE = (
+    "hub/loading.py", "hub/padding.py", "hub/pretrained.py", "chapters/workshop/tiling.py",
+    "chapters/workshop/at_size_jobs.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

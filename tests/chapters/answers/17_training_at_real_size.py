@@ -60,7 +60,7 @@ def gradient_of_all(means, counts):
 
 
 # %% exercise 2, wrong: not divided
-# says: the gradient of the summed loss
+# says: The gradient of the summed loss
 def gradient_of_all(means, counts):
     return sum(mean * count for mean, count in zip(means, counts))
 
