@@ -14,7 +14,7 @@ time; fit a scaling law, say how sure it is, and spend a budget by it; choose a 
 **You need** [07 · The Transformer](07_the_transformer.ipynb): counting weights and operations;
 [08 · Pretraining](08_pretraining.ipynb): AdamW, accumulation; [15 · The same model on
 PyTorch](15_the_same_model_on_pytorch.ipynb); [16 · A GPU kernel](16_a_gpu_kernel_for_attention.ipynb): data sheets.
-PyTorch, for two processes that this notebook starts. No GPU.
+PyTorch, for two processes that this notebook starts (`pip install -e ".[torch]"`). No GPU.
 """
 
 # %%
@@ -614,7 +614,8 @@ Each valley has a floor: too small a model cannot hold what it has seen, too lar
 moves to the right as the compute grows. The best ratio is about fifty to seventy characters for each parameter, not the
 "20" that is quoted for tokens of large models: it depends on what is read and by what. And the floor is flat. Sizes a
 factor of two apart come out within the scatter of the seeds, which is largest where a run has few steps: one seed for
-each size would have put some of these stars elsewhere.
+each size would have put some of these stars elsewhere. (A parabola is a device, too: at the smallest compute the second
+size lies well below it.)
 
 **The parametric form** (section 3.3) takes all runs together:
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.ticker import NullLocator
 from minillm import plot
 from minillm.costs.scaling import ScalingLaw
 from minillm.costs.sizes import Memory
@@ -154,12 +155,22 @@ def isoflop_curves(
     for (compute, (sizes, losses)), color, marker in zip(groups.items(), plot.CYCLE, "osD^"):
         ax.plot(np.repeat(sizes, losses.shape[1]), losses.ravel(), marker, color=color, markersize=4)
         x = np.geomspace(sizes.min() / 1.2, sizes.max() * 1.2, 80)
-        ax.plot(x, parabola(compute, x), color=color, label=f"{compute:.1e} operations")
+        ax.plot(x, parabola(compute, x), color=color)
+        ax.plot([], [], marker + "-", color=color, label=f"{compute:.1e} operations")
         best = optima[compute]
         ax.plot([best], parabola(compute, np.array([best])), "*", color=color, markersize=15, markeredgecolor="black")
     ax.set(xscale="log", xlabel="parameters $N$", ylabel="held-out loss\n(nats per character)")
+    plain_ticks(ax.xaxis, *ax.get_xlim())
     ax.legend(fontsize=8)
     return figure
+
+
+def plain_ticks(axis: Any, low: float, high: float) -> None:
+    """Numbers of parameters as people write them, on a logarithmic axis from low to high."""
+    ticks = [digit * 10**power for power in range(2, 8) for digit in (1, 2, 5)]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    axis.set_ticks(ticks, [f"{tick:,}" for tick in ticks])
+    axis.set_minor_locator(NullLocator())
 
 
 def optimum_by_compute(
@@ -175,8 +186,9 @@ def optimum_by_compute(
     name = "lowest points, and 90% of the draws"
     ax.errorbar(computes, optima, bars, fmt="o", color=plot.BLACK, capsize=3, label=name)
     ax.axvline(beyond, color=plot.BLACK, linestyle=":", linewidth=1)
-    ax.text(beyond, ax.get_ylim()[0] * 1.05, " held back", fontsize=8, va="bottom")
-    ax.set(xscale="log", yscale="log", xlabel="operations $C = 6ND$", ylabel="$N_{opt}$, parameters")
+    ax.text(beyond, 0.04, " held back", fontsize=8, va="bottom", transform=ax.get_xaxis_transform())
+    ax.set(xscale="log", yscale="log", xlabel="operations, $6ND$", ylabel="$N_{opt}$, parameters")
+    plain_ticks(ax.yaxis, *ax.get_ylim())
     ax.legend(fontsize=8)
     return figure
 
@@ -194,7 +206,7 @@ def whole_cost(
         d = (law.B / (loss - law.E - law.A / n**law.alpha)) ** (1 / law.beta)
         ax.plot([n / 1e9], [6 * n * d + 2 * n * number], "o", color=color)
     ax.set(xscale="log", yscale="log", xlabel="billion parameters", ylabel="operations, trained and served")
-    ticks = [t for t in (5, 7, 10, 20, 30, 50, 100) if sizes.min() <= t * 1e9 <= sizes.max()]
+    ticks = [t for t in (3, 5, 7, 10, 20, 30, 50, 100) if sizes.min() <= t * 1e9 <= sizes.max()]
     ax.set_xticks(ticks, [str(t) for t in ticks])
     ax.minorticks_off()
     ax.legend(fontsize=8)
