@@ -20,7 +20,7 @@ from minillm.training.checkpoint import read_checkpoint
 from minillm.training.run_folder import run_in
 from minillm.training.train import train
 
-SLEEPER = [sys.executable, "-c", "import time; print('awake', flush=True); time.sleep(60)"]
+SLEEPER = [sys.executable, "-c", "import time; print('awake', flush=True); time.sleep(15)"]
 SMALL = GPTConfig(vocab_size=64, context=32, n_layers=3, n_heads=2, d_model=32)
 
 
@@ -39,7 +39,7 @@ def test_none_of_the_processes_is_left_however_the_block_ends(tmp_path):
     with pytest.raises(Wrong), at_size.started([SLEEPER] * 2, tmp_path, [{}, {}]) as running:
         assert all(process.poll() is None for process in running)
         raise Wrong
-    assert all(process.poll() is not None for process in running)
+    assert all(process.returncode not in (None, 0) for process in running)  # ended, not waited for
 
 
 def test_a_time_limit_ends_them_and_tells_their_last_words(tmp_path):
@@ -54,7 +54,7 @@ def test_the_second_process_that_cannot_start_takes_the_first_with_it(tmp_path):
     before = time.monotonic()
     with pytest.raises(FileNotFoundError), at_size.started([SLEEPER, ["no such program"]], tmp_path, [{}, {}]):
         pass
-    assert time.monotonic() - before < 30  # it was not waited for until its end
+    assert time.monotonic() - before < 12  # it was not waited for until its end
 
 
 def test_a_run_that_ends_before_the_place_says_why(tmp_path, monkeypatch):
