@@ -19,7 +19,6 @@ PyTorch, for two processes that this notebook starts (`pip install -e ".[torch]"
 
 # %%
 import io
-import shutil
 import tempfile
 from dataclasses import replace
 from functools import partial
@@ -43,7 +42,7 @@ from minillm.costs.sizes import (
     training_flops,
     training_memory,
 )
-from minillm.disk import read_json, whole
+from minillm.disk import whole
 from minillm.engines.blas import limit_blas_threads
 from minillm.engines.numpy_engine import NumpyEngine
 from minillm.models import GPT, GPTConfig, LlamaConfig
@@ -67,7 +66,8 @@ from minillm.workshop.deliverables import corpus, runs_of_many_sizes, runs_of_sw
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
 show_versions(SCALE)
 print(f"PyTorch {torch.__version__}")
-work = Path(tempfile.mkdtemp())  # where processes write; removed at the end
+scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+work = Path(scratch.name)  # where processes write; removed at the end
 
 # %% [markdown]
 r"""
@@ -124,8 +124,8 @@ for B, T in ((1, 128), (4, 128), (8, 128), (16, 64), (32, 32)):
 
 # %% [markdown]
 r"""
-The count is right within a few percent. The last three rows have nearly the same number of tokens, and less memory the
-shorter the texts are: that part is the attention weights, $4 B T^2$ bytes for each head.
+The count is right within a few percent. The last three rows have the same number of tokens, and less memory the shorter
+the texts are: that part is the attention weights, $4 B T^2$ bytes for each head.
 
 ## Two ways to keep less
 
@@ -191,8 +191,8 @@ $$\text{MFU} = \frac{F \cdot \text{tokens per second}}{P \cdot \text{peak}}.$$
 What is computed *again* is not counted: it is no progress. Counting it as well gives **HFU**, hardware FLOPs
 utilisation, which is good for engineers and bad for comparing. The peak here is what a large matrix product reaches on
 this machine's processor, on one thread; times are the processor's own, so that what runs beside it does not count.
-(Ours recomputes a little less than the whole forward pass: the last product of
-a layer is spared, since nothing in its backward needs its result.)
+(Our engine recomputes a little less than the whole forward pass: the last product of a layer is spared, since nothing
+in the backward pass needs its result.)
 
 **Guess**: what becomes of MFU when the rows of a micro-batch go from 1 to 16? When layers are computed again?
 """
@@ -364,8 +364,8 @@ assert max(gaps.values()) < 1e-10 and min(controls.values()) > 0.02
 
 # %% [markdown]
 r"""
-Two processes on PyTorch compute what one does on NumPy, to the rounding of float64; both wrong ways are off by
-percents, and neither would have raised an error. `minillm.engines.torch_engine.TorchEngine.accumulate` does as
+Two processes on PyTorch compute what one does on NumPy, to the rounding of float64. The wrong ways are off by half the
+length of the gradient and more, and none of them would have raised an error. `minillm.engines.torch_engine.TorchEngine.accumulate` does as
 chapter 08 did with micro-batches: it adds up the targets of *all* ranks first, and everybody divides by that.
 
 And the memory? Each rank has counted the numbers that it holds, and what its collectives were about.
@@ -402,10 +402,7 @@ DDP: all four numbers on each rank, so that two cards hold no larger model than 
 $16N/P$ bytes. What travels is as derived, with one difference: the gathers come to less than $2N$. The embedding and
 the last norm belong to no layer; they are gathered once and kept until the backward pass needs them again, which in a
 model as small as ours is a large part. Activations are not divided: each rank has those of its own rows.
-"""
 
-# %% [markdown]
-r"""
 ## One of them dies
 
 With thousands of cards, one dies every few hours: in 54 days on 16,384 cards Llama 3 was interrupted 419 times
@@ -414,7 +411,7 @@ stops them all. Ours died in the seventh step. What did the survivor say, and wh
 """
 
 # %%
-said = read_json(ranks / "lost-0.json")["said"]
+said = at_size.said_of_the_loss(ranks)
 print(said.partition("(")[0] + "... " + said.rpartition("). ")[2])
 print("exit codes:", codes)
 left = run_in(ranks / "run")
@@ -504,8 +501,8 @@ Whatever the moment, a whole checkpoint is there, the run ends with the same bit
 next save clears away what the dead process left. Equal *to the bit* needs more than the weights: the moments, the step
 (for the schedule and AdamW's corrections), the position in the data and the random generators are all in the folder.
 And the sums must be taken in the same order: on the same machine, with as many threads. (Hence one thread here. With
-another number the last digits differ, which is harmless, but no proof.)
-The control has neither the old weights nor the new ones.
+another number the last digits differ, which is harmless, but no proof.) The control has neither the old weights nor the
+new ones.
 
 ## How often should one save?
 
@@ -672,7 +669,8 @@ pictures.optimum_by_compute(known, np.array(list(optima.values())), drawn, lines
 r"""
 Now the test. At the compute held back: the width whose size is nearest to what the valleys say, and as controls one of
 about a third and one of about three times the parameters, with the same seeds. And to see what the models have learned:
-the same models judged with one character in view instead of all, beside a table of pairs (chapter 01's bigrams).
+the same models judged with one character in view instead of all, beside a table of pairs (chapter 01's bigrams); and next
+to the chosen one its control, of the same size, that had a third of the text.
 """
 
 # %%
@@ -693,15 +691,14 @@ for width in tried:
 ids = at_size.characters(corpus(SCALE))
 pairs = at_size.pairs_loss(ids, at_size.EVALUATED[SCALE])
 print(f"a table of pairs, counted: {pairs:.3f}. The models, with one character in view and with all:")
-largest = known.max()
-best_known = min((run["width"] for run in runs if run["compute"] == largest),
-                 key=lambda width: abs(np.log(n_parameters(at_size.shape(width)) / optima[largest])))  # fmt: skip
+largest = known.max()  # of the computes fitted
+control = min((run["width"] for run in runs if run["compute"] == largest), key=lambda width: abs(width - chosen))
 gains = {}
-for name, table, width in (("largest compute fitted", runs, best_known), ("held back", tests, chosen)):
+for name, table, width in (("largest compute fitted", runs, control), ("held back", tests, chosen)):
     rows = [run for run in table if run["width"] == width and run["compute"] in (largest, beyond)]
     one, all_ = (np.array([run[key] for run in rows]) for key in ("last_only", "loss"))
     gains[name] = one - all_
-    print(f"    {name}, N = {rows[0]['n']:,}: {one.mean():.3f} and {all_.mean():.3f},", end=" ")
+    print(f"    {name}, N = {rows[0]['n']:,}, D = {rows[0]['tokens']:,}: {one.mean():.3f} and {all_.mean():.3f},", end=" ")
     print(f"a gain of {gains[name].mean():.3f} ± {gains[name].std(ddof=1):.3f}")
 if SCALE == "cpu":
     for width in set(tried) - {chosen}:
@@ -714,14 +711,14 @@ if SCALE == "cpu":
 r"""
 Two questions, two answers.
 
-**What to train** held up, beyond the fits: the size that the valleys chose beats both others at every seed. The
-exponent's interval is wide all the same. Hoffmann et al. found about 0.5, "size and tokens in equal steps", and ours
+**What to train** held up, beyond the fits: the size that the valleys chose beats both others at every seed. (That is as
+much as three sizes can tell: it is right within a factor of less than three.) The exponent's interval is wide all the same. Hoffmann et al. found about 0.5, "size and tokens in equal steps", and ours
 includes that; three computes within a factor of nine cannot tell it from a third.
 
 **How good it would be** did not hold up. The chosen size came out far *below* what the form had said, and far outside
-the interval of its draws. Why? The last lines give a hint. The best of the fitted runs are just about as good as a
-table that counts pairs of characters. The longer run gains twice as much from all that stands further back: it has
-begun to learn something that the short runs had hardly touched. To the form, the approach to the level of pairs looked
+the interval of its draws. Why? The last lines give a hint. On a third of the text, within the fit, the same model is
+just about as good as a table that counts pairs of characters. The longer run gains about twice as much from all that
+stands further back: it has begun to learn something that the short runs had hardly touched. To the form, the approach to the level of pairs looked
 like the approach to $E$, "what nobody can predict", and no draw of *these* runs could show otherwise. That is the
 difference between an interval and a test. What is new at another scale is not in the fit; so one predicts the next
 factor of three, tests, and fits again.
@@ -824,7 +821,7 @@ divided by the weights' bytes is the most tokens per second.
 """
 
 # %%
-CANDIDATES = {
+CANDIDATES = {  # shapes from the models' config.json
     "GPT-2": GPTConfig(),
     "SmolLM2-135M": LlamaConfig(49152, 8192, 30, 9, 3, 576, d_ff=1536, tie_embeddings=True),
     "Qwen3-0.6B": LlamaConfig(151936, 40960, 28, 16, 8, 1024, 128, 3072, qk_norm=True, tie_embeddings=True),
@@ -887,7 +884,7 @@ namespace = {"save_checkpoint": save_checkpoint, "place": place, "parts": parts,
 shown = type_into_debugger("save_checkpoint(place, **parts)", commands, namespace)
 print(shown)
 assert "last -> last" in shown and "state.json" in shown
-shutil.rmtree(work)  # nothing of this notebook's processes is left
+scratch.cleanup()  # nothing of this notebook's processes is left
 
 # %% [markdown]
 r"""

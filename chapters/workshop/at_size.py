@@ -112,6 +112,14 @@ def notes(folder: Path, parallel: str, n_ranks: int = 2) -> list[dict[str, Any]]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
+def said_of_the_loss(folder: Path) -> str:
+    """What the first rank said when the other had died. Raises JobFailed where it said nothing."""
+    path = folder / "lost-0.json"
+    if not path.exists():
+        raise JobFailed(f"rank 0 has not noticed that another rank has died. {last_words(folder)}")
+    return str(json.loads(path.read_text(encoding="utf-8"))["said"])
+
+
 def arrays(folder: Path, name: str) -> Array:
     """All arrays of a file in one row, in the order of their names."""
     with np.load(folder / f"{name}.npz") as file:

@@ -69,6 +69,8 @@ def test_ranks_that_noted_nothing_are_told(tmp_path):
     said = r"ddp-0.json is not there. It printed out-0: Traceback / ValueError: too small; out-1: nothing\."
     with pytest.raises(at_size.JobFailed, match=said):
         at_size.notes(tmp_path, "ddp")
+    with pytest.raises(at_size.JobFailed, match="rank 0 has not noticed .*ValueError: too small"):
+        at_size.said_of_the_loss(tmp_path)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a kill is another thing there")
@@ -88,6 +90,7 @@ def test_two_ranks_hold_halves_and_the_last_one_dies(tmp_path):
     text = jobs.text_in(tmp_path)
     codes = at_size.run_ranks(tmp_path)
     assert codes[0] == 3 and codes[1] != 0
+    assert "another process of this job has died" in at_size.said_of_the_loss(tmp_path)
     n = n_parameters(jobs.SHAPE)
     ddp, fsdp = (at_size.notes(tmp_path, kind) for kind in ("ddp", "fsdp"))
     assert [note["held"] for note in ddp] == [{"weights": n, "gradients": n, "moments": 2 * n}] * 2
