@@ -190,9 +190,9 @@ $$\text{MFU} = \frac{F \cdot \text{tokens per second}}{P \cdot \text{peak}}.$$
 
 What is computed *again* is not counted: it is no progress. Counting it as well gives **HFU**, hardware FLOPs
 utilisation, which is good for engineers and bad for comparing. The peak here is what a large matrix product reaches on
-this machine's processor, on one thread; times are the processor's own, so that what runs beside it does not count.
-(Our engine recomputes a little less than the whole forward pass: the last product of a layer is spared, since nothing
-in the backward pass needs its result.)
+this machine's processor, on one thread; times are the processor's own, so that what runs beside it does not count. (Our
+engine recomputes a little less than the whole forward pass: the last product of a layer is spared, since nothing in the
+backward pass needs its result.)
 
 **Guess**: what becomes of MFU when the rows of a micro-batch go from 1 to 16? When layers are computed again?
 """
@@ -365,8 +365,9 @@ assert max(gaps.values()) < 1e-10 and min(controls.values()) > 0.02
 # %% [markdown]
 r"""
 Two processes on PyTorch compute what one does on NumPy, to the rounding of float64. The wrong ways are off by half the
-length of the gradient and more, and none of them would have raised an error. `minillm.engines.torch_engine.TorchEngine.accumulate` does as
-chapter 08 did with micro-batches: it adds up the targets of *all* ranks first, and everybody divides by that.
+length of the gradient and more, and none of them would have raised an error.
+`minillm.engines.torch_engine.TorchEngine.accumulate` does as chapter 08 did with micro-batches: it adds up the targets
+of *all* ranks first, and everybody divides by that.
 
 And the memory? Each rank has counted the numbers that it holds, and what its collectives were about.
 """
@@ -669,8 +670,8 @@ pictures.optimum_by_compute(known, np.array(list(optima.values())), drawn, lines
 r"""
 Now the test. At the compute held back: the width whose size is nearest to what the valleys say, and as controls one of
 about a third and one of about three times the parameters, with the same seeds. And to see what the models have learned:
-the same models judged with one character in view instead of all, beside a table of pairs (chapter 01's bigrams); and next
-to the chosen one its control, of the same size, that had a third of the text.
+the same models judged with one character in view instead of all, beside a table of pairs (chapter 01's bigrams); and
+next to the chosen one its control, of the same size, that had a third of the text.
 """
 
 # %%
@@ -698,8 +699,8 @@ for name, table, width in (("largest compute fitted", runs, control), ("held bac
     rows = [run for run in table if run["width"] == width and run["compute"] in (largest, beyond)]
     one, all_ = (np.array([run[key] for run in rows]) for key in ("last_only", "loss"))
     gains[name] = one - all_
-    print(f"    {name}, N = {rows[0]['n']:,}, D = {rows[0]['tokens']:,}: {one.mean():.3f} and {all_.mean():.3f},", end=" ")
-    print(f"a gain of {gains[name].mean():.3f} ± {gains[name].std(ddof=1):.3f}")
+    print(f"    {name}, N = {rows[0]['n']:,}, D = {rows[0]['tokens']:,}:", end=" ")
+    print(f"{one.mean():.3f} and {all_.mean():.3f}, a gain of {gains[name].mean():.3f} ± {gains[name].std(ddof=1):.3f}")
 if SCALE == "cpu":
     for width in set(tried) - {chosen}:
         assert measured[chosen].max() < measured[width].min()
@@ -712,16 +713,17 @@ r"""
 Two questions, two answers.
 
 **What to train** held up, beyond the fits: the size that the valleys chose beats both others at every seed. (That is as
-much as three sizes can tell: it is right within a factor of less than three.) The exponent's interval is wide all the same. Hoffmann et al. found about 0.5, "size and tokens in equal steps", and ours
-includes that; three computes within a factor of nine cannot tell it from a third.
+much as three sizes can tell: it is right within a factor of less than three.) The exponent's interval is wide all the
+same. Hoffmann et al. found about 0.5, "size and tokens in equal steps", and ours includes that; three computes within a
+factor of nine cannot tell it from a third.
 
 **How good it would be** did not hold up. The chosen size came out far *below* what the form had said, and far outside
 the interval of its draws. Why? The last lines give a hint. On a third of the text, within the fit, the same model is
-just about as good as a table that counts pairs of characters. The longer run gains about twice as much from all that
-stands further back: it has begun to learn something that the short runs had hardly touched. To the form, the approach to the level of pairs looked
-like the approach to $E$, "what nobody can predict", and no draw of *these* runs could show otherwise. That is the
-difference between an interval and a test. What is new at another scale is not in the fit; so one predicts the next
-factor of three, tests, and fits again.
+just about as good as a table that counts pairs of characters. The longer run gains more than twice as much from all
+that stands further back: it has begun to learn something that the short runs had hardly touched. To the form, the
+approach to the level of pairs looked like the approach to $E$, "what nobody can predict", and no draw of *these* runs
+could show otherwise. That is the difference between an interval and a test. What is new at another scale is not in the
+fit; so one predicts the next factor of three, tests, and fits again.
 
 ## The published law, and its correction
 

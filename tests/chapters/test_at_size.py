@@ -69,7 +69,7 @@ def test_ranks_that_noted_nothing_are_told(tmp_path):
     said = r"ddp-0.json is not there. It printed out-0: Traceback / ValueError: too small; out-1: nothing\."
     with pytest.raises(at_size.JobFailed, match=said):
         at_size.notes(tmp_path, "ddp")
-    with pytest.raises(at_size.JobFailed, match="rank 0 has not noticed .*ValueError: too small"):
+    with pytest.raises(at_size.JobFailed, match=r"rank 0 has not noticed .*ValueError: too small"):
         at_size.said_of_the_loss(tmp_path)
 
 
