@@ -22,6 +22,7 @@ import numpy as np
 
 from .. import ops
 from ..data import count_targets
+from ..models.segments import with_offsets
 from ..ops import AnyTensor
 from ..settings import IGNORE
 from ..tensor import Tensor, no_grad
@@ -124,8 +125,8 @@ def log_mixture(log_p: AnyTensor, log_q: AnyTensor, beta: float) -> AnyTensor:
 
 
 class DistillLoss:
-    """The loss of a student's batch: ids (B, T), of packed rows (packing.py) then segments (B, T), and targets (B, T),
-    −100 where a token does not count:
+    """The loss of a student's batch: ids (B, T), of packed rows (packing.py) then segments (B, T) and starts (B, K),
+    and targets (B, T), −100 where a token does not count:
 
         (1 − hard) τ² divergence(teacher, student) + hard · cross-entropy(targets)
 
@@ -192,10 +193,11 @@ class DistillLoss:
         self.ported = ported.eval().requires_grad_(False)
 
 
-def counted_logits(model: Any, ids: Any, *segments_targets: Any) -> AnyTensor:
-    """The logits (N, V) at the counted places of a batch: ids, maybe segments, targets."""
-    *segments, targets = segments_targets
-    return model.logits(counted(model.hidden(ids, None, *segments), targets))
+def counted_logits(model: Any, ids: Any, *packed_targets: Any) -> AnyTensor:
+    """The logits (N, V) at the counted places of a batch: ids, maybe segments and starts, targets."""
+    *packed, targets = packed_targets
+    segments = with_offsets(*packed) if packed else None
+    return model.logits(counted(model.hidden(ids, None, segments), targets))
 
 
 def counted(x: Any, targets: Any) -> Any:

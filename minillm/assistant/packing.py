@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ..data.example_batches import pad
+from ..models.segments import starts_of
 from ..settings import IGNORE
 
 Array = np.ndarray
@@ -55,12 +56,13 @@ def pack(lengths: Sequence[int] | Array, context: int) -> list[list[int]]:
     return rows
 
 
-def collate_packed(rows: Iterable[Sequence[tuple[Array, ...]]], pad_id: int) -> tuple[Array, Array, Array]:
-    """ids, segments and targets, each (B, T) int64, of rows of examples (ids (n,), targets (n,)), where targets[t] is
-    the token after ids[t] or −100.
+def collate_packed(rows: Iterable[Sequence[tuple[Array, ...]]], pad_id: int) -> tuple[Array, Array, Array, Array]:
+    """ids, segments, starts and targets, int64, (B, T) each but starts (B, K), of rows of examples (ids (n,), targets
+    (n,)), where targets[t] is the token after ids[t] or −100.
 
-    `segments` number the examples of a row. What follows them up to T, the longest row, has the id `pad_id`, a segment
-    of its own (−1) and targets of −100. The last target of an example is its own: none is the next one's first token.
+    `segments` number the examples of a row, `starts` are the columns where they begin (see models/segments.py; K is a
+    power of two and one, so that a compiled model meets few shapes). What follows them up to T, the longest row, has
+    the id `pad_id`, a segment of its own (−1) and targets of −100. The last target of an example is its own: none is the next one's first token.
     Raises ValueError for a row without examples, for an example without tokens, and where ids and targets differ in
     length.
     """
@@ -75,4 +77,5 @@ def collate_packed(rows: Iterable[Sequence[tuple[Array, ...]]], pad_id: int) -> 
         ids.append(np.concatenate([example_ids for example_ids, _ in row]))
         targets.append(np.concatenate([example_targets for _, example_targets in row]))
         segments.append(np.repeat(np.arange(len(sizes)), [n_ids for n_ids, _ in sizes]))
-    return pad(ids, pad_id)[0], pad(segments, PADDING)[0], pad(targets, IGNORE)[0]
+    numbers = pad(segments, PADDING)[0]
+    return pad(ids, pad_id)[0], numbers, starts_of(numbers), pad(targets, IGNORE)[0]

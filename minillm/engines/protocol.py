@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..data import count_targets
-from ..models.segments import text_offsets
+from ..models.segments import check_starts, with_offsets
 
 Model = Any  # a Module with `config` (a dataclass) and, on NumPy, `rng` (the generator of its dropout)
 Groups = Callable[[Any, float], list[dict[str, Any]]]  # model and weight decay -> the optimizer's: see param_groups
@@ -60,11 +60,16 @@ class PackedLoss(ModelLoss):
     """
 
     def __call__(self, model: Model, *batch: Any) -> tuple[Any, dict[str, Any]]:
-        ids, segments, *starts, targets = batch
-        if starts:
-            segments = (segments, text_offsets(starts[0], ids.shape[1]))
+        ids, *packed, targets = batch
         smoothing = self.label_smoothing if model.training else 0.0
-        return model(ids, targets, segments=segments, reduction="sum", label_smoothing=smoothing), {}
+        return model(ids, targets, segments=with_offsets(*packed), reduction="sum", label_smoothing=smoothing), {}
+
+    def count(self, *batch: Any) -> float:
+        """As ever. Raises ValueError for starts that are not those of the segments."""
+        _, segments, *starts, targets = batch
+        if starts:
+            check_starts(segments, starts[0])
+        return count_targets(targets)
 
 
 class Batches(Protocol):

@@ -26,6 +26,7 @@ SHARD = re.compile(r"shard-\d{5}-model-(\d{5})-of-\d{5}\.safetensors")
 WEIGHTS, OPTIMIZER = 1, 2  # the second number in a shard's name: of what it is a part
 NOTE, OFFSETS = "DCP_SHARDING_INFO", "saved_offsets"  # where torch.distributed.checkpoint notes the first row
 SHARDED_DTYPES = ("F64", "F32", "I64")
+WHOLE_DTYPES = (*SHARDED_DTYPES, "F16", "I32", "I16", "I8", "U8", "BOOL")  # those that NumPy has, too
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,13 @@ def whole_shape(name: str, parts: list[Part]) -> tuple[int, ...]:
 
 class Shards(Mapping[str, np.ndarray]):
     """The arrays of a checkpoint in shards, by name, each put together when it is asked for and not kept: reading all,
-    one after another, takes the memory of one.
+    one after another, takes the memory of one. `whole`: of the one file that a process wrote alone, likewise.
 
     Opening reads and compares the headers. Raises ValueError, naming the file, for shards that are damaged, or not of
     one checkpoint.
     """
 
-    def __init__(self, files: list[Path]) -> None:
+    def __init__(self, files: list[Path], *, whole: bool = False) -> None:
         self.parts: dict[str, list[Part]] = {}
         for path in files:
             shapes = {}
@@ -92,12 +93,13 @@ class Shards(Mapping[str, np.ndarray]):
                     names = file.keys()
                     for name in names:
                         piece = file.get_slice(name)
-                        if piece.get_dtype() not in SHARDED_DTYPES:
+                        if piece.get_dtype() not in (WHOLE_DTYPES if whole else SHARDED_DTYPES):
                             raise ValueError(f"{path}: {name!r:.100} is {piece.get_dtype()}, which no run writes.")
                         shapes[name] = tuple(piece.get_shape())
             except (SafetensorError, OSError) as error:
                 raise ValueError(f"{path} is damaged (truncated or not safetensors): {error}.") from error
-            for name, first in first_rows(path, notes, shapes).items():
+            firsts = dict.fromkeys(shapes, 0) if whole else first_rows(path, notes, shapes)
+            for name, first in firsts.items():
                 self.parts.setdefault(name, []).append(Part(path, first, shapes[name]))
         for parts in self.parts.values():
             parts.sort(key=lambda part: (part.first, part.shape[:1]))

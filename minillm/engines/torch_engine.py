@@ -27,12 +27,13 @@ from torch.nn.parallel import DistributedDataParallel
 from ..costs.sizes import training_flops
 from ..data import require_targets
 from ..data.batches import share_of_rank
+from ..models.segments import text_lengths
 from ..nn import check_fits, evaluating, shapes
 from ..optim import param_groups
 from ..port import allocate, array_of, assign, fill, to_torch, whole
 from ..settings import IGNORE, EngineConfig, TrainConfig
 from .memory import peak_memory_gb
-from .protocol import Batch, Batches, Groups, Loss, Model, ModelLoss, ProcessLost
+from .protocol import Batch, Batches, Groups, Loss, Model, ModelLoss, PackedLoss, ProcessLost
 from .read_ahead import ReadAhead
 from .torch_blocks import mesh_of, recompute_blocks, shard
 from .torch_machine import LOW_PRECISION, choose_device, choose_precision, join_processes, peak_flops
@@ -73,6 +74,7 @@ class TorchEngine:
             )
         self.loss = loss or ModelLoss(config.label_smoothing)
         self.figures: dict[str, torch.Tensor] = {}  # of the last step
+        self.text_lengths = np.zeros(0, dtype=np.int64)  # of the texts in its packed rows; none: rows of one text
         self.model = self.place(model, settings)
         if hasattr(self.loss, "prepare"):  # one with a model of its own, which must be here before a step is compiled
             self.loss.prepare(self.model)
@@ -165,6 +167,8 @@ class TorchEngine:
         factor = self.loss_scale * self.world_size / n_tokens  # DDP and FSDP divide the sum over ranks by their number
         losses = []
         self.figures = {}
+        if isinstance(self.loss, PackedLoss):
+            self.text_lengths = np.concatenate([text_lengths(batch[1]) for batch in micro_batches])
         for i, batch in enumerate(micro_batches):
             with self.lost_peer(), self.averaging(last=i == len(micro_batches) - 1):
                 loss, figures = self.sums(self.module, batch)
@@ -307,7 +311,10 @@ class TorchEngine:
     def gauges(self, tokens_per_second: float) -> dict[str, float]:
         measured = {name: float(value) for name, value in self.figures.items()} | {"memory_gb": self.memory_gb()}
         if self.peak_flops:
-            flops = training_flops(self.model.config, self.model.config.context) * tokens_per_second
+            config, n = self.model.config, self.text_lengths
+            lengths, counts = np.unique(n if len(n) else config.context, return_counts=True)
+            operations = [training_flops(config, int(length)) for length in lengths]  # of a token of each
+            flops = float(np.average(operations, weights=lengths * counts)) * tokens_per_second
             measured["mfu"] = flops / (self.peak_flops * self.world_size)  # causal attention counted as half
         return measured
 

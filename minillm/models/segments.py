@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+Array = np.ndarray
+
 
 def packed_positions(model: Any, ids: Any, segments: Any, cache: Any) -> Any:
     """Each token's place in its text, from 0 on: (B, T) int64, an ndarray or a torch tensor as `segments` is one (of a
@@ -40,6 +42,56 @@ def packed_positions(model: Any, ids: Any, segments: Any, cache: Any) -> Any:
     starts = places * (segments != before)  # the place itself where a text begins, elsewhere 0
     latest = np.maximum.accumulate(starts, axis=1) if on_numpy else starts.cummax(1).values
     return places - latest
+
+
+def begins_of(segments: Array) -> Array:
+    """Where a text begins, booleans (B, T)."""
+    begins = np.ones(segments.shape, dtype=bool)
+    np.not_equal(segments[:, 1:], segments[:, :-1], out=begins[:, 1:])
+    return begins
+
+
+def starts_of(segments: Array) -> Array:
+    """The columns (B, K) where the texts of each row of `segments` (B, T) begin, then T: what `text_offsets` takes. K is
+    a power of two and one, so that a compiled model meets few shapes.
+
+    >>> starts_of(np.array([[0, 0, 1, 1, 2], [0, 0, 0, 0, 0]])).tolist()
+    [[0, 2, 4, 5, 5], [0, 5, 5, 5, 5]]
+    """
+    begins, (n_rows, length) = begins_of(segments), segments.shape
+    number = begins.cumsum(axis=1) - 1  # (B, T): of the text in its row
+    most = int(number.max(initial=0)) + 1  # texts in a row
+    starts = np.full((n_rows, (1 << (most - 1).bit_length()) + 1), length, dtype=np.int64)
+    rows, columns = np.nonzero(begins)
+    starts[rows, number[rows, columns]] = columns
+    return starts
+
+
+def check_starts(segments: Array, starts: Array) -> None:
+    """Raise ValueError unless `starts` (B, K) say where the texts of `segments` (B, T) begin. Our kernels go by them
+    alone: a text that they lengthen would end in rows of zeros, and one that they cut would not see itself."""
+    n_rows, length = segments.shape
+    right = starts.shape[:1] == (n_rows,) and ((0 <= starts) & (starts <= length)).all()
+    if right:
+        begins = np.zeros((n_rows, length + 1), dtype=bool)
+        begins[np.arange(n_rows)[:, None], starts] = True
+        right = (begins[:, :-1] == begins_of(segments)).all() and begins[:, -1].all() and (np.diff(starts) >= 0).all()
+    if not right:
+        raise ValueError(
+            f"starts {tuple(starts.shape)} are not where the texts of segments {tuple(segments.shape)} begin: of each "
+            f"row the columns, rising from 0, then {length}, its length, in what is left. models.segments.starts_of "
+            "makes them."
+        )
+
+
+def text_lengths(segments: Array) -> Array:
+    """How many tokens each text of all rows has, padding counted as one: (N,)."""
+    return np.diff(np.flatnonzero(begins_of(segments)), append=segments.size)
+
+
+def with_offsets(segments: Any, *starts: Any) -> Any:
+    """`segments` as a model takes them: alone, or with the offsets that `starts` make, where there are any."""
+    return (segments, text_offsets(starts[0], segments.shape[1])) if starts else segments
 
 
 def text_offsets(starts: Any, length: int) -> Any:

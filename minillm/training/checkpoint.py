@@ -123,8 +123,11 @@ def check_undamaged(folder: Path, state: Mapping[str, Any], *names: str) -> None
             )
 
 
-def read_checkpoint(folder: str | Path, *, verify: bool = True) -> ResumePoint:
+def read_checkpoint(folder: str | Path, *, verify: bool = True, lazily: bool = False) -> ResumePoint:
     """Read everything in a checkpoint that resuming needs, after a look at the checksums unless `verify` is False.
+    `lazily`: of the arrays only names and shapes, and each array whenever it is asked for, of which processes that are
+    sent their part by another ask for none. Nobody may write the folder anew meanwhile.
+
     Raises CheckpointError, naming the file, if it cannot."""
     path = existing(folder)
     state = read_object(path / STATE_FILE)
@@ -138,7 +141,9 @@ def read_checkpoint(folder: str | Path, *, verify: bool = True) -> ResumePoint:
     if verify:
         check_undamaged(path, state)
     config = read_object(path / CONFIG_FILE)
-    model, optimizer = arrays_of(path, MODEL_FILE, WEIGHTS), arrays_of(path, OPTIMIZER_FILE, OPTIMIZER)
+    model, optimizer = (
+        arrays_of(path, name, kind, lazily) for name, kind in ((MODEL_FILE, WEIGHTS), (OPTIMIZER_FILE, OPTIMIZER))
+    )
     return ResumePoint(path, config, model, optimizer, state)
 
 
@@ -189,14 +194,15 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def arrays_of(folder: Path, name: str, kind: int) -> Mapping[str, np.ndarray]:
+def arrays_of(folder: Path, name: str, kind: int, lazily: bool) -> Mapping[str, np.ndarray]:
     """The arrays of the file `name` of a checkpoint, or of the shards of this `kind` that stand in its place, which are
-    not read before they are asked for."""
-    files = [] if (folder / name).exists() else shard_files(folder, kind)
-    if not files:
+    not read before they are asked for; of the one file neither, if `lazily`."""
+    whole = (folder / name).exists()
+    files = [folder / name] if whole else shard_files(folder, kind)
+    if not files or (whole and not lazily):
         return read_arrays(folder / name)
     try:
-        return Shards(files)
+        return Shards(files, whole=whole)
     except ValueError as error:
         raise CheckpointError(str(error)) from error
 

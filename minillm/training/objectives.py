@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..engines.protocol import ModelLoss, PackedLoss
+from ..models.segments import starts_of
 from ..settings import HIDDEN_SHARE, IGNORE, MEAN_SPAN
 
 Array = np.ndarray
@@ -148,11 +149,7 @@ class PackedNextToken:
         begins = ids == self.eos_id
         begins[:, 0] = True
         segments = begins.cumsum(axis=1) - 1  # (B, T)
-        most = int(segments.max()) + 1  # documents in a row
-        starts = np.full((len(ids), (1 << (most - 1).bit_length()) + 1), ids.shape[1], dtype=np.int64)  # (B, K)
-        rows, columns = np.nonzero(begins)
-        starts[rows, segments[rows, columns]] = columns
-        return ids, segments, starts, targets
+        return ids, segments, starts_of(segments), targets
 
 
 @dataclass(frozen=True)

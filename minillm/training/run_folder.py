@@ -103,7 +103,8 @@ def restore(
     What else differs from the settings that the checkpoint was made with is named in a warning: it may be wanted.
     """
     check_saves(out_dir)
-    checkpoint = read_checkpoint(run_in(out_dir) or out_dir / "last", verify=verify)
+    several = run.world_size > 1  # of which those that hold a part of the model get it from the first
+    checkpoint = read_checkpoint(run_in(out_dir) or out_dir / "last", verify=verify, lazily=several)
     model_config = config_to_dict(run.model.config)
     if tokenizer is not None:
         check_tokenizer(

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.assistant.packing import collate_packed, pack
+from minillm.models.segments import check_starts
 from minillm.engines.protocol import PackedLoss
 from minillm.models import GPTConfig, LlamaConfig, model_from_config
 
@@ -60,9 +61,10 @@ def test_an_example_that_fits_into_no_row_is_named(length):
 
 @given(examples)
 def test_every_example_is_found_again(rows):
-    ids, segments, targets = collate_packed(rows, pad_id=1)
+    ids, segments, starts, targets = collate_packed(rows, pad_id=1)
+    check_starts(segments, starts)
     assert ids.shape == segments.shape == targets.shape == (len(rows), max(sum(len(i) for i, _ in row) for row in rows))
-    assert {array.dtype for array in (ids, segments, targets)} == {np.dtype(np.int64)}
+    assert {array.dtype for array in (ids, segments, starts, targets)} == {np.dtype(np.int64)}
     for b, row in enumerate(rows):
         assert segments[b].max() == len(row) - 1
         for number, (example_ids, example_targets) in enumerate(row):
@@ -75,9 +77,10 @@ def test_every_example_is_found_again(rows):
 
 def test_no_example_predicts_the_next():
     first, second = (np.array([5, 6]), np.array([6, 2])), (np.array([7, 8]), np.array([-100, 2]))
-    ids, segments, targets = collate_packed([[first, second], [first]], pad_id=0)
+    ids, segments, starts, targets = collate_packed([[first, second], [first]], pad_id=0)
     assert ids.tolist() == [[5, 6, 7, 8], [5, 6, 0, 0]]
     assert segments.tolist() == [[0, 0, 1, 1], [0, 0, -1, -1]]
+    assert starts.tolist() == [[0, 2, 4], [0, 2, 4]]  # padding is a text of its own
     assert targets.tolist() == [[6, 2, -100, 2], [6, 2, -100, -100]]
 
 
@@ -106,6 +109,9 @@ def test_the_loss_is_that_of_the_examples_alone(smoothing, rows):
         alone = [model(ids[None], targets[None], **options).item() for row in rows for ids, targets in row]
         assert figures == {} and found.item() == pytest.approx(sum(alone), rel=1e-13)
         assert on_torch.item() == pytest.approx(found.item(), rel=1e-13)
+        ids, segments, _, targets = batch
+        without, _ = loss(model, ids, segments, targets)  # of which starts are found on the device
+        assert without.item() == pytest.approx(found.item(), rel=1e-13)
         assert loss.count(*batch) == sum(len(ids) for row in rows for ids, _ in row)
         model.eval()
         assert loss(model, *batch)[0].item() == pytest.approx(PackedLoss()(model, *batch)[0].item(), rel=1e-14)
