@@ -249,12 +249,13 @@ def triton_attention(
     if segments is None:
         return flash_attention(q, k, v, mask=mask, **options)
     (B, T), n_tokens = segments.shape, segments.numel()
+    looked_at = offsets is not None and not torch.compiler.is_compiling()  # in training, PackedLoss has looked
     if offsets is None:  # how many texts there are, the GPU alone knows: room for as many as there are tokens
         places = torch.arange(n_tokens, dtype=torch.int32, device=q.device)
         starts = places.where(text_starts(segments).flatten(), n_tokens).sort().values  # n_tokens where no text begins
         offsets = F.pad(starts, (0, 1), value=n_tokens)
     q, k, v = (t.transpose(1, 2).flatten(0, 1).transpose(0, 1)[None] for t in (q, k, v))  # (1, H, B·T, D)
-    options |= {"cu_seqlens": offsets, "max_seqlen": T, "check_values": False}
+    options |= {"cu_seqlens": offsets, "max_seqlen": T, "check_values": looked_at}
     out = flash_attention(q, k, v, **options)
     return out.reshape(-1, B, T, out.shape[-1]).transpose(0, 1)  # (B, H, T, D)
 

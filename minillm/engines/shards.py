@@ -112,6 +112,9 @@ class Shards(Mapping[str, np.ndarray]):
                 found.append(file.get_tensor(name))
         return found[0] if len(found) == 1 else np.concatenate(found)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.parts  # a Mapping would ask for the array, and read it
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.parts)
 

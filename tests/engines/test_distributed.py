@@ -93,6 +93,18 @@ def assert_same_run(ours, theirs, steps=8):
             np.testing.assert_allclose(mine[name], other[name], rtol=CLOSE, atol=CLOSE, err_msg=name)
 
 
+def test_ranks_that_are_sent_their_part_read_no_array(runs):
+    """Of the one file that NumPy wrote the first rank reads each array once, the other the numbers of steps."""
+    asked = {
+        (parallel, rank): json.loads((runs / f"asked-{parallel}-{rank}.json").read_text())
+        for parallel in worker.PARALLEL
+        for rank in (0, 1)
+    }
+    every = asked["ddp", 0]
+    assert sorted(every) == sorted(asked["ddp", 1]) == sorted(asked["fsdp", 0]) and len(every) > 30
+    assert asked["fsdp", 1] == [name for name in asked["fsdp", 0] if name.endswith(".step")]
+
+
 @pytest.mark.parametrize("parallel", worker.PARALLEL)
 @pytest.mark.parametrize("began", ["new", "resumed"])
 def test_two_processes_equal_one(runs, parallel, began):

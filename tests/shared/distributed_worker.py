@@ -39,6 +39,7 @@ from torch.nn.parallel import DistributedDataParallel
 from minillm.data import Document, TokenDataset, pack
 from minillm.engines import torch_engine
 from minillm.engines.protocol import PackedLoss
+from minillm.engines.shards import Shards
 from minillm.engines.torch_engine import TorchEngine
 from minillm.engines.torch_machine import join_processes
 from minillm.models import GPT, GPTConfig
@@ -202,6 +203,17 @@ def memory(folder: Path) -> None:
         (folder / "memory.json").write_text(json.dumps(found))
 
 
+@contextlib.contextmanager
+def arrays_asked_for():
+    """The names of a checkpoint's arrays that are read from the disk inside the block."""
+    names, read = [], Shards.__getitem__
+    Shards.__getitem__ = lambda self, name: names.append(name) or read(self, name)
+    try:
+        yield names
+    finally:
+        Shards.__getitem__ = read
+
+
 class SmallBuckets(DistributedDataParallel):
     """Exchanges gradients in parts that are small beside the test's small model."""
 
@@ -291,7 +303,9 @@ def main() -> None:
             run(folder, f"triton-{parallel}", parallel, attention="triton")
         else:
             run(folder, f"new-{parallel}", parallel)
-            run(folder, f"resumed-{parallel}", parallel, resume=True)
+            with arrays_asked_for() as asked:
+                run(folder, f"resumed-{parallel}", parallel, resume=True)
+            (folder / f"asked-{parallel}-{os.environ['RANK']}.json").write_text(json.dumps(asked))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.disk import whole
+from minillm.engines.shards import Shards
 from minillm.hub.checkpoint import load_model_and_tokenizer, open_checkpoint
 from minillm.models import GPT, GPTConfig, config_to_dict
+from minillm.nn import shapes
 from minillm.tokenizers import CharTokenizer
 from minillm.training import checkpoint
 from minillm.training.checkpoint import (
@@ -66,6 +68,20 @@ def test_what_is_saved_comes_back(tmp_path):
     for (name, a), (_, b) in zip(model.named_parameters(), loaded.named_parameters()):
         np.testing.assert_array_equal(a.data, b.data, err_msg=name)
     assert {p.name for p in tmp_path.iterdir()} == {"last"}  # nothing is left over
+
+
+def test_arrays_are_read_when_they_are_asked_for(tmp_path):
+    """Of the one file, as of shards: a process that is sent its part by another needs names and shapes alone."""
+    save(tmp_path / "last", step=3)
+    whole, lazy = read_checkpoint(tmp_path / "last"), read_checkpoint(tmp_path / "last", lazily=True)
+    for ours, theirs in ((lazy.model, whole.model), (lazy.optimizer, whole.optimizer)):
+        assert isinstance(theirs, dict) and isinstance(ours, Shards)
+        assert shapes(ours) == shapes(theirs)
+        assert all(ours[name].dtype == theirs[name].dtype and (ours[name] == theirs[name]).all() for name in theirs)
+    file = tmp_path / "last" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        read_checkpoint(tmp_path / "last", verify=False, lazily=True)
 
 
 def test_float64_weights_stay_float64(tmp_path):

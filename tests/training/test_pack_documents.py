@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 if not torch.cuda.is_available() and "triton" not in sys.modules:
     os.environ["TRITON_INTERPRET"] = "1"  # our kernels on the CPU; read when triton is first imported
 
+from minillm.costs.sizes import training_flops  # noqa: E402
 from minillm.data import Batcher, Document, pack  # noqa: E402
 from minillm.engines.numpy_engine import NumpyEngine  # noqa: E402
 from minillm.engines.protocol import PackedLoss  # noqa: E402
@@ -147,6 +148,47 @@ def test_in_our_kernels_through_variable_lengths(tmp_path, monkeypatch):
     check(on_torch("triton", n_layers=1), [3, 9, 2, 5], tmp_path, n_rows=2, n_layers=1)
     (offsets,) = asked
     assert len(offsets) < 2 * 12 and offsets[0] == 0 and offsets[-1] == 24
+
+
+def test_mfu_counts_each_document_by_itself(tmp_path):
+    """What a row of one text would need, were the documents as long, is not work that was done."""
+    engine = on_torch("reference")
+    ids, targets = Batcher(tokens([1, 3, 5, 2, 9], tmp_path), 3, 12, seed=0).next()
+    engine.forward_backward([PackedNextToken(13, END)(ids, targets, 0)] * 2)
+    engine.peak_flops = 1e12
+    config, lengths = engine.model.config, [row.size for row, _ in alone(ids, targets)]
+    each = sum(n * training_flops(config, n) for n in lengths) / sum(lengths)
+    assert engine.gauges(1000.0)["mfu"] == pytest.approx(each * 1000 / 1e12, rel=1e-12)
+    assert each < training_flops(config, config.context) and sum(lengths) == ids.size
+
+
+@pytest.mark.parametrize("engine", ["numpy", "torch"])
+def test_starts_that_are_not_those_of_the_segments_are_refused(engine):
+    """Our kernels go by them alone: of a text longer than it is said to be they would leave rows of zeros."""
+    run = on_torch("sdpa") if engine == "torch" else NumpyEngine(model_of(), TrainConfig(), loss=PackedLoss())
+    ids = np.array([[1, 2, END, 3, 4, 5], [1, 2, 3, 4, END, 6]])
+    batch = ids, segments, starts, targets = PackedNextToken(13, END)(ids, ids, 0)
+    run.forward_backward([batch])
+    wider = np.pad(starts, ((0, 0), (0, 2)), constant_values=6)  # as a share of a batch with fuller rows has them
+    run.forward_backward([(ids, segments, wider, targets)])
+    for wrong in ([[1, 6, 6], [0, 4, 6]], [[0, 2, 5], [0, 4, 6]], [[0, 3, 6], [0, 4, 6]], [[0, 6, 6], [0, 4, 6]],
+                  [[2, 0, 6], [0, 4, 6]], [[0, 2, 7], [0, 4, 6]], [[-1, 2, 6], [0, 4, 6]], [[0, 2, 6]], [0, 4]):  # fmt: skip
+        with pytest.raises(ValueError, match=r"^starts \(.*\) are not where the texts of segments \(2, 6\) begin"):
+            run.forward_backward([(ids, segments, np.array(wrong), targets)])
+
+
+def test_our_kernels_refuse_offsets_of_texts_that_no_row_can_hold():
+    """Outside training, and where nothing is compiled, they look for themselves."""
+    pytest.importorskip("triton")
+    from minillm.kernels.call import interpreted
+
+    if not interpreted() or torch.cuda.is_available():
+        pytest.skip("needs Triton's interpreter; on a GPU an assertion on the device ends the process")
+    model = on_torch("triton", n_layers=1).model
+    ids, segments = torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.zeros(2, 3, dtype=torch.int64)
+    model(ids, segments=(segments, torch.tensor([0, 3, 6])))
+    with pytest.raises(ValueError, match=r"\[0, 6\] has a longer sequence than max_seqlen = 3"):
+        model(ids, segments=(segments, torch.tensor([0, 6])))
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
