@@ -89,7 +89,8 @@ def test_descriptors_are_a_1_behind_the_four_numbers(device, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "{", '{"dq": [1, 2]}', '{"dq": ["a", 1, 1, 1]}', '{"dq": [1, 1, 1, 1, 2]}', '{"dq": [1, 1, 1, 1, 1, 1]}']
+    "text",
+    ["[]", "{", '{"dq": [1, 2]}', '{"dq": ["a", 1, 1, 1]}', '{"dq": [1, 1, 1, 1, 2]}', '{"dq": [1, 1, 1, 1, 1, 1]}'],
 )
 def test_a_broken_tuned_file_says_so(device, tmp_path, text):
     from minillm.kernels.configs import read_tuned
