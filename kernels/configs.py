@@ -135,7 +135,7 @@ def tuned_file(device: torch.device) -> Path:
 
 
 def read_tuned(path: Path) -> dict[str, Config]:
-    """What the tuner wrote: {key: [block_m, block_n, num_warps, num_stages]}, see `Config.numbers`; raises ValueError where it is broken."""
+    """What the tuner wrote: {key: numbers}, see `Config.numbers`; raises ValueError where it is broken."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         for key, four in found.items():

@@ -197,7 +197,8 @@ def launch_forward(q: Tensor, k: Tensor, v: Tensor, call: Call, config: Config) 
     descriptors = bool(config.descriptors) and describable(k, v, call)
     keys, values = (described(t, config.block_n) if descriptors else t for t in (k, v))
     fast_forward_kernel[grid](
-        q, keys, values, out, lse, DESCRIPTORS=descriptors, q_strides=q.stride(), k_strides=k.stride(), v_strides=v.stride(), out_strides=out.stride(),
+        q, keys, values, out, lse, q_strides=q.stride(), k_strides=k.stride(), v_strides=v.stride(),
+        out_strides=out.stride(), DESCRIPTORS=descriptors,
         RAGGED=call.cu_q is not None or call.key_lengths is not None or k.shape[2] % config.block_n != 0,
         **call.kernel_arguments(q, k), **call.forward_arguments(k), **call.fast_arguments(q, k, v),
         **config.launch_arguments(),

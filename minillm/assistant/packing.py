@@ -62,9 +62,9 @@ def collate_packed(rows: Iterable[Sequence[tuple[Array, ...]]], pad_id: int) -> 
 
     `segments` number the examples of a row, `starts` are the columns where they begin (see models/segments.py; K is a
     power of two and one, so that a compiled model meets few shapes). What follows them up to T, the longest row, has
-    the id `pad_id`, a segment of its own (−1) and targets of −100. The last target of an example is its own: none is the next one's first token.
-    Raises ValueError for a row without examples, for an example without tokens, and where ids and targets differ in
-    length.
+    the id `pad_id`, a segment of its own (−1) and targets of −100. The last target of an example is its own: none is
+    the next one's first token. Raises ValueError for a row without examples, for an example without tokens, and where
+    ids and targets differ in length.
     """
     ids, segments, targets = [], [], []
     for number, row in enumerate(rows):

@@ -52,8 +52,8 @@ def begins_of(segments: Array) -> Array:
 
 
 def starts_of(segments: Array) -> Array:
-    """The columns (B, K) where the texts of each row of `segments` (B, T) begin, then T: what `text_offsets` takes. K is
-    a power of two and one, so that a compiled model meets few shapes.
+    """The columns (B, K) where the texts of each row of `segments` (B, T) begin, then T: what `text_offsets` takes. K
+    is a power of two and one, so that a compiled model meets few shapes.
 
     >>> starts_of(np.array([[0, 0, 1, 1, 2], [0, 0, 0, 0, 0]])).tolist()
     [[0, 2, 4, 5, 5], [0, 5, 5, 5, 5]]
@@ -71,7 +71,7 @@ def check_starts(segments: Array, starts: Array) -> None:
     """Raise ValueError unless `starts` (B, K) say where the texts of `segments` (B, T) begin. Our kernels go by them
     alone: a text that they lengthen would end in rows of zeros, and one that they cut would not see itself."""
     n_rows, length = segments.shape
-    right = starts.shape[:1] == (n_rows,) and ((0 <= starts) & (starts <= length)).all()
+    right = starts.ndim == 2 and len(starts) == n_rows and ((starts >= 0) & (starts <= length)).all()
     if right:
         begins = np.zeros((n_rows, length + 1), dtype=bool)
         begins[np.arange(n_rows)[:, None], starts] = True

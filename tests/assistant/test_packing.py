@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.assistant.packing import collate_packed, pack
-from minillm.models.segments import check_starts
 from minillm.engines.protocol import PackedLoss
 from minillm.models import GPTConfig, LlamaConfig, model_from_config
+from minillm.models.segments import check_starts
 
 lengths_and_context = st.integers(1, 40).flatmap(
     lambda context: st.tuples(st.lists(st.integers(1, context), max_size=60), st.just(context))
