@@ -320,7 +320,7 @@ each of them the product makes three, which attention calls query, key and value
 | --- | --- |
 | put to work | [10 BERT](10_bert.ipynb), [11 Classification](11_fine_tuning_a_classifier.ipynb) |
 | | [12 Translation and summaries](12_translation_and_summarization.ipynb) |
-| | 13 Dialogue, [14 Code](14_writing_code.ipynb) |
+| | [13 Dialogue](13_dialogue.ipynb), [14 Code](14_writing_code.ipynb) |
 | made fast | [15 PyTorch](15_the_same_model_on_pytorch.ipynb) |
 | | [16 A GPU kernel for attention](16_a_gpu_kernel_for_attention.ipynb), 17 Training at real size |
 | examined | [18 Looking inside](18_looking_inside.ipynb) |
