@@ -47,7 +47,7 @@ from minillm.workshop.generating import complete
 
 SCALE = read_scale()  # "smoke", "cpu" or "gpu": how much to compute
 SEEDS = range({"smoke": 1, "cpu": 3, "gpu": 5}[SCALE])  # ways of learning to answer
-TESTED = {"smoke": 18, "cpu": 120, "gpu": 300}[SCALE]  # questions for each measurement
+TESTED = {"smoke": 18, "cpu": 90, "gpu": 300}[SCALE]  # questions for each measurement
 show_versions(SCALE)
 
 # %% [markdown]
@@ -263,12 +263,13 @@ def sft(seed, train_on):
             shares.append(np.mean([talk.is_right(row[0].text, q) for row, q in zip(said, FEW)]))
 
     talk.descend(model, loss, rows, steps=SFT_STEPS, lr=3e-3, seed=seed, batch=16, watch=watch)
-    return model, shares, talk.measure(model, template, TEST, plain=PLAIN)
+    return model, shares
 
 
 MASKS = {"with the mask": "assistant", "on all tokens": "all"}
 jobs = [(seed, train_on) for train_on in MASKS.values() for seed in SEEDS]
 found = side_by_side([lambda job=job: sft(*job) for job in jobs])
+found = [(model, shares, talk.measure(model, template, TEST, plain=PLAIN)) for model, shares in found]
 by_mask = {name: found[i * len(SEEDS) : (i + 1) * len(SEEDS)] for i, name in enumerate(MASKS)}
 policies, _, BEFORE = zip(*by_mask["with the mask"])
 talk.print_table(
@@ -327,7 +328,7 @@ def collect(seed):
     return found
 
 
-compared = side_by_side([lambda seed=seed: collect(seed) for seed in SEEDS])
+compared = [collect(seed) for seed in SEEDS]
 for question, pair in compared[0][:4]:
     print(f"{as_asked(question)[:44]:46s} chosen {pair.chosen!r:32s} rejected {pair.rejected!r}")
 like = np.array([[talk.liking(text, q) for text in (p.chosen, p.rejected)] for q, p in compared[0]])
@@ -399,7 +400,7 @@ like? For each number of answers the mean over all choices of that many among th
 
 # %%
 COUNTS = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= {"smoke": 8, "cpu": 64, "gpu": 64}[SCALE]]
-SOME = TEST[: {"smoke": 6, "cpu": 36, "gpu": 150}[SCALE]]
+SOME = TEST[: {"smoke": 6, "cpu": 24, "gpu": 150}[SCALE]]
 
 
 def many(seed):
@@ -409,7 +410,7 @@ def many(seed):
     return np.array(said), np.array([[talk.liking(a.text, q) for a in row] for q, row in zip(SOME, drawn)])
 
 
-found = side_by_side([lambda seed=seed: many(seed) for seed in SEEDS])
+found = [many(seed) for seed in SEEDS]
 by_judge = np.array([[talk.best_of(s, s, n).mean() for n in COUNTS] for s, _ in found])  # (seeds, counts)
 by_people = np.array([[talk.best_of(s, u, n).mean() for n in COUNTS] for s, u in found])
 at_most = np.array([[talk.best_of(u, u, n).mean() for n in COUNTS] for _, u in found])
@@ -542,9 +543,9 @@ happens to $\ln \pi$ of the *chosen* answers; and which $\beta$ goes further fro
 """
 
 # %%
-DPO_STEPS = {"smoke": 8, "cpu": 70, "gpu": 400}[SCALE]
+DPO_STEPS = {"smoke": 8, "cpu": 60, "gpu": 400}[SCALE]
 BETAS = (0.1, 0.5)
-WATCHED = sorted({round(share * DPO_STEPS) for share in (0, 0.1, 0.3, 0.6, 1)})
+WATCHED = sorted({round(share * DPO_STEPS) for share in (0, 0.15, 0.5, 1)})
 
 
 def prefer(seed, beta):
@@ -587,9 +588,7 @@ curves = {
 }
 after = {}  # by way of learning: what was measured, one for each seed
 for beta, models in preferring.items():
-    after[f"DPO, β = {beta}"] = side_by_side(
-        [lambda m=m, p=p: talk.measure(m, template, TEST, p, PLAIN) for m, p in zip(models, policies)]
-    )
+    after[f"DPO, β = {beta}"] = [talk.measure(m, template, TEST, p, PLAIN) for m, p in zip(models, policies)]
 talk.print_table({"SFT": BEFORE, **after}, ("right", "sort", "liked", "warm", "wordy", "kl", "text"))
 pictures.preference_curves(WATCHED, curves)
 
@@ -604,7 +603,7 @@ r"""
 - **β is the leash.** With 0.1, a value that papers use for large models, the model runs far away from its reference,
   from one start beyond all measure, and unlearns what no pair asked for: digits in order, above all. With 0.5 it gains
   as much of the manners and keeps most of what it could do. The people like its answers far better than before; those
-  of the long leash, in the mean, less than those it began with.
+  of the long leash, in the mean, no better than those it began with.
 
 ## GRPO: where a program can judge
 
@@ -684,12 +683,12 @@ Groups in which all answers are right, or all are wrong, have advantages 0: they
 from questions that the model *sometimes* answers.
 
 The whole loop: draw, reward, one step, again. Only questions to **sort**, and the reward is 1 if the answer is right
-and 0 otherwise. As a control a second run, a third as long, gets its rewards **at random** (as many of them as it
+and 0 otherwise. As a control a second run, a quarter as long, gets its rewards **at random** (as many of them as it
 deserves, but for any answers), from the same starts.
 """
 
 # %%
-GRPO_STEPS, ASK = {"smoke": (4, 4), "cpu": (30, 16), "gpu": (200, 16)}[SCALE]  # steps, questions of each
+GRPO_STEPS, ASK = {"smoke": (4, 4), "cpu": (26, 16), "gpu": (200, 16)}[SCALE]  # steps, questions of each
 RATE = 5e-4
 
 
@@ -719,13 +718,11 @@ def reinforce(seed, reward, steps, ask, shuffled=False):
 
 
 jobs = [(seed, right_only, GRPO_STEPS, ASK) for seed in SEEDS]
-jobs += [(seed, right_only, GRPO_STEPS // 3, ASK, True) for seed in SEEDS]
+jobs += [(seed, right_only, GRPO_STEPS // 4, ASK, True) for seed in SEEDS]
 found = side_by_side([lambda job=job: reinforce(*job) for job in jobs])
 trained, control = found[: len(SEEDS)], found[len(SEEDS) :]
 for name, part in (("GRPO", trained), ("random rewards", control)):
-    after[name] = side_by_side(
-        [lambda m=m, p=p: talk.measure(m, template, TEST, p, PLAIN) for (m, _), p in zip(part, policies)]
-    )
+    after[name] = [talk.measure(m, template, TEST, p, PLAIN) for (m, _), p in zip(part, policies)]
 talk.print_table({"SFT": BEFORE, "GRPO": after["GRPO"], "random rewards": after["random rewards"]},
                  ("sort", "sort drawn", "sum", "recall", "wordy", "kl", "text"))  # fmt: skip
 runs = {"right answers rewarded": trained, "random rewards": control}
@@ -738,18 +735,18 @@ pictures.reinforcement(smooth, first[:, 4], first[:, 5])
 r"""
 On the right, what the derivation promised: the loss is 0 at **every** step, since each batch of answers is used once,
 and the gradient never is. So the loss says nothing about a run like this. What does is on the left: the share of right
-answers among those drawn rises, slowly, from every start. The table says that it holds for questions which no training
-met: nearly a tenth more of them come out in order, drawn or greedily. (From the other base only drawn ones gained; its
-greedy answers were as good before.) For that the model had to move by a fraction of a nat per answer, less than in any
-other way of this chapter.
+answers among those drawn rises, slowly. The table says that it holds for questions which no training met: nearly a
+tenth more of them come out in order, drawn or greedily. (From the other base only drawn ones gained; its greedy answers
+were as good before.) For that the model had to move by a fraction of a nat per answer, less than in any other way of
+this chapter.
 
-What is not rewarded drifts. Sums have become no better, rather worse. And "Well, well" is heard less often, in the
-mean, though the reward does not look at manners. It may come from $1/|o_i|$ in the loss: of two right answers the
-shorter pulls harder at each of its tokens, which Liu et al. (2025, arXiv 2503.20783, section 3.1) call a bias of GRPO.
+What is not rewarded drifts: sums have become no better, rather worse, and the manners wander, differently from each
+start. (With its $1/|o_i|$ the loss even has a taste of its own: of two right answers the shorter pulls harder at each
+of its tokens, which Liu et al. 2025, arXiv 2503.20783, section 3.1, call a bias of GRPO.)
 
 The control makes plain how much a reward matters. Rewards that have nothing to do with the answer do not leave a model
-as it was; in a third of the steps they **ruin** it, as each step follows noise with full force. (For a large model Shao
-et al. 2025, arXiv 2506.10947, report gains even from random rewards. Not here.)
+as it was; in a quarter of the steps they **undo** a good part of what it could do, as each step follows noise with full
+force. (For a large model Shao et al. 2025, arXiv 2506.10947, report gains even from random rewards. Not here.)
 
 ## A careless reward
 
@@ -759,7 +756,7 @@ twentieth for every token*. It does not sound wrong. **Predict** what an answer 
 
 
 # %%
-CARELESS = {"smoke": (4, 4), "cpu": (30, 8), "gpu": (200, 8)}[SCALE]  # steps, questions of each
+CARELESS = {"smoke": (4, 4), "cpu": (24, 8), "gpu": (200, 8)}[SCALE]  # steps, questions of each
 
 
 def thorough(answer, question):
@@ -767,9 +764,7 @@ def thorough(answer, question):
 
 
 found = side_by_side([lambda seed=seed: reinforce(seed, thorough, *CARELESS) for seed in SEEDS])
-after["careless"] = side_by_side(
-    [lambda m=m, p=p: talk.measure(m, template, TEST, p, PLAIN) for (m, _), p in zip(found, policies)]
-)
+after["careless"] = [talk.measure(m, template, TEST, p, PLAIN) for (m, _), p in zip(found, policies)]
 careless = [model for model, _ in found]
 notes = np.array([notes for _, notes in found])  # (seeds, steps, 6)
 for i, name in enumerate(("reward", "right", "tokens", "liked")):
