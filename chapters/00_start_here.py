@@ -320,15 +320,14 @@ each of them the product makes three, which attention calls query, key and value
 | --- | --- |
 | put to work | [10 BERT](10_bert.ipynb), [11 Classification](11_fine_tuning_a_classifier.ipynb) |
 | | [12 Translation and summaries](12_translation_and_summarization.ipynb) |
-| | 13 Dialogue, [14 Code](14_writing_code.ipynb) |
+| | [13 Dialogue](13_dialogue.ipynb), [14 Code](14_writing_code.ipynb) |
 | made fast | [15 PyTorch](15_the_same_model_on_pytorch.ipynb) |
 | | [16 A GPU kernel for attention](16_a_gpu_kernel_for_attention.ipynb) |
 | | [17 Training at real size](17_training_at_real_size.ipynb) |
 | examined | [18 Looking inside](18_looking_inside.ipynb) |
 | | [19 Privacy, bias and misuse](19_privacy_bias_misuse.ipynb), [20 The ecosystem](20_the_ecosystem.ipynb) |
 
-Chapters without a link are not written yet. [The contents page](README.md) says how long each takes and what it builds
-on.
+[The contents page](README.md) says how long each takes and what it builds on.
 
 ## Summary
 

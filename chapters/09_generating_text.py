@@ -1239,8 +1239,9 @@ You can now choose how a model writes, by measured settings instead of habit, an
 write ahead without changing what it says.
 
 **What you take along**: `complete(model, tokenizer, prompt, n=..., stops=...)` and the table `SETTINGS` of
-`minillm.workshop.generating`. What it is worth to draw several answers for one request, and how to choose among them,
-is the question of chapter [14](14_writing_code.ipynb); there, at last, an answer can be tested. Beam search comes back
-for translations, in [12](12_translation_and_summarization.ipynb). In [10 · BERT](10_bert.ipynb) the model looks in both
+`minillm.workshop.generating`. Chapter [13](13_dialogue.ipynb) asks a model with it that has not learned to answer. What
+it is worth to draw several answers for one request, and how to choose among them, is the question of chapter
+[14](14_writing_code.ipynb); there, at last, an answer can be tested. Beam search comes back for translations, in
+[12](12_translation_and_summarization.ipynb). In [10 · BERT](10_bert.ipynb) the model looks in both
 directions: it can fill gaps, and it can no longer write.
 """

@@ -1028,6 +1028,6 @@ what its loss hides, whose fault a mistake is, and what its score does not see.
 **What you take along**: the translators and summarizers, in the folders that
 `minillm.workshop.deliverables.translators(SCALE)` and `minillm.workshop.deliverables.summarizers(SCALE)` name, with
 `minillm.workshop.translating.load_writer` to open them; and `minillm finetune translate --data pairs.tsv`, which does
-the same with your own pairs. The next chapter, 13 · Dialogue, needs no encoder: there source and
+the same with your own pairs. The next chapter, [13 · Dialogue](13_dialogue.ipynb), needs no encoder: there source and
 answer stand in one text.
 """

@@ -708,6 +708,6 @@ the answer where it pays.
 **What you take along**: `pass_at_k` and the evaluator are in the library (`minillm.metrics`,
 `minillm.data.tasks.execution`), the model with its samples in `minillm.workshop.writing`; `minillm finetune code`
 trains the full recipe and `minillm evaluate RUN --samples 20` gives its pass@k. The same reward, "did it pass?", can
-also train; that belongs to chapter 13. The next chapter,
+also train; that is [chapter 13](13_dialogue.ipynb). The next chapter,
 [15 · The same model on PyTorch](15_the_same_model_on_pytorch.ipynb), runs what you know on another engine.
 """

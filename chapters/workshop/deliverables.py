@@ -278,6 +278,16 @@ def summarizers(scale: str) -> Path:
     return made("summarizers", recipe, lambda folder: translating.fill_summarizers(folder, scale))
 
 
+def small_talker(scale: str) -> Path:
+    """Chapter 13's base model with its tokenizer, in a folder that `minillm finetune sft --model` and
+    `minillm.AutoModelForCausalLM` open: pretrained on statements and on sheets of questions, and on no answer."""
+    from . import conversing
+
+    recipe: dict[str, Any] = {"steps": conversing.STEPS[scale], "shape": conversing.SHAPE}
+    recipe |= {"words": conversing.WORDS, "context": conversing.CONTEXT, "batch": conversing.BATCH}
+    return made("small-talker", recipe, lambda folder: conversing.fill_base(folder, scale))
+
+
 def small_insides(scale: str) -> Path:
     """Chapter 18's small models that recall and copy: folders recall-0, "two layers-0", ..., a number for a seed, which
     `minillm.AutoModelForCausalLM` opens. `inside.load_models` reads all of a kind."""

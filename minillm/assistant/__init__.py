@@ -8,4 +8,6 @@ preferences.py (DPO, IPO, KTO, ORPO, SimPO), reference.py (what the model though
 from rewards: grpo.py (the loss, and why it begins at 0), rollouts.py, rewards.py. Learning from another model:
 distill.py, distill_data.py. Around them: config.py, splits.py, run.py, report.py. templates/chatml.jinja is the
 template for models that have none; recipes/ holds the settings that the command begins with.
+
+The losses are derived, and tried on a model of a minute, in chapters/13_dialogue.ipynb.
 """

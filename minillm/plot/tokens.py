@@ -11,6 +11,7 @@ from .style import visible
 
 # Pale versions of the Okabe-Ito colours, each with a darker edge, which separates neighbours without any colour.
 FILLS = (("#D6E9F5", "#0072B2"), ("#FBE5C2", "#B87F00"), ("#CFEBE2", "#007A5A"), ("#F5DEEA", "#A8507F"))
+IDLE = ("#F2F2F2", "#BBBBBB")  # of a token that does not count
 BOX = (
     "background:#ffffff;color:#111111;padding:8px;font-family:monospace;font-size:15px;line-height:2.1;"
     "overflow-wrap:anywhere"
@@ -35,22 +36,33 @@ class Html:
         return self.text
 
 
-def token_spans(pieces: Sequence[str | bytes], ids: Sequence[int] | None = None, *, title: str = "") -> Html:
-    """A text's tokens in coloured boxes, with their ids beneath if given.
+def token_spans(
+    pieces: Sequence[str | bytes],
+    ids: Sequence[int] | None = None,
+    *,
+    mask: Sequence[bool] | None = None,
+    title: str = "",
+) -> Html:
+    """A text's tokens in coloured boxes, with their ids beneath if given. With a `mask`, those which train (True) have
+    a colour and a thick edge, the others are grey; in the text that a terminal prints they stand in [brackets].
 
     A space shows as ␣, a new line as ↵ (and breaks the line), a tab as ⇥; bytes that are no whole characters, such as a
-    part of 你, show in hex. Raises ValueError if there is not one id for each piece.
+    part of 你, show in hex. Raises ValueError if there is not one id, or one place of the mask, for each piece.
     """
-    if ids is not None and len(ids) != len(pieces):
-        raise ValueError(f"token_spans: {len(ids)} ids for {len(pieces)} pieces: one for each.")
-    spans = []
+    for name, values in (("ids", ids), ("places of the mask", mask)):
+        if values is not None and len(values) != len(pieces):
+            raise ValueError(f"token_spans: {len(values)} {name} for {len(pieces)} pieces: one for each.")
+    spans, texts = [], []
     for i, piece in enumerate(pieces):
-        spans.append(span(piece, *FILLS[i % len(FILLS)], None if ids is None else ids[i]))
+        counts = mask is not None and bool(mask[i])
+        colors = FILLS[i % len(FILLS)] if mask is None else FILLS[0] if counts else IDLE
+        spans.append(span(piece, *colors, None if ids is None else ids[i], thick=counts))
+        texts.append(f"[{visible(piece)}]" if counts else visible(piece))
         if visible(piece).endswith("↵"):
             spans.append("<br>")
     heading = f'<div style="font-weight:bold">{html.escape(title)}</div>' if title else ""
     body = "".join(spans)
-    return Html(f'<div style="{BOX}">{heading}{body}</div>', "|".join(visible(piece) for piece in pieces))
+    return Html(f'<div style="{BOX}">{heading}{body}</div>', "|".join(texts))
 
 
 def merge_replay(states: Sequence[Sequence[bytes]], *, longest: int = 40) -> Html:

@@ -330,6 +330,16 @@ def test_token_spans_escape_html_and_show_what_is_invisible():
         plot.token_spans(TOKENS, [1])
 
 
+def test_a_mask_colours_the_tokens_that_train_and_no_others():
+    picture = plot.token_spans(["Hi", " you", "!"], mask=[False, True, False])
+    boxes = picture._repr_html_().split("<span ")[1:]
+    assert ["border:3px" in box for box in boxes] == [False, True, False]
+    assert ["#F2F2F2" in box for box in boxes] == [True, False, True]
+    assert repr(picture) == "Hi|[␣you]|!"
+    with pytest.raises(ValueError, match="1 places of the mask for 3 pieces"):
+        plot.token_spans(["Hi", " you", "!"], mask=[True])
+
+
 def test_merge_replay_marks_what_is_new():
     states = [[b"t", b"h", b"e", b" ", b"t", b"h", b"e"], [b"t", b"he", b" ", b"t", b"he"], [b"the", b" ", b"t", b"he"]]
     picture = plot.merge_replay(states)
