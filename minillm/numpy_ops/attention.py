@@ -18,7 +18,8 @@ from .dropout import draw_mask, mask_scale, packed, unpacked
 #   O = P V        dL/dV = Pᵀ G          dL/dP = G Vᵀ
 #   P = softmax S  dL/dS = P ∘ (dL/dP − rowsum(P ∘ dL/dP))         (softmax's backward, see softmax.py)
 #   S = scale QKᵀ  dL/dQ = scale · dL/dS K    dL/dK = scale · (dL/dS)ᵀ Q
-# The row sum is that of O ∘ G, which has D columns, not Tk: Σⱼ Pᵢⱼ (Gᵢ·Vⱼ) = Gᵢ · Σⱼ Pᵢⱼ Vⱼ = Gᵢ·Oᵢ.
+# The row sum is that of O ∘ G, which has D columns, not Tk: Σⱼ Pᵢⱼ (Gᵢ·Vⱼ) = Gᵢ · Σⱼ Pᵢⱼ Vⱼ = Gᵢ·Oᵢ. But
+# where scores are large, P is 1 at one key and dL/dS a difference of two equal numbers: 0 only if both are one dL/dP.
 # With dropout, O = (P ∘ M) V, M the mask over (1 − p): dL/dV = (P ∘ M)ᵀ G and dL/dP = M ∘ (G Vᵀ).
 # With a sink s (gpt-oss, 2025), a learned score whose value is 0, each row of P sums to 1 − p₀ < 1 with p₀ = eˢ/Σ:
 # dL/dp₀ = 0, so that all above holds as it is, and dL/ds = p₀ (0 − rowsum(P ∘ dL/dP)), summed over the queries.
@@ -55,8 +56,7 @@ def attention(
             f"attention: impl={impl!r} runs on PyTorch; this model runs on NumPy. Use impl='auto', or port the model "
             "with minillm.port.to_torch(model)."
         )
-    batch, heads, t_q, d = q.shape
-    kv_heads, t_k = k.shape[1], k.shape[2]
+    (batch, heads, t_q, d), (kv_heads, t_k) = q.shape, k.shape[1:3]
     scale = q.dtype.type(1 / math.sqrt(d) if scale is None else scale)
     q5 = q.data.reshape(batch, kv_heads, heads // kv_heads, t_q, d)  # (B, Hkv, G, Tq, D)
     k5, v5 = k.data[:, :, None], v.data[:, :, None]  # (B, Hkv, 1, Tk, D)
@@ -67,7 +67,6 @@ def attention(
     side_by_side = np.empty((batch, t_q, heads, v.shape[-1]), q.dtype) if found is None else found.swapaxes(1, 2)
     out4 = side_by_side.swapaxes(1, 2)  # (B, H, Tq, D), laid out so that putting heads side by side copies nothing
     out = out4.reshape(*q5.shape[:4], v.shape[-1])  # (B, Hkv, G, Tq, D)
-    keep = records_graph(*parents)
     blocks = []  # what backward needs of each block: its texts, its rows, its keys, P, dropout's mask
     small = longest(q5) * longest(k5) * abs(scale) < SMALL and (sink is None or np.abs(sink).max() < SMALL)
     open_keys = mask is None and window is None  # before the block's own rows, every key is allowed
@@ -81,15 +80,16 @@ def attention(
         if found is None:
             weights = p if drawn is None else p * mask_scale(drawn, dropout_p, p.dtype)
             np.matmul(weights, v5[texts, ..., keys, :], out=out[texts, ..., rows, :])
-        if keep:
+        if records_graph(*parents):
             blocks.append((texts, rows, keys, p, None if drawn is None else packed(drawn)))
-    return Tensor.from_op(out4, parents, attention_backward, (q5, k5, v5, out4, blocks, scale, dropout_p))
+    return Tensor.from_op(out4, parents, attention_backward, (q5, k5, v5, out4, blocks, scale, dropout_p, small))
 
 
 def attention_backward(
-    grad: Array, needs: tuple, q5: Array, k5: Array, v5: Array, out: Array, blocks: list, scale: float, dropout_p: float
+    grad: Array, needs: tuple, q5: Array, k5: Array, v5: Array, out: Array, blocks: list, *how: float
 ) -> tuple:
-    row_sums = np.einsum("...d,...d->...", grad, out).reshape(*q5.shape[:4], 1)  # of P ∘ dL/dP
+    scale, dropout_p, small = how
+    sums = np.einsum("...d,...d->...", grad, out).reshape(*q5.shape[:4], 1)  # rows' sums of P ∘ dL/dP
     grad5 = grad.reshape(*q5.shape[:4], v5.shape[-1])
     dq = np.empty(q5.shape, grad.dtype)
     dk = np.zeros((*k5.shape[:2], *k5.shape[3:]), grad.dtype)  # (B, Hkv, Tk, D)
@@ -101,9 +101,10 @@ def attention_backward(
         ds = g @ v5[texts, ..., keys, :].swapaxes(-1, -2)  # dL/dP (texts, Hkv, G, rows, keys)
         if kept is not None:
             ds *= kept
+        row_sums = sums[texts, ..., rows, :] if small else np.einsum("...k,...k->...", p, ds)[..., None]
         if len(needs) > 3:
-            dsinks -= (row_sums[texts, ..., rows, :] * (1 - p.sum(axis=-1, keepdims=True))).sum(axis=(0, 3, 4))
-        ds -= row_sums[texts, ..., rows, :]
+            dsinks -= (row_sums * (1 - p.sum(axis=-1, keepdims=True))).sum(axis=(0, 3, 4))
+        ds -= row_sums
         ds *= p  # dL/dS
         np.matmul(ds, k5[texts, ..., keys, :], out=dq[texts, ..., rows, :])
         dk[texts, :, keys] += sum_group(ds.swapaxes(-1, -2) @ (q5[texts, ..., rows, :] * scale))

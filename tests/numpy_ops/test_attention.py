@@ -172,7 +172,7 @@ def test_at_the_borders_of_the_blocks(t_q, t_k, causal):
 def test_causal_attention_computes_no_keys_that_a_block_may_not_look_at(t_q, t_k):
     """About half of the scores: each block of queries ends at the last key that its last query sees."""
     q, k, v = (Tensor(a, requires_grad=True) for a in random_qkv(t_q, t_k))
-    *_, blocks, _, _ = ops.attention(q, k, v, causal=True).node.saved
+    *_, blocks, _, _, _ = ops.attention(q, k, v, causal=True).node.saved
     last = [min(start + BLOCK, t_q) - 1 for start in range(0, t_q, BLOCK)]
     assert [p.shape[-1] for texts, *_, p, _ in blocks if texts.start == 0] == [max(i + t_k - t_q + 1, 0) for i in last]
 
@@ -206,7 +206,7 @@ def test_texts_in_a_row_are_as_each_alone(kv_heads, causal):
 def test_no_scores_are_computed_between_texts(causal):
     q, k, v = (Tensor(a, requires_grad=True) for a in random_qkv(10, 10))
     segments = rows_of_texts([4, 1, 5], [10])
-    *_, blocks, _, _ = ops.attention(q, k, v, causal=causal, segments=segments).node.saved
+    *_, blocks, _, _, _ = ops.attention(q, k, v, causal=causal, segments=segments).node.saved
     assert [p.shape[-2:] for *_, p, _ in blocks] == [(4, 4), (1, 1), (5, 5), (10, 10)]
     assert [len(p) for *_, p, _ in blocks] == [1, 1, 1, 1]
 
@@ -359,6 +359,19 @@ def test_scores_of_any_size(size, dtype):
     expected = p / p.sum(axis=-1, keepdims=True) @ v.astype(np.float64)
     error = 2e-5 if dtype is np.float32 else 1e-12
     np.testing.assert_allclose(out, expected, rtol=0, atol=error * max(1.0, np.abs(scores[scores > -np.inf]).max()))
+
+
+@pytest.mark.parametrize("dropout_p", [0.0, 0.3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_where_one_key_takes_all_no_gradient_is_left(dtype, dropout_p):
+    """Its weight is 1 whatever a little more or less of q or k; the rounding of two large numbers' difference, times
+    large keys, was taken for a gradient."""
+    q, k, v = (Tensor(a.astype(dtype) * dtype(1e4), requires_grad=True) for a in random_qkv(70, 70))
+    rng = np.random.default_rng(0)
+    out = ops.attention(q, k, v, causal=True, dropout_p=dropout_p, rng=rng)
+    out.backward(rng.standard_normal(out.shape).astype(dtype))
+    assert np.abs(v.grad).max() > 0.5
+    assert max(np.abs(x.grad).max() for x in (q, k)) < 1e-12
 
 
 def test_a_mask_of_one_for_all_keys_under_a_window():
