@@ -125,7 +125,7 @@ for B, T in ((1, 128), (4, 128), (8, 128), (16, 64), (32, 32)):
 # %% [markdown]
 r"""
 The count is right within a few percent. The last three rows have the same number of tokens, and less memory the shorter
-the texts are: that part is the attention weights, $4 B T^2$ bytes for each head.
+the texts are: that part is the attention weights, $4 B T^2$ bytes for each head of each layer.
 
 ## Two ways to keep less
 
@@ -225,10 +225,9 @@ pictures.utilisation(ROWS, found)
 r"""
 Small micro-batches leave more of the machine idle (every operation has a cost that does not depend on its size), so the
 remedy of the last section has a price after all: accumulate over as few micro-batches as memory allows. Recomputing
-costs a good part of MFU, about a quarter to a third here, more than its operations alone would say: norms and softmax
-are done again as well, and nobody counts operations for them. HFU hides most of the loss. (The library's own
-measurement of the price, on four larger models and an idle machine, is in `tests/bench/RESULTS.md`: a fifth to a
-quarter.)
+costs a good part of MFU, about a third here, more than its operations alone would say: norms and softmax are done again
+as well, and nobody counts operations for them. HFU hides about half of the loss. (The library's own measurement of the
+price, on four larger models and an idle machine, is in `tests/bench/RESULTS.md`: a fifth to a good quarter.)
 
 **MFU from a bill.** You need no log for it: parameters, tokens, card-hours. Some published ones:
 """
@@ -498,12 +497,12 @@ assert broken
 
 # %% [markdown]
 r"""
-Whatever the moment, a whole checkpoint is there, the run ends with the same bits as if nothing had happened, and the
-next save clears away what the dead process left. Equal *to the bit* needs more than the weights: the moments, the step
-(for the schedule and AdamW's corrections), the position in the data and the random generators are all in the folder.
-And the sums must be taken in the same order: on the same machine, with as many threads. (Hence one thread here. With
-another number the last digits differ, which is harmless, but no proof.) The control has neither the old weights nor the
-new ones.
+At each of the three moments a whole checkpoint is there, the run ends with the same bits as if nothing had happened,
+and the next save clears away what the dead process left. Equal *to the bit* needs more than the weights: the moments,
+the step (for the schedule and AdamW's corrections), the position in the data and the random generators are all in the
+folder. And the sums must be taken in the same order: on the same machine, with as many threads. (Hence one thread here.
+With another number the last digits differ, which is harmless, but no proof.) The control has neither the old weights
+nor the new ones.
 
 ## How often should one save?
 
@@ -514,8 +513,8 @@ $$\frac{\delta}{\tau} + \frac{\tau}{2M}, \qquad\text{least at}\qquad \tau = \sqr
 
 (Young 1974, *A first order approximation to the optimum checkpoint interval*; a failure costs half an interval on
 average). Without the approximation: a stretch of $\tau + \delta$ has to be gone through without a failure, from its
-beginning each time, which takes $M(e^{(\tau+\delta)/M} - 1)$ on average (Daly 2006). For $M$ we take the three hours of
-above, and simulate: draw failures, do the work, count the hours.
+beginning each time, which takes $M(e^{(\tau+\delta)/M} - 1)$ on average (Daly 2006). For $M$ we take Llama 3's 54 days
+divided by 419, three hours, and simulate: draw failures, do the work, count the hours.
 """
 
 
@@ -627,7 +626,8 @@ G = \Big(\frac{\alpha A}{\beta B}\Big)^{\frac{1}{\alpha+\beta}},\quad a = \frac{
 b = \frac{\alpha}{\alpha+\beta}.$$
 
 With both fits we now say what to do with a compute that **no fit has seen**, three times the largest one, and then do
-it. For the scatter, runs are drawn again with replacement and all is fitted anew (the bootstrap).
+it. For the scatter, runs are drawn again with replacement and all is fitted anew (the bootstrap); in brackets stands
+where the middle nine tenths of these draws lie.
 """
 
 # %%
@@ -713,17 +713,18 @@ r"""
 Two questions, two answers.
 
 **What to train** held up, beyond the fits: the size that the valleys chose beats both others at every seed. (That is as
-much as three sizes can tell: it is right within a factor of less than three.) The exponent's interval is wide all the
-same. Hoffmann et al. found about 0.5, "size and tokens in equal steps", and ours includes that; three computes within a
+much as three sizes can tell: it is right within a factor of about three.) The exponent's interval is wide all the same.
+Hoffmann et al. found about 0.5, "size and tokens in equal steps", and ours includes that; three computes within a
 factor of nine cannot tell it from a third.
 
-**How good it would be** did not hold up. The chosen size came out far *below* what the form had said, and far outside
-the interval of its draws. Why? The last lines give a hint. On a third of the text, within the fit, the same model is
-just about as good as a table that counts pairs of characters. The longer run gains more than twice as much from all
-that stands further back: it has begun to learn something that the short runs had hardly touched. To the form, the
-approach to the level of pairs looked like the approach to $E$, "what nobody can predict", and no draw of *these* runs
-could show otherwise. That is the difference between an interval and a test. What is new at another scale is not in the
-fit; so one predicts the next factor of three, tests, and fits again.
+**How good it would be** did not hold up where it matters. The two other sizes came out within the intervals of the
+form's draws; the chosen one far *below* what the form had said, and far outside its interval. Why? The last lines give
+a hint. On a third of the text, within the fit, the same model is just about as good as a table that counts pairs of
+characters. The longer run gains more than twice as much from all that stands further back: it has begun to learn
+something that the short runs had hardly touched. To the form, the approach to the level of pairs looked like the
+approach to $E$, "what nobody can predict", and no draw of *these* runs could show otherwise. That is the difference
+between an interval and a test. What is new at another scale is not in the fit; so one predicts the next factor of
+three, tests, and fits again.
 
 ## The published law, and its correction
 
@@ -818,8 +819,9 @@ that loss. And the law has been fitted to few runs with so many tokens for a par
 
 Mostly somebody has paid already. Then the questions are the same, from the other side, and a `config.json` answers most
 of them before anything is downloaded: does it fit, running or fine-tuned; how much does each text of context cost; how
-fast can it write? When one text is written, every token needs all weights carried once (chapter 16), so that bandwidth
-divided by the weights' bytes is the most tokens per second.
+fast can it write? When one text is written, every token needs all weights carried once from the card's memory, and that
+takes longer than the computing (chapter 16's bandwidth against peak), so that bandwidth divided by the weights' bytes
+is the most tokens per second.
 """
 
 # %%
@@ -859,15 +861,15 @@ assert n_parameters(CANDIDATES["Llama-2-7B"]) == 6_738_415_616
 # %% [markdown]
 r"""
 (8 texts of 1024 tokens, 16-bit numbers, a card of 24 GB; training one text at a time, layers recomputed.) Note the
-cache: Qwen3's 0.6 billion need more of it than Llama-3.2's 1.2 billion, because of their heads. And a 7-billion model
-can be *adapted* on a card on which it could never be trained.
+cache: Qwen3's 0.6 billion need more of it than Llama-3.2's 1.2 billion, because their heads are twice as wide, in
+nearly twice as many layers. And a 7-billion model can be *adapted* on a card on which it could never be trained.
 
 What no config tells, in the order in which it usually decides: the licence; the languages and the kind of text it has
 read; whether it follows instructions (chapter 13's topic) or only continues; its losses on *your* text. Compare those
 in **bits per byte**, chapter 01's measure, never per token: tokenizers differ. And compare with a baseline. If two
 models are near each other, take the smaller one: everything above is proportional to $N$.
 
-> **Step into it.** Put a breakpoint on the last line of the next cell and follow a save:
+> **Step into it.** Put a breakpoint on the line of the next cell that calls `save_checkpoint`, and follow a save:
 > `minillm.training.checkpoint.save_checkpoint`, then `minillm.disk.whole_folder`, which gives the folder beside, and
 > `minillm.disk.whole.take_place`, the two renames. For the gradients of several ranks read
 > `minillm.engines.torch_engine.TorchEngine.accumulate`, for what is sent `minillm.engines.torch_blocks.shard`, for the
@@ -895,7 +897,8 @@ The new folder is complete, and has the name of the old one already: only its pl
 ## Summary
 
 - Four numbers for each weight (16 bytes in 32 bits), and activations for each token. Recomputing and accumulating cut
-  the second, and leave the gradient as it is; only dividing among ranks cuts the first.
+  the second, and leave the gradient as it is; the first is cut by dividing among ranks, or by training fewer weights
+  (LoRA).
 - MFU is the model's operations over the peak. Recomputed work is not in it. A third to a half is what good runs reach.
 - DDP averages gradients: $2\frac{P-1}{P}N$ numbers to send, everything held everywhere. FSDP holds $1/P$ of everything
   for half as much again. Both gave one process's gradient to the rounding; forgetting to average, or averaging means,
@@ -1121,7 +1124,7 @@ numbers for each weight: divide them among cards (FSDP), or train fewer of them 
 
 </details>
 
-**2.** With recomputation a run goes from 45% to 36% MFU, and HFU stays 45%. Is the machine working less?
+**2.** With recomputation a run goes from 45% to 34% MFU, and HFU stays 45%. Is the machine working less?
 
 <details><summary>Answer</summary>
 
