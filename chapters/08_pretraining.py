@@ -549,10 +549,9 @@ throws the weights off, and at the end the run has not made up for it. Clipped, 
 
 AdamW takes the batch more calmly, for it has a limit of its own: the bad gradient is in $v$, too. If it is $k$ times
 the usual size and $k$ is large, then $\hat m$ becomes about $1-\beta_1$ of it and $\sqrt{\hat v}$ about
-$\sqrt{1-\beta_2}$ of it, and their quotient is the number printed last, however large $k$. Still, clipping helps it
-at every seed. A likely reason is in the largest norm *before* our batch, where nothing is clipped: an ordinary batch,
-too, can have a gradient many times the usual size, and once let in it stays in $v$ for about $1/(1 - \beta_2)$ steps,
-in which all others are divided by it.
+$\sqrt{1-\beta_2}$ of it, and their quotient is the number printed last, however large $k$. Still, clipping helps it at
+every seed. A likely reason: what is let in stays in $v$ for about $1/(1 - \beta_2)$ steps, in which all other gradients
+are divided by it.
 
 ## Accumulation, and the mean of means
 
