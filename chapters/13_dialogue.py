@@ -73,10 +73,10 @@ print(f"loss {losses[0]:.2f} → {np.mean(losses[-20:]):.2f} nats per token")
 
 # %% [markdown]
 r"""
-**Predict** before you run the next cell: what does it write after "How much is 7 plus 6?"? We try it as chapter 09
-does, with `complete`, in three ways: the question as it is; with three solved ones in front of it ("few-shot"; Brown et
-al. 2020, arXiv 2005.14165, section 2), which is how one asked before models were taught to answer; and as the
-beginning of a statement, which is a *text* whose end is the answer.
+**Predict** before you run the next cell: which of three ways gets right answers out of it, and to which of the three
+kinds of question? We try, as chapter 09 does, with `complete`: the question as it is; with three solved ones in front
+of it ("few-shot"; Brown et al. 2020, arXiv 2005.14165, section 2), which is how one asked before models were taught to
+answer; and as the beginning of a statement, which is a *text* whose end is the answer.
 """
 
 # %%
@@ -109,11 +109,12 @@ for name, (prompt, ending) in ways.items():
 
 # %% [markdown]
 r"""
-Asked, it goes on with the sheet of questions: in what it has read, a question stands beside other questions. Three
-solved examples do not help it; they look like nothing that it knows. (Large models have met that pattern in all its
-forms, and there it works; Brown et al. find that it comes with size.) But as the beginning of a statement the *same*
-question is answered: it sorts nearly always, always knows where somebody lives, and adds, well, sometimes. **What it
-lacks is not knowledge; it is the habit of answering.** That is what hundreds of conversations can give.
+Asked to sort or to add, it goes on with the sheet of questions: in what it has read, a question stands beside other
+questions. (Where somebody lives is on no sheet: there it writes nothing.) Three solved examples do not help it; they
+look like nothing that it knows. (Large models have met that pattern in all its forms, and there it works; Brown et al.
+find that it comes with size.) But as the beginning of a statement the *same* question is answered: it sorts nearly
+always, always knows where somebody lives, and adds, well, sometimes. **What it lacks is not knowledge; it is the habit
+of answering.** That is what hundreds of conversations can give.
 
 ## The road
 
@@ -153,9 +154,9 @@ r"""
 what keeps the roles apart: typed out, the same letters are refused.
 
 Which of these tokens should train? Not what the *user* says: the model is to answer, not to ask. And not the frame
-around it, which the program writes that asks the model. What remains is what the **assistant** says, with the token
-that ends its turn, since an answer that does not end is no good. This is the **mask**; coloured tokens train, grey ones
-are only read:
+around it: that is written by the program that asks the model. What remains is what the **assistant** says, with the
+token that ends its turn, since an answer that does not end is no good. This is the **mask**; coloured tokens train,
+grey ones are only read:
 """
 
 # %%
@@ -287,7 +288,7 @@ pictures.supervised(MOMENTS, on_the_way, KINDS, by_kind)
 r"""
 Hundreds of conversations turn it round: every answer ends, two thirds are right, and the manners are those of the
 writers, in the shares in which they wrote. The bars say where the knowledge came from. It always knows where somebody
-lives, it sorts most digits, though not quite as well as where it goes on with a statement, and it adds about as rarely
+lives, it sorts most lists, though not quite as well as where it goes on with a statement, and it adds about as rarely
 as before: hundreds of shown sums taught it to *say* a sum, not to add. SFT gave the habit; the knowledge was there.
 (Zhou et al. 2023, arXiv 2305.11206, section 2, guess the same of a model of 65 billion weights, fine-tuned with 1,000
 conversations.)
@@ -395,7 +396,7 @@ could not do much better: where two answers are liked equally, or nearly, people
 
 The simplest use of a judge needs no training: draw $n$ answers, hand in the one it likes best (**best of n**).
 **Predict**: with more and more answers to choose from, how will what the *judge* says go on, and how what the *people*
-like? For each number of answers the mean over all choices of that many among those drawn.
+like? (What is printed for a number n is the mean over all ways to choose n of the answers drawn.)
 """
 
 # %%
@@ -428,41 +429,43 @@ pictures.best_of(COUNTS, by_judge, by_people, at_most)
 
 # %% [markdown]
 r"""
-The judge is ever more pleased: of more answers the best is never worse in *its* eyes. The people are not. Up to 8
-or 16 answers the choice gets better and gains most of what could be gained; beyond that it gets **worse** again, from
-every start. The last lines say how: the judge has understood warmth, and is less sure about digits. Among 64 drawn
-answers there is nearly always a warm and wrong one that it likes for no good reason, and whoever asks for the best of
-64 finds it. That is **over-optimization** (Gao et al. 2022), and it needs no training to show. The curve on top is what
-the people themselves would choose: it only rises.
+The judge is ever more pleased: of more answers the best is never worse in *its* eyes. The people are not. Up to 8 or 16
+answers the choice gets better and gains more than half of what could be gained; beyond that it gets **worse** again, in
+the mean over the starts. The last lines show it: warm and right answers are picked less often, wrong or wordy ones more
+often. A judge that has understood warmth better than digits would do that. Among 64 drawn answers there is nearly
+always one that it likes for no good reason, and whoever asks for the best of 64 finds it. That is **over-optimization**
+(Gao et al. 2022), and it needs no training to show. The curve on top is what the people themselves would choose: it
+only rises.
 
 ## DPO: the same, without a judge and without drawing
 
 Can the model itself learn from the pairs? "More reward, but do not run away from the model that answered well so far,
-$\pi_r$, the **reference**" is
+$\pi_\text{ref}$, the **reference**" is
 
-$$\max_\pi\; E_{y \sim \pi}\big[r(x, y)\big] - \beta\, \mathrm{KL}(\pi \,\|\, \pi_r),
-\qquad \mathrm{KL}(\pi \,\|\, \pi_r) = E_{y \sim \pi}\Big[\ln \frac{\pi(y \mid x)}{\pi_r(y \mid x)}\Big].$$
+$$\max_\pi\; E_{y \sim \pi}\big[r(x, y)\big] - \beta\, \mathrm{KL}(\pi \,\|\, \pi_\text{ref}),
+\qquad \mathrm{KL}(\pi \,\|\, \pi_\text{ref}) = E_{y \sim \pi}\Big[\ln \frac{\pi(y \mid x)}{\pi_\text{ref}(y \mid
+x)}\Big].$$
 
 InstructGPT maximizes that with a learned $r$ and reinforcement learning. DPO (Rafailov et al. 2023, arXiv 2305.18290,
 section 4) gets around both in three steps.
 
-**1. The best $\pi$ can be written down.** With $Z(x) = \sum_y \pi_r(y|x)\, e^{r(x,y)/\beta}$ and
-$\pi^*(y|x) = \pi_r(y|x)\, e^{r(x,y)/\beta} / Z(x)$, which is a distribution,
+**1. The best $\pi$ can be written down.** With $Z(x) = \sum_y \pi_\text{ref}(y|x)\, e^{r(x,y)/\beta}$ and
+$\pi^*(y|x) = \pi_\text{ref}(y|x)\, e^{r(x,y)/\beta} / Z(x)$, which is a distribution,
 
-$$E_\pi[r] - \beta E_\pi\Big[\ln\frac{\pi}{\pi_r}\Big]
-= -\beta\, E_\pi\Big[\ln \frac{\pi}{\pi_r e^{r/\beta}}\Big]
+$$E_\pi[r] - \beta E_\pi\Big[\ln\frac{\pi}{\pi_\text{ref}}\Big]
+= -\beta\, E_\pi\Big[\ln \frac{\pi}{\pi_\text{ref} e^{r/\beta}}\Big]
 = -\beta\, \mathrm{KL}(\pi \,\|\, \pi^*) + \beta \ln Z(x).$$
 
 The last term does not depend on $\pi$, and KL is at least 0, and 0 only for $\pi = \pi^*$. So $\pi^*$ is best.
 
-**2. Turn it round.** $r(x, y) = \beta \ln \dfrac{\pi^*(y|x)}{\pi_r(y|x)} + \beta \ln Z(x)$. Every model is the best
-one for *some* reward: "how much likelier has an answer become".
+**2. Turn it round.** $r(x, y) = \beta \ln \dfrac{\pi^*(y|x)}{\pi_\text{ref}(y|x)} + \beta \ln Z(x)$. Every model is the
+best one for *some* reward: "how much likelier has an answer become".
 
 **3. Put that into Bradley and Terry.** They look at differences of rewards of one question, so $Z(x)$, a sum over all
 texts that there are, **cancels**:
 
 $$\ell = -\ln \sigma(\beta h), \qquad
-h = \ln \frac{\pi(y^+|x)}{\pi_r(y^+|x)} - \ln \frac{\pi(y^-|x)}{\pi_r(y^-|x)}.$$
+h = \ln \frac{\pi(y^+|x)}{\pi_\text{ref}(y^+|x)} - \ln \frac{\pi(y^-|x)}{\pi_\text{ref}(y^-|x)}.$$
 
 A check with five possible answers, all pairs of them and Bradley and Terry's chances: the loss's slope must be 0 at
 $\pi^*$, and nowhere else.
@@ -510,8 +513,8 @@ $$\frac{\partial \ell}{\partial \theta} = -\beta\, \sigma(-\beta h)
 \Big[\frac{\partial}{\partial \theta} \ln \pi(y^+|x) - \frac{\partial}{\partial \theta} \ln \pi(y^-|x)\Big]:$$
 
 the chosen answer up, the rejected one down, equally, and the less the more the pair is already in order. At the start
-$\pi = \pi_r$, so $h = 0$ for every pair: the loss is $\ln 2$, the margin 0. A run that does not begin there has the
-wrong reference. Both, on our pairs, with the gradient by finite differences:
+$\pi = \pi_\text{ref}$, so $h = 0$ for every pair: the loss is $\ln 2$, the margin 0. A run that does not begin there
+has the wrong reference. Both, on our pairs, with the gradient by finite differences:
 """
 
 # %%
@@ -519,10 +522,10 @@ objective = Pairs(template, talk.CONTEXT)
 rows = [objective.encode(pair) for _, pair in compared[0][:16]]
 ids, targets = objective.collate(rows)[:2]  # (B, 2, T) each: chosen and rejected
 with no_grad():
-    refs = answer_log_probs(talk.twin(policies[0]), ids, targets).data  # (B, 2) ln π_r, of chosen and rejected
+    refs = answer_log_probs(talk.twin(policies[0]), ids, targets).data  # (B, 2) ln π_ref, of chosen and rejected
     loss, seen = PreferenceLoss(PreferenceConfig(loss="dpo", beta=0.5))(policies[0], ids, targets, refs)
 B = len(rows)
-print(f"ln π_r of the first pair {refs[0].round(2)}; loss {loss.item() / B:.4f}, ln 2 = {np.log(2):.4f};", end=" ")
+print(f"ln π_ref of the first pair {refs[0].round(2)}; loss {loss.item() / B:.4f}, ln 2 = {np.log(2):.4f};", end=" ")
 print(f"margin {seen['margin'].item() / B:.4f}")
 assert np.isclose(loss.item() / B, np.log(2), atol=1e-5) and abs(seen["margin"].item() / B) < 1e-5
 
@@ -589,7 +592,7 @@ curves = {
 after = {}  # by way of learning: what was measured, one for each seed
 for beta, models in preferring.items():
     after[f"DPO, β = {beta}"] = [talk.measure(m, template, TEST, p, PLAIN) for m, p in zip(models, policies)]
-talk.print_table({"SFT": BEFORE, **after}, ("right", "sort", "liked", "warm", "wordy", "kl", "text"))
+talk.print_table({"SFT": BEFORE, **after}, ("right", "sort", "recall", "liked", "warm", "wordy", "kl", "text"))
 pictures.preference_curves(WATCHED, curves)
 
 # %% [markdown]
@@ -598,12 +601,12 @@ r"""
   in between.
 - **The chosen answers become less likely, too.** The loss only sees the *difference*; the cheapest way to enlarge it is
   to push down what is rejected, and what is chosen is made of nearly the same tokens. (Observed by many since; Pal et
-  al. 2024, arXiv 2402.13228, section 3, show when it must happen, and mend it.) Where the lost probability goes, no
-  pair says.
+  al. 2024, arXiv 2402.13228, section 3, show how it can happen, above all where the two answers are nearly alike, and
+  mend it.) Where the lost probability goes, no pair says.
 - **β is the leash.** With 0.1, a value that papers use for large models, the model runs far away from its reference,
-  from one start beyond all measure, and unlearns what no pair asked for: digits in order, above all. With 0.5 it gains
-  as much of the manners and keeps most of what it could do. The people like its answers far better than before; those
-  of the long leash, in the mean, no better than those it began with.
+  from one start beyond all measure, and forgets what no pair asked it to forget: towns, which it had always known,
+  digits in order, and sums. With 0.5 it gains as much of the manners and keeps most of what it could do. The people
+  like its answers far better than before; those of the long leash, in the mean, no better than those it began with.
 
 ## GRPO: where a program can judge
 
@@ -620,7 +623,7 @@ L = -\frac1G \sum_i \frac{1}{|o_i|} \sum_t \min\big(\rho_{it} A_i,\; \operatorna
 
 $A_i$ is the **advantage**, of all tokens of the answer. $\pi_\text{old}$ are the weights that drew the answers; the
 ratio $\rho$ says how much likelier a token has become since, and the clip (Schulman et al. 2017, arXiv 1707.06347,
-equation 7) ends the pull where that is more than $\varepsilon$.
+equation 7) ends the pull where it has already moved $\rho$ by more than $\varepsilon$ from 1, in the pull's direction.
 
 **Why the loss starts at 0.** At the first step after drawing, $\pi = \pi_\text{old}$. Every $\rho$ is 1, nothing is
 clipped, and $L = -\frac1G \sum_i A_i = 0$, because the advantages of a group sum to 0. **And the gradient does not**:
@@ -740,12 +743,13 @@ tenth more of them come out in order, drawn or greedily. (From the other base on
 were as good before.) For that the model had to move by a fraction of a nat per answer, less than in any other way of
 this chapter.
 
-What is not rewarded drifts: sums have become no better, rather worse, and the manners wander, differently from each
-start. (With its $1/|o_i|$ the loss even has a taste of its own: of two right answers the shorter pulls harder at each
-of its tokens, which Liu et al. 2025, arXiv 2503.20783, section 3.1, call a bias of GRPO.)
+What is not rewarded is left to itself: towns are still known, sums have become no better (in the mean a little worse,
+within the spread), so that over all three kinds no more answers are right than before; and the manners wander,
+differently from each start. (With its $1/|o_i|$ the loss even has a taste of its own: of two right answers the shorter
+pulls harder at each of its tokens, which Liu et al. 2025, arXiv 2503.20783, section 3.1, call a bias of GRPO.)
 
 The control makes plain how much a reward matters. Rewards that have nothing to do with the answer do not leave a model
-as it was; in a quarter of the steps they **undo** a good part of what it could do, as each step follows noise with full
+as it was; in a quarter of the steps they **undo** a good part of its sorting, as each step follows noise with full
 force. (For a large model Shao et al. 2025, arXiv 2506.10947, report gains even from random rewards. Not here.)
 
 ## A careless reward
@@ -778,7 +782,7 @@ pictures.careless(talk.smoothed({"reward": notes[:, :, 0], "liked": notes[:, :, 
 # %% [markdown]
 r"""
 The reward rises, as ordered. A part of the gain are right answers, the larger part is length. The model has found the
-one manner of speaking that is longer than the others and costs nothing: "Well, well." It opens nearly every answer
+one manner of speaking that is longer than the others and costs nothing: "Well, well." It opens four of five answers
 now, also where there was nothing to sort, and the people, who dislike it, like the answers far less than those it began
 with. Nobody sees that in the curve on the left. This is **Goodhart's law**, or *reward hacking*: what is measured is
 made large, in the cheapest way, and what was meant is something else. (Amodei et al. 2016, arXiv 1606.06565, section 4,
@@ -803,8 +807,8 @@ for question in TEST[:3]:
 r"""
 And in figures (mean ± standard deviation over the starts): *right*, greedily, over all kinds and for each (and of drawn
 answers to questions to sort); how the people *like* drawn answers; *warm* and *wordy* ones; *tokens*; how many *ended*;
-*kl*, how far from SFT, in nats per answer; *varied*, how many of four drawn answers to a question differ; *text*, the
-loss on plain documents, in nats per token, for which the base model was made.
+*kl*, how far from SFT, in nats per answer; *varied*, how many of four drawn answers to a question to sort differ;
+*text*, the loss on plain documents, in nats per token, for which the base model was made.
 """
 
 # %%
@@ -819,13 +823,13 @@ r"""
 | --- | --- | --- |
 | SFT | answers that end; what the base model knew, on demand | plain text: its loss rises by several nats |
 | best of n | the best liked answers of all, at n = 8 or 16 | n times the drawing; beyond that, over-optimization |
-| DPO, β = 0.5 | the manners that people like | some digits and sums; chosen answers become less likely |
-| DPO, β = 0.1 | the same manners, no more | nearly all of the rest; from one start answers do not end |
+| DPO, β = 0.5 | the manners that people like | a little of the sorting; chosen answers become less likely |
+| DPO, β = 0.1 | the same manners, no more | nearly all of the rest; from one start most answers do not end |
 | GRPO | more digits in order | little; what is not rewarded drifts |
-| careless | reward | how people like it: everything is wordy |
+| careless | reward | how people like it: four of five answers are wordy |
 
 None of the columns but one is what the step was *for*. A report that shows only that one hides what it cost. And all of
-it holds for one small world, with so many starts as the table says; the order of things at other sizes has to be
+it holds for one small world, with a few starts from one base model; the order of things at other sizes has to be
 measured there.
 """
 
@@ -861,8 +865,8 @@ has for larger models than this one.
 - A base model continues: what it knows shows where the answer is the rest of a text. SFT makes answering a habit, the
   manners of the writers included.
 - A reward model learns differences from comparisons, $-\ln\sigma(r^+ - r^-)$. Best of n uses it without training.
-- DPO is the same objective with the model as its own reward, $\beta \ln \pi/\pi_r$. It begins at $\ln 2$ with margin
-  0. A small $\beta$ lets it run away from what it could do.
+- DPO is the same objective with the model as its own reward, $\beta \ln \pi/\pi_\text{ref}$. It begins at $\ln 2$ with
+  margin 0. A small $\beta$ lets it run away from what it could do.
 - GRPO compares answers with their group. Its loss is 0 where it begins, and near it all the way; the gradient is not.
   Watch the reward, the share of groups that differ, the length and how many answers end.
 - A reward is taken at its word. Measure also what nobody asked for.
@@ -929,8 +933,8 @@ def conversation_mask(turns, begin, end, roles):
 r"""
 ### Exercise 2: DPO's loss and its gradient (medium, core, 15 minutes)
 
-`chosen`, `rejected`, `ref_chosen`, `ref_rejected` are arrays $(B,)$: $\ln\pi$ and $\ln\pi_r$ of whole answers. Return
-the mean loss, a number, and its gradient by `chosen`, $(B,)$. Answers can be long: $h$ may be $-5000$.
+`chosen`, `rejected`, `ref_chosen`, `ref_rejected` are arrays $(B,)$: $\ln\pi$ and $\ln\pi_\text{ref}$ of whole answers.
+Return the mean loss, a number, and its gradient by `chosen`, $(B,)$. Answers can be long: $h$ may be $-5000$.
 """
 
 
