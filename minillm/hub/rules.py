@@ -146,8 +146,8 @@ def cut(text: str, stops: Sequence[str]) -> str:
 
 
 def until(pieces: Iterator[str], stops: Sequence[str]) -> Generator[str, None, None]:
-    """The pieces of a text up to the first of the `stops`; what may be the beginning of one waits for the rest. No piece
-    is read after the one that completes a stop, though a longer one may have begun before it.
+    """The pieces of a text up to the first of the `stops`; what may be the beginning of one waits for the rest. No
+    piece is read after the one that completes a stop, though a longer one may have begun before it.
 
     >>> list(until(iter(["one t", "wo th", "ree"]), ["three"]))
     ['one ', 'two ']
