@@ -537,10 +537,10 @@ r"""
 - **From scratch** it never leaves chance in new words, with 256 labels as with 16, while in the words of the labels it
   gets nearly all right. Its score on texts like those that it learned from says nothing about others.
 - **The pretrained table alone** helps: *rotten* stands near *awful* in it. With the **blocks** it is more: with 256
-  labels surely, with 64 it hangs on the base. (All starts share one pretrained GPT. On another processor, whose
-  rounding makes another base of the same recipe, LoRA and full brought 0.68 and 0.74 with 64 labels, the table alone
-  0.73 ± 0.09; with 256 they were ahead again, 0.83 and 0.86 against 0.77 ± 0.13.) With 16 labels all of ours are near
-  one another, and their spread is as large as their differences.
+  labels on both bases that we have tried, with 64 on one of the two. (All starts share one pretrained GPT. On another
+  processor, whose rounding makes another base of the same recipe, LoRA and full brought 0.68 and 0.74 with 64 labels,
+  the table alone 0.73 ± 0.09; with 256 they were ahead there, too, 0.83 and 0.86 against 0.77 ± 0.13, which is within
+  the spread.) With 16 labels all of ours are near one another, and their spread is as large as their differences.
 - **Frozen** is worst of the pretrained ones with our GPT: its last token's features are made to guess the next word,
   and what is praised can hardly be read off by a straight cut.
 - **MiniLM** frozen does better with 16 labels than all of ours, and with 64 it is not far behind its own LoRA and full:
