@@ -6,6 +6,7 @@ import io
 import os
 import pdb
 import re
+import site
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,5 +53,6 @@ def type_into_debugger(statement: str, commands: list[str], namespace: dict[str,
         screen.getvalue(),
         flags=re.MULTILINE,
     )
-    shown = shown.replace(str(Path(minillm.__file__).parents[1]) + os.sep, "")  # which may have a space in it
+    for folder in (*site.getsitepackages(), str(Path(minillm.__file__).parents[1])):  # which may have a space in it
+        shown = shown.replace(folder + os.sep, "")
     return shown.removesuffix("(Pdb) continue\n").rstrip()
