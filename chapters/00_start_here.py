@@ -310,7 +310,7 @@ each of them the product makes three, which attention calls query, key and value
 | `loss.backward()` | [02 Tensors and autograd](02_autograd.ipynb) |
 | the tokenizer | [03 Text into tokens](03_tokens.ipynb) |
 | the text, without repetitions | [04 Collecting and cleaning text](04_collecting_and_cleaning_text.ipynb) |
-| what came before attention | [05 Recurrent networks](05_recurrent_networks.ipynb) |
+| (not used: what came before attention) | [05 Recurrent networks](05_recurrent_networks.ipynb) |
 | heads | [06 Attention](06_attention.ipynb) |
 | layers, weights; Llama | [07 The Transformer](07_the_transformer.ipynb) |
 | the training loop | [08 Pretraining](08_pretraining.ipynb) |

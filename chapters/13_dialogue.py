@@ -739,9 +739,8 @@ r"""
 On the right, what the derivation promised: the loss is 0 at **every** step, since each batch of answers is used once,
 and the gradient never is. So the loss says nothing about a run like this. What does is on the left: the share of right
 answers among those drawn rises, slowly. The table says that it holds for questions which no training met: nearly a
-tenth more of them come out in order, drawn or greedily. (From the other base only drawn ones gained; its greedy answers
-were as good before.) For that the model had to move by a fraction of a nat per answer, less than in any other way of
-this chapter.
+tenth more of them come out in order, drawn or greedily. For that the model had to move by a fraction of a nat per
+answer, less than in any other way of this chapter.
 
 What is not rewarded is left to itself: towns are still known, sums have become no better (in the mean a little worse,
 within the spread), so that over all three kinds no more answers are right than before; and the manners wander,

@@ -481,7 +481,7 @@ starts = [start for start, _ in functions]
 grams = NGramModel.fit(corpus_text(text, "train"), order=6)
 
 
-def complete(temperature, seed):
+def by_the_model(temperature, seed):
     prompts = [tokenizer.encode(start) for start in starts]
     options = {"sampling": Sampling(temperature=temperature), "stop_ids": [tokenizer.eos_id]}
     ids = generate(model, prompts, max_new_tokens=96, seed=seed, **options)
@@ -495,7 +495,7 @@ def by_counting(temperature, seed):
 
 completions = {"true text": [[rest for _, rest in functions]]}
 for t in (0.3, 1.0):
-    completions[f"model, temperature {t:g}"] = [complete(t, seed) for seed in range(DRAWS)]
+    completions[f"model, temperature {t:g}"] = [by_the_model(t, seed) for seed in range(DRAWS)]
     completions[f"6-gram, temperature {t:g}"] = [by_counting(t, seed) for seed in range(DRAWS)]
 shares = {
     name: np.array([writing.parsing_shares(starts, texts, LINES) for texts in several])
