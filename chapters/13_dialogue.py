@@ -293,10 +293,10 @@ as before: hundreds of shown sums taught it to *say* a sum, not to add. SFT gave
 (Zhou et al. 2023, arXiv 2305.11206, section 2, guess the same of a model of 65 billion weights, fine-tuned with 1,000
 conversations.)
 
-A warning: all this is of **one** base model. Another one, which had read the same documents in another order and
-completed statements just as well, learned to answer in the same way, sorted and added alike, and named a wrong town
-nearly every time: what it knew about towns did not carry over. The starts that are compared here begin from the
-same base; they do not show that.
+A warning: all this is of **one** base model. Another one, made while this chapter was written and not in its cells,
+had read the same documents in another order and completed statements just as well; it learned to answer in the same
+way, sorted and added alike, and named a wrong town nearly every time: what it knew about towns did not carry over. The
+starts that are compared here begin from the same base; they do not show that.
 
 **With the mask or without it?** With it, the model learns to answer sooner: everything that trains is an answer. In the
 end both are equally good here. That is less of a difference than one would think; Shi et al. (2024, arXiv 2405.14394)
