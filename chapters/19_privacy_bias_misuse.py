@@ -89,7 +89,7 @@ r"""
 What the likeliest text says is a poor measure: a secret can be second, and a guesser tries more than once. Carlini et
 al. (2019, "The Secret Sharer", arXiv 1802.08232) rank instead. Let $R = 10^4$ be the number of all secrets $s$ that
 could stand there. Order them by what the model thinks, $\ln p(s \mid \text{beginning})$, and let $\operatorname{rank}$
-be the place of the true one, 1 the likeliest. Then (definition 3)
+be the place of the true one, 1 the likeliest. Then
 
 $$\text{exposure} = \log_2 R - \log_2 \operatorname{rank}.$$
 

@@ -79,7 +79,7 @@ class DistillConfig:
 #   forward   KL(P‖Q) = Σᵢ Pᵢ ln (Pᵢ/Qᵢ)      large where Q lacks what P has: the student covers all that P may say
 #   reverse   KL(Q‖P)                         large where Q has what P lacks: it keeps to what P says often
 #   js        β KL(P‖M) + (1 − β) KL(Q‖M),  M = βP + (1 − β)Q     for β → 0 it is β forward, for β → 1 (1 − β) reverse
-# (GKD, section 3) with 0 ln 0 = 0. The forward one's gradient is (Q − P)/τ, and for large τ  Q − P ≈ (x − z)/(Vτ)  of
+# (GKD, equation 1) with 0 ln 0 = 0. The forward one's gradient is (Q − P)/τ, and for large τ  Q − P ≈ (x − z)/(Vτ)  of
 # centred logits (Hinton, section 2.1): it shrinks like 1/τ², as do the others' near P. So the loss takes τ² times the
 # divergence: a sum with the hard targets' cross-entropy, whose τ is 1, keeps its proportions when τ changes, and so
 # does the learning rate. At τ = 1 the factor is 1.

@@ -11,7 +11,7 @@ learn what an answer is worth. Answers better than their group become likelier, 
 | switch          | values     | from                                                                              |
 | --------------- | ---------- | --------------------------------------------------------------------------------- |
 | `divide_by_std` | true       | GRPO. Groups that are nearly all right or all wrong weigh more                    |
-|                 | false      | Dr. GRPO (Liu et al. 2025, arXiv 2503.20783, section 3.1)                         |
+|                 | false      | Dr. GRPO (Liu et al. 2025, arXiv 2503.20783, section 3.2)                         |
 | `length`        | "sequence" | GRPO: the mean over an answer's tokens, then over answers                         |
 |                 | "token"    | DAPO (Yu et al. 2025, arXiv 2503.14476, section 3.3): over all tokens of a step   |
 |                 | "constant" | Dr. GRPO: the sum over an answer's tokens, divided by the longest that is allowed |
@@ -110,7 +110,7 @@ def advantages(rewards: Array, divide_by_std: bool = True) -> Array:
     """A_i = r_i − mean r, divided by std r (+ 1e-4) or not; exactly 0 where all rewards of a group are equal.
 
     rewards (P, G), a row for each group -> (P, G) float64. std is that of the group itself, divided by G. Shao et al.
-    2024, arXiv 2402.03300, section 4.1.2; without the division Liu et al. 2025, arXiv 2503.20783, section 3.1.
+    2024, arXiv 2402.03300, section 4.1.2; without the division Liu et al. 2025, arXiv 2503.20783, section 3.2.
     """
     rewards = np.asarray(rewards, dtype=np.float64)
     centred = rewards - rewards.mean(axis=1, keepdims=True)  # (P, G)
@@ -148,7 +148,7 @@ def over_rows(values: AnyTensor, counts: Any, length: str, longest: int) -> AnyT
 
         "sequence"   1/N Σ_i 1/|o_i| Σ_t L_it      Shao et al. 2024, equation 3
         "token"      1/(Σ_i |o_i|) Σ_i Σ_t L_it    Yu et al. 2025, equation 8
-        "constant"   1/N Σ_i 1/longest Σ_t L_it    Liu et al. 2025, section 3.1
+        "constant"   1/N Σ_i 1/longest Σ_t L_it    Liu et al. 2025, section 3.2
     """
     sums = (values * counts).sum(1)  # (B,)
     if length == "sequence":

@@ -137,7 +137,7 @@ def new_model(config: AssistantConfig, tokenizer: Tokenizer, context: int = CONT
 
 def some_layers(teacher: Any, layers: str) -> Any:
     """A new model of these layers of a teacher ("0,1,3"), with their weights and those around them: what DistilBERT
-    began as (Sanh et al. 2019, arXiv 1910.01108, section 2). Raises ConfigError for layers that are not there."""
+    began as (Sanh et al. 2019, arXiv 1910.01108, section 3). Raises ConfigError for layers that are not there."""
     config, kept = teacher.config, [int(number) for number in layers.split(",")]
     if max(kept) >= config.n_layers or sorted(set(kept)) != kept:
         raise ConfigError(

@@ -16,7 +16,7 @@ from .options import add_option, keywords, whole
 from .table import table
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-TOKENS_PER_PARAMETER = 20  # compute-optimal pretraining, Hoffmann et al. 2022, arXiv 2203.15556, table A3
+TOKENS_PER_PARAMETER = 20  # compute-optimal pretraining, Hoffmann et al. 2022, arXiv 2203.15556, table 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

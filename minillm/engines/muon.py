@@ -4,7 +4,7 @@ hidden layers in neural networks", kellerjordan.github.io/posts/muon).
 A gradient of a matrix is a sum of a few strong directions and many weak ones: its singular values differ by orders of
 magnitude, and a step along it, or along a running mean of it, learns the strong ones only. Muon keeps the directions
 and makes all singular values 1: of the mean M = UΣVᵀ it takes UVᵀ, the step that lowers the loss most among those
-that change no activation by more than a given amount (Bernstein & Newhouse 2024, arXiv 2409.20325, section 2).
+that change no activation by more than a given amount (Bernstein & Newhouse 2024, arXiv 2409.20325, "Story II").
 
 UVᵀ needs no singular value decomposition. An odd polynomial of a matrix works on its singular values alone:
 X·Xᵀ = UΣ²Uᵀ, so

@@ -131,7 +131,7 @@ def layer_wise_groups(model: Any, weight_decay: float, factor: float) -> list[di
 
 class GradualUnfreezing:
     """Begin with the head alone, and let one more layer learn every `every` steps, the top one first, the embeddings
-    last (Howard & Ruder 2018, section 3.2). Call `at_step` before each step: it depends on the step's number alone, so
+    last (Howard & Ruder 2018, section 3.3). Call `at_step` before each step: it depends on the step's number alone, so
     that a resumed run has the layers learn that an uninterrupted one would have."""
 
     def __init__(self, model: Any, every: int) -> None:

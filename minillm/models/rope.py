@@ -124,7 +124,7 @@ def yarn_frequencies(frequencies: Array, head_dim: int, base: float, scaling: di
 
 
 def yarn_amplitude(scaling: dict[str, Any]) -> float:
-    """YaRN, section 3.3: a longer context spreads attention thinner; queries and keys grow by this to sharpen it."""
+    """YaRN: a longer context spreads attention thinner; queries and keys grow by this to sharpen it."""
     if scaling.get("attention_factor") is not None:
         return float(scaling["attention_factor"])
 

@@ -112,7 +112,7 @@ class WordPieceTokenizer(Tokenizer):
         joined, a tie goes to the smallest (left id, right id), and it ends early when no pair is left that occurs
         `min_frequency` times. So does the `tokenizers` library (WordPieceTrainer), by whose rule BERT-like models are
         trained today; it numbers the "##" characters in no fixed order, so its ties fall differently from run to run.
-        Schuster and Nakajima (2012, section 3), where WordPiece comes from, join the pair that raises the likelihood of
+        Schuster and Nakajima (2012), where WordPiece comes from, join the pair that raises the likelihood of
         the text most, count(ab) / (count(a) count(b)), instead; Google never published that trainer.
 
         limit_alphabet: only so many of the commonest characters are kept; a tie goes to the lower code point. Raises

@@ -232,8 +232,8 @@ class MaskedLM:
 
 @dataclass(frozen=True)
 class SpanCorruption:
-    """T5's task (Raffel et al. 2019, arXiv 1910.10683, section 3.1.4): short spans of the text, 15% of it, are each
-    replaced by a sentinel; the target is every sentinel followed by what it stands for.
+    """T5's task (Raffel et al. 2019, arXiv 1910.10683, sections 3.1.4 and 3.3.4): short spans of the text, 15% of it,
+    are each replaced by a sentinel; the target is every sentinel followed by what it stands for.
 
         Thank you for inviting me to your party last week
         source  Thank you <X> me to your party <Y> week        target  <X> for inviting <Y> last </s>

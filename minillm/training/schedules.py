@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant")
-WSD_DECAY = 0.2  # the last fifth of a WSD run decays (Hägele et al. 2024, section 4: 10-20 % is enough)
+WSD_DECAY = 0.2  # the last fifth of a WSD run decays (Hägele et al. 2024, section 3.2: longer gains little)
 
 
 def constant(step: int, total: float, warmup: int = 0, final: float = 0.0) -> float:

@@ -17,7 +17,7 @@ from .config_file import ConfigError, Sections
 
 SIZES = {"tiny": 300_000, "small": 1_000_000, "medium": 10_000_000, "large": 100_000_000}  # parameters
 UNITS = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
-ENOUGH = 20  # tokens per parameter (Hoffmann et al. 2022, arXiv 2203.15556, table A3)
+ENOUGH = 20  # tokens per parameter (Hoffmann et al. 2022, arXiv 2203.15556, table 3)
 LSTM_LAYERS = 2  # at most: without residual connections more hardly train (Zaremba's models have two)
 
 Settings = dict[str, Any]
