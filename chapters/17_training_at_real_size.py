@@ -225,9 +225,10 @@ pictures.utilisation(ROWS, found)
 r"""
 Small micro-batches leave more of the machine idle (every operation has a cost that does not depend on its size), so the
 remedy of the last section has a price after all: accumulate over as few micro-batches as memory allows. Recomputing
-costs a good part of MFU, about a third here, more than its operations alone would say: norms and softmax are done again
-as well, and nobody counts operations for them. HFU hides about half of the loss. (The library's own measurement of the
-price, on four larger models and an idle machine, is in `tests/bench/RESULTS.md`: a fifth to a good quarter.)
+costs a fifth to a third of MFU here. By its operations it should be a quarter at most (a forward pass once more, beside
+one forward and a backward of twice as many); but norms and softmax are done again as well, and nobody counts operations
+for them. HFU hides much of the loss. (The library's own measurement of the price, on four larger models, is in
+`tests/bench/RESULTS.md`: a fifth to a good quarter.)
 
 **MFU from a bill.** You need no log for it: parameters, tokens, card-hours. Some published ones:
 """
