@@ -79,6 +79,13 @@ def new_models(vectors: Array, shares: Array, seed: int) -> tuple[Bert, GPT]:
     return bert, gpt
 
 
+def fixed_signs(columns: Array) -> Array:
+    """Singular vectors (columns) whose largest entry is positive: a decomposition leaves the sign open, and processors
+    choose differently."""
+    largest = columns[np.abs(columns).argmax(axis=0), np.arange(columns.shape[1])]
+    return columns * np.sign(largest)
+
+
 def counted_vectors(ids: Array, v: int, d: int = 64) -> Array:
     """A vector for each token from its neighbours' counts: (v, d), tokens with like neighbours having like vectors.
 
@@ -95,7 +102,7 @@ def counted_vectors(ids: Array, v: int, d: int = 64) -> Array:
     for _ in range(6):
         found, _ = np.linalg.qr(excess @ (excess.T @ found))
     left, sizes, _ = np.linalg.svd(found.T @ excess, full_matrices=False)
-    vectors = found @ left[:, :d] * np.sqrt(sizes[:d])
+    vectors = fixed_signs(found @ left[:, :d]) * np.sqrt(sizes[:d])
     vectors -= vectors.mean(axis=0)
     return 0.1 * vectors / vectors.std()
 
