@@ -59,3 +59,15 @@ def test_tokens_of_like_company_get_like_vectors():
     vectors = finetuning.counted_vectors(rows, 10, d=4)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     assert vectors.shape == (10, 4) and unit[1] @ unit[2] > unit[1] @ unit[7] + 0.5
+
+
+def test_vectors_do_not_depend_on_the_signs_that_a_processor_chooses(monkeypatch):
+    rows = [[1, 2, 5], [1, 3, 5], [2, 3, 5], [6, 7, 5], [6, 8, 5], [7, 8, 5], [1, 6, 5]] * 5
+    expected, svd = finetuning.counted_vectors(rows, 10, d=4), np.linalg.svd
+
+    def otherwise(*args, **kwargs):
+        left, sizes, right = svd(*args, **kwargs)
+        return -left, sizes, -right
+
+    monkeypatch.setattr(np.linalg, "svd", otherwise)
+    np.testing.assert_array_equal(finetuning.counted_vectors(rows, 10, d=4), expected)
