@@ -603,9 +603,9 @@ r"""
   to push down what is rejected, and what is chosen is made of nearly the same tokens. (Observed by many since; Pal et
   al. 2024, arXiv 2402.13228, section 3, show how it can happen, above all where the two answers are nearly alike, and
   mend it.) Where the lost probability goes, no pair says.
-- **β is the leash.** With 0.1, a value that papers use for large models, the model runs far away from its reference,
-  from one start beyond all measure, and forgets what no pair asked it to forget: towns, which it had always known,
-  digits in order, and sums. With 0.5 it gains as much of the manners and keeps most of what it could do. The people
+- **β is the leash.** With 0.1, a value that papers use for large models, the model runs far away from its reference
+  and forgets what no pair asked it to forget: towns, which it had always known, and digits in order; how much, differs
+  greatly from start to start. With 0.5 it gains as much of the manners and keeps most of what it could do. The people
   like its answers far better than before; those of the long leash, in the mean, no better than those it began with.
 
 ## GRPO: where a program can judge
@@ -738,9 +738,9 @@ pictures.reinforcement(smooth, first[:, 4], first[:, 5])
 r"""
 On the right, what the derivation promised: the loss is 0 at **every** step, since each batch of answers is used once,
 and the gradient never is. So the loss says nothing about a run like this. What does is on the left: the share of right
-answers among those drawn rises, slowly. The table says that it holds for questions which no training met: nearly a
-tenth more of them come out in order, drawn or greedily. For that the model had to move by a fraction of a nat per
-answer, less than in any other way of this chapter.
+answers among those drawn rises, slowly. The table says that it holds for questions which no training met: more of
+them come out in order, drawn and greedily, if only a few in a hundred. For that the model had to move by a fraction of
+a nat per answer, less than in any other way of this chapter.
 
 What is not rewarded is left to itself: towns are still known, sums have become no better (in the mean a little worse,
 within the spread), so that over all three kinds no more answers are right than before; and the manners wander,
@@ -823,7 +823,7 @@ r"""
 | SFT | answers that end; what the base model knew, on demand | plain text: its loss rises by several nats |
 | best of n | the best liked answers of all, at n = 8 or 16 | n times the drawing; beyond that, over-optimization |
 | DPO, β = 0.5 | the manners that people like | a little of the sorting; chosen answers become less likely |
-| DPO, β = 0.1 | the same manners, no more | nearly all of the rest; from one start most answers do not end |
+| DPO, β = 0.1 | the same manners, no more | the most: towns and sorting, nearly all of it from some starts |
 | GRPO | more digits in order | little; what is not rewarded drifts |
 | careless | reward | how people like it: four of five answers are wordy |
 
