@@ -22,6 +22,7 @@ TensorFlow with Keras. The next cell says what is missing.
 
 # %%
 import json
+import os
 import pickle
 import pickletools
 import struct
@@ -478,6 +479,7 @@ file opens where minillm is not installed. Are the numbers the same? Does it lea
 
 # %%
 if ecosystem.has("tensorflow"):
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # else TensorFlow has a note to make about its own sums
     convert(saved_here, HERE / "keras", to="keras")  # minillm convert FOLDER OUT --to keras
     import keras
 
