@@ -691,14 +691,14 @@ deserves, but for any answers), from the same starts.
 """
 
 # %%
-GRPO_STEPS, ASK = {"smoke": (4, 4), "cpu": (26, 16), "gpu": (200, 16)}[SCALE]  # steps, questions of each
-RATE = 5e-4
+GRPO_STEPS, ASK = {"smoke": (4, 4), "cpu": (40, 16), "gpu": (200, 16)}[SCALE]  # steps, questions of each
+RATE = 2.5e-4
 
 
-def reinforce(seed, reward, steps, ask, shuffled=False):
+def reinforce(seed, reward, steps, ask, rate=RATE, shuffled=False):
     """A policy that learned from rewards, and a note for each step."""
     model = talk.twin(policies[seed])
-    optimizer = AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.0)
+    optimizer = AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
     rng, notes = np.random.default_rng([seed, 6]), []
     for step in range(steps):
         questions = talk.questions(ask, [seed, 5, step], kinds=("sort",))
@@ -721,7 +721,7 @@ def reinforce(seed, reward, steps, ask, shuffled=False):
 
 
 jobs = [(seed, right_only, GRPO_STEPS, ASK) for seed in SEEDS]
-jobs += [(seed, right_only, GRPO_STEPS // 4, ASK, True) for seed in SEEDS]
+jobs += [(seed, right_only, GRPO_STEPS // 4, ASK, RATE, True) for seed in SEEDS]
 found = side_by_side([lambda job=job: reinforce(*job) for job in jobs])
 trained, control = found[: len(SEEDS)], found[len(SEEDS) :]
 for name, part in (("GRPO", trained), ("random rewards", control)):
@@ -742,19 +742,20 @@ answers among those drawn rises, slowly. The table says that it holds for questi
 them come out in order, drawn and greedily, if only a few in a hundred. For that the model had to move by a fraction of
 a nat per answer, less than in any other way of this chapter.
 
-What is not rewarded is left to itself: towns are still known, sums have become no better (in the mean a little worse,
-within the spread), so that over all three kinds no more answers are right than before; and the manners wander,
-differently from each start. (With its $1/|o_i|$ the loss even has a taste of its own: of two right answers the shorter
+What is not rewarded is left to itself: towns are still known, sums have become no better, so that over all three kinds
+hardly more answers are right than before; and the manners wander, differently from each start. (With its $1/|o_i|$ the loss even has a taste of its own: of two right answers the shorter
 pulls harder at each of its tokens, which Liu et al. 2025, arXiv 2503.20783, section 3.1, call a bias of GRPO.)
 
-The control makes plain how much a reward matters. Rewards that have nothing to do with the answer do not leave a model
-as it was; in a quarter of the steps they **undo** a good part of its sorting, as each step follows noise with full
-force. (For a large model Shao et al. 2025, arXiv 2506.10947, report gains even from random rewards. Not here.)
+The control makes plain that it was the rewards. Those that have nothing to do with the answer bring nothing to the
+answers drawn: in a quarter of the steps they move the model further than the right ones did in all, but nowhere, as
+each step follows noise with full force. (Set `RATE` twice as high, and they undo a good part of its sorting.)
+(For a large model Shao et al. 2025, arXiv 2506.10947, report gains even from random rewards. Not here.)
 
 ## A careless reward
 
 A team finds the answers too short. "Thorough answers are better", says somebody, and the reward becomes *right, and a
-twentieth for every token*. It does not sound wrong. **Predict** what an answer will look like.
+twentieth for every token*. It does not sound wrong, and the rate is doubled, to see it sooner. **Predict** what an
+answer will look like.
 """
 
 
@@ -766,7 +767,7 @@ def thorough(answer, question):
     return talk.is_right(answer.text, question) + len(answer.ids) / 20
 
 
-found = side_by_side([lambda seed=seed: reinforce(seed, thorough, *CARELESS) for seed in SEEDS])
+found = side_by_side([lambda seed=seed: reinforce(seed, thorough, *CARELESS, rate=2 * RATE) for seed in SEEDS])
 after["careless"] = [talk.measure(m, template, TEST, p, PLAIN) for (m, _), p in zip(found, policies)]
 careless = [model for model, _ in found]
 notes = np.array([notes for _, notes in found])  # (seeds, steps, 6)
