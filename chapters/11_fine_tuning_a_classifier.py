@@ -97,10 +97,11 @@ r"""
 learn, the body from its pretrained weights. **LoRA**: between the two, below.
 
 The body that we make here is a GPT of two blocks and 64 features which has read 6,000 reviews, with the next token to
-guess and no label, a fifth of its features dropped in each step (chapter 08). `minillm.workshop.finetuning.read_reviews`
-makes it, in a quarter of a minute the first time; then it lies in `made/`. The reviews mix the two vocabularies; praise
-stands with praise and blame with blame, and nowhere is said which is which. As in chapter 10 its token table begins as
-counts of which words stand together, compressed to 64 numbers for each.
+guess and no label, a fifth of its features dropped in each step (chapter 08).
+`minillm.workshop.finetuning.read_reviews` makes it, in a quarter of a minute the first time; then it lies in `made/`.
+The reviews mix the two vocabularies; praise stands with praise and blame with blame, and nowhere is said which is
+which. As in chapter 10 its token table begins as counts of which words stand together, compressed to 64 numbers for
+each.
 
 Its head for classes: a decoder's **last** token is the only one that has seen the whole text, so its features $h\,(D)$
 are what is classified, $\text{logits} = W h$ with $W\,(C, D)$ for $C$ classes (Radford et al. 2018, section 3.2; the

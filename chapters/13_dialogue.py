@@ -743,8 +743,9 @@ them come out in order, drawn and greedily, if only a few in a hundred. For that
 a nat per answer, less than in any other way of this chapter.
 
 What is not rewarded is left to itself: towns are still known, sums have become no better, so that over all three kinds
-hardly more answers are right than before; and the manners wander, differently from each start. (With its $1/|o_i|$ the loss even has a taste of its own: of two right answers the shorter
-pulls harder at each of its tokens, which Liu et al. 2025, arXiv 2503.20783, section 3.1, call a bias of GRPO.)
+hardly more answers are right than before; and the manners wander, differently from each start. (With its $1/|o_i|$ the
+loss even has a taste of its own: of two right answers the shorter pulls harder at each of its tokens, which Liu et al.
+2025, arXiv 2503.20783, section 3.1, call a bias of GRPO.)
 
 The control makes plain that it was the rewards. Those that have nothing to do with the answer bring nothing to the
 answers drawn: in a quarter of the steps they move the model further than the right ones did in all, but nowhere, as

@@ -2,10 +2,10 @@
 
 import regex
 import tqdm
+from minillm.workshop import stepping
 
 from minillm import ops
 from minillm.tensor import Tensor
-from minillm.workshop import stepping
 
 
 def test_no_folder_of_the_machine_is_shown_wherever_a_library_lies():
