@@ -32,8 +32,8 @@ constant, which is 0 up to how length and reward go together). But 1 is only the
 the policy gradient (REINFORCE, Williams 1992, Machine Learning 8, with the group's mean as its baseline). Tokens of
 good answers are pushed up, of bad ones down; these do not cancel, for they are derivatives of different things. With
 one step for each batch of answers the loss is the same 0 at every step, however well the run goes: it is no measure of
-anything. With several it goes below 0, which says how far π has moved on these answers, not whether it has got better.
-What to watch instead:
+anything (chapters/13_dialogue.ipynb shows both). With several it goes below 0, which says how far π has moved on these
+answers, not whether it has got better. What to watch instead:
 
 - `reward`: should rise; on validation prompts, answered greedily, above all
 - `equal_groups`: groups in which all rewards are equal have no advantage and teach nothing. Near 1: the prompts are

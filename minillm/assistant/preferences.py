@@ -12,7 +12,8 @@ a reward model; a larger β holds the model nearer to its reference.
     SimPO   no reference; the rewards are per token, and y⁺ should lead by γ
     ORPO    no reference; supervised learning of y⁺, and a term that compares odds
 
-How an example becomes a batch, and where πᵣ comes from: pairs.py, reference.py.
+How an example becomes a batch, and where πᵣ comes from: pairs.py, reference.py. chapters/13_dialogue.ipynb derives DPO
+in three steps and checks where it starts.
 """
 
 from __future__ import annotations

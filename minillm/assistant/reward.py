@@ -3,7 +3,7 @@
 It is the language model with another head, one number read off the last token that is no padding (`Classifier` in
 models/, made by `with_classifier(model, "regression", (), pad_id, rng)`): the end of the answer, or where that is the
 padding, too, the token before, which is the same in training and later. What it says is then a reward for GRPO, or
-chooses among drawn answers.
+chooses among drawn answers: chapters/13_dialogue.ipynb does that until the people like it less.
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ def rope_backward(grad: Array, needs: tuple, cos: Array, sin: Array) -> tuple:
 
 
 def rotate(x: Array, cos: Array, sin: Array) -> Array:
+    """y₁ and y₂ side by side: whole rows at a time, where NumPy would have halves of few features to begin and end."""
     half = x.shape[-1] // 2
-    x1, x2 = x[..., :half], x[..., half:]
-    y = np.empty(x.shape, dtype=x.dtype)
-    y[..., :half] = x1 * cos - x2 * sin
-    y[..., half:] = x2 * cos + x1 * sin
+    y = np.concatenate((x[..., half:], x[..., :half]), axis=-1)  # (x₂, x₁)
+    y *= np.concatenate((-sin, sin), axis=-1)
+    y += x * np.concatenate((cos, cos), axis=-1)
     return y

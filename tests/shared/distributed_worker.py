@@ -300,7 +300,8 @@ def main() -> None:
         elif what == "muon":
             run(folder, f"muon-{parallel}", parallel, changes={"optimizer": "muon"})
         elif what == "triton":
-            run(folder, f"triton-{parallel}", parallel, attention="triton")
+            seldom = {"eval_every": 8, "eval_tokens": 32}  # the interpreter is slow
+            run(folder, f"triton-{parallel}", parallel, attention="triton", changes=seldom)
         else:
             run(folder, f"new-{parallel}", parallel)
             with arrays_asked_for() as asked:
