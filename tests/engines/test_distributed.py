@@ -257,7 +257,9 @@ def test_our_attention_in_two_processes(runs, monkeypatch):
     for parallel in worker.PARALLEL:
         config = json.loads((runs / f"triton-{parallel}" / "last" / "config.json").read_text())
         assert config["attention"] == "triton"
-        np.testing.assert_allclose(losses(runs / f"triton-{parallel}"), losses(runs / "one"), rtol=1e-6)
+        one = losses(runs / "one")
+        del one[4]  # the validation after four steps, which is left out here
+        np.testing.assert_allclose(losses(runs / f"triton-{parallel}"), one, rtol=1e-6)
 
 
 @pytest.mark.parametrize("parallel", worker.PARALLEL)

@@ -300,7 +300,7 @@ def main() -> None:
         elif what == "muon":
             run(folder, f"muon-{parallel}", parallel, changes={"optimizer": "muon"})
         elif what == "triton":
-            seldom = {"eval_every": 8, "eval_tokens": 32}  # the interpreter is slow
+            seldom = {"eval_every": 8}  # the interpreter is slow
             run(folder, f"triton-{parallel}", parallel, attention="triton", changes=seldom)
         else:
             run(folder, f"new-{parallel}", parallel)
