@@ -648,12 +648,13 @@ looking_back.plateau_curves(raced)
 
 # %% [markdown]
 r"""
-Every start first stays at the loss of a guess, and those that leave this plateau leave it quickly. (A short bump there
-is one step with a large loss, which stays in the mean of ten steps for ten steps.) What differs is how long they stay:
-**each** of the small starts stays longer than **every** start of "attention"; those that are printed as "never" have
-not left within these steps. The small starts that have left end about as well as the others. So what a small start
-lacks is no part, but time: its scores begin so close to 0 that attention begins as plain averaging. Exercise 1 measures
-how close. (Since the learning rate falls towards the end, a start that is too late gets no second chance here.)
+Every start first stays at about the loss of a guess. Those of "attention" then fall within a hundred steps or so, the
+small ones that get away within some hundreds. (A short bump there is one step with a large loss, which stays in the
+mean of ten steps for ten steps.) What differs is how long they stay: **each** of the small starts stays longer than
+**every** start of "attention"; those that are printed as "never" have not left within these steps. The small starts
+that have left end about as well as the others. So what a small start lacks is no part, but time: its scores begin so
+close to 0 that attention begins as plain averaging. Exercise 1 measures how close. (Since the learning rate falls
+towards the end, a start that is too late gets no second chance here.)
 
 Where does the trained model look? Each row is a position that looks; bright is where it looks. Rows that end in `?` are
 questions.

@@ -392,10 +392,10 @@ pictures.plot_matrices(rows)
 
 # %% [markdown]
 r"""
-SGD has one learning rate for gradients that differ that much between the matrices. AdamW's steps hardly differ. And
-none comes near $\eta$: in the middle picture all are well below 1, for the gradients of a weight mostly contradict
-each other from batch to batch: it is about the size of step that random signs give. The right picture, times $\eta$,
-is by what part of itself a step moves a matrix; with the rate of these runs, some hundredths at most.
+SGD has one learning rate for gradients that differ that much between the matrices. AdamW's steps differ far less. And
+none comes near $\eta$: in the middle picture all are well below 1, for the gradients of a weight mostly contradict each
+other from batch to batch: it is about the size of step that random signs give. The right picture, times $\eta$, is by
+what part of itself a step moves a matrix; with the rate of these runs, some hundredths at most.
 
 Does it matter? SGD with momentum against AdamW, each at three learning rates: one run each to choose the rate, then
 more seeds for the best. (All with warmup, cosine and clipping.)
@@ -423,9 +423,9 @@ pictures.plot_sweep(swept, best, unigram)
 
 # %% [markdown]
 r"""
-During the warmup SGD is ahead; then AdamW passes it, and at the end AdamW is ahead at every seed. And the learning
-rate is the number that matters most: a rate three times too high or too low costs AdamW a good part of its lead, and
-SGD breaks down at three times its best.
+During the warmup SGD is ahead; then AdamW passes it, and at the end AdamW is ahead at every seed. And the learning rate
+is the number that matters most: a rate three times too high costs AdamW a good part of its lead, one three times too
+low all of it, and SGD breaks down at three times its best.
 
 ## Schedules
 
@@ -485,15 +485,15 @@ pictures.plot_schedules(factors, scheduled)
 r"""
 **Warmup.** Without it the loss falls faster at first, as longer steps make it. But the first step has changed the
 matrix by a large part of its size, in a direction that one batch chose. Most starts get over that and end where those
-with warmup do; one does not, is left behind early (middle picture) and ends far above all others. So what one warms
-up against is a risk, not a sure loss, and a few steps are a small price.
+with warmup do; one does not and ends far above all others, though in the first steps (middle picture) nothing tells it
+apart. So what one warms up against is a risk, not a sure loss, and a few steps are a small price.
 
-**The fall.** The constant rate and `wsd` are the same run, step for step and batch for batch, until the last fifth;
-so they compare best, seed by seed. They end level: what settling gains is here about what is lost in getting on, and
-the seeds do not agree on the sign. The cosine, which begins to settle early, comes last of the three: these runs are
-so short that they still have far to go when the rate falls. In longer runs less is to be gained by going on, and a
-fall pays. Three times as many steps are enough to see it: try `train(seed, steps=3 * STEPS, warmup=WARMUP,
-schedule=schedules.wsd)` beside the same with `schedules.constant`. (The library's default is the cosine.)
+**The fall.** The constant rate and `wsd` are the same run, step for step and batch for batch, until the last fifth; so
+they compare best, seed by seed. They end nearly level: settling gains here a little more than is lost in getting on,
+and not from every seed. The cosine, which begins to settle early, comes last of the three: these runs are so short that
+they still have far to go when the rate falls. In longer runs less is to be gained by going on, and a fall pays. Three
+times as many steps are enough to see it: try `train(seed, steps=3 * STEPS, warmup=WARMUP, schedule=schedules.wsd)`
+beside the same with `schedules.constant`. (The library's default is the cosine.)
 
 ## Clipping
 
@@ -656,9 +656,9 @@ pictures.plot_dropout(cases, epochs)
 r"""
 On text that is new all the time dropout only costs: a part of the model is missing in every step, and it learns more
 slowly. (Its training loss is measured with that part missing, too.) On the short text both learn it by heart: the
-training loss goes on falling while the held-out loss turns and climbs; that is **overfitting**. With dropout it
-climbs later and less. But compare the lowest points: they are level; what is between them is less than the scatter of
-the seeds. Whoever stops in time (`patience` in the library's settings) needs it less; it is a matter of trying.
+training loss goes on falling while the held-out loss turns and climbs; that is **overfitting**. With dropout it climbs
+later and less. But compare the lowest points: there it gains nothing; what is between them is about as much as the
+seeds scatter. Whoever stops in time (`patience` in the library's settings) needs it less; it is a matter of trying.
 Today's large models read so much text that most are pretrained without.
 """
 
@@ -947,8 +947,8 @@ r"""
 On these axes the four sizes lie nearly on a line, and the fifth comes out close to where the line says. That is the
 good news, and it is why small runs are worth making. Now the error bars:
 
-- **The exponent** depends on what is taken for $E$. With $E = 0$ the seeds leave a narrow range for $\alpha$; with
-  $E$ free, anything from that up to several times as much fits as well, with $E$ anywhere between 0 and not far below
+- **The exponent** depends on what is taken for $E$. With $E = 0$ the seeds leave a narrow range for $\alpha$; with $E$
+  free, anything from that up to several times as much fits as well, with $E$ anywhere between 0 and about a nat below
   the lowest loss. Four sizes within a factor of about twenty cannot tell a line from the beginning of a bend.
 - **The prediction** is better than the parameters, for a step of factor two beyond the data: all fits agree there.
   Still the measured loss lies at the lower edge of the bands or beyond. The bootstrap knows how seeds scatter. It does
@@ -1311,7 +1311,7 @@ with check():
     )
     assert given == {"1": "short", "2": "shifted", "3": "high", "4": "healthy"}, (
         "Not all four are right. For each run ask: does the training loss get where no model of code could? Do "
-        "training and held-out loss part, and which way? Does the loss stop falling early, far too high?"
+        "training and held-out loss part, and which way? Of two whose losses both fall, does one stay above the other?"
     )
 
 # %% [markdown]
@@ -1324,8 +1324,9 @@ diagnosis = {"1": "short", "2": "shifted", "3": "high", "4": "healthy"}
 
 In run 1 the training loss goes on falling while the held-out loss turns and climbs: it learns its few tokens by heart.
 In run 2 the training loss goes towards 0, and the held-out loss, which is measured with the right targets here, is far
-*worse* than guessing. (In the clinic above it was measured with the same mistake, and looked fine.) Run 3 comes to rest
-early and high. Run 4 falls on both curves.
+*worse* than guessing. (In the clinic above it was measured with the same mistake, and looked fine.) Run 3 falls as
+well, but stays above run 4 all the way: its first steps moved the matrix by up to a third of its size, and it does not
+make up for that.
 
 </details>
 """

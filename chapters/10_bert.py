@@ -539,7 +539,7 @@ r"""
   almost only by doubting. Which is better depends on what a mistake costs.
 - With only `[MASK]`, nearly everything is doubted, right or wrong: what the model sees at a place is not used for that
   place.
-- **Finding** the least fitting place needs less: there the model of `[MASK]` alone does nearly as well as those with
+- **Finding** the least fitting place needs less: there the model of `[MASK]` alone does about as well as those with
   random tokens, since its answers come from the context. The copying one finds clearly fewer. Yet when each place is
   hidden it finds as many as its sisters: it knows what belongs there, and does not use it for a word that it sees.
 - At `[MASK]` itself the three rules with one origin hardly differ. Judged by the pretraining loss alone, the choice

@@ -366,11 +366,11 @@ pictures.by_threshold(thresholds, found)
 
 # %% [markdown]
 r"""
-Accuracy is near 0.95 almost everywhere, also for a detector that never says yes. (The number printed last needs no
-threshold: the **area under the ROC curve** is the chance that a text about people gets a higher probability than
-another text; ½ is guessing, 1 a perfect order.) Recall falls with the threshold, precision tends to rise, and which
-balance is right is not a question of statistics: a missed complaint and a false alarm cost different amounts. Choose
-the threshold on validation texts, not on the test.
+Above a threshold of a third or so accuracy is near 0.95 everywhere, and a detector that never says yes has as much.
+(The number printed last needs no threshold: the **area under the ROC curve** is the chance that a text about people
+gets a higher probability than another text; ½ is guessing, 1 a perfect order.) Recall falls with the threshold,
+precision tends to rise, and which balance is right is not a question of statistics: a missed complaint and a false
+alarm cost different amounts. Choose the threshold on validation texts, not on the test.
 
 ## LoRA: learn the change, and keep it small
 
@@ -698,8 +698,9 @@ pictures.fit_curves(curves, floor)
 r"""
 - **Left, underfitting**: both losses are high and near each other. More data would not help; a higher rate, more steps
   or a larger model would.
-- **Middle, overfitting**: both fall together at first. Then training goes below the floor, and validation turns and
-  **rises**: what is learned now is wrong labels. The gap between the curves is the sign, not the training loss alone.
+- **Middle, overfitting**: both fall at first, validation only a little. Then training goes below the floor, and
+  validation turns and **rises**: what is learned now is wrong labels. The gap between the curves is the sign, not the
+  training loss alone.
 - **Right**: the same model with four times the texts. The gap is smaller: it cannot learn so many by heart in these
   steps.
 
@@ -771,8 +772,9 @@ r"""
 - Without a cure the training loss ends far below the floor: most wrong labels are known by heart.
 - **More data** is in another class. Its labels are as wrong, one in five; but they are wrong here and there, and right
   about the same words everywhere. Nothing else comes near.
-- **Augmentation** and **dropout** help both scores: a text whose words or features come and go is hard to know by
-  heart. Four cures together are not four times as good: they do about what the best ones do alone.
+- **Augmentation** helps both scores, **dropout** the answers (its losses scatter too much to tell): a text whose words
+  or features come and go is hard to know by heart. Four cures together are not four times as good: they do about what
+  the best ones do alone.
 - **Early stopping** is the surprise. By the loss it gives better probabilities, as promised, and *not* better answers:
   where the loss is lowest, the model has only begun to learn which words decide. It goes on learning that while it
   learns mistakes by heart, and the loss shows the mistakes only. Stopped by the accuracy, it answers about as well as

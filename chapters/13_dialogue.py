@@ -298,10 +298,10 @@ had read the same documents in another order and completed statements just as we
 way, sorted and added alike, and named a wrong town nearly every time: what it knew about towns did not carry over. The
 starts that are compared here begin from the same base; they do not show that.
 
-**With the mask or without it?** With it, the model learns to answer sooner: everything that trains is an answer. In the
-end both are equally good here. That is less of a difference than one would think; Shi et al. (2024, arXiv 2405.14394)
-found that training on the user's words as well can even help, where answers are short and conversations few. The mask
-keeps a model from learning to play the user, and costs nothing.
+**With the mask or without it?** On the way now the one is ahead, now the other, within the spread of the starts, and in
+the end both are equally good here. That is less of a difference than one would think; Shi et al. (2024, arXiv
+2405.14394) found that training on the user's words as well can even help, where answers are short and conversations
+few. The mask keeps a model from learning to play the user, and costs nothing.
 
 **What it broke** is in the last column: the loss on plain documents, for which the base model was made, went up by
 several nats. Nobody asked it for documents any more, and it forgot how they go on.
@@ -429,13 +429,13 @@ pictures.best_of(COUNTS, by_judge, by_people, at_most)
 
 # %% [markdown]
 r"""
-The judge is ever more pleased: of more answers the best is never worse in *its* eyes. The people are not. Up to 8 or 16
-answers the choice gets better and gains more than half of what could be gained; beyond that it gets **worse** again, in
-the mean over the starts. The last lines show it: warm and right answers are picked less often, wrong or wordy ones more
-often. A judge that has understood warmth better than digits would do that. Among 64 drawn answers there is nearly
-always one that it likes for no good reason, and whoever asks for the best of 64 finds it. That is **over-optimization**
-(Gao et al. 2022), and it needs no training to show. The curve on top is what the people themselves would choose: it
-only rises.
+The judge is ever more pleased: of more answers the best is never worse in *its* eyes. The people are not. Up to 8
+answers the choice gets better and gains more than half of what could be gained; with 16 it is no better, and beyond
+that it gets **worse** again, in the mean over the starts. The last lines show it: warm and right answers are picked
+less often, wrong or wordy ones more often. A judge that has understood warmth better than digits would do that. Among
+64 drawn answers there is nearly always one that it likes for no good reason, and whoever asks for the best of 64 finds
+it. That is **over-optimization** (Gao et al. 2022), and it needs no training to show. The curve on top is what the
+people themselves would choose: it only rises.
 
 ## DPO: the same, without a judge and without drawing
 
@@ -738,19 +738,21 @@ pictures.reinforcement(smooth, first[:, 4], first[:, 5])
 r"""
 On the right, what the derivation promised: the loss is 0 at **every** step, since each batch of answers is used once,
 and the gradient never is. So the loss says nothing about a run like this. What does is on the left: the share of right
-answers among those drawn rises, slowly. The table says that it holds for questions which no training met: more of
-them come out in order, drawn and greedily, if only a few in a hundred. For that the model had to move by a fraction of
-a nat per answer, less than in any other way of this chapter.
+answers among those drawn: for half of the run it does not rise, it even sinks a little; then it climbs. The table says
+that it holds for questions which no training met: more of them come out in order, drawn and greedily, if only a few in
+a hundred (the starts differ by as much). For that the model had to move by a fraction of a nat per answer, less than in
+any other way of this chapter.
 
 What is not rewarded is left to itself: towns are still known, sums have become no better, so that over all three kinds
 hardly more answers are right than before; and the manners wander, differently from each start. (With its $1/|o_i|$ the
 loss even has a taste of its own: of two right answers the shorter pulls harder at each of its tokens, which Liu et al.
 2025, arXiv 2503.20783, section 3.1, call a bias of GRPO.)
 
-The control makes plain that it was the rewards. Those that have nothing to do with the answer bring nothing to the
-answers drawn: in a quarter of the steps they move the model further than the right ones did in all, but nowhere, as
-each step follows noise with full force. (Set `RATE` twice as high, and they undo a good part of its sorting.)
-(For a large model Shao et al. 2025, arXiv 2506.10947, report gains even from random rewards. Not here.)
+The control shows in the answers drawn that it was the rewards (greedily it gains, too, within the spread). Rewards that
+have nothing to do with the answer bring nothing there: in a quarter of the steps they move the model further than the
+right ones did in all, but nowhere, as each step follows noise with full force. (Set `RATE` twice as high, and they undo
+a good part of its sorting.) (For a large model Shao et al. 2025, arXiv 2506.10947, report gains even from random
+rewards. Not here.)
 
 ## A careless reward
 
@@ -823,8 +825,8 @@ r"""
 | | it brought | it broke |
 | --- | --- | --- |
 | SFT | answers that end; what the base model knew, on demand | plain text: its loss rises by several nats |
-| best of n | the best liked answers of all, at n = 8 or 16 | n times the drawing; beyond that, over-optimization |
-| DPO, β = 0.5 | the manners that people like | a little of the sorting; chosen answers become less likely |
+| best of n | the best liked answers of all, at n = 8 | n times the drawing; beyond that, over-optimization |
+| DPO, β = 0.5 | the manners that people like | a part of the sorting; chosen answers become less likely |
 | DPO, β = 0.1 | the same manners, no more | the most: towns and sorting, nearly all of it from some starts |
 | GRPO | more digits in order | little; what is not rewarded drifts |
 | careless | reward | how people like it: four of five answers are wordy |

@@ -410,10 +410,11 @@ each. What it shows:
 - *One sample* stays where it is. The perfect verifier's curve is pass@$n$, as it must be.
 - *Examples* gain far more than a vote, and two more than one. They stay below the perfect verifier: where right
   programs are rare, wrong ones that agree by chance are in the way.
-- *Voting* gains without any knowledge, but flattens soon: if the commonest program is wrong, more samples only confirm
-  it. And it ends about where greedy decoding is: it wins back what temperature had cost, and little more. A vote finds
-  what the model believes most, a verifier also what it believes seldom. (On word problems Wang et al. gain much more
-  over greedy: there many ways of reasoning lead to one number. Here a right answer has few spellings, as printed.)
+- *Voting* gains without any knowledge, but slowly, a few points for a doubling: if the commonest program is wrong, more
+  samples only confirm it. And it ends about where greedy decoding is: it wins back what temperature had cost, and
+  little more. A vote finds what the model believes most, a verifier also what it believes seldom. (On word problems
+  Wang et al. gain much more over greedy: there many ways of reasoning lead to one number. Here a right answer has few
+  spellings, as printed.)
 - Two samples give a vote by text nothing: two programs that differ are one against one.
 
 What does it cost? Reading or writing a token takes about two operations for each weight, training on it about six

@@ -289,8 +289,8 @@ lab.plot_gaps({name: np.array(runs) for name, runs in gaps.items()}, 1e-10)
 r"""
 In float64 there is an empty band of many powers of ten between what is right (blue) and what is wrong (green and
 purple): the line at $10^{-10}$ needs no judgement. In float32 there is no such band: the wrong GELU begins *below* the
-rounding of a port that is right, and only later training shows it, as a loss a little off. One would have said:
-rounding. (A gap of 0 is drawn at the lower edge.) So the order is: prove in float64, then run in what you like.
+rounding of a port that is right, and at the end its gap is no larger than that port's. One would have said: rounding.
+(A gap of 0 is drawn at the lower edge.) So the order is: prove in float64, then run in what you like.
 
 ## A weight that does nothing, and Adam
 

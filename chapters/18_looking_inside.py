@@ -487,10 +487,10 @@ lab.heads_figure(looked, lost)
 # %% [markdown]
 r"""
 From every start there is one head of block 0 (the highest squares) without which most of the answers are lost. At the
-question it gives the answer hardly more than an even share, 1 in 13 positions: a reader of the last row's picture would
-have called it useless. Its neighbour in block 0 has the same picture there, and costs little. In block 1 both heads
-look at the answer, and what they cost differs widely. And which of the two in block 0 does the work is another from
-start to start.
+question it gives the answer no more than about an even share, 1 in 13 positions: a reader of the last row's picture
+would have called it useless. Its neighbour in block 0 has the same picture there, and costs little. In block 1 both
+heads look at the answer, and what they cost differs widely. And which of the two in block 0 does the work is another
+from start to start.
 
 ## Induction heads: look where it went on last time
 
@@ -607,8 +607,8 @@ r"""
 By accuracy alone, the probe without any block seems to know something: it beats the more frequent answer a little. The
 control says how little that is worth: labels drawn by lot are read there with *more* success, since the token's own
 vector gives away which token it is. With the blocks the true label is read better, the drawn one worse. Only after the
-later blocks is the selectivity positive: there is something that is not in the token, and the model has brought it
-there.
+last block is the selectivity clearly positive: there is something that is not in the token, and the model has brought
+it there.
 
 And a probe does not show **use**. In the recall models, which key stood before a value can be read at the value's
 position after block 0, where we know that it is used, and also after block 1:

@@ -371,7 +371,8 @@ r"""
 digit or two, in both dtypes. Then the differences grow by orders of magnitude, in float32 from one start until they are
 as large as between two seeds. That looks like two libraries that disagree, and is not, for two reasons in the picture:
 the *nudged* run of one library parts from itself in the same way, and in float64 the same two libraries stay closer by
-a factor of about $2^{29}$, as derived. This training amplifies whatever it is given.
+a factor of the order of $2^{29}$, as derived (below, it is a few times more). This training amplifies whatever it is
+given.
 """
 
 # %%

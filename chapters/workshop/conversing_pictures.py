@@ -110,7 +110,7 @@ def reinforcement(runs: Mapping[str, Array], loss: Array, norms: Array) -> Any:
     right.plot(loss, color=plot.BLUE, label="loss")
     left.set_ylabel("right, of those drawn")
     left.legend(fontsize=8)
-    right.legend(fontsize=8)
+    right.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 0.08))  # between the two lines
     for ax in (left, right):
         ax.set_xlabel("step")
     return figure

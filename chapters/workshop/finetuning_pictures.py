@@ -108,7 +108,7 @@ def transfer_curves(panels: Mapping[str, Mapping[str, Mapping[int, Sequence[floa
         ax.set_xlabel("labels")
         ax.set_title(title, fontsize=10)
     axes[0].set_ylabel("accuracy on new words")
-    axes[0].legend(fontsize=8, loc="upper left")
+    axes[-1].legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="lower right")  # where there is room
     return figure
 
 
