@@ -28,7 +28,7 @@ KNOWN_SPILLS = {  # head sizes up to 128
     "decode": {},
 }
 OF_LARGE_HEADS = {  # head size 256
-    "forward": {"window": 64, "dropout": 48, "packed": 56},
+    "forward": {"window": 64, "dropout": 56, "packed": 56},
     "dq": {"window": 32, "padding": 96, "dropout": 104, "packed": 8, "ragged": 8},
     "dkdv": {"any": 144, "window": 192, "padding": 248, "dropout": 424, "packed": 216, "ragged": 216},
     "dkdv, grouped": {"any": 256, "window": 344, "padding": 456, "dropout": 824, "packed": 416, "ragged": 424},
