@@ -80,8 +80,8 @@ def new_models(vectors: Array, shares: Array, seed: int) -> tuple[Bert, GPT]:
 
 
 def fixed_signs(columns: Array) -> Array:
-    """Singular vectors (columns) whose largest entry is positive: a decomposition leaves the sign open, and processors
-    choose differently."""
+    """Singular vectors (columns) whose largest entry is positive: a decomposition leaves the sign open, and another
+    processor may choose another."""
     largest = columns[np.abs(columns).argmax(axis=0), np.arange(columns.shape[1])]
     return columns * np.sign(largest)
 
