@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.numpy_ops.rope import rotate
+from minillm.numpy_ops.rope import rope_backward, rotate
 
 
 def plain(x, cos, sin):
@@ -26,3 +26,13 @@ def test_rows_are_turned_as_the_formula_says(dtype, batch, heads, length, half, 
         assert got.dtype == dtype and got.shape == x.shape
         np.testing.assert_array_equal(got, plain(x, cos, sin))
         np.testing.assert_array_equal(x, before)
+
+
+def test_the_backward_pass_turns_back():
+    """A rotation's derivative is its transpose: what was turned forth and back is as it was."""
+    rng = np.random.default_rng(0)
+    x, angle = rng.standard_normal((2, 3, 5, 8)), rng.uniform(-9, 9, (5, 4))
+    turned = rotate(x, np.cos(angle), np.sin(angle))
+    (back,) = rope_backward(turned, (True,), np.cos(angle), np.sin(angle))
+    np.testing.assert_allclose(back, x, rtol=0, atol=1e-14)
+    assert not np.allclose(turned, x)
