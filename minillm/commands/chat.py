@@ -121,6 +121,7 @@ class Chat:
         )
         if self.seed is not None:
             self.seed += 1
+        before = len(self.conversation.messages)
         stopped, first = False, True
         with contextlib.closing(pieces):
             try:
@@ -137,6 +138,8 @@ class Chat:
         print(flush=True)
         if stopped:
             self.note("stopped")
+        elif len(self.conversation.messages) == before:
+            self.note("No answer came, and your turn is not kept: ask again, or otherwise.")
 
     def obey(self, line: str) -> None:
         """Do what a line that begins with / asks for."""

@@ -286,6 +286,18 @@ def test_commands_in_a_terminal(folder, monkeypatch, capsys, tmp_path):
     assert [m["role"] for m in saved] == ["user", "assistant"]
 
 
+def test_an_empty_answer_is_told(folder, monkeypatch, capsys):
+    """The question goes with it, which must not happen in silence."""
+
+    def nothing(*given):
+        yield from ()
+
+    monkeypatch.setattr(Conversation, "pieces", nothing)
+    status, out, err = typed(monkeypatch, capsys, folder, ["hello", "/retry"])
+    assert status == 0 and out.count("\n") == 2 and err.count("your turn is not kept") == 1
+    assert "there is no answer yet" in err
+
+
 def test_seeds_and_retry(folder, monkeypatch, capsys):
     def answers(*options):
         _, out, _ = typed(monkeypatch, capsys, folder, ["hello", "/retry"], *options, terminal=False)
