@@ -219,7 +219,7 @@ def test_only_who_writes_whole_arrays_keeps_them(runs):
     print(f"{found['whole']['whole'] / 1e6:.0f} MB:", {k: [round(x, 2) for x in v] for k, v in shares.items()})
     assert shares["whole"][0] > 0.9 and shares["whole"][1] < 0.25
     assert max(shares["sharded"]) < 1.4  # its half, twice: torch makes bytes of all, and then one piece of these
-    assert max(shares["async"]) < 1.9  # and the copy that training does not change
+    assert max(shares["async"]) < 1.75  # and the copy that training does not change, once
 
 
 @pytest.mark.long
