@@ -43,9 +43,9 @@ from minillm.costs.sizes import (
     training_memory,
 )
 from minillm.disk import whole
-from minillm.engines.blas import limit_blas_threads
 from minillm.engines.numpy_engine import NumpyEngine
 from minillm.models import GPT, GPTConfig, LlamaConfig
+from minillm.numpy_ops.cores import limit_blas_threads
 from minillm.settings import TrainConfig
 from minillm.training.checkpoint import read_checkpoint
 from minillm.training.run_folder import run_in

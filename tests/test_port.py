@@ -12,10 +12,10 @@ import safetensors.torch  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from minillm import nn, ops  # noqa: E402
-from minillm.engines.blas import limit_blas_threads  # noqa: E402
 from minillm.generate import Sampling, generate  # noqa: E402
 from minillm.models import GPT, GPTConfig  # noqa: E402
 from minillm.models.sketch import is_sketched, sketch  # noqa: E402
+from minillm.numpy_ops.cores import limit_blas_threads  # noqa: E402
 from minillm.optim import AdamW, param_groups  # noqa: E402
 from minillm.port import allocate, fill, to_numpy, to_torch, unwrap  # noqa: E402
 from minillm.tensor import Parameter  # noqa: E402

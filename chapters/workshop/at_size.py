@@ -24,10 +24,10 @@ from minillm.costs.sizes import n_parameters
 from minillm.data import corpus_text
 from minillm.disk import write_json
 from minillm.disk.processes import in_order
-from minillm.engines.blas import limit_blas_threads
 from minillm.engines.numpy_engine import NumpyEngine
 from minillm.engines.recompute import recomputing
 from minillm.models import GPT, GPTConfig
+from minillm.numpy_ops.cores import limit_blas_threads
 from minillm.settings import TrainConfig
 from minillm.training.schedules import lr_factor
 from tqdm import tqdm

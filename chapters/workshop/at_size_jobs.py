@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from minillm.data import Document, TokenDataset, pack
 from minillm.disk import whole, write_bytes, write_json
-from minillm.engines.blas import limit_blas_threads
 from minillm.models import GPT, GPTConfig
+from minillm.numpy_ops.cores import limit_blas_threads
 from minillm.settings import EngineConfig, TrainConfig
 from minillm.training import checkpoint
 from minillm.training.text import TextData

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from minillm import plot
 from minillm.data import corpus_text
-from minillm.engines.blas import limit_blas_threads
 from minillm.models.bert import Bert, BertConfig
 from minillm.models.gpt import GPT, GPTConfig
 from minillm.nn import Linear, evaluating
+from minillm.numpy_ops.cores import limit_blas_threads
 from minillm.optim import AdamW, clip_grad_norm_
 from minillm.tensor import no_grad
 from minillm.tokenizers import WordPieceTokenizer

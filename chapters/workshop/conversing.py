@@ -18,12 +18,12 @@ from minillm.assistant.reward import rewards_of
 from minillm.assistant.rollouts import row_of
 from minillm.assistant.rows import collate
 from minillm.data import Preference
-from minillm.engines.blas import limit_blas_threads
 from minillm.engines.memory import keep_freed_memory
 from minillm.generate import Sampling
 from minillm.hub.checkpoint import open_checkpoint
 from minillm.models.gpt import GPT, GPTConfig
 from minillm.nn import Linear, evaluating
+from minillm.numpy_ops.cores import limit_blas_threads
 from minillm.optim import AdamW, clip_grad_norm_
 from minillm.tensor import no_grad
 from minillm.tokenizers import BPETokenizer

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from minillm import ops, plot
-from minillm.engines.blas import limit_blas_threads
 from minillm.engines.sgd import SGD
+from minillm.numpy_ops.cores import limit_blas_threads
 from minillm.tensor import Parameter, Tensor, no_grad
 
 from .stepping import numerical_gradient

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from minillm import plot
-from minillm.engines.blas import limit_blas_threads
+from minillm.numpy_ops.cores import limit_blas_threads
 from minillm.tensor import Tensor, topological_order
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from minillm import nn, plot
 from minillm.data import corpus_text
-from minillm.engines.blas import limit_blas_threads
 from minillm.engines.threads import ThreadedNumpyEngine
 from minillm.models.gpt import GPT, GPTConfig
 from minillm.models.lstm import LSTM, LSTMConfig
+from minillm.numpy_ops.cores import limit_blas_threads
 from minillm.optim import AdamW, clip_grad_norm_
 from minillm.settings import TrainConfig
 from minillm.tensor import no_grad

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from minillm import plot
 from minillm.data import corpus_text
-from minillm.engines.blas import limit_blas_threads
 from minillm.interpret import watching
 from minillm.nn import Module
+from minillm.numpy_ops.cores import limit_blas_threads
 from minillm.optim import AdamW, clip_grad_norm_
 from minillm.tensor import no_grad
 from minillm.training import schedules

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..engines.blas import limit_blas_threads
 from ..finetune.predict import in_batches
 from ..generate import Sampling, generate, known_ids
+from ..numpy_ops.cores import limit_blas_threads
 from .conversations import ChatTemplate
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..engines.blas import blas_threads
 from ..engines.speculative import speculate
 from ..hub.checkpoint import load_model_and_tokenizer
 from ..models.int8 import quantize_int8
@@ -44,7 +43,7 @@ def check_continues_texts(arguments: argparse.Namespace) -> None:
 
 def rounded(arguments: argparse.Namespace, model: Any) -> Any:
     """A NumPy model with weights of 8 bits, on the engine that was asked for."""
-    model = quantize_int8(model, threads=blas_threads() or 1)
+    model = quantize_int8(model)
     if arguments.engine == "torch":
         from ..port import to_torch
 

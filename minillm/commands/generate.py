@@ -15,7 +15,6 @@ from typing import Any
 
 from ..beam import beam_search
 from ..data import Labelled, Pair
-from ..engines.blas import limit_blas_threads
 from ..finetune.objectives import Classify, TaskObjective, Write
 from ..finetune.predict import predict, starts
 from ..generate import Sampling, check_continues, generate, known_ids, prompt_ids, stream_text
@@ -26,6 +25,7 @@ from ..hub.configs import read_generation_config
 from ..hub.finetuned import is_finetuned, open_finetuned
 from ..hub.generation import drawing_in, n_new_tokens, rules_in, settings_of, stop_ids_in, stop_texts_in
 from ..hub.rules import StopTexts, check_stop_texts, cut, until
+from ..numpy_ops.cores import limit_blas_threads
 from ..settings import EngineConfig
 from .ahead import add_ahead, check_compile, check_continues_texts, compiled, guessed, guesses_of, rounded
 from .options import add_option, add_sampling, choices, keywords, sampling_settings, typed_text

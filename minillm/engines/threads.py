@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from ..data import require_targets
+from ..numpy_ops.cores import blas_threads, limit_blas_threads
 from ..optim import param_groups
 from ..settings import TrainConfig
 from ..tensor import Parameter
-from .blas import blas_threads, limit_blas_threads
 from .numpy_engine import NumpyEngine, batch_loss, batch_sums, numbers, outputs
 from .protocol import Batch, Groups, Loss, Model
 from .recompute import recomputing
@@ -34,7 +34,7 @@ from .recompute import recomputing
 
 class Replicas:
     """`threads` threads (0: as many as matrix products would use), each with a replica of `model`; the first has the
-    model itself. Where the threads of products cannot be limited (see blas.py), 0 means 1."""
+    model itself. Where the threads of products cannot be limited (see numpy_ops/cores.py), 0 means 1."""
 
     def __init__(self, model: Model, threads: int = 0):
         n = threads or blas_threads() or 1

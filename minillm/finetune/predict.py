@@ -14,9 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ..beam import beam_search
-from ..engines.blas import limit_blas_threads
 from ..engines.choose import ids_for, outputs_of
 from ..generate import Sampling, generate
+from ..numpy_ops.cores import limit_blas_threads
 from .objectives import Array, Classify, Continue, Row, TaskObjective, Write
 
 

@@ -10,19 +10,23 @@ to the model, in float64 to 1e-10). What it leaves out, and why it may:
 - padding: the tokens of all texts stand below each other, x (N, D), whatever each text has of them, so that a layer is
   one product for all of them, whether they are prompts or one token each. Only attention goes text by text, or, where
   each has one new token, over the longest cache with the others' ends hidden;
-- queries that nobody asks for: in the last layer only those of each text's last token go on.
+- queries that nobody asks for: in the last layer only those of each text's last token go on;
+- idle cores: of long prompts, what NumPy would do on one is shared out, by tokens, texts and heads.
 
 Weights are the model's own arrays, not copies: a plan is made anew for each call of `generate`, in microseconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .. import nn
+from ..numpy_ops.cores import blas_threads, limit_blas_threads, shares, side_by_side
 from ..settings import NEEDS_TORCH
 from ..tensor import Tensor, no_grad
 from . import gpt, llama
@@ -33,6 +37,7 @@ from .int8 import Int8Embedding, Int8GPT, Int8Linear, Int8Llama, Int8Matrix, int
 
 FEW = 32  # rows up to which W xᵀ is faster than x Wᵀ, for which BLAS would first rearrange all of W
 CHUNK = 256  # tokens that go through the feed-forward network at once: what is between its two products fits a cache
+MUCH = 1 << 17  # numbers (N · d_model) from which on the cores share a layer: below, they would wait for each other
 
 
 class Plan(DecodingPlan):
@@ -59,24 +64,34 @@ class Plan(DecodingPlan):
         with no_grad(), np.errstate(over="ignore"):  # e^x may be infinite where it is divided by
             # (N, D); prompts go through the module, which checks ids
             x = self.table[ids] if self.table is not None and min(new.lengths) else self.model.token_embedding(ids).data
-            rope = None if self.positions is not None else self.angles(new)
+            rope = () if self.positions is not None else self.angles(new)
             if self.positions is not None:
                 x += self.positions[new.places]
-            for number, layer in enumerate(self.layers):
-                keys, values = cache.keys[number], cache.values[number]
-                q, k, v = self.heads(layer, x, rope)  # (N, H, D) each
-                new.store(keys, k)
-                new.store(values, v)
-                if not (new.one_each or every) and number == len(self.layers) - 1:
-                    x, q = x[new.last], q[new.last]  # keys and values are there: of the rest nothing is asked
-                one_query = len(q) == len(pieces)
-                x += layer.out((attend_last if one_query else attend)(layer, q, keys, values, new))
-                for start in range(0, len(x), CHUNK):
-                    x[start : start + CHUNK] += feed_forward(layer, x[start : start + CHUNK])
+            cores = (blas_threads() or 1) if x.size >= MUCH else 1
+            with limit_blas_threads(1) if cores > 1 else nullcontext():
+                x = self.through_layers(cache, new, x, rope, cores, every)
             cache.lengths = new.ends
             return norm(x, self.model.norm)
 
-    def heads(self, layer: Layer, x: Array, rope: tuple[Array, Array] | None) -> list[Array]:
+    def through_layers(
+        self, cache: Cache, new: New, x: Array, rope: tuple[Array, ...], cores: int, every: bool
+    ) -> Array:
+        """x (N, d_model) behind all layers, of each text's last token only unless `every` is asked for."""
+        for number, layer in enumerate(self.layers):
+            keys, values = cache.keys[number], cache.values[number]
+            q, k, v = by_tokens(cores, partial(self.heads, layer), x, *rope)  # (N, H, D) each
+            new.store(keys, k)
+            new.store(values, v)
+            if not (new.one_each or every) and number == len(self.layers) - 1:
+                x, q, cores = x[new.last], q[new.last], 1  # keys and values are there: of the rest nothing is asked
+            if len(q) == len(new.ends):
+                mixed = attend_last(layer, q, keys, values, new)
+            else:
+                mixed = attend(layer, q, keys, values, new, cores)
+            by_tokens(cores, partial(go_on, layer), x, mixed)
+        return x
+
+    def heads(self, layer: Layer, x: Array, *rope: Array) -> list[Array]:
         """Queries (N, H, D), keys and values (N, Hkv, D) of x (N, d_model), as they enter attention."""
         h, (n_q, n_kv, d) = norm(x, layer.norm_1), layer.heads
         parts = [matrix(h) for matrix in layer.qkv]
@@ -86,7 +101,7 @@ class Plan(DecodingPlan):
             q, k, v = (part.reshape(len(x), n, d) for part, n in zip(parts, (n_q, n_kv, n_kv)))
         if layer.head_norms is not None:
             q, k = norm(q, layer.head_norms[0]), norm(k, layer.head_norms[1])
-        if rope is not None:
+        if rope:
             q, k = turn(q, *rope), turn(k, *rope)
         return [q, k, v]
 
@@ -95,6 +110,23 @@ class Plan(DecodingPlan):
         rows = [self.model.rope(past, end) for past, end in zip(new.lengths, new.ends)]
         cos, sin = rows[0] if len(rows) == 1 else map(np.concatenate, zip(*rows))
         return cos[:, None], sin[:, None]
+
+
+def go_on(layer: Layer, x: Array, mixed: Array) -> list[Array]:
+    """Add to x (N, d_model), in place, what attention has `mixed`, projected, and then the feed-forward network's."""
+    x += layer.out(mixed)
+    for start in range(0, len(x), CHUNK):
+        x[start : start + CHUNK] += feed_forward(layer, x[start : start + CHUNK])
+    return []
+
+
+def by_tokens(cores: int, function: Callable[..., list[Array]], *arrays: Array) -> list[Array]:
+    """`function(*arrays)`, arrays that have a row for each token, of which each core has a share."""
+    if cores == 1:
+        return function(*arrays)
+    own = shares(len(arrays[0]), cores)
+    parts = side_by_side([partial(function, *(array[rows] for array in arrays)) for rows in own])
+    return [np.concatenate(part) for part in zip(*parts)]
 
 
 # --- which models -----------------------------------------------------------------------------------------------------

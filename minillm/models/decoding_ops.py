@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
+from ..numpy_ops.cores import shares, side_by_side
 from ..tensor import Tensor
 
 Array = np.ndarray
@@ -143,12 +144,22 @@ def attend_last(layer: Layer, q: Array, keys: Array, values: Array, new: New) ->
     return mixed.reshape(len(q), -1)
 
 
-def attend(layer: Layer, q: Array, keys: Array, values: Array, new: New) -> Array:
-    """For the queries q (N, H, D) of all new tokens, text by text -> (N, H · D)."""
-    mixed = np.empty((len(q), q.shape[1] * q.shape[2]), q.dtype)
-    for row, (own, end) in enumerate(zip(new.spans, new.ends)):
-        asked = Tensor(q[own].swapaxes(0, 1)[None])  # (1, H, n, D)
-        k, v = Tensor(keys[row : row + 1, :, :end]), Tensor(values[row : row + 1, :, :end])
-        found = ops.attention(asked, k, v, causal=True, window=layer.window).data
-        mixed[own] = found[0].swapaxes(0, 1).reshape(-1, mixed.shape[1])
-    return mixed
+def attend(layer: Layer, q: Array, keys: Array, values: Array, new: New, cores: int = 1) -> Array:
+    """For the queries q (N, H, D) of all new tokens, text by text -> (N, H · D). Each core takes the next text when it
+    is free; or, where texts are few, the next of a text's key heads with their queries."""
+    (n, n_q, d), n_kv = q.shape, keys.shape[1]
+    mixed = np.empty((n, n_q, d), q.dtype)
+    groups = shares(n_kv, cores if len(new.ends) < 2 * cores else 1)
+    work = iter([(row, group) for row in range(len(new.ends)) for group in groups])
+
+    def take() -> None:
+        for row, kv in work:
+            own, end = new.spans[row], new.ends[row]
+            heads = slice(kv.start * n_q // n_kv, kv.stop * n_q // n_kv)
+            asked = Tensor(q[own, heads].swapaxes(0, 1)[None])  # (1, H, n, D)
+            k, v = Tensor(keys[row : row + 1, kv, :end]), Tensor(values[row : row + 1, kv, :end])
+            found = ops.attention(asked, k, v, causal=True, window=layer.window).data
+            mixed[own, heads] = found[0].swapaxes(0, 1)
+
+    side_by_side([take] * cores)
+    return mixed.reshape(n, -1)

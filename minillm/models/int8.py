@@ -11,14 +11,13 @@ comes in to bfloat16. What rounding costs in bits per byte stands in tests/bench
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .. import nn
+from ..numpy_ops.cores import blas_threads, shares, side_by_side
 from ..ops import AnyTensor
 from ..tensor import Tensor
 from .gpt import GPT
@@ -26,13 +25,13 @@ from .llama import Llama
 
 Array = np.ndarray
 BLOCK = 1 << 17  # weights that are widened at a time
-SHARED = 1 << 20  # from so many weights on, threads share a product: below, one would wait longer for the other
+SHARED = 1 << 20  # from so many weights on, cores share a product: below, one would wait longer for the other
 
 
 class Int8Matrix(nn.Module):
     """A matrix as `codes` (out, in) int8 times `row_scale` (out,), in the place of a Linear or of the token table."""
 
-    def __init__(self, weight: Array, bias: Any, threads: int) -> None:
+    def __init__(self, weight: Array, bias: Any) -> None:
         largest = np.abs(weight).max(axis=1)
         self.row_scale: Any = largest / weight.dtype.type(127)
         divisor = np.where(largest > 0, self.row_scale, 1)[:, None]
@@ -40,7 +39,7 @@ class Int8Matrix(nn.Module):
         for start in range(0, len(weight), 4096):  # no second matrix of floats
             rows = slice(start, start + 4096)
             self.codes[rows] = np.rint(weight[rows] / divisor[rows])
-        self.bias, self.threads = bias, threads
+        self.bias = bias
 
 
 class Int8Linear(Int8Matrix):
@@ -79,9 +78,9 @@ class Int8Llama(Llama):
 INT8 = {GPT: Int8GPT, Llama: Int8Llama}
 
 
-def quantize_int8(model: Any, threads: int = 1) -> Any:
+def quantize_int8(model: Any) -> Any:
     """Round the matrices of a GPT or Llama on NumPy to 8 bits, in place, and return it. It writes as before (and goes
-    to torch by `to_torch`), but cannot be trained or saved. `threads` share a large product on NumPy.
+    to torch by `to_torch`), but cannot be trained or saved.
 
     Raises ValueError for another model, and for one with adapters (merge them first).
     """
@@ -95,7 +94,7 @@ def quantize_int8(model: Any, threads: int = 1) -> Any:
         if type(module) is nn.Linear or name == "token_embedding":
             weight = vars(module).pop("weight")
             small = (Int8Embedding if name == "token_embedding" else Int8Linear)(
-                weight.data, getattr(module, "bias", None), threads
+                weight.data, getattr(module, "bias", None)
             )
             module.__class__ = type(small)
             vars(module).update(vars(small))
@@ -104,19 +103,14 @@ def quantize_int8(model: Any, threads: int = 1) -> Any:
 
 
 def int8_product(module: Int8Matrix) -> Callable[[Array], Array]:
-    """x (N, in) -> x Wᵀ + b (N, out), a block of rows of W at a time."""
+    """x (N, in) -> x Wᵀ + b (N, out), a block of rows of W at a time; a large matrix is shared among the cores."""
     codes, scale = module.codes, module.row_scale
-    bias, shares = None if module.bias is None else module.bias.data, 1
-    if codes.size >= SHARED:
-        shares = module.threads
-    first, *rest = pairwise([len(codes) * i // shares for i in range(shares + 1)])
+    bias = None if module.bias is None else module.bias.data
 
     def product(x: Array) -> Array:
         y = np.empty((len(x), len(codes)), x.dtype)
-        others = [pool().submit(multiply, x, codes, y, *edges) for edges in rest]
-        multiply(x, codes, y, *first)
-        for other in others:
-            other.result()
+        n_cores = (blas_threads() or 1) if codes.size >= SHARED else 1
+        side_by_side([partial(multiply, x, codes, y, rows) for rows in shares(len(codes), n_cores)])
         y *= scale
         if bias is not None:
             y += bias
@@ -125,19 +119,14 @@ def int8_product(module: Int8Matrix) -> Callable[[Array], Array]:
     return product
 
 
-def multiply(x: Array, codes: Array, y: Array, start: int, stop: int) -> None:
-    """y[:, start:stop] = x codes[start:stop]ᵀ."""
+def multiply(x: Array, codes: Array, y: Array, own: slice) -> None:
+    """y[:, own] = x codes[own]ᵀ."""
     rows = max(1, BLOCK // codes.shape[1])
     wide = np.empty((rows, codes.shape[1]), x.dtype)
-    for at in range(start, stop, rows):
-        block = wide[: min(rows, stop - at)]
+    for at in range(own.start, own.stop, rows):
+        block = wide[: min(rows, own.stop - at)]
         block[...] = codes[at : at + len(block)]
         if len(x) == 1:
             np.dot(block, x[0], out=y[0, at : at + len(block)])
         else:
             y[:, at : at + len(block)] = x @ block.T
-
-
-@cache
-def pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="int8")

@@ -60,7 +60,9 @@ def attention(
     scale = q.dtype.type(1 / math.sqrt(d) if scale is None else scale)
     q5 = q.data.reshape(batch, kv_heads, heads // kv_heads, t_q, d)  # (B, Hkv, G, Tq, D)
     k5, v5 = k.data[:, :, None], v.data[:, :, None]  # (B, Hkv, 1, Tk, D)
-    hidden = hidden_keys(q5.shape, t_k, causal, mask, window, q.dtype)
+    if mask is not None:  # its head axis (1 or H) in the grouped layout
+        head_axes = (1, 1) if mask.shape[1] == 1 else q5.shape[1:3]
+        mask = np.broadcast_to(mask.reshape(len(mask), *head_axes, *mask.shape[2:]), (batch, *head_axes, t_q, t_k))
     sink = None if sinks is None else sinks.data.reshape(kv_heads, -1, 1, 1)
     parents = (q, k, v) if sinks is None else (q, k, v, sinks)
 
@@ -69,12 +71,13 @@ def attention(
     out = out4.reshape(*q5.shape[:4], v.shape[-1])  # (B, Hkv, G, Tq, D)
     blocks = []  # what backward needs of each block: its texts, its rows, its keys, P, dropout's mask
     small = longest(q5) * longest(k5) * abs(scale) < SMALL and (sink is None or np.abs(sink).max() < SMALL)
-    open_keys = mask is None and window is None  # before the block's own rows, every key is allowed
     for texts, rows, keys in cut((batch, heads, t_q, t_k), causal, segments, window):
         scores = (q5[texts, ..., rows, :] * scale) @ k5[texts, ..., keys, :].swapaxes(-1, -2)  # (..., rows, keys)
-        if hidden is not None:
-            first = max(keys.start, rows.start + t_k - t_q) if open_keys else keys.start
-            scores[..., first - keys.start :] += hidden[texts, ..., rows, first : keys.stop]
+        if mask is not None:
+            scores += added(mask[texts, ..., rows, keys], q.dtype)
+        if causal and t_q > 1:
+            first, seen = near(rows, keys, t_k - t_q, window)
+            scores[..., first:] += added(seen, q.dtype)
         p = masked_softmax(scores, small, sink)
         drawn = draw_mask(p.shape, dropout_p, rng) if dropout_p else None
         if found is None:
@@ -161,23 +164,16 @@ def masked_softmax(scores: Array, small: bool, sink: Array | None = None) -> Arr
     return p
 
 
-def hidden_keys(
-    q_shape: tuple, t_k: int, causal: bool, mask: Array | None, window: int | None, dtype: np.dtype
-) -> Array | None:
-    """What is added to the scores (B, Hkv, G, Tq, Tk): 0 where a query may look, −∞ where it may not; None if
-    everything is allowed. Causal: the last query stands at the last key (bottom-right aligned), so query i sees keys j
-    ≤ i + Tk − Tq, and with a window > i + Tk − Tq − window.
-    """
-    kv_heads, group, t_q = q_shape[1:4]
-    allowed = None
-    if mask is not None:  # its head axis (1 or H) in the grouped layout
-        head_axes = (1, 1) if mask.shape[1] == 1 else (kv_heads, group)
-        allowed = mask.reshape(mask.shape[0], *head_axes, *mask.shape[2:])
-    if causal and t_q > 1:
-        last, before = t_k - t_q, -t_q if window is None else t_k - t_q - window  # of the keys of query 0, and beyond
-        triangle = np.tri(t_q, t_k, last, dtype=bool) ^ np.tri(t_q, t_k, before, dtype=bool)[None, None]
-        allowed = triangle if allowed is None else allowed & triangle
-    if allowed is None:
-        return None
-    added = np.where(allowed, dtype.type(0), dtype.type(-np.inf))
-    return np.broadcast_to(added, (q_shape[0], *added.shape[-4:-2], t_q, t_k))
+def near(rows: slice, keys: slice, past: int, window: int | None) -> tuple[int, Array]:
+    """Which of its keys a block's queries see, causal: the last query stands at the last key (bottom-right aligned), so
+    that query i sees keys j ≤ i + past, past = Tk − Tq, and with a window j > i + past − window. -> how many of the
+    block's keys all queries see, and for the others (rows, keys) who sees which."""
+    first = keys.start if window is not None else max(keys.start, rows.start + past)
+    behind = np.arange(rows.start, rows.stop)[:, None] + past - np.arange(first, keys.stop)  # how far a key lies back
+    seen = behind >= 0
+    return first - keys.start, seen if window is None else seen & (behind < window)
+
+
+def added(allowed: Array, dtype: np.dtype) -> Array:
+    """What is added to the scores: 0 where a query may look, −∞ where it may not."""
+    return np.where(allowed, dtype.type(0), dtype.type(-np.inf))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from ..costs.sizes import in_bytes, less_memory, numpy_training_bytes, training_memory
-from ..engines.blas import blas_threads
 from ..engines.limits import free_memory
 from ..models import ModelConfig
+from ..numpy_ops.cores import blas_threads
 from ..settings import EngineConfig, TrainConfig
 from .config_file import ConfigError
 

@@ -122,7 +122,7 @@ def bench_memory(model: GPT, turns: int) -> Iterator[Row | str]:
 
     ours, one = interleave(generated, lambda: np.dot(table, x, out=y), turns)
     yield Row("decode GPT-2 124M, share of the bandwidth", ours, one * read, "its products", "tok/s", n, 0.9)
-    small = quantize_int8(make(SHAPES["GPT-2 124M"][0]), threads=2)
+    small = quantize_int8(make(SHAPES["GPT-2 124M"][0]))
     yield Row("decode GPT-2 124M, int8", *interleave(lambda: generated(small), generated, turns), "our fp32", "tok/s",
               n, 1.3)  # fmt: skip
     if absent := missing("torch"):

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from minillm.data import Document, pack
 from minillm.debug import debug_mode, guard, watching
-from minillm.engines.blas import blas_threads, limit_blas_threads
 from minillm.engines.choose import engine_class
 from minillm.engines.numpy_engine import NumpyEngine
 from minillm.engines.threads import Replicas, ThreadedNumpyEngine, replica
 from minillm.generate import generate
 from minillm.models import GPT, GPTConfig
+from minillm.numpy_ops.cores import blas_threads, limit_blas_threads
 from minillm.settings import IGNORE, EngineConfig, TrainConfig
 from minillm.tensor import Tensor, no_grad, records_graph
 from minillm.training.run_folder import TrainingDiverged

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minillm.finetune.lora import LoraConfig, add_lora
 from minillm.generate import Sampling, generate, stream
-from minillm.models import GPT, Gemma, GemmaConfig, GPTConfig, Llama, LlamaConfig, Moe, MoeConfig
+from minillm.models import GPT, Gemma, GemmaConfig, GPTConfig, Llama, LlamaConfig, Moe, MoeConfig, decoding
 from minillm.models.decoding import Cache, Plan, plan_for
 from minillm.tensor import no_grad
 
@@ -50,10 +50,14 @@ def own(model, ids):
         return model(np.array([ids])).data[0]
 
 
+@pytest.mark.parametrize("cores", [1, 2, 3])
 @each_config
-@settings(max_examples=12)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_whatever_is_read_when_the_logits_are_those_of_the_models_own_forward(name, data):
+def test_whatever_is_read_when_the_logits_are_those_of_the_models_own_forward(name, cores, monkeypatch, data):
+    """Also where cores share what is read, which only long prompts are worth."""
+    monkeypatch.setattr(decoding, "MUCH", 0 if cores > 1 else decoding.MUCH)
+    monkeypatch.setattr(decoding, "blas_threads", lambda: cores)
     model = make(name)
     rows = data.draw(st.integers(1, 4))
     plan, rng = plan_for(model), np.random.default_rng(data.draw(st.integers(0, 99)))

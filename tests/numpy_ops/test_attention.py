@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -150,18 +151,20 @@ def test_what_was_saved_is_not_what_the_caller_holds():
         np.testing.assert_array_equal(array, copy)
 
 
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    ("causal", "window"), [(False, None), (True, None), (True, 1), (True, BLOCK), (True, BLOCK + 1), (True, 200)]
+)
 @pytest.mark.parametrize(
     ("t_q", "t_k"), [(127, 127), (128, 128), (129, 129), (257, 257), (130, 300), (300, 130), (1, 300)]
 )
-def test_at_the_borders_of_the_blocks(t_q, t_k, causal):
-    """Queries are taken 128 at a time: with and without a mask, the same as the twin, which takes all at once."""
+def test_at_the_borders_of_the_blocks(t_q, t_k, causal, window):
+    """Queries are taken 64 at a time: with and without a mask, the same as the twin, which takes all at once."""
     q, k, v = random_qkv(t_q, t_k, kv_heads=2)
     rng = np.random.default_rng(5)
     for mask in (None, rng.random((t_q, t_k)) < 0.3, rng.random((B, 1, 1, t_k)) < 0.3, rng.random((H, t_q, 1)) < 0.5):
-        out, grads = attend_with_gradients(q, k, v, causal=causal, mask=mask)
+        out, grads = attend_with_gradients(q, k, v, causal=causal, mask=mask, window=window)
         tensors = [Tensor(a, requires_grad=True) for a in (q, k, v)]
-        expected = twins.attention(*tensors, causal=causal, mask=mask)
+        expected = twins.attention(*tensors, causal=causal, mask=mask, window=window)
         expected.backward(np.random.default_rng(9).standard_normal(out.shape))
         np.testing.assert_allclose(out, expected.data, rtol=1e-12, atol=1e-13)
         for g, tensor in zip(grads, tensors):
@@ -175,6 +178,17 @@ def test_causal_attention_computes_no_keys_that_a_block_may_not_look_at(t_q, t_k
     *_, blocks, _, _, _ = ops.attention(q, k, v, causal=True).node.saved
     last = [min(start + BLOCK, t_q) - 1 for start in range(0, t_q, BLOCK)]
     assert [p.shape[-1] for texts, *_, p, _ in blocks if texts.start == 0] == [max(i + t_k - t_q + 1, 0) for i in last]
+
+
+@pytest.mark.parametrize("window", [None, 300])
+def test_what_may_be_seen_is_never_held_for_all_pairs(window):
+    """Of 2,048 queries and keys, a block's at most: one number for each pair would be 16 MB."""
+    q, k, v = (Tensor(np.ones((1, 1, 2048, 8), np.float32)) for _ in range(3))
+    tracemalloc.start()
+    ops.attention(q, k, v, causal=True, window=window)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * BLOCK * 2048 * 4
 
 
 # --- several texts in a row -----------------------------------------------------------------------------------------

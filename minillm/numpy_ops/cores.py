@@ -1,19 +1,24 @@
-"""How many threads NumPy's matrix products use: read it, and change it for a while.
+"""The machine's cores, as NumPy uses them: how many threads a matrix product has, and work side by side.
 
 NumPy leaves products to a BLAS library, in most installations OpenBLAS, whose functions for this are found in the
-library that is loaded already. With another BLAS (MKL, Apple's Accelerate) nothing is found and nothing is changed.
+library that is loaded already. With another BLAS (MKL, Apple's Accelerate) nothing is found and nothing is changed. All
+else NumPy does on one core; it lets go of the interpreter's lock meanwhile, so that `side_by_side` can share it out.
 """
 
 from __future__ import annotations
 
+import contextvars
 import ctypes
 import functools
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +51,36 @@ def limit_blas_threads(n: int) -> Iterator[None]:
             set_to(min(limits))
             if len(limits) == 1:
                 limits.clear()
+
+
+def side_by_side(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
+    """What the tasks give, each computed by a thread of its own, the first by this one; each of their products has one
+    thread. Where one raises, the others are waited for: nothing goes on computing."""
+    if len(tasks) == 1:
+        return [tasks[0]()]
+    with limit_blas_threads(1):
+        # The context carries no_grad, debug mode and NumPy's settings for warnings over to the threads.
+        others = [pool().submit(contextvars.copy_context().run, task) for task in tasks[1:]]
+        try:
+            first = tasks[0]()
+        finally:
+            wait(others)
+        return [first, *(other.result() for other in others)]
+
+
+def shares(n: int, parts: int) -> list[slice]:
+    """`n` things cut into so many parts, or `n`, as equal as they can be."""
+    parts = max(1, min(parts, n))
+    return [slice(*edges) for edges in pairwise(n * i // parts for i in range(parts + 1))]
+
+
+@functools.cache
+def pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="side-by-side")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=pool.cache_clear)  # whose threads a forked process does not have
 
 
 lock = threading.Lock()
