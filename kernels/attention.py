@@ -100,8 +100,8 @@ def flash_attention(
     q, k, v = to_autocast(q), to_autocast(k), to_autocast(v)
     if not torch.compiler.is_compiling():
         refuse_transforms([q, k, v])
-    paged = block_table is not None
-    check_shapes(q, k, v, paged)
+    packed_for_a_cache = cu_seqlens is not None and key_lengths is not None  # one row of queries, a cache of many
+    check_shapes(q, k, v, one_batch=block_table is None and not packed_for_a_cache)
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     check_numbers(scale, dropout_p, softcap, window)
     check_sinks(q, sinks)

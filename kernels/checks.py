@@ -15,11 +15,12 @@ from torch import Tensor
 ELSEWHERE = "use PyTorch's attention, or impl='reference' of minillm's, there"
 
 
-def check_shapes(q: Tensor, k: Tensor, v: Tensor, paged: bool) -> None:
+def check_shapes(q: Tensor, k: Tensor, v: Tensor, one_batch: bool) -> None:
+    """Shapes that go with each other; with `one_batch` the first axis of q and that of k and v are the same."""
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     if not (q.ndim == k.ndim == v.ndim == 4):
         raise ValueError(f"flash_attention: q, k, v must be (batch, heads, tokens, features), not {shapes}.")
-    if k.shape != v.shape or (q.shape[0] != k.shape[0] and not paged) or q.shape[3] != k.shape[3]:
+    if k.shape != v.shape or (q.shape[0] != k.shape[0] and one_batch) or q.shape[3] != k.shape[3]:
         raise ValueError(f"flash_attention: k and v must have one shape and q their batch and head size, not {shapes}.")
     if k.shape[1] == 0 or q.shape[1] % k.shape[1] != 0:
         raise ValueError(f"flash_attention: the query heads must be a multiple of the key heads, not {shapes}.")

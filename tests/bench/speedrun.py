@@ -3,9 +3,11 @@
     python tests/bench/speedrun.py FOLDER                              # the quickstart as it is, three seeds
     python tests/bench/speedrun.py FOLDER --only "AdamW" "GPT" --seeds 1
     python tests/bench/speedrun.py FOLDER --seconds 60                 # is so little enough for a given figure?
+    python tests/bench/speedrun.py FOLDER --tokens 1800000 --threads 1 # at equal tokens, whatever the machine does
 
-Prints bits per byte of the held-out modules and the tokens read, for each variant and seed; what is done is kept in
-FOLDER. Time counts: leave the machine alone. Records, and what each choice brought, stand in speedrun.md.
+Prints bits per byte of the held-out modules, the tokens read and the seconds it took, for each variant and seed; what
+is done is kept in FOLDER. Where time counts, leave the machine alone; at equal tokens it doesn't, but then a choice
+that makes steps slower looks better than it is. Records, and what each choice brought, stand in speedrun.md.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import contextlib
 import io
 import statistics
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +51,11 @@ VARIANTS: dict[str, Sections] = {  # what differs from the quickstart; a section
     "muon_lr 0.014": {"train": {"muon_lr": 0.014}},
     "lr 0.004": {"train": {"lr": 4e-3}},
     "lr 0.009": {"train": {"lr": 9e-3}},
+    "lr 0.0075": {"train": {"lr": 7.5e-3}},
     "momentum 0.9": {"train": {"muon_momentum": 0.9}},
+    "momentum 0.97": {"train": {"muon_momentum": 0.97}},
+    "no decay": {"train": {"weight_decay": 0.0}},
+    "beta2 0.95": {"train": {"beta2": 0.95}},
     "warmup 40": {"train": {"warmup_steps": 40}},
     "batches of 4": {"train": {"batch_size": 4}},
     "batches of 8": {"train": {"batch_size": 8}},
@@ -67,23 +74,30 @@ def text(folder: Path, seconds: float) -> Sections:
     return {"data": {"corpus": str(corpus.resolve()), "tokenizer": str(tokenizer.resolve())}}
 
 
-def run(folder: Path, data: Sections, name: str, seconds: float, seed: int) -> dict[str, float]:
-    """One run's last evaluation, on all that is held out."""
-    kept = folder / "results" / f"{name}, {seconds:g} s, seed {seed}.json"
+def run(folder: Path, data: Sections, name: str, length: str, limits: dict[str, Any], seed: int) -> dict[str, float]:
+    """One run's last evaluation, on all that is held out. `length` is how long it was, in words, `limits` says it."""
+    kept = folder / "results" / f"{name}, {length}, seed {seed}.json"
     if not kept.exists():
         sections = read_config("quickstart") | data
         for section, changes in VARIANTS[name].items():
             own = {} if "only" in changes else sections[section]
             sections[section] = own | {key: value for key, value in changes.items() if key != "only"}
         never = 10**9
-        sections["train"] |= {"max_seconds": seconds, "seed": seed, "eval_tokens": 0, "eval_every": never}
-        sections["train"] |= {"save_every": never}
+        sections["train"] |= {"seed": seed, "eval_tokens": 0, "eval_every": never, "save_every": never}
+        if tokens := limits["tokens"]:
+            rows, context = sections["train"]["batch_size"], sections["model"]["context"]
+            sections["train"] |= {"max_seconds": 0.0, "max_steps": tokens // (rows * context)}
+        else:
+            sections["train"] |= {"max_seconds": limits["seconds"]}
+        sections["engine"] = {**sections.get("engine", {}), "threads": limits["threads"]}
         out = folder / "runs" / kept.stem
+        start = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()):
             pretrain(sections, out, overwrite=out.exists())
         kept.parent.mkdir(exist_ok=True)
-        rows = [row for row in read_metrics(out / "metrics.jsonl") if "val_bits_per_byte" in row]
-        write_json(kept, {"bits": rows[-1]["val_bits_per_byte"], "tokens": rows[-1]["tokens"]})
+        took = time.perf_counter() - start
+        row = [row for row in read_metrics(out / "metrics.jsonl") if "val_bits_per_byte" in row][-1]
+        write_json(kept, {"bits": row["val_bits_per_byte"], "tokens": row["tokens"], "seconds": round(took, 1)})
     return read_json(kept)
 
 
@@ -93,17 +107,22 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=VARIANTS, default=["quickstart"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=190.0)
+    parser.add_argument("--tokens", type=int, default=0, help="read so many, in place of --seconds")
+    parser.add_argument("--threads", type=int, default=0, help="as engine.threads (0: one for each core)")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     data = text(arguments.folder, arguments.seconds)
+    limits = {"tokens": arguments.tokens, "seconds": arguments.seconds, "threads": arguments.threads}
+    length = f"{arguments.tokens} tokens" if arguments.tokens else f"{arguments.seconds:g} s"
     for name in arguments.only:
         runs = []
         for seed in range(arguments.seeds):
-            runs.append(run(arguments.folder, data, name, arguments.seconds, seed))
-            print(f"  {name}, seed {seed}: {runs[-1]['bits']:.4f}, {runs[-1]['tokens']:,} tokens", flush=True)
-        bits = [found["bits"] for found in runs]
-        spread = f" ± {statistics.stdev(bits):.4f}" if len(bits) > 1 else ""
-        print(f"{name:32s} {statistics.mean(bits):.4f}{spread} bits per byte, {arguments.seconds:g} s", flush=True)
+            found = run(arguments.folder, data, name, length, limits, seed)
+            runs.append(found["bits"])
+            took = f", {found['seconds']:.0f} s" if "seconds" in found else ""
+            print(f"  {name}, seed {seed}: {found['bits']:.4f}, {found['tokens']:,} tokens{took}", flush=True)
+        spread = f" ± {statistics.stdev(runs):.4f}" if len(runs) > 1 else ""
+        print(f"{name:32s} {statistics.mean(runs):.4f}{spread} bits per byte, {length}", flush=True)
 
 
 if __name__ == "__main__":

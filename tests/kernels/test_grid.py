@@ -103,12 +103,12 @@ def check_cache(seed, device):
                 assert error <= 2 * allowed + 4e-6, (seed, impl, b, error, allowed)
 
 
-@pytest.mark.parametrize("seed", range(SHORT))
+@pytest.mark.parametrize("seed", [*range(SHORT), 47, 108, 117, 186])  # the last were wrong, or thought so, once
 def test_training(device, seed):
     check_case(seed, device)
 
 
-@pytest.mark.parametrize("seed", range(SHORT // 2))
+@pytest.mark.parametrize("seed", [*range(SHORT // 2), 29, 39])
 def test_cache(device, seed):
     check_cache(seed, device)
 
