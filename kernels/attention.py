@@ -82,7 +82,8 @@ def flash_attention(
         max_seqlen: no less than the longest of them: saves launching programs that find nothing to do.
         May be filled up with the number of tokens to (tokens+1,), a shape that says nothing of n, for torch.compile.
     key_lengths: int32 (B,): k and v are a cache, of whose row b the first key_lengths[b] places are filled; causality
-        and windows count from there. The queries may be packed: cu_seqlens, then one tensor, for q. Not for training.
+        and windows count from there. The queries may be packed, q (1, H, Tq, D) with cu_seqlens, then one tensor: B is
+        the number of sequences here, and of rows of k and v. Not for training.
     block_table: int32 (B, n), beside key_lengths: the cache lies in pages. k, v are (pages, Hkv, page size, D), and
         keys 0 .. page size - 1 of row b are page block_table[b, 0], the next block_table[b, 1]; entries that the
         length does not reach are not read.

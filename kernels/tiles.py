@@ -102,12 +102,12 @@ def locate(z, cu_seqlens, T, lengths=None):
 
 @triton.jit
 def tanh(x):
-    """tanh(x) out of exp2; near 0, where 1 - 2 / (e^2x + 1) would lose digits, its series to x^11. From 20 on, where it
-    is 1 in float64, too, e^2x goes no further: it would overflow."""
+    """tanh(x) out of exp2; near 0, where 1 - 2 / (e^2x + 1) would lose digits, its series to x^11. Beyond 20 it is 1 in
+    float64, too: there x goes no further, whose powers would overflow."""
+    x = tl.clamp(x, -20.0, 20.0, propagate_nan=tl.PropagateNan.ALL)
     x2 = x * x
     series = 1 + x2 * (-1 / 3 + x2 * (2 / 15 + x2 * (-17 / 315 + x2 * (62 / 2835 - x2 * (1382 / 155925)))))
-    power = tl.exp2(tl.minimum(x * (2 * LOG2E), 40 * LOG2E, propagate_nan=tl.PropagateNan.ALL))
-    return tl.where(x2 < 0.0625, x * series, 1 - 2 / (power + 1))
+    return tl.where(x2 < 0.0625, x * series, 1 - 2 / (tl.exp2(x * (2 * LOG2E)) + 1))
 
 
 @triton.jit

@@ -112,8 +112,9 @@ class Chat:
         """Something that is no answer."""
         print(f"({text})", file=sys.stderr, flush=True)
 
-    def say(self, text: str) -> None:
-        """Answer a turn, each piece as soon as it is chosen; Ctrl-C ends the answer, not the chat."""
+    def say(self, text: str, instead: str = "your turn is not kept: ask again, or otherwise") -> None:
+        """Answer a turn, each piece as soon as it is chosen; Ctrl-C ends the answer, not the chat. Where no answer
+        comes, it is said what happens `instead`."""
         if not text:
             return
         pieces = self.conversation.answer(
@@ -139,7 +140,7 @@ class Chat:
         if stopped:
             self.note("stopped")
         elif len(self.conversation.messages) == before:
-            self.note("No answer came, and your turn is not kept: ask again, or otherwise.")
+            self.note(f"No answer came, and {instead}.")
 
     def obey(self, line: str) -> None:
         """Do what a line that begins with / asks for."""
@@ -177,7 +178,7 @@ class Chat:
         del turns[-2:]
         before = len(turns)
         try:
-            self.say(kept[-2]["content"])
+            self.say(kept[-2]["content"], "the one before stays")
         finally:
             if len(turns) == before:  # no new answer came: the old one stays
                 turns += kept[-2:]

@@ -66,6 +66,8 @@ class TorchEngine:
         self.device = choose_device(settings.device)
         self.precision = choose_precision(settings.precision, self.device)
         self.rank, self.world_size = join_processes(self.device)
+        # What the processors tell each other, in a step too: through NCCL they would wait for their GPUs.
+        self.host_group = dist.new_group(backend="gloo") if self.world_size > 1 else None
         self.config = config
         self.sharded = settings.parallel in ("fsdp", "hsdp") and self.world_size > 1
         if self.sharded and not isinstance(loss or ModelLoss(), ModelLoss):
@@ -283,8 +285,10 @@ class TorchEngine:
         """The sum, or another reduction, of a number over the ranks."""
         if self.world_size == 1:
             return value
-        dtype = torch.float32 if self.device.type == "mps" else torch.float64
-        return self.total_tensor(torch.tensor(value, dtype=dtype, device=self.device), op).item()
+        number = torch.tensor(value, dtype=torch.float64)
+        with self.lost_peer():
+            dist.all_reduce(number, op, self.host_group)  # from processor to processor: nobody waits for a GPU
+        return number.item()
 
     def total_tensor(self, tensor: torch.Tensor, op: Any = dist.ReduceOp.SUM) -> torch.Tensor:
         if self.world_size > 1:

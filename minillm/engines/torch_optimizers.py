@@ -32,14 +32,15 @@ def make_optimizer(
 
 
 def can_skip(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a step follows `optimizer.found_inf`, a float32 on the device: 1 makes it none at all. Only torch's fused
-    kernels do."""
-    return optimizer.defaults["fused"] and not isinstance(optimizer, Muon)
+    """Whether a step follows `optimizer.found_inf`, a float32 on the device: 1 makes it none at all. Torch's fused
+    kernels do, and Muon with them."""
+    return optimizer.defaults["fused"]
 
 
 class Muon(torch.optim.AdamW):
-    """As muon.Muon, over torch's parameters. Under torchrun each process orthogonalizes every n-th matrix and sends it
-    to the others: all of them take the same step, whether they hold whole matrices ("ddp") or slices ("fsdp").
+    """As muon.Muon, over torch's parameters. Under torchrun the n processes take n matrices at a time, the largest
+    first: each orthogonalizes one of them, all at once, and sends it to the others. So all take the same step, whether
+    they hold whole matrices ("ddp") or slices ("fsdp"), of which no more than n are ever put together.
 
     On a GPU the products are in bfloat16 (but for float64), as in Jordan's own: errors of a hundredth do not matter
     where singular values may end between 0.7 and 1.2. `compiled` has torch.compile fuse what is between the products.
@@ -70,22 +71,37 @@ class Muon(torch.optim.AdamW):
 
     def move(self, matrices: list[tuple[dict[str, Any], torch.Tensor]]) -> None:
         here, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        for i, (group, p) in enumerate(matrices):
-            if p.grad is None:
-                continue
-            if "momentum_buffer" not in self.state[p]:
-                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-            mean = self.state[p]["momentum_buffer"]
-            mean.lerp_(p.grad, 1 - group["momentum"])
-            ahead = whole(p.grad.lerp(mean, group["momentum"]))
-            change = torch.empty_like(ahead)
-            if i % processes == here:
-                low = p.is_cuda and p.dtype != torch.float64
-                change = self.orthogonalize(ahead.bfloat16() if low else ahead).to(ahead.dtype).contiguous()
-            if processes > 1:
-                dist.broadcast(change, i % processes)
-            p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.sub_(sliced(change, p), alpha=step_size(group["lr"], p.shape))
+        learning = sorted((m for m in matrices if m[1].grad is not None), key=lambda m: -m[1].numel())
+        found_inf = getattr(self, "found_inf", None)  # see `can_skip`
+        skip = None if found_inf is None else found_inf > 0
+        for start in range(0, len(learning), processes):
+            together = learning[start : start + processes]
+            changes = [self.ahead(group, p, skip) for group, p in together]
+            if here < len(together):
+                ahead = changes[here]
+                low = ahead.is_cuda and ahead.dtype != torch.float64
+                changes[here] = self.orthogonalize(ahead.bfloat16() if low else ahead).to(ahead.dtype).contiguous()
+            for owner, ((group, p), change) in enumerate(zip(together, changes)):
+                if processes > 1:
+                    dist.broadcast(change, owner)
+                decayed = local(p) * (1 - group["lr"] * group["weight_decay"])
+                moved = decayed.sub_(local(sliced(change, p)), alpha=step_size(group["lr"], p.shape))
+                local(p).copy_(moved if skip is None else torch.where(skip, local(p), moved))
+
+    def ahead(self, group: dict[str, Any], p: torch.Tensor, skip: torch.Tensor | None) -> torch.Tensor:
+        """Move the running mean of a matrix's gradients, and look one step ahead of it; whole."""
+        if "momentum_buffer" not in self.state[p]:
+            self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        mean, grad = self.state[p]["momentum_buffer"], p.grad
+        assert grad is not None
+        moved = local(mean).lerp(local(grad), 1 - group["momentum"])
+        local(mean).copy_(moved if skip is None else torch.where(skip, local(mean), moved))
+        return whole(grad.lerp(mean, group["momentum"])).contiguous()
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's own part of a tensor, in its place; all of it where nothing is cut up."""
+    return tensor.to_local() if isinstance(tensor, dist.tensor.DTensor) else tensor
 
 
 def sliced(change: torch.Tensor, p: torch.Tensor) -> torch.Tensor:

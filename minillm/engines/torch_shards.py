@@ -77,10 +77,13 @@ class ShardWriter:
         tensors = self.share(weights) | self.share(optimizer)
         writer = dcp.HuggingFaceStorageWriter(str(folder), places, save_distributed=True)
         if self.asynchronous:
-            stager = stages_once()
-            begun = dcp.async_save(tensors, storage_writer=writer, process_group=self.group, async_stager=stager)
-            if stager is not None:
-                begun.add_done_callback(lambda _: stager.close())  # type: ignore[union-attr]
+            # Left to itself, async_save takes a writer of files for what copies, which does so by deepcopy, drops that
+            # and copies again: half as much more at the peak. This copies each tensor once, before it returns.
+            stager = staging.DefaultStager(staging.StagingOptions(False, False, False, False))
+            try:
+                begun = dcp.async_save(tensors, storage_writer=writer, process_group=self.group, async_stager=stager)
+            finally:
+                stager.close()  # what writes the copies holds them
             return begun  # type: ignore[return-value]
         written: Future[Any] = Future()
         try:
@@ -123,11 +126,3 @@ class ShardWriter:
         fine = torch.stack([part.isfinite().all().to(parts[0].device) for part in parts]).tolist()
         mine = [name for name, good in zip(tensors, fine) if not good]
         return next((names[0] for names in self.together(mine.copy) if names), "")
-
-
-def stages_once() -> Any:
-    """What copies the tensors before training changes them: each once. (Left to itself, `async_save` takes a writer of
-    files for it, which copies a DTensor by deepcopy, drops that and copies again: half as much more at the peak.) None
-    where this PyTorch has only the writer's way."""
-    stager = getattr(staging, "DefaultStager", None)
-    return None if stager is None else stager(staging.StagingOptions(False, False, False, False))

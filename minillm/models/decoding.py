@@ -37,7 +37,7 @@ from .int8 import Int8Embedding, Int8GPT, Int8Linear, Int8Llama, Int8Matrix, int
 
 FEW = 32  # rows up to which W xᵀ is faster than x Wᵀ, for which BLAS would first rearrange all of W
 CHUNK = 256  # tokens that go through the feed-forward network at once: what is between its two products fits a cache
-MUCH = 1 << 17  # numbers (N · d_model) from which on the cores share a layer: below, they would wait for each other
+MANY = 128  # tokens of each core that shares prompts: with fewer, cores wait for each other, and each reads all weights
 
 
 class Plan(DecodingPlan):
@@ -67,7 +67,7 @@ class Plan(DecodingPlan):
             rope = () if self.positions is not None else self.angles(new)
             if self.positions is not None:
                 x += self.positions[new.places]
-            cores = (blas_threads() or 1) if x.size >= MUCH else 1
+            cores = 1 if new.one_each else max(1, min(blas_threads() or 1, len(x) // MANY))
             with limit_blas_threads(1) if cores > 1 else nullcontext():
                 x = self.through_layers(cache, new, x, rope, cores, every)
             cache.lengths = new.ends

@@ -2,10 +2,10 @@
 
 Read in this order what a GPT runs: linear.py (matrix product and table look-up), gelu.py, layer_norm.py, dropout.py,
 attention.py, cross_entropy.py. The rest belongs to other models: erf.py (the exact GELU), activations.py, softmax.py,
-rms_norm.py, rope.py, recurrent.py, losses.py, joining.py. Every backward has the signature
-`backward(grad, needs, *saved) -> one gradient per input`, where grad = dL/d(output) and `needs[i]` says whether input i
-wants a gradient at all. The functions are called through `minillm.ops`, which documents shapes, checks them, and says
-what is the default.
+rms_norm.py, rope.py, recurrent.py, losses.py, joining.py; and cores.py shares work among cores. Every backward has the
+signature `backward(grad, needs, *saved) -> one gradient per input`, where grad = dL/d(output) and `needs[i]` says
+whether input i wants a gradient at all. The functions are called through `minillm.ops`, which documents shapes, checks
+them, and says what is the default.
 """
 
 import numpy as np

@@ -60,24 +60,21 @@ def attention(
     scale = q.dtype.type(1 / math.sqrt(d) if scale is None else scale)
     q5 = q.data.reshape(batch, kv_heads, heads // kv_heads, t_q, d)  # (B, Hkv, G, Tq, D)
     k5, v5 = k.data[:, :, None], v.data[:, :, None]  # (B, Hkv, 1, Tk, D)
-    if mask is not None:  # its head axis (1 or H) in the grouped layout
-        head_axes = (1, 1) if mask.shape[1] == 1 else q5.shape[1:3]
-        mask = np.broadcast_to(mask.reshape(len(mask), *head_axes, *mask.shape[2:]), (batch, *head_axes, t_q, t_k))
+    mask = mask if mask is None else grouped(mask, kv_heads)
     sink = None if sinks is None else sinks.data.reshape(kv_heads, -1, 1, 1)
     parents = (q, k, v) if sinks is None else (q, k, v, sinks)
 
-    side_by_side = np.empty((batch, t_q, heads, v.shape[-1]), q.dtype) if found is None else found.swapaxes(1, 2)
-    out4 = side_by_side.swapaxes(1, 2)  # (B, H, Tq, D), laid out so that putting heads side by side copies nothing
+    merged = np.empty((batch, t_q, heads, v.shape[-1]), q.dtype) if found is None else found.swapaxes(1, 2)
+    out4 = merged.swapaxes(1, 2)  # (B, H, Tq, D), laid out so that putting heads side by side copies nothing
     out = out4.reshape(*q5.shape[:4], v.shape[-1])  # (B, Hkv, G, Tq, D)
     blocks = []  # what backward needs of each block: its texts, its rows, its keys, P, dropout's mask
     small = longest(q5) * longest(k5) * abs(scale) < SMALL and (sink is None or np.abs(sink).max() < SMALL)
     for texts, rows, keys in cut((batch, heads, t_q, t_k), causal, segments, window):
         scores = (q5[texts, ..., rows, :] * scale) @ k5[texts, ..., keys, :].swapaxes(-1, -2)  # (..., rows, keys)
         if mask is not None:
-            scores += added(mask[texts, ..., rows, keys], q.dtype)
+            hide(scores, of_block(mask, texts, rows, keys))
         if causal and t_q > 1:
-            first, seen = near(rows, keys, t_k - t_q, window)
-            scores[..., first:] += added(seen, q.dtype)
+            hide_unseen(scores, rows, keys, t_k - t_q, window)
         p = masked_softmax(scores, small, sink)
         drawn = draw_mask(p.shape, dropout_p, rng) if dropout_p else None
         if found is None:
@@ -164,16 +161,29 @@ def masked_softmax(scores: Array, small: bool, sink: Array | None = None) -> Arr
     return p
 
 
-def near(rows: slice, keys: slice, past: int, window: int | None) -> tuple[int, Array]:
-    """Which of its keys a block's queries see, causal: the last query stands at the last key (bottom-right aligned), so
-    that query i sees keys j ≤ i + past, past = Tk − Tq, and with a window j > i + past − window. -> how many of the
-    block's keys all queries see, and for the others (rows, keys) who sees which."""
-    first = keys.start if window is not None else max(keys.start, rows.start + past)
+def hide(scores: Array, allowed: Array) -> None:
+    """Make scores −∞, in place, where a query may not look."""
+    scores += np.where(allowed, scores.dtype.type(0), scores.dtype.type(-np.inf))
+
+
+def hide_unseen(scores: Array, rows: slice, keys: slice, past: int, window: int | None) -> None:
+    """Hide what a block's queries do not see, causal: the last query stands at the last key (bottom-right aligned), so
+    that query i sees keys j ≤ i + past, past = Tk − Tq, and with a window j > i + past − window."""
+    first = keys.start if window is not None else max(keys.start, rows.start + past)  # those before, all queries see
     behind = np.arange(rows.start, rows.stop)[:, None] + past - np.arange(first, keys.stop)  # how far a key lies back
     seen = behind >= 0
-    return first - keys.start, seen if window is None else seen & (behind < window)
+    hide(scores[..., first - keys.start :], seen if window is None else seen & (behind < window))
 
 
-def added(allowed: Array, dtype: np.dtype) -> Array:
-    """What is added to the scores: 0 where a query may look, −∞ where it may not."""
-    return np.where(allowed, dtype.type(0), dtype.type(-np.inf))
+def grouped(mask: Array, kv_heads: int) -> Array:
+    """A mask whose axes may be 1 (B, H, Tq, Tk), in the grouped layout (B, Hkv, G, Tq, Tk)."""
+    heads = (1, 1) if mask.shape[1] == 1 else (kv_heads, mask.shape[1] // kv_heads)
+    return mask.reshape(len(mask), *heads, *mask.shape[2:])
+
+
+def of_block(mask: Array, texts: slice, rows: slice, keys: slice) -> Array:
+    """A block's part of a grouped mask; one of an axis stands for all."""
+    texts, rows, keys = (
+        own if n > 1 else slice(None) for own, n in zip((texts, rows, keys), (len(mask), *mask.shape[-2:]))
+    )
+    return mask[texts, ..., rows, keys]

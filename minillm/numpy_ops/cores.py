@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -54,18 +54,37 @@ def limit_blas_threads(n: int) -> Iterator[None]:
 
 
 def side_by_side(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
-    """What the tasks give, each computed by a thread of its own, the first by this one; each of their products has one
-    thread. Where one raises, the others are waited for: nothing goes on computing."""
+    """What the tasks give, computed by as many threads, the first by this one; each of their products has one thread.
+    Where one raises, the others are waited for: nothing goes on computing."""
     if len(tasks) == 1:
         return [tasks[0]()]
     with limit_blas_threads(1):
-        # The context carries no_grad, debug mode and NumPy's settings for warnings over to the threads.
-        others = [pool().submit(contextvars.copy_context().run, task) for task in tasks[1:]]
+        others = [begin(task) for task in tasks[1:]]
         try:
             first = tasks[0]()
         finally:
-            wait(others)
+            while wait(others, timeout=0.1).not_done:  # by and by, so that Ctrl-C wakes it: see engines/threads.py
+                pass
         return [first, *(other.result() for other in others)]
+
+
+def begin(task: Callable[[], Any]) -> Future[Any]:
+    """Have a thread of the pool do it; at the end of Python, when there is none any more, this one."""
+    # The context carries no_grad, debug mode and (from NumPy 2 on) the settings for warnings over to the thread.
+    context = contextvars.copy_context()
+
+    def run() -> Any:
+        return context.run(task)
+
+    try:
+        return pool().submit(run)
+    except RuntimeError:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(run())
+        except BaseException as error:
+            done.set_exception(error)
+        return done
 
 
 def shares(n: int, parts: int) -> list[slice]:
@@ -76,12 +95,21 @@ def shares(n: int, parts: int) -> list[slice]:
 
 @functools.cache
 def pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="side-by-side")
+    return ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="side-by-side")
+
+
+def forget() -> None:
+    """In a forked process: threads, and limits that other threads have set, stayed behind."""
+    global lock
+    lock = threading.Lock()
+    pool.cache_clear()
+    if limits and (functions := openblas_functions()) is not None:
+        functions[1](limits[0])
+    limits.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=pool.cache_clear)  # whose threads a forked process does not have
-
+    os.register_at_fork(after_in_child=forget)
 
 lock = threading.Lock()
 limits: list[int] = []  # the number before there was a limit, and the limits in force; empty when there are none

@@ -85,8 +85,9 @@ def run(folder: Path, data: Sections, name: str, length: str, limits: dict[str, 
         never = 10**9
         sections["train"] |= {"seed": seed, "eval_tokens": 0, "eval_every": never, "save_every": never}
         if tokens := limits["tokens"]:
-            rows, context = sections["train"]["batch_size"], sections["model"]["context"]
-            sections["train"] |= {"max_seconds": 0.0, "max_steps": tokens // (rows * context)}
+            rows = sections["train"]["batch_size"] * sections["train"].get("grad_accumulation", 1)
+            steps = tokens // (rows * sections["model"]["context"])
+            sections["train"] |= {"max_seconds": 0.0, "max_steps": steps}
         else:
             sections["train"] |= {"max_seconds": limits["seconds"]}
         sections["engine"] = {**sections.get("engine", {}), "threads": limits["threads"]}
@@ -114,6 +115,8 @@ def main() -> None:
     data = text(arguments.folder, arguments.seconds)
     limits = {"tokens": arguments.tokens, "seconds": arguments.seconds, "threads": arguments.threads}
     length = f"{arguments.tokens} tokens" if arguments.tokens else f"{arguments.seconds:g} s"
+    if arguments.threads:
+        length += f", {arguments.threads} threads"
     for name in arguments.only:
         runs = []
         for seed in range(arguments.seeds):

@@ -286,16 +286,23 @@ def test_commands_in_a_terminal(folder, monkeypatch, capsys, tmp_path):
     assert [m["role"] for m in saved] == ["user", "assistant"]
 
 
-def test_an_empty_answer_is_told(folder, monkeypatch, capsys):
+def test_an_empty_answer_is_told(folder, monkeypatch, capsys, tmp_path):
     """The question goes with it, which must not happen in silence."""
 
     def nothing(*given):
         yield from ()
 
+    first, second = iter(["hi"]), iter([])
     monkeypatch.setattr(Conversation, "pieces", nothing)
     status, out, err = typed(monkeypatch, capsys, folder, ["hello", "/retry"])
     assert status == 0 and out.count("\n") == 2 and err.count("your turn is not kept") == 1
     assert "there is no answer yet" in err
+    answers = iter([first, second])
+    monkeypatch.setattr(Conversation, "pieces", lambda *given: (yield from next(answers)))
+    file = tmp_path / "talk.json"
+    status, out, err = typed(monkeypatch, capsys, folder, ["hello", "/retry", f"/save '{file}'"])
+    assert "the one before stays" in err and "your turn" not in err
+    assert [turn["content"] for turn in json.loads(file.read_text())["messages"]] == ["hello", "hi"]
 
 
 def test_seeds_and_retry(folder, monkeypatch, capsys):

@@ -112,13 +112,16 @@ def test_two_processes_equal_one(runs, parallel, began):
 
 
 def test_muon_in_two_processes_equals_one(runs):
-    """Each orthogonalizes half of the matrices."""
+    """Each orthogonalizes half of the matrices, both at the same time: neither waits for the other's before its own."""
     config = worker.make_config(1, optimizer="muon")
     train(worker.make_model(), TextData(*worker.data(runs)), config, runs / "muon-one", progress=False)
     done = torchrun(runs, "muon")
     assert done.returncode == 0, done.stderr[-3000:]
     for parallel in worker.PARALLEL:
         assert_same_run(runs / f"muon-{parallel}", runs / "muon-one")
+        for rank in (0, 1):
+            done = (runs / f"did-{parallel}-{rank}.txt").read_text()
+            assert done and not done.replace("compute send send", "").strip()
 
 
 def test_copies_of_the_model_that_are_cut_up_equal_one_process(runs):

@@ -216,7 +216,7 @@ class NoWaiting(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
 @pytest.mark.parametrize("max_norm", [1e-3, 0.0])
 def test_nothing_of_a_step_waits_for_the_device(data, optimizer, max_norm):
     engine = TorchEngine(small_model(), make_config(1, optimizer=optimizer), EngineConfig(device="cpu"))
@@ -230,6 +230,19 @@ def test_nothing_of_a_step_waits_for_the_device(data, optimizer, max_norm):
         assert after == pytest.approx(max_norm or norm.item(), rel=1e-2)  # torch's own clipping has the 1e-6, too
     with pytest.raises(AssertionError, match="waits"), NoWaiting():
         norm.item()
+
+
+def test_what_processes_tell_each_other_does_not_lie_on_the_device(monkeypatch):
+    """Whose queue of work they would wait for."""
+    engine = TorchEngine(small_model(), make_config(1), EngineConfig(device="cpu"))
+    engine.device, engine.world_size, engine.host_group = torch.device("meta"), 2, "host"
+
+    def all_reduce(number, op, group):
+        assert number.device.type == "cpu" and group == "host"
+        number *= 2
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    assert engine.total(21) == 42 and engine.agree(1.5) == 3.0
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
@@ -292,11 +305,12 @@ def test_an_fp16_overflow_is_run_again_with_a_smaller_scale(data):
     assert engine.loss_scale == 2 * twin.loss_scale
 
 
-@pytest.mark.parametrize("how", ["layers", "selective"])
-def test_compiled_and_recomputed_is_the_same(data, tmp_path, monkeypatch, how):
+@pytest.mark.parametrize(("how", "optimizer"), [("layers", "adamw"), ("selective", "adamw"), ("none", "muon")])
+def test_compiled_and_recomputed_is_the_same(data, tmp_path, monkeypatch, how, optimizer):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    plain = run(data, tmp_path / "plain", on_torch(), max_steps=4)
-    other = run(data, tmp_path / "other", on_torch(compile="on", recompute=how), max_steps=4)
+    steps = {"max_steps": 4, "optimizer": optimizer}
+    plain = run(data, tmp_path / "plain", on_torch(), **steps)
+    other = run(data, tmp_path / "other", on_torch(compile="on", recompute=how), **steps)
     for a, b in zip(plain, other):
         assert abs(a.get("loss", 0) - b.get("loss", 0)) < 1e-12
         assert abs(a.get("val_loss", 0) - b.get("val_loss", 0)) < 1e-12
@@ -304,10 +318,11 @@ def test_compiled_and_recomputed_is_the_same(data, tmp_path, monkeypatch, how):
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("how", ["none", "selective"])
-def test_compiled_by_inductor_is_the_same(data, tmp_path, how):
-    plain = run(data, tmp_path / "plain", on_torch(), max_steps=4)
-    other = run(data, tmp_path / "other", on_torch(compile="on", recompute=how), max_steps=4)
+@pytest.mark.parametrize(("how", "optimizer"), [("none", "adamw"), ("selective", "adamw"), ("none", "muon")])
+def test_compiled_by_inductor_is_the_same(data, tmp_path, how, optimizer):
+    steps = {"max_steps": 4, "optimizer": optimizer}
+    plain = run(data, tmp_path / "plain", on_torch(), **steps)
+    other = run(data, tmp_path / "other", on_torch(compile="on", recompute=how), **steps)
     for a, b in zip(plain, other):
         assert abs(a.get("loss", 0) - b.get("loss", 0)) < 1e-10
 

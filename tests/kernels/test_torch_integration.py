@@ -192,6 +192,12 @@ def bad_calls(q, k, v):
             q, k, v, key_lengths=cu[1:] + cu.new_tensor([0, 1])
         ),
         "a row for each of 2": lambda: flash_attention(q[:1], k[:1], v[:1], cu_seqlens=cu, key_lengths=cu[1:]),
+        "flash_attention: k (4": lambda: flash_attention(
+            q[:1], k.repeat(2, 1, 1, 1), v.repeat(2, 1, 1, 1), cu_seqlens=cu, key_lengths=cu[1:]
+        ),
+        "q their batch and head size, not q (2, 2, 20, 16), k (4": lambda: flash_attention(
+            q, k.repeat(2, 1, 1, 1), v.repeat(2, 1, 1, 1), key_lengths=cu[1:]
+        ),
         "give key_lengths": lambda: flash_attention(q, k, v, block_table=cu[None]),
         "block_table (1, 3) must be (B, pages)": lambda: flash_attention(
             q, k, v, block_table=cu[None], key_lengths=cu[1:]
@@ -201,6 +207,18 @@ def bad_calls(q, k, v):
         ),
         "as a pair": lambda: flash_attention(one[0], one[1][:, :, :9], one[2][:, :, :9], cu_seqlens=cu),
     }
+
+
+@pytest.mark.parametrize("impl", ["simple", "fast"])
+def test_packed_queries_read_a_cache_of_a_row_for_each(device, impl):
+    """That lies in no pages: what each sequence gives with its row alone."""
+    q, k, v = draw(device)
+    cu, lengths = torch.tensor([0, 3, 20], device=device), torch.tensor([7, 20], device=device)
+    out = flash_attention(q[:1], k, v, cu_seqlens=cu, key_lengths=lengths, causal=True, impl=impl)
+    for row, (own, n) in enumerate([(slice(0, 3), 7), (slice(3, 20), 20)]):
+        keys, values = k[row : row + 1, :, :n], v[row : row + 1, :, :n]
+        alone = flash_attention(q[:1, :, own], keys, values, causal=True, impl=impl)
+        torch.testing.assert_close(out[:, :, own], alone, rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("message", bad_calls(*[torch.zeros(2, 2, 20, 16)] * 3))

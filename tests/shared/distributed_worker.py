@@ -37,7 +37,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 from minillm.data import Document, TokenDataset, pack
-from minillm.engines import torch_engine
+from minillm.engines import torch_engine, torch_optimizers
 from minillm.engines.protocol import PackedLoss
 from minillm.engines.shards import Shards
 from minillm.engines.torch_engine import TorchEngine
@@ -204,6 +204,18 @@ def memory(folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def what_muon_does():
+    """Inside, the list of what Muon does on this process: computes, sends or receives."""
+    done, compute, send = [], torch_optimizers.orthogonalize, dist.broadcast
+    torch_optimizers.orthogonalize = lambda matrix: done.append("compute") or compute(matrix)
+    dist.broadcast = lambda change, owner: done.append("send") or send(change, owner)
+    try:
+        yield done
+    finally:
+        torch_optimizers.orthogonalize, dist.broadcast = compute, send
+
+
+@contextlib.contextmanager
 def arrays_asked_for():
     """The names of a checkpoint's arrays that are read from the disk inside the block."""
     names, read = [], Shards.__getitem__
@@ -298,7 +310,9 @@ def main() -> None:
         elif what == "packed":
             run(folder, f"packed-{parallel}", parallel, text=packed_text(folder), loss=PackedLoss())
         elif what == "muon":
-            run(folder, f"muon-{parallel}", parallel, changes={"optimizer": "muon"})
+            with what_muon_does() as done:
+                run(folder, f"muon-{parallel}", parallel, changes={"optimizer": "muon"})
+            (folder / f"did-{parallel}-{os.environ['RANK']}.txt").write_text(" ".join(done))
         elif what == "triton":
             seldom = {"eval_every": 8}  # the interpreter is slow
             run(folder, f"triton-{parallel}", parallel, attention="triton", changes=seldom)

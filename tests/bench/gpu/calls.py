@@ -53,7 +53,8 @@ def commands(out: Path, tokens: Path, smoke: bool) -> dict[str, list[str]]:
     corpus = ["--megabytes", os.environ.get("CORPUS_MB", "150"), "--most", "4000"]
     run = ["--tokens", str(tokens)]
     tests = ["-c", REPOSITORY / "pyproject.toml", "--rootdir", REPOSITORY, REPOSITORY / "tests/kernels"]
-    tests += [REPOSITORY / "tests/bench/test_train_gpu.py", "-q", "-W", "default", "-p", "no:cacheprovider"]
+    tests += [REPOSITORY / "tests/bench/test_train_gpu.py", REPOSITORY / "tests/models/test_static_cache.py"]
+    tests += ["-q", "-W", "default", "-p", "no:cacheprovider"]
     tests += ["-n", "8"] if find_spec("xdist") else []  # most of the time goes into compiling, on the CPU
     found = {
         "machine": gpu("machine.py"),
