@@ -9,7 +9,6 @@ side here: NumPy lets go of the interpreter's lock while it computes.)
 
 from __future__ import annotations
 
-import contextvars
 import copy
 import threading
 import weakref
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..data import require_targets
-from ..numpy_ops.cores import blas_threads, limit_blas_threads
+from ..numpy_ops.cores import blas_threads, carried, limit_blas_threads
 from ..optim import param_groups
 from ..settings import TrainConfig
 from ..tensor import Parameter
@@ -57,8 +56,7 @@ class Replicas:
             tasks: list[Future] = []
             for queue, function in zip(self.queues, functions):
                 tasks.append(Future())
-                # The context carries no_grad, debug mode and NumPy's settings for warnings over to the thread.
-                queue.put((tasks[-1], partial(contextvars.copy_context().run, function)))
+                queue.put((tasks[-1], carried(function)))
             # For all, also where one raises: nothing may go on computing. By and by: a signal that the system gives to
             # another thread does not wake this one, which has the handler, and Ctrl-C would wait for the step's end.
             while wait(tasks, timeout=0.1).not_done:

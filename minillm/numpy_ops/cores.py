@@ -70,12 +70,7 @@ def side_by_side(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
 
 def begin(task: Callable[[], Any]) -> Future[Any]:
     """Have a thread of the pool do it; at the end of Python, when there is none any more, this one."""
-    # The context carries no_grad, debug mode and (from NumPy 2 on) the settings for warnings over to the thread.
-    context = contextvars.copy_context()
-
-    def run() -> Any:
-        return context.run(task)
-
+    run = carried(task)
     try:
         return pool().submit(run)
     except RuntimeError:
@@ -85,6 +80,18 @@ def begin(task: Callable[[], Any]) -> Future[Any]:
         except BaseException as error:
             done.set_exception(error)
         return done
+
+
+def carried(task: Callable[[], Any]) -> Callable[[], Any]:
+    """The task for another thread, with what holds in this one: no_grad, debug mode and NumPy's settings for warnings
+    (which belong to the context from NumPy 2 on)."""
+    context, warned = contextvars.copy_context(), np.geterr()
+
+    def run() -> Any:
+        with np.errstate(**warned):
+            return context.run(task)
+
+    return run
 
 
 def shares(n: int, parts: int) -> list[slice]:
