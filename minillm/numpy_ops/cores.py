@@ -106,13 +106,10 @@ def pool() -> ThreadPoolExecutor:
 
 
 def forget() -> None:
-    """In a forked process: threads, and limits that other threads have set, stayed behind."""
+    """In a forked process: the pool's threads stayed behind, and perhaps one that held the lock. Limits stay."""
     global lock
     lock = threading.Lock()
     pool.cache_clear()
-    if limits and (functions := openblas_functions()) is not None:
-        functions[1](limits[0])
-    limits.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -71,10 +71,13 @@ def test_threads_know_the_context():
 def test_a_forked_process_has_threads_of_its_own():
     script = """
 import os
-from minillm.numpy_ops.cores import side_by_side
+from minillm.numpy_ops.cores import blas_threads, limit_blas_threads, side_by_side
 assert side_by_side([int, int, int]) == [0, 0, 0]
-child = os.fork()
-assert side_by_side([int, int, int]) == [0, 0, 0]
+before = blas_threads()
+with limit_blas_threads(1):  # which the child leaves as its parent does
+    child = os.fork()
+    assert side_by_side([int, int, int]) == [0, 0, 0] and blas_threads() in (1, None)
+assert blas_threads() == before
 if child:
     raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
